@@ -1,0 +1,20 @@
+"""SkinCLIP-VL: a skin-lesion photo in, a diagnosis that can be checked out.
+
+Research use only: not a medical device.
+
+Letters used for tensor shapes everywhere in the package:
+
+    B  photos in a batch
+    N  patch tokens of a photo, row by row; N = h * w
+    h, w  rows and columns of the token grid
+    D  width of a patch token of the perception tower
+    E  width of the joint image-text embedding
+    K  criterion states that can be present and have an evidence map
+    C  diagnoses
+    H  hidden width of the language model
+    L  tokens of a text
+"""
+
+__version__ = "0.1.0"
+
+RESEARCH_USE_ONLY = "Research use only - not a medical device"

@@ -1,0 +1,456 @@
+"""The clinical vocabulary: diagnoses, malignancy, the 7-point checklist, ABC measurements, patient context.
+
+Everything that names a diagnosis, a criterion or a body site reads it from here, so that a label file, an
+embedding, a rationale and the page can never disagree about a word. Diagnoses are the seven classes of HAM10000
+(Tschandl et al. 2018); criteria and their grouped states follow the 7-point checklist as labelled in Derm7pt
+(Argenziano et al. 1998; Kawahara et al. 2019).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One class of the differential.
+
+    `descriptions` are what the text tower embeds; `paraphrases` say the same in words that training never sees
+    and serve to measure how far the answer hangs on the wording.
+    """
+
+    code: str
+    name: str
+    malignant: bool
+    descriptions: tuple[str, ...]
+    paraphrases: tuple[str, ...]
+
+
+DIAGNOSES: tuple[Diagnosis, ...] = (
+    Diagnosis(
+        "akiec",
+        "actinic keratosis",
+        True,
+        (
+            "actinic keratosis or intraepithelial carcinoma, a scaly red patch on sun-damaged skin",
+            "a dermoscopy photo of actinic keratosis with surface scale and a strawberry pattern",
+            "bowen disease, intraepidermal carcinoma with dotted vessels and scale",
+        ),
+        ("a rough keratotic lesion of chronically sun-exposed skin, actinic keratosis or carcinoma in situ",),
+    ),
+    Diagnosis(
+        "bcc",
+        "basal cell carcinoma",
+        True,
+        (
+            "basal cell carcinoma with arborising vessels and blue-grey ovoid nests",
+            "a dermoscopy photo of basal cell carcinoma, shiny white areas and ulceration",
+            "a pearly lesion with leaf-like areas and no pigment network, basal cell carcinoma",
+        ),
+        ("a carcinoma of basal cells showing branching vessels and translucent rolled edges",),
+    ),
+    Diagnosis(
+        "bkl",
+        "benign keratosis",
+        False,
+        (
+            "benign keratosis: seborrheic keratosis, solar lentigo or lichen planus-like keratosis",
+            "a dermoscopy photo of seborrheic keratosis with milia-like cysts and comedo-like openings",
+            "a sharply bordered stuck-on brown keratosis with fissures and ridges",
+        ),
+        ("a harmless keratotic plaque such as a seborrhoeic wart or a sun lentigo",),
+    ),
+    Diagnosis(
+        "df",
+        "dermatofibroma",
+        False,
+        (
+            "dermatofibroma with a central white scar-like patch and a delicate peripheral network",
+            "a dermoscopy photo of dermatofibroma, a firm brown papule",
+            "a fibrous histiocytoma with a pale centre and a fine brown rim",
+        ),
+        ("a firm benign fibrous papule that is pale in the middle and finely pigmented around",),
+    ),
+    Diagnosis(
+        "mel",
+        "melanoma",
+        True,
+        (
+            "melanoma with an atypical pigment network and irregular pigmentation",
+            "a dermoscopy photo of melanoma, asymmetric, with several colours and a blue-whitish veil",
+            "a malignant melanocytic lesion with irregular streaks, dots and regression",
+        ),
+        ("a cancer of melanocytes, disordered in structure and in colour",),
+    ),
+    Diagnosis(
+        "nv",
+        "melanocytic nevus",
+        False,
+        (
+            "a melanocytic nevus with a typical pigment network and regular globules",
+            "a dermoscopy photo of a benign mole, symmetric and evenly coloured",
+            "a benign melanocytic nevus with a regular pattern and a smooth border",
+        ),
+        ("an ordinary mole, orderly in structure, with even pigment",),
+    ),
+    Diagnosis(
+        "vasc",
+        "vascular lesion",
+        False,
+        (
+            "a vascular lesion, angioma or angiokeratoma, with red or purple lacunae",
+            "a dermoscopy photo of a haemangioma with well-defined red lagoons",
+            "a red-blue vascular lesion or haemorrhage without a pigment network",
+        ),
+        ("a benign growth of blood vessels that looks like red to violet lakes",),
+    ),
+)
+
+DIAGNOSIS_CODES: tuple[str, ...] = tuple(d.code for d in DIAGNOSES)
+DIAGNOSIS_BY_CODE: dict[str, Diagnosis] = {d.code: d for d in DIAGNOSES}
+# Malignant is defined here and nowhere else. HAM10000's akiec includes intraepithelial carcinoma.
+MALIGNANT_CODES: frozenset[str] = frozenset(d.code for d in DIAGNOSES if d.malignant)
+# The column order of ISIC 2018 Task 3 submission and ground-truth files.
+ISIC2018_COLUMNS: dict[str, str] = {
+    "MEL": "mel",
+    "NV": "nv",
+    "BCC": "bcc",
+    "AKIEC": "akiec",
+    "BKL": "bkl",
+    "DF": "df",
+    "VASC": "vasc",
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of a criterion that can be seen in a photo.
+
+    `phrase` is how a rationale names it; `supports` and `against` are the diagnoses that it makes more and less
+    likely (pattern analysis and the 7-point checklist).
+    """
+
+    criterion: str
+    code: str
+    phrase: str
+    descriptions: tuple[str, ...]
+    supports: tuple[str, ...]
+    against: tuple[str, ...]
+    points: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.criterion}:{self.code}"
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A criterion with its present states; "absent" is always the remaining one, unless `measured`."""
+
+    code: str
+    name: str
+    states: tuple[State, ...]
+    measured: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All states a label can take, "absent" first where the criterion has it."""
+        present = tuple(s.code for s in self.states)
+        return present if self.measured else ("absent", *present)
+
+
+def _states(criterion: str, *rows: tuple) -> tuple[State, ...]:
+    return tuple(State(criterion, *row) for row in rows)
+
+
+# The seven criteria in Derm7pt's official grouping (Kawahara et al. 2019, table 1). Points: 2 for a major
+# criterion, 1 for a minor one (Argenziano et al. 1998).
+CRITERIA: tuple[Criterion, ...] = (
+    Criterion(
+        "pigment_network",
+        "pigment network",
+        _states(
+            "pigment_network",
+            (
+                "typical",
+                "typical pigment network",
+                ("a typical pigment network, a regular mesh of thin brown lines",),
+                ("nv", "df"),
+                ("mel", "bcc"),
+            ),
+            (
+                "atypical",
+                "atypical pigment network",
+                ("an atypical pigment network with thick, dark, irregular lines",),
+                ("mel",),
+                ("nv", "bcc"),
+                2,
+            ),
+        ),
+    ),
+    Criterion(
+        "streaks",
+        "streaks",
+        _states(
+            "streaks",
+            (
+                "regular",
+                "regular streaks",
+                ("regular streaks, even radial lines all around the edge",),
+                ("nv",),
+                ("bkl", "bcc"),
+            ),
+            (
+                "irregular",
+                "irregular streaks",
+                ("irregular streaks, uneven radial lines at part of the edge",),
+                ("mel",),
+                ("nv",),
+                1,
+            ),
+        ),
+    ),
+    Criterion(
+        "pigmentation",
+        "pigmentation",
+        _states(
+            "pigmentation",
+            (
+                "regular",
+                "regular pigmentation",
+                ("regular pigmentation, an evenly brown area without structure",),
+                ("nv", "bkl"),
+                ("mel",),
+            ),
+            (
+                "irregular",
+                "irregular pigmentation",
+                ("irregular pigmentation, an uneven dark blotch off the centre",),
+                ("mel",),
+                ("nv",),
+                1,
+            ),
+        ),
+    ),
+    Criterion(
+        "regression_structures",
+        "regression structures",
+        _states(
+            "regression_structures",
+            (
+                "present",
+                "regression structures",
+                ("regression structures, white scar-like areas and blue peppering",),
+                ("mel", "bkl"),
+                ("nv", "vasc"),
+                1,
+            ),
+        ),
+    ),
+    Criterion(
+        "dots_and_globules",
+        "dots and globules",
+        _states(
+            "dots_and_globules",
+            (
+                "regular",
+                "regular dots and globules",
+                ("regular dots and globules, round, alike and evenly spread",),
+                ("nv",),
+                ("mel", "bcc"),
+            ),
+            (
+                "irregular",
+                "irregular dots and globules",
+                ("irregular dots and globules of many sizes, unevenly spread",),
+                ("mel",),
+                ("nv",),
+                1,
+            ),
+        ),
+    ),
+    Criterion(
+        "blue_whitish_veil",
+        "blue-whitish veil",
+        _states(
+            "blue_whitish_veil",
+            (
+                "present",
+                "blue-whitish veil",
+                ("a blue-whitish veil, a confluent blue area under a white haze",),
+                ("mel",),
+                ("nv", "bkl"),
+                2,
+            ),
+        ),
+    ),
+    Criterion(
+        "vascular_structures",
+        "vascular structures",
+        _states(
+            "vascular_structures",
+            (
+                "regular",
+                "regular vessels",
+                ("regular vascular structures: arborising, comma or hairpin vessels",),
+                ("bcc", "bkl", "vasc"),
+                ("mel", "df"),
+            ),
+            (
+                "irregular",
+                "irregular vessels",
+                ("irregular vascular structures: dotted or linear irregular vessels",),
+                ("mel", "akiec"),
+                ("nv",),
+                2,
+            ),
+        ),
+    ),
+)
+
+# Measured on the lesion mask and the photo's colours, never labelled: the A, B and C of the ABCD rule (Stolz 1994).
+MEASURED_CRITERIA: tuple[Criterion, ...] = (
+    Criterion(
+        "asymmetry",
+        "shape",
+        _states(
+            "asymmetry",
+            ("symmetric", "symmetric shape", (), ("nv", "df", "vasc"), ("mel",)),
+            ("asymmetric", "asymmetric shape", (), ("mel", "akiec"), ("nv",)),
+        ),
+        measured=True,
+    ),
+    Criterion(
+        "border",
+        "border",
+        _states(
+            "border",
+            ("regular", "regular border", (), ("nv", "df", "vasc"), ("mel",)),
+            ("irregular", "irregular border", (), ("mel", "akiec"), ("nv",)),
+        ),
+        measured=True,
+    ),
+    Criterion(
+        "colour",
+        "colour",
+        _states(
+            "colour",
+            ("uniform", "uniform colour", (), ("nv", "df"), ("mel",)),
+            ("variegated", "several colours", (), ("mel", "bkl"), ("nv",)),
+        ),
+        measured=True,
+    ),
+)
+
+CRITERION_CODES: tuple[str, ...] = tuple(c.code for c in CRITERIA)
+CRITERION_BY_CODE: dict[str, Criterion] = {c.code: c for c in (*CRITERIA, *MEASURED_CRITERIA)}
+EVIDENCE_STATES: tuple[State, ...] = tuple(s for c in CRITERIA for s in c.states)  # the K maps, in this order
+STATE_BY_KEY: dict[str, State] = {
+    s.key: s for c in (*CRITERIA, *MEASURED_CRITERIA) for s in c.states
+}
+
+# Derm7pt's fine labels -> the official grouped state. An unknown label is an error of the reader, not a guess.
+DERM7PT_STATES: dict[str, dict[str, str]] = {
+    "pigment_network": {"absent": "absent", "typical": "typical", "atypical": "atypical"},
+    "streaks": {"absent": "absent", "regular": "regular", "irregular": "irregular"},
+    "pigmentation": {
+        "absent": "absent",
+        "diffuse regular": "regular",
+        "localized regular": "regular",
+        "diffuse irregular": "irregular",
+        "localized irregular": "irregular",
+    },
+    "regression_structures": {
+        "absent": "absent",
+        "blue areas": "present",
+        "white areas": "present",
+        "combinations": "present",
+    },
+    "dots_and_globules": {"absent": "absent", "regular": "regular", "irregular": "irregular"},
+    "blue_whitish_veil": {"absent": "absent", "present": "present"},
+    "vascular_structures": {
+        "absent": "absent",
+        "arborizing": "regular",
+        "comma": "regular",
+        "hairpin": "regular",
+        "within regression": "regular",
+        "wreath": "regular",
+        "dotted": "irregular",
+        "linear irregular": "irregular",
+    },
+}
+
+# Derm7pt's five diagnosis groups (Kawahara et al. 2019).
+DERM7PT_GROUPS: tuple[str, ...] = ("BCC", "NEV", "MEL", "MISC", "SK")
+DERM7PT_DIAGNOSIS_GROUP: dict[str, str] = {
+    "basal cell carcinoma": "BCC",
+    "blue nevus": "NEV",
+    "clark nevus": "NEV",
+    "combined nevus": "NEV",
+    "congenital nevus": "NEV",
+    "dermal nevus": "NEV",
+    "recurrent nevus": "NEV",
+    "reed or spitz nevus": "NEV",
+    "melanoma": "MEL",
+    "melanoma (in situ)": "MEL",
+    "melanoma (less than 0.76 mm)": "MEL",
+    "melanoma (0.76 to 1.5 mm)": "MEL",
+    "melanoma (more than 1.5 mm)": "MEL",
+    "melanoma metastasis": "MEL",
+    "dermatofibroma": "MISC",
+    "lentigo": "MISC",
+    "melanosis": "MISC",
+    "miscellaneous": "MISC",
+    "vascular lesion": "MISC",
+    "seborrheic keratosis": "SK",
+}
+# ... and the HAM10000 class each Derm7pt diagnosis stands for. Lentigo (simplex or solar is not said), melanosis
+# and miscellaneous have none: their class is missing, not guessed.
+DERM7PT_TO_CODE: dict[str, str | None] = {
+    name: {"BCC": "bcc", "NEV": "nv", "MEL": "mel", "SK": "bkl"}.get(group)
+    for name, group in DERM7PT_DIAGNOSIS_GROUP.items()
+} | {"dermatofibroma": "df", "vascular lesion": "vasc"}
+# How the seven probabilities add up to the five groups.
+CODE_TO_DERM7PT_GROUP: dict[str, str] = {
+    "bcc": "BCC",
+    "nv": "NEV",
+    "mel": "MEL",
+    "bkl": "SK",
+    "df": "MISC",
+    "vasc": "MISC",
+    "akiec": "MISC",
+}
+
+SEXES: tuple[str, ...] = ("female", "male")
+# Canonical site -> other words for it found in data sets and in clinics.
+SITES: dict[str, tuple[str, ...]] = {
+    "scalp": (),
+    "face": ("nose", "lip", "cheek", "forehead"),
+    "ear": (),
+    "neck": (),
+    "head or neck": ("head neck", "head/neck", "head and neck"),
+    "chest": ("anterior torso",),
+    "back": ("posterior torso",),
+    "abdomen": (),
+    "trunk": ("torso", "lateral torso", "buttocks"),
+    "upper extremity": ("upper limbs", "upper limb", "arm", "forearm", "shoulder"),
+    "lower extremity": ("lower limbs", "lower limb", "leg", "thigh", "hip"),
+    "hand": (),
+    "foot": (),
+    "palm or sole": ("acral", "palms/soles"),
+    "genital": ("genital areas", "oral/genital"),
+}
+_SITE_LOOKUP: dict[str, str] = {
+    word: site for site, words in SITES.items() for word in (site, *words)
+}
+
+
+def canonical_site(text: str | None) -> str | None:
+    """The canonical body site for a free word, or None where it is missing, "unknown" or not known.
+
+    >>> canonical_site("lower limbs")
+    'lower extremity'
+    """
+    if text is None:
+        return None
+    return _SITE_LOOKUP.get(" ".join(str(text).lower().replace("_", " ").split()))

@@ -1,0 +1,220 @@
+"""Configuration: frozen, composed dataclasses; presets are values, not branches; YAML in and out.
+
+A preset says what the model is (`ModelConfig`); a recipe says how it is trained (`TrainConfig`). Both are stored
+with every checkpoint, so that a checkpoint says by itself what it is and how it was made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skinclip.losses import LossConfig
+
+
+@dataclass(frozen=True)
+class PerceptionConfig:
+    """The frozen open_clip model.
+
+    `pretrained` is an open_clip weights tag or a local path; None means that the checkpoint carries the tower.
+    `levels` are the intermediate maps taken from the image tower, fine to coarse, as `forward_intermediates` counts
+    them; `token_levels` are those of them that are resized to the finest of them and concatenated into patch tokens.
+    """
+
+    model: str = "derm-clip-mini"
+    pretrained: str | None = None
+    image_size: int = 160
+    mean: tuple[float, float, float] = (127 / 255, 127 / 255, 127 / 255)
+    std: tuple[float, float, float] = (128 / 255, 128 / 255, 128 / 255)
+    levels: tuple[int, ...] = (0, 1, 2, 3, 4)
+    token_levels: tuple[int, ...] = (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class EvidenceConfig:
+    """`scale` multiplies cosine similarities into logits; `sharpness` is the exponent of the log-mean-exp pooling."""
+
+    mask_width: int = 24
+    mask_size: int = 80
+    scale: float = 10.0
+    sharpness: float = 2.0
+    adapter_width: int = 256
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    # Language layers only: a plain list of suffixes would also hit the vision tower's MLPs.
+    target_modules: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+@dataclass(frozen=True)
+class QwenArchitecture:
+    """The shape of a Qwen2.5-VL made here rather than downloaded (the mini preset's reasoner)."""
+
+    hidden_size: int = 256
+    intermediate_size: int = 704
+    layers: int = 6
+    heads: int = 8
+    kv_heads: int = 2
+    mrope_section: tuple[int, int, int] = (4, 6, 6)
+
+
+@dataclass(frozen=True)
+class ReasonerConfig:
+    """`base` is a hub id or local directory of Qwen2.5-VL weights; None means `architecture`, carried by the checkpoint.
+
+    `clip_grid` is the side of the square that CLIP tokens are pooled to before the language model reads them;
+    `clip_dropout` the share of training photos whose CLIP tokens are hidden, so that evidence must carry the answer.
+    """
+
+    base: str | None = None
+    revision: str | None = None
+    architecture: QwenArchitecture = field(default_factory=QwenArchitecture)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    quantize: bool = True
+    clip_grid: int = 5
+    clip_dropout: float = 0.5
+    own_vision: bool = False
+    max_new_tokens: int = 96
+    logit_scale: float = 10.0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    preset: str = "mini"
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
+    reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
+
+
+@dataclass(frozen=True)
+class Stage0Config:
+    """The contrastive training of the compact derm-CLIP. `sizes`: (input side in pixels, epochs) in turn."""
+
+    sizes: tuple[tuple[int, int], ...] = ((128, 13), (160, 3))
+    batch_size: int = 64
+    lr: float = 1.5e-3
+    weight_decay: float = 0.02
+    draw_power: float = 0.35  # a photo of a class of n is drawn with probability ~ n^-draw_power
+    mix_share: float = 0.7  # batches under mixup or cutmix
+    label_smoothing: float = 0.05
+    ema: float = 0.998
+    held_out: float = 0.15  # training lesions that stage 0 never sees
+    w_mask: float = 0.5
+    w_criteria: float = 0.5
+    w_text_to_image: float = 0.25
+
+
+@dataclass(frozen=True)
+class Stage1Config:
+    """The language of rationales, learnt by the whole small reasoner from texts alone, before quantization."""
+
+    steps: int = 2500
+    batch_size: int = 32
+    lr: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Stage2Config:
+    """Evidence adapter, projector, LoRA and heads under CFA, on cached features of the frozen tower."""
+
+    views: int = 4  # augmented views cached a photo, beside the plain one
+    epochs: int = 6
+    batch_size: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    held_out_repeat: int = 2  # times a lesion unseen by stage 0 is drawn for each time another is
+    draw_power: float = 0.35
+    language_share: float = 0.25  # of the photos of a batch that also carry a rationale
+    label_smoothing: float = 0.05
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    seed: int = 0
+    photo_size: int = 176  # side at which photos are kept in memory for augmentation
+    stage0: Stage0Config = field(default_factory=Stage0Config)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+    stage2: Stage2Config = field(default_factory=Stage2Config)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+_OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+_VIT_L_14 = PerceptionConfig(
+    model="ViT-L-14",
+    pretrained="openai",
+    image_size=224,
+    mean=_OPENAI_MEAN,
+    std=_OPENAI_STD,
+    levels=(5, 11, 17, 22),
+    token_levels=(22,),
+)
+
+
+def _qwen(preset: str, base: str, revision: str | None) -> ModelConfig:
+    reasoner = ReasonerConfig(base=base, revision=revision, clip_grid=8, own_vision=True, max_new_tokens=160)
+    return ModelConfig(preset=preset, perception=_VIT_L_14, reasoner=reasoner)
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "mini": ModelConfig(),
+    "qwen-3b": _qwen("qwen-3b", "Qwen/Qwen2.5-VL-3B-Instruct", None),
+    "qwen-7b": _qwen("qwen-7b", "Qwen/Qwen2.5-VL-7B-Instruct", None),
+}
+
+
+def preset(name: str) -> ModelConfig:
+    """The preset of that name. Raises ValueError naming the presets there are."""
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain dicts and lists, ready for YAML or JSON."""
+    return {
+        f.name: to_dict(v) if dataclasses.is_dataclass(v) else _plain(v)
+        for f in dataclasses.fields(config)
+        for v in [getattr(config, f.name)]
+    }
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """The config of class `cls` again; fields left out keep their default.
+
+    Raises ValueError for a field that `cls` does not have: a typing error in a recipe must not pass silently.
+    """
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
+    return cls(**{k: from_dict(hints[k], v) if dataclasses.is_dataclass(hints[k]) else _frozen(v) for k, v in values.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+
+
+def save_yaml(config: Any, path: Path) -> None:
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def load_yaml(cls: type, path: Path) -> Any:
+    """Reads a config written by `save_yaml`. Raises ValueError for unknown fields or a file that is no mapping."""
+    values = yaml.safe_load(path.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} does not hold a mapping of fields; see `skinclip.config.{cls.__name__}`")
+    return from_dict(cls, values)

@@ -1,0 +1,83 @@
+"""Decoding in which only findings that exist can be cited, and every criterion named is a cited finding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+
+class CitationProcessor(LogitsProcessor):
+    """Masks the next token so that a rationale can assert nothing but the given findings.
+
+    - a reference is possible only to a finding that exists and is not cited yet;
+    - after a reference comes the phrase of that finding, to the letter;
+    - criterion phrases and diagnoses outside the differential are impossible anywhere else;
+    - the text cannot end before every finding is cited.
+
+    All arguments are token id sequences, so that word-level and byte-pair tokenizers work alike.
+    """
+
+    def __init__(
+        self,
+        prompt_length: int,
+        references: Sequence[Sequence[int]],
+        phrases: Sequence[Sequence[int]],
+        forbidden: Sequence[Sequence[int]],
+        end_id: int,
+    ) -> None:
+        """
+        Args:
+            references: every reference there could be, the findings' first.
+            phrases: of the findings, in the order of their references.
+            forbidden: sequences that may never be completed outside a cited phrase.
+        """
+        self.prompt_length = prompt_length
+        self.references = [tuple(r) for r in references]
+        self.phrases = [tuple(p) for p in phrases]
+        self.forbidden = [tuple(f) for f in forbidden]
+        self.end_id = end_id
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        for row in range(input_ids.shape[0]):
+            written = tuple(input_ids[row, self.prompt_length :].tolist())
+            forced = self.forced_next(written)
+            if forced is not None:
+                keep = scores[row, forced].clone()
+                scores[row] = -torch.inf
+                scores[row, forced] = keep if torch.isfinite(keep) else 0.0
+            else:
+                scores[row, self.banned_next(written)] = -torch.inf
+        return scores
+
+    def cited(self, written: tuple[int, ...]) -> list[tuple[int, int]]:
+        """(finding, position after its reference) in the order written."""
+        found = []
+        for position in range(len(written)):
+            for k, reference in enumerate(self.references[: len(self.phrases)]):
+                if written[position : position + len(reference)] == reference:
+                    found.append((k, position + len(reference)))
+        return found
+
+    def forced_next(self, written: tuple[int, ...]) -> int | None:
+        """The token that must come next because a phrase is due or under way, else None."""
+        citations = self.cited(written)
+        if not citations:
+            return None
+        finding, start = citations[-1]
+        done = len(written) - start
+        phrase = self.phrases[finding]
+        return phrase[done] if done < len(phrase) else None
+
+    def banned_next(self, written: tuple[int, ...]) -> list[int]:
+        citations = self.cited(written)
+        used = {k for k, _ in citations}
+        banned = [*self.forbidden]
+        banned += [r for k, r in enumerate(self.references) if k in used or k >= len(self.phrases)]
+        free = written[citations[-1][1] + len(self.phrases[citations[-1][0]]) :] if citations else written
+        out = [b[-1] for b in banned if free[len(free) - len(b) + 1 :] == b[:-1] and len(free) >= len(b) - 1]
+        if len(used) < len(self.phrases):
+            out.append(self.end_id)
+        return out

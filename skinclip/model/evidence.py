@@ -1,0 +1,138 @@
+"""Evidence that can be checked: a lesion mask, and one map for every criterion state that can be present.
+
+Second step of the path: VisualTokens -> Evidence. Notable:
+- a map is the similarity of each patch with the embedding of the state's description (CLIP's own space);
+- a state's score is pooled from that same map inside the lesion by log-mean-exp, so the region shown *is* what the
+  score was computed from, and a large lesion does not score higher than a small one;
+- an evidence token carries to the reasoner what is seen where the map is strong, and nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skinclip.config import EvidenceConfig
+from skinclip.model.perception import VisualTokens
+
+
+@dataclass
+class Evidence:
+    """What supports the diagnosis, and where.
+
+    Attributes:
+        mask_logits: [B, m, m] lesion mask; sigmoid > 0.5 is lesion.
+        lesion: [B, h, w] share of each patch that is lesion, 0..1.
+        maps: [B, K, h, w] logits: how much each patch looks like the state's description.
+        scores: [B, K] log-mean-exp of the map inside the lesion.
+        features: [B, K, A] what the adapter sees where the map is strong (A: `adapter_width`).
+        pooled: [B, E] lesion-pooled patch embedding, unit length.
+    """
+
+    mask_logits: Tensor
+    lesion: Tensor
+    maps: Tensor
+    scores: Tensor
+    features: Tensor
+    pooled: Tensor
+
+
+class LesionMaskHead(nn.Module):
+    """Feature pyramid over the tower's maps: all projected to one width, summed at the finest, refined, one logit."""
+
+    def __init__(self, level_widths: Sequence[int], width: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.lateral = nn.ModuleList(nn.Conv2d(d, width, 1) for d in level_widths)
+        self.refine = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.GELU(),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """[B, D_i, h_i, w_i] each -> mask logits [B, m, m], m >= 56 (`size`, or the finest map at training sizes)."""
+        finest = levels[0].shape[-2:]
+        total = sum(
+            F.interpolate(conv(level), finest, mode="bilinear", align_corners=False)
+            for conv, level in zip(self.lateral, levels, strict=True)
+        )
+        logits = self.refine(total)
+        if logits.shape[-1] < self.size:
+            logits = F.interpolate(logits, (self.size, self.size), mode="bilinear", align_corners=False)
+        return logits[:, 0]
+
+
+def log_mean_exp(maps: Tensor, weights: Tensor, sharpness: float) -> Tensor:
+    """Smooth maximum of each map inside the lesion: log(sum_p w_p exp(s * m_p) / sum_p w_p) / s.
+
+    Args:
+        maps: [B, K, h, w].
+        weights: [B, h, w], at least one positive a photo.
+        sharpness: s; towards 0 the mean, towards infinity the maximum.
+
+    Returns:
+        [B, K].
+    """
+    log_weights = weights.clamp_min(1e-6).log().unsqueeze(1)  # [B, 1, h, w]
+    total = (maps * sharpness + log_weights).flatten(2).logsumexp(-1)
+    return (total - log_weights.flatten(2).logsumexp(-1)) / sharpness
+
+
+class EvidenceFinder(nn.Module):
+    """A thin adapter from patch tokens to the text space, and the maps that follow from it."""
+
+    def __init__(self, config: EvidenceConfig, token_width: int, embed_dim: int, level_widths: Sequence[int], n_states: int):
+        super().__init__()
+        self.config = config
+        self.mask_head = LesionMaskHead(level_widths, config.mask_width, config.mask_size)
+        self.adapter = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, config.adapter_width), nn.GELU())
+        self.to_text = nn.Linear(config.adapter_width, embed_dim)
+        self.to_pooled = nn.Linear(config.adapter_width, embed_dim)
+        self.scale = nn.Parameter(torch.tensor(math.log(config.scale)))
+        self.bias = nn.Parameter(torch.full((n_states,), -2.0))
+
+    def segment(self, levels: Sequence[Tensor]) -> Tensor:
+        return self.mask_head(levels)
+
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int], mask_logits: Tensor, state_embeddings: Tensor
+    ) -> Evidence:
+        """
+        Args:
+            tokens: [B, N, D].
+            mask_logits: [B, m, m].
+            state_embeddings: [K, E], unit length, from the frozen text tower.
+        """
+        h, w = grid
+        lesion = lesion_weights(mask_logits, grid)  # [B, h, w]
+        adapted = self.adapter(tokens)  # [B, N, A]
+        patches = F.normalize(self.to_text(adapted), dim=-1)  # [B, N, E]
+        similarity = patches @ state_embeddings.T  # [B, N, K]
+        maps = (similarity * self.scale.exp() + self.bias).transpose(1, 2).unflatten(2, (h, w))
+        scores = log_mean_exp(maps, lesion, self.config.sharpness)
+        inside = lesion.clamp_min(1e-6).log().flatten(1).unsqueeze(1)  # [B, 1, N]
+        attention = (maps.flatten(2) * self.config.sharpness + inside).softmax(-1)  # [B, K, N]
+        features = attention @ adapted  # [B, K, A]
+        weights = (lesion / lesion.sum((1, 2), keepdim=True)).flatten(1)  # [B, N]
+        pooled = F.normalize(self.to_pooled(torch.einsum("bn,bna->ba", weights, adapted)), dim=-1)
+        return Evidence(mask_logits, lesion, maps, scores, features, pooled)
+
+    def find(self, seen: VisualTokens, state_embeddings: Tensor) -> Evidence:
+        """The whole step from what the tower sees."""
+        return self(seen.tokens, seen.grid, self.segment(seen.levels), state_embeddings)
+
+
+def lesion_weights(mask_logits: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Share of each patch that is lesion, [B, h, w] in 0..1; the whole photo where hardly any lesion is found."""
+    soft = F.adaptive_avg_pool2d(mask_logits.sigmoid().unsqueeze(1), grid)[:, 0]
+    found = (soft.flatten(1).sum(1) >= 1.0).view(-1, 1, 1)  # at least one patch's worth
+    return torch.where(found, soft, torch.ones_like(soft))

@@ -1,0 +1,96 @@
+"""Frozen perception: an open_clip model's image tower gives patch tokens, its text tower embeds descriptions.
+
+First step of the path: photo tensor -> VisualTokens. Notable:
+- any open_clip model by name; `derm-clip-mini` is our own configuration, its weights travel with the checkpoint;
+- convolutional and ViT towers alike, through `forward_intermediates`, always as NCHW maps, so token k is patch k;
+- frozen means parameters and buffers: the tower stays in eval() whatever the rest of the model does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skinclip.config import PerceptionConfig
+
+open_clip.add_model_config(Path(__file__).parent / "clip_configs")
+
+
+@dataclass
+class VisualTokens:
+    """What the tower sees.
+
+    Attributes:
+        tokens: [B, N, D] patch tokens, row by row.
+        grid: (h, w), N = h * w.
+        embedding: [B, E] photo embedding in the joint space, unit length.
+        levels: the tower's maps, fine to coarse, each [B, D_i, h_i, w_i]; the lesion mask reads them.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    embedding: Tensor
+    levels: list[Tensor]
+
+
+class Perception(nn.Module):
+    """An open_clip model as a frozen tower; see `forward`, `embed_texts` and `freeze`."""
+
+    def __init__(self, config: PerceptionConfig) -> None:
+        """Raises RuntimeError (open_clip's own) for a model or weights tag that it does not know."""
+        super().__init__()
+        self.config = config
+        self.clip = open_clip.create_model(
+            config.model, pretrained=config.pretrained, load_weights=config.pretrained is not None
+        )
+        self.tokenizer = open_clip.get_tokenizer(config.model)
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+        self.frozen = False
+        with torch.no_grad():  # a dry run tells widths and grid, whatever the tower
+            was_training = self.clip.training
+            self.clip.eval()
+            dry = self(torch.zeros(1, 3, config.image_size, config.image_size))
+            self.clip.train(was_training)
+        self.width = dry.tokens.shape[-1]  # D
+        self.embed_dim = dry.embedding.shape[-1]  # E
+        self.grid = dry.grid
+        self.level_widths = [level.shape[1] for level in dry.levels]
+
+    def freeze(self) -> Perception:
+        """Freezes parameters and buffers for good and rounds the weights to what a checkpoint stores."""
+        self.requires_grad_(False)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(parameter.half().float())
+        self.frozen = True
+        return self.eval()
+
+    def train(self, mode: bool = True) -> Perception:
+        return super().train(mode and not self.frozen)
+
+    def forward(self, photos: Tensor) -> VisualTokens:
+        """
+        Args:
+            photos: [B, 3, side, side], RGB in 0..1.
+        """
+        x = (photos - self.mean) / self.std
+        x = x.to(memory_format=torch.channels_last)
+        out = self.clip.visual.forward_intermediates(x, indices=list(self.config.levels))
+        levels = out["image_intermediates"]
+        chosen = [levels[self.config.levels.index(i)] for i in self.config.token_levels]
+        h, w = chosen[0].shape[-2:]
+        maps = [chosen[0], *(F.interpolate(m, (h, w), mode="bilinear", align_corners=False) for m in chosen[1:])]
+        tokens = torch.cat(maps, dim=1).flatten(2).transpose(1, 2)  # [B, N, D]
+        return VisualTokens(tokens, (h, w), F.normalize(out["image_features"], dim=-1), levels)
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit-length embeddings [len(texts), E] of descriptions."""
+        device = next(self.clip.parameters()).device
+        return F.normalize(self.clip.encode_text(self.tokenizer(list(texts)).to(device)), dim=-1)

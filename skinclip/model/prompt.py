@@ -1,0 +1,188 @@
+"""The words the language model reads: one place that writes prompts, and the tokenizer of the mini preset.
+
+A prompt is <user: photo tokens, evidence tokens, patient context> <assistant: answer token>. The diagnosis is read at
+the answer token, before any finding is spelled out, so it does not hang on thresholds or wording. Then follow the
+findings by reference, the differential, and the rationale. Nothing that leaks the answer is ever part of it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from skinclip.assessment import Context
+from skinclip.clinical import DIAGNOSES, DIAGNOSIS_BY_CODE, SEXES, SITES, STATE_BY_KEY
+from skinclip.data.rationales import random_example, write_rationale
+
+EVIDENCE_TOKEN, ANSWER_TOKEN, IMAGE_TOKEN = "<|evidence|>", "<|answer|>", "<|image_pad|>"
+END_TOKEN = "<|im_end|>"
+_CHAT_TOKENS = ("<|im_start|>", END_TOKEN, "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
+MAX_FINDINGS = 9  # one digit, so that no reference is the beginning of another
+REFERENCES = tuple(f"[r{i + 1}]" for i in range(MAX_FINDINGS))
+IGNORE = -100  # a position the language loss leaves out
+
+
+def context_text(context: Context) -> str:
+    """Patient context in words; what was not given is left out. Ages are told to the nearest five years."""
+    parts = []
+    if context.age is not None:
+        parts.append(f"age {5 * round(context.age / 5)}")
+    parts += [word for word in (context.sex, context.site) if word]
+    return "patient : " + (" , ".join(parts) if parts else "not given") + " ."
+
+
+def findings_text(findings: Sequence[str]) -> str:
+    """"findings : [r1] atypical pigment network , [r2] ... ." for state keys in the order of their references."""
+    listed = (f"{ref} {STATE_BY_KEY[key].phrase}" for ref, key in zip(REFERENCES, findings, strict=False))
+    return "findings : " + (" , ".join(listed) if findings else "none") + " . diagnosis :"
+
+
+def differential_text(leading: str, runner_up: str) -> str:
+    return f"{DIAGNOSIS_BY_CODE[leading].name} ; then {DIAGNOSIS_BY_CODE[runner_up].name} . rationale :"
+
+
+def mini_tokenizer(seed: int = 0, samples: int = 20_000) -> PreTrainedTokenizerFast:
+    """The word-level tokenizer of the mini preset: every word the generator and the prompts can say, none other."""
+    rng = random.Random(seed)
+    words: dict[str, None] = {}
+    texts = ["<|im_start|>user assistant", "findings : none . diagnosis : ; then rationale : patient : not given , ."]
+    texts += [f"age {age}" for age in range(0, 125, 5)] + [*SEXES, *SITES]
+    texts += [d.name for d in DIAGNOSES] + [s.phrase for s in STATE_BY_KEY.values()]
+    for _ in range(samples):
+        _, leading, runner_up, findings = random_example(rng)
+        texts.append(write_rationale(leading, runner_up, findings, rng))
+    for text in texts:
+        words.update(dict.fromkeys(text.replace("<|im_start|>", "").split()))
+    special = ["<pad>", "<unk>", *_CHAT_TOKENS, EVIDENCE_TOKEN, ANSWER_TOKEN, *REFERENCES]
+    vocabulary = {w: i for i, w in enumerate([*special, *(w for w in words if w not in special)])}
+    core = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token=END_TOKEN,
+        additional_special_tokens=[*_CHAT_TOKENS, EVIDENCE_TOKEN, ANSWER_TOKEN],
+        model_max_length=1024,
+    )
+
+
+def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """A tokenizer from a directory or hub id, with our special tokens added where they are missing."""
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    missing = [t for t in (EVIDENCE_TOKEN, ANSWER_TOKEN) if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)]
+    if missing:
+        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_additional_special_tokens=False)
+    return tokenizer
+
+
+@dataclass
+class Story:
+    """What is told after the answer: findings (state keys), the differential's first two, and a rationale to learn."""
+
+    findings: Sequence[str] = ()
+    leading: str | None = None
+    runner_up: str | None = None
+    rationale: str | None = None
+
+
+@dataclass
+class Prompts:
+    """A right-padded batch of prompts.
+
+    Attributes:
+        input_ids, attention_mask, mm_token_type_ids: [B, L]; type 1 marks the photo's tokens.
+        labels: [B, L] next-token targets of the rationale and the spelled diagnosis, IGNORE elsewhere.
+        image_grid_thw: [B, 3] grid of each photo, in unmerged patches.
+        answer: [B] position of the answer token.
+        spell: [B] position whose next token spells the diagnosis, -1 where there is no story.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    mm_token_type_ids: Tensor
+    labels: Tensor
+    image_grid_thw: Tensor
+    answer: Tensor
+    spell: Tensor
+    lengths: list[int] = field(default_factory=list)
+
+
+class PromptWriter:
+    """Writes token sequences for photos of `clip_grid` x `clip_grid` tokens and `n_evidence` evidence tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, clip_grid: int, n_evidence: int) -> None:
+        self.tokenizer = tokenizer
+        self.clip_grid = clip_grid
+        self.n_evidence = n_evidence
+        self.image_id, self.evidence_id, self.answer_id, self.end_id = tokenizer.convert_tokens_to_ids(
+            [IMAGE_TOKEN, EVIDENCE_TOKEN, ANSWER_TOKEN, END_TOKEN]
+        )
+        self.pad_id = tokenizer.pad_token_id
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def words_between(self, text: str) -> list[int]:
+        """`text` as it is tokenized in the middle of a sentence (a byte-pair tokenizer marks the space before)."""
+        return self.encode(" " + text)
+
+    def head(self, context: Context) -> list[int]:
+        """Everything up to and including the answer token."""
+        return [
+            *self.encode("<|im_start|> user <|vision_start|>"),
+            *[self.image_id] * self.clip_grid**2,
+            *self.encode("<|vision_end|>"),
+            *[self.evidence_id] * self.n_evidence,
+            *self.encode(context_text(context) + " <|im_end|> <|im_start|> assistant"),
+            self.answer_id,
+        ]
+
+    def write(self, contexts: Sequence[Context], stories: Sequence[Story] | None = None) -> Prompts:
+        """One sequence a photo; a story is told as far as it goes."""
+        rows, labels, answers, spells = [], [], [], []
+        for i, context in enumerate(contexts):
+            ids = self.head(context)
+            answers.append(len(ids) - 1)
+            target = [IGNORE] * len(ids)
+            story = stories[i] if stories is not None else None
+            spells.append(-1)
+            if story is not None:
+                ids += self.words_between(findings_text(story.findings))
+                target += [IGNORE] * (len(ids) - len(target))
+                spells[-1] = len(ids) - 1
+                more, learn = self._differential(story)
+                ids, target = ids + more, target + learn
+            rows.append(ids)
+            labels.append(target)
+        return self._pad(rows, labels, answers, spells)
+
+    def _differential(self, story: Story) -> tuple[list[int], list[int]]:
+        if story.leading is None or story.runner_up is None:
+            return [], []
+        name = self.words_between(DIAGNOSIS_BY_CODE[story.leading].name)
+        whole = self.words_between(differential_text(story.leading, story.runner_up))
+        ids, target = list(whole), [*name, *[IGNORE] * (len(whole) - len(name))]
+        if story.rationale is not None:
+            text = [*self.words_between(story.rationale), self.end_id]
+            ids, target = ids + text, target + text
+        return ids, target
+
+    def _pad(self, rows: list[list[int]], labels: list[list[int]], answers: list[int], spells: list[int]) -> Prompts:
+        length = max(map(len, rows))
+        ids = torch.tensor([r + [self.pad_id] * (length - len(r)) for r in rows])
+        # labels[t] is what position t must predict: the token after it
+        shifted = [(t[1:] + [IGNORE]) + [IGNORE] * (length - len(t)) for t in labels]
+        mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows])
+        grid = torch.tensor([[1, 2 * self.clip_grid, 2 * self.clip_grid]] * len(rows))
+        types = (ids == self.image_id).int()
+        return Prompts(ids, mask, types, torch.tensor(shifted), grid, torch.tensor(answers), torch.tensor(spells))

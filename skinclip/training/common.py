@@ -1,0 +1,177 @@
+"""What all stages share: which photos may be learnt from, checkpoints that survive a kill, a log one can plot."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
+from skinclip.data.cases import Case
+from skinclip.data.photos import load_masks, load_photos
+from skinclip.data.readers import discover
+from skinclip.data.splits import guard_training, hold_out
+
+MISSING = -1  # a label that the data set lacks
+
+
+@dataclass
+class PhotoSet:
+    """Photos in memory with their partial labels.
+
+    Attributes:
+        cases: the records, in the order of the tensors.
+        photos: uint8 [n, 3, side, side].
+        masks: uint8 [n, side, side], 0, 1, or 255 where there is none.
+        diagnosis: long [n], MISSING where not labelled.
+        criteria: long [n, Q], index into `Criterion.labels`, MISSING where not labelled.
+        unseen: bool [n], held out of stage 0.
+    """
+
+    cases: list[Case]
+    photos: Tensor
+    masks: Tensor
+    diagnosis: Tensor
+    criteria: Tensor
+    unseen: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @property
+    def has_mask(self) -> Tensor:
+        return self.masks[:, 0, 0] != 255
+
+    def subset(self, index: Tensor) -> PhotoSet:
+        cases = [self.cases[i] for i in index.tolist()]
+        parts = (self.photos, self.masks, self.diagnosis, self.criteria, self.unseen)
+        return PhotoSet(cases, *(p[index] for p in parts))
+
+    def batch(self, index: Tensor) -> Tensor:
+        """[len(index), 4, side, side] in 0..1, the mask as fourth channel (0 where there is none)."""
+        masks = self.masks[index]
+        masks = torch.where(masks == 255, torch.zeros_like(masks), masks).unsqueeze(1)
+        return torch.cat([self.photos[index].float() / 255, masks.float()], 1)
+
+
+def criterion_labels(case: Case) -> list[int]:
+    return [c.labels.index(case.criteria[c.code]) if c.code in case.criteria else MISSING for c in CRITERIA]
+
+
+def photo_set(cases: list[Case], side: int, cache: Path | None, unseen: set[str] | None = None) -> PhotoSet:
+    """Loads the photos and masks of `cases` at `side` pixels. ISIC 2017 style squashed photos come as they are."""
+    photos = load_photos(cases, side, cache_dir=cache, progress=True)
+    masks = load_masks(cases, side, cache_dir=cache, progress=True)
+    diagnosis = [DIAGNOSIS_CODES.index(c.diagnosis) if c.diagnosis else MISSING for c in cases]
+    return PhotoSet(
+        cases,
+        torch.from_numpy(np.ascontiguousarray(photos.transpose(0, 3, 1, 2))),
+        torch.from_numpy(masks),
+        torch.tensor(diagnosis),
+        torch.tensor([criterion_labels(c) for c in cases]).reshape(len(cases), len(CRITERIA)),
+        torch.tensor([photo_key(c) in (unseen or set()) for c in cases], dtype=torch.bool),
+    )
+
+
+def photo_key(case: Case) -> str:
+    return f"{case.source}/{case.image_id}"
+
+
+def gather(root: Path, strict: bool = False) -> dict[str, list[Case]]:
+    """All cases under `root` by split ("train", "valid", "calib", ...), over all its data sets.
+
+    A data set that has no train split (test or shift sets) is left out whole, so that none of its photos can be read
+    by any stage. Raises DataError where nothing can be learnt from.
+    """
+    by_split: dict[str, list[Case]] = {}
+    for table in discover(root, strict=strict).values():
+        if not any(c.split == "train" for c in table.cases):
+            continue
+        for case in table.cases:
+            if case.split in ("train", "valid", "calib"):
+                by_split.setdefault(case.split, []).append(case)
+    guard_training(by_split.get("train", []))
+    return by_split
+
+
+def held_out_keys(cases: list[Case], share: float, seed: int) -> set[str]:
+    """The photos of the lesions that stage 0 must not see."""
+    return {photo_key(c) for c in hold_out(cases, share, seed)[1]}
+
+
+def draw_weights(labels: Tensor, power: float) -> Tensor:
+    """Chance of each photo to be drawn: n^-power of its class's size n, so rare classes come up more often.
+
+    Photos without a label are drawn as an average photo is.
+    """
+    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).clamp_min(1).double()
+    weights = counts.pow(-power)[labels.clamp_min(0)]
+    labelled = labels != MISSING
+    weights[~labelled] = weights[labelled].mean() if labelled.any() else 1.0
+    return weights / weights.sum()
+
+
+def natural_prior(labels: Tensor) -> Tensor:
+    """Shares of the diagnoses among the labelled photos, [C] (one photo added to each, so that none is zero)."""
+    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).double() + 1
+    return counts / counts.sum()
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes beside the target and renames, so that a kill leaves the old checkpoint or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save({**state, "torch_rng": torch.get_rng_state(), "python_rng": random.getstate()}, part)
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The state saved at `path`, random generators set back to it, or None where there is none."""
+    if not path.exists():
+        return None
+    state = torch.load(path, weights_only=False)
+    torch.set_rng_state(state["torch_rng"])
+    random.setstate(state["python_rng"])
+    return state
+
+
+class CsvLog:
+    """One row an event, appended at once: `stage,step,name,value`, long form, easy to plot."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text("stage,step,name,value\n")
+
+    def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows([stage, step, name, f"{value:.6g}"] for name, value in values.items())
+
+
+def batches(order: Tensor, size: int) -> Iterator[Tensor]:
+    """`order` in runs of `size`; the last incomplete one is left out."""
+    for start in range(0, len(order) - size + 1, size):
+        yield order[start : start + size]
+
+
+def cosine(step: int, total: int, warmup: int) -> float:
+    """Learning-rate factor: linear warm-up, then half a cosine down to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, total - warmup)))

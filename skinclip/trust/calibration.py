@@ -1,0 +1,81 @@
+"""Calibrated probabilities at natural prevalence: bias-corrected temperature scaling.
+
+First step of trust: everything after it (sets, referral threshold, the page) reads these probabilities. Training
+draws rare classes more often than they occur, so the raw softmax overstates them; the bias puts the natural prior
+back, the temperature makes confidence mean what it says (Guo et al. 2017; Alexandari et al. 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, logsumexp, softmax
+
+# Standard deviation, in log odds, of how far a class's bias may lie from the known shift of prior. The rarest classes
+# have about ten calibration photos: enough to confirm the shift, too few to estimate a bias from nothing.
+_BIAS_SD = 0.5
+_LOG_TEMPERATURE_BOUNDS = (float(np.log(0.05)), float(np.log(20.0)))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """p = softmax(logits / temperature + bias); `bias` has one number a diagnosis, in log odds."""
+
+    temperature: float
+    bias: tuple[float, ...]
+
+    def apply(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities [n, C] of `logits` [n, C], float64."""
+        return softmax(np.asarray(logits, dtype=np.float64) / self.temperature + np.asarray(self.bias), axis=1)
+
+
+def fit_calibration(logits: np.ndarray, labels: np.ndarray, log_prior_shift: np.ndarray) -> Calibration:
+    """The temperature and bias of least negative log-likelihood, the bias drawn towards `log_prior_shift`.
+
+    Args:
+        logits: [n, C] raw diagnosis logits of calibration photos.
+        labels: [n] class numbers; -1 is "no label" and left out.
+        log_prior_shift: [C] log natural prior less log prior as drawn in training, the bias to expect.
+
+    Raises ValueError where no photo is labelled or a logit is not finite.
+    """
+    logits, labels = labelled_rows(logits, labels)
+    shift = np.asarray(log_prior_shift, dtype=np.float64)
+    if shift.shape != (logits.shape[1],):
+        raise ValueError(
+            f"log_prior_shift has shape {shift.shape}, expected ({logits.shape[1]},): one number a diagnosis"
+        )
+    start = np.concatenate([[0.0], shift])
+    bounds = [_LOG_TEMPERATURE_BOUNDS, *[(None, None)] * len(shift)]
+    found = minimize(_objective, start, args=(logits, labels, shift), jac=True, method="L-BFGS-B", bounds=bounds)
+    return Calibration(float(np.exp(found.x[0])), tuple(float(b) for b in found.x[1:]))
+
+
+def labelled_rows(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of `scores` [n, ...] whose label is not -1, as float64, and those labels. Raises ValueError if none."""
+    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if len(scores) != len(labels):
+        raise ValueError(f"{len(scores)} rows but {len(labels)} labels; give one label a row, -1 where there is none")
+    keep = labels >= 0
+    if not keep.any():
+        raise ValueError("no row has a label; trust is fitted on the labelled photos of the calib split")
+    if not np.isfinite(scores[keep]).all():
+        raise ValueError("a row holds a number that is not finite; check the model's outputs before fitting trust")
+    return scores[keep], labels[keep].astype(np.int64)
+
+
+def _objective(
+    parameters: np.ndarray, logits: np.ndarray, labels: np.ndarray, shift: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Mean negative log-posterior and its gradient by (log temperature, bias)."""
+    n, rows = len(labels), np.arange(len(labels))
+    scaled = logits * np.exp(-parameters[0])  # [n, C]
+    z = scaled + parameters[1:]
+    nll = float(np.mean(logsumexp(z, axis=1) - z[rows, labels]))
+    residual = np.exp(log_softmax(z, axis=1))
+    residual[rows, labels] -= 1.0
+    pull = (parameters[1:] - shift) / (_BIAS_SD**2 * n)
+    gradient = np.concatenate([[-np.sum(residual * scaled) / n], residual.mean(axis=0) + pull])
+    return nll + 0.5 * float(np.sum(pull * (parameters[1:] - shift))), gradient

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from skinclip.trust.conformal import Conformal, fit_conformal
+
+
+def two_class(p_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.column_stack([p_true, 1 - p_true]), np.zeros(len(p_true), dtype=int)
+
+
+def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(7, 0.3), n)
+    return p, (p.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+
+
+def test_quantile_equals_hand_computed():
+    # Nine scores 0.1 ... 0.9, coverage 0.8: k = ceil(10 * 0.8) = 8, the 8th smallest.
+    p, labels = two_class(np.arange(1, 10) / 10)
+    assert fit_conformal(p, labels, coverage=0.8).quantile == pytest.approx(0.8)
+
+
+def test_too_few_photos_rule_nothing_out():
+    fitted = fit_conformal(*two_class(np.array([0.9, 0.9, 0.9])), coverage=0.9)
+    assert fitted.members(np.array([[1.0, 0.0]])).all()
+
+
+def test_covers_new_photos_as_stated():
+    fitted = fit_conformal(*drawn(2_000), coverage=0.9)
+    p, labels = drawn(20_000, seed=1)
+    assert fitted.members(p)[np.arange(len(p)), labels].mean() == pytest.approx(0.9, abs=0.02)
+
+
+def test_never_empty_and_sorted_by_probability():
+    sets = Conformal(0.9, quantile=0.6).sets(np.array([[0.35, 0.33, 0.32], [0.45, 0.5, 0.05]]), ("a", "b", "c"))
+    assert sets == [("a",), ("b", "a")]
+
+
+def test_unlabelled_rows_are_left_out():
+    p, labels = drawn(100)
+    more = fit_conformal(np.vstack([p, p[:9]]), np.append(labels, [-1] * 9))
+    assert more == fit_conformal(p, labels)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sets_equal_those_of_mapie():
+    mapie = pytest.importorskip("mapie.classification")
+    from sklearn.base import BaseEstimator, ClassifierMixin
+
+    class Passthrough(ClassifierMixin, BaseEstimator):
+        """A fitted classifier whose inputs are its probabilities."""
+
+        def __init__(self) -> None:
+            self.classes_ = np.arange(7)
+            self.n_features_in_ = 7
+
+        def fit(self, x, y):
+            return self
+
+        def predict_proba(self, x):
+            return np.asarray(x)
+
+        def predict(self, x):
+            return np.asarray(x).argmax(axis=1)
+
+    p, labels = drawn(501)
+    new, _ = drawn(300, seed=2)
+    theirs = mapie.SplitConformalClassifier(Passthrough(), confidence_level=0.9, conformity_score="lac", prefit=True)
+    _, sets = theirs.conformalize(p, labels).predict_set(new)
+    ours = fit_conformal(p, labels, coverage=0.9)
+    as_mapie = 1.0 - new <= ours.quantile  # without our rule that no set is empty
+    assert (sets[:, :, 0] == as_mapie).all()
+
+
+def test_coverage_must_be_a_share():
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        fit_conformal(*drawn(10), coverage=90)
