@@ -99,7 +99,7 @@ class ModelConfig:
 class Stage0Config:
     """The contrastive training of the compact derm-CLIP. `sizes`: (input side in pixels, epochs) in turn."""
 
-    sizes: tuple[tuple[int, int], ...] = ((128, 13), (160, 3))
+    sizes: tuple[tuple[int, int], ...] = ((128, 12),)
     batch_size: int = 64
     lr: float = 1.5e-3
     weight_decay: float = 0.02

@@ -21,7 +21,7 @@ from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.config import ModelConfig, TrainConfig
 from skinclip.data.augment import augment, mix
 from skinclip.losses import CriterionLoss
-from skinclip.metrics import balanced_accuracy
+from sklearn.metrics import balanced_accuracy_score
 from skinclip.model.evidence import LesionMaskHead
 from skinclip.model.perception import Perception
 from skinclip.training.common import (
@@ -163,9 +163,11 @@ def train_stage0(config: ModelConfig, recipe: TrainConfig, train: PhotoSet, vali
             if step % 20 == 0:
                 csv_log.write("stage0", step, {k: v.item() for k, v in parts.items()})
             step += 1
-        scores = {name: validate(average, texts, photos, config.perception.image_size) for name, photos in valid.items()}
-        csv_log.write("stage0", step, scores)
-        log.info("stage 0 epoch %d: %s", epoch + 1, {k: round(v, 4) for k, v in scores.items()})
+        if (epoch + 1) % 4 == 0 or epoch + 1 == len(sides):
+            side = config.perception.image_size
+            scores = {name: validate(average, texts, photos, side) for name, photos in valid.items()}
+            csv_log.write("stage0", step, {f"balanced_accuracy/{name}": value for name, value in scores.items()})
+            log.info("stage 0 epoch %d: %s", epoch + 1, {k: round(v, 4) for k, v in scores.items()})
         save_checkpoint(
             out / "stage0.pt",
             {
@@ -221,7 +223,7 @@ def validate(model: DermClip, texts: Descriptions, photos: PhotoSet, side: int) 
         logits = model.perception(batch).embedding @ embedded.T * scale
         by_class = torch.stack([logits[:, texts.owner == c].logsumexp(1) for c in range(len(DIAGNOSIS_CODES))], 1)
         guesses.append(by_class.argmax(1))
-    return balanced_accuracy(photos.diagnosis[chosen].numpy(), torch.cat(guesses).numpy())
+    return float(balanced_accuracy_score(photos.diagnosis[chosen].numpy(), torch.cat(guesses).numpy()))
 
 
 def _groups(model: DermClip, weight_decay: float) -> list[dict]:
