@@ -7,7 +7,6 @@ findings by reference, the differential, and the rationale. Nothing that leaks t
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES, DIAGNOSIS_BY_CODE, SEXES, SITES, STATE_BY_KEY
-from skinclip.data.rationales import random_example, write_rationale
+from skinclip.data.rationales import vocabulary
 
 EVIDENCE_TOKEN, ANSWER_TOKEN, IMAGE_TOKEN = "<|evidence|>", "<|answer|>", "<|image_pad|>"
 END_TOKEN = "<|im_end|>"
@@ -50,21 +49,14 @@ def differential_text(leading: str, runner_up: str) -> str:
     return f"{DIAGNOSIS_BY_CODE[leading].name} ; then {DIAGNOSIS_BY_CODE[runner_up].name} . rationale :"
 
 
-def mini_tokenizer(seed: int = 0, samples: int = 20_000) -> PreTrainedTokenizerFast:
+def mini_tokenizer() -> PreTrainedTokenizerFast:
     """The word-level tokenizer of the mini preset: every word the generator and the prompts can say, none other."""
-    rng = random.Random(seed)
-    words: dict[str, None] = {}
-    texts = ["<|im_start|>user assistant", "findings : none . diagnosis : ; then rationale : patient : not given , ."]
-    texts += [f"age {age}" for age in range(0, 125, 5)] + [*SEXES, *SITES]
-    texts += [d.name for d in DIAGNOSES] + [s.phrase for s in STATE_BY_KEY.values()]
-    for _ in range(samples):
-        _, leading, runner_up, findings = random_example(rng)
-        texts.append(write_rationale(leading, runner_up, findings, rng))
-    for text in texts:
-        words.update(dict.fromkeys(text.replace("<|im_start|>", "").split()))
+    texts = [*vocabulary(), "user assistant findings : none . diagnosis : ; then rationale : patient : not given , . age"]
+    texts += [str(age) for age in range(0, 125, 5)] + [*SEXES, *SITES]
+    words = dict.fromkeys(word for text in texts for word in text.split())
     special = ["<pad>", "<unk>", *_CHAT_TOKENS, EVIDENCE_TOKEN, ANSWER_TOKEN, *REFERENCES]
-    vocabulary = {w: i for i, w in enumerate([*special, *(w for w in words if w not in special)])}
-    core = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    numbers = {w: i for i, w in enumerate([*special, *(w for w in words if w not in special)])}
+    core = Tokenizer(WordLevel(numbers, unk_token="<unk>"))
     core.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=core,

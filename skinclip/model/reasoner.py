@@ -1,0 +1,353 @@
+"""The reasoner: Qwen2.5-VL, linear layers in NF4, LoRA on the language layers, CLIP and evidence tokens as inputs.
+
+Third step of the path: VisualTokens + Evidence + patient context -> Reasoning. Notable:
+- projected CLIP tokens take the places of the photo's tokens (so their positions are two-dimensional), evidence
+  tokens those of a special token, a learnt vector that of the answer token: one masked scatter each;
+- the diagnosis is the similarity of the answer token's hidden state with the embedded descriptions, so it does not
+  depend on any order of options;
+- on a CPU the NF4 weights are dequantized once at load: the same numbers, without dequantizing at every step.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig as PeftLoraConfig
+from peft import get_peft_model, set_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor, nn
+from transformers import (
+    BitsAndBytesConfig,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from skinclip.assessment import Context
+from skinclip.clinical import DIAGNOSES, STATE_BY_KEY
+from skinclip.config import ReasonerConfig
+from skinclip.data.rationales import FORBIDDEN_OUTSIDE
+from skinclip.model.decoding import CitationProcessor
+from skinclip.model.evidence import Evidence
+from skinclip.model.perception import VisualTokens
+from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story
+
+# What quantization must leave alone. Plain "visual" would not protect the vision tower.
+UNQUANTIZED = ["model.visual", "lm_head"]
+
+
+@dataclass
+class Reasoning:
+    """What the language model makes of a photo.
+
+    Attributes:
+        logits: [B, C] diagnosis.
+        spelled: [B, C] logits of the diagnosis that the text itself would spell, None without a story.
+        language_loss: mean next-token cross-entropy of the rationale tokens, None without a rationale.
+    """
+
+    logits: Tensor
+    spelled: Tensor | None = None
+    language_loss: Tensor | None = None
+
+
+def qwen_config(config: ReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
+    """The configuration of a Qwen2.5-VL made here: the true class in a small shape, with a token vision tower."""
+    shape = config.architecture
+    ids = tokenizer.convert_tokens_to_ids
+    text = {
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 1024,
+        "rope_parameters": {
+            "rope_type": "default",
+            "type": "default",
+            "mrope_section": list(shape.mrope_section),
+            "rope_theta": 10_000.0,
+        },
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": ids(END_TOKEN),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    # The mini preset has no use for Qwen's own vision tower; the class wants one, so it gets the smallest.
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": shape.hidden_size}
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+
+
+def quantization(compute_dtype: torch.dtype = torch.float32) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=UNQUANTIZED,
+    )
+
+
+def load_language_model(
+    source: str | Path, quantize: bool, revision: str | None = None, device: str = "cpu"
+) -> Qwen2_5_VLForConditionalGeneration:
+    """Qwen2.5-VL from a directory or hub id, in NF4 when `quantize` (or when the directory holds it so).
+
+    On a CPU NF4 is dequantized once, so that decoding does not do it at every step.
+    """
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        source,
+        revision=revision,
+        dtype=dtype,
+        device_map={"": device},
+        quantization_config=quantization(dtype) if quantize else None,
+    )
+    if quantize and device == "cpu":
+        model = model.dequantize(dtype=dtype)
+    return model.eval()
+
+
+def quantize_to(model: Qwen2_5_VLForConditionalGeneration, out: Path) -> None:
+    """Writes `model` to the directory `out` with its language layers in NF4."""
+    dense = out.with_name(out.name + "-dense")
+    model.save_pretrained(dense)
+    quantized = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        dense, dtype=torch.float32, device_map={"": "cpu"}, quantization_config=quantization()
+    )
+    quantized.save_pretrained(out)
+    shutil.rmtree(dense)
+
+
+def add_lora(model: Qwen2_5_VLForConditionalGeneration, config: ReasonerConfig) -> Any:
+    """`model` with fresh LoRA layers on its language layers; all else frozen."""
+    lora = config.lora
+    return get_peft_model(
+        model,
+        PeftLoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.target_modules,
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+class TokenProjector(nn.Module):
+    """CLIP tokens into the language model's width: pool to the grid that it reads, then two linear layers."""
+
+    def __init__(self, token_width: int, hidden: int, grid: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.layers = nn.Sequential(
+            nn.LayerNorm(token_width), nn.Linear(token_width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+        )
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """[B, N, D] on `grid` -> [B, g * g, H], still row by row."""
+        maps = tokens.transpose(1, 2).unflatten(2, grid)
+        pooled = F.adaptive_avg_pool2d(maps, self.grid).flatten(2).transpose(1, 2)
+        return self.layers(pooled)
+
+
+class EvidenceProjector(nn.Module):
+    """One token a criterion state: which state it is, how strongly it scores, and what is seen in its region."""
+
+    def __init__(self, adapter_width: int, hidden: int, n_states: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(adapter_width)
+        self.features = nn.Linear(adapter_width, hidden)
+        self.score = nn.Linear(1, hidden)
+        self.state = nn.Parameter(torch.randn(n_states, hidden) * 0.02)
+
+    def forward(self, evidence: Evidence) -> Tensor:
+        """-> [B, K, H]."""
+        scores = evidence.scores.sigmoid().unsqueeze(-1)
+        return self.features(self.norm(evidence.features)) + self.score(scores) + self.state
+
+
+class Reasoner(nn.Module):
+    """A language model with LoRA and everything that ties it to perception and evidence."""
+
+    def __init__(
+        self,
+        config: ReasonerConfig,
+        language_model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        token_width: int,
+        embed_dim: int,
+        adapter_width: int,
+        n_states: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.language_model = language_model
+        self.tokenizer = tokenizer
+        hidden = self.base.config.text_config.hidden_size
+        self.projector = TokenProjector(token_width, hidden, config.clip_grid)
+        self.evidence_projector = EvidenceProjector(adapter_width, hidden, n_states)
+        self.embedding_projector = nn.Linear(embed_dim, hidden)
+        self.blank = nn.Parameter(torch.randn(hidden) * 0.02)  # stands where a photo's tokens are hidden
+        self.answer = nn.Parameter(torch.randn(hidden) * 0.02)
+        self.to_diagnosis = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, embed_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
+        self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + n_states)
+        self.register_buffer("name_ids", self._first_tokens(), persistent=False)
+
+    @property
+    def base(self) -> Qwen2_5_VLForConditionalGeneration:
+        model = self.language_model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def own_modules(self) -> dict[str, nn.Module | nn.Parameter]:
+        """What is trained beside LoRA, by name."""
+        return {name: m for name, m in self.named_children() if name != "language_model"}
+
+    def _first_tokens(self) -> Tensor:
+        """[C] the first token of each diagnosis name. Raises ValueError where two are alike."""
+        ids = [self.writer.words_between(d.name)[0] for d in DIAGNOSES]
+        if len(set(ids)) < len(ids):
+            raise ValueError("the tokenizer begins two diagnosis names with the same token; they cannot be told apart")
+        return torch.tensor(ids)
+
+    def inputs(
+        self, prompts: Prompts, seen: VisualTokens | None, evidence: Evidence | None, show_clip: Tensor | None = None
+    ) -> Tensor:
+        """Embeddings [B, L, H] with projected tokens in their places.
+
+        Args:
+            seen: None hides the photo's tokens of the whole batch (stage 1, and the evidence-only readout).
+            evidence: None hides the evidence tokens.
+            show_clip: [B] bool, the photos whose CLIP tokens may be read (training hides some).
+        """
+        embeds = self.base.get_input_embeddings()(prompts.input_ids)
+        b, g2 = embeds.shape[0], self.config.clip_grid**2
+        blank = self.blank.to(embeds.dtype)
+        clip = blank.expand(b, g2 + 1, -1)
+        if seen is not None:
+            projected = self.projector(seen.tokens, seen.grid)
+            whole = self.embedding_projector(seen.embedding).unsqueeze(1)
+            clip = torch.cat([projected, whole], 1).to(embeds.dtype)  # [B, g*g + 1, H]
+            if show_clip is not None:
+                clip = torch.where(show_clip.view(-1, 1, 1), clip, blank)
+        n_states = self.writer.n_evidence - 1
+        found = blank.expand(b, n_states, -1) if evidence is None else self.evidence_projector(evidence).to(embeds.dtype)
+        ids = prompts.input_ids.unsqueeze(-1)
+        # the photo's own embedding takes the first evidence slot: it is perception too, and is hidden with it
+        slots = torch.cat([clip[:, g2:], found], 1)
+        embeds = embeds.masked_scatter(ids == self.writer.image_id, clip[:, :g2])
+        embeds = embeds.masked_scatter(ids == self.writer.evidence_id, slots)
+        return torch.where(ids == self.writer.answer_id, self.answer.to(embeds.dtype), embeds)
+
+    def hidden(self, prompts: Prompts, embeds: Tensor) -> Tensor:
+        """Last hidden states [B, L, H]."""
+        return self.base.model(
+            input_ids=prompts.input_ids,
+            inputs_embeds=embeds,
+            attention_mask=prompts.attention_mask,
+            mm_token_type_ids=prompts.mm_token_type_ids,
+            image_grid_thw=prompts.image_grid_thw,
+            use_cache=False,
+        ).last_hidden_state
+
+    def diagnose(self, hidden: Tensor, answer: Tensor, descriptions: Tensor) -> Tensor:
+        """Logits [B, C]: similarity of the answer token's state [B, L, H] with C descriptions [C, E]."""
+        state = hidden[torch.arange(len(answer), device=hidden.device), answer].float()
+        said = F.normalize(self.to_diagnosis(state), dim=-1)
+        return said @ descriptions.T * self.logit_scale.exp().clamp(max=40.0)
+
+    def forward(
+        self,
+        prompts: Prompts,
+        seen: VisualTokens | None,
+        evidence: Evidence | None,
+        descriptions: Tensor,
+        show_clip: Tensor | None = None,
+    ) -> Reasoning:
+        """
+        Args:
+            descriptions: [C, E] unit-length embeddings of the diagnoses.
+        """
+        hidden = self.hidden(prompts, self.inputs(prompts, seen, evidence, show_clip))
+        logits = self.diagnose(hidden, prompts.answer, descriptions)
+        return Reasoning(logits, self.spell(hidden, prompts.spell), self.language_loss(hidden, prompts.labels))
+
+    def spell(self, hidden: Tensor, position: Tensor) -> Tensor | None:
+        """[B, C] logits of the first token of each diagnosis name where the text is about to spell one."""
+        if (position < 0).any():
+            return None
+        state = hidden[torch.arange(len(position), device=hidden.device), position]
+        return self.base.lm_head(state)[:, self.name_ids].float()
+
+    def language_loss(self, hidden: Tensor, labels: Tensor) -> Tensor | None:
+        """Mean cross-entropy where `labels` ask for a token; logits are made only there."""
+        chosen = labels != IGNORE
+        if not chosen.any():
+            return None
+        return F.cross_entropy(self.base.lm_head(hidden[chosen]).float(), labels[chosen])
+
+    @torch.no_grad()
+    def explain(
+        self, context: Context, seen: VisualTokens, evidence: Evidence, findings: Sequence[str], leading: str, runner_up: str
+    ) -> str:
+        """The generated rationale of one photo (B = 1), as raw text; greedy, so the same photo gives the same words.
+
+        Args:
+            findings: state keys in the order of their references, at most MAX_FINDINGS.
+            leading, runner_up: codes of the first two diagnoses; no other can be named.
+        """
+        prompts = self.writer.write([context], [Story(findings, leading, runner_up)])
+        length = prompts.input_ids.shape[1]
+        out = self.base.generate(
+            input_ids=prompts.input_ids,
+            inputs_embeds=self.inputs(prompts, seen, evidence),
+            attention_mask=prompts.attention_mask,
+            mm_token_type_ids=prompts.mm_token_type_ids,
+            image_grid_thw=prompts.image_grid_thw,
+            logits_processor=LogitsProcessorList([self.citations(length, findings, leading, runner_up)]),
+            max_new_tokens=self.config.max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.writer.end_id,
+            pad_token_id=self.writer.pad_id,
+        )
+        return self.tokenizer.decode(out[0, length:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def citations(self, prompt_length: int, findings: Sequence[str], leading: str, runner_up: str) -> CitationProcessor:
+        words = self.writer.words_between
+        others = [d.name for d in DIAGNOSES if d.code not in (leading, runner_up)]
+        return CitationProcessor(
+            prompt_length,
+            references=[words(r) for r in REFERENCES],
+            phrases=[words(STATE_BY_KEY[key].phrase) for key in findings],
+            forbidden=[words(text) for text in (*FORBIDDEN_OUTSIDE, *others)],
+            end_id=self.writer.end_id,
+        )
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        return get_peft_model_state_dict(self.language_model)
+
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """Raises RuntimeError where keys are missing or unexpected."""
+        expected, given = set(self.adapter_state()), set(state)
+        if expected != given:
+            raise RuntimeError(
+                f"the adapter does not fit: missing {sorted(expected - given)[:3]}, unexpected {sorted(given - expected)[:3]}"
+            )
+        set_peft_model_state_dict(self.language_model, state)
