@@ -60,7 +60,7 @@ class QwenArchitecture:
     """The shape of a Qwen2.5-VL made here rather than downloaded (the mini preset's reasoner)."""
 
     hidden_size: int = 256
-    intermediate_size: int = 704
+    intermediate_size: int = 768
     layers: int = 6
     heads: int = 8
     kv_heads: int = 2
@@ -117,24 +117,24 @@ class Stage0Config:
 class Stage1Config:
     """The language of rationales, learnt by the whole small reasoner from texts alone, before quantization."""
 
-    steps: int = 2500
+    steps: int = 500
     batch_size: int = 32
     lr: float = 1e-3
 
 
 @dataclass(frozen=True)
 class Stage2Config:
-    """Evidence adapter, projector, LoRA and heads under CFA, on cached features of the frozen tower."""
+    """Evidence adapter, projector, LoRA and heads under CFA, over the frozen tower."""
 
-    views: int = 4  # augmented views cached a photo, beside the plain one
-    epochs: int = 6
+    steps: int = 360
     batch_size: int = 32
-    lr: float = 1e-3
+    second_views: int = 16  # photos of a batch that are seen under two augmentations
+    stories: int = 8  # photos of a batch that also carry a rationale
+    lr: float = 2e-3
     weight_decay: float = 0.05
-    held_out_repeat: int = 2  # times a lesion unseen by stage 0 is drawn for each time another is
+    held_out_repeat: float = 2.0  # how much likelier a lesion unseen by stage 0 is drawn
     draw_power: float = 0.35
-    language_share: float = 0.25  # of the photos of a batch that also carry a rationale
-    label_smoothing: float = 0.05
+    augmentation: float = 0.7  # strength
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@
 CFA is named in the SkinCLIP-VL paper (arXiv 2603.21010), whose exact formula and code are not public: this one is
 our own. Habits shared by all parts: each is an `nn.Module` that can be read and tested alone; -1 is a missing label;
 rows whose label is missing are dropped before any arithmetic, so they change neither value nor gradient; a batch with
-nothing to learn from gives 0 that still has a gradient graph.
+nothing to learn from gives 0 that still has a gradient graph; half precision is computed in float32.
 """
 
 from __future__ import annotations
@@ -161,13 +161,13 @@ class FocalLoss(nn.Module):
             n = len(self.class_weight)
             _require(logits.shape[1] == n, f"class_counts name {n} classes, logits {logits.shape[1]}")
         labelled = target != MISSING
-        log_p = logits[labelled].log_softmax(dim=-1)  # [M, C], M labelled photos
+        log_p = _full(logits[labelled]).log_softmax(dim=-1)  # [M, C], M labelled photos
         losses = self._per_photo(log_p, target[labelled])  # [M]
         if weight is None:
             return _mean(losses)
         _require(weight.shape == target.shape, f"weight must be {_shape(target)} like target, got {_shape(weight)}")
-        weight = weight[labelled]
-        return (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
+        weight = weight[labelled].to(losses.dtype)
+        return (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(losses.dtype).tiny)
 
     def _per_photo(self, log_p: Tensor, target: Tensor) -> Tensor:
         """Weighted focal cross-entropy [M] from log-probabilities [M, C] and labels [M]."""
@@ -204,8 +204,8 @@ class RegionTextContrast(nn.Module):
         )
         _check_target(target, (len(embeddings), len(descriptions)))
         labelled = target != MISSING
-        regions = F.normalize(embeddings[labelled], dim=-1)  # [M, E]
-        texts = F.normalize(descriptions, dim=-1)
+        regions = F.normalize(_full(embeddings[labelled]), dim=-1)  # [M, E]
+        texts = F.normalize(_full(descriptions), dim=-1)
         similarity = torch.einsum("me,cpe->mcp", regions, texts) / self.temperature
         # A softmax over classes of the summed exponentials is exactly "positives over all".
         class_logits = similarity.logsumexp(dim=-1)  # [M, C]
@@ -235,7 +235,7 @@ def _by_criterion(scores: Tensor) -> tuple[Tensor, ...]:
 
 def _state_log_probs(scores: Tensor) -> Tensor:
     """Scores [B, states] of one criterion as log-probabilities [B, 1 + states], "absent" first."""
-    return F.pad(scores, (1, 0)).log_softmax(dim=-1)
+    return F.pad(_full(scores), (1, 0)).log_softmax(dim=-1)
 
 
 class CriterionLoss(nn.Module):
@@ -267,8 +267,9 @@ class CriterionLoss(nn.Module):
             label = labels[:, q]
             _check_target(label, (len(own), 1 + STATE_COUNTS[q]))
             labelled = label != MISSING
-            weight = None if self.class_weights is None else own.new_tensor(self.class_weights[q])
-            losses.append(F.nll_loss(_state_log_probs(own[labelled]), label[labelled], weight, reduction="none"))
+            log_p = _state_log_probs(own[labelled])
+            weight = None if self.class_weights is None else log_p.new_tensor(self.class_weights[q])
+            losses.append(F.nll_loss(log_p, label[labelled], weight, reduction="none"))
         return _mean(torch.cat(losses))
 
 
@@ -298,7 +299,7 @@ class OutsideMass(nn.Module):
             f"need maps [B, K, h, w] and lesion [B, h, w] on the same grid, got {_shape(maps)} and {_shape(lesion)}",
         )
         kept = _rows(has_mask, maps)
-        mass = maps[kept] + self.eps  # [M, K, h, w]
+        mass = _full(maps[kept]) + self.eps  # [M, K, h, w]
         outside = 1 - lesion.detach()[kept].to(mass.dtype)  # [M, h, w]
         return _mean((mass * outside[:, None]).sum(dim=(2, 3)) / mass.sum(dim=(2, 3)))
 
@@ -388,7 +389,7 @@ class CalibrationLoss(nn.Module):
         _check_target(target, logits.shape)
         _require(logits.shape[1] == n_classes, f"logits must be [B, {n_classes}], got {_shape(logits)}")
         kept = (target != MISSING) & _rows(mask, logits)
-        probs = (logits[kept] / self.temperature).softmax(dim=-1)  # [M, C]
+        probs = (_full(logits[kept]) / self.temperature).softmax(dim=-1)  # [M, C]
         if len(probs) == 0:
             return probs.sum()
         gap = self._pooled_gap(probs.detach(), target[kept])  # [C]
@@ -423,7 +424,7 @@ def js(logits_a: Tensor, logits_b: Tensor) -> Tensor:
     """
     same = logits_a.ndim == 2 and logits_a.shape == logits_b.shape
     _require(same, f"need two [B, C] of one shape, got {_shape(logits_a)} and {_shape(logits_b)}")
-    log_a, log_b = logits_a.log_softmax(dim=-1), logits_b.log_softmax(dim=-1)
+    log_a, log_b = _full(logits_a).log_softmax(dim=-1), _full(logits_b).log_softmax(dim=-1)
     log_mean = torch.logaddexp(log_a, log_b) - math.log(2)
     return 0.5 * (log_a.exp() * (log_a - log_mean) + log_b.exp() * (log_b - log_mean)).sum(dim=-1)
 
@@ -541,6 +542,11 @@ def _with_sum(parts: dict[str, Tensor], weights: dict[str, float], name: str) ->
 def _mean(losses: Tensor) -> Tensor:
     """The mean of [M]...; of none 0, still in the graph."""
     return losses.sum() / max(losses.numel(), 1)
+
+
+def _full(x: Tensor) -> Tensor:
+    """`x` in float32 or better: bfloat16 would round away small divergences and sums over a grid."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _rows(mask: Tensor | None, like: Tensor) -> Tensor:

@@ -588,7 +588,21 @@ def test_cfa_leaves_out_what_a_batch_does_not_give():
         CFALoss(n_classes=4)(CFAInputs(logits=x.logits, target=x.target, language_loss=torch.zeros(2)))
 
 
-def test_cfa_trains_and_checkpoints_only_its_queue():
+def test_cfa_computes_half_precision_in_float32():
+    x, y = cfa_inputs(), cfa_inputs()
+    for field in dataclasses.fields(CFAInputs):
+        value = getattr(x, field.name)
+        if isinstance(value, Tensor) and value.is_floating_point():
+            half = value.detach().bfloat16()
+            setattr(x, field.name, half)
+            setattr(y, field.name, half.float())
+    in_half, in_full = (CFALoss(LossConfig(w_lang=0), n_classes=4)(z) for z in (x, y))
+    for name, value in in_full.items():
+        assert value.dtype == torch.float32
+        assert torch.equal(in_half[name], value)
+
+
+def test_cfa_checkpoints_its_queue_only_and_learns_nothing_itself():
     loss = CFALoss(class_counts=[1] * 7)
     assert set(loss.state_dict()) == {"calibration.queue_probs", "calibration.queue_target"}
     assert not list(loss.parameters())

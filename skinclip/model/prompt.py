@@ -158,6 +158,16 @@ class PromptWriter:
             labels.append(target)
         return self._pad(rows, labels, answers, spells)
 
+    def tell(self, contexts: Sequence[Context], stories: Sequence[Story]) -> Prompts:
+        """Context and story as plain text, without photo, evidence and answer: what stage 1 learns the language from."""
+        rows, labels = [], []
+        for context, story in zip(contexts, stories, strict=True):
+            ids = self.encode(context_text(context)) + self.words_between(findings_text(story.findings))
+            more, learn = self._differential(story)
+            rows.append(ids + more)
+            labels.append([IGNORE] * len(ids) + learn)
+        return self._pad(rows, labels, [-1] * len(rows), [-1] * len(rows))
+
     def _differential(self, story: Story) -> tuple[list[int], list[int]]:
         if story.leading is None or story.runner_up is None:
             return [], []

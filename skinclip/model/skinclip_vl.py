@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -186,7 +185,7 @@ def create_model(preset: str = "mini", weights: Path | None = None) -> tuple[Ski
 
     Raises ValueError for an unknown preset, CheckpointError where its weights are not there or do not fit.
     """
-    config = preset_config(preset)
+    preset_config(preset)  # an unknown name is an error before anything is read
     folder = Path(weights) if weights else ASSETS / preset
     if not (folder / "config.yaml").exists():
         raise CheckpointError(
@@ -194,7 +193,7 @@ def create_model(preset: str = "mini", weights: Path | None = None) -> tuple[Ski
             f"`python -m skinclip train --preset {preset}` or give a checkpoint with --weights"
         )
     model = load_model(folder)
-    return model, PhotoTransform(model.config.perception.image_size if weights else config.perception.image_size)
+    return model, PhotoTransform(model.config.perception.image_size)
 
 
 def weights_sha256(folder: Path) -> str:
@@ -204,7 +203,3 @@ def weights_sha256(folder: Path) -> str:
         digest.update(str(path.relative_to(folder)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def temporary_directory() -> Path:
-    return Path(tempfile.mkdtemp(prefix="skinclip-"))

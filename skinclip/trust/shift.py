@@ -77,7 +77,7 @@ def fit_shift(train_embeddings: np.ndarray, train_labels: np.ndarray, calib_embe
 
 
 def _compact_covariance(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Of the shrunk covariance of `centred` [n, E]: leading directions [R, E], their variances [R], the mean of the rest."""
+    """Of the shrunk covariance of `centred` [n, E]: leading directions [R, E], variances [R], mean of the rest."""
     covariance = LedoitWolf(assume_centered=True).fit(centred).covariance_
     values, vectors = np.linalg.eigh(covariance)  # rising
     floor = max(float(values[-1]), 1.0) * 1e-9  # embeddings that never vary must not divide by 0

@@ -68,8 +68,7 @@ def test_wording_varies_within_a_small_vocabulary() -> None:
 
 
 def test_each_slot_has_at_least_ten_wordings() -> None:
-    slots = [v for k, v in vars(rationales).items() if k.isupper() and k[0] != "_" and isinstance(v, tuple)]
-    sentences = [slot for slot in slots if all(len(text.split()) > 2 for text in slot)]
+    sentences = [slot for slot in rationales._SLOTS if any("{" in t or " is " in t for t in slot)]
     assert len(sentences) >= 14
     assert all(len(set(slot)) >= 10 for slot in sentences)
 

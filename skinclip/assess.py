@@ -1,0 +1,271 @@
+"""Photo -> Assessment: the one path that every entry point takes.
+
+    LesionImage -> perceive -> find_evidence -> reason -> trust -> regions -> rationale -> Assessment
+
+`Assessor.assess` is the path for one photo, `Assessor.predict` the same path for many, without words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from skinclip import __version__
+from skinclip.assessment import (
+    Assessment,
+    Context,
+    DiagnosisProbability,
+    Finding,
+    Lesion,
+    Malignancy,
+    ModelInfo,
+    PhotoInfo,
+    PredictionSet,
+    Region,
+    Shift,
+)
+from skinclip.clinical import CRITERIA, DIAGNOSES, DIAGNOSIS_CODES
+from skinclip.data.rationales import tidy
+from skinclip.explain.regions import lesion_region, region_from_map
+from skinclip.images import LesionImage, combine_quality, lesion_quality, photo_quality
+from skinclip.losses import criterion_log_probs
+from skinclip.measure import measure_lesion, measured_findings
+from skinclip.model.evidence import Evidence
+from skinclip.model.perception import VisualTokens
+from skinclip.model.prompt import MAX_FINDINGS
+from skinclip.model.skinclip_vl import ASSETS, CheckpointError, SkinClipVL, create_model, weights_sha256
+from skinclip.model.transform import PhotoTransform, Window
+from skinclip.trust.bundle import Trust, TrustOutput
+
+Progress = Callable[[float, str], None]
+MEASURE_SIDE = 224  # pixels at which shape, border and colour are measured
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted of one photo, as arrays.
+
+    Attributes:
+        probabilities: [C] calibrated, at natural prevalence, order of `clinical.DIAGNOSIS_CODES`.
+        balanced: [C] p / prior, renormalised: what balanced accuracy decides by.
+        criteria: criterion -> state -> probability, "absent" included.
+        lesion_mask: bool [H, W] in the photo's own pixels.
+    """
+
+    probabilities: np.ndarray
+    balanced: np.ndarray
+    criteria: dict[str, dict[str, float]]
+    lesion_mask: np.ndarray
+    malignancy: float
+    refer: bool
+    set_codes: tuple[str, ...]
+    shift_score: float
+    in_domain: bool
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A batch on its way through the path."""
+
+    windows: list[Window]
+    tokens: VisualTokens
+    evidence: Evidence
+    logits: Tensor
+    trust: TrustOutput
+
+
+class Assessor:
+    """A loaded model with what was fitted on top of it."""
+
+    def __init__(
+        self, model: SkinClipVL, transform: PhotoTransform, trust: Trust, thresholds: dict[str, float], info: ModelInfo
+    ) -> None:
+        self.model = model.eval()
+        self.config = model.config
+        self.transform = transform
+        self.trust = trust
+        self.thresholds = thresholds  # state key -> score from which a finding is cited
+        self.model_info = info
+
+    @classmethod
+    def load(cls, preset: str = "mini", weights: Path | None = None) -> Assessor:
+        """The assessor of a preset. Raises ValueError or CheckpointError saying what is missing."""
+        folder = Path(weights) if weights else ASSETS / preset
+        model, transform = create_model(preset, weights)
+        for name in ("trust.safetensors", "findings.json"):
+            if not (folder / name).exists():
+                raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
+        trust = Trust.from_arrays(load_file(folder / "trust.safetensors"))
+        thresholds = json.loads((folder / "findings.json").read_text())
+        return cls(model, transform, trust, thresholds, ModelInfo(preset, __version__, weights_sha256(folder)))
+
+    def save_trust(self, folder: Path) -> None:
+        save_file(self.trust.to_arrays(), folder / "trust.safetensors")
+        (folder / "findings.json").write_text(json.dumps(self.thresholds, indent=2) + "\n")
+
+    # ---- the steps ---------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def locate(self, images: Sequence[LesionImage]) -> list[Window]:
+        """The square window of each photo that holds its lesion; a square photo is its own window."""
+        windows = [self.transform.centred(image.height, image.width) for image in images]
+        oblong = [i for i, image in enumerate(images) if max(image.width, image.height) > 1.05 * windows[i].side]
+        if not oblong:
+            return windows
+        squashed = torch.stack([self.transform.squash(images[i].pixels) for i in oblong])
+        masks = self.model.evidence.segment(self.model.perceive(squashed).levels).sigmoid() > 0.5
+        for i, mask in zip(oblong, masks.numpy(), strict=True):
+            if mask.mean() < 0.002:
+                continue
+            rows, columns = np.nonzero(mask)
+            x = (columns.mean() + 0.5) / mask.shape[1] * images[i].width
+            y = (rows.mean() + 0.5) / mask.shape[0] * images[i].height
+            windows[i] = self.transform.centred(images[i].height, images[i].width, (x, y))
+        return windows
+
+    @torch.inference_mode()
+    def see(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> _Seen:
+        """Perception, evidence, diagnosis and trust for a batch."""
+        windows = self.locate(images)
+        photos = torch.stack([self.transform(i.pixels, w) for i, w in zip(images, windows, strict=True)])
+        tokens = self.model.perceive(photos)
+        evidence = self.model.find_evidence(tokens)
+        prompts = self.model.reasoner.writer.write(list(contexts))
+        logits = self.model.reason(prompts, tokens, evidence).logits
+        trust = self.trust.apply(logits.double().numpy(), tokens.embedding.double().numpy())
+        return _Seen(windows, tokens, evidence, logits, trust)
+
+    def predict(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> list[Prediction]:
+        """The predictions of a batch, in its order."""
+        seen = self.see(images, contexts)
+        t = seen.trust
+        return [
+            Prediction(
+                probabilities=t.probabilities[i],
+                balanced=t.balanced[i],
+                criteria=criterion_probabilities(seen.evidence.scores[i]),
+                lesion_mask=photo_mask(seen.evidence.mask_logits[i], seen.windows[i], image.height, image.width),
+                malignancy=float(t.malignancy[i]),
+                refer=bool(t.refer[i]),
+                set_codes=tuple(t.sets[i]),
+                shift_score=float(t.shift_score[i]),
+                in_domain=bool(t.in_domain[i]),
+            )
+            for i, image in enumerate(images)
+        ]
+
+    def assess(self, image: LesionImage, context: Context | None = None, progress: Progress | None = None) -> Assessment:
+        """The whole path for one photo.
+
+        Args:
+            progress: called with a share done (0-1) and what is being done, for a page to show.
+        """
+        tell = progress or (lambda share, what: None)
+        context = context or Context()
+        tell(0.1, "Looking at the photo")
+        seen = self.see([image], [context])
+        window, evidence = seen.windows[0], seen.evidence
+        mask = evidence.mask_logits[0].sigmoid().numpy()
+        quality = combine_quality(photo_quality(image), lesion_quality(mask > 0.5))
+        tell(0.4, "Locating the findings")
+        lesion = self._lesion(mask, window, image)
+        findings = self._findings(image, window, evidence, mask) if lesion.box is not None else []
+        abstained = not quality.usable or not bool(seen.trust.in_domain[0])
+        order = np.argsort(-seen.trust.probabilities[0], kind="stable")
+        rationale = ""
+        if not abstained:
+            tell(0.6, "Writing the rationale")
+            rationale = self.rationale(context, seen, [f"{f.criterion}:{f.state}" for f in findings], order)
+        tell(1.0, "Done")
+        return Assessment(
+            model=self.model_info,
+            photo=PhotoInfo(image.width, image.height, image.sha256, quality),
+            context=context,
+            diagnosis=tuple(
+                DiagnosisProbability(DIAGNOSES[c].code, DIAGNOSES[c].name, float(seen.trust.probabilities[0, c]))
+                for c in order
+            ),
+            prediction_set=PredictionSet(self.trust.conformal.coverage, tuple(seen.trust.sets[0])),
+            malignancy=Malignancy(
+                float(seen.trust.malignancy[0]), self.trust.referral.threshold, bool(seen.trust.refer[0])
+            ),
+            shift=Shift(float(seen.trust.shift_score[0]), bool(seen.trust.in_domain[0])),
+            lesion=lesion,
+            findings=tuple(findings),
+            rationale=rationale,
+            abstained=abstained,
+        )
+
+    @torch.inference_mode()
+    def rationale(self, context: Context, seen: _Seen, findings: list[str], order: np.ndarray) -> str:
+        """Display text for the first photo of `seen`, about the first two diagnoses of `order`."""
+        leading, runner_up = DIAGNOSIS_CODES[order[0]], DIAGNOSIS_CODES[order[1]]
+        raw = self.model.reasoner.explain(context, seen.tokens, seen.evidence, findings, leading, runner_up)
+        return tidy(raw)
+
+    def _lesion(self, mask: np.ndarray, window: Window, image: LesionImage) -> Lesion:
+        lesion = lesion_region(mask > 0.5, (window.side, window.side), (window.x, window.y))
+        # the area is measured in the window; the record tells it as a share of the whole photo
+        share = lesion.area_fraction * window.side**2 / (image.width * image.height)
+        return Lesion(lesion.box, lesion.polygons, share)
+
+    def _findings(self, image: LesionImage, window: Window, evidence: Evidence, mask: np.ndarray) -> list[Finding]:
+        """Criterion states whose score passes its threshold, then what was measured on the mask, numbered in turn."""
+        size, offset = (window.side, window.side), (window.x, window.y)
+        found: list[tuple[str, float, Region]] = []
+        probabilities = criterion_probabilities(evidence.scores[0])
+        k = 0
+        for criterion in CRITERIA:
+            shown = []
+            for state in criterion.states:
+                score = probabilities[criterion.code][state.code]
+                if score >= self.thresholds[state.key]:
+                    shown.append((score, k, state.key))
+                k += 1
+            if shown:  # a criterion has one state at most
+                score, position, key = max(shown)
+                region = region_from_map(evidence.maps[0, position].numpy(), mask, size, offset)
+                if region is not None:
+                    found.append((key, score, region))
+        found.sort(key=lambda f: -f[1])
+        found += self._measured(image, window, mask)
+        return [
+            Finding(f"r{i + 1}", *key.split(":"), float(score), region)
+            for i, (key, score, region) in enumerate(found[:MAX_FINDINGS])
+        ]
+
+    def _measured(self, image: LesionImage, window: Window, mask: np.ndarray) -> list[tuple[str, float, Region]]:
+        """Shape, border and colour, measured on the mask; their region is the lesion itself."""
+        cut = image.pixels[window.y : window.y + window.side, window.x : window.x + window.side]
+        small = cv2.resize(cut, (MEASURE_SIDE, MEASURE_SIDE), interpolation=cv2.INTER_AREA)
+        binary = cv2.resize(mask.astype(np.float32), (MEASURE_SIDE, MEASURE_SIDE)) > 0.5
+        lesion = lesion_region(mask > 0.5, (window.side, window.side), (window.x, window.y))
+        if lesion.box is None or not binary.any():
+            return []
+        region = Region(lesion.box, lesion.polygons)
+        return [(key, score, region) for key, score in measured_findings(measure_lesion(small, binary))]
+
+
+def criterion_probabilities(scores: Tensor) -> dict[str, dict[str, float]]:
+    """criterion -> state -> probability, from the evidence scores [K] of a photo."""
+    log_p = criterion_log_probs(scores.unsqueeze(0))
+    return {
+        criterion.code: dict(zip(criterion.labels, row[0].exp().tolist(), strict=True))
+        for criterion, row in zip(CRITERIA, log_p, strict=True)
+    }
+
+
+def photo_mask(mask_logits: Tensor, window: Window, height: int, width: int) -> np.ndarray:
+    """The lesion mask [m, m] of a window as bool [height, width] of the whole photo."""
+    soft = cv2.resize(mask_logits.sigmoid().numpy(), (window.side, window.side), interpolation=cv2.INTER_LINEAR)
+    whole = np.zeros((height, width), bool)
+    whole[window.y : window.y + window.side, window.x : window.x + window.side] = soft > 0.5
+    return whole

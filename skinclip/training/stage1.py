@@ -1,0 +1,82 @@
+"""Stage 1: the small reasoner learns the language of rationales from texts alone, then is quantized to NF4.
+
+The texts are the project's own (`data.rationales`), for made-up combinations of findings and diagnoses: no photo and
+no label is read, so whatever a photo shows can later be told in the same words, wherever the photo came from.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from skinclip.assessment import Context
+from skinclip.clinical import DIAGNOSIS_CODES, EVIDENCE_STATES
+from skinclip.config import ModelConfig, TrainConfig
+from skinclip.data.rationales import random_example, write_rationale
+from skinclip.model.prompt import IGNORE, MAX_FINDINGS, Prompts, PromptWriter, Story
+from skinclip.model.reasoner import quantize_to, qwen_config
+from skinclip.training.common import CsvLog, cosine, load_checkpoint, save_checkpoint, seed_everything
+
+log = logging.getLogger(__name__)
+SAVE_EVERY = 100
+
+
+def random_story(rng: random.Random) -> tuple[Context, Story]:
+    """A made-up case with the text that tells it."""
+    context, leading, runner_up, findings = random_example(rng)
+    findings = findings[:MAX_FINDINGS]
+    runner_up = runner_up or rng.choice([c for c in DIAGNOSIS_CODES if c != leading])
+    return context, Story(findings, leading, runner_up, write_rationale(leading, runner_up, findings, rng))
+
+
+def language_loss(model: Qwen2_5_VLForConditionalGeneration, prompts: Prompts) -> torch.Tensor:
+    hidden = model.model(input_ids=prompts.input_ids, attention_mask=prompts.attention_mask).last_hidden_state
+    chosen = prompts.labels != IGNORE
+    return nn.functional.cross_entropy(model.lm_head(hidden[chosen]), prompts.labels[chosen])
+
+
+def train_stage1(config: ModelConfig, recipe: TrainConfig, tokenizer: PreTrainedTokenizerBase, out: Path) -> Path:
+    """Trains the small Qwen2.5-VL on texts and writes it in NF4; resumes from `out/stage1.pt`.
+
+    Returns:
+        The directory of the quantized model.
+    """
+    target = out / "reasoner"
+    if target.exists():
+        return target
+    cfg = recipe.stage1
+    seed_everything(recipe.seed + 1)
+    rng = random.Random(recipe.seed + 1)
+    model = Qwen2_5_VLForConditionalGeneration(qwen_config(config.reasoner, tokenizer))
+    writer = PromptWriter(tokenizer, config.reasoner.clip_grid, 1 + len(EVIDENCE_STATES))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    first = 0
+    if state := load_checkpoint(out / "stage1.pt"):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        rng.setstate(state["rng"])
+        first = state["step"] + 1
+    csv_log = CsvLog(out / "log.csv")
+    model.train()
+    for step in tqdm(range(first, cfg.steps), desc="stage 1", initial=first, total=cfg.steps, mininterval=5):
+        cases = [random_story(rng) for _ in range(cfg.batch_size)]
+        for group in optimizer.param_groups:
+            group["lr"] = cfg.lr * cosine(step, cfg.steps, cfg.steps // 20)
+        loss = language_loss(model, writer.tell([c for c, _ in cases], [s for _, s in cases]))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 10 == 0:
+            csv_log.write("stage1", step, {"language": loss.item()})
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == cfg.steps:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": rng.getstate(), "step": step}
+            save_checkpoint(out / "stage1.pt", state)
+    quantize_to(model.eval(), target)
+    return target
