@@ -2,8 +2,9 @@
 
     python -m eval_study.measure_thresholds --data ROOT [--photos 400] [--seed 0]
 
-ROOT holds one folder a data set; photos of split `train` that have a mask are used. A third of the measurable photos
-each is below the lower and above the upper threshold, the third between is unclear and gives no finding.
+ROOT holds one folder a data set; photos of split `train` that have a mask are used. Each line gives the
+quantiles 5, 20, 33, 67, 80 and 95 % of one measurement over the photos in which it could be made: `skinclip.measure`
+takes its lower and upper thresholds from them and gives no finding in between.
 """
 
 from __future__ import annotations

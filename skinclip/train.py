@@ -136,7 +136,8 @@ def fit(
     prior = natural_prior(train.diagnosis[home])
     logits, embeddings, _ = features(model, calib)
     # a lesion that stage 0 saw sits closer to its class than any new one will
-    fresh = train.subset((home & train.unseen & (train.diagnosis != MISSING)).nonzero()[:, 0])
+    labelled = home & (train.diagnosis != MISSING)
+    fresh = train.subset((labelled & train.unseen if (labelled & train.unseen).any() else labelled).nonzero()[:, 0])
     _, train_embeddings, _ = features(model, fresh)
     trust = Trust.fit(
         logits.double().numpy(),

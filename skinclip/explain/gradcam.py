@@ -45,7 +45,9 @@ def target_layer(model: SkinClipVL) -> nn.Module:
     return trunk.blocks[-1]
 
 
-def grad_cam(assessor: Assessor, image: LesionImage, context: Context | None = None, code: str | None = None) -> np.ndarray:
+def grad_cam(
+    assessor: Assessor, image: LesionImage, context: Context | None = None, code: str | None = None
+) -> np.ndarray:
     """Where the diagnosis `code` (by default the leading one) comes from, float32 [H, W] in 0..1 on the photo's pixels.
 
     Zero outside the model's window and where nothing speaks for the diagnosis.

@@ -49,7 +49,7 @@ def balanced_prior(labels: Tensor, drawn: Tensor, beta: float) -> Tensor:
     n = len(DIAGNOSIS_CODES)
     labelled = labels != MISSING
     share = torch.zeros(n, dtype=torch.double).index_add_(0, labels[labelled], drawn[labelled].double())
-    counts = torch.bincount(labels[labelled], minlength=n).clamp_min(1)
+    counts = torch.bincount(labels[labelled], minlength=n)
     effective = share.clamp_min(1e-6) * class_balanced_weights(counts.tolist(), beta).double()
     return effective / effective.sum()
 
@@ -100,7 +100,7 @@ class Stage2:
         weights = draw_weights(train.diagnosis, self.cfg.draw_power)
         weights[train.unseen] *= self.cfg.held_out_repeat
         self.drawn = weights / weights.sum()
-        counts = torch.bincount(train.diagnosis[train.diagnosis != MISSING], minlength=len(DIAGNOSIS_CODES)).clamp_min(1)
+        counts = torch.bincount(train.diagnosis[train.diagnosis != MISSING], minlength=len(DIAGNOSIS_CODES))
         self.loss = CFALoss(recipe.loss, class_counts=counts.tolist())
 
     def step(self) -> dict[str, Tensor]:

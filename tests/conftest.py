@@ -1,0 +1,53 @@
+"""Shared fixtures: a tiny model of the true classes with random weights, made on the spot, no downloads."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from skinclip.config import EvidenceConfig, LoraConfig, ModelConfig, QwenArchitecture, ReasonerConfig
+
+TINY = ModelConfig(
+    preset="mini",
+    evidence=EvidenceConfig(adapter_width=32),
+    reasoner=ReasonerConfig(
+        architecture=QwenArchitecture(
+            hidden_size=64, intermediate_size=128, layers=2, heads=4, kv_heads=2, mrope_section=(2, 3, 3)
+        ),
+        lora=LoraConfig(r=4, alpha=8, dropout=0.0),
+        max_new_tokens=24,
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    return dataclasses.replace(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfig):
+    """An untrained SkinClipVL; tests must not change its weights."""
+    from skinclip.model.skinclip_vl import new_model
+
+    torch.manual_seed(1)
+    model = new_model(tiny_config, tmp_path_factory.mktemp("tiny"))
+    for name, parameter in model.reasoner.language_model.named_parameters():
+        if "lora_B" in name:  # LoRA starts as the identity; a test of it needs it to do something
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model.eval()
+
+
+@pytest.fixture
+def embedded_weights() -> Path:
+    from skinclip.model.skinclip_vl import ASSETS
+
+    return ASSETS / "mini"

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from skinclip.assessment import Context
+from skinclip.clinical import DIAGNOSES
+from skinclip.data.rationales import check_rationale
+from skinclip.model.prompt import Story, context_text, mini_tokenizer
+from skinclip.model.reasoner import (
+    Qwen2_5_VLForConditionalGeneration,
+    load_language_model,
+    quantization,
+    quantize_to,
+    qwen_config,
+)
+from skinclip.model.skinclip_vl import CheckpointError, load_model
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture(scope="module")
+def look(tiny_model):
+    torch.manual_seed(3)
+    with torch.no_grad():
+        seen = tiny_model.perceive(torch.rand(2, 3, 160, 160))
+        return seen, tiny_model.find_evidence(seen)
+
+
+def test_lora_touches_language_layers_only(tiny_model) -> None:
+    names = [n for n, p in tiny_model.reasoner.language_model.named_parameters() if p.requires_grad]
+    assert names and all("lora_" in n and "language_model.layers" in n for n in names)
+    assert not any("visual" in n for n in names)
+
+
+def test_quantization_leaves_vision_and_head_alone(tiny_config, tmp_path) -> None:
+    import bitsandbytes as bnb
+
+    model = Qwen2_5_VLForConditionalGeneration(qwen_config(tiny_config.reasoner, mini_tokenizer()))
+    quantize_to(model, tmp_path / "nf4")
+    with pytest.warns(UserWarning, match="quantization_config"):
+        loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            tmp_path / "nf4", dtype=torch.float32, quantization_config=quantization()
+        )
+    four_bit = [n for n, m in loaded.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
+    assert four_bit and all("language_model" in n for n in four_bit)
+    assert not isinstance(loaded.lm_head, bnb.nn.Linear4bit)
+    for name, layer in loaded.model.visual.named_modules():
+        assert not isinstance(layer, bnb.nn.Linear4bit), name
+
+
+def test_dequantized_once_gives_the_numbers_of_nf4(tiny_config, tmp_path) -> None:
+    tokenizer = mini_tokenizer()
+    quantize_to(Qwen2_5_VLForConditionalGeneration(qwen_config(tiny_config.reasoner, tokenizer)), tmp_path / "nf4")
+    with pytest.warns(UserWarning, match="quantization_config"):
+        four_bit = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            tmp_path / "nf4", dtype=torch.float32, quantization_config=quantization()
+        ).eval()
+    plain = load_language_model(tmp_path / "nf4", quantize=True)
+    ids = torch.tensor([tokenizer("patient : age 55 , male , back .")["input_ids"]])
+    with torch.no_grad():
+        torch.testing.assert_close(four_bit(input_ids=ids).logits, plain(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_no_word_of_a_prompt_is_unknown(tiny_model) -> None:
+    prompts = tiny_model.reasoner.writer.write(
+        [Context(47, "female", "head or neck")],
+        [Story(["streaks:irregular", "colour:variegated"], "mel", "nv", "this looks most like melanoma on the whole .")],
+    )
+    assert not (prompts.input_ids == tiny_model.reasoner.tokenizer.unk_token_id).any()
+
+
+def test_missing_context_is_left_out() -> None:
+    assert context_text(Context()) == "patient : not given ."
+    assert context_text(Context(age=52)) == "patient : age 50 ."
+
+
+def test_order_of_descriptions_does_not_change_probabilities(tiny_model, look) -> None:
+    seen, evidence = look
+    prompts = tiny_model.reasoner.writer.write([Context(), Context(60, "male", "back")])
+    order = torch.randperm(len(DIAGNOSES))
+    with torch.no_grad():
+        straight = tiny_model.reasoner(prompts, seen, evidence, tiny_model.descriptions).logits
+        shuffled = tiny_model.reasoner(prompts, seen, evidence, tiny_model.descriptions[order]).logits
+    assert torch.equal(straight[:, order].softmax(1).argmax(1), shuffled.softmax(1).argmax(1))
+    torch.testing.assert_close(straight[:, order], shuffled)
+
+
+def test_padding_does_not_change_the_diagnosis(tiny_model, look) -> None:
+    seen, evidence = look
+    write = tiny_model.reasoner.writer.write
+    with torch.no_grad():
+        alone = tiny_model.reason(write([Context(), Context()]), seen, evidence).logits
+        padded = tiny_model.reason(write([Context(), Context(60, "male", "back")]), seen, evidence).logits
+    torch.testing.assert_close(alone[0], padded[0], atol=1e-5, rtol=1e-4)
+
+
+def test_the_story_does_not_reach_back_to_the_diagnosis(tiny_model, look) -> None:
+    seen, evidence = look
+    write = tiny_model.reasoner.writer.write
+    stories = [Story(["streaks:irregular"], "mel", "nv")] * 2
+    with torch.no_grad():
+        silent = tiny_model.reason(write([Context(), Context()]), seen, evidence).logits
+        told = tiny_model.reason(write([Context(), Context()], stories), seen, evidence).logits
+    torch.testing.assert_close(silent, told, atol=1e-5, rtol=1e-4)
+
+
+def test_photo_tokens_have_two_dimensional_positions(tiny_model) -> None:
+    prompts = tiny_model.reasoner.writer.write([Context()])
+    positions, _ = tiny_model.reasoner.base.model.get_rope_index(
+        prompts.input_ids, prompts.mm_token_type_ids, image_grid_thw=prompts.image_grid_thw
+    )
+    photo = positions[:, 0, prompts.mm_token_type_ids[0] == 1]
+    g = tiny_model.config.reasoner.clip_grid
+    rows, columns = photo[1] - photo[1].min(), photo[2] - photo[2].min()
+    assert rows.tolist() == [k // g for k in range(g * g)]
+    assert columns.tolist() == [k % g for k in range(g * g)]
+
+
+def test_generate_honours_the_embeddings(tiny_model, look) -> None:
+    """The first generated step has the scores of a plain forward with the same embeddings, and not of others."""
+    seen, evidence = look
+    reasoner = tiny_model.reasoner
+    one = type(seen)(seen.tokens[:1], seen.grid, seen.embedding[:1], [level[:1] for level in seen.levels])
+    found = type(evidence)(*(getattr(evidence, f)[:1] for f in type(evidence).__dataclass_fields__))
+    prompts = reasoner.writer.write([Context()], [Story([], "mel", "nv")])
+    embeds = reasoner.inputs(prompts, one, found)
+    kwargs = dict(
+        input_ids=prompts.input_ids,
+        attention_mask=prompts.attention_mask,
+        mm_token_type_ids=prompts.mm_token_type_ids,
+        image_grid_thw=prompts.image_grid_thw,
+    )
+
+    def first_scores(inputs_embeds: torch.Tensor) -> torch.Tensor:
+        out = reasoner.base.generate(
+            **kwargs, inputs_embeds=inputs_embeds, max_new_tokens=1, do_sample=False, output_scores=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+        return out.scores[0]
+
+    with torch.no_grad():
+        expected = reasoner.base.lm_head(reasoner.hidden(prompts, embeds)[:, -1])
+        torch.testing.assert_close(first_scores(embeds), expected, atol=1e-4, rtol=1e-4)
+        assert (first_scores(reasoner.inputs(prompts, None, None)) - expected).abs().max() > 1e-3
+
+
+def test_only_findings_that_exist_can_be_cited(tiny_model, look) -> None:
+    """Even an untrained model cannot assert anything else, whatever it babbles."""
+    seen, evidence = look
+    one = type(seen)(seen.tokens[:1], seen.grid, seen.embedding[:1], [level[:1] for level in seen.levels])
+    found = type(evidence)(*(getattr(evidence, f)[:1] for f in type(evidence).__dataclass_fields__))
+    findings = ["streaks:irregular", "border:regular"]
+    text = tiny_model.reasoner.explain(Context(), one, found, findings, "mel", "nv")
+    assert text == tiny_model.reasoner.explain(Context(), one, found, findings, "mel", "nv")
+    assert not check_rationale(text, findings)
+    assert set(re.findall(r"\[r\d\]", text)) <= {"[r1]", "[r2]"}
+    assert "basal" not in text and "keratosis" not in text
+
+
+def test_saved_and_loaded_equals_live(tiny_model, look, tmp_path) -> None:
+    seen, _ = look
+    tiny_model.save(tmp_path / "checkpoint")
+    again = load_model(tmp_path / "checkpoint")
+    prompts = tiny_model.reasoner.writer.write([Context(), Context(30, "female", "back")])
+    photos = torch.rand(2, 3, 160, 160)
+    with torch.no_grad():
+        for model in (tiny_model, again):
+            seen = model.perceive(photos)
+            evidence = model.find_evidence(seen)
+            model.result = (evidence.maps, model.reason(prompts, seen, evidence).logits)  # type: ignore[assignment]
+    for live, loaded in zip(tiny_model.result, again.result, strict=True):
+        assert torch.equal(live, loaded)
+
+
+@pytest.mark.parametrize("part", ["heads.safetensors", "adapter.safetensors", "perception.safetensors"])
+def test_missing_or_unexpected_keys_are_an_error(tiny_model, tmp_path, part: str) -> None:
+    tiny_model.save(tmp_path / "checkpoint")
+    path = tmp_path / "checkpoint" / part
+    state = load_file(path)
+    state["surplus"] = torch.zeros(1)
+    state.pop(next(iter(state)))
+    save_file(state, path)
+    with pytest.raises((CheckpointError, RuntimeError), match=r"missing.*unexpected"):
+        load_model(tmp_path / "checkpoint")
+
+
+def test_incomplete_checkpoint_says_what_is_missing(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="config.yaml is missing"):
+        load_model(tmp_path)
