@@ -32,7 +32,7 @@ from skinclip.assessment import (
     Region,
     Shift,
 )
-from skinclip.clinical import CRITERIA, DIAGNOSES, DIAGNOSIS_CODES
+from skinclip.clinical import CRITERIA, DIAGNOSES, DIAGNOSIS_CODES, STATE_BY_KEY
 from skinclip.data.rationales import tidy
 from skinclip.explain.regions import lesion_region, region_from_map
 from skinclip.images import LesionImage, combine_quality, lesion_quality, photo_quality
@@ -162,7 +162,9 @@ class Assessor:
             for i, image in enumerate(images)
         ]
 
-    def assess(self, image: LesionImage, context: Context | None = None, progress: Progress | None = None) -> Assessment:
+    def assess(
+        self, image: LesionImage, context: Context | None = None, progress: Progress | None = None
+    ) -> Assessment:
         """The whole path for one photo.
 
         Args:
@@ -238,7 +240,7 @@ class Assessor:
         found.sort(key=lambda f: -f[1])
         found += self._measured(image, window, mask)
         return [
-            Finding(f"r{i + 1}", *key.split(":"), float(score), region)
+            Finding(f"r{i + 1}", STATE_BY_KEY[key].criterion, STATE_BY_KEY[key].code, float(score), region)
             for i, (key, score, region) in enumerate(found[:MAX_FINDINGS])
         ]
 

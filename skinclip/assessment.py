@@ -24,7 +24,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class QualityIssue:
-    """`code` is one of blur, dark, bright, low_contrast, small, no_lesion, cut_off; `blocking` makes the photo unusable."""
+    """`code`: blur, dark, bright, low_contrast, small, no_lesion or cut_off; `blocking` makes the photo unusable."""
 
     code: str
     message: str
@@ -92,7 +92,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Lesion:
-    """The segmented lesion; `box` is None and `polygons` empty where none was found. `area_fraction` is of the photo."""
+    """The segmented lesion; `box` is None where none was found. `area_fraction` is of the whole photo."""
 
     box: Box | None
     polygons: tuple[Polygon, ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command given by `argv` (by default the process's own arguments) and returns its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # It warns at import that an optional kernel for decoding in NF4 is missing; here NF4 is dequantized at load.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         args = _parser(words).parse_args(words)
         return int(args.run(args) or 0)

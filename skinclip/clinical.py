@@ -345,9 +345,7 @@ MEASURED_CRITERIA: tuple[Criterion, ...] = (
 CRITERION_CODES: tuple[str, ...] = tuple(c.code for c in CRITERIA)
 CRITERION_BY_CODE: dict[str, Criterion] = {c.code: c for c in (*CRITERIA, *MEASURED_CRITERIA)}
 EVIDENCE_STATES: tuple[State, ...] = tuple(s for c in CRITERIA for s in c.states)  # the K maps, in this order
-STATE_BY_KEY: dict[str, State] = {
-    s.key: s for c in (*CRITERIA, *MEASURED_CRITERIA) for s in c.states
-}
+STATE_BY_KEY: dict[str, State] = {s.key: s for c in (*CRITERIA, *MEASURED_CRITERIA) for s in c.states}
 
 # Derm7pt's fine labels -> the official grouped state. An unknown label is an error of the reader, not a guess.
 DERM7PT_STATES: dict[str, dict[str, str]] = {
@@ -440,9 +438,7 @@ SITES: dict[str, tuple[str, ...]] = {
     "palm or sole": ("acral", "palms/soles"),
     "genital": ("genital areas", "oral/genital"),
 }
-_SITE_LOOKUP: dict[str, str] = {
-    word: site for site, words in SITES.items() for word in (site, *words)
-}
+_SITE_LOOKUP: dict[str, str] = {word: site for site, words in SITES.items() for word in (site, *words)}
 
 
 def canonical_site(text: str | None) -> str | None:

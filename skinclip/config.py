@@ -69,7 +69,7 @@ class QwenArchitecture:
 
 @dataclass(frozen=True)
 class ReasonerConfig:
-    """`base` is a hub id or local directory of Qwen2.5-VL weights; None means `architecture`, carried by the checkpoint.
+    """`base` is a hub id or directory of Qwen2.5-VL weights; None means `architecture`, carried by the checkpoint.
 
     `clip_grid` is the side of the square that CLIP tokens are pooled to before the language model reads them;
     `clip_dropout` the share of training photos whose CLIP tokens are hidden, so that evidence must carry the answer.
@@ -201,7 +201,9 @@ def from_dict(cls: type, values: dict[str, Any]) -> Any:
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
-    return cls(**{k: from_dict(hints[k], v) if dataclasses.is_dataclass(hints[k]) else _frozen(v) for k, v in values.items()})
+    return cls(
+        **{k: from_dict(hints[k], v) if dataclasses.is_dataclass(hints[k]) else _frozen(v) for k, v in values.items()}
+    )
 
 
 def _frozen(value: Any) -> Any:

@@ -1,7 +1,9 @@
-"""Photos in: decoded, oriented, stripped of metadata, bounded in size, and looked at for quality.
+"""Photo file -> LesionImage: the first step of the path, and the only place where photo files are opened.
 
-First step of the path: a file or its bytes -> LesionImage. Everything is checked before pixels are decoded, so that a
-decompression bomb never unfolds, and nothing but the pixels and a digest of the file is kept.
+- The limits on bytes and pixels are checked on the header alone, before any pixel is decoded.
+- The result is an upright RGB array without metadata; alpha lies on white, wide-gamut colours become sRGB.
+- Every refusal is a `PhotoError` of one line that says what to do.
+- The quality gate measures the photo at a fixed size, so that 150 px and 4000 px photos meet the same thresholds.
 """
 
 from __future__ import annotations
@@ -15,194 +17,343 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from pillow_heif import register_heif_opener
+import pillow_heif
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from skinclip.assessment import Quality, QualityIssue
 
-register_heif_opener()
+MAX_FILE_MB = 20
+MAX_MEGAPIXELS = 50
+MIN_SIDE = 64  # below this not even the outline of a lesion is left
+SUPPORTED = "JPEG, PNG, WebP, BMP, TIFF or HEIC"
 
-MAX_BYTES = 20 * 1024 * 1024
-MAX_PIXELS = 50_000_000
-MIN_SIDE = 64
-FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "HEIF", "HEIC"}
-_ACCEPTED = "use a JPEG, PNG, WebP, BMP, TIFF or HEIC photo"
+# Pillow's own guard only warns from 89 megapixels on: as an error it is caught below and told as ours.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+pillow_heif.register_heif_opener(thumbnails=False)
 
-# Measured on HAM10000's valid split and degraded copies of it: `python -m eval_study.quality_thresholds --data ROOT`.
-WORK_SIDE = 128  # px, at which quality is judged, so that a 150 px and a 4000 px photo are judged alike
-BLUR_MIN = 2.0  # standard deviation of the Laplacian on the green channel, 8-bit levels
-DARK_MAX, BRIGHT_MIN = 40.0, 245.0  # mean of 8-bit luminance
-CONTRAST_MIN = 4.0  # standard deviation of 8-bit luminance
-SMALL_SIDE = 128  # px; smaller photos are judged, with a warning
-LESION_MIN = 0.002  # share of the window that must be lesion
-CUT_OFF_SHARE = 0.10  # of the window's border that is lesion
+# MPO is the JPEG variant of some phones (a second picture behind the first). GIF is opened only to be named.
+# Nothing else is: Pillow's further formats include programs (EPS), and each is one more parser to attack.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "HEIF", "GIF")
+
+# First bytes -> type, for files that Pillow cannot open at all.
+_DAMAGED_IF = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+_UNSUPPORTED = {b"%PDF": "a PDF document", b"PK\x03\x04": "a ZIP or Office file", b"8BPS": "a Photoshop file"}
 
 
 class PhotoError(ValueError):
-    """A photo that cannot be used; the message is one line that says what to do."""
+    """The photo cannot be used; the message is one line that tells what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LesionImage:
-    """An oriented RGB photo without metadata.
+    """One photo, upright and without metadata.
 
     Attributes:
-        pixels: uint8 [H, W, 3].
-        sha256: of the file as it came, or of the pixels where there was no file.
+        pixels: uint8 [H, W, 3], RGB.
+        sha256: of the photo file's bytes, to recognise the same file again; of the pixels where there was no file.
     """
 
     pixels: np.ndarray
     sha256: str
 
     @property
-    def height(self) -> int:
-        return int(self.pixels.shape[0])
-
-    @property
     def width(self) -> int:
         return int(self.pixels.shape[1])
 
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
 
 def load(source: str | Path | bytes | BinaryIO) -> LesionImage:
-    """A photo from a path, its bytes or an open file. Raises PhotoError for whatever cannot be used."""
-    data = _read(source)
-    if not data:
-        raise PhotoError("the file is empty; choose another photo")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own bomb and metadata warnings: the limits below are stricter
-        image = _open(data)
-        _check_header(image)
-        return LesionImage(_pixels(image), hashlib.sha256(data).hexdigest())
+    """Open a photo: a path, the bytes of a file, or a binary stream. Raises PhotoError."""
+    name = Path(source).name if isinstance(source, str | Path) else "The photo"
+    data = _read(source, name)
+    photo = _open(data, name)
+    _check_header(photo, name)
+    try:
+        pixels = _decode(photo)
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Warning) as error:
+        raise PhotoError(f"{name} is truncated or damaged. Copy it again from the camera or export it anew.") from error
+    return LesionImage(pixels, hashlib.sha256(data).hexdigest())
 
 
 def from_array(pixels: np.ndarray) -> LesionImage:
-    """An uint8 [H, W, 3] RGB array as a photo. Raises PhotoError for another type or shape."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise PhotoError(f"expected an RGB photo of 8 bits a channel, got {pixels.dtype} {pixels.shape}")
-    return LesionImage(np.ascontiguousarray(pixels), hashlib.sha256(pixels.tobytes()).hexdigest())
+    """A LesionImage of an array that is already RGB, uint8 [H, W, 3]. Raises PhotoError for any other."""
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise PhotoError(f"expected RGB pixels as uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+    _check_pixels(pixels.shape[1], pixels.shape[0], "The photo")
+    pixels = np.ascontiguousarray(pixels)
+    return LesionImage(pixels, hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest())
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """PNG bytes of uint8 [H, W, 3], without any metadata."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    """RGB uint8 [H, W, 3] as the bytes of a PNG file without metadata."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    return stream.getvalue()
 
 
-def _read(source: str | Path | bytes | BinaryIO) -> bytes:
+# --- from file to pixels ------------------------------------------------------------------------------------------
+
+
+def _read(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
+    """The bytes, never more than the limit of them."""
+    limit = MAX_FILE_MB * 1_000_000
     if isinstance(source, bytes):
         data = source
-    elif isinstance(source, (str, Path)):
-        path = Path(source)
-        if not path.is_file():
-            raise PhotoError(f"there is no photo file {path}; check the path")
-        if path.stat().st_size > MAX_BYTES:
-            raise PhotoError(_too_large(path.stat().st_size))
-        data = path.read_bytes()
+    elif isinstance(source, str | Path):
+        data = _read_path(Path(source), name, limit)
     else:
-        data = source.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise PhotoError(_too_large(len(data)))
+        data = source.read(limit + 1)
+    if not data:
+        raise PhotoError(f"{name} is empty. Copy it again from the camera or export it anew.")
+    if len(data) > limit:
+        raise PhotoError(f"{name} is larger than {MAX_FILE_MB} MB. Save it smaller, for example as JPEG.")
     return data
 
 
-def _too_large(size: int) -> str:
-    return f"the file has {size / 2**20:.0f} MB, at most {MAX_BYTES // 2**20} MB are read; export a smaller copy"
-
-
-def _open(data: bytes) -> Image.Image:
+def _read_path(path: Path, name: str, limit: int) -> bytes:
+    if path.is_dir():
+        raise PhotoError(f"{path} is a directory. Give one photo file.")
+    if not path.exists():
+        raise PhotoError(f"{path} does not exist. Check the path.")
+    if not path.is_file():
+        raise PhotoError(f"{path} is not a regular file. Give one photo file.")
     try:
-        return Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError:
-        raise PhotoError(_too_many("far too many")) from None
-    except UnidentifiedImageError:
-        raise PhotoError(f"the file is not a photo that can be read; {_ACCEPTED}") from None
-    except Exception:
-        raise PhotoError(f"the photo is damaged or incomplete; {_ACCEPTED}") from None
+        with path.open("rb") as stream:
+            return stream.read(limit + 1)
+    except OSError as error:
+        raise PhotoError(f"{name} cannot be read ({error.strerror}). Check its permissions.") from error
 
 
-def _too_many(megapixels: str) -> str:
-    return f"the photo has {megapixels} megapixels, at most {MAX_PIXELS // 10**6} are read; export a smaller copy"
-
-
-def _check_header(image: Image.Image) -> None:
-    if image.format not in FORMATS:
-        raise PhotoError(f"{image.format or 'this'} files are not supported; {_ACCEPTED}")
-    if getattr(image, "is_animated", False) and image.format in ("WEBP", "PNG"):
-        raise PhotoError("the file is animated; choose a still photo")
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise PhotoError(_too_many(f"{width * height / 1e6:.0f}"))
-    if min(width, height) < MIN_SIDE:
-        raise PhotoError(f"the photo has {width} x {height} pixels, at least {MIN_SIDE} x {MIN_SIDE} are needed")
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
+def _open(data: bytes, name: str) -> Image.Image:
+    """The photo with only its header read."""
     try:
-        image.load()
-        image = ImageOps.exif_transpose(image)
-        if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
-            image = _to_8_bit(image)
-        if "A" in image.getbands() or "transparency" in image.info:
-            rgba = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return np.ascontiguousarray(np.asarray(image.convert("RGB")))
-    except Exception:
-        raise PhotoError(f"the photo is damaged or incomplete; {_ACCEPTED}") from None
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise PhotoError(_too_many_pixels(name)) from error
+    except UnidentifiedImageError as error:
+        raise PhotoError(f"{name} {_what_it_is(data)}") from error
+    except (OSError, ValueError, SyntaxError, EOFError, Warning) as error:
+        raise PhotoError(f"{name} is truncated or damaged. Copy it again from the camera or export it anew.") from error
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit greyscale scaled, not clipped, to 8 bits."""
-    values = np.asarray(image).astype(np.float64)
-    top = 65535.0 if values.max() > 255 else 255.0
-    if image.mode == "F" and values.max() <= 1.0:
-        top = 1.0
-    return Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+def _what_it_is(data: bytes) -> str:
+    """The rest of the sentence about a file that could not be opened."""
+    choose = f"Choose a {SUPPORTED} photo."
+    if data.startswith(_DAMAGED_IF) or (data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS):
+        return "is truncated or damaged. Copy it again from the camera or export it anew."
+    for magic, what in _UNSUPPORTED.items():
+        if data.startswith(magic):
+            return f"is {what}, not a photo. {choose}"
+    if data[128:132] == b"DICM":
+        return "is a DICOM file. Export the photo from the viewer as PNG or JPEG."
+    if b"\0" not in data[:4096] and _is_text(data[:4096]):
+        return f"holds text, not a photo, whatever its name says. {choose}"
+    return f"is not a photo of a supported type. {choose}"
 
 
-# ---- quality ---------------------------------------------------------------------------------------------------------
+def _is_text(start: bytes) -> bool:
+    try:
+        start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start > len(start) - 4  # the cut may have split the last character
+    return True
 
 
-def sharpness(pixels: np.ndarray) -> float:
-    """Standard deviation of the Laplacian at WORK_SIDE: near 0 for a blurred photo."""
-    return float(cv2.Laplacian(_work_copy(pixels)[..., 1].astype(np.float32), cv2.CV_32F).std())
+def _check_header(photo: Image.Image, name: str) -> None:
+    if photo.format == "GIF":
+        kind = "an animated GIF" if getattr(photo, "is_animated", False) else "a GIF"
+        raise PhotoError(f"{name} is {kind}, which is not supported. Save one still picture as JPEG or PNG.")
+    if photo.format in ("PNG", "WEBP") and getattr(photo, "is_animated", False):
+        raise PhotoError(f"{name} is animated, which is not supported. Save one still picture as JPEG or PNG.")
+    _check_pixels(*photo.size, name)
+    if min(photo.size) < MIN_SIDE:
+        width, height = photo.size
+        raise PhotoError(
+            f"{name} is too small ({width} x {height} pixels; each side needs at least {MIN_SIDE}). "
+            "Use the original photo, not a thumbnail."
+        )
+    if photo.mode in ("I", "F"):
+        raise PhotoError(f"{name} has 32 bits a channel. Save it with 8 or 16 bits, for example as PNG.")
 
 
-def _work_copy(pixels: np.ndarray) -> np.ndarray:
-    scale = WORK_SIDE / min(pixels.shape[:2])
-    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+def _check_pixels(width: int, height: int, name: str) -> None:
+    if width * height > MAX_MEGAPIXELS * 1_000_000:
+        raise PhotoError(_too_many_pixels(name))
+
+
+def _too_many_pixels(name: str) -> str:
+    return f"{name} has more than {MAX_MEGAPIXELS} megapixels. Scale it down or crop it to the lesion."
+
+
+def _decode(photo: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3]: upright, sRGB, alpha on white. Only the pixels are kept, so no metadata can survive."""
+    photo.load()
+    return np.array(_to_rgb(_upright(photo)))
+
+
+def _upright(photo: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(photo)
+    except Exception:  # broken EXIF raises almost anything, and the photo under it is still good
+        return photo
+
+
+def _to_rgb(photo: Image.Image) -> Image.Image:
+    if photo.mode.startswith("I;16"):
+        return Image.fromarray(_eight_bits(np.asarray(photo))).convert("RGB")
+    if photo.has_transparency_data:
+        rgba = photo.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return _srgb(photo) or photo.convert("RGB")
+
+
+def _eight_bits(samples: np.ndarray) -> np.ndarray:
+    """16-bit samples scaled to 0-255 (65535 becomes 255); Pillow's own conversion would clip them."""
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _srgb(photo: Image.Image) -> Image.Image | None:
+    """The photo through its embedded colour profile, or None where it has none that can be used.
+
+    Phones save wide-gamut colours (Display P3): read as sRGB they look paler, and colour is evidence here.
+    """
+    profile = photo.info.get("icc_profile")
+    if not profile or photo.mode not in ("RGB", "CMYK"):
+        return None
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(photo, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
+
+
+# --- quality gate -------------------------------------------------------------------------------------------------
+#
+# The thresholds come from `python -m eval_study.quality_thresholds`, run on 1,013 HAM10000 valid photos, 150 ISIC 2017
+# valid photos and 150 smartphone photos of PAD-UFES-20, and on spoilt copies of them. Grey levels are 0-255.
+#
+#   measure            lowest 1 % ... highest 1 % of real photos    spoilt copies                         threshold
+# TABLE
+
+GATE_SIDE = 128  # the shorter side is reduced to this before measuring; HAM10000's smallest photos have 150
+MIN_FINE_DETAIL = 0.72
+MIN_DETAIL_RATIO = 0.125
+MIN_BRIGHT_END = 50.0
+MAX_BURNT_SHARE = 0.40
+MIN_CONTRAST = 20.0
+MIN_USEFUL_SIDE = 112  # half of the model's input: below it, structures of a few hairs' width are gone
+MIN_LESION_SHARE = 0.001  # of the photo's area
+MAX_BORDER_SHARE = 0.02  # of the photo's border
+
+
+def quality_measures(pixels: np.ndarray) -> dict[str, float]:
+    """What the gate looks at, for RGB uint8 [H, W, 3].
+
+    Returns:
+        fine_detail: root mean square of the grey levels' fine band (Gaussian sigma 1 to 2 at GATE_SIDE).
+        detail_ratio: the same over the coarser band (sigma 2 to 8), which does not depend on contrast.
+        bright_end: 80th percentile of the grey levels.
+        burnt_share: share of pixels at 250 or more.
+        contrast: 99th less 1st percentile of the grey levels, black surround left out.
+    """
+    grey = _grey_at_gate_size(pixels)
+    inside = _without_black_surround(grey)
+    fine, coarse = _bands(grey, inside)
+    seen = grey[inside]
+    low, high = np.percentile(seen, [1, 99])
+    return {
+        "fine_detail": fine,
+        "detail_ratio": fine / (coarse + 0.5),  # half a grey level: rounding noise is not structure
+        "bright_end": float(np.percentile(grey, 80)),
+        "burnt_share": float((grey >= 250).mean()),
+        "contrast": float(high - low),
+    }
 
 
 def photo_quality(image: LesionImage) -> tuple[QualityIssue, ...]:
-    """What is wrong with the photo itself, in plain words."""
-    grey = cv2.cvtColor(_work_copy(image.pixels), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    """What is wrong with the photo itself: blur, dark, bright, low_contrast, small. All of them block."""
+    measures = quality_measures(image.pixels)
     issues = []
-    if grey.mean() < DARK_MAX:
-        issues.append(QualityIssue("dark", "The photo is too dark. Take it again with more light.", True))
-    elif grey.mean() > BRIGHT_MIN:
-        issues.append(QualityIssue("bright", "The photo is overexposed. Take it again with less light.", True))
-    elif grey.std() < CONTRAST_MIN:
-        issues.append(QualityIssue("low_contrast", "The photo shows hardly any contrast. Take it again.", True))
-    if sharpness(image.pixels) < BLUR_MIN:
-        issues.append(QualityIssue("blur", "The photo is blurred. Hold the camera still and focus on the lesion.", True))
-    if min(image.width, image.height) < SMALL_SIDE:
-        issues.append(QualityIssue("small", "The photo is very small; fine structures cannot be seen.", False))
+    if min(image.width, image.height) < MIN_USEFUL_SIDE:
+        issues.append(
+            _blocking("small", f"The photo is too small to show structures: use at least {MIN_USEFUL_SIDE} px a side.")
+        )
+    if measures["bright_end"] < MIN_BRIGHT_END:
+        issues.append(_blocking("dark", "The photo is too dark: take it again with more light."))
+    elif measures["burnt_share"] > MAX_BURNT_SHARE:
+        issues.append(_blocking("bright", "The photo is over-exposed: take it again with less light or no flash."))
+    elif measures["contrast"] < MIN_CONTRAST:
+        issues.append(_blocking("low_contrast", "The photo is almost one colour: check that it shows the lesion."))
+    elif measures["fine_detail"] < MIN_FINE_DETAIL or measures["detail_ratio"] < MIN_DETAIL_RATIO:
+        # only asked of a photo that shows something: a black photo is not "blurred"
+        issues.append(_blocking("blur", "The photo is blurred: hold the camera still and focus on the lesion."))
     return tuple(issues)
 
 
 def lesion_quality(mask: np.ndarray) -> tuple[QualityIssue, ...]:
-    """What is wrong with the lesion's place in the photo. `mask`: bool [h, w]."""
-    if mask.mean() < LESION_MIN:
-        return (QualityIssue("no_lesion", "No lesion was found. Centre the lesion and fill the photo with it.", True),)
-    edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    if edge.mean() > CUT_OFF_SHARE:
-        text = "The lesion is cut off at the edge of the photo; its shape cannot be judged."
-        return (QualityIssue("cut_off", text, False),)
+    """What is wrong with where the lesion lies, from its mask, bool [h, w] of the whole photo.
+
+    No lesion blocks. A lesion cut off by the photo's border only warns: many good photos are close crops.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    if mask.mean() < MIN_LESION_SHARE:
+        return (_blocking("no_lesion", "No lesion was found: centre the lesion and move closer."),)
+    if border_share(mask) > MAX_BORDER_SHARE:
+        message = "The lesion is cut off at the photo's border: its shape and border cannot be judged fully."
+        return (QualityIssue("cut_off", message, blocking=False),)
     return ()
 
 
+def border_share(mask: np.ndarray) -> float:
+    """Share of the photo's outermost pixels that belong to the mask, bool [h, w]."""
+    border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    return float(border.mean())
+
+
 def combine_quality(*issues: tuple[QualityIssue, ...]) -> Quality:
-    """All issues together; a photo is usable unless one of them blocks it."""
-    every = tuple(issue for part in issues for issue in part)
-    return Quality(not any(issue.blocking for issue in every), every)
+    """One verdict of several checks: usable unless an issue blocks."""
+    merged = tuple(issue for part in issues for issue in part)
+    return Quality(usable=not any(issue.blocking for issue in merged), issues=merged)
+
+
+def _blocking(code: str, message: str) -> QualityIssue:
+    return QualityIssue(code, message, blocking=True)
+
+
+def _grey_at_gate_size(pixels: np.ndarray) -> np.ndarray:
+    """float32 [h, w], the shorter side at most GATE_SIDE. Averaging over the area also averages sensor noise away."""
+    scale = GATE_SIDE / min(pixels.shape[:2])
+    if scale < 1:
+        # fixed integers, not cv2's fx and fy: a very long photo must keep at least GATE_SIDE on its shorter side
+        height, width = (max(GATE_SIDE, round(side * scale)) for side in pixels.shape[:2])
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+
+def _without_black_surround(grey: np.ndarray) -> np.ndarray:
+    """bool [h, w]: where the photo shows something. Dermatoscopes leave a black ring whose sharp edge is no detail."""
+    inside = cv2.erode((grey > 20).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    return inside if inside.mean() > 0.05 else np.ones_like(inside)
+
+
+def _bands(grey: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
+    """Root mean square of the fine (sigma 1 to 2) and the coarser (2 to 8) band, in grey levels."""
+    weight = inside.astype(np.float32)
+
+    def smooth(sigma: float) -> np.ndarray:
+        # dividing by the smoothed mask keeps the black surround from leaking in
+        return cv2.GaussianBlur(grey * weight, (0, 0), sigma) / np.maximum(
+            cv2.GaussianBlur(weight, (0, 0), sigma), 1e-3
+        )
+
+    one, two, eight = smooth(1), smooth(2), smooth(8)
+
+    def rms(band: np.ndarray) -> float:
+        return float(np.sqrt(np.square(band[inside]).mean()))
+
+    return rms(one - two), rms(two - eight)

@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder with one subfolder a data set (default: $SKINCLIP_DATA)")
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: assets/PRESET)")
     parser.add_argument("--work", type=Path, help="checkpoints, log.csv and caches (default: runs/PRESET)")
-    parser.add_argument("--recipe", type=Path, help="YAML file with fields of TrainConfig (default: the built-in recipe)")
+    parser.add_argument(
+        "--recipe", type=Path, help="YAML file with fields of TrainConfig (default: the built-in recipe)"
+    )
     parser.add_argument("--seed", type=int, help="overrides the recipe's seed")
     parser.add_argument("--strict", action="store_true", help="stop at the first bad row of a label file")
 
@@ -77,14 +79,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def train(config: ModelConfig, recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False) -> Assessor:
+def train(
+    config: ModelConfig, recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False
+) -> Assessor:
     """All stages in turn; writes the checkpoint to `out` and returns it loaded."""
     work.mkdir(parents=True, exist_ok=True)
     cases = gather(root, strict)
     unseen = held_out_keys(cases["train"], recipe.stage0.held_out, recipe.seed)
     cache = work / "cache"
     photos = photo_set(cases["train"], recipe.photo_size, cache, unseen)
-    valid = {name: photo_set(part, recipe.photo_size, cache) for name, part in _by_source(cases.get("valid", [])).items()}
+    valid = {
+        name: photo_set(part, recipe.photo_size, cache) for name, part in _by_source(cases.get("valid", [])).items()
+    }
     derm_clip = train_stage0(config, recipe, photos, {k: v for k, v in valid.items() if (v.diagnosis >= 0).any()}, work)
     tokenizer = mini_tokenizer()
     base = train_stage1(config, recipe, tokenizer, work)
@@ -121,9 +127,7 @@ def features(model: SkinClipVL, photos: PhotoSet, context: bool = True) -> tuple
     return tuple(torch.cat(part) for part in zip(*rows, strict=True))  # type: ignore[return-value]
 
 
-def fit(
-    model: SkinClipVL, train: PhotoSet, calib: PhotoSet, valid: list[PhotoSet], trained_prior: Tensor
-) -> Assessor:
+def fit(model: SkinClipVL, train: PhotoSet, calib: PhotoSet, valid: list[PhotoSet], trained_prior: Tensor) -> Assessor:
     """What makes logits trustworthy: fitted on `calib`, finding thresholds on `valid`.
 
     The natural prior is that of the training photos of the data sets that `calib` is from: those whose prevalence the
@@ -169,7 +173,9 @@ def finding_thresholds(model: SkinClipVL, valid: list[PhotoSet]) -> dict[str, fl
                 thresholds[state.key] = NEVER
                 continue
             chosen = (labels[:, q] != MISSING).numpy()
-            thresholds[state.key] = best_threshold(rows[q][:, s].exp().numpy()[chosen], (labels[:, q] == s).numpy()[chosen])
+            thresholds[state.key] = best_threshold(
+                rows[q][:, s].exp().numpy()[chosen], (labels[:, q] == s).numpy()[chosen]
+            )
     return thresholds
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def geometry(batch: Tensor, side: int, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Random rotation, flip, zoom (0.7-1.15 of the photo shown), stretch and shift. [B, 4, H, W] -> [B, 4, side, side]."""
+    """Random rotation, flip, zoom (0.7-1.15 of the photo shown), stretch, shift: [B, 4, H, W] -> [B, 4, side, side]."""
     b = batch.shape[0]
 
     def uniform(low: float, high: float) -> Tensor:
@@ -78,7 +78,9 @@ def augment(batch: Tensor, side: int, generator: torch.Generator, strength: floa
     return lose_resolution(colour(batch, generator, strength), generator)
 
 
-def mix(batch: Tensor, targets: Tensor, valid_mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def mix(
+    batch: Tensor, targets: Tensor, valid_mask: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mixup (Zhang 2018) or CutMix (Yun 2019), by the toss of a coin, of photos, masks and soft targets.
 
     Args:

@@ -1,4 +1,7 @@
-"""Photos and masks of many cases as arrays in memory, decoded once and kept in a cache file."""
+"""Photos and masks of many cases as arrays in memory, decoded once and kept in a cache file.
+
+Photos are decoded by `images.load` and resized as at inference, so that training sees what an Assessment sees.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from skinclip import images
 from skinclip.data.cases import Case, DataError
 
 NO_MASK = 255  # value of a mask that the data set does not give
+CROPS = ("square", "squash")
+_VERSION = 2  # of decoding and resizing: an array cached by another version is not used
 
 
 def load_photos(
@@ -28,12 +34,13 @@ def load_photos(
     """
 
     def one(case: Case) -> np.ndarray:
-        pixels = cv2.imread(str(case.image), cv2.IMREAD_COLOR_RGB)
-        if pixels is None:
-            raise DataError(f"{case.image} cannot be decoded; replace or remove the file")
-        return _fit(pixels, size, crop, cv2.INTER_AREA)
+        try:
+            return _fit(images.load(case.image).pixels, size, crop)
+        except images.PhotoError as error:
+            raise DataError(f"{case.image}: {error}") from error
 
-    return _cached("photos", cases, (size, size, 3), crop, cache_dir, progress, one)
+    files = [case.image for case in cases]
+    return _cached("photos", cases, files, (size, size, 3), crop, cache_dir, progress, one)
 
 
 def load_masks(
@@ -47,33 +54,39 @@ def load_masks(
         mask = cv2.imread(str(case.mask), cv2.IMREAD_GRAYSCALE)
         if mask is None:
             raise DataError(f"{case.mask} cannot be decoded; replace or remove the file")
-        return (_fit(mask, size, crop, cv2.INTER_AREA) > 127).astype(np.uint8)
+        level = 0 if mask.max() == 1 else 127  # masks are written as 0 and 255 or as 0 and 1
+        return (_fit((mask > level).astype(np.uint8) * 255, size, crop) > 127).astype(np.uint8)
 
-    return _cached("masks", cases, (size, size), crop, cache_dir, progress, one)
+    files = [case.mask for case in cases]
+    return _cached("masks", cases, files, (size, size), crop, cache_dir, progress, one)
 
 
-def _fit(pixels: np.ndarray, size: int, crop: str, interpolation: int) -> np.ndarray:
+def _fit(pixels: np.ndarray, size: int, crop: str) -> np.ndarray:
     if crop == "square":
         height, width = pixels.shape[:2]
         side = min(height, width)
         y, x = (height - side) // 2, (width - side) // 2
         pixels = pixels[y : y + side, x : x + side]
-    return cv2.resize(pixels, (size, size), interpolation=interpolation)
+    shrink = min(pixels.shape[:2]) > size
+    return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
 
 
 def _cached(
     kind: str,
     cases: Sequence[Case],
+    files: Sequence[Path | None],
     shape: tuple[int, ...],
     crop: str,
     cache_dir: Path | None,
     progress: bool,
     one: Callable[[Case], np.ndarray],
 ) -> np.ndarray:
+    if crop not in CROPS:
+        raise ValueError(f"crop {crop!r}; expected one of {', '.join(CROPS)}")
     if cache_dir is None:
         return _read_all(kind, cases, shape, progress, one)
-    names = "\n".join(f"{c.source}/{c.image_id}/{c.image}" for c in cases)
-    digest = hashlib.sha256(f"{names}|{shape}|{crop}".encode()).hexdigest()[:16]
+    names = "\n".join(f"{c.source}/{c.image_id}/{f}/{_bytes_in(f)}" for c, f in zip(cases, files, strict=True))
+    digest = hashlib.sha256(f"{_VERSION}|{names}|{shape}|{crop}".encode()).hexdigest()[:16]
     path = cache_dir / f"{kind}-{digest}.npy"
     if path.exists():
         return np.load(path)
@@ -83,6 +96,11 @@ def _cached(
     np.save(part, array)
     part.replace(path)
     return array
+
+
+def _bytes_in(file: Path | None) -> int:
+    """Size of a file, 0 where there is none: a file replaced by another of its name makes a new cache entry."""
+    return file.stat().st_size if file is not None and file.exists() else 0
 
 
 def _read_all(

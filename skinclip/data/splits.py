@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 from skinclip.data.cases import Case, DataError
 
+TRAINABLE_SPLITS = frozenset({"train"})
+# Ids of the ISIC archive and of HAM10000 mean the same photo or lesion in whichever data set they turn up: ISIC 2018's
+# training photos are those of HAM10000.
+_PUBLISHED_ID = re.compile(r"(ISIC|HAM)_\d{7}")
+
 
 def check_no_leak(cases: Sequence[Case]) -> None:
-    """Raises DataError where photos of one lesion are in more than one split of a data set."""
-    split_of: dict[tuple[str, str], str | None] = {}
+    """Raises DataError where one lesion is in more than one split of a data set, or a published photo or lesion is in
+    different splits of two data sets.
+    """
+    split_of: dict[tuple[str, str], Case] = {}
     for case in cases:
-        first = split_of.setdefault((case.source, case.lesion_id), case.split)
-        if first != case.split:
-            raise DataError(
-                f"{case.source}: lesion {case.lesion_id} is in the splits {first!r} and {case.split!r}; "
-                "give all photos of a lesion the same split"
-            )
+        for scope, name in {(case.source, case.lesion_id), *_published(case)}:
+            first = split_of.setdefault((scope, name), case)
+            if first.split != case.split:
+                raise DataError(
+                    f"{name} is in the splits {first.split!r} of {first.source} and {case.split!r} of {case.source}; "
+                    "give all photos of a lesion the same split"
+                )
+
+
+def _published(case: Case) -> list[tuple[str, str]]:
+    if case.split is None:  # of a set without splits, from which nothing is learnt
+        return []
+    return [("", name) for name in (case.image_id, case.lesion_id) if _PUBLISHED_ID.fullmatch(name)]
 
 
 def guard_training(cases: Sequence[Case]) -> None:
@@ -25,7 +40,7 @@ def guard_training(cases: Sequence[Case]) -> None:
     if not cases:
         raise DataError('no photo to learn from: no data set here has rows whose split is "train"')
     for case in cases:
-        if case.split != "train":
+        if case.split not in TRAINABLE_SPLITS:
             raise DataError(f"{case.source}/{case.image_id} is of split {case.split!r} and must not be learnt from")
 
 

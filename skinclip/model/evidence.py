@@ -90,7 +90,9 @@ def log_mean_exp(maps: Tensor, weights: Tensor, sharpness: float) -> Tensor:
 class EvidenceFinder(nn.Module):
     """A thin adapter from patch tokens to the text space, and the maps that follow from it."""
 
-    def __init__(self, config: EvidenceConfig, token_width: int, embed_dim: int, level_widths: Sequence[int], n_states: int):
+    def __init__(
+        self, config: EvidenceConfig, token_width: int, embed_dim: int, level_widths: Sequence[int], n_states: int
+    ):
         super().__init__()
         self.config = config
         self.mask_head = LesionMaskHead(level_widths, config.mask_width, config.mask_size)
@@ -103,9 +105,7 @@ class EvidenceFinder(nn.Module):
     def segment(self, levels: Sequence[Tensor]) -> Tensor:
         return self.mask_head(levels)
 
-    def forward(
-        self, tokens: Tensor, grid: tuple[int, int], mask_logits: Tensor, state_embeddings: Tensor
-    ) -> Evidence:
+    def forward(self, tokens: Tensor, grid: tuple[int, int], mask_logits: Tensor, state_embeddings: Tensor) -> Evidence:
         """
         Args:
             tokens: [B, N, D].

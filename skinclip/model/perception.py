@@ -42,6 +42,9 @@ class VisualTokens:
 class Perception(nn.Module):
     """An open_clip model as a frozen tower; see `forward`, `embed_texts` and `freeze`."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: PerceptionConfig) -> None:
         """Raises RuntimeError (open_clip's own) for a model or weights tag that it does not know."""
         super().__init__()

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSES, DIAGNOSIS_BY_CODE, SEXES, SITES, STATE_BY_KEY
+from skinclip.clinical import DIAGNOSIS_BY_CODE, SEXES, SITES, STATE_BY_KEY
 from skinclip.data.rationales import vocabulary
 
 EVIDENCE_TOKEN, ANSWER_TOKEN, IMAGE_TOKEN = "<|evidence|>", "<|answer|>", "<|image_pad|>"
@@ -40,7 +40,7 @@ def context_text(context: Context) -> str:
 
 
 def findings_text(findings: Sequence[str]) -> str:
-    """"findings : [r1] atypical pigment network , [r2] ... ." for state keys in the order of their references."""
+    """ "findings : [r1] atypical pigment network , [r2] ... ." for state keys in the order of their references."""
     listed = (f"{ref} {STATE_BY_KEY[key].phrase}" for ref, key in zip(REFERENCES, findings, strict=False))
     return "findings : " + (" , ".join(listed) if findings else "none") + " . diagnosis :"
 
@@ -51,7 +51,10 @@ def differential_text(leading: str, runner_up: str) -> str:
 
 def mini_tokenizer() -> PreTrainedTokenizerFast:
     """The word-level tokenizer of the mini preset: every word the generator and the prompts can say, none other."""
-    texts = [*vocabulary(), "user assistant findings : none . diagnosis : ; then rationale : patient : not given , . age"]
+    texts = [
+        *vocabulary(),
+        "user assistant findings : none . diagnosis : ; then rationale : patient : not given , . age",
+    ]
     texts += [str(age) for age in range(0, 125, 5)] + [*SEXES, *SITES]
     words = dict.fromkeys(word for text in texts for word in text.split())
     special = ["<pad>", "<unk>", *_CHAT_TOKENS, EVIDENCE_TOKEN, ANSWER_TOKEN, *REFERENCES]
@@ -71,10 +74,22 @@ def mini_tokenizer() -> PreTrainedTokenizerFast:
 def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """A tokenizer from a directory or hub id, with our special tokens added where they are missing."""
     tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    missing = [t for t in (EVIDENCE_TOKEN, ANSWER_TOKEN) if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)]
+    missing = [
+        t
+        for t in (EVIDENCE_TOKEN, ANSWER_TOKEN)
+        if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)
+    ]
     if missing:
-        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_additional_special_tokens=False)
+        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
     return tokenizer
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """The number of one special token. Raises ValueError where the tokenizer does not have it."""
+    number = tokenizer.convert_tokens_to_ids(token)
+    if not isinstance(number, int) or number == tokenizer.unk_token_id:
+        raise ValueError(f"the tokenizer has no token {token}; use one made for Qwen2.5-VL")
+    return number
 
 
 @dataclass
@@ -116,8 +131,8 @@ class PromptWriter:
         self.tokenizer = tokenizer
         self.clip_grid = clip_grid
         self.n_evidence = n_evidence
-        self.image_id, self.evidence_id, self.answer_id, self.end_id = tokenizer.convert_tokens_to_ids(
-            [IMAGE_TOKEN, EVIDENCE_TOKEN, ANSWER_TOKEN, END_TOKEN]
+        self.image_id, self.evidence_id, self.answer_id, self.end_id = (
+            token_id(tokenizer, t) for t in (IMAGE_TOKEN, EVIDENCE_TOKEN, ANSWER_TOKEN, END_TOKEN)
         )
         self.pad_id = tokenizer.pad_token_id
 
@@ -159,7 +174,7 @@ class PromptWriter:
         return self._pad(rows, labels, answers, spells)
 
     def tell(self, contexts: Sequence[Context], stories: Sequence[Story]) -> Prompts:
-        """Context and story as plain text, without photo, evidence and answer: what stage 1 learns the language from."""
+        """Context and story as plain text, without photo, evidence and answer: what stage 1 learns from."""
         rows, labels = [], []
         for context, story in zip(contexts, stories, strict=True):
             ids = self.encode(context_text(context)) + self.words_between(findings_text(story.findings))

@@ -38,7 +38,7 @@ from skinclip.data.rationales import FORBIDDEN_OUTSIDE
 from skinclip.model.decoding import CitationProcessor
 from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
-from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story
+from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story, token_id
 
 # What quantization must leave alone. Plain "visual" would not protect the vision tower.
 UNQUANTIZED = ["model.visual", "lm_head"]
@@ -62,7 +62,6 @@ class Reasoning:
 def qwen_config(config: ReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
     """The configuration of a Qwen2.5-VL made here: the true class in a small shape, with a token vision tower."""
     shape = config.architecture
-    ids = tokenizer.convert_tokens_to_ids
     text = {
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.intermediate_size,
@@ -79,18 +78,24 @@ def qwen_config(config: ReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> Q
         },
         "tie_word_embeddings": True,
         "bos_token_id": None,
-        "eos_token_id": ids(END_TOKEN),
+        "eos_token_id": token_id(tokenizer, END_TOKEN),
         "pad_token_id": tokenizer.pad_token_id,
     }
     # The mini preset has no use for Qwen's own vision tower; the class wants one, so it gets the smallest.
-    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": shape.hidden_size}
+    vision = {
+        "depth": 1,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": shape.hidden_size,
+    }
     return Qwen2_5_VLConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
+        image_token_id=token_id(tokenizer, "<|image_pad|>"),
+        video_token_id=token_id(tokenizer, "<|video_pad|>"),
+        vision_start_token_id=token_id(tokenizer, "<|vision_start|>"),
+        vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
         tie_word_embeddings=True,
     )
 
@@ -114,7 +119,7 @@ def load_language_model(
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         source,
-        revision=revision,
+        revision=revision or "main",
         dtype=dtype,
         device_map={"": device},
         quantization_config=quantization(dtype) if quantize else None,
@@ -212,7 +217,8 @@ class Reasoner(nn.Module):
         self.register_buffer("name_ids", self._first_tokens(), persistent=False)
 
     @property
-    def base(self) -> Qwen2_5_VLForConditionalGeneration:
+    def base(self) -> Any:
+        """The Qwen2_5_VLForConditionalGeneration under the LoRA layers."""
         model = self.language_model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -248,7 +254,9 @@ class Reasoner(nn.Module):
             if show_clip is not None:
                 clip = torch.where(show_clip.view(-1, 1, 1), clip, blank)
         n_states = self.writer.n_evidence - 1
-        found = blank.expand(b, n_states, -1) if evidence is None else self.evidence_projector(evidence).to(embeds.dtype)
+        found = (
+            blank.expand(b, n_states, -1) if evidence is None else self.evidence_projector(evidence).to(embeds.dtype)
+        )
         ids = prompts.input_ids.unsqueeze(-1)
         # the photo's own embedding takes the first evidence slot: it is perception too, and is hidden with it
         slots = torch.cat([clip[:, g2:], found], 1)
@@ -305,7 +313,13 @@ class Reasoner(nn.Module):
 
     @torch.no_grad()
     def explain(
-        self, context: Context, seen: VisualTokens, evidence: Evidence, findings: Sequence[str], leading: str, runner_up: str
+        self,
+        context: Context,
+        seen: VisualTokens,
+        evidence: Evidence,
+        findings: Sequence[str],
+        leading: str,
+        runner_up: str,
     ) -> str:
         """The generated rationale of one photo (B = 1), as raw text; greedy, so the same photo gives the same words.
 
@@ -327,7 +341,8 @@ class Reasoner(nn.Module):
             eos_token_id=self.writer.end_id,
             pad_token_id=self.writer.pad_id,
         )
-        return self.tokenizer.decode(out[0, length:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        written = out[0, length:]
+        return str(self.tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def citations(self, prompt_length: int, findings: Sequence[str], leading: str, runner_up: str) -> CitationProcessor:
         words = self.writer.words_between
@@ -347,7 +362,6 @@ class Reasoner(nn.Module):
         """Raises RuntimeError where keys are missing or unexpected."""
         expected, given = set(self.adapter_state()), set(state)
         if expected != given:
-            raise RuntimeError(
-                f"the adapter does not fit: missing {sorted(expected - given)[:3]}, unexpected {sorted(given - expected)[:3]}"
-            )
+            missing, unknown = sorted(expected - given)[:3], sorted(given - expected)[:3]
+            raise RuntimeError(f"the adapter does not fit: missing {missing}, unexpected {unknown}")
         set_peft_model_state_dict(self.language_model, state)

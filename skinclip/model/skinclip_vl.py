@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
 from skinclip.config import ModelConfig, ReasonerConfig, load_yaml, save_yaml
@@ -43,6 +44,10 @@ class CheckpointError(RuntimeError):
 
 class SkinClipVL(nn.Module):
     """Perception, evidence and reasoning; `perceive`, `find_evidence` and `reason` are the steps of the path."""
+
+    description_bank: Tensor
+    descriptions: Tensor
+    state_embeddings: Tensor
 
     def __init__(self, config: ModelConfig, perception: Perception, reasoner: Reasoner, base_dir: Path | None) -> None:
         super().__init__()
@@ -107,7 +112,9 @@ class SkinClipVL(nn.Module):
         self.reasoner.tokenizer.save_pretrained(out / "tokenizer")
         if self.config.perception.pretrained is None:
             tower = self.perception.clip.state_dict()
-            save_file(_plain({k: v.half() if v.ndim > 1 else v for k, v in tower.items()}), out / "perception.safetensors")
+            save_file(
+                _plain({k: v.half() if v.ndim > 1 else v for k, v in tower.items()}), out / "perception.safetensors"
+            )
         if self.config.reasoner.base is None and self.base_dir is not None and self.base_dir != out / "reasoner":
             shutil.copytree(self.base_dir, out / "reasoner", dirs_exist_ok=True)
 
@@ -139,7 +146,9 @@ def new_model(config: ModelConfig, work: Path, perception: Perception | None = N
     return assemble(config, perception, work / "reasoner", tokenizer)
 
 
-def assemble(config: ModelConfig, perception: Perception, base: str | Path, tokenizer) -> SkinClipVL:
+def assemble(
+    config: ModelConfig, perception: Perception, base: str | Path, tokenizer: PreTrainedTokenizerBase
+) -> SkinClipVL:
     """The model from its parts: a tower, a language model's directory or hub id, and a tokenizer."""
     reasoner_config: ReasonerConfig = config.reasoner
     language_model = load_language_model(base, reasoner_config.quantize, reasoner_config.revision)
@@ -164,7 +173,10 @@ def load_model(folder: Path) -> SkinClipVL:
     config = load_yaml(ModelConfig, folder / "config.yaml")
     perception = Perception(config.perception)
     if config.perception.pretrained is None:
-        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "perception.safetensors").items()}
+        state = {
+            k: v.float() if v.is_floating_point() else v
+            for k, v in load_file(folder / "perception.safetensors").items()
+        }
         expected = set(perception.clip.state_dict())
         if expected != set(state):
             raise CheckpointError(_mismatch("perception.safetensors", expected, set(state)))

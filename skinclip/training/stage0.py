@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES
-from skinclip.config import ModelConfig, TrainConfig
+from skinclip.config import ModelConfig, Stage0Config, TrainConfig
 from skinclip.data.augment import augment, mix
 from skinclip.losses import CriterionLoss
-from sklearn.metrics import balanced_accuracy_score
 from skinclip.model.evidence import LesionMaskHead
 from skinclip.model.perception import Perception
 from skinclip.training.common import (
@@ -65,9 +65,7 @@ class Descriptions:
         return cls(texts, [s.descriptions[0] for s in EVIDENCE_STATES], owner)
 
 
-def contrast(
-    logits: Tensor, targets: Tensor, owner: Tensor, text_to_image: float
-) -> Tensor:
+def contrast(logits: Tensor, targets: Tensor, owner: Tensor, text_to_image: float) -> Tensor:
     """Multi-positive InfoNCE of photos and diagnosis descriptions, both directions.
 
     Args:
@@ -94,7 +92,7 @@ def mask_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Binary cross-entropy plus soft Dice on the photos that have a mask. [B, m, m], [B, m', m'], [B] bool."""
     if not valid.any():
         return logits.sum() * 0
-    target = F.adaptive_avg_pool2d(target.unsqueeze(1), logits.shape[-2:])[:, 0]
+    target = F.adaptive_avg_pool2d(target.unsqueeze(1), (logits.shape[-2], logits.shape[-1]))[:, 0]
     logits, target = logits[valid], target[valid]
     p = logits.sigmoid()
     dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + target.sum((1, 2)) + 1)
@@ -119,7 +117,9 @@ def load_imagenet_start(model: DermClip) -> None:
     trunk.load_state_dict(state, strict=False)
 
 
-def train_stage0(config: ModelConfig, recipe: TrainConfig, train: PhotoSet, valid: dict[str, PhotoSet], out: Path) -> DermClip:
+def train_stage0(
+    config: ModelConfig, recipe: TrainConfig, train: PhotoSet, valid: dict[str, PhotoSet], out: Path
+) -> DermClip:
     """Trains derm-CLIP on the photos of `train` that are not held out; resumes from `out/stage0.pt`.
 
     Args:
@@ -132,7 +132,7 @@ def train_stage0(config: ModelConfig, recipe: TrainConfig, train: PhotoSet, vali
     generator = seed_everything(recipe.seed)
     model = DermClip(config)
     load_imagenet_start(model)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
     seen = (~train.unseen).nonzero()[:, 0]
@@ -151,7 +151,9 @@ def train_stage0(config: ModelConfig, recipe: TrainConfig, train: PhotoSet, vali
     for epoch in range(first, len(sides)):
         model.train()
         order = seen[torch.multinomial(weights, per_epoch * cfg.batch_size, replacement=True, generator=generator)]
-        for index in tqdm(list(batches(order, cfg.batch_size)), desc=f"stage 0, epoch {epoch + 1}/{len(sides)}", mininterval=5):
+        for index in tqdm(
+            list(batches(order, cfg.batch_size)), desc=f"stage 0, epoch {epoch + 1}/{len(sides)}", mininterval=5
+        ):
             for group in optimizer.param_groups:
                 group["lr"] = cfg.lr * group["factor"] * cosine(step, per_epoch * len(sides), per_epoch // 2)
             parts = stage0_step(model, texts, train, index, sides[epoch], cfg, generator)
@@ -184,7 +186,13 @@ def train_stage0(config: ModelConfig, recipe: TrainConfig, train: PhotoSet, vali
 
 
 def stage0_step(
-    model: DermClip, texts: Descriptions, train: PhotoSet, index: Tensor, side: int, cfg, generator: torch.Generator
+    model: DermClip,
+    texts: Descriptions,
+    train: PhotoSet,
+    index: Tensor,
+    side: int,
+    cfg: Stage0Config,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """The losses of one batch by name, "total" among them."""
     batch = augment(train.batch(index), side, generator)

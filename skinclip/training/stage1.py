@@ -76,7 +76,12 @@ def train_stage1(config: ModelConfig, recipe: TrainConfig, tokenizer: PreTrained
         if step % 10 == 0:
             csv_log.write("stage1", step, {"language": loss.item()})
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == cfg.steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": rng.getstate(), "step": step}
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "rng": rng.getstate(),
+                "step": step,
+            }
             save_checkpoint(out / "stage1.pt", state)
     quantize_to(model.eval(), target)
     return target

@@ -143,7 +143,7 @@ class Stage2:
     def reason(
         self, index: Tensor, views: Tensor, seen: VisualTokens, evidence: Evidence
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Diagnosis logits of all views [B + second, C]; spelled logits [B, C] and language loss of those with a story."""
+        """Diagnosis logits of all views [B + second, C]; spelled logits [B, C], language loss of those with a story."""
         n, m, model = len(views), self.cfg.stories, self.model
         contexts = [training_context(self.train.cases[i], self.rng) for i in index.tolist()]
         contexts += contexts[: n - len(index)]

@@ -50,7 +50,9 @@ def test_frozen_stays_in_eval_and_has_no_gradient(tower: Perception) -> None:
 
 def test_vit_tower_gives_maps_too() -> None:
     tower = Perception(
-        PerceptionConfig(model="ViT-B-32", image_size=224, levels=(5, 10), token_levels=(10,), mean=(0.5,) * 3, std=(0.5,) * 3)
+        PerceptionConfig(
+            model="ViT-B-32", image_size=224, levels=(5, 10), token_levels=(10,), mean=(0.5,) * 3, std=(0.5,) * 3
+        )
     )
     assert tower.grid == (7, 7)
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES
@@ -17,7 +18,6 @@ from skinclip.model.reasoner import (
     qwen_config,
 )
 from skinclip.model.skinclip_vl import CheckpointError, load_model
-from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,11 @@ def test_dequantized_once_gives_the_numbers_of_nf4(tiny_config, tmp_path) -> Non
 def test_no_word_of_a_prompt_is_unknown(tiny_model) -> None:
     prompts = tiny_model.reasoner.writer.write(
         [Context(47, "female", "head or neck")],
-        [Story(["streaks:irregular", "colour:variegated"], "mel", "nv", "this looks most like melanoma on the whole .")],
+        [
+            Story(
+                ["streaks:irregular", "colour:variegated"], "mel", "nv", "this looks most like melanoma on the whole ."
+            )
+        ],
     )
     assert not (prompts.input_ids == tiny_model.reasoner.tokenizer.unk_token_id).any()
 
@@ -126,12 +130,12 @@ def test_generate_honours_the_embeddings(tiny_model, look) -> None:
     found = type(evidence)(*(getattr(evidence, f)[:1] for f in type(evidence).__dataclass_fields__))
     prompts = reasoner.writer.write([Context()], [Story([], "mel", "nv")])
     embeds = reasoner.inputs(prompts, one, found)
-    kwargs = dict(
-        input_ids=prompts.input_ids,
-        attention_mask=prompts.attention_mask,
-        mm_token_type_ids=prompts.mm_token_type_ids,
-        image_grid_thw=prompts.image_grid_thw,
-    )
+    kwargs = {
+        "input_ids": prompts.input_ids,
+        "attention_mask": prompts.attention_mask,
+        "mm_token_type_ids": prompts.mm_token_type_ids,
+        "image_grid_thw": prompts.image_grid_thw,
+    }
 
     def first_scores(inputs_embeds: torch.Tensor) -> torch.Tensor:
         out = reasoner.base.generate(

@@ -1,0 +1,266 @@
+import csv
+import json
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from skinclip import evaluate as evaluation
+from skinclip.assessment import Context, DiagnosisProbability, ModelInfo
+from skinclip.clinical import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, ISIC2018_COLUMNS
+from skinclip.data.cases import Case, CaseTable, DataError
+
+C = len(DIAGNOSIS_CODES)
+PRIOR = np.array([0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02])
+SIDE = 64
+
+
+class FakeAssessor:
+    """Answers by the number that a photo's first pixel holds; its answers are drawn once from a seed."""
+
+    model_info = ModelInfo("fake", "0.0", "ab" * 32)
+
+    def __init__(self, n: int = 250) -> None:
+        rng = np.random.default_rng(0)
+        self.p = rng.dirichlet(PRIOR * 8 + 0.05, n)
+        self.criteria = [
+            {c.code: dict(zip(c.labels, rng.dirichlet(np.ones(len(c.labels))), strict=True)) for c in CRITERIA}
+            for _ in range(n)
+        ]
+        self.batches: list[int] = []
+        self.assessed: list[int] = []
+
+    def predict(self, images, contexts):
+        assert len(images) == len(contexts) and all(isinstance(c, Context) for c in contexts)
+        self.batches.append(len(images))
+        return [self._prediction(int(image.pixels[0, 0, 0]), image.pixels.shape[:2]) for image in images]
+
+    def _prediction(self, i, shape):
+        mask = np.zeros(shape, dtype=bool)
+        mask[: shape[0] // 2] = True
+        balanced = self.p[i] / PRIOR
+        malignancy = self.p[i][[0, 1, 4]].sum()
+        return SimpleNamespace(
+            probabilities=self.p[i],
+            balanced=balanced / balanced.sum(),
+            criteria=self.criteria[i],
+            lesion_mask=mask,
+            malignancy=malignancy,
+            refer=malignancy >= 0.2,
+            set_codes=tuple(DIAGNOSIS_CODES[c] for c in np.argsort(-self.p[i])[:2]),
+            shift_score=0.5,
+            in_domain=True,
+        )
+
+    def assess(self, image, context):
+        i = int(image.pixels[0, 0, 0])
+        self.assessed.append(i)
+        order = np.argsort(-self.p[i])
+        codes = [DIAGNOSIS_CODES[c] for c in order]
+        diagnosis = tuple(DiagnosisProbability(c, DIAGNOSIS_BY_CODE[c].name, 0.1) for c in codes)
+        named = diagnosis[1 if i % 4 == 0 else 0].name  # every fourth rationale names another diagnosis first
+        return SimpleNamespace(
+            diagnosis=diagnosis, abstained=i == 3, rationale="" if i == 3 else f"Most likely this is {named}."
+        )
+
+
+def write_photo(path: Path, number: int, size: tuple[int, int] = (SIDE, SIDE)) -> Path:
+    pixels = np.full((size[1], size[0], 3), 120, dtype=np.uint8)
+    pixels[0, 0] = number
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def make_cases(folder: Path, n: int = 40, **changes) -> list[Case]:
+    rng = np.random.default_rng(1)
+    cases = []
+    for i in range(n):
+        code = DIAGNOSIS_CODES[i % C] if i < 2 * C else DIAGNOSIS_CODES[rng.choice(C, p=PRIOR)]
+        labels = {
+            "diagnosis": code,
+            "malignant": DIAGNOSIS_BY_CODE[code].malignant,
+            "split": "test" if i % 2 else "valid",
+            **{k: v(i) if callable(v) else v for k, v in changes.items()},
+        }
+        photo = write_photo(folder / f"photo_{i:03d}.png", i)
+        cases.append(Case(image=photo, image_id=photo.stem, source="made", lesion_id=f"lesion_{i // 2}", **labels))
+    return cases
+
+
+def run(cases, assessor=None, **options):
+    options = {"n_boot": 20, "progress": False, "rationales": 0} | options
+    return evaluation.evaluate(assessor or FakeAssessor(), CaseTable(tuple(cases)), **options)
+
+
+def test_figures_equal_sklearn_by_their_decision_rules(tmp_path):
+    cases, assessor = make_cases(tmp_path), FakeAssessor()
+    report, predictions = run(cases, assessor, batch_size=16)
+    labels, p = np.array([DIAGNOSIS_CODES.index(c.diagnosis) for c in cases]), assessor.p[:40]
+    assert assessor.batches == [16, 16, 8] and report["n"] == 40
+    assert report["balanced_accuracy"]["value"] == pytest.approx(
+        balanced_accuracy_score(labels, (p / PRIOR).argmax(axis=1))
+    )
+    assert report["balanced_accuracy_argmax"]["value"] == pytest.approx(
+        balanced_accuracy_score(labels, p.argmax(axis=1))
+    )
+    recalls = [r["value"] for r in report["per_class_recall"].values()]
+    assert np.mean(recalls) == pytest.approx(report["balanced_accuracy"]["value"])
+    malignant = np.array([c.malignant for c in cases])
+    score = p[:, [0, 1, 4]].sum(axis=1)
+    assert report["auroc_malignant"]["value"] == pytest.approx(roc_auc_score(malignant, score))
+    assert report["sensitivity"]["value"] == pytest.approx(np.mean(score[malignant] >= 0.2))
+    assert report["specificity"]["value"] == pytest.approx(np.mean(score[~malignant] < 0.2))
+    in_set = [c.diagnosis in [DIAGNOSIS_CODES[k] for k in np.argsort(-p[i])[:2]] for i, c in enumerate(cases)]
+    assert report["coverage"]["value"] == pytest.approx(np.mean(in_set))
+    assert list(predictions.columns) == ["image", *ISIC2018_COLUMNS]
+    assert predictions[list(ISIC2018_COLUMNS)].sum(axis=1).to_numpy() == pytest.approx(np.ones(40))
+    assert report["meta"]["n_lesions"] == 20 and report["meta"]["model"]["weights_sha256"] == "ab" * 32
+    json.dumps(report, allow_nan=False)
+
+
+def test_every_figure_has_an_interval_or_is_null(tmp_path):
+    report, _ = run(make_cases(tmp_path))
+    figures = {k: v for k, v in report.items() if k not in ("n", "meta", "per_class_recall")}
+    for figure in [*figures.values(), *report["per_class_recall"].values()]:
+        assert figure is None or set(figure) == {"value", "low", "high"}
+    wanted = (
+        "accuracy balanced_accuracy auroc_macro per_class_recall ece brier nll lesion_iou agreement auroc_malignant"
+    )
+    wanted += " sensitivity specificity groups criteria diag_accuracy criteria_mean_accuracy n"
+    assert set(wanted.split()) <= set(report)
+    nulls = {"lesion_iou", "agreement", "groups", "criteria", "diag_accuracy", "criteria_mean_accuracy"}
+    assert {k for k, v in report.items() if v is None} == nulls
+
+
+def test_only_the_split_asked_for_is_used(tmp_path):
+    cases = make_cases(tmp_path)
+    report, predictions = run(cases, split="test")
+    assert report["n"] == 20
+    assert list(predictions["image"]) == [c.image_id for c in cases if c.split == "test"]
+    with pytest.raises(DataError, match="no case of split 'tset'; splits found: test, valid"):
+        run(cases, split="tset")
+
+
+def test_labels_that_are_missing_give_null(tmp_path):
+    cases = make_cases(tmp_path, 8, diagnosis=None, malignant=lambda i: i % 2 == 0)
+    report, _ = run(cases)
+    assert report["accuracy"] is None and report["per_class_recall"] is None and report["coverage"] is None
+    assert report["auroc_malignant"] is not None and report["set_size"]["value"] == 2
+    all_benign, _ = run(make_cases(tmp_path, 8, malignant=False))
+    assert all_benign["auroc_malignant"] is None and all_benign["sensitivity"] is None
+    assert all_benign["specificity"] is not None
+
+
+def test_groups_repeat_all_figures(tmp_path):
+    cases = make_cases(tmp_path, 30, group=lambda i: ["FST1", "FST2", None][i % 3])
+    report, _ = run(cases)
+    assert set(report["groups"]) == {"FST1", "FST2"}
+    first, _ = run([c for c in cases if c.group == "FST1"])
+    assert report["groups"]["FST1"] == {k: v for k, v in first.items() if k not in ("meta", "groups")}
+
+
+def test_criteria_and_derm7pt_figures(tmp_path):
+    def criteria(i):
+        network = CRITERIA[0]
+        return {network.code: network.labels[i % 3]} if i < 20 else {}
+
+    cases = make_cases(tmp_path, criteria=criteria, diagnosis_group=lambda i: DERM7PT_GROUPS[i % 5])
+    assessor = FakeAssessor()
+    report, _ = run(cases, assessor)
+    states = CRITERIA[0].labels
+    p = np.array([[assessor.criteria[i][CRITERIA[0].code][s] for s in states] for i in range(20)])
+    truth = np.arange(20) % 3
+    found = report["criteria"]
+    assert set(found) == {CRITERIA[0].code}
+    assert found[CRITERIA[0].code]["accuracy"]["value"] == pytest.approx(np.mean(p.argmax(axis=1) == truth))
+    assert found[CRITERIA[0].code]["auroc"]["value"] == pytest.approx(roc_auc_score(truth, p, multi_class="ovr"))
+    assert report["criteria_mean_accuracy"]["value"] == pytest.approx(found[CRITERIA[0].code]["accuracy"]["value"])
+    # BCC, NEV, MEL, MISC (df + vasc + akiec), SK, in the columns of akiec, bcc, bkl, df, mel, nv, vasc.
+    q = assessor.p[:40]
+    grouped = np.stack([q[:, 1], q[:, 5], q[:, 4], q[:, 3] + q[:, 6] + q[:, 0], q[:, 2]], axis=1)
+    assert report["diag_accuracy"]["value"] == pytest.approx(np.mean(grouped.argmax(axis=1) == np.arange(40) % 5))
+
+
+def test_lesion_iou_on_the_photos_own_pixels(tmp_path):
+    mask = np.zeros((32, 32), dtype=np.uint8)
+    mask[8:24] = 255  # the middle half of the rows, at half the photo's size; predicted is the upper half
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    report, _ = run(make_cases(tmp_path, 4, mask=tmp_path / "mask.png"))
+    assert report["lesion_iou"]["value"] == pytest.approx(1 / 3)
+
+
+def test_agreement_is_read_from_a_seeded_sample_of_rationales(tmp_path):
+    cases, assessor = make_cases(tmp_path), FakeAssessor()
+    report, _ = run(cases, assessor, rationales="all")
+    assert sorted(assessor.assessed) == list(range(40))
+    assert report["meta"]["n_rationales"] == 39  # the fake abstains once: there is nothing to agree with
+    assert report["agreement"]["value"] == pytest.approx(29 / 39)
+    samples = []
+    for seed in (5, 5, 6):
+        some = FakeAssessor()
+        run(cases, some, rationales=7, seed=seed)
+        samples.append(some.assessed)
+    assert len(samples[0]) == 7 and samples[0] == samples[1] != samples[2]
+
+
+def test_photos_and_masks_that_cannot_be_read_are_counted_or_stop(tmp_path):
+    cases = make_cases(tmp_path, 6, mask=lambda i: tmp_path / "no_such_mask.png" if i == 1 else None)
+    cases[2].image.write_text("not a photo")
+    report, predictions = run(cases)
+    assert report["n"] == 5 and cases[2].image_id not in list(predictions["image"])
+    assert report["meta"]["problems"] == 2
+    assert {line.split(":")[0] for line in report["meta"]["problem_lines"]} == {
+        "mask no_such_mask.png",
+        "photo photo_002.png",
+    }
+    with pytest.raises(DataError, match=r"no_such_mask|photo_002"):
+        run(cases, strict=True)
+    with pytest.raises(DataError, match="none of 1 photos could be read"):
+        run([cases[2]])
+
+
+def test_ledger_gets_a_row_a_run(tmp_path):
+    path = tmp_path / "results" / "ledger.csv"
+    evaluation.log_test_use(path, "abc", "ham10000", "test", 1019, "release 0.1")
+    evaluation.log_test_use(path, "abd", "ham10000", None, 1019, "")
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [(r["weights_sha256"], r["split"], r["n"]) for r in rows] == [
+        ("abc", "test", "1019"),
+        ("abd", "all", "1019"),
+    ]
+    assert rows[0]["reason"] == "release 0.1" and rows[0]["date"].startswith("20")
+
+
+def test_command_line_names_the_data_by_its_variable(monkeypatch):
+    monkeypatch.setenv("SKINCLIP_DATA", "/some/where/")
+    words = ["evaluate", "--data", "/some/where/ham10000", "--out", "my report.json"]
+    assert evaluation.command_line(words) == (
+        "python -m skinclip evaluate --data $SKINCLIP_DATA/ham10000 --out 'my report.json'"
+    )
+    assert evaluation.command_line(["--data", "/some/wherever"]).endswith("--data /some/wherever")
+
+
+@pytest.mark.skipif(
+    not os.environ.get("ISIC_SCORER_PYTHON"), reason="set ISIC_SCORER_PYTHON, see eval_study/check_isic_scorer.py"
+)
+def test_isic_own_scorer_agrees(tmp_path):
+    """The official scorer, in a Python environment of its own, gives our balanced accuracy."""
+    cases = make_cases(tmp_path)
+    cases.append(Case(write_photo(tmp_path / "x.png", 40), "ISIC_0035068", "made", "x", diagnosis="mel"))
+    report, predictions = run(cases)
+    predictions.to_csv(tmp_path / "predictions.csv", index=False)
+    with (tmp_path / "truth.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *ISIC2018_COLUMNS])
+        for case in cases:
+            writer.writerow([case.image_id, *[float(code == case.diagnosis) for code in ISIC2018_COLUMNS.values()]])
+    command = [os.environ["ISIC_SCORER_PYTHON"], "-m", "isic_challenge_scoring", "-o", "json", "classification"]
+    files = [str(tmp_path / "truth.csv"), str(tmp_path / "predictions.csv")]
+    scored = json.loads(subprocess.run([*command, *files], check=True, capture_output=True, text=True).stdout)
+    assert scored["aggregate"]["balanced_accuracy"] == pytest.approx(report["balanced_accuracy"]["value"], abs=1e-12)
+    assert report["n"] == 40 and report["meta"]["not_scored"] == ["ISIC_0035068"]
