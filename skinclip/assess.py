@@ -178,8 +178,8 @@ class Assessor:
         mask = evidence.mask_logits[0].sigmoid().numpy()
         quality = combine_quality(photo_quality(image), lesion_quality(mask > 0.5))
         tell(0.4, "Locating the findings")
-        lesion = self._lesion(mask, window, image)
-        findings = self._findings(image, window, evidence, mask) if lesion.box is not None else []
+        lesion = lesion_region(mask, (window.side, window.side), (window.x, window.y), (image.height, image.width))
+        findings = self._findings(image, window, evidence, mask, lesion)
         abstained = not quality.usable or not bool(seen.trust.in_domain[0])
         order = np.argsort(-seen.trust.probabilities[0], kind="stable")
         rationale = ""
@@ -213,14 +213,12 @@ class Assessor:
         raw = self.model.reasoner.explain(context, seen.tokens, seen.evidence, findings, leading, runner_up)
         return tidy(raw)
 
-    def _lesion(self, mask: np.ndarray, window: Window, image: LesionImage) -> Lesion:
-        lesion = lesion_region(mask > 0.5, (window.side, window.side), (window.x, window.y))
-        # the area is measured in the window; the record tells it as a share of the whole photo
-        share = lesion.area_fraction * window.side**2 / (image.width * image.height)
-        return Lesion(lesion.box, lesion.polygons, share)
-
-    def _findings(self, image: LesionImage, window: Window, evidence: Evidence, mask: np.ndarray) -> list[Finding]:
+    def _findings(
+        self, image: LesionImage, window: Window, evidence: Evidence, mask: np.ndarray, lesion: Lesion
+    ) -> list[Finding]:
         """Criterion states whose score passes its threshold, then what was measured on the mask, numbered in turn."""
+        if lesion.box is None:
+            return []
         size, offset = (window.side, window.side), (window.x, window.y)
         found: list[tuple[str, float, Region]] = []
         probabilities = criterion_probabilities(evidence.scores[0])
@@ -238,21 +236,19 @@ class Assessor:
                 if region is not None:
                     found.append((key, score, region))
         found.sort(key=lambda f: -f[1])
-        found += self._measured(image, window, mask)
+        found += self._measured(image, window, mask, Region(lesion.box, lesion.polygons))
         return [
             Finding(f"r{i + 1}", STATE_BY_KEY[key].criterion, STATE_BY_KEY[key].code, float(score), region)
             for i, (key, score, region) in enumerate(found[:MAX_FINDINGS])
         ]
 
-    def _measured(self, image: LesionImage, window: Window, mask: np.ndarray) -> list[tuple[str, float, Region]]:
+    def _measured(
+        self, image: LesionImage, window: Window, mask: np.ndarray, region: Region
+    ) -> list[tuple[str, float, Region]]:
         """Shape, border and colour, measured on the mask; their region is the lesion itself."""
         cut = image.pixels[window.y : window.y + window.side, window.x : window.x + window.side]
         small = cv2.resize(cut, (MEASURE_SIDE, MEASURE_SIDE), interpolation=cv2.INTER_AREA)
         binary = cv2.resize(mask.astype(np.float32), (MEASURE_SIDE, MEASURE_SIDE)) > 0.5
-        lesion = lesion_region(mask > 0.5, (window.side, window.side), (window.x, window.y))
-        if lesion.box is None or not binary.any():
-            return []
-        region = Region(lesion.box, lesion.polygons)
         return [(key, score, region) for key, score in measured_findings(measure_lesion(small, binary))]
 
 

@@ -117,7 +117,7 @@ class Stage0Config:
 class Stage1Config:
     """The language of rationales, learnt by the whole small reasoner from texts alone, before quantization."""
 
-    steps: int = 500
+    steps: int = 300
     batch_size: int = 32
     lr: float = 1e-3
 
@@ -126,7 +126,7 @@ class Stage1Config:
 class Stage2Config:
     """Evidence adapter, projector, LoRA and heads under CFA, over the frozen tower."""
 
-    steps: int = 360
+    steps: int = 300
     batch_size: int = 32
     second_views: int = 16  # photos of a batch that are seen under two augmentations
     stories: int = 8  # photos of a batch that also carry a rationale

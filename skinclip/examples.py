@@ -84,15 +84,23 @@ def _signed_field(look: Look, rng: np.random.Generator, width: int, height: int)
 
 def _skin(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     base = np.array([214, 168, 152]) + rng.normal(0, 6, 3)
-    tone = 4.5 * _noise(rng, width, height, 0.25) + 2.5 * _noise(rng, width, height, 0.02) + _noise(rng, width, height, 0.006)
-    redness = np.stack([np.zeros_like(tone), -1.4 * _noise(rng, width, height, 0.06), -_noise(rng, width, height, 0.08)], -1)
+    tone = (
+        4.5 * _noise(rng, width, height, 0.25)
+        + 2.5 * _noise(rng, width, height, 0.02)
+        + _noise(rng, width, height, 0.006)
+    )
+    redness = np.stack(
+        [np.zeros_like(tone), -1.4 * _noise(rng, width, height, 0.06), -_noise(rng, width, height, 0.08)], -1
+    )
     return base + tone[..., None] + redness
 
 
 def _lesion(look: Look, rng: np.random.Generator, field: np.ndarray) -> np.ndarray:
     height, width = field.shape
     depth = (field / look.radius).clip(0, 1)
-    mottle = 0.16 * _noise(rng, width, height, 0.07) * (1 + 4 * look.irregular) + 0.06 * _noise(rng, width, height, 0.02)
+    mottle = 0.16 * _noise(rng, width, height, 0.07) * (1 + 4 * look.irregular) + 0.06 * _noise(
+        rng, width, height, 0.02
+    )
     share = ((1 - depth if look.pale_centre else depth) * 1.25 + mottle).clip(0, 1)[..., None]
     colour = np.array(look.rim) * (1 - share) + np.array(look.core) * share
     if look.pale_centre:

@@ -33,7 +33,7 @@ pillow_heif.register_heif_opener(thumbnails=False)
 
 # MPO is the JPEG variant of some phones (a second picture behind the first). GIF is opened only to be named.
 # Nothing else is: Pillow's further formats include programs (EPS), and each is one more parser to attack.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "HEIF", "GIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "HEIF", "GIF")
 
 # First bytes -> type, for files that Pillow cannot open at all.
 _DAMAGED_IF = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")

@@ -20,7 +20,7 @@ def check_no_leak(cases: Sequence[Case]) -> None:
     """
     split_of: dict[tuple[str, str], Case] = {}
     for case in cases:
-        for scope, name in {(case.source, case.lesion_id), *_published(case)}:
+        for scope, name in [(case.source, case.lesion_id), *_published(case)]:
             first = split_of.setdefault((scope, name), case)
             if first.split != case.split:
                 raise DataError(

@@ -56,9 +56,9 @@ def read_upload(path: str, upload: Upload | None, keep: bool = False) -> Upload:
     if not file.is_file():
         if upload is not None and upload.path == path:
             return upload
-        raise PhotoError("the upload is no longer there; add the photo again")
-    if file.stat().st_size > images.MAX_BYTES:
-        raise PhotoError(f"the file is larger than {images.MAX_BYTES // 2**20} MB; export a smaller copy")
+        raise PhotoError("The upload is no longer there. Add the photo again.")
+    if file.stat().st_size > images.MAX_FILE_MB * 1_000_000:
+        raise PhotoError(f"The file is larger than {images.MAX_FILE_MB} MB. Save it smaller, for example as JPEG.")
     data = file.read_bytes()
     if not keep:
         file.unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def read_upload(path: str, upload: Upload | None, keep: bool = False) -> Upload:
 def context_of(age: float | None, sex: str | None, site: str | None) -> Context:
     """Raises PhotoError for an age that no patient has."""
     if age is not None and not 0 <= age <= 120:
-        raise PhotoError("the age must be from 0 to 120 years; correct it or leave it empty")
+        raise PhotoError("The age must be from 0 to 120 years. Correct it or leave it empty.")
     return Context(age, None if sex == NOT_GIVEN else sex, None if site == NOT_GIVEN else site)
 
 
@@ -134,7 +134,7 @@ def build(assessor: Assessor) -> None:
 
     def on_assess(path, age, sex, site, upload, progress=gr.Progress()):  # type: ignore[no-untyped-def]  # noqa: B008
         if not path:
-            message = "add a photo first: drop it on the field, paste it or choose a file"
+            message = "Add a photo first: drop it on the field, paste it or choose a file."
             return {status: components.error(message)}
         try:
             context = context_of(age, sex, site)

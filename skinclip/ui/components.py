@@ -27,9 +27,8 @@ EMPTY = (
 
 
 def error(message: str) -> str:
-    text = message[:1].upper() + message[1:]
     heading = "<b>This photo could not be assessed.</b>"
-    return f'<div class="sk-card sk-error" role="alert">{heading}<p>{escape(text)}.</p></div>'
+    return f'<div class="sk-card sk-error" role="alert">{heading}<p>{escape(message)}</p></div>'
 
 
 def result(assessment: Assessment) -> str:

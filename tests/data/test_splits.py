@@ -1,0 +1,62 @@
+"""Guards against leaks, and lesions kept out of stage 0."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from skinclip.data.cases import Case, DataError
+from skinclip.data.readers import discover
+from skinclip.data.splits import check_no_leak, guard_training, hold_out
+
+
+def case(image_id: str, lesion_id: str, split: str | None, source: str = "ham") -> Case:
+    return Case(Path(f"{image_id}.jpg"), image_id, source, lesion_id, split=split)
+
+
+def test_a_lesion_in_two_splits_is_a_leak() -> None:
+    check_no_leak([case("a", "L1", "train"), case("b", "L1", "train"), case("c", "L2", "test")])
+    check_no_leak([case("a", "L1", "train"), case("b", "L1", "test", source="other")])  # L1 of another clinic
+    with pytest.raises(DataError, match="L1 is in the splits 'train' of ham and 'test' of ham"):
+        check_no_leak([case("a", "L1", "train"), case("b", "L1", "test")])
+    with pytest.raises(DataError, match="None of ham"):
+        check_no_leak([case("a", "L1", "train"), case("b", "L1", None)])
+
+
+def test_published_ids_mean_the_same_photo_everywhere() -> None:
+    photo = case("ISIC_0024306", "HAM_0000001", "test")
+    check_no_leak([photo, case("ISIC_0024306", "HAM_0000001", None, source="ham_without_splits")])
+    for other in (case("ISIC_0024306", "x", "train", "isic2018"), case("y", "HAM_0000001", "train", "isic2018")):
+        with pytest.raises(DataError, match="'test' of ham and 'train' of isic2018"):
+            check_no_leak([photo, other])
+
+
+@pytest.mark.parametrize("split", ["test", "shift", "valid", "calib", None])
+def test_training_reads_train_only(split: str | None) -> None:
+    guard_training([case("a", "L1", "train")])
+    with pytest.raises(DataError, match=r"ham/b "):
+        guard_training([case("a", "L1", "train"), case("b", "L2", split)])
+    with pytest.raises(DataError, match="no photo to learn from"):
+        guard_training([])
+
+
+def test_hold_out_keeps_lesions_together() -> None:
+    cases = [case(f"{lesion}-{i}", f"L{lesion}", "train") for lesion in range(2000) for i in range(2)]
+    kept, held = hold_out(cases, 0.2, seed=0)
+    assert len(kept) + len(held) == len(cases)
+    assert not {c.lesion_id for c in kept} & {c.lesion_id for c in held}
+    assert len(held) / len(cases) == pytest.approx(0.2, abs=0.03)
+    assert hold_out(cases, 0.2, seed=0) == (kept, held)
+    assert hold_out(cases, 0.2, seed=1)[1] != held
+    assert hold_out(cases[:10], 0.2, seed=0)[1] == [c for c in cases[:10] if c in held]  # others do not matter
+    assert hold_out(cases, 0.0, seed=0) == (cases, [])
+    assert hold_out(cases, 1.0, seed=0) == ([], cases)
+
+
+def test_real_sets_do_not_leak() -> None:
+    root = os.environ.get("SKINCLIP_DATA")
+    if not root:
+        pytest.skip("set SKINCLIP_DATA to a folder with one subfolder a data set")
+    check_no_leak([c for table in discover(root).values() for c in table.cases])

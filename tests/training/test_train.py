@@ -1,0 +1,154 @@
+"""Training on made-up photos: a few steps of each stage, resumed after a kill, and what must not be read."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from skinclip.assess import Assessor
+from skinclip.assessment import Assessment, Context
+from skinclip.config import Stage0Config, Stage1Config, Stage2Config, TrainConfig
+from skinclip.data.cases import DataError
+from skinclip.examples import draw_with_mask
+from skinclip.images import from_array
+from skinclip.train import best_threshold, train
+from skinclip.training import stage0, stage2
+from skinclip.training.common import gather
+
+KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl", "angioma": "vasc", "dermatofibroma": "df"}
+RECIPE = TrainConfig(
+    photo_size=72,
+    stage0=Stage0Config(sizes=((64, 2),), batch_size=8, held_out=0.3),
+    stage1=Stage1Config(steps=3, batch_size=4),
+    stage2=Stage2Config(steps=3, batch_size=6, second_views=2, stories=2),
+)
+
+
+def made_up_data(root: Path) -> None:
+    folder = root / "drawn"
+    (folder / "images").mkdir(parents=True)
+    rows = ["image,mask,diagnosis,age,sex,localization,lesion_id,split,confirmation,pixels,streaks,blue_whitish_veil"]
+    number = 0
+    for split, count in (("train", 6), ("valid", 2), ("calib", 3), ("test", 1)):
+        for kind, code in KINDS.items():
+            for _ in range(count):
+                photo, mask = draw_with_mask(kind, number, (96, 96))
+                cv2.imwrite(str(folder / f"images/{number}.png"), photo)
+                cv2.imwrite(str(folder / f"images/{number}_mask.png"), mask.astype(np.uint8) * 255)
+                veil = "present" if kind == "melanoma" else "absent"
+                rows.append(
+                    f"images/{number}.png,images/{number}_mask.png,{code},50,male,back,L{number},{split},histo,224,absent,{veil}"
+                )
+                number += 1
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    shift = root / "elsewhere"
+    shift.mkdir()
+    cv2.imwrite(str(shift / "a.png"), photo)
+    (shift / "manifest.csv").write_text("image,diagnosis,split\na.png,nv,shift\n")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_config) -> tuple[Path, Path, Path, Assessor]:
+    root = tmp_path_factory.mktemp("train")
+    made_up_data(root / "data")
+    work, out = root / "work", root / "out"
+    assessor = train(tiny_config, RECIPE, root / "data", work, out)
+    return root / "data", work, out, assessor
+
+
+def test_the_checkpoint_assesses_a_photo(trained, tiny_config) -> None:
+    _, _, out, live = trained
+    assessor = Assessor.load("mini", out)
+    photo = from_array(draw_with_mask("melanoma", 99, (200, 160))[0])
+    first, again = (
+        assessor.assess(photo, Context(50, "male", "back")),
+        assessor.assess(photo, Context(50, "male", "back")),
+    )
+    assert first == again
+    assert Assessment.from_json(first.to_json()) == first
+    assert abs(sum(d.probability for d in first.diagnosis) - 1) < 1e-6
+    loaded, before = assessor.predict([photo], [Context()])[0], live.predict([photo], [Context()])[0]
+    assert np.array_equal(loaded.probabilities, before.probabilities)
+
+
+def test_frozen_tower_is_unchanged_by_stage_2(trained) -> None:
+    _, work, _, assessor = trained
+    state = torch.load(work / "stage0.pt", weights_only=False)["average"]
+    for name, value in assessor.model.perception.clip.state_dict().items():
+        expected = state[f"perception.clip.{name}"]
+        rounded = expected.half().float() if expected.ndim > 1 else expected
+        assert torch.equal(value, rounded), name
+
+
+def test_no_stage_reads_a_test_split_or_a_shift_set(
+    trained, monkeypatch: pytest.MonkeyPatch, tmp_path, tiny_config
+) -> None:
+    data, _, _, _ = trained
+    read: list[str] = []
+    original = cv2.imread
+
+    def spy(path, *args):  # type: ignore[no-untyped-def]
+        read.append(str(path))
+        return original(path, *args)
+
+    monkeypatch.setattr(cv2, "imread", spy)
+    train(tiny_config, RECIPE, data, tmp_path / "work", tmp_path / "out")
+    test_rows = [line.split(",") for line in (data / "drawn/manifest.csv").read_text().splitlines() if ",test," in line]
+    forbidden = {Path(cell).name for row in test_rows for cell in row[:2]} | {"a.png"}
+    assert len(forbidden) == 11 and read
+    assert not forbidden & {Path(p).name for p in read}
+
+
+def test_training_is_resumed_where_it_was_killed(
+    trained, monkeypatch: pytest.MonkeyPatch, tmp_path, tiny_config
+) -> None:
+    """Killed after the first epoch of stage 0 and in the middle of stage 2: the weights are those of one run."""
+    data, _, _, whole = trained
+
+    class Killed(Exception):
+        pass
+
+    def dying(save, after):  # type: ignore[no-untyped-def]
+        calls = iter(range(100))
+
+        def wrapped(path, state):  # type: ignore[no-untyped-def]
+            save(path, state)
+            if next(calls) == after:
+                raise Killed
+
+        return wrapped
+
+    monkeypatch.setattr(stage2, "SAVE_EVERY", 1)
+    for module, after in ((stage0, 0), (stage2, 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "save_checkpoint", dying(module.save_checkpoint, after))
+            with pytest.raises(Killed):
+                train(tiny_config, RECIPE, data, tmp_path / "work", tmp_path / "out")
+    resumed = train(tiny_config, RECIPE, data, tmp_path / "work", tmp_path / "out")
+    for (name, a), b in zip(whole.model.heads().items(), resumed.model.heads().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_nothing_to_learn_from_is_an_error(tmp_path, tiny_config) -> None:
+    with pytest.raises(DataError, match="no folder"):
+        gather(tmp_path / "nowhere")
+    made_up_data(tmp_path / "data")
+    manifest = tmp_path / "data/drawn/manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",train,", ",test,"))
+    with pytest.raises(DataError, match="no photo to learn from"):
+        gather(tmp_path / "data")
+
+
+def test_a_state_that_cannot_be_told_is_never_cited() -> None:
+    scores = np.linspace(0, 1, 40)
+    assert best_threshold(scores, np.zeros(40, bool)) > 1
+    assert 0.4 < best_threshold(scores, scores > 0.5) < 0.6
+
+
+def test_recipes_say_what_they_change() -> None:
+    assert dataclasses.replace(RECIPE, seed=3).seed == 3
