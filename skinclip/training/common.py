@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import random
 from collections.abc import Iterator, Mapping
@@ -18,8 +19,9 @@ from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
 from skinclip.data.photos import load_masks, load_photos
 from skinclip.data.readers import discover
-from skinclip.data.splits import guard_training, hold_out
+from skinclip.data.splits import check_no_leak, guard_training, hold_out
 
+log = logging.getLogger(__name__)
 MISSING = -1  # a label that the data set lacks
 
 
@@ -91,8 +93,13 @@ def gather(root: Path, strict: bool = False) -> dict[str, list[Case]]:
     A data set that has no train split (test or shift sets) is left out whole, so that none of its photos can be read
     by any stage. Raises DataError where nothing can be learnt from.
     """
+    tables = discover(root, strict=strict)
+    for name, table in tables.items():
+        if table.problems:
+            log.warning("%s: %d rows left out, the first: %s", name, len(table.problems), table.problems[0])
+    check_no_leak([case for table in tables.values() for case in table.cases])
     by_split: dict[str, list[Case]] = {}
-    for table in discover(root, strict=strict).values():
+    for table in tables.values():
         if not any(c.split == "train" for c in table.cases):
             continue
         for case in table.cases:

@@ -25,19 +25,19 @@ ALL = "All findings"
 NOT_GIVEN = "not given"
 SHOWN_SIDE = 900  # px, longer side of the pictures on the page
 
-from gradio.events import Dependency
-
 class PhotoInput(gr.Image):
     """An image input that hands over the uploaded file untouched: `images.load` decodes it, and says what is wrong."""
 
     def preprocess(self, payload: Any) -> str | None:
         return payload.path if payload is not None else None
-    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from collections.abc import Callable, Sequence
+    from typing import TYPE_CHECKING, Any, Literal
+
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 @dataclass
 class Upload:
@@ -46,7 +46,6 @@ class Upload:
     path: str
     data: bytes
 
-
 @dataclass
 class Shown:
     """What is on the page: kept on the server, in memory, for this visitor alone."""
@@ -54,7 +53,6 @@ class Shown:
     assessment: Assessment
     pixels: np.ndarray
     heat: np.ndarray
-
 
 def read_upload(path: str, upload: Upload | None, keep: bool = False) -> Upload:
     """The photo's bytes; its temporary file is removed unless `keep`. Raises PhotoError where nothing is left of it."""
@@ -70,13 +68,11 @@ def read_upload(path: str, upload: Upload | None, keep: bool = False) -> Upload:
         file.unlink(missing_ok=True)
     return Upload(path, data)
 
-
 def context_of(age: float | None, sex: str | None, site: str | None) -> Context:
     """Raises PhotoError for an age that no patient has."""
     if age is not None and not 0 <= age <= 120:
         raise PhotoError("The age must be from 0 to 120 years. Correct it or leave it empty.")
     return Context(age, None if sex == NOT_GIVEN else sex, None if site == NOT_GIVEN else site)
-
 
 def assess_photo(assessor: Assessor, data: bytes, context: Context, progress: Callable[[float, str], None]) -> Shown:
     """Photo bytes -> everything the page shows. Raises PhotoError."""
@@ -89,17 +85,14 @@ def assess_photo(assessor: Assessor, data: bytes, context: Context, progress: Ca
     pixels = cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else image.pixels
     return Shown(assessment, pixels, heat)
 
-
 def figures(shown: Shown, choice: str | None = None) -> str:
     only = choice.split(" ")[0] if choice and choice != ALL else None
     return components.figures(
         region_overlay(shown.pixels, shown.assessment, only), heatmap_overlay(shown.pixels, shown.heat)
     )
 
-
 def choices(assessment: Assessment) -> list[str]:
     return [ALL, *(f"{f.ref} {STATE_BY_KEY[f'{f.criterion}:{f.state}'].phrase}" for f in assessment.findings)]
-
 
 def build(assessor: Assessor) -> None:
     """Lays out the tab inside the current Blocks and wires its events."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from skinclip import images
 from skinclip.assess import Assessor
 from skinclip.assessment import Assessment, Context
 from skinclip.config import Stage0Config, Stage1Config, Stage2Config, TrainConfig
@@ -90,13 +91,16 @@ def test_no_stage_reads_a_test_split_or_a_shift_set(
 ) -> None:
     data, _, _, _ = trained
     read: list[str] = []
-    original = cv2.imread
 
-    def spy(path, *args):  # type: ignore[no-untyped-def]
-        read.append(str(path))
-        return original(path, *args)
+    def spy(original):  # type: ignore[no-untyped-def]
+        def reader(path, *args):  # type: ignore[no-untyped-def]
+            read.append(str(path))
+            return original(path, *args)
 
-    monkeypatch.setattr(cv2, "imread", spy)
+        return reader
+
+    monkeypatch.setattr(cv2, "imread", spy(cv2.imread))
+    monkeypatch.setattr(images, "load", spy(images.load))
     train(tiny_config, RECIPE, data, tmp_path / "work", tmp_path / "out")
     test_rows = [line.split(",") for line in (data / "drawn/manifest.csv").read_text().splitlines() if ",test," in line]
     forbidden = {Path(cell).name for row in test_rows for cell in row[:2]} | {"a.png"}

@@ -1,0 +1,102 @@
+"""The path with the embedded checkpoint: what a user gets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skinclip.assess import Assessor
+from skinclip.assessment import Assessment, Context
+from skinclip.clinical import DIAGNOSIS_CODES, EVIDENCE_STATES
+from skinclip.data.rationales import check_rationale, read_rationale
+from skinclip.examples import LOOKS, draw
+from skinclip.explain.gradcam import grad_cam
+from skinclip.images import from_array, load
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def assessor() -> Assessor:
+    return Assessor.load("mini")
+
+
+def test_same_photo_twice_gives_the_same_assessment(assessor: Assessor) -> None:
+    photo = from_array(draw("melanoma", 7))
+    first = assessor.assess(photo, Context(60, "male", "back"))
+    assert first == assessor.assess(photo, Context(60, "male", "back"))
+    assert Assessment.from_json(first.to_json()) == first
+
+
+@pytest.mark.parametrize("kind", sorted(LOOKS))
+def test_every_part_of_an_assessment_holds(assessor: Assessor, kind: str) -> None:
+    photo = from_array(draw(kind, 7))
+    a = assessor.assess(photo)
+    p = [d.probability for d in a.diagnosis]
+    assert {d.code for d in a.diagnosis} == set(DIAGNOSIS_CODES)
+    assert p == sorted(p, reverse=True) and abs(sum(p) - 1) < 1e-6
+    assert a.diagnosis[0].code in a.prediction_set.codes
+    assert a.malignancy.refer == (a.malignancy.probability >= a.malignancy.threshold)
+    assert [f.ref for f in a.findings] == [f"r{i + 1}" for i in range(len(a.findings))]
+    for finding in a.findings:
+        xs, ys = zip(*(point for polygon in finding.region.polygons for point in polygon), strict=True)
+        assert min(xs) >= 0 and max(xs) <= photo.width and min(ys) >= 0 and max(ys) <= photo.height
+    if a.rationale:
+        assert not check_rationale(a.rationale, [f"{f.criterion}:{f.state}" for f in a.findings])
+        assert read_rationale(a.rationale).leading == a.diagnosis[0].code
+
+
+def test_every_state_has_a_threshold(assessor: Assessor) -> None:
+    assert set(assessor.thresholds) == {s.key for s in EVIDENCE_STATES}
+
+
+def test_regions_follow_the_lesion_when_the_photo_is_larger(assessor: Assessor) -> None:
+    small, large = draw("nevus", 3, (400, 300)), draw("nevus", 3, (400, 300)).repeat(2, 0).repeat(2, 1)
+    a, b = assessor.assess(from_array(small)), assessor.assess(from_array(large))
+    assert a.lesion.box is not None and b.lesion.box is not None
+    np.testing.assert_allclose(np.array(b.lesion.box) / 2, np.array(a.lesion.box), atol=12)
+
+
+def test_a_black_photo_makes_the_model_abstain(assessor: Assessor) -> None:
+    a = assessor.assess(from_array(np.zeros((300, 400, 3), np.uint8)))
+    assert a.abstained and not a.photo.quality.usable and a.rationale == ""
+
+
+def test_grad_cam_lies_on_the_photo_and_is_not_zero(assessor: Assessor) -> None:
+    photo = from_array(draw("melanoma", 7))
+    heat = grad_cam(assessor, photo)
+    assert heat.shape == (photo.height, photo.width) and heat.min() >= 0 and 0 < heat.max() <= 1
+
+
+def test_command_line_prints_one_object_and_nothing_else(tmp_path: Path) -> None:
+    example = ROOT / "assets/examples/synthetic_nevus.jpg"
+    command = [
+        sys.executable,
+        "-m",
+        "skinclip",
+        "assess",
+        str(example),
+        "--age",
+        "40",
+        "--json",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["photo"]["sha256"] == load(example).sha256
+    assert {"assessment.json", "regions.png", "gradcam.png"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_command_line_says_in_one_line_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_text("text")
+    command = [sys.executable, "-m", "skinclip", "assess", str(tmp_path / "photo.jpg"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1 and "Choose" in done.stderr
