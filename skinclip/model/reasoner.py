@@ -117,14 +117,16 @@ def load_language_model(
     On a CPU NF4 is dequantized once, so that decoding does not do it at every step.
     """
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    stored = Qwen2_5_VLConfig.from_pretrained(source, revision=revision or "main")
+    already = getattr(stored, "quantization_config", None) is not None
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         source,
         revision=revision or "main",
         dtype=dtype,
         device_map={"": device},
-        quantization_config=quantization(dtype) if quantize else None,
+        quantization_config=quantization(dtype) if quantize and not already else None,
     )
-    if quantize and device == "cpu":
+    if (quantize or already) and device == "cpu":
         model = model.dequantize(dtype=dtype)
     return model.eval()
 

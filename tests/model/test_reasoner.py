@@ -13,7 +13,6 @@ from skinclip.model.prompt import Story, context_text, mini_tokenizer
 from skinclip.model.reasoner import (
     Qwen2_5_VLForConditionalGeneration,
     load_language_model,
-    quantization,
     quantize_to,
     qwen_config,
 )
@@ -39,10 +38,7 @@ def test_quantization_leaves_vision_and_head_alone(tiny_config, tmp_path) -> Non
 
     model = Qwen2_5_VLForConditionalGeneration(qwen_config(tiny_config.reasoner, mini_tokenizer()))
     quantize_to(model, tmp_path / "nf4")
-    with pytest.warns(UserWarning, match="quantization_config"):
-        loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            tmp_path / "nf4", dtype=torch.float32, quantization_config=quantization()
-        )
+    loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "nf4", dtype=torch.float32)
     four_bit = [n for n, m in loaded.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
     assert four_bit and all("language_model" in n for n in four_bit)
     assert not isinstance(loaded.lm_head, bnb.nn.Linear4bit)
@@ -51,16 +47,20 @@ def test_quantization_leaves_vision_and_head_alone(tiny_config, tmp_path) -> Non
 
 
 def test_dequantized_once_gives_the_numbers_of_nf4(tiny_config, tmp_path) -> None:
+    import bitsandbytes as bnb
+
     tokenizer = mini_tokenizer()
     quantize_to(Qwen2_5_VLForConditionalGeneration(qwen_config(tiny_config.reasoner, tokenizer)), tmp_path / "nf4")
-    with pytest.warns(UserWarning, match="quantization_config"):
-        four_bit = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            tmp_path / "nf4", dtype=torch.float32, quantization_config=quantization()
-        ).eval()
+    four_bit = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "nf4", dtype=torch.float32).eval()
     plain = load_language_model(tmp_path / "nf4", quantize=True)
+    layers = dict(plain.named_modules())
+    for name, layer in four_bit.named_modules():
+        if isinstance(layer, bnb.nn.Linear4bit):
+            expected = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+            assert torch.equal(layers[name].weight, expected), name
     ids = torch.tensor([tokenizer("patient : age 55 , male , back .")["input_ids"]])
-    with torch.no_grad():
-        torch.testing.assert_close(four_bit(input_ids=ids).logits, plain(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():  # the NF4 kernel for CPUs multiplies with less precision than the dequantized weights
+        torch.testing.assert_close(four_bit(input_ids=ids).logits, plain(input_ids=ids).logits, atol=2e-2, rtol=0.05)
 
 
 def test_no_word_of_a_prompt_is_unknown(tiny_model) -> None:
