@@ -139,7 +139,7 @@ def test_training_is_resumed_where_it_was_killed(
 
 
 def test_nothing_to_learn_from_is_an_error(tmp_path, tiny_config) -> None:
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="no such folder"):
         gather(tmp_path / "nowhere")
     made_up_data(tmp_path / "data")
     manifest = tmp_path / "data/drawn/manifest.csv"
