@@ -64,9 +64,9 @@ def _noise(rng: np.random.Generator, width: int, height: int, scale: float) -> n
     """Smooth noise of mean 0 and spread 1; `scale` is the blob size as a share of the shorter side."""
     sigma = max(0.8, scale * min(width, height))
     step = max(1, int(sigma / 3))  # made small and enlarged: the same looks for a fraction of the time
-    small = rng.normal(size=(height // step + 2, width // step + 2)).astype(np.float32)
-    small = cv2.GaussianBlur(small, (0, 0), sigma / step)
-    noise = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    grains = rng.normal(size=(height // step + 2, width // step + 2)).astype(np.float32)
+    smooth = cv2.GaussianBlur(grains, (0, 0), sigma / step)
+    noise = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC)
     return (noise - noise.mean()) / (noise.std() + 1e-6)
 
 

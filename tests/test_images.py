@@ -135,7 +135,8 @@ def test_lesion_quality() -> None:
 @pytest.mark.skipif(not os.environ.get("SKINCLIP_DATA"), reason="needs real photos")
 def test_real_photos_pass_and_degraded_ones_do_not() -> None:
     folder = Path(os.environ["SKINCLIP_DATA"]) / "ham10000"
-    rows = [r for r in csv.DictReader((folder / "manifest.csv").open()) if r["split"] == "valid"][::8]
+    with (folder / "manifest.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["split"] == "valid"][::8]
     photos = [load(folder / r["image"]) for r in rows]
 
     def usable(pixels: np.ndarray) -> bool:
