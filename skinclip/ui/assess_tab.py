@@ -26,11 +26,10 @@ NOT_GIVEN = "not given"
 SHOWN_SIDE = 900  # px, longer side of the pictures on the page
 
 
-class PhotoInput(gr.Image):
-    """An image input that hands over the uploaded file untouched: `images.load` decodes it, and says what is wrong."""
-
-    def preprocess(self, payload: Any) -> str | None:
-        return payload.path if payload is not None else None
+def untouched(payload: Any) -> str | None:
+    """Path of the uploaded file as it came, in place of Gradio's own decoding: `images.load` does that, and says what
+    is wrong with a bad file."""
+    return payload.path if payload is not None else None
 
 
 @dataclass
@@ -99,7 +98,7 @@ def build(assessor: Assessor) -> None:
     """Lays out the tab inside the current Blocks and wires its events."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
-            photo = PhotoInput(
+            photo = gr.Image(
                 label="Photo of the lesion (drop, paste or choose)",
                 type="filepath",
                 sources=["upload", "clipboard"],
@@ -107,6 +106,8 @@ def build(assessor: Assessor) -> None:
                 elem_id="photo",
                 buttons=[],
             )
+            # not a subclass: Gradio would write a stub file beside this one
+            photo.preprocess = untouched  # type: ignore[method-assign]
             with gr.Row():
                 age = gr.Number(label="Age (optional)", value=None, minimum=0, maximum=120, precision=0, min_width=90)
                 sex = gr.Dropdown(label="Sex (optional)", choices=[NOT_GIVEN, *SEXES], value=NOT_GIVEN, min_width=110)
