@@ -64,11 +64,17 @@ def read_upload(path: str, upload: Upload | None, keep: bool = False) -> Upload:
     return Upload(path, data)
 
 
-def context_of(age: float | None, sex: str | None, site: str | None) -> Context:
+def context_of(age: str | None, sex: str | None, site: str | None) -> Context:
     """Raises PhotoError for an age that no patient has."""
-    if age is not None and not 0 <= age <= 120:
-        raise PhotoError("The age must be from 0 to 120 years. Correct it or leave it empty.")
-    return Context(age, None if sex == NOT_GIVEN else sex, None if site == NOT_GIVEN else site)
+    years: float | None = None
+    if age and age.strip():
+        try:
+            years = float(age.strip().replace(",", "."))
+        except ValueError:
+            years = -1.0
+        if not 0 <= years <= 120:
+            raise PhotoError("The age must be a number of years from 0 to 120. Correct it or leave it empty.")
+    return Context(years, None if sex == NOT_GIVEN else sex, None if site == NOT_GIVEN else site)
 
 
 def assess_photo(assessor: Assessor, data: bytes, context: Context, progress: Callable[[float, str], None]) -> Shown:
@@ -99,7 +105,7 @@ def build(assessor: Assessor) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             photo = gr.Image(
-                label="Photo of the lesion (drop, paste or choose)",
+                label="Lesion photo",
                 type="filepath",
                 sources=["upload", "clipboard"],
                 height=300,
@@ -109,9 +115,9 @@ def build(assessor: Assessor) -> None:
             # not a subclass: Gradio would write a stub file beside this one
             photo.preprocess = untouched  # type: ignore[method-assign]
             with gr.Row():
-                age = gr.Number(label="Age (optional)", value=None, minimum=0, maximum=120, precision=0, min_width=90)
-                sex = gr.Dropdown(label="Sex (optional)", choices=[NOT_GIVEN, *SEXES], value=NOT_GIVEN, min_width=110)
-                site = gr.Dropdown(label="Site (optional)", choices=[NOT_GIVEN, *SITES], value=NOT_GIVEN, min_width=130)
+                age = gr.Textbox(label="Age", placeholder="years, optional", max_lines=1, min_width=120)
+                sex = gr.Dropdown(label="Sex", choices=[NOT_GIVEN, *SEXES], value=NOT_GIVEN, min_width=120)
+            site = gr.Dropdown(label="Body site", choices=[NOT_GIVEN, *SITES], value=NOT_GIVEN)
             button = gr.Button("Assess", variant="primary", elem_id="assess", size="lg")
             files = sorted(EXAMPLES.glob("synthetic_*.jpg"))
             if files:
@@ -122,13 +128,13 @@ def build(assessor: Assessor) -> None:
                     api_visibility="private",
                 )
             gr.HTML(
-                '<p class="sk-note">Best: one lesion, centred, in focus, taken with a dermatoscope. '
-                "JPEG, PNG, WebP, BMP, TIFF or HEIC, up to 20 MB.</p>"
+                '<p class="sk-note">Drop, paste or choose a photo of one lesion, centred and in focus, best taken '
+                "with a dermatoscope. JPEG, PNG, WebP, BMP, TIFF or HEIC, up to 20 MB.</p>"
             )
         with gr.Column(scale=4, min_width=320):
             status = gr.HTML(components.EMPTY, elem_id="result")
-            pictures = gr.HTML(visible=False, elem_id="figures")
             finding = gr.Radio(label="Show the region of", choices=[ALL], value=ALL, visible=False, elem_id="finding")
+            pictures = gr.HTML(visible=False, elem_id="figures")
             with gr.Accordion("Machine-readable result (JSON)", open=False, visible=False) as details:
                 record = gr.Code(language="json", label="Assessment", elem_id="json")
     upload_state, shown_state = gr.State(None), gr.State(None)

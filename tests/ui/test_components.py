@@ -81,7 +81,8 @@ def test_upload_is_read_once_and_its_file_removed(tmp_path) -> None:
 
 
 def test_context_and_choices(made_up: record.Assessment) -> None:
-    assert context_of(None, "not given", "back") == record.Context(None, None, "back")
+    assert context_of("", "not given", "back") == record.Context(None, None, "back")
     with pytest.raises(PhotoError, match="0 to 120"):
-        context_of(130, None, None)
+        context_of("130", None, None)
+    assert context_of(" 61 ", "male", "not given") == record.Context(61.0, "male", None)
     assert choices(made_up) == [ALL, "r1 irregular streaks", "r2 irregular border"]
