@@ -1,0 +1,70 @@
+"""Writes the numbers of a report into README.md and the model card: `python -m eval_study.fill_numbers`.
+
+Numbers stand between two markers in each document and come from eval_study/results/*.json alone; a test holds the
+documents equal to the files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "eval_study" / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "assets" / "mini" / "README.md")
+START, END = "<!-- numbers: made by eval_study.fill_numbers -->", "<!-- end of numbers -->"
+FIGURES = {
+    "balanced_accuracy": "balanced accuracy (argmax p / prior)",
+    "balanced_accuracy_argmax": "balanced accuracy (argmax p)",
+    "accuracy": "accuracy (argmax p)",
+    "auroc_macro": "macro AUROC, one against the rest",
+    "auroc_malignant": "AUROC, malignant against benign",
+    "sensitivity": "sensitivity at the referral threshold",
+    "specificity": "specificity at the referral threshold",
+    "ece": "expected calibration error, 15 bins",
+    "brier": "Brier score",
+    "lesion_iou": "lesion mask, mean IoU",
+    "agreement": "rationale names the leading diagnosis first",
+    "coverage": "coverage of the 90 % prediction set",
+    "diag_accuracy": "Derm7pt diagnosis, five groups, accuracy",
+    "criteria_mean_accuracy": "Derm7pt criteria, mean accuracy of seven",
+}
+
+
+def figure(value: dict[str, Any] | None) -> str:
+    if value is None or value.get("value") is None:
+        return ""
+    if value.get("low") is None:
+        return f"{value['value']:.3f}"
+    return f"{value['value']:.3f} ({value['low']:.3f}-{value['high']:.3f})"
+
+
+def table(path: Path) -> str:
+    """One report as a Markdown table with what made it."""
+    report = json.loads(path.read_text())
+    meta = report["meta"]
+    rows = [f"| {text} | {figure(report.get(name))} |" for name, text in FIGURES.items() if figure(report.get(name))]
+    data = ", ".join(meta["data"])
+    head = f"**{data}, split `{meta['split']}`**, n = {report['n']} photos, 95 % intervals by bootstrap of lesions."
+    made = f"Made by `{meta['command']}`, seed {meta['seed']}, weights `{meta['model']['weights_sha256'][:12]}`."
+    return "\n".join([head, "", "| figure | value (95 % interval) |", "|---|---|", *rows, "", made])
+
+
+def numbers() -> str:
+    return "\n\n".join(table(path) for path in sorted(RESULTS.glob("evaluate_*.json")))
+
+
+def filled(text: str) -> str:
+    block = f"{START}\n\n{numbers()}\n\n{END}"
+    return re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: block, text, flags=re.S)
+
+
+def main() -> None:
+    for document in DOCUMENTS:
+        document.write_text(filled(document.read_text()))
+
+
+if __name__ == "__main__":
+    main()
