@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from skinclip import __version__
 from skinclip.assessment import (
@@ -98,6 +99,8 @@ class Assessor:
     @classmethod
     def load(cls, preset: str = "mini", weights: Path | None = None) -> Assessor:
         """The assessor of a preset. Raises ValueError or CheckpointError saying what is missing."""
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
         folder = Path(weights) if weights else ASSETS / preset
         model, transform = create_model(preset, weights)
         for name in ("trust.safetensors", "findings.json"):

@@ -83,6 +83,7 @@ class ReasonerConfig:
     clip_grid: int = 5
     clip_dropout: float = 0.5
     own_vision: bool = False
+    wordings: int = 64  # texts true to the findings among which a small model decodes; 0 decodes freely
     max_new_tokens: int = 96
     logit_scale: float = 10.0
 
@@ -161,7 +162,9 @@ _VIT_L_14 = PerceptionConfig(
 
 
 def _qwen(preset: str, base: str, revision: str | None) -> ModelConfig:
-    reasoner = ReasonerConfig(base=base, revision=revision, clip_grid=8, own_vision=True, max_new_tokens=160)
+    reasoner = ReasonerConfig(
+        base=base, revision=revision, clip_grid=8, own_vision=True, wordings=0, max_new_tokens=160
+    )
     return ModelConfig(preset=preset, perception=_VIT_L_14, reasoner=reasoner)
 
 

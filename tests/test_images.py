@@ -69,6 +69,27 @@ def test_alpha_lies_on_white_and_cmyk_is_converted(photo: np.ndarray) -> None:
     assert np.abs(load(buffer.getvalue()).pixels.astype(int) - photo).mean() < 12
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_16_bit_colour_is_scaled(photo: np.ndarray, suffix: str) -> None:
+    samples = photo[:, :, ::-1].astype(np.uint16) * 257
+    assert np.array_equal(load(cv2.imencode(suffix, samples)[1].tobytes()).pixels, photo)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P"])
+def test_grey_and_palette_become_rgb(photo: np.ndarray, mode: str) -> None:
+    converted, buffer = Image.fromarray(photo).convert(mode), io.BytesIO()
+    converted.save(buffer, "PNG")
+    assert np.array_equal(load(buffer.getvalue()).pixels, np.array(converted.convert("RGB")))
+
+
+def test_streams_and_phone_jpegs_with_a_second_picture(photo: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    first, second = Image.fromarray(photo), Image.fromarray(255 - photo)
+    first.save(buffer, "MPO", save_all=True, append_images=[second])
+    buffer.seek(0)
+    assert np.abs(load(buffer).pixels.astype(int) - photo).mean() < 4
+
+
 def bomb() -> bytes:
     """A PNG that says 10,000 x 10,000 and holds next to nothing."""
 
@@ -107,6 +128,49 @@ def test_bad_files_each_give_their_error(photo: np.ndarray, tmp_path: Path) -> N
             assert "\n" not in str(caught.value)
     with pytest.raises(PhotoError, match="nowhere.jpg"):
         load(tmp_path / "nowhere.jpg")
+    with pytest.raises(PhotoError, match="is a directory"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"%PDF-1.7 ...", "a PDF document"),
+        (b"\0" * 128 + b"DICM" + b"\0" * 50, "a DICOM file"),
+        (bytes(range(256)) * 4, "no supported type"),
+        (b"\x89PNG\r\n\x1a\n", "truncated or damaged"),
+    ],
+)
+def test_other_files_are_named(data: bytes, message: str) -> None:
+    with pytest.raises(PhotoError, match=message):
+        load(data)
+
+
+def test_animated_and_32_bit_pictures_are_refused(photo: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(photo), Image.fromarray(255 - photo)]
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:])
+    with pytest.raises(PhotoError, match="is animated"):
+        load(buffer.getvalue())
+    with pytest.raises(PhotoError, match="32 bits"):
+        load(encoded(photo[:, :, 0].astype(np.float32), "TIFF"))
+
+
+def test_pixels_are_counted_before_any_is_decoded(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_MEGAPIXELS", 0.01)
+    monkeypatch.setattr(images, "_decode", lambda _: pytest.fail("decoded"))
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "HEIF"):
+        with pytest.raises(PhotoError, match="megapixels"):
+            load(encoded(photo, kind))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "HEIF"])
+def test_every_cut_file_is_refused_in_one_line(photo: np.ndarray, kind: str) -> None:
+    data = encoded(photo, kind)
+    for share in (0.02, 0.3, 0.6, 0.9):
+        with pytest.raises(PhotoError) as caught:
+            load(data[: int(len(data) * share)])
+        assert "\n" not in str(caught.value)
 
 
 def test_too_many_bytes(monkeypatch: pytest.MonkeyPatch, photo: np.ndarray) -> None:
@@ -121,6 +185,31 @@ def test_quality_of_drawn_photos() -> None:
     assert {i.code for i in photo_quality(images.from_array(cv2.GaussianBlur(good, (0, 0), 29)))} >= {"blur"}
     assert not combine_quality(photo_quality(images.from_array(good // 8))).usable
     assert {i.code for i in photo_quality(images.from_array(np.full_like(good, 250)))} >= {"bright"}
+
+
+def test_blur_does_not_depend_on_the_size_of_the_photo() -> None:
+    good = draw("nevus", 2, (400, 300))
+    large = cv2.resize(good, (2400, 1800), interpolation=cv2.INTER_CUBIC)
+    small = images.quality_measures(good)["detail_ratio"]
+    assert images.quality_measures(large)["detail_ratio"] == pytest.approx(small, rel=0.05)
+    assert combine_quality(photo_quality(images.from_array(large))).usable
+    assert [i.code for i in photo_quality(images.from_array(cv2.GaussianBlur(large, (0, 0), 108)))] == ["blur"]
+
+
+def test_a_black_ring_is_no_detail() -> None:
+    blurred = cv2.GaussianBlur(draw("nevus", 2), (0, 0), 29)
+    ring = np.zeros(blurred.shape[:2], np.uint8)
+    cv2.circle(ring, (320, 240), 230, 1, thickness=-1)
+    assert [i.code for i in photo_quality(images.from_array(blurred * ring[..., None]))] == ["blur"]
+
+
+def test_each_fault_has_its_code() -> None:
+    good = draw("nevus", 2)
+    faults = {"dark": good // 10, "bright": np.full_like(good, 252), "low_contrast": np.full_like(good, 128)}
+    faults["small"] = np.ascontiguousarray(good[190:290, 270:370])
+    for code, pixels in faults.items():
+        issues = photo_quality(images.from_array(pixels))
+        assert code in {i.code for i in issues} and all(i.blocking for i in issues)
 
 
 def test_lesion_quality() -> None:

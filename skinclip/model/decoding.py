@@ -1,4 +1,9 @@
-"""Decoding in which only findings that exist can be cited, and every criterion named is a cited finding."""
+"""Decoding in which only findings that exist can be cited, and every criterion named is a cited finding.
+
+Two processors, used together by a small model and the first alone by a large one: `CitationProcessor` bars what no
+finding supports; `WordingProcessor` keeps the text within a tree of wordings that are true to the findings, as a model
+of a few million parameters cannot be trusted to say by itself which way a finding speaks.
+"""
 
 from __future__ import annotations
 
@@ -81,3 +86,31 @@ class CitationProcessor(LogitsProcessor):
         if len(used) < len(self.phrases):
             out.append(self.end_id)
         return out
+
+
+class WordingProcessor(LogitsProcessor):
+    """Restricts generation to a set of texts by a prefix tree (constrained decoding after De Cao et al. 2021)."""
+
+    def __init__(self, prompt_length: int, texts: Sequence[Sequence[int]], end_id: int) -> None:
+        """
+        Args:
+            texts: token sequences of the texts, without the end token; at least one.
+        """
+        if not texts:
+            raise ValueError("there is no wording to choose from")
+        self.prompt_length = prompt_length
+        self.tree: dict[int, dict] = {}
+        for text in texts:
+            node = self.tree
+            for token in (*text, end_id):
+                node = node.setdefault(token, {})
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        allowed = torch.full_like(scores, -torch.inf)
+        for row in range(input_ids.shape[0]):
+            node: dict[int, dict] = self.tree
+            for token in input_ids[row, self.prompt_length :].tolist():
+                node = node.get(token, {})
+            for token in node:
+                allowed[row, token] = 0.0
+        return scores + allowed

@@ -8,6 +8,7 @@ First step of the path: photo tensor -> VisualTokens. Notable:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,15 @@ class Perception(nn.Module):
         """Raises RuntimeError (open_clip's own) for a model or weights tag that it does not know."""
         super().__init__()
         self.config = config
-        self.clip = open_clip.create_model(
-            config.model, pretrained=config.pretrained, load_weights=config.pretrained is not None
-        )
+        level = logging.root.level
+        if config.pretrained is None:  # the checkpoint brings the weights: open_clip's warning would mislead
+            logging.root.setLevel(logging.ERROR)
+        try:
+            self.clip = open_clip.create_model(
+                config.model, pretrained=config.pretrained, load_weights=config.pretrained is not None
+            )
+        finally:
+            logging.root.setLevel(level)
         self.tokenizer = open_clip.get_tokenizer(config.model)
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)

@@ -11,7 +11,9 @@ Third step of the path: VisualTokens + Evidence + patient context -> Reasoning. 
 from __future__ import annotations
 
 import math
+import random
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +36,8 @@ from transformers import (
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES, STATE_BY_KEY
 from skinclip.config import ReasonerConfig
-from skinclip.data.rationales import FORBIDDEN_OUTSIDE
-from skinclip.model.decoding import CitationProcessor
+from skinclip.data.rationales import FORBIDDEN_OUTSIDE, write_rationale
+from skinclip.model.decoding import CitationProcessor, WordingProcessor
 from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story, token_id
@@ -145,16 +147,16 @@ def quantize_to(model: Qwen2_5_VLForConditionalGeneration, out: Path) -> None:
 def add_lora(model: Qwen2_5_VLForConditionalGeneration, config: ReasonerConfig) -> Any:
     """`model` with fresh LoRA layers on its language layers; all else frozen."""
     lora = config.lora
-    return get_peft_model(
-        model,
-        PeftLoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.target_modules,
-            task_type="CAUSAL_LM",
-        ),
+    settings = PeftLoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
     )
+    with warnings.catch_warnings():  # peft asks transformers for an attribute under its old name
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, settings)
 
 
 class TokenProjector(nn.Module):
@@ -331,20 +333,32 @@ class Reasoner(nn.Module):
         """
         prompts = self.writer.write([context], [Story(findings, leading, runner_up)])
         length = prompts.input_ids.shape[1]
+        rules = LogitsProcessorList([self.citations(length, findings, leading, runner_up)])
+        longest = self.config.max_new_tokens
+        if self.config.wordings:
+            texts = self.wordings(findings, leading, runner_up)
+            rules.append(WordingProcessor(length, texts, self.writer.end_id))
+            longest = max(map(len, texts)) + 1
         out = self.base.generate(
             input_ids=prompts.input_ids,
             inputs_embeds=self.inputs(prompts, seen, evidence),
             attention_mask=prompts.attention_mask,
             mm_token_type_ids=prompts.mm_token_type_ids,
             image_grid_thw=prompts.image_grid_thw,
-            logits_processor=LogitsProcessorList([self.citations(length, findings, leading, runner_up)]),
-            max_new_tokens=self.config.max_new_tokens,
+            logits_processor=rules,
+            max_new_tokens=longest,
             do_sample=False,
             eos_token_id=self.writer.end_id,
             pad_token_id=self.writer.pad_id,
         )
         written = out[0, length:]
         return str(self.tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def wordings(self, findings: Sequence[str], leading: str, runner_up: str) -> list[list[int]]:
+        """Ways to say what the findings mean for the differential: the same ones for the same findings."""
+        rng = random.Random(" ".join([leading, runner_up, *findings]))
+        texts = {write_rationale(leading, runner_up, findings, rng) for _ in range(self.config.wordings)}
+        return [self.writer.words_between(text) for text in sorted(texts)]
 
     def citations(self, prompt_length: int, findings: Sequence[str], leading: str, runner_up: str) -> CitationProcessor:
         words = self.writer.words_between

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,14 @@ class Shown:
     heat: np.ndarray
 
 
-def read_upload(path: str, upload: Upload | None, keep: bool = False) -> Upload:
-    """The photo's bytes; its temporary file is removed unless `keep`. Raises PhotoError where nothing is left of it."""
+@cache
+def example_photos() -> frozenset[bytes]:
+    """The example files' bytes: a copy of one in Gradio's cache serves every visitor and must stay."""
+    return frozenset(path.read_bytes() for path in EXAMPLES.glob("synthetic_*.jpg"))
+
+
+def read_upload(path: str, upload: Upload | None) -> Upload:
+    """The photo's bytes; its temporary file is removed. Raises PhotoError where nothing is left of it."""
     file = Path(path)
     if not file.is_file():
         if upload is not None and upload.path == path:
@@ -59,7 +66,7 @@ def read_upload(path: str, upload: Upload | None, keep: bool = False) -> Upload:
     if file.stat().st_size > images.MAX_FILE_MB * 1_000_000:
         raise PhotoError(f"The file is larger than {images.MAX_FILE_MB} MB. Save it smaller, for example as JPEG.")
     data = file.read_bytes()
-    if not keep:
+    if data not in example_photos():
         file.unlink(missing_ok=True)
     return Upload(path, data)
 
@@ -145,7 +152,7 @@ def build(assessor: Assessor) -> None:
             return {status: components.error(message)}
         try:
             context = context_of(age, sex, site)
-            upload = read_upload(path, upload, keep=Path(path).parent == EXAMPLES)
+            upload = read_upload(path, upload)
             shown = assess_photo(assessor, upload.data, context, lambda share, what: progress(share, desc=what))
         except PhotoError as problem:
             return {

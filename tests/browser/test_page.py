@@ -65,7 +65,7 @@ def test_an_example_is_assessed_and_the_result_can_be_read(page: Page) -> None:
     page.set_input_files("#photo input[type=file]", str(ROOT / "assets/examples/synthetic_melanoma.jpg"))
     page.wait_for_selector("#photo img")
     page.click("#assess")
-    page.wait_for_selector("text=Differential diagnosis", timeout=60_000)
+    page.wait_for_selector("#result h2:has-text('Differential diagnosis')", timeout=60_000)
     result = page.inner_text("#result")
     for name in ("melanoma", "melanocytic nevus", "basal cell carcinoma", "dermatofibroma", "vascular lesion"):
         assert name in result
@@ -79,6 +79,8 @@ def test_an_example_is_assessed_and_the_result_can_be_read(page: Page) -> None:
     if options.count() > 1:
         options.nth(1).click()
         page.wait_for_function("src => document.querySelector('#figures img').src !== src", arg=before)
+    examples = page.locator("img[src*='synthetic_']")  # still there for the next visitor
+    assert all(examples.nth(i).evaluate("e => e.naturalWidth > 0") for i in range(examples.count()))
     assert not page.foreign, "the page asked other hosts"  # type: ignore[attr-defined]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES
-from skinclip.data.rationales import check_rationale
+from skinclip.data.rationales import check_rationale, read_rationale
 from skinclip.model.prompt import Story, context_text, mini_tokenizer
 from skinclip.model.reasoner import (
     Qwen2_5_VLForConditionalGeneration,
@@ -150,17 +151,23 @@ def test_generate_honours_the_embeddings(tiny_model, look) -> None:
         assert (first_scores(reasoner.inputs(prompts, None, None)) - expected).abs().max() > 1e-3
 
 
-def test_only_findings_that_exist_can_be_cited(tiny_model, look) -> None:
+@pytest.mark.parametrize("wordings", [0, 16])
+def test_only_findings_that_exist_can_be_cited(tiny_model, look, wordings: int, monkeypatch) -> None:
     """Even an untrained model cannot assert anything else, whatever it babbles."""
     seen, evidence = look
     one = type(seen)(seen.tokens[:1], seen.grid, seen.embedding[:1], [level[:1] for level in seen.levels])
     found = type(evidence)(*(getattr(evidence, f)[:1] for f in type(evidence).__dataclass_fields__))
     findings = ["streaks:irregular", "border:regular"]
+    reasoner = tiny_model.reasoner
+    monkeypatch.setattr(reasoner, "config", dataclasses.replace(reasoner.config, wordings=wordings))
     text = tiny_model.reasoner.explain(Context(), one, found, findings, "mel", "nv")
     assert text == tiny_model.reasoner.explain(Context(), one, found, findings, "mel", "nv")
     assert not check_rationale(text, findings)
     assert set(re.findall(r"\[r\d\]", text)) <= {"[r1]", "[r2]"}
     assert "basal" not in text and "keratosis" not in text
+    if wordings:  # the whole text is one of those that are true to the findings
+        assert reasoner.writer.words_between(text) in reasoner.wordings(findings, "mel", "nv")
+        assert read_rationale(text).leading == "mel"
 
 
 def test_saved_and_loaded_equals_live(tiny_model, look, tmp_path) -> None:
