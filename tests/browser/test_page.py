@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from skinclip import RESEARCH_USE_ONLY
 
@@ -60,9 +60,21 @@ def page(server: str) -> Iterator[Page]:
         browser.close()
 
 
+def upload(page: Page, path: Path) -> None:
+    """Chooses a file, again where the page was drawn but not yet listening, and waits until it was sent."""
+    for _ in range(8):
+        try:
+            with page.expect_response(lambda r: "/upload" in r.url, timeout=4_000):
+                page.set_input_files("#photo input[type=file]", str(path))
+            return
+        except TimeoutError:
+            page.set_input_files("#photo input[type=file]", [])
+    raise AssertionError("the page did not take the photo")
+
+
 def test_an_example_is_assessed_and_the_result_can_be_read(page: Page) -> None:
     assert RESEARCH_USE_ONLY in page.inner_text("#banner")
-    page.set_input_files("#photo input[type=file]", str(ROOT / "assets/examples/synthetic_melanoma.jpg"))
+    upload(page, ROOT / "assets/examples/synthetic_melanoma.jpg")
     page.wait_for_selector("#photo img")
     page.click("#assess")
     page.wait_for_selector("#result h2:has-text('Differential diagnosis')", timeout=60_000)
@@ -88,7 +100,7 @@ def test_a_bad_file_is_told_clearly_and_nothing_is_lost(page: Page, tmp_path: Pa
     bad = tmp_path / "photo.jpg"
     bad.write_text("just some text")
     page.get_by_label("Age", exact=True).fill("61")
-    page.set_input_files("#photo input[type=file]", str(bad))
+    upload(page, bad)
     page.wait_for_timeout(1500)
     page.click("#assess")
     page.wait_for_selector("text=could not be assessed", timeout=30_000)
