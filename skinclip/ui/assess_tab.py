@@ -1,74 +1,265 @@
-"""The tab in which a photo is assessed. Handlers are plain functions of plain values; they hold no state."""
+"""The tab in which a photo is assessed.
+
+`build` lays it out and wires it. The handlers below it are plain functions: they take the tab's components (`View`)
+and plain values, and return a dict keyed by component. What a visitor has on the page is kept in memory, for that
+visitor alone and for half an hour; an uploaded file is read and deleted at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import gradio as gr
 import numpy as np
+from gradio.utils import get_upload_folder
 
 from skinclip import images
 from skinclip.assess import Assessor
 from skinclip.assessment import Assessment, Context
-from skinclip.clinical import SEXES, SITES, STATE_BY_KEY
+from skinclip.clinical import SEXES, SITES
 from skinclip.explain.gradcam import grad_cam
 from skinclip.explain.render import heatmap_overlay, region_overlay
-from skinclip.images import PhotoError
+from skinclip.images import LesionImage, PhotoError
 from skinclip.ui import components
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
-ALL = "All findings"
+# Extensions too: browsers do not know the type of HEIC and TIFF files everywhere.
+FILE_TYPES = ["image", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif"]
+ADD, ADD_OTHER = "Photo of the lesion", "Another photo"
+ALL = "all"
 NOT_GIVEN = "not given"
-SHOWN_SIDE = 900  # px, longer side of the pictures on the page
+SHOWN_SIDE = 1100  # px, longer side of the pictures on the page at most
+DRAWN_SIDE = 640  # px, at least: smaller photos are enlarged before lines and numbers are drawn on them
+PREVIEW_SIDE = 640  # px
+KEPT_SECONDS = 1800  # how long a visitor's photo stays in memory after its last use
+
+Updates = dict[Any, Any]
 
 
-def untouched(payload: Any) -> str | None:
-    """Path of the uploaded file as it came, in place of Gradio's own decoding: `images.load` does that, and says what
-    is wrong with a bad file."""
-    return payload.path if payload is not None else None
-
-
-@dataclass
-class Upload:
-    """The bytes of the photo last read, so that its temporary file can be removed at once."""
-
-    path: str
-    data: bytes
-
-
-@dataclass
+@dataclass(frozen=True)
 class Shown:
-    """What is on the page: kept on the server, in memory, for this visitor alone."""
+    """What is on the page: `pixels` [H, W, 3] and `heat` [H, W] at the size shown; no heat after an abstention."""
 
     assessment: Assessment
     pixels: np.ndarray
-    heat: np.ndarray
+    heat: np.ndarray | None
 
 
-@cache
-def example_photos() -> frozenset[bytes]:
-    """The example files' bytes: a copy of one in Gradio's cache serves every visitor and must stay."""
-    return frozenset(path.read_bytes() for path in EXAMPLES.glob("synthetic_*.jpg"))
+@dataclass(frozen=True)
+class View:
+    """The tab's components, and its two pieces of state: the photo file's bytes, and what is shown."""
+
+    drop: gr.File
+    preview: gr.HTML
+    age: gr.Textbox
+    sex: gr.Dropdown
+    site: gr.Dropdown
+    button: gr.Button
+    result: gr.HTML
+    finding: gr.Radio
+    figures: gr.HTML
+    download: gr.HTML
+    photo: gr.State
+    shown: gr.State
+
+    @property
+    def answer(self) -> list[Any]:
+        """What an assessment fills."""
+        return [self.result, self.finding, self.figures, self.download, self.shown]
 
 
-def read_upload(path: str, upload: Upload | None) -> Upload:
-    """The photo's bytes; its temporary file is removed. Raises PhotoError where nothing is left of it."""
-    file = Path(path)
-    if not file.is_file():
-        if upload is not None and upload.path == path:
-            return upload
+def build(assessor: Assessor) -> View:
+    """Lays out the tab inside the current Blocks and wires its events."""
+    with gr.Row(equal_height=False, elem_classes="sk-page"):
+        with gr.Column(scale=3, min_width=300, elem_classes="sk-form"):
+            drop = gr.File(label=ADD, file_types=FILE_TYPES, height=150, elem_id="photo")
+            preview = gr.HTML(components.FORMATS, elem_id="preview")
+            gr.HTML(components.PATIENT_HEADING, elem_classes="sk-tight")
+            with gr.Row(elem_classes="sk-pair"):
+                age = gr.Textbox(label="Age", placeholder="years", max_lines=1, min_width=110, elem_id="age")
+                sex = gr.Dropdown([NOT_GIVEN, *SEXES], value=NOT_GIVEN, label="Sex", min_width=110)
+            site = gr.Dropdown([NOT_GIVEN, *SITES], value=NOT_GIVEN, label="Body site")
+            button = gr.Button("Assess", variant="primary", size="lg", elem_id="assess")
+            examples = _example_buttons()
+        with gr.Column(scale=8, min_width=320):
+            result = gr.HTML(components.EMPTY, elem_id="result", min_height=140)
+            finding = gr.Radio([("All findings", ALL)], label="Show on the photo", visible=False, elem_id="finding")
+            figures = gr.HTML(visible=False, elem_id="figures")
+            download = gr.HTML(visible=False, elem_id="download")
+    photo, shown = gr.State(None, time_to_live=KEPT_SECONDS), gr.State(None, time_to_live=KEPT_SECONDS)
+    view = View(drop, preview, age, sex, site, button, result, finding, figures, download, photo, shown)
+    _wire(assessor, view, examples)
+    return view
+
+
+def _example_buttons() -> list[tuple[gr.Button, Path]]:
+    files = _example_files()
+    if not files:
+        return []
+    gr.HTML(components.EXAMPLES_HEADING, elem_classes="sk-tight")
+    with gr.Row(elem_classes="sk-examples"):
+        return [(gr.Button(example_name(f), size="sm", min_width=60, elem_id=f.stem), f) for f in files]
+
+
+def example_css() -> str:
+    """The example photos on their buttons. As part of the style sheet: a file in the cache could be deleted when a
+    visitor uploads the same photo."""
+    return "\n".join(
+        f"#{f.stem}::before {{ background-image: url({components.data_url(_thumbnail(f))}); }}"
+        for f in _example_files()
+    )
+
+
+def _thumbnail(file: Path) -> np.ndarray:
+    return fit(images.load(file).pixels, 160)
+
+
+def _example_files() -> list[Path]:
+    return sorted(EXAMPLES.glob("synthetic_*.jpg"))
+
+
+def _wire(assessor: Assessor, view: View, examples: list[tuple[gr.Button, Path]]) -> None:
+    # "private" keeps the handlers out of the page's API; preprocess=False leaves the uploaded file as it came
+    view.drop.upload(
+        partial(on_upload, view),
+        view.drop,
+        [view.drop, view.preview, view.photo, *view.answer],
+        preprocess=False,
+        api_visibility="private",
+        show_progress_on=view.preview,
+    )
+    for button, file in examples:
+        button.click(
+            partial(on_example, view, file),
+            None,
+            [view.drop, view.preview, view.photo, *view.answer],
+            api_visibility="private",
+            show_progress="hidden",
+        )
+    view.button.click(
+        lambda: gr.update(interactive=False), None, view.button, api_visibility="private", queue=False
+    ).then(
+        partial(on_assess, assessor, view),
+        [view.photo, view.age, view.sex, view.site],
+        view.answer,
+        concurrency_id="model",
+        concurrency_limit=1,
+        api_visibility="private",
+        show_progress_on=view.result,
+    ).then(lambda: gr.update(interactive=True), None, view.button, api_visibility="private", queue=False)
+    view.finding.input(
+        partial(on_choice, view),
+        [view.finding, view.shown],
+        [view.figures],
+        api_visibility="private",
+        show_progress="hidden",
+        trigger_mode="always_last",
+    )
+
+
+# --- handlers -----------------------------------------------------------------------------------------------------
+
+
+def on_upload(view: View, upload: dict[str, Any] | None) -> Updates:
+    """An uploaded, dropped or pasted file: read, deleted from disk, shown."""
+    if upload is None:
+        return {}
+    try:
+        data = read_and_delete(Path(upload["path"]))
+        updates = _take(view, data)
+    except PhotoError as problem:
+        # the photo before it must not be assessed by mistake
+        refusal = components.error(str(problem), "This photo cannot be used")
+        updates = {view.preview: refusal, view.photo: None, **_cleared(view, components.EMPTY)}
+    return {**_emptied(view), **updates}
+
+
+def on_example(view: View, file: Path) -> Updates:
+    updates = _take(view, file.read_bytes(), f"Synthetic example: {example_name(file).lower()}")
+    return {**_emptied(view), **updates}
+
+
+def on_assess(
+    assessor: Assessor,
+    view: View,
+    photo: bytes | None,
+    age: str | None,
+    sex: str | None,
+    site: str | None,
+    progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
+) -> Updates:
+    """Runs the model on the photo. Whatever goes wrong, the form keeps its entries."""
+    if photo is None:
+        message = "Drop a photo on this page, paste it, or choose a file. Then press Assess."
+        return _cleared(view, components.error(message, "There is no photo yet"))
+    try:
+        context = context_of(age, sex, site)
+        shown = assess_photo(assessor, images.load(photo), context, lambda share, what: progress(share, desc=what))
+    except PhotoError as problem:
+        return _cleared(view, components.error(str(problem)))
+    options = choices(shown.assessment)
+    return {
+        view.result: components.result(shown.assessment, _sensitivity(assessor)),
+        view.finding: gr.update(choices=options, value=ALL, visible=len(options) > 1),
+        view.figures: gr.update(value=pictures(shown), visible=True),
+        view.download: gr.update(value=components.download(shown.assessment), visible=True),
+        view.shown: shown,
+    }
+
+
+def on_choice(view: View, choice: str, shown: Shown | None) -> Updates:
+    """Shows the region of one finding, or of all."""
+    return {} if shown is None else {view.figures: pictures(shown, choice)}
+
+
+def _emptied(view: View) -> Updates:
+    """The upload field free for another photo, and smaller."""
+    return {view.drop: gr.update(value=None, label=ADD_OTHER, height=64)}
+
+
+def _take(view: View, data: bytes, label: str = "") -> Updates:
+    """A new photo on the page; what was said about the one before goes. Raises PhotoError."""
+    image = images.load(data)
+    small = fit(image.pixels, PREVIEW_SIDE)
+    preview = components.preview(small, image.width, image.height, images.photo_quality(image), label)
+    return {view.preview: preview, view.photo: data, **_cleared(view, components.READY)}
+
+
+def _cleared(view: View, message: str) -> Updates:
+    return {
+        view.result: message,
+        view.finding: gr.update(choices=[("All findings", ALL)], value=ALL, visible=False),
+        view.figures: gr.update(value="", visible=False),
+        view.download: gr.update(value="", visible=False),
+        view.shown: None,
+    }
+
+
+# --- what the handlers are made of --------------------------------------------------------------------------------
+
+
+def read_and_delete(path: Path) -> bytes:
+    """The bytes of an uploaded file, which is then gone from disk, its folder too. Raises PhotoError.
+
+    Only files in the upload folder are touched, whatever path a request names.
+    """
+    folder = Path(get_upload_folder()).resolve()
+    path = path.resolve()
+    if not path.is_relative_to(folder) or not path.is_file():
         raise PhotoError("The upload is no longer there. Add the photo again.")
-    if file.stat().st_size > images.MAX_FILE_MB * 1_000_000:
-        raise PhotoError(f"The file is larger than {images.MAX_FILE_MB} MB. Save it smaller, for example as JPEG.")
-    data = file.read_bytes()
-    if data not in example_photos():
-        file.unlink(missing_ok=True)
-    return Upload(path, data)
+    try:
+        if path.stat().st_size > images.MAX_FILE_MB * 1_000_000:
+            raise PhotoError(f"The file is larger than {images.MAX_FILE_MB} MB. Save it smaller, for example as JPEG.")
+        return path.read_bytes()
+    finally:
+        path.unlink(missing_ok=True)
+        if path.parent != folder and not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 def context_of(age: str | None, sex: str | None, site: str | None) -> Context:
@@ -84,108 +275,48 @@ def context_of(age: str | None, sex: str | None, site: str | None) -> Context:
     return Context(years, None if sex == NOT_GIVEN else sex, None if site == NOT_GIVEN else site)
 
 
-def assess_photo(assessor: Assessor, data: bytes, context: Context, progress: Callable[[float, str], None]) -> Shown:
-    """Photo bytes -> everything the page shows. Raises PhotoError."""
-    image = images.load(data)
-    assessment = assessor.assess(image, context, lambda share, what: progress(0.8 * share, what))
-    progress(0.85, "Drawing the Grad-CAM map")
-    heat = grad_cam(assessor, image, context)
-    scale = min(1.0, SHOWN_SIDE / max(image.width, image.height))
-    size = (round(image.width * scale), round(image.height * scale))
-    pixels = cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else image.pixels
+def assess_photo(assessor: Assessor, image: LesionImage, context: Context, tell: Callable[[float, str], None]) -> Shown:
+    """The photo -> everything the page shows."""
+    assessment = assessor.assess(image, context, lambda share, what: tell(0.8 * share, what))
+    pixels, heat = fit(image.pixels, SHOWN_SIDE, DRAWN_SIDE), None
+    if not assessment.abstained:  # there is no diagnosis that a map could explain
+        tell(0.85, "Drawing the Grad-CAM map")
+        whole = grad_cam(assessor, image, context)
+        heat = cv2.resize(whole, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_LINEAR)
     return Shown(assessment, pixels, heat)
 
 
-def figures(shown: Shown, choice: str | None = None) -> str:
-    only = choice.split(" ")[0] if choice and choice != ALL else None
-    return components.figures(
-        region_overlay(shown.pixels, shown.assessment, only), heatmap_overlay(shown.pixels, shown.heat)
-    )
+def pictures(shown: Shown, choice: str = ALL) -> str:
+    """The two pictures as HTML; `choice` is a reference ("r1") or ALL."""
+    only = None if choice == ALL else choice
+    if shown.assessment.abstained:
+        return components.figures(shown.assessment, region_overlay(shown.pixels, shown.assessment, "none"), None)
+    regions = region_overlay(shown.pixels, shown.assessment, only)
+    heat = None if shown.heat is None else heatmap_overlay(shown.pixels, shown.heat)
+    return components.figures(shown.assessment, regions, heat, only)
 
 
-def choices(assessment: Assessment) -> list[str]:
-    return [ALL, *(f"{f.ref} {STATE_BY_KEY[f'{f.criterion}:{f.state}'].phrase}" for f in assessment.findings)]
+def choices(assessment: Assessment) -> list[tuple[str, str]]:
+    """(label, reference) of each finding, ALL first; only ALL where the model abstained."""
+    findings = () if assessment.abstained else assessment.findings
+    return [("All findings", ALL), *((f"{f.ref[1:]} {components.phrase(f)}", f.ref) for f in findings)]
 
 
-def build(assessor: Assessor) -> None:
-    """Lays out the tab inside the current Blocks and wires its events."""
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=300):
-            photo = gr.Image(
-                label="Lesion photo",
-                type="filepath",
-                sources=["upload", "clipboard"],
-                height=300,
-                elem_id="photo",
-                buttons=[],
-            )
-            # not a subclass: Gradio would write a stub file beside this one
-            photo.preprocess = untouched  # type: ignore[method-assign]
-            with gr.Row():
-                age = gr.Textbox(label="Age", placeholder="years, optional", max_lines=1, min_width=120)
-                sex = gr.Dropdown(label="Sex", choices=[NOT_GIVEN, *SEXES], value=NOT_GIVEN, min_width=120)
-            site = gr.Dropdown(label="Body site", choices=[NOT_GIVEN, *SITES], value=NOT_GIVEN)
-            button = gr.Button("Assess", variant="primary", elem_id="assess", size="lg")
-            files = sorted(EXAMPLES.glob("synthetic_*.jpg"))
-            if files:
-                gr.Examples(
-                    [[str(f)] for f in files],
-                    inputs=[photo],
-                    label="Synthetic examples, drawn by a program (no patient)",
-                    api_visibility="private",
-                )
-            gr.HTML(
-                '<p class="sk-note">Drop, paste or choose a photo of one lesion, centred and in focus, best taken '
-                "with a dermatoscope. JPEG, PNG, WebP, BMP, TIFF or HEIC, up to 20 MB.</p>"
-            )
-        with gr.Column(scale=4, min_width=320):
-            status = gr.HTML(components.EMPTY, elem_id="result")
-            finding = gr.Radio(label="Show the region of", choices=[ALL], value=ALL, visible=False, elem_id="finding")
-            pictures = gr.HTML(visible=False, elem_id="figures")
-            with gr.Accordion("Machine-readable result (JSON)", open=False, visible=False) as details:
-                record = gr.Code(language="json", label="Assessment", elem_id="json")
-    upload_state, shown_state = gr.State(None), gr.State(None)
+def fit(pixels: np.ndarray, most: int, least: int = 0) -> np.ndarray:
+    """The picture with its longer side between `least` and `most` pixels."""
+    longer = max(pixels.shape[:2])
+    scale = min(max(longer, least), most) / longer
+    if scale == 1:
+        return pixels
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
-    def on_assess(path, age, sex, site, upload, progress=gr.Progress()):  # type: ignore[no-untyped-def]  # noqa: B008
-        if not path:
-            message = "Add a photo first: drop it on the field, paste it or choose a file."
-            return {status: components.error(message)}
-        try:
-            context = context_of(age, sex, site)
-            upload = read_upload(path, upload)
-            shown = assess_photo(assessor, upload.data, context, lambda share, what: progress(share, desc=what))
-        except PhotoError as problem:
-            return {
-                status: components.error(str(problem)),
-                pictures: gr.update(visible=False),
-                finding: gr.update(visible=False),
-                details: gr.update(visible=False),
-                upload_state: upload,
-                shown_state: None,
-            }
-        options = choices(shown.assessment)
-        return {
-            status: components.result(shown.assessment),
-            pictures: gr.update(value=figures(shown), visible=True),
-            finding: gr.update(choices=options, value=ALL, visible=len(options) > 1),
-            details: gr.update(visible=True),
-            record: shown.assessment.to_json(),
-            upload_state: upload,
-            shown_state: shown,
-        }
 
-    def on_choice(choice, shown):  # type: ignore[no-untyped-def]
-        return gr.update() if shown is None else figures(shown, choice)
+def example_name(file: Path) -> str:
+    """`synthetic_nevus.jpg` -> "Nevus"."""
+    return file.stem.removeprefix("synthetic_").replace("_", " ").capitalize()
 
-    button.click(
-        on_assess,
-        inputs=[photo, age, sex, site, upload_state],
-        outputs=[status, pictures, finding, details, record, upload_state, shown_state],
-        concurrency_id="model",
-        concurrency_limit=1,
-        api_visibility="private",
-        show_progress_on=[status],
-    )
-    finding.input(
-        on_choice, inputs=[finding, shown_state], outputs=[pictures], api_visibility="private", show_progress="hidden"
-    )
+
+def _sensitivity(assessor: Assessor) -> float | None:
+    value = assessor.trust.referral.sensitivity
+    return value if np.isfinite(value) else None

@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr
 
 from skinclip.assess import Assessor
 from skinclip.ui import assess_tab, components
-from skinclip.ui.theme import css, theme
+from skinclip.ui.theme import css, head, theme
 
 
 def build_page(assessor: Assessor) -> gr.Blocks:
     """The page around a loaded assessor."""
-    with gr.Blocks(title="SkinCLIP-VL", analytics_enabled=False, delete_cache=(300, 900)) as page:
+    _own_upload_folder()
+    # uploads are deleted when they are read; delete_cache catches those of broken connections
+    with gr.Blocks(title="SkinCLIP-VL", analytics_enabled=False, delete_cache=(300, 600)) as page:
         gr.HTML(components.BANNER, elem_id="banner")
         gr.HTML(components.HEADER)
-        with gr.Tabs(), gr.Tab("Assess a photo", id="assess"):
-            assess_tab.build(assessor)
-        info = assessor.model_info
-        gr.HTML(
-            f'<footer class="sk-footer">Model {info.preset} {info.version} · weights {info.weights_sha256[:12]} · '
-            "probabilities are at the prevalence of HAM10000</footer>"
-        )
+        assess_tab.build(assessor)
+        gr.HTML(components.footer(assessor.model_info))
     return page
 
 
+def _own_upload_folder() -> None:
+    """Uploads pass through a folder that only this user can enter and that goes when the program ends."""
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="skinclip-")
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
 def launch(page: gr.Blocks, host: str, port: int, block: bool = True) -> str:
-    """Serves the page and returns its local address."""
-    page.queue(max_size=16)
+    """Serves the page and returns its local address.
+
+    No history of runs: Gradio would keep photos and results in the browser's own storage. No file is served beside
+    the page's own code: pictures are part of the page.
+    """
+    page.queue(max_size=16, default_concurrency_limit=4)
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
         theme=theme(),
-        css=css(),
+        css=css() + assess_tab.example_css(),
+        head=head(),
         share=False,
         show_error=False,
         max_file_size="20mb",
-        allowed_paths=[str(assess_tab.EXAMPLES)],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+        state_session_capacity=64,
         footer_links=[],
         quiet=True,
         prevent_thread_lock=True,

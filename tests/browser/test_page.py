@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -11,10 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
+import pillow_heif
 import pytest
+from PIL import Image, ImageFilter
 from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.assessment import Assessment
+
+pillow_heif.register_heif_opener()
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
@@ -22,11 +28,17 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def upload_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def server(upload_folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT)
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(upload_folder)}
+    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
@@ -60,56 +72,161 @@ def page(server: str) -> Iterator[Page]:
         browser.close()
 
 
-def upload(page: Page, path: Path) -> None:
-    """Chooses a file, again where the page was drawn but not yet listening, and waits until it was sent."""
+def add_photo(page: Page, file: Path) -> None:
+    """Chooses a file, again where the page was drawn but not yet listening, and waits until it is shown or refused."""
     for _ in range(8):
         try:
             with page.expect_response(lambda r: "/upload" in r.url, timeout=4_000):
-                page.set_input_files("#photo input[type=file]", str(path))
-            return
+                page.set_input_files("#photo input[type=file]", str(file))
+            break
         except TimeoutError:
-            page.set_input_files("#photo input[type=file]", [])
-    raise AssertionError("the page did not take the photo")
+            continue
+    page.wait_for_selector("#preview figure img, #preview [role=alert]", timeout=30_000)
+
+
+def assess(page: Page) -> str:
+    """Presses the button; the text of the result."""
+    page.click("#assess")
+    page.wait_for_selector("#result .sk-card", timeout=60_000)
+    return page.inner_text("#result")
 
 
 def test_an_example_is_assessed_and_the_result_can_be_read(page: Page) -> None:
     assert RESEARCH_USE_ONLY in page.inner_text("#banner")
-    upload(page, ROOT / "assets/examples/synthetic_melanoma.jpg")
-    page.wait_for_selector("#photo img")
-    page.click("#assess")
-    page.wait_for_selector("#result h2:has-text('Differential diagnosis')", timeout=60_000)
-    result = page.inner_text("#result")
+    add_photo(page, ROOT / "assets/examples/synthetic_melanoma.jpg")
+    result = assess(page)
+    assert "refer" in result.lower() and "threshold" in result
     for name in ("melanoma", "melanocytic nevus", "basal cell carcinoma", "dermatofibroma", "vascular lesion"):
         assert name in result
-    page.wait_for_selector("#figures figure img")
     pictures = page.locator("#figures figure img")
-    assert pictures.count() == 2
+    pictures.nth(1).wait_for()
     boxes = [pictures.nth(i).bounding_box() for i in range(2)]
+    assert pictures.count() == 2
     assert boxes[0] and boxes[1] and boxes[0]["y"] == boxes[1]["y"] and abs(boxes[0]["width"] - boxes[1]["width"]) < 1
     before = pictures.nth(0).get_attribute("src")
-    options = page.locator("#finding label")
-    if options.count() > 1:
-        options.nth(1).click()
-        page.wait_for_function("src => document.querySelector('#figures img').src !== src", arg=before)
-    examples = page.locator("img[src*='synthetic_']")  # still there for the next visitor
-    assert all(examples.nth(i).evaluate("e => e.naturalWidth > 0") for i in range(examples.count()))
+    page.locator(".sk-chip").first.click()  # a number in the rationale chooses its finding
+    page.wait_for_function("src => document.querySelector('#figures img').src !== src", arg=before)
+    assert page.locator("#finding label.selected input").get_attribute("value") != "all"
+    page.locator("#finding input").first.focus()
+    page.keyboard.press("Space")  # and the keyboard gives all of them back
+    page.wait_for_function("src => document.querySelector('#figures img').src === src", arg=before)
+    with page.expect_download() as download:
+        page.click(".sk-download")
+    assert Assessment.from_json(download.value.path().read_text()).photo.width == 640
     assert not page.foreign, "the page asked other hosts"  # type: ignore[attr-defined]
+
+
+def test_an_example_button_gives_its_photo(page: Page) -> None:
+    page.click("#synthetic_nevus")
+    page.wait_for_selector("#preview figure img")
+    assert "Synthetic example: nevus" in page.inner_text("#preview")
+
+
+def test_files_that_browsers_cannot_show_are_shown(page: Page, tmp_path: Path) -> None:
+    photo = Image.open(ROOT / "assets/examples/synthetic_nevus.jpg")
+    for kind in ("heic", "tiff"):
+        photo.save(tmp_path / f"photo.{kind}", "HEIF" if kind == "heic" else "TIFF")
+        add_photo(page, tmp_path / f"photo.{kind}")
+        page.wait_for_selector("#preview figcaption:not(:has-text('Synthetic'))")
+        page.wait_for_function("document.querySelector('#preview img').naturalWidth > 0")
+        page.click("#synthetic_angioma")
+        page.wait_for_selector("#preview >> text=Synthetic example")
+
+
+@pytest.mark.parametrize("how", ["paste", "drop"])
+def test_a_photo_is_pasted_or_dropped_anywhere(page: Page, how: str) -> None:
+    data = (ROOT / "assets/examples/synthetic_nevus.jpg").read_bytes()
+    page.evaluate(
+        """([how, data]) => {
+            const files = new DataTransfer();
+            files.items.add(new File([Uint8Array.from(data)], "image.jpg", { type: "image/jpeg" }));
+            const options = { bubbles: true, cancelable: true };
+            document.querySelector("#result").dispatchEvent(how === "paste"
+                ? new ClipboardEvent("paste", { ...options, clipboardData: files })
+                : new DragEvent("drop", { ...options, dataTransfer: files }));
+        }""",
+        [how, list(data)],
+    )
+    page.wait_for_selector("#preview figure img")
 
 
 def test_a_bad_file_is_told_clearly_and_nothing_is_lost(page: Page, tmp_path: Path) -> None:
     bad = tmp_path / "photo.jpg"
     bad.write_text("just some text")
     page.get_by_label("Age", exact=True).fill("61")
-    upload(page, bad)
-    page.wait_for_timeout(1500)
-    page.click("#assess")
-    page.wait_for_selector("text=could not be assessed", timeout=30_000)
-    assert "holds text, not a photo" in page.inner_text("#result")
+    add_photo(page, bad)
+    assert "holds text, not a photo" in page.inner_text("#preview")
+    assert "no photo yet" in assess(page)
     assert page.get_by_label("Age", exact=True).input_value() == "61"
 
 
-def test_phone_width_does_not_overflow(page: Page) -> None:
+def test_a_blurred_photo_gets_no_figures(page: Page, tmp_path: Path) -> None:
+    photo = Image.open(ROOT / "assets/examples/synthetic_nevus.jpg").filter(ImageFilter.GaussianBlur(14))
+    photo.save(tmp_path / "blurred.png")
+    add_photo(page, tmp_path / "blurred.png")
+    assert "blurred" in page.inner_text("#preview")  # told before the model runs
+    result = assess(page)
+    assert "abstains" in result and "Differential" not in result and "%" not in result
+
+
+def test_no_upload_stays_on_disk(page: Page, upload_folder: Path, tmp_path: Path) -> None:
+    add_photo(page, ROOT / "assets/examples/synthetic_nevus.jpg")
+    bad = tmp_path / "photo.jpg"
+    bad.write_text("just some text")
+    add_photo(page, bad)
+    page.wait_for_selector("#preview [role=alert]")
+    assert not [f for f in upload_folder.rglob("*") if f.is_file()]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_phone_width_in_both_themes(page: Page, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.reload()
     page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_timeout(500)
+    page.click("#synthetic_melanoma")
+    page.wait_for_selector("#preview figure img")
+    assess(page)
+    page.wait_for_selector("#figures img")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1")
-    assert page.locator("#banner").is_visible()
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    box = page.locator("#banner .sk-banner").bounding_box()
+    assert box and box["y"] == 0, "the banner must stay in view"
+    assert unreadable(page) == []
+
+
+def unreadable(page: Page) -> list[str]:
+    """Texts of the result whose contrast with the card behind them is below 4.5 : 1 (WCAG 2, AA)."""
+    return page.evaluate(
+        r"""() => {
+            const rgb = (c) => c.match(/[\d.]+/g).map(Number);
+            const light = (c) => {
+                const [r, g, b] = c.slice(0, 3).map((v) => v / 255)
+                    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            };
+            const behind = (e) => {
+                for (; e; e = e.parentElement) {
+                    const c = rgb(getComputedStyle(e).backgroundColor);
+                    if (c.length < 4 || c[3] === 1) return c;
+                }
+                return [255, 255, 255];
+            };
+            const all = document.querySelectorAll(
+                "#result h2, #result p, #result .sk-name, #result .sk-value, .sk-chip, .sk-header p, .sk-note, " +
+                ".sk-verdict, figcaption, .sk-download, .sk-footer, #finding label, #assess, .sk-banner");
+            return [...all].filter((e) => e.offsetParent).map((e) => {
+                const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
+                const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+                return [ratio, e.className + " " + e.innerText.slice(0, 40)];
+            }).filter(([ratio]) => ratio < 4.5).map(([ratio, text]) => `${ratio.toFixed(2)} ${text}`);
+        }"""
+    )
+
+
+def test_every_control_has_a_name(page: Page) -> None:
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll(".gradio-container :is(button, input, select, textarea, a)")]
+            .filter((e) => e.offsetParent && !(e.innerText || e.ariaLabel || e.labels?.length || e.title))
+            .map((e) => e.outerHTML.slice(0, 120))"""
+    )
+    assert nameless == []
