@@ -22,7 +22,7 @@ from sklearn.metrics import f1_score, precision_score
 from torch import Tensor
 
 from skinclip.assess import Assessor
-from skinclip.assessment import Context, ModelInfo
+from skinclip.assessment import ModelInfo
 from skinclip.clinical import CRITERIA
 from skinclip.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
@@ -113,7 +113,7 @@ def _by_source(cases: list[Case]) -> dict[str, list[Case]]:
 
 
 @torch.inference_mode()
-def features(model: SkinClipVL, photos: PhotoSet, context: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+def features(model: SkinClipVL, photos: PhotoSet) -> tuple[Tensor, Tensor, Tensor]:
     """Diagnosis logits [n, C], photo embeddings [n, E] and evidence scores [n, K] of plain photos."""
     transform = PhotoTransform(model.config.perception.image_size)
     rows = []
@@ -121,7 +121,7 @@ def features(model: SkinClipVL, photos: PhotoSet, context: bool = True) -> tuple
         pixels = photos.photos[index].permute(0, 2, 3, 1).numpy()
         seen = model.perceive(torch.stack([transform(p) for p in pixels]))
         evidence = model.find_evidence(seen)
-        contexts = [photos.cases[i].context if context else Context() for i in index.tolist()]
+        contexts = [photos.cases[i].context for i in index.tolist()]
         logits = model.reason(model.reasoner.writer.write(contexts), seen, evidence).logits
         rows.append((logits, seen.embedding, evidence.scores))
     return tuple(torch.cat(part) for part in zip(*rows, strict=True))  # type: ignore[return-value]

@@ -8,7 +8,7 @@ findings by reference, the differential, and the rationale. Nothing that leaks t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -121,7 +121,6 @@ class Prompts:
     image_grid_thw: Tensor
     answer: Tensor
     spell: Tensor
-    lengths: list[int] = field(default_factory=list)
 
 
 class PromptWriter:

@@ -226,10 +226,6 @@ class Reasoner(nn.Module):
         model = self.language_model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-    def own_modules(self) -> dict[str, nn.Module | nn.Parameter]:
-        """What is trained beside LoRA, by name."""
-        return {name: m for name, m in self.named_children() if name != "language_model"}
-
     def _first_tokens(self) -> Tensor:
         """[C] the first token of each diagnosis name. Raises ValueError where two are alike."""
         ids = [self.writer.words_between(d.name)[0] for d in DIAGNOSES]

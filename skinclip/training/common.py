@@ -20,9 +20,9 @@ from skinclip.data.cases import Case
 from skinclip.data.photos import load_masks, load_photos
 from skinclip.data.readers import discover
 from skinclip.data.splits import check_no_leak, guard_training, hold_out
+from skinclip.losses import MISSING
 
 log = logging.getLogger(__name__)
-MISSING = -1  # a label that the data set lacks
 
 
 @dataclass
