@@ -342,7 +342,8 @@ def _train(args: argparse.Namespace) -> int:
     from skinclip import train as training
 
     try:  # here and not around the run: what fails in the middle of training is a fault whose traceback helps
-        config.preset(args.preset)
+        if args.preset != "plain":  # the baseline, which is no preset of the model
+            config.preset(args.preset)
         if args.recipe:
             config.load_yaml(config.TrainConfig, args.recipe)
     except (ValueError, yaml.YAMLError) as error:

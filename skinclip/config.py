@@ -98,9 +98,13 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Stage0Config:
-    """The contrastive training of the compact derm-CLIP. `sizes`: (input side in pixels, epochs) in turn."""
+    """The contrastive training of the compact derm-CLIP.
 
-    sizes: tuple[tuple[int, int], ...] = ((128, 12),)
+    `cycles`: (input side in pixels, epochs, share of the learning rate) in turn. Each is a warm restart (Loshchilov
+    and Hutter 2017): from the averaged weights of the one before, with a fresh optimizer, down one cosine.
+    """
+
+    cycles: tuple[tuple[int, int, float], ...] = ((128, 12, 1.0), (128, 10, 0.6))
     batch_size: int = 64
     lr: float = 1.5e-3
     weight_decay: float = 0.02
@@ -108,7 +112,8 @@ class Stage0Config:
     mix_share: float = 0.7  # batches under mixup or cutmix
     label_smoothing: float = 0.05
     ema: float = 0.998
-    held_out: float = 0.15  # training lesions that stage 0 never sees
+    held_out: float = 0.10  # training lesions that stage 0 never sees
+    mask_photos: int = 24  # photos of a batch whose lesion mask is learnt from
     w_mask: float = 0.5
     w_criteria: float = 0.5
     w_text_to_image: float = 0.25
@@ -142,6 +147,7 @@ class Stage2Config:
 class TrainConfig:
     seed: int = 0
     photo_size: int = 176  # side at which photos are kept in memory for augmentation
+    share: float = 1.0  # of the training lesions, chosen by a hash of their names; less than 1 measures scarcity
     stage0: Stage0Config = field(default_factory=Stage0Config)
     stage1: Stage1Config = field(default_factory=Stage1Config)
     stage2: Stage2Config = field(default_factory=Stage2Config)

@@ -27,6 +27,7 @@ from skinclip.clinical import CRITERIA
 from skinclip.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
 from skinclip.losses import criterion_log_probs
+from skinclip.model.plain import PlainClassifier
 from skinclip.model.prompt import mini_tokenizer
 from skinclip.model.skinclip_vl import ASSETS, SkinClipVL, assemble
 from skinclip.model.transform import PhotoTransform
@@ -35,9 +36,13 @@ from skinclip.training.common import (
     PhotoSet,
     gather,
     held_out_keys,
+    keep_memory,
     natural_prior,
     photo_set,
+    scarce,
+    with_clinical,
 )
+from skinclip.training.plain import train_plain
 from skinclip.training.stage0 import train_stage0
 from skinclip.training.stage1 import train_stage1
 from skinclip.training.stage2 import train_stage2
@@ -46,10 +51,13 @@ from skinclip.trust.bundle import Trust
 log = logging.getLogger(__name__)
 NEVER = 2.0  # the threshold of a state that cannot be told well enough to cite it
 MIN_PRECISION = 0.5
+NO_CALIB = 'no photo to calibrate on: no data set here has rows whose split is "calib"'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="mini", help="the preset to train (default: mini)")
+    parser.add_argument(
+        "--preset", default="mini", help="the preset to train (default: mini), or `plain`, the baseline classifier"
+    )
     parser.add_argument("--data", type=Path, help="folder with one subfolder a data set (default: $SKINCLIP_DATA)")
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: assets/PRESET)")
     parser.add_argument("--work", type=Path, help="checkpoints, log.csv and caches (default: runs/PRESET)")
@@ -63,10 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command line's entry. Raises DataError or ValueError with what to do about it."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    keep_memory()
     root = args.data or (Path(os.environ["SKINCLIP_DATA"]) if os.environ.get("SKINCLIP_DATA") else None)
     if root is None:
         raise DataError("no data: give --data ROOT or set $SKINCLIP_DATA to a folder with one subfolder a data set")
-    config = preset(args.preset)
+    plain = args.preset == "plain"
+    config = preset("mini" if plain else args.preset)
     if config.reasoner.base is not None:
         raise DataError(f"the preset {args.preset!r} is not trained from scratch; only `mini` is")
     recipe = load_yaml(TrainConfig, args.recipe) if args.recipe else TrainConfig()
@@ -74,7 +84,10 @@ def run(args: argparse.Namespace) -> int:
         recipe = dataclasses.replace(recipe, seed=args.seed)
     work = args.work or Path("runs") / args.preset
     out = args.out or ASSETS / args.preset
-    train(config, recipe, root, work, out, args.strict)
+    if plain:
+        train_baseline(recipe, root, work, out, args.strict)
+    else:
+        train(config, recipe, root, work, out, args.strict)
     print(f"checkpoint written to {out}")
     return 0
 
@@ -83,14 +96,7 @@ def train(
     config: ModelConfig, recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False
 ) -> Assessor:
     """All stages in turn; writes the checkpoint to `out` and returns it loaded."""
-    work.mkdir(parents=True, exist_ok=True)
-    cases = gather(root, strict)
-    unseen = held_out_keys(cases["train"], recipe.stage0.held_out, recipe.seed)
-    cache = work / "cache"
-    photos = photo_set(cases["train"], recipe.photo_size, cache, unseen)
-    valid = {
-        name: photo_set(part, recipe.photo_size, cache) for name, part in _by_source(cases.get("valid", [])).items()
-    }
+    photos, valid, calib = load_sets(recipe, root, work, strict)
     derm_clip = train_stage0(config, recipe, photos, {k: v for k, v in valid.items() if (v.diagnosis >= 0).any()}, work)
     tokenizer = mini_tokenizer()
     base = train_stage1(config, recipe, tokenizer, work)
@@ -99,10 +105,37 @@ def train(
     trained_prior = train_stage2(model, recipe, photos, work)
     model.save(out)
     save_yaml(recipe, out / "recipe.yaml")
-    calib = photo_set(cases.get("calib", []), recipe.photo_size, cache)
     assessor = fit(model, photos, calib, list(valid.values()), trained_prior)
     assessor.save_trust(out)
     return assessor
+
+
+def train_baseline(recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False) -> PlainClassifier:
+    """The plain classifier in one go; writes its checkpoint to `out`. Raises DataError where no photo can calibrate."""
+    photos, valid, calib = load_sets(recipe, root, work, strict)
+    if len(calib) == 0:
+        raise DataError(NO_CALIB)
+    labelled = {k: v for k, v in valid.items() if (v.diagnosis >= 0).any()}
+    model = train_plain(recipe, photos, labelled, calib, work)
+    model.save(out)
+    save_yaml(recipe, out / "recipe.yaml")
+    return model
+
+
+def load_sets(
+    recipe: TrainConfig, root: Path, work: Path, strict: bool = False
+) -> tuple[PhotoSet, dict[str, PhotoSet], PhotoSet]:
+    """Photos to learn from, validation photos by data set, and calibration photos, all in memory."""
+    work.mkdir(parents=True, exist_ok=True)
+    cases = gather(root, strict)
+    learnt = with_clinical(scarce(cases["train"], recipe.share, recipe.seed))
+    unseen = held_out_keys(learnt, recipe.stage0.held_out, recipe.seed)
+    cache = work / "cache"
+    valid = {
+        name: photo_set(part, recipe.photo_size, cache) for name, part in _by_source(cases.get("valid", [])).items()
+    }
+    calib = photo_set(cases.get("calib", []), recipe.photo_size, cache)
+    return photo_set(learnt, recipe.photo_size, cache, unseen), valid, calib
 
 
 def _by_source(cases: list[Case]) -> dict[str, list[Case]]:
@@ -134,7 +167,7 @@ def fit(model: SkinClipVL, train: PhotoSet, calib: PhotoSet, valid: list[PhotoSe
     displayed probabilities are to have. Raises DataError where there is no calib photo.
     """
     if len(calib) == 0:
-        raise DataError('no photo to calibrate on: no data set here has rows whose split is "calib"')
+        raise DataError(NO_CALIB)
     sources = {c.source for c in calib.cases}
     home = torch.tensor([c.source in sources for c in train.cases])
     prior = natural_prior(train.diagnosis[home])

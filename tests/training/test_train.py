@@ -14,17 +14,19 @@ from skinclip import images
 from skinclip.assess import Assessor
 from skinclip.assessment import Assessment, Context
 from skinclip.config import Stage0Config, Stage1Config, Stage2Config, TrainConfig
-from skinclip.data.cases import DataError
+from skinclip.data.cases import Case, DataError
 from skinclip.examples import draw_with_mask
 from skinclip.images import from_array
-from skinclip.train import best_threshold, train
-from skinclip.training import stage0, stage2
-from skinclip.training.common import gather
+from skinclip.model.plain import PlainClassifier, load_plain
+from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.train import best_threshold, train, train_baseline
+from skinclip.training import epochs, stage2
+from skinclip.training.common import gather, scarce, with_clinical
 
 KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl", "angioma": "vasc", "dermatofibroma": "df"}
 RECIPE = TrainConfig(
     photo_size=72,
-    stage0=Stage0Config(sizes=((64, 2),), batch_size=8, held_out=0.3),
+    stage0=Stage0Config(cycles=((64, 1, 1.0), (64, 1, 0.5)), batch_size=8, held_out=0.3),
     stage1=Stage1Config(steps=3, batch_size=4),
     stage2=Stage2Config(steps=3, batch_size=6, second_views=2, stories=2),
 )
@@ -128,7 +130,7 @@ def test_training_is_resumed_where_it_was_killed(
         return wrapped
 
     monkeypatch.setattr(stage2, "SAVE_EVERY", 1)
-    for module, after in ((stage0, 0), (stage2, 1)):
+    for module, after in ((epochs, 0), (stage2, 1)):
         with monkeypatch.context() as patch:
             patch.setattr(module, "save_checkpoint", dying(module.save_checkpoint, after))
             with pytest.raises(Killed):
@@ -156,3 +158,42 @@ def test_a_state_that_cannot_be_told_is_never_cited() -> None:
 
 def test_recipes_say_what_they_change() -> None:
     assert dataclasses.replace(RECIPE, seed=3).seed == 3
+
+
+def test_close_ups_keep_the_diagnosis_and_nothing_that_dermoscopy_labels(tmp_path) -> None:
+    case = Case(tmp_path / "d.jpg", "1", "derm7pt", "L1", diagnosis="mel", mask=tmp_path / "m.png")
+    case = dataclasses.replace(case, criteria={"streaks": "absent"}, clinical_image=tmp_path / "c.jpg")
+    both = with_clinical([case])
+    assert both[0] is case and both[1].image == tmp_path / "c.jpg" and both[1].image_id != case.image_id
+    assert (both[1].diagnosis, both[1].lesion_id, both[1].criteria, both[1].mask) == ("mel", "L1", {}, None)
+
+
+def test_a_smaller_share_is_part_of_a_larger_one(tmp_path) -> None:
+    cases = [Case(tmp_path / f"{i}.jpg", str(i), "drawn", f"L{i // 2}") for i in range(400)]
+    small, large = scarce(cases, 0.12, 0), scarce(cases, 0.5, 0)
+    assert 20 < len(small) < 80 and 150 < len(large) < 250 and scarce(cases, 1.0, 0) == cases
+    assert {c.image_id for c in small} < {c.image_id for c in large}
+    assert all(len([c for c in small if c.lesion_id == lesion]) == 2 for lesion in {c.lesion_id for c in small})
+
+
+def test_plain_classifier_trains_resumes_and_loads_as_it_was(trained, tmp_path, monkeypatch) -> None:
+    root, *_ = trained
+    short = dataclasses.replace(RECIPE, stage0=dataclasses.replace(RECIPE.stage0, cycles=((64, 1, 1.0),)))
+    live = train_baseline(short, root, tmp_path / "work", tmp_path / "plain")
+    photos = torch.rand(3, 3, 64, 64)
+    loaded = load_plain(tmp_path / "plain")
+    with torch.inference_mode():
+        # the trunk's weights are stored in half precision
+        assert torch.allclose(loaded(photos), live(photos), atol=0.05)
+        p = loaded.probabilities(loaded(photos))
+    assert p.shape == (3, 7) and np.allclose(p.sum(1), 1)
+    monkeypatch.setattr("skinclip.training.plain.plain_step", lambda *_: pytest.fail("a finished run trained again"))
+    again = train_baseline(short, root, tmp_path / "work", tmp_path / "again")
+    assert torch.equal(again.head[1].weight, live.head[1].weight)
+
+
+def test_plain_classifier_says_what_is_missing(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="train it with"):
+        load_plain(tmp_path)
+    with pytest.raises(ValueError, match="not calibrated"):
+        PlainClassifier().save(tmp_path)

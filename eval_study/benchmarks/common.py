@@ -1,0 +1,274 @@
+"""What all benchmarks share: the data, the model under test, its predictions (made once), and how results are kept."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from skinclip import images, metrics
+from skinclip.assess import Assessor, photo_mask
+from skinclip.assessment import Context
+from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
+from skinclip.data.cases import Case, DataError
+from skinclip.data.readers import discover
+from skinclip.evaluate import LEDGER, log_test_use
+from skinclip.trust.bundle import MALIGNANT
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the model said of n photos of one split; unlabelled is -1.
+
+    Attributes:
+        cases: n cases.
+        labels: [n] number of the true diagnosis.
+        malignant: [n] 1, 0, or -1.
+        criteria: [n, Q] index into `Criterion.labels`.
+        groups: [n] patient or lesion, resampled as one.
+        logits: [n, C] raw; probabilities [n, C] calibrated, at natural prevalence; balanced [n, C] p / prior.
+        scores: [n, K] evidence scores.
+        embeddings: [n, E] photo embeddings, unit length.
+        style: [n, S] what the shift score reads beside the embedding; see `Perception`.
+        shift: [n] shift score, 0-1.
+        inside: [n, C] bool, members of the prediction set.
+        refer: [n] bool.
+        iou: [n] of predicted and reference lesion mask, NaN without one.
+    """
+
+    cases: list[Case]
+    labels: np.ndarray
+    malignant: np.ndarray
+    criteria: np.ndarray
+    groups: np.ndarray
+    logits: np.ndarray
+    probabilities: np.ndarray
+    balanced: np.ndarray
+    scores: np.ndarray
+    embeddings: np.ndarray
+    style: np.ndarray
+    shift: np.ndarray
+    inside: np.ndarray
+    refer: np.ndarray
+    iou: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @property
+    def malignancy(self) -> np.ndarray:
+        """[n] P(malignant)."""
+        return self.probabilities[:, MALIGNANT].sum(axis=1)
+
+    def where(self, chosen: np.ndarray) -> Measured:
+        """The rows where `chosen` [n] bool holds."""
+        index = np.flatnonzero(chosen)
+        rest = {n: getattr(self, n)[index] for n in self.__dataclass_fields__ if n != "cases"}
+        return Measured([self.cases[i] for i in index], **rest)
+
+
+_ARRAYS = ("logits", "probabilities", "balanced", "scores", "embeddings", "style", "shift", "inside", "refer", "iou")
+
+
+@dataclass
+class Bench:
+    """One run of the benchmarks.
+
+    Attributes:
+        data: folder with one subfolder a data set.
+        out: where results, report and figures go.
+        work: where predictions, features and training checkpoints are kept; not part of the project.
+        reason: why test photos are used, for the ledger.
+        n_boot: bootstrap resamples.
+    """
+
+    data: Path
+    out: Path
+    work: Path
+    weights: Path | None = None
+    reason: str = ""
+    command: str = ""
+    seed: int = 0
+    n_boot: int = 1000
+    ledger: Path = LEDGER
+    _measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
+
+    @cached_property
+    def assessor(self) -> Assessor:
+        return Assessor.load("mini", self.weights)
+
+    @property
+    def sha(self) -> str:
+        return self.assessor.model_info.weights_sha256
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        return discover(self.data)
+
+    def cases(self, name: str, *splits: str) -> list[Case]:
+        """Cases of the named splits of a data set; all where no split is named; none where the set is not there."""
+        if name not in self.tables:
+            return []
+        table = self.tables[name]
+        return list(table.split(*splits) if splits else table.cases)
+
+    def measured(self, name: str, split: str | None) -> Measured:
+        """The predictions on a split, made once for each weights hash. Raises DataError where it has no case.
+
+        A test split is noted in the ledger before its first photo is predicted.
+        """
+        key = (name, split or "all")
+        if key not in self._measured:
+            cases = self.cases(name, *([split] if split else []))
+            if not cases:
+                raise DataError(f"{self.data} has no cases of {name}, split {split or 'all'}")
+            path = self.work / "predictions" / f"{name}-{split or 'all'}-{self.sha[:12]}-{fingerprint(cases)}.npz"
+            if not path.exists():
+                tested = [c for c in cases if c.split == "test"]
+                if tested:
+                    log_test_use(self.ledger, self.sha, name, split, len(tested), self.reason)
+                save_arrays(path, predict(self.assessor, cases))
+            self._measured[key] = with_labels(cases, dict(np.load(path)))
+        return self._measured[key]
+
+    def interval(self, metric: metrics.Metric, groups: Sequence[str]) -> metrics.Interval | None:
+        return metrics.GroupBootstrap(groups, self.n_boot, self.seed).interval(metric)
+
+    def meta(self, **more: Any) -> dict[str, Any]:
+        """What every result says of how it was made."""
+        return {
+            "date": datetime.date.today().isoformat(),
+            "command": self.command,
+            "weights_sha256": self.sha,
+            "seed": self.seed,
+            "resamples": self.n_boot,
+            "threads": torch.get_num_threads(),
+            **more,
+        }
+
+    def save(self, name: str, result: dict[str, Any]) -> Path:
+        self.out.mkdir(parents=True, exist_ok=True)
+        path = self.out / f"{name}.json"
+        path.write_text(json.dumps(finite(result), indent=1, allow_nan=False) + "\n")
+        return path
+
+    def kept(self, name: str) -> dict[str, Any] | None:
+        """The result of an earlier run with these weights, None where there is none."""
+        path = self.out / f"{name}.json"
+        if not path.exists():
+            return None
+        result = json.loads(path.read_text())
+        return result if result.get("meta", {}).get("weights_sha256") == self.sha else None
+
+
+def finite(value: Any) -> Any:
+    """`value` with numpy numbers as Python's, rounded to 6 digits, and NaN as None, ready for JSON."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [finite(v) for v in value]
+    if isinstance(value, (np.bool_, bool)):
+        return bool(value)
+    if isinstance(value, (np.integer, int)):
+        return int(value)
+    if isinstance(value, (np.floating, float)):
+        return round(float(value), 6) if math.isfinite(value) else None
+    return value
+
+
+def fingerprint(cases: Sequence[Case]) -> str:
+    names = "\n".join(f"{c.source}/{c.image_id}/{c.context}" for c in cases)
+    return hashlib.sha256(names.encode()).hexdigest()[:8]
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes beside the target and renames, so that a kill leaves nothing half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez(part, **arrays)
+    part.replace(path)
+
+
+def labels_of(cases: Sequence[Case]) -> np.ndarray:
+    """[n] number of the diagnosis, -1 where it is not labelled."""
+    return np.array([DIAGNOSIS_CODES.index(c.diagnosis) if c.diagnosis else -1 for c in cases], dtype=np.int64)
+
+
+def malignant_of(cases: Sequence[Case]) -> np.ndarray:
+    """[n] 1, 0, or -1 where it is not labelled."""
+    return np.array([-1 if c.malignant is None else int(c.malignant) for c in cases], dtype=np.int64)
+
+
+def criteria_of(cases: Sequence[Case]) -> np.ndarray:
+    """[n, Q] number of each criterion's state, 0 is absent, -1 where it is not labelled."""
+    rows = [[c.labels.index(s) if (s := case.criteria.get(c.code)) else -1 for c in CRITERIA] for case in cases]
+    return np.array(rows, dtype=np.int64).reshape(len(cases), len(CRITERIA))
+
+
+def group_of(case: Case) -> str:
+    """What is resampled as one: the patient where known, else the lesion."""
+    return f"{case.source}/{case.patient_id or case.lesion_id}"
+
+
+def with_labels(cases: list[Case], arrays: dict[str, np.ndarray]) -> Measured:
+    groups = np.array([group_of(c) for c in cases])
+    kept = {name: arrays[name] for name in _ARRAYS}
+    return Measured(cases, labels_of(cases), malignant_of(cases), criteria_of(cases), groups, **kept)
+
+
+def predict(
+    assessor: Assessor, cases: Sequence[Case], photos: Sequence[images.LesionImage] | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of `Measured` for `cases`, read from their files or given as `photos` in the same order.
+
+    Raises images.PhotoError for a photo that cannot be read: the numbers of a benchmark leave none out.
+    """
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in _ARRAYS}
+    for start in tqdm(range(0, len(cases), BATCH), desc="predicting", mininterval=10):
+        part = cases[start : start + BATCH]
+        loaded = [images.load(c.image) for c in part] if photos is None else list(photos[start : start + BATCH])
+        seen = assessor.see(loaded, [c.context for c in part])
+        t = seen.trust
+        inside = np.array([[code in s for code in DIAGNOSIS_CODES] for s in t.sets])
+        ious = [
+            _iou(case, photo_mask(seen.evidence.mask_logits[i], seen.windows[i], image.height, image.width))
+            for i, (case, image) in enumerate(zip(part, loaded, strict=True))
+        ]
+        found = (
+            *(seen.logits.double().numpy(), t.probabilities, t.balanced, seen.evidence.scores.numpy()),
+            *(seen.tokens.embedding.numpy(), seen.tokens.style.numpy(), t.shift_score, inside, t.refer, np.array(ious)),
+        )
+        for name, values in zip(_ARRAYS, found, strict=True):
+            rows[name].append(np.asarray(values))
+    return {name: np.concatenate(values) for name, values in rows.items()}
+
+
+def _iou(case: Case, predicted: np.ndarray) -> float:
+    if case.mask is None:
+        return float("nan")
+    with Image.open(case.mask) as file:
+        fitted = file.convert("L").resize(predicted.shape[::-1], Image.Resampling.NEAREST)
+    return metrics.mask_iou(predicted, np.asarray(fitted) > 127)
+
+
+def drawn_case(image_id: str, context: Context | None = None) -> Case:
+    """A case without any label, for photos that come from no data set."""
+    return Case(Path(image_id), image_id, "drawn", image_id, context=context or Context())
+
+
+def difference(a: metrics.Metric, b: metrics.Metric) -> metrics.Metric:
+    """Paired difference a - b: both are figured on the same resamples."""
+    return lambda weights: a(weights) - b(weights)

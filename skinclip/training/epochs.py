@@ -1,0 +1,130 @@
+"""The epoch loop of everything that trains a whole image tower: derm-CLIP (stage 0) and the plain classifier.
+
+Photos are drawn with replacement, rare classes more often; the learning rate goes down a cosine in each cycle; what is
+kept is the exponential average of the weights. Resumes after a kill from the last whole epoch.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from skinclip.config import Stage0Config
+from skinclip.training.common import CsvLog, batches, cosine, load_checkpoint, save_checkpoint
+
+log = logging.getLogger(__name__)
+Model = TypeVar("Model", bound=nn.Module)
+VALIDATE_EVERY = 4
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Epoch `number` of the `of` epochs of a cycle, at photos of `side` pixels."""
+
+    cycle: int
+    number: int
+    of: int
+    side: int
+
+
+def train_epochs(
+    name: str,
+    model: Model,
+    cfg: Stage0Config,
+    photos: tuple[Tensor, Tensor],
+    step: Callable[[Model, Tensor, int], dict[str, Tensor]],
+    validate: Callable[[Model], Mapping[str, float]],
+    generator: torch.Generator,
+    out: Path,
+) -> Model:
+    """Trains `model` in place; resumes from `out/<name>.pt`.
+
+    Args:
+        photos: the numbers of the photos that may be drawn, and their chances.
+        step: (model, photo numbers, side in pixels) -> named losses of one batch, "total" among them.
+        validate: figures of the averaged model, to follow the training with.
+
+    Returns:
+        The averaged model, in eval mode.
+    """
+    seen, weights = photos
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
+    epochs = [Epoch(c, k, length, side) for c, (side, length, _) in enumerate(cfg.cycles) for k in range(length)]
+    per_epoch = len(seen) // cfg.batch_size
+    done, first = 0, 0
+    if state := load_checkpoint(out / f"{name}.pt"):
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+        done, first = state["step"], state["epoch"] + 1
+    csv_log = CsvLog(out / "log.csv")
+    for number in range(first, len(epochs)):
+        epoch = epochs[number]
+        if epoch.number == 0 and epoch.cycle > 0:
+            model.load_state_dict(average.state_dict())
+            optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
+        model.train()
+        order = seen[torch.multinomial(weights, per_epoch * cfg.batch_size, replacement=True, generator=generator)]
+        description = f"{name}, epoch {number + 1}/{len(epochs)}"
+        for i, index in enumerate(tqdm(list(batches(order, cfg.batch_size)), desc=description, mininterval=5)):
+            share = cfg.cycles[epoch.cycle][2] * cosine(
+                epoch.number * per_epoch + i, per_epoch * epoch.of, per_epoch // 2
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = cfg.lr * group["factor"] * share
+            parts = step(model, index, epoch.side)
+            optimizer.zero_grad()
+            parts["total"].backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            _update_average(average, model, min(cfg.ema, (1 + done) / (10 + done)))
+            if done % 20 == 0:
+                csv_log.write(name, done, {k: v.item() for k, v in parts.items()})
+            done += 1
+        if (number + 1) % VALIDATE_EVERY == 0 or number + 1 == len(epochs):
+            scores = validate(average)
+            csv_log.write(name, done, {f"balanced_accuracy/{k}": v for k, v in scores.items()})
+            log.info("%s epoch %d: %s", name, number + 1, {k: round(v, 4) for k, v in scores.items()})
+        save_checkpoint(
+            out / f"{name}.pt",
+            {
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "generator": generator.get_state(),
+                "step": done,
+                "epoch": number,
+            },
+        )
+    return average.eval()
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Pretrained trunk at a part of the rate; no decay on norms, biases and scales."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault(("trunk." in name, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": p, "factor": 0.4 if trunk else 1.0, "weight_decay": weight_decay if decay else 0.0}
+        for (trunk, decay), p in groups.items()
+    ]
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for a, m in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if a.dtype.is_floating_point:
+            a.lerp_(m, 1 - decay)
+        else:
+            a.copy_(m)
