@@ -139,7 +139,7 @@ class Assessor:
         """Perception, evidence, diagnosis and trust for a batch."""
         windows = self.locate(images)
         photos = torch.stack([self.transform(i.pixels, w) for i, w in zip(images, windows, strict=True)])
-        tokens = self.model.perceive(photos)
+        tokens = self.model.perceive(photos, self.config.perception.flips)
         evidence = self.model.find_evidence(tokens)
         prompts = self.model.reasoner.writer.write(list(contexts))
         logits = self.model.reason(prompts, tokens, evidence).logits

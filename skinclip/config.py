@@ -24,6 +24,7 @@ class PerceptionConfig:
     `pretrained` is an open_clip weights tag or a local path; None means that the checkpoint carries the tower.
     `levels` are the intermediate maps taken from the image tower, fine to coarse, as `forward_intermediates` counts
     them; `token_levels` are those of them that are resized to the finest of them and concatenated into patch tokens.
+    `flips`: an Assessment averages what the tower sees of the photo and its three mirror images.
     """
 
     model: str = "derm-clip-mini"
@@ -33,6 +34,7 @@ class PerceptionConfig:
     std: tuple[float, float, float] = (128 / 255, 128 / 255, 128 / 255)
     levels: tuple[int, ...] = (0, 1, 2, 3, 4)
     token_levels: tuple[int, ...] = (2, 3, 4)
+    flips: bool = True
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Stage1Config:
 class Stage2Config:
     """Evidence adapter, projector, LoRA and heads under CFA, over the frozen tower."""
 
-    steps: int = 300
+    steps: int = 400
     batch_size: int = 32
     second_views: int = 16  # photos of a batch that are seen under two augmentations
     stories: int = 8  # photos of a batch that also carry a rationale
@@ -164,6 +166,7 @@ _VIT_L_14 = PerceptionConfig(
     std=_OPENAI_STD,
     levels=(5, 11, 17, 22),
     token_levels=(22,),
+    flips=False,
 )
 
 

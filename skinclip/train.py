@@ -152,7 +152,7 @@ def features(model: SkinClipVL, photos: PhotoSet) -> tuple[Tensor, Tensor, Tenso
     rows = []
     for index in torch.arange(len(photos)).split(32):
         pixels = photos.photos[index].permute(0, 2, 3, 1).numpy()
-        seen = model.perceive(torch.stack([transform(p) for p in pixels]))
+        seen = model.perceive(torch.stack([transform(p) for p in pixels]), model.config.perception.flips)
         evidence = model.find_evidence(seen)
         contexts = [photos.cases[i].context for i in index.tolist()]
         logits = model.reason(model.reasoner.writer.write(contexts), seen, evidence).logits

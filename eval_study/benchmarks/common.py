@@ -24,6 +24,7 @@ from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
 from skinclip.evaluate import LEDGER, log_test_use
+from skinclip.model.skinclip_vl import ASSETS, weights_sha256
 from skinclip.trust.bundle import MALIGNANT
 
 BATCH = 32
@@ -110,9 +111,9 @@ class Bench:
     def assessor(self) -> Assessor:
         return Assessor.load("mini", self.weights)
 
-    @property
+    @cached_property
     def sha(self) -> str:
-        return self.assessor.model_info.weights_sha256
+        return weights_sha256(self.weights or ASSETS / "mini")
 
     @cached_property
     def tables(self) -> dict[str, Any]:
@@ -137,15 +138,19 @@ class Bench:
                 raise DataError(f"{self.data} has no cases of {name}, split {split or 'all'}")
             path = self.work / "predictions" / f"{name}-{split or 'all'}-{self.sha[:12]}-{fingerprint(cases)}.npz"
             if not path.exists():
-                tested = [c for c in cases if c.split == "test"]
-                if tested:
-                    log_test_use(self.ledger, self.sha, name, split, len(tested), self.reason)
+                self.touch_test(name, cases)
                 save_arrays(path, predict(self.assessor, cases))
             self._measured[key] = with_labels(cases, dict(np.load(path)))
         return self._measured[key]
 
     def interval(self, metric: metrics.Metric, groups: Sequence[str]) -> metrics.Interval | None:
         return metrics.GroupBootstrap(groups, self.n_boot, self.seed).interval(metric)
+
+    def touch_test(self, name: str, cases: Sequence[Case]) -> None:
+        """Notes in the ledger that test photos among `cases` are about to be read."""
+        tested = [c for c in cases if c.split == "test"]
+        if tested:
+            log_test_use(self.ledger, self.sha, name, "test", len(tested), self.reason)
 
     def meta(self, **more: Any) -> dict[str, Any]:
         """What every result says of how it was made."""
@@ -267,6 +272,22 @@ def _iou(case: Case, predicted: np.ndarray) -> float:
 def drawn_case(image_id: str, context: Context | None = None) -> Case:
     """A case without any label, for photos that come from no data set."""
     return Case(Path(image_id), image_id, "drawn", image_id, context=context or Context())
+
+
+def shown(figure: dict[str, Any] | None, digits: int = 3, sign: bool = False) -> str:
+    """ "0.712 (0.650-0.771)", with `sign` "+0.012 (-0.003 to +0.028)"; a dash where there is no figure."""
+    if not figure or figure.get("value") is None:
+        return "–"
+    plus, joint = ("+", " to ") if sign else ("", "-")
+    value = f"{figure['value']:{plus}.{digits}f}"
+    if figure.get("low") is None:
+        return value
+    return f"{value} ({figure['low']:{plus}.{digits}f}{joint}{figure['high']:{plus}.{digits}f})"
+
+
+def point(figure: dict[str, Any] | None, digits: int = 3) -> str:
+    """The value alone; a dash where there is no figure."""
+    return "–" if not figure or figure.get("value") is None else f"{figure['value']:.{digits}f}"
 
 
 def difference(a: metrics.Metric, b: metrics.Metric) -> metrics.Metric:

@@ -60,10 +60,7 @@ def grad_cam(
     with torch.enable_grad():
         photo = photo.clone().requires_grad_(True)
         if code is None:
-            with torch.no_grad():
-                logits = path(photo)
-            probabilities = assessor.trust.calibration.apply(logits.double().numpy())
-            target = int(probabilities[0].argmax())
+            target = int(assessor.see([image], [context or Context()]).trust.probabilities[0].argmax())
         else:
             target = DIAGNOSIS_CODES.index(code)
         heat = LayerGradCam(path, target_layer(model)).attribute(photo, target=target, relu_attributions=True)

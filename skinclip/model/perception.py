@@ -44,6 +44,12 @@ class VisualTokens:
     def style(self) -> Tensor:
         return torch.cat([level.mean((2, 3)) for level in self.levels], 1)
 
+    def turned(self, axes: tuple[int, ...]) -> VisualTokens:
+        """The same with its maps mirrored along `axes` of [B, D, h, w]."""
+        maps = self.tokens.transpose(1, 2).unflatten(2, self.grid).flip(axes)
+        tokens = maps.flatten(2).transpose(1, 2)
+        return VisualTokens(tokens, self.grid, self.embedding, [level.flip(axes) for level in self.levels])
+
 
 class Perception(nn.Module):
     """An open_clip model as a frozen tower; see `forward`, `embed_texts` and `freeze`."""
@@ -99,11 +105,23 @@ class Perception(nn.Module):
         x = x.to(memory_format=torch.channels_last)
         out = self.clip.visual.forward_intermediates(x, indices=list(self.config.levels))
         levels = out["image_intermediates"]
+        return self._tokens(levels, F.normalize(out["image_features"], dim=-1))
+
+    def _tokens(self, levels: list[Tensor], embedding: Tensor) -> VisualTokens:
         chosen = [levels[self.config.levels.index(i)] for i in self.config.token_levels]
         h, w = chosen[0].shape[-2:]
         maps = [chosen[0], *(F.interpolate(m, (h, w), mode="bilinear", align_corners=False) for m in chosen[1:])]
         tokens = torch.cat(maps, dim=1).flatten(2).transpose(1, 2)  # [B, N, D]
-        return VisualTokens(tokens, (h, w), F.normalize(out["image_features"], dim=-1), levels)
+        return VisualTokens(tokens, (h, w), embedding, levels)
+
+    def from_all_sides(self, photos: Tensor) -> VisualTokens:
+        """What the tower sees of photos [B, 3, side, side] and their three mirror images, turned back and averaged.
+
+        A lesion has no up or left: the average is steadier, and a mirrored photo gives mirrored tokens, exactly.
+        """
+        parts = [self(photos.flip(axes)).turned(axes) for axes in ((), (3,), (2,), (2, 3))]
+        levels = [torch.stack(same).mean(0) for same in zip(*(part.levels for part in parts), strict=True)]
+        return self._tokens(levels, F.normalize(torch.stack([p.embedding for p in parts]).mean(0), dim=-1))
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit-length embeddings [len(texts), E] of descriptions."""

@@ -215,7 +215,9 @@ class Reasoner(nn.Module):
         self.embedding_projector = nn.Linear(embed_dim, hidden)
         self.blank = nn.Parameter(torch.randn(hidden) * 0.02)  # stands where a photo's tokens are hidden
         self.answer = nn.Parameter(torch.randn(hidden) * 0.02)
-        self.to_diagnosis = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, embed_dim))
+        correction = nn.Linear(hidden, embed_dim)
+        nn.init.normal_(correction.weight, std=0.005)  # at first about as long as a photo's embedding
+        self.to_diagnosis = nn.Sequential(nn.LayerNorm(hidden), correction)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
         self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + n_states)
         self.register_buffer("name_ids", self._first_tokens(), persistent=False)
@@ -275,10 +277,15 @@ class Reasoner(nn.Module):
             use_cache=False,
         ).last_hidden_state
 
-    def diagnose(self, hidden: Tensor, answer: Tensor, descriptions: Tensor) -> Tensor:
-        """Logits [B, C]: similarity of the answer token's state [B, L, H] with C descriptions [C, E]."""
+    def diagnose(self, hidden: Tensor, answer: Tensor, descriptions: Tensor, whole: Tensor | None = None) -> Tensor:
+        """Logits [B, C]: similarity of the answer with C descriptions [C, E].
+
+        The answer token's state [B, L, H] is read in the joint space, as a correction of the photo's own embedding
+        `whole` [B, E] where that may be seen: reasoning starts from CLIP's zero-shot answer.
+        """
         state = hidden[torch.arange(len(answer), device=hidden.device), answer].float()
-        said = F.normalize(self.to_diagnosis(state), dim=-1)
+        said = self.to_diagnosis(state)
+        said = F.normalize(said if whole is None else said + whole, dim=-1)
         return said @ descriptions.T * self.logit_scale.exp().clamp(max=40.0)
 
     def forward(
@@ -294,7 +301,10 @@ class Reasoner(nn.Module):
             descriptions: [C, E] unit-length embeddings of the diagnoses.
         """
         hidden = self.hidden(prompts, self.inputs(prompts, seen, evidence, show_clip))
-        logits = self.diagnose(hidden, prompts.answer, descriptions)
+        whole = None if seen is None else seen.embedding
+        if whole is not None and show_clip is not None:
+            whole = whole * show_clip.unsqueeze(1)
+        logits = self.diagnose(hidden, prompts.answer, descriptions, whole)
         return Reasoning(logits, self.spell(hidden, prompts.spell), self.language_loss(hidden, prompts.labels))
 
     def spell(self, hidden: Tensor, position: Tensor) -> Tensor | None:

@@ -70,9 +70,13 @@ class SkinClipVL(nn.Module):
         self.register_buffer("state_embeddings", states, persistent=False)  # [K, E]
 
     @torch.no_grad()
-    def perceive(self, photos: Tensor) -> VisualTokens:
-        """[B, 3, side, side] in 0..1 -> VisualTokens; never any gradient, the tower is frozen."""
-        return self.perception(photos)
+    def perceive(self, photos: Tensor, flips: bool = False) -> VisualTokens:
+        """[B, 3, side, side] in 0..1 -> VisualTokens; never any gradient, the tower is frozen.
+
+        Args:
+            flips: average over the photo and its mirror images.
+        """
+        return self.perception.from_all_sides(photos) if flips else self.perception(photos)
 
     def find_evidence(self, seen: VisualTokens) -> Evidence:
         return self.evidence.find(seen, self.state_embeddings)

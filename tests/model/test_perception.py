@@ -42,6 +42,18 @@ def test_tokens_are_the_levels_row_by_row(tower: Perception) -> None:
     torch.testing.assert_close(seen.tokens[0, 3 * seen.grid[1] + 5, : finest.shape[1]], finest[0, :, 3, 5])
 
 
+@pytest.mark.parametrize("axes", [(3,), (2,), (2, 3)])
+def test_mirrored_photo_gives_mirrored_tokens(tower: Perception, axes: tuple[int, ...]) -> None:
+    photo = torch.rand(2, 3, 160, 160)
+    with torch.no_grad():
+        straight, mirrored = tower.from_all_sides(photo), tower.from_all_sides(photo.flip(axes))
+    assert not torch.allclose(straight.tokens, mirrored.tokens, atol=1e-3)
+    torch.testing.assert_close(straight.tokens, mirrored.turned(axes).tokens, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(straight.embedding, mirrored.embedding, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(straight.style, mirrored.style, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(straight.embedding.norm(dim=-1), torch.ones(2))
+
+
 def test_frozen_stays_in_eval_and_has_no_gradient(tower: Perception) -> None:
     tower.train()
     assert not tower.clip.training

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES
 from skinclip.data.rationales import check_rationale, read_rationale
+from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import Story, context_text, mini_tokenizer
 from skinclip.model.reasoner import (
     Qwen2_5_VLForConditionalGeneration,
@@ -99,6 +100,21 @@ def test_padding_does_not_change_the_diagnosis(tiny_model, look) -> None:
         alone = tiny_model.reason(write([Context(), Context()]), seen, evidence).logits
         padded = tiny_model.reason(write([Context(), Context(60, "male", "back")]), seen, evidence).logits
     torch.testing.assert_close(alone[0], padded[0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_hidden_photo_cannot_be_read(tiny_model, look) -> None:
+    """With its CLIP tokens hidden, a photo's diagnosis hangs on its evidence alone."""
+    seen, evidence = look
+    prompts = tiny_model.reasoner.writer.write([Context(), Context()])
+    other = VisualTokens(seen.tokens.flip(0), seen.grid, seen.embedding.flip(0), seen.levels)
+    hidden = torch.zeros(2, dtype=torch.bool)
+    with torch.no_grad():
+        one, two = (tiny_model.reason(prompts, s, evidence, hidden).logits for s in (seen, other))
+        absent = tiny_model.reason(prompts, None, evidence).logits
+        shown = tiny_model.reason(prompts, other, evidence).logits
+    assert torch.equal(one, two)
+    torch.testing.assert_close(one, absent)
+    assert not torch.allclose(one, shown, atol=1e-3)
 
 
 def test_the_story_does_not_reach_back_to_the_diagnosis(tiny_model, look) -> None:

@@ -1,0 +1,250 @@
+"""The model beside what a user would do instead: same data, same test photos, same tower or trunk, same calibration.
+
+shipped            the whole model, as the page runs it
+no language        evidence finder and two linear layers in place of the language model (three seeds)
+linear probe       logistic regression on the frozen tower's features
+zero-shot          the frozen tower and the descriptions alone
+plain              the same trunk fine-tuned with cross-entropy, raw softmax as a user would read it
+plain, calibrated  the same with the calibration that the model gets
+plain, four flips  calibrated, averaged over the mirror images that the model averages over
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from eval_study.benchmarks import losses
+from eval_study.benchmarks.common import Bench, difference, group_of, labels_of, shown
+from eval_study.benchmarks.features import Features
+from skinclip import metrics
+from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.config import TrainConfig
+from skinclip.losses import MISSING
+from skinclip.model.plain import PlainClassifier, load_plain
+from skinclip.model.skinclip_vl import ASSETS, CheckpointError, weights_sha256
+from skinclip.training.common import PhotoSet, draw_weights
+from skinclip.training.plain import plain_logits
+from skinclip.trust.calibration import fit_calibration
+
+NAME = "baselines"
+FIGURES = ("balanced_accuracy", "balanced_accuracy_argmax", "accuracy", "auroc_macro", "nll", "brier", "ece")
+TITLES = {
+    "shipped": "SkinCLIP-VL mini",
+    "no_language": "without its language part",
+    "linear_probe": "linear probe on the frozen tower",
+    "zero_shot": "zero-shot, frozen tower and descriptions",
+    "plain": "plain fine-tuned trunk, raw softmax",
+    "plain_calibrated": "plain fine-tuned trunk, calibrated",
+    "plain_flips": "plain fine-tuned trunk, calibrated, four flips",
+}
+PROBE_C = (0.003, 0.01, 0.03, 0.1, 0.3)
+PLAIN = ASSETS / "plain"
+
+
+def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test")) -> dict[str, Any]:
+    """All systems on HAM10000's `splits`; the plain classifier is left out where it was not trained yet."""
+    recipe = TrainConfig()
+    sets = losses.feature_sets(bench, recipe, "calib", *splits)
+    prior = losses.home_prior(sets)
+    systems = {
+        **no_language(bench, recipe, sets, splits),
+        "linear_probe": linear_probe(sets, splits),
+        "zero_shot": zero_shot(bench, recipe, sets, splits),
+        **plain(sets, splits),
+    }
+    missing = sorted(set(TITLES) - {name.split("-")[0] for name in systems} - {"shipped"})
+    return {
+        "meta": bench.meta(not_measured=missing, plain_sha256=weights_sha256(PLAIN) if PLAIN.exists() else None),
+        **{split: compare(bench, sets[split], systems, prior, split) for split in splits},
+    }
+
+
+def no_language(
+    bench: Bench, recipe: TrainConfig, sets: dict[str, Features], splits: tuple[str, ...]
+) -> dict[str, dict[str, np.ndarray]]:
+    """One system a seed: the ablation's runs under CFA are taken from there."""
+    labels = sets["train"].photos.diagnosis
+    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).tolist()
+    runs = {s: losses.one_run(bench, recipe, sets, counts, "cfa", s, splits) for s in losses.SEEDS}
+    return {f"no_language-{s}": {split: found[split] for split in splits} for s, found in runs.items()}
+
+
+def probe_inputs(features: Features, view: int = 0) -> np.ndarray:
+    """[n, E + S] what the probe reads."""
+    return torch.cat([features.embeddings[view], features.style[view]], 1).numpy()
+
+
+def linear_probe(sets: dict[str, Features], splits: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Logistic regression on the features of augmented training photos; its regularisation is chosen on valid."""
+    train = sets["train"]
+    known = (train.photos.diagnosis != MISSING).numpy()
+    x = np.concatenate([probe_inputs(train, v)[known] for v in range(train.embeddings.shape[0])])
+    y = np.tile(train.photos.diagnosis.numpy()[known], train.embeddings.shape[0])
+    drawn = np.bincount(y, minlength=len(DIAGNOSIS_CODES)) / len(y)
+    valid = sets["valid"]
+    best: tuple[float, dict[str, np.ndarray]] = (np.inf, {})
+    for c in PROBE_C:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500)).fit(x, y)
+        logits = {s: model.decision_function(probe_inputs(sets[s])) for s in ("calib", *splits)}
+        p = losses.calibrated(logits, sets, drawn)
+        nll = log_loss(valid.photos.diagnosis.numpy(), p["valid"], labels=range(len(DIAGNOSIS_CODES)))
+        best = min(best, (nll, p), key=lambda pair: pair[0])
+    return {s: best[1][s] for s in splits}
+
+
+def zero_shot(
+    bench: Bench, recipe: TrainConfig, sets: dict[str, Features], splits: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Similarity of the photo embedding with each diagnosis's descriptions, as stage 0 was trained."""
+    model = bench.assessor.model
+    bank, scale = model.description_bank, model.perception.clip.logit_scale.exp().clamp(max=50)
+    logits = {
+        s: (torch.einsum("ne,cpe->ncp", sets[s].embeddings[0], bank) * scale).logsumexp(2).detach().double().numpy()
+        for s in ("calib", *splits)
+    }
+    labels = sets["train"].photos.diagnosis
+    return losses.calibrated(logits, sets, drawn_prior(labels, recipe.stage0.draw_power))
+
+
+def drawn_prior(labels: Tensor, power: float) -> np.ndarray:
+    """[C] shares of the diagnoses among photos drawn as stage 0 draws them."""
+    weights = draw_weights(labels, power)
+    known = labels != MISSING
+    prior = torch.zeros(len(DIAGNOSIS_CODES), dtype=torch.double).index_add_(0, labels[known], weights[known])
+    return (prior / prior.sum()).numpy()
+
+
+def plain(sets: dict[str, Features], splits: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
+    """The plain classifier's three readings; none where there is no checkpoint of it."""
+    try:
+        model = load_plain(PLAIN)
+    except CheckpointError:
+        return {}
+    logits = {s: plain_logits(model, sets[s].photos) for s in splits}
+    flipped = {s: flipped_logits(model, sets[s].photos) for s in ("calib", *splits)}
+    calib = sets["calib"].photos.diagnosis.numpy()
+    assert model.calibration is not None
+    averaged = fit_calibration(flipped["calib"], calib, np.asarray(model.calibration.bias))
+    return {
+        "plain": {s: v.double().softmax(1).numpy() for s, v in logits.items()},
+        "plain_calibrated": {s: model.probabilities(v) for s, v in logits.items()},
+        "plain_flips": {s: averaged.apply(flipped[s]) for s in splits},
+    }
+
+
+def flipped_logits(model: PlainClassifier, photos: PhotoSet) -> np.ndarray:
+    """Log of the mean softmax [n, C] over a photo and its three mirror images."""
+    total = torch.zeros(len(photos), len(DIAGNOSIS_CODES), dtype=torch.double)
+    for axes in ((), (3,), (2,), (2, 3)):
+        total += plain_logits(model, mirrored(photos, axes)).double().softmax(1)
+    return (total / 4).log().numpy()
+
+
+def mirrored(photos: PhotoSet, axes: tuple[int, ...]) -> PhotoSet:
+    """`photos` with the pixels mirrored along `axes` of [n, 3, side, side]; masks stay as they are."""
+    return PhotoSet(
+        photos.cases, photos.photos.flip(axes), photos.masks, photos.diagnosis, photos.criteria, photos.unseen
+    )
+
+
+def compare(
+    bench: Bench, features: Features, systems: dict[str, dict[str, np.ndarray]], prior: np.ndarray, split: str
+) -> dict[str, Any]:
+    """Every system's figures and the paired difference shipped less it, on the same resamples of lesions."""
+    cases = features.photos.cases
+    labels = labels_of(cases)
+    resamples = metrics.GroupBootstrap([group_of(c) for c in cases], bench.n_boot, bench.seed)
+    ours = bench.measured(losses.DATA, split)
+    of: dict[str, list[dict[str, metrics.Metric]]] = {
+        "shipped": [_metrics(ours.probabilities, ours.balanced.argmax(axis=1), labels)]
+    }
+    for name, found in systems.items():
+        p = found[split]
+        of.setdefault(name.split("-")[0], []).append(_metrics(p, (p / prior).argmax(axis=1), labels))
+    mean = {(n, f): metrics.mean_of([m[f] for m in seeds]) for n, seeds in of.items() for f in FIGURES}
+    return {
+        "n": len(labels),
+        "systems": {
+            name: {
+                f: {
+                    **(resamples.interval(mean[name, f]) or {}),
+                    "shipped_less_this": None
+                    if name == "shipped"
+                    else resamples.interval(difference(mean["shipped", f], mean[name, f])),
+                }
+                for f in FIGURES
+            }
+            for name in TITLES
+            if name in of
+        },
+    }
+
+
+def _metrics(p: np.ndarray, balanced: np.ndarray, labels: np.ndarray) -> dict[str, metrics.Metric]:
+    return {
+        "balanced_accuracy": metrics.balanced_accuracy(labels, balanced),
+        "balanced_accuracy_argmax": metrics.balanced_accuracy(labels, p.argmax(axis=1)),
+        "accuracy": metrics.accuracy(labels, p.argmax(axis=1)),
+        "auroc_macro": metrics.auroc_macro(p, labels),
+        "nll": metrics.nll(p, labels),
+        "brier": metrics.brier(p, labels),
+        "ece": metrics.ece(p, labels),
+    }
+
+
+def section(result: dict[str, Any], folder: Path) -> str:
+    text = [
+        "## Baselines",
+        "",
+        "Same training photos, same test photos. Below each figure: SkinCLIP-VL less this system, with the 95 % "
+        "interval of the paired difference by bootstrap of lesions. Higher is better for accuracies and AUROC, lower "
+        "for NLL, Brier score and ECE.",
+    ]
+    for split in ("valid", "test"):
+        if split in result:
+            text += ["", f"**HAM10000 {split}**, n = {result[split]['n']}", "", *_table(result[split]["systems"])]
+    for name in result["meta"]["not_measured"]:
+        text += ["", f"{TITLES[name][0].upper()}{TITLES[name][1:]}: not measured yet."]
+    folder.mkdir(parents=True, exist_ok=True)
+    _chart(result, folder / "baselines.png")
+    return "\n".join([*text, "", "![Balanced accuracy of each system](figures/baselines.png)"])
+
+
+def _table(systems: dict[str, Any]) -> list[str]:
+    heads = ["balanced accuracy", "argmax p", "accuracy", "macro AUROC", "NLL", "Brier", "ECE"]
+    rows = ["| system | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)]
+    for name, found in systems.items():
+        rows.append(f"| {TITLES[name]} | " + " | ".join(shown(v) for v in found.values()) + " |")
+        if name != "shipped":
+            gaps = [shown(v["shipped_less_this"], sign=True) for v in found.values()]
+            rows.append("| | " + " | ".join(gaps) + " |")
+    return rows
+
+
+def _chart(result: dict[str, Any], path: Path) -> None:
+    split = "test" if "test" in result else "valid"
+    systems = result[split]["systems"]
+    names = list(systems)[::-1]
+    fig = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = fig.subplots(1, 3, sharey=True)
+    for axis, (f, title) in zip(
+        axes, (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL"), ("brier", "Brier score")), strict=True
+    ):
+        for y, name in enumerate(names):
+            v, colour = systems[name][f], "#0b5d57" if name == "shipped" else "#8a6d3b"
+            axis.plot([v["low"], v["high"]], [y, y], color=colour, linewidth=2, alpha=0.6)
+            axis.plot(v["value"], y, "o", color=colour)
+        axis.set_title(f"{title}, HAM10000 {split}", fontsize=9)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(names)), [TITLES[n] for n in names], fontsize=8)
+    fig.savefig(path, dpi=110)

@@ -1,0 +1,166 @@
+"""The model without its language part, and one way to train it under any loss: the test bench of the loss ablation.
+
+The same evidence finder over the same frozen tokens; in place of Qwen2.5-VL two linear layers read the photo
+embedding, the evidence and the patient's context, and answer in the joint space, where descriptions decide. A run takes
+about a minute, so that every loss gets three seeds. What needs words (language, spelled consistency) is measured on
+the whole model (`losses.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eval_study.benchmarks.features import CONTEXT_WIDTH, GRID, Features
+from skinclip.clinical import DIAGNOSIS_CODES, EVIDENCE_STATES
+from skinclip.config import Stage2Config
+from skinclip.losses import MISSING, CFAInputs
+from skinclip.model.evidence import Evidence, EvidenceFinder
+from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.training.common import cosine, draw_weights
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss to train a head under.
+
+    Attributes:
+        of: (inputs, share of the training done) -> scalar.
+        second_view: whether it compares two views of a photo; the second costs as much as the first.
+    """
+
+    of: Callable[[CFAInputs, float], Tensor]
+    second_view: bool = False
+
+
+class WithoutLanguage(nn.Module):
+    """Frozen tokens -> evidence -> diagnosis logits; what is not trained is taken from `model`."""
+
+    def __init__(self, model: SkinClipVL, hidden: int = 256) -> None:
+        super().__init__()
+        self.descriptions, self.bank = model.descriptions, model.description_bank
+        self.states = model.state_embeddings
+        p, k, config = model.perception, len(EVIDENCE_STATES), model.config.evidence
+        self.evidence = EvidenceFinder(config, p.width, p.embed_dim, p.level_widths, k)
+        self.evidence.mask_head.requires_grad_(False)
+        self.summary = nn.Linear(config.adapter_width, 32)
+        self.read = nn.Sequential(
+            nn.Linear(2 * p.embed_dim + 33 * k + CONTEXT_WIDTH, hidden), nn.GELU(), nn.Linear(hidden, p.embed_dim)
+        )
+        self.clip_dropout = model.config.reasoner.clip_dropout
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(model.config.reasoner.logit_scale)))
+
+    def forward(
+        self, tokens: Tensor, embedding: Tensor, lesion: Tensor, context: Tensor, show_clip: Tensor
+    ) -> tuple[Tensor, Evidence]:
+        """
+        Args:
+            tokens: [B, GRID * GRID, D].
+            embedding: [B, E].
+            lesion: [B, GRID, GRID].
+            context: [B, CONTEXT_WIDTH].
+            show_clip: [B] bool, photos whose embedding may be read.
+        """
+        lesion = torch.where(lesion.flatten(1).sum(1).view(-1, 1, 1) < 0.25, torch.ones_like(lesion), lesion)
+        evidence = self.evidence(tokens, (GRID, GRID), torch.logit(lesion.clamp(1e-4, 1 - 1e-4)), self.states)
+        shown = embedding * show_clip.unsqueeze(1)
+        seen = self.summary(evidence.features).flatten(1)
+        answer = self.read(torch.cat([shown, evidence.pooled, evidence.scores.sigmoid(), seen, context], 1))
+        said = F.normalize(answer + shown, dim=-1)
+        return said @ self.descriptions.T * self.logit_scale.exp().clamp(max=40.0), evidence
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained head with the prior [C] of its training draws and the seconds it took."""
+
+    model: WithoutLanguage
+    drawn_prior: np.ndarray
+    seconds: float
+
+
+def train_head(
+    model: SkinClipVL, train: Features, cfg: Stage2Config, loss: Loss, steps: int, batch_size: int, seed: int
+) -> Trained:
+    """Trains a head from scratch under `loss`; photos are drawn as stage 2 draws them."""
+    start = time.perf_counter()
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    head = WithoutLanguage(model).train()
+    head.evidence.mask_head.eval()
+    weights = draw_weights(train.photos.diagnosis, cfg.draw_power)
+    weights[train.photos.unseen] *= cfg.held_out_repeat
+    weights = weights / weights.sum()
+    parameters = [p for p in head.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, weight_decay=cfg.weight_decay)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = cfg.lr * cosine(step, steps, steps // 20)
+        index = torch.multinomial(weights, batch_size, replacement=False, generator=generator)
+        view = int(torch.randint(0, train.embeddings.shape[0], (1,), generator=generator))
+        total = loss.of(_inputs(head, train, index, view, loss.second_view, generator), step / steps)
+        optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+    labels = train.photos.diagnosis
+    prior = torch.zeros(len(DIAGNOSIS_CODES), dtype=torch.double)
+    prior.index_add_(0, labels[labels != MISSING], weights[labels != MISSING].double())
+    return Trained(head.eval(), (prior / prior.sum()).numpy(), time.perf_counter() - start)
+
+
+def _tokens(features: Features, view: int, index: Tensor) -> Tensor:
+    return torch.from_numpy(np.asarray(features.tokens[view, index.numpy()], dtype=np.float32))
+
+
+def _inputs(
+    head: WithoutLanguage, train: Features, index: Tensor, view: int, second: bool, generator: torch.Generator
+) -> CFAInputs:
+    """One batch of frozen features through the head, under one view or two."""
+    show = torch.rand(len(index), generator=generator) >= head.clip_dropout
+    context = train.context[index] * (torch.rand(len(index), 1, generator=generator) >= 0.3)
+    other = (view + 1) % train.embeddings.shape[0]
+    outs = [
+        head(_tokens(train, v, index), train.embeddings[v, index], train.lesion[v, index], context, show)
+        for v in ((view, other) if second else (view,))
+    ]
+    logits, evidence = outs[0]
+    labelled = train.labelled_lesion[view, index]
+    has_mask = train.photos.has_mask[index]
+    return CFAInputs(
+        logits=logits,
+        target=train.photos.diagnosis[index],
+        logits_second_view=outs[1][0] if second else None,
+        embeddings=evidence.pooled,
+        descriptions=head.bank,
+        criterion_scores=evidence.scores,
+        criterion_labels=train.photos.criteria[index],
+        maps=evidence.maps.sigmoid(),
+        lesion=torch.where(has_mask.view(-1, 1, 1), labelled, train.lesion[view, index]).nan_to_num(0.0),
+        has_mask=has_mask,
+        confidence_mask=train.photos.unseen[index],
+    )
+
+
+@torch.inference_mode()
+def head_logits(head: WithoutLanguage, features: Features, evidence_only: bool = False) -> tuple[np.ndarray, Tensor]:
+    """Logits [n, C] and criterion scores [n, K] of plain photos."""
+    rows, scores = [], []
+    for index in torch.arange(len(features)).split(64):
+        show = torch.full((len(index),), not evidence_only)
+        logits, evidence = head(
+            _tokens(features, 0, index),
+            features.embeddings[0, index],
+            features.lesion[0, index],
+            features.context[index],
+            show,
+        )
+        rows.append(logits)
+        scores.append(evidence.scores)
+    return torch.cat(rows).double().numpy(), torch.cat(scores)

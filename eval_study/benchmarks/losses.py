@@ -1,0 +1,310 @@
+"""CFA against the losses that are used for long-tailed diagnosis, and CFA less each of its terms.
+
+All losses train the same head without language (`heads.py`) on the same frozen features, draws and steps; three seeds
+each. Every run is calibrated on calib in the same way, so that a loss is not credited for the prior it trains at. The
+choice between losses is made on valid; test is beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from eval_study.benchmarks.common import (
+    Bench,
+    difference,
+    finite,
+    group_of,
+    labels_of,
+    point,
+    save_arrays,
+    shown,
+)
+from eval_study.benchmarks.features import VIEWS, Features, features_of
+from eval_study.benchmarks.heads import Loss, head_logits, train_head
+from skinclip import metrics
+from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.config import TrainConfig
+from skinclip.losses import MISSING, CFAInputs, CFALoss, FocalLoss, class_balanced_weights
+from skinclip.train import load_sets
+from skinclip.training.common import keep_memory, natural_prior, photo_set
+from skinclip.trust.calibration import fit_calibration
+
+NAME = "losses"
+SEEDS = (0, 1, 2)
+STEPS, BATCH_SIZE = 300, 64
+DATA = "ham10000"
+# Classes by the number of their training photos: the long tail's head, middle and tail.
+HEAD_FROM, MIDDLE_FROM = 2000, 300
+FIGURES = ("balanced_accuracy", "balanced_accuracy_argmax", "auroc_macro", "nll", "brier", "ece")
+RECALLS = ("recall_head", "recall_middle", "recall_tail")
+TITLES = {
+    "cross_entropy": "cross-entropy",
+    "weighted": "cross-entropy, weighted by inverse frequency",
+    "focal": "focal, gamma 2 (Lin et al. 2017)",
+    "class_balanced": "class-balanced, beta 0.999 (Cui et al. 2019)",
+    "ldam_drw": "LDAM-DRW (Cao et al. 2019)",
+    "logit_adjustment": "logit adjustment (Menon et al. 2021)",
+    "cfa": "CFA (shipped)",
+    "cfa_less_focal": "CFA, cross-entropy in place of focal",
+    "cfa_less_alignment": "CFA less alignment",
+    "cfa_less_calibration": "CFA less calibration",
+    "cfa_less_consistency": "CFA less consistency",
+}
+
+
+class LDAM(nn.Module):
+    """Label-distribution-aware margins with deferred re-weighting (Cao et al. 2019).
+
+    The margin of class c is `largest` * (n_min / n_c)^(1/4), in units of cosine; logits are cosines times `scale`.
+    Class-balanced weights (beta 0.9999) set in after 80 % of the training.
+    """
+
+    margins: Tensor
+    late_weight: Tensor
+
+    def __init__(self, counts: list[int], largest: float = 0.5, scale: float = 10.0) -> None:
+        super().__init__()
+        n = torch.tensor(counts, dtype=torch.float32).clamp_min(1)
+        self.register_buffer("margins", largest * scale * (n.min() / n) ** 0.25)
+        self.register_buffer("late_weight", class_balanced_weights(counts, 0.9999))
+
+    def forward(self, logits: Tensor, target: Tensor, done: float) -> Tensor:
+        """The mean over labelled photos; `done` is the share of the training that is over."""
+        kept = target != MISSING
+        logits, target = logits[kept], target[kept]
+        lowered = logits - F.one_hot(target, logits.shape[1]) * self.margins[target].unsqueeze(1)
+        return F.cross_entropy(lowered, target, self.late_weight if done >= 0.8 else None)
+
+
+def losses(counts: list[int], recipe: TrainConfig) -> dict[str, Loss]:
+    """All losses by name, fresh (CFA remembers recent predictions), for training classes of `counts` photos."""
+    n = torch.tensor(counts, dtype=torch.float32).clamp_min(1)
+    inverse = (1 / n) / (1 / n).mean()
+    log_prior = (n / n.sum()).log()
+    ldam = LDAM(counts, scale=10.0)
+    shipped = dataclasses.replace(recipe.loss, w_lang=0.0)
+
+    def of(module: FocalLoss) -> Loss:
+        return Loss(lambda x, _: module(x.logits, x.target))
+
+    def ce(x: CFAInputs, adjust: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+        logits = x.logits if adjust is None else x.logits + adjust
+        return F.cross_entropy(logits, x.target, weight, ignore_index=MISSING)
+
+    def cfa(**changes: float) -> Loss:
+        config = dataclasses.replace(shipped, **changes)
+        module = CFALoss(config, class_counts=counts)
+        return Loss(lambda x, _: module(x)["total"], second_view=config.w_con > 0)
+
+    return {
+        "cross_entropy": Loss(lambda x, _: ce(x)),
+        "weighted": Loss(lambda x, _: ce(x, weight=inverse)),
+        "focal": of(FocalLoss(None, gamma=2.0)),
+        "class_balanced": of(FocalLoss(counts, beta=0.999, gamma=0.0)),
+        "ldam_drw": Loss(lambda x, done: ldam(x.logits, x.target, done)),
+        "logit_adjustment": Loss(lambda x, _: ce(x, adjust=log_prior)),
+        "cfa": cfa(),
+        "cfa_less_focal": cfa(gamma=0.0, beta=0.0),
+        "cfa_less_alignment": cfa(w_align=0.0),
+        "cfa_less_calibration": cfa(w_cal=0.0),
+        "cfa_less_consistency": cfa(w_con=0.0),
+    }
+
+
+def feature_sets(bench: Bench, recipe: TrainConfig, *splits: str) -> dict[str, Features]:
+    """Features of the training photos ("train") and of HAM10000's named splits."""
+    keep_memory()
+    cache = bench.work / "photos" / "cache"
+    train, _, _ = load_sets(recipe, bench.data, bench.work / "photos")
+    model, folder = bench.assessor.model, bench.work / "features"
+    found = {"train": features_of(model, train, recipe, folder, bench.sha, views=VIEWS)}
+    for split in splits:
+        cases = bench.cases(DATA, split)
+        bench.touch_test(DATA, cases)
+        # brought to the tower's input size in one step, as an Assessment does
+        photos = photo_set(cases, model.config.perception.image_size, cache)
+        found[split] = features_of(model, photos, recipe, folder, bench.sha)
+    return found
+
+
+def calibrated(logits: dict[str, np.ndarray], sets: dict[str, Features], drawn: np.ndarray) -> dict[str, np.ndarray]:
+    """Probabilities at natural prevalence by split: bias-corrected temperature fitted on calib, as shipped."""
+    prior = home_prior(sets)
+    fitted = fit_calibration(
+        logits["calib"], sets["calib"].photos.diagnosis.numpy(), np.log(prior) - np.log(np.maximum(drawn, 1e-6))
+    )
+    return {split: fitted.apply(values) for split, values in logits.items()}
+
+
+def home_prior(sets: dict[str, Features]) -> np.ndarray:
+    """[C] shares of the diagnoses among the training photos of the data set that calib is from."""
+    train, sources = sets["train"].photos, {c.source for c in sets["calib"].photos.cases}
+    home = torch.tensor([c.source in sources for c in train.cases])
+    return natural_prior(train.diagnosis[home]).numpy()
+
+
+def figures(p: np.ndarray, prior: np.ndarray, labels: np.ndarray, counts: list[int]) -> dict[str, metrics.Metric]:
+    """The metrics of one run's probabilities."""
+    balanced = (p / prior).argmax(axis=1)
+    groups = {
+        "recall_head": [c for c, n in enumerate(counts) if n >= HEAD_FROM],
+        "recall_middle": [c for c, n in enumerate(counts) if MIDDLE_FROM <= n < HEAD_FROM],
+        "recall_tail": [c for c, n in enumerate(counts) if n < MIDDLE_FROM],
+    }
+    return {
+        "balanced_accuracy": metrics.balanced_accuracy(labels, balanced),
+        "balanced_accuracy_argmax": metrics.balanced_accuracy(labels, p.argmax(axis=1)),
+        "auroc_macro": metrics.auroc_macro(p, labels),
+        "nll": metrics.nll(p, labels),
+        "brier": metrics.brier(p, labels),
+        "ece": metrics.ece(p, labels),
+        **{k: metrics.mean_of([metrics.recall(labels, balanced, c) for c in cs]) for k, cs in groups.items()},
+    }
+
+
+def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test"), seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
+    """Every loss and seed, each kept in `bench.work` and not trained again."""
+    recipe = TrainConfig()
+    sets = feature_sets(bench, recipe, "calib", *splits)
+    labels = sets["train"].photos.diagnosis
+    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).tolist()
+    kept = {(name, s): one_run(bench, recipe, sets, counts, name, s, splits) for name in TITLES for s in seeds}
+    seconds = sum(float(run["seconds"]) for run in kept.values())
+    return {
+        "meta": bench.meta(
+            train=len(labels), steps=STEPS, batch_size=BATCH_SIZE, seeds=list(seeds), cpu_hours=cpu_hours(seconds)
+        ),
+        "classes": {"counts": dict(zip(DIAGNOSIS_CODES, counts, strict=True))},
+        **{split: summary(bench, kept, sets, counts, split, seeds) for split in splits},
+    }
+
+
+def cpu_hours(seconds: float) -> float:
+    """Core hours of `seconds` of wall time on all threads."""
+    return seconds * torch.get_num_threads() / 3600
+
+
+def one_run(
+    bench: Bench,
+    recipe: TrainConfig,
+    sets: dict[str, Features],
+    counts: list[int],
+    name: str,
+    seed: int,
+    splits: tuple[str, ...],
+) -> dict[str, np.ndarray]:
+    """Probabilities of one loss and seed by split, with the seconds it took."""
+    path = run_path(bench, name, seed, splits)
+    if not path.exists():
+        loss = losses(counts, recipe)[name]
+        trained = train_head(bench.assessor.model, sets["train"], recipe.stage2, loss, STEPS, BATCH_SIZE, seed)
+        logits = {split: head_logits(trained.model, sets[split])[0] for split in ("calib", *splits)}
+        found = calibrated(logits, sets, trained.drawn_prior)
+        save_arrays(path, {**{s: found[s] for s in splits}, "seconds": np.array(trained.seconds)})
+    return dict(np.load(path))
+
+
+def run_path(bench: Bench, name: str, seed: int, splits: tuple[str, ...]) -> Path:
+    return bench.work / "losses" / f"{name}-{seed}-{STEPS}x{BATCH_SIZE}-{'-'.join(splits)}-{bench.sha[:12]}.npz"
+
+
+def summary(
+    bench: Bench,
+    kept: dict[tuple[str, int], dict[str, np.ndarray]],
+    sets: dict[str, Features],
+    counts: list[int],
+    split: str,
+    seeds: tuple[int, ...],
+) -> dict[str, Any]:
+    """Mean over seeds with interval, spread between seeds, and the paired difference CFA less the other loss."""
+    cases = sets[split].photos.cases
+    labels, prior = labels_of(cases), home_prior(sets)
+    resamples = metrics.GroupBootstrap([group_of(c) for c in cases], bench.n_boot, bench.seed)
+    of = {key: figures(run[split], prior, labels, counts) for key, run in kept.items()}
+    mean = {(n, f): metrics.mean_of([of[n, s][f] for s in seeds]) for n in TITLES for f in (*FIGURES, *RECALLS)}
+    ones = np.ones((1, len(labels)))
+    return {
+        "n": len(labels),
+        "losses": {
+            name: {
+                f: {
+                    **(resamples.interval(mean[name, f]) or {}),
+                    "seeds": [finite(float(of[name, s][f](ones)[0])) for s in seeds],
+                    "cfa_less_this": None
+                    if name == "cfa"
+                    else resamples.interval(difference(mean["cfa", f], mean[name, f])),
+                }
+                for f in (*FIGURES, *RECALLS)
+            }
+            for name in TITLES
+        },
+    }
+
+
+def section(result: dict[str, Any], folder: Path) -> str:
+    meta = result["meta"]
+    text = [
+        "## Losses",
+        "",
+        f"The head without language on frozen features of {meta['train']} training photos, {meta['steps']} steps of "
+        f"{meta['batch_size']}, {len(meta['seeds'])} seeds; calibrated on calib alike. Mean over seeds with 95 % "
+        "interval by bootstrap of lesions; ± is the standard deviation between seeds. "
+        f"{meta['cpu_hours']:.2f} core hours.",
+    ]
+    for split in ("valid", "test"):
+        if split not in result:
+            continue
+        text += ["", f"**HAM10000 {split}**, n = {result[split]['n']}", ""]
+        text += _table(result[split]["losses"])
+    folder.mkdir(parents=True, exist_ok=True)
+    _chart(result, folder / "losses.png")
+    return "\n".join([*text, "", "![Balanced accuracy and NLL of each loss](figures/losses.png)"])
+
+
+def _table(found: dict[str, Any]) -> list[str]:
+    head = ["loss", "balanced accuracy", "CFA less this", "argmax p", "AUROC", "NLL", "CFA less this", "Brier", "ECE"]
+    head += ["recall head", "middle", "tail"]
+    rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, f in found.items():
+        cells = [TITLES[name], _with_spread(f["balanced_accuracy"]), _gap(f["balanced_accuracy"])]
+        cells += [point(f["balanced_accuracy_argmax"]), point(f["auroc_macro"])]
+        cells += [_with_spread(f["nll"]), _gap(f["nll"]), point(f["brier"]), point(f["ece"])]
+        cells += [point(f[r]) for r in RECALLS]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def _with_spread(f: dict[str, Any]) -> str:
+    return f"{shown(f)} ± {np.std(f['seeds'], ddof=1):.3f}"
+
+
+def _gap(f: dict[str, Any]) -> str:
+    return "" if f["cfa_less_this"] is None else shown(f["cfa_less_this"], sign=True)
+
+
+def _chart(result: dict[str, Any], path: Path) -> None:
+    """Balanced accuracy and NLL of every loss: a dot for the mean, a bar for the interval, small dots for seeds."""
+    split = "test" if "test" in result else "valid"
+    found = result[split]["losses"]
+    names = list(found)[::-1]
+    fig = Figure(figsize=(9, 4.2), layout="constrained")
+    for axis, (f, title) in zip(
+        fig.subplots(1, 2, sharey=True), (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL")), strict=True
+    ):
+        for y, name in enumerate(names):
+            v, colour = found[name][f], "#0b5d57" if name.startswith("cfa") else "#8a6d3b"
+            axis.plot([v["low"], v["high"]], [y, y], color=colour, linewidth=2, alpha=0.5)
+            axis.plot(v["seeds"], [y] * len(v["seeds"]), "|", color=colour, markersize=7)
+            axis.plot(v["value"], y, "o", color=colour)
+        axis.set_title(f"{title}, HAM10000 {split}", fontsize=10)
+        axis.grid(axis="x", alpha=0.3)
+    fig.axes[0].set_yticks(range(len(names)), [TITLES[n] for n in names], fontsize=8)
+    fig.savefig(path, dpi=110)

@@ -1,0 +1,107 @@
+"""What less data costs: the whole training, stage 0 included, on a part of the training lesions.
+
+Each share is trained by the same command's code with `share` set, from the ImageNet start, and measured on valid and
+test. The language of rationales (stage 1) is learnt from texts and does not depend on photos; it is trained once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from eval_study.benchmarks.common import Bench, shown
+from eval_study.benchmarks.losses import DATA, cpu_hours
+from skinclip import metrics
+from skinclip.config import TrainConfig, preset
+from skinclip.train import gather, train
+from skinclip.training.common import keep_memory, scarce
+
+NAME = "scarcity"
+SHARES = (0.12, 0.25, 0.5)
+FIGURES = ("balanced_accuracy", "auroc_macro", "nll", "lesion_iou")
+
+
+def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test"), recipe: TrainConfig | None = None) -> dict[str, Any]:
+    """Trains what was not trained yet, under `bench.work/scarcity`; the full model is the shipped one."""
+    recipe = recipe or TrainConfig()
+    keep_memory()
+    cases = gather(bench.data)["train"]
+    rows, seconds = {}, 0.0
+    for share in SHARES:
+        start = time.perf_counter()
+        weights = trained(bench, dataclasses.replace(recipe, share=share))
+        seconds += time.perf_counter() - start
+        reason = f"{bench.reason} (scarcity {share:.0%})"
+        part = Bench(bench.data, bench.out, bench.work, weights, reason, bench.command, bench.seed, bench.n_boot)
+        rows[f"{share:g}"] = {
+            "photos": len(scarce(cases, share, recipe.seed)),
+            **{s: figures(part, s) for s in splits},
+        }
+    rows["1"] = {"photos": len(cases), **{s: figures(bench, s) for s in splits}}
+    return {"meta": bench.meta(cpu_hours=cpu_hours(seconds), shares=list(SHARES)), "shares": rows}
+
+
+def trained(bench: Bench, recipe: TrainConfig) -> Path:
+    """The checkpoint of one share, resumed or taken as it is."""
+    folder = bench.work / "scarcity" / f"{recipe.share:g}"
+    if not (folder / "checkpoint" / "findings.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        language = bench.work / "scarcity" / "stage1"
+        if language.exists() and not (folder / "reasoner").exists():
+            shutil.copytree(language, folder / "reasoner")
+        train(preset("mini"), recipe, bench.data, folder, folder / "checkpoint")
+        if not language.exists():
+            shutil.copytree(folder / "reasoner", language)
+    return folder / "checkpoint"
+
+
+def figures(bench: Bench, split: str) -> dict[str, Any]:
+    m = bench.measured(DATA, split)
+    resamples = metrics.GroupBootstrap(list(m.groups), bench.n_boot, bench.seed)
+    found = {
+        "balanced_accuracy": metrics.balanced_accuracy(m.labels, m.balanced.argmax(axis=1)),
+        "auroc_macro": metrics.auroc_macro(m.probabilities, m.labels),
+        "nll": metrics.nll(m.probabilities, m.labels),
+        "lesion_iou": metrics.mean(m.iou),
+    }
+    return {"n": len(m), **{name: resamples.interval(metric) for name, metric in found.items()}}
+
+
+def section(result: dict[str, Any], folder: Path) -> str:
+    text = [
+        "## Less data",
+        "",
+        "The whole training on a part of the training lesions of all sources, one seed each; "
+        f"{result['meta']['cpu_hours']:.1f} core hours.",
+        "",
+        "| share | photos | split | balanced accuracy | macro AUROC | NLL | lesion IoU |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for share, row in result["shares"].items():
+        for split in ("valid", "test"):
+            if split in row:
+                cells = [shown(row[split][f]) for f in FIGURES]
+                text.append(f"| {float(share):.0%} | {row['photos']} | {split} | " + " | ".join(cells) + " |")
+    folder.mkdir(parents=True, exist_ok=True)
+    _chart(result, folder / "scarcity.png")
+    return "\n".join([*text, "", "![Balanced accuracy by share of the training data](figures/scarcity.png)"])
+
+
+def _chart(result: dict[str, Any], path: Path) -> None:
+    rows = result["shares"]
+    split = "test" if "test" in next(iter(rows.values())) else "valid"
+    shares = [float(s) for s in rows]
+    values = [row[split]["balanced_accuracy"] for row in rows.values()]
+    fig = Figure(figsize=(5, 3.2), layout="constrained")
+    axis = fig.subplots()
+    axis.fill_between(shares, [v["low"] for v in values], [v["high"] for v in values], color="#0b5d57", alpha=0.15)
+    axis.plot(shares, [v["value"] for v in values], "o-", color="#0b5d57")
+    axis.set(xlabel="share of the training lesions", ylabel="balanced accuracy", xlim=(0, 1.03))
+    axis.set_title(f"HAM10000 {split}", fontsize=10)
+    axis.grid(alpha=0.3)
+    fig.savefig(path, dpi=110)
