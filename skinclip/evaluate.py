@@ -1,12 +1,8 @@
-"""Measuring an Assessor on a set of labelled cases: every figure with its interval, and ISIC's submission file.
+"""Measuring a system on a set of labelled cases: our own model, or another system's file of probabilities.
 
 Photos are read and predicted batch by batch and only a row of numbers a photo is kept, so memory does not grow with
-photo size. Rationales are slower by far and are written for a seeded sample only. A figure that the labels do not allow
-is null.
-
-Decision rules: `accuracy`, `balanced_accuracy_argmax`, calibration figures, `coverage` and `diag_accuracy` read the
-displayed probabilities, at natural prevalence; `balanced_accuracy` and `per_class_recall` decide by argmax p / prior;
-`sensitivity` and `specificity` are those of the referral decision.
+photo size. Rationales are slower by far and are written for a seeded sample only. What the figures are, and by which
+rule each decides, is said in `scores`; `report` makes the page of them.
 """
 
 from __future__ import annotations
@@ -18,7 +14,6 @@ import os
 import random
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,55 +21,27 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from skinclip import metrics
-from skinclip.clinical import (
-    CODE_TO_DERM7PT_GROUP,
-    CRITERIA,
-    DERM7PT_GROUPS,
-    DIAGNOSIS_CODES,
-    ISIC2018_COLUMNS,
-)
+from skinclip import metrics, scores
+from skinclip.clinical import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
+from skinclip.predictions import NOT_SCORED, PredictionFile, as_table
+from skinclip.scores import RULES, Row
 
 if TYPE_CHECKING:
     from skinclip.assess import Assessor, Prediction
     from skinclip.images import LesionImage
 
-# The official scorer of ISIC 2018 Task 3 gives this test photo weight 0; it is predicted, and left out of figures.
-NOT_SCORED = frozenset({"ISIC_0035068"})
-RULES = {
-    "accuracy": "argmax p",
-    "balanced_accuracy": "argmax p / prior",
-    "balanced_accuracy_argmax": "argmax p",
-    "per_class_recall": "argmax p / prior",
-    "sensitivity, specificity": "P(malignant) >= referral threshold",
-    "diag_accuracy": "argmax of p summed by group",
-}
 LEDGER = Path("eval_study/results/test_ledger.csv")
 LEDGER_COLUMNS = ("date", "weights_sha256", "data", "split", "n", "reason")
 _PROBLEM_LINES = 20  # problems written out in a report; all are counted
-
-
-@dataclass(frozen=True)
-class Row:
-    """What is kept of one photo. `iou` and `agrees` are NaN where there is no mask or no rationale."""
-
-    case: Case
-    probabilities: np.ndarray  # [C]
-    balanced: np.ndarray  # [C]
-    criteria: dict[str, dict[str, float]]
-    malignancy: float
-    refer: bool
-    set_codes: tuple[str, ...]
-    in_domain: bool
-    iou: float
-    agrees: float
+_MALIGNANT = np.array([code in MALIGNANT_CODES for code in DIAGNOSIS_CODES])  # [C]
 
 
 def evaluate(
-    assessor: Assessor,
+    system: Assessor | PredictionFile,
     table: CaseTable,
     *,
+    against: Assessor | PredictionFile | None = None,
     split: str | None = None,
     rationales: int | str = 200,
     batch_size: int = 32,
@@ -84,10 +51,12 @@ def evaluate(
     strict: bool = False,
     command: str | None = None,
     layout: str | None = None,
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The report of `assessor` on `table`, and its predictions in ISIC's submission format.
+) -> tuple[dict[str, Any], list[Row]]:
+    """The report of `system` on `table`, and what it said of each photo.
 
     Args:
+        system: our model, or a file of probabilities for the same split.
+        against: another one, compared with `system` on the photos that both have.
         split: measure these cases only; all where None.
         rationales: number of photos, drawn by `seed`, whose rationale is written and read for `agreement`; or "all".
         n_boot: bootstrap resamples of lesions (patients, where known).
@@ -104,18 +73,25 @@ def evaluate(
             raise DataError(problem)
         problems.append(problem)
 
-    sampled = _sampled(len(cases), rationales, seed)
-    rows = list(_measure(assessor, cases, sampled, batch_size, progress, note))
-    if not rows:
-        raise DataError(f"none of {len(cases)} photos could be read; the last problem is: {problems[-1]}")
-    scored = [row for row in rows if row.case.image_id not in NOT_SCORED]
-    report: dict[str, Any] = figures(scored, n_boot, seed)
-    groups = sorted({row.case.group for row in scored if row.case.group})
-    report["groups"] = {g: figures([r for r in scored if r.case.group == g], n_boot, seed) for g in groups} or None
+    def measured(one: Assessor | PredictionFile, words: int | str) -> list[Row]:
+        if isinstance(one, PredictionFile):
+            return rows_of_file(one, cases)
+        rows = list(_measure(one, cases, _sampled(len(cases), words, seed), batch_size, progress, note))
+        if not rows:
+            raise DataError(f"none of {len(cases)} photos could be read; the last problem is: {problems[-1]}")
+        return rows
+
+    rows = measured(system, rationales)
+    scored = _scored(rows)
+    report = {**scores.figures(scored, n_boot, seed), "groups": _groups(scored, n_boot, seed)}
+    report["curves"] = scores.curves(scored, n_boot, seed)
+    if against is not None:
+        compared = scores.compare(scored, _scored(measured(against, 0)), n_boot, seed)
+        report["comparison"] = compared and {"against": {**_about(against), "rules": _rules(against)}, **compared}
     report["meta"] = {
         "date": datetime.date.today().isoformat(),
         "command": command,
-        "data": _sources(cases),
+        "data": sorted({case.source for case in cases}),
         "layout": layout,
         "split": split,
         "seed": seed,
@@ -123,23 +99,62 @@ def evaluate(
         **_counts(rows, scored),
         "problems": len(problems),
         "problem_lines": problems[:_PROBLEM_LINES],
-        "model": dataclasses.asdict(assessor.model_info),
-        "rules": RULES,
+        "model": None if isinstance(system, PredictionFile) else dataclasses.asdict(system.model_info),
+        "system": _about(system),
+        "rules": _rules(system),
     }
-    return report, submission(rows)
+    return report, rows
 
 
-def _sources(cases: Sequence[Case]) -> list[str]:
-    return sorted({case.source for case in cases})
+def _groups(rows: Sequence[Row], n_boot: int, seed: int) -> dict[str, Any] | None:
+    """All figures again for each group of cases, None where the data set has no groups."""
+    names = sorted({row.case.group for row in rows if row.case.group})
+    return {name: scores.figures([r for r in rows if r.case.group == name], n_boot, seed) for name in names} or None
+
+
+def _scored(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.case.image_id not in NOT_SCORED]
 
 
 def _counts(rows: Sequence[Row], scored: Sequence[Row]) -> dict[str, Any]:
     return {
         "n_lesions": len({(row.case.source, row.case.lesion_id) for row in scored}),
-        "n_resampled_groups": len({_cluster(row.case) for row in scored}),
+        "n_resampled_groups": len({scores.cluster(row.case) for row in scored}),
         "n_rationales": sum(bool(np.isfinite(row.agrees)) for row in scored),
         "not_scored": sorted(row.case.image_id for row in rows if row.case.image_id in NOT_SCORED),
     }
+
+
+def identity(system: Assessor | PredictionFile) -> str:
+    """The sha256 of a model's weights or of the file."""
+    return system.sha256 if isinstance(system, PredictionFile) else system.model_info.weights_sha256
+
+
+def _about(system: Assessor | PredictionFile) -> dict[str, Any]:
+    """Which system it was, and what was done to its numbers before they were measured."""
+    if not isinstance(system, PredictionFile):
+        return {"kind": "model", "name": f"SkinCLIP-VL {system.model_info.preset}", "sha256": identity(system)}
+    prior = None if system.prior is None else dict(zip(DIAGNOSIS_CODES, system.prior.tolist(), strict=True))
+    return {
+        "kind": "predictions",
+        "name": system.name,
+        "sha256": system.sha256,
+        "prior": prior,
+        "missing": len(system.missing),
+        "missing_first": list(system.missing[:_PROBLEM_LINES]),
+        "renormalised": system.renormalised,
+        "lowest_sum": system.sums[0],
+        "highest_sum": system.sums[1],
+        "rows_of_other_splits": system.other_splits,
+    }
+
+
+def _rules(system: Assessor | PredictionFile) -> dict[str, str]:
+    """The decision rules, which fall together where nothing is known of a file's prior."""
+    if not isinstance(system, PredictionFile):
+        return RULES
+    rules = {name: rule for name, rule in RULES.items() if name != "sensitivity, specificity"}
+    return rules if system.prior is not None else {n: r.replace("p / prior", "p") for n, r in rules.items()}
 
 
 def select(table: CaseTable, split: str | None) -> tuple[Case, ...]:
@@ -152,12 +167,19 @@ def select(table: CaseTable, split: str | None) -> tuple[Case, ...]:
 
 
 def submission(rows: Sequence[Row]) -> pd.DataFrame:
-    """ISIC 2018 Task 3's submission format, one row a photo, values p / prior renormalised."""
-    values: dict[str, Any] = {"image": [row.case.image_id for row in rows]}
-    for column, code in ISIC2018_COLUMNS.items():
-        c = DIAGNOSIS_CODES.index(code)
-        values[column] = [float(row.balanced[c]) for row in rows]
-    return pd.DataFrame(values)
+    """ISIC 2018 Task 3's submission, one row a photo: p / prior renormalised, as its balanced accuracy rewards."""
+    return as_table([row.case.image_id for row in rows], [row.balanced for row in rows])
+
+
+def probabilities(rows: Sequence[Row]) -> pd.DataFrame:
+    """The same table with calibrated probabilities at natural prevalence: what `--predictions` and `--against` take."""
+    return as_table([row.case.image_id for row in rows], [row.probabilities for row in rows])
+
+
+def rows_of_file(file: PredictionFile, cases: Sequence[Case]) -> list[Row]:
+    """The rows of those `cases` that the file has. No referral, prediction set, mask or criterion is known of it."""
+    found = [(case, file.probabilities[case.image_id]) for case in cases if case.image_id in file.probabilities]
+    return [Row(case, p, file.balanced(p), malignancy=float(p[_MALIGNANT].sum())) for case, p in found]
 
 
 # --- predicting -------------------------------------------------------------------------------------------------
@@ -217,8 +239,8 @@ def _row(case: Case, prediction: Prediction, agrees: float, note: Callable[[str]
         case=case,
         probabilities=np.asarray(prediction.probabilities, dtype=np.float64),
         balanced=np.asarray(prediction.balanced, dtype=np.float64),
-        criteria=prediction.criteria if case.criteria else {},
         malignancy=float(prediction.malignancy),
+        criteria=prediction.criteria if case.criteria else {},
         refer=bool(prediction.refer),
         set_codes=tuple(prediction.set_codes),
         in_domain=bool(prediction.in_domain),
@@ -238,123 +260,6 @@ def _lesion_iou(case: Case, predicted: np.ndarray, note: Callable[[str], None]) 
         note(f"mask {case.mask.name}: {' '.join(str(error).split())}")
         return float("nan")
     return metrics.mask_iou(predicted, np.asarray(fitted) > 127)
-
-
-# --- figures ----------------------------------------------------------------------------------------------------
-
-
-def figures(rows: Sequence[Row], n_boot: int, seed: int) -> dict[str, Any]:
-    """All figures of `rows`, each `{"value", "low", "high"}` or None."""
-    resamples = metrics.GroupBootstrap([_cluster(row.case) for row in rows], n_boot, seed)
-    criteria = _criteria(rows, resamples)
-    return {
-        "n": len(rows),
-        **{name: resamples.interval(metric) for name, metric in _diagnosis_metrics(rows).items()},
-        "per_class_recall": _per_class_recall(rows, resamples),
-        **{name: resamples.interval(metric) for name, metric in _malignancy_metrics(rows).items()},
-        "lesion_iou": resamples.interval(metrics.mean(np.array([row.iou for row in rows]))),
-        "agreement": resamples.interval(metrics.mean(np.array([row.agrees for row in rows]))),
-        "in_domain": resamples.interval(metrics.mean(np.array([row.in_domain for row in rows], dtype=float))),
-        "diag_accuracy": resamples.interval(_diag_accuracy(rows)),
-        "criteria": criteria or None,
-        "criteria_mean_accuracy": resamples.interval(
-            metrics.mean_of([metrics.accuracy(*_criterion_decisions(rows, c)) for c in criteria])
-        ),
-    }
-
-
-def _cluster(case: Case) -> str:
-    """What is resampled as one: the patient where known, else the lesion; lesion ids repeat between sources."""
-    return f"{case.source}/{case.patient_id or case.lesion_id}"
-
-
-def _labels(rows: Sequence[Row]) -> np.ndarray:
-    """[n] number of the true diagnosis, -1 where it is missing."""
-    return np.array([DIAGNOSIS_CODES.index(d) if (d := row.case.diagnosis) else -1 for row in rows], dtype=np.int64)
-
-
-def _stack(vectors: Sequence[np.ndarray]) -> np.ndarray:
-    return np.stack(vectors) if vectors else np.zeros((0, len(DIAGNOSIS_CODES)))
-
-
-def _diagnosis_metrics(rows: Sequence[Row]) -> dict[str, metrics.Metric]:
-    labels = _labels(rows)
-    p, balanced = _stack([row.probabilities for row in rows]), _stack([row.balanced for row in rows])
-    inside = np.array([row.case.diagnosis in row.set_codes for row in rows], dtype=bool)
-    sizes = np.array([len(row.set_codes) for row in rows], dtype=np.float64)
-    return {
-        "accuracy": metrics.accuracy(labels, p.argmax(axis=1)),
-        "balanced_accuracy": metrics.balanced_accuracy(labels, balanced.argmax(axis=1)),
-        "balanced_accuracy_argmax": metrics.balanced_accuracy(labels, p.argmax(axis=1)),
-        "auroc_macro": metrics.auroc_macro(p, labels),
-        "ece": metrics.ece(p, labels),
-        "brier": metrics.brier(p, labels),
-        "nll": metrics.nll(p, labels),
-        "coverage": metrics.share(inside, labels >= 0),
-        "set_size": metrics.mean(sizes),
-    }
-
-
-def _per_class_recall(
-    rows: Sequence[Row], resamples: metrics.GroupBootstrap
-) -> dict[str, metrics.Interval | None] | None:
-    labels, predicted = _labels(rows), _stack([row.balanced for row in rows]).argmax(axis=1)
-    if not (labels >= 0).any():
-        return None
-    return {code: resamples.interval(metrics.recall(labels, predicted, c)) for c, code in enumerate(DIAGNOSIS_CODES)}
-
-
-def _malignancy_metrics(rows: Sequence[Row]) -> dict[str, metrics.Metric]:
-    known = np.array([row.case.malignant is not None for row in rows], dtype=bool)
-    malignant = np.array([bool(row.case.malignant) for row in rows], dtype=bool)
-    refer = np.array([row.refer for row in rows], dtype=bool)
-    return {
-        "auroc_malignant": metrics.auroc(np.array([row.malignancy for row in rows]), malignant, known),
-        "sensitivity": metrics.share(refer, malignant & known),
-        "specificity": metrics.share(~refer, ~malignant & known),
-    }
-
-
-def _criteria(rows: Sequence[Row], resamples: metrics.GroupBootstrap) -> dict[str, dict[str, metrics.Interval | None]]:
-    """Accuracy and macro one-versus-rest AUROC of each criterion that has a label."""
-    found = {}
-    for criterion in CRITERIA:
-        labels, predicted = _criterion_decisions(rows, criterion.code)
-        if (labels >= 0).any():
-            found[criterion.code] = {
-                "accuracy": resamples.interval(metrics.accuracy(labels, predicted)),
-                "auroc": resamples.interval(
-                    metrics.auroc_macro(_criterion_probabilities(rows, criterion.code), labels)
-                ),
-            }
-    return found
-
-
-def _criterion_states(criterion: str) -> tuple[str, ...]:
-    return next(c.labels for c in CRITERIA if c.code == criterion)
-
-
-def _criterion_probabilities(rows: Sequence[Row], criterion: str) -> np.ndarray:
-    """[n, S] probabilities of the criterion's states; 0 in rows without that label, which no metric reads."""
-    states = _criterion_states(criterion)
-    return np.array(
-        [[row.criteria[criterion][s] if criterion in row.case.criteria else 0.0 for s in states] for row in rows]
-    ).reshape(len(rows), len(states))
-
-
-def _criterion_decisions(rows: Sequence[Row], criterion: str) -> tuple[np.ndarray, np.ndarray]:
-    """([n] true state, -1 where unlabelled, [n] most probable state)."""
-    states = _criterion_states(criterion)
-    labels = [states.index(s) if (s := row.case.criteria.get(criterion)) else -1 for row in rows]
-    return np.array(labels, dtype=np.int64), _criterion_probabilities(rows, criterion).argmax(axis=1)
-
-
-def _diag_accuracy(rows: Sequence[Row]) -> metrics.Metric:
-    """Accuracy in Derm7pt's five diagnosis groups (Kawahara et al. 2019)."""
-    to_group = np.array([[CODE_TO_DERM7PT_GROUP[code] == g for g in DERM7PT_GROUPS] for code in DIAGNOSIS_CODES])
-    grouped = _stack([row.probabilities for row in rows]) @ to_group.astype(np.float64)  # [n, 5]
-    labels = [DERM7PT_GROUPS.index(g) if (g := row.case.diagnosis_group) else -1 for row in rows]
-    return metrics.accuracy(np.array(labels, dtype=np.int64), grouped.argmax(axis=1))
 
 
 # --- the command ------------------------------------------------------------------------------------------------

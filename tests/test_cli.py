@@ -1,3 +1,5 @@
+import hashlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -230,6 +232,9 @@ def test_evaluate_writes_report_predictions_and_ledger(capsys, photo, tmp_path, 
     assert lines[0] == "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC" and len(lines) == 3
     ledger = Path("eval_study/results/test_ledger.csv").read_text().splitlines()
     assert len(ledger) == 2 and ledger[1].endswith(f"{'ab' * 32},{tmp_path.name},test,2,a check")
+    natural = Path("r/probabilities.csv").read_text().splitlines()
+    assert natural[0] == lines[0] and len(natural) == 3
+    assert Path("r/report.html").read_text().startswith("<!DOCTYPE html>")
     assert "(argmax p / prior)" in capsys.readouterr().out
     assert cli.main([*argv[:3], "--split", "valid", "--out", "v.json", "--bootstrap", "5"]) == 0
     assert len(Path("eval_study/results/test_ledger.csv").read_text().splitlines()) == 2  # valid is no test
@@ -243,6 +248,141 @@ def test_evaluate_says_what_is_wrong_in_one_line(capsys, photo, tmp_path):
     assert "neither a number" in fails(capsys, *data, "--rationales", "some")
     assert "give the report a file name" in fails(capsys, *data[:-1], tmp_path)
     assert "invalid choice" in fails(capsys, *data, "--layout", "coco")
+
+
+THEIRS = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nphoto1.png,0.6,0.4,0,0,0,0,0\nphoto2,0.1,0.1,0.8,0,0,0,0\n"
+PRIOR = "mel=1,nv=4,bcc=1,akiec=1,bkl=1,df=1,vasc=1"
+
+
+@pytest.fixture
+def theirs(tmp_path, photo, monkeypatch) -> Path:
+    """Another system's predictions on the test split, mel and bcc, of a data set that is laid out beside them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eval_study" / "results").mkdir(parents=True)
+    write_manifest(tmp_path, photo)
+    (tmp_path / "theirs.csv").write_text(THEIRS)
+    return tmp_path / "theirs.csv"
+
+
+def measure(*options) -> int:
+    common = ["--data", ".", "--split", "test", "--out", "r/report.json", "--bootstrap", "5"]
+    return cli.main(["evaluate", *common, *(str(option) for option in options)])
+
+
+def test_another_systems_file_is_measured_without_a_model(theirs, capsys, monkeypatch):
+    def no_model(*_):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(FakeAssessor, "load", no_model)
+    assert measure("--predictions", theirs, "--name", "Big 13B", "--reason", "rival") == 0
+    report = json.loads(Path("r/report.json").read_text())
+    assert report["n"] == 2 and report["accuracy"]["value"] == 1 and report["sensitivity"] is None
+    assert report["meta"]["system"]["name"] == "Big 13B" and report["meta"]["model"] is None
+    assert "Big 13B on 2 photos" in capsys.readouterr().out
+    assert sorted(path.name for path in Path("r").iterdir()) == ["report.html", "report.json"]
+    sha256 = hashlib.sha256(theirs.read_bytes()).hexdigest()
+    ledger = Path("eval_study/results/test_ledger.csv").read_text().splitlines()
+    assert len(ledger) == 2 and f",{sha256},{theirs.parent.name},test,2,rival" in ledger[1]
+
+
+def test_a_file_against_the_model_and_the_model_against_a_file(theirs, capsys):
+    assert measure("--predictions", theirs, "--against", "model") == 0
+    first = json.loads(Path("r/report.json").read_text())["comparison"]
+    assert first["against"]["kind"] == "model" and first["differences"]["accuracy"]["value"] == 1
+    assert "theirs less SkinCLIP-VL mini, paired, on 2 photos" in capsys.readouterr().out
+    assert len(Path("eval_study/results/test_ledger.csv").read_text().splitlines()) == 3  # both systems
+    assert measure("--against", theirs, "--against-name", "Big", "--against-prior", PRIOR) == 0
+    second = json.loads(Path("r/report.json").read_text())["comparison"]
+    assert second["against"]["name"] == "Big" and second["against"]["prior"]["nv"] == pytest.approx(0.4)
+    assert second["differences"]["accuracy"]["value"] == -1
+    assert "McNemar's exact test of accuracy: p = 0.5" in capsys.readouterr().out
+
+
+def test_what_evaluate_writes_can_be_compared_with(theirs, capsys):
+    assert measure() == 0
+    Path("r/probabilities.csv").rename("ours.csv")
+    assert measure("--predictions", "ours.csv", "--against", theirs, "--prior", PRIOR) == 0
+    report = json.loads(Path("r/report.json").read_text())
+    assert report["comparison"]["n"] == 2 and report["meta"]["rules"]["balanced_accuracy"] == "argmax p / prior"
+
+
+def test_photos_without_a_prediction_are_counted_where_allowed(theirs, capsys):
+    theirs.write_text(THEIRS.rpartition("photo2")[0])
+    out = ("--data", ".", "--split", "test", "--out", "r.json")
+    message = fails(capsys, "evaluate", *out, "--predictions", theirs)
+    assert "1 of 2 (photo2)" in message and "--allow-missing" in message
+    assert measure("--predictions", theirs, "--allow-missing") == 0
+    assert json.loads(Path("r/report.json").read_text())["meta"]["system"]["missing"] == 1
+    assert "photos without a prediction of theirs, left out: 1" in capsys.readouterr().out
+    assert "photo2" in Path("r/report.html").read_text()
+    assert measure("--against", theirs, "--allow-missing") == 0
+    assert "photos without a prediction of theirs, left out: 1" in capsys.readouterr().out
+    assert "Photos without a prediction of theirs, 1: photo2" in Path("r/report.html").read_text()
+
+
+def test_options_of_other_systems_that_do_not_fit_give_one_line(theirs, capsys):
+    data = ("evaluate", "--data", ".", "--split", "test", "--out", "r.json")
+    assert "give that file" in fails(capsys, *data, "--name", "x")
+    assert "--prior is for --predictions" in fails(capsys, *data, "--prior", PRIOR)
+    assert "give the file as --predictions" in fails(capsys, *data, "--against", "model")
+    assert "for a file given as --against" in fails(capsys, *data, "--against-name", "x")
+    assert "name each of" in fails(capsys, *data, "--predictions", theirs, "--prior", "0.1,0.2")
+    assert "cannot be read" in fails(capsys, *data, "--predictions", "no.csv")
+    assert "name it r.json" in fails(capsys, *data[:-1], "r.html")
+    theirs.rename("predictions.csv")
+    assert "would be written over" in fails(capsys, *data, "--against", "predictions.csv")
+    assert not Path("eval_study/results/test_ledger.csv").exists()
+
+
+def make_layout(folder: Path, layout: str, photo: bytes) -> None:
+    """Two photos, of a nevus and a melanoma, in one of the layouts that can be read."""
+
+    def put(name: str, content: bytes) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    isic = "ISIC2018_Task3_Validation_GroundTruth"
+    table, photos, lines = {
+        "isic2018": (
+            f"{isic}/{isic}.csv",
+            "ISIC2018_Task3_Validation_Input",
+            ["image,MEL,NV,BCC,AKIEC,BKL,DF,VASC", "ISIC_1,0,1,0,0,0,0,0", "ISIC_2,1,0,0,0,0,0,0"],
+        ),
+        "ham10000": (
+            "HAM10000_metadata.csv",
+            "HAM10000_images_part_1",
+            ["lesion_id,image_id,dx", "HAM_1,ISIC_1,nv", "HAM_2,ISIC_2,mel"],
+        ),
+        "derm7pt": (
+            "meta/meta.csv",
+            "images",
+            ["case_num,diagnosis,derm", "1,clark nevus,ISIC_1.jpg", "2,melanoma (in situ),ISIC_2.jpg"],
+        ),
+        "manifest": (
+            "manifest.csv",
+            "photos",
+            ["image,diagnosis", "photos/ISIC_1.jpg,nv", "photos/ISIC_2.jpg,mel"],
+        ),
+    }[layout]
+    put(table, "\n".join(lines).encode())
+    for number in (1, 2):
+        put(f"{photos}/ISIC_{number}.jpg", photo)
+
+
+@pytest.mark.parametrize("layout", cli.LAYOUT_NAMES)
+def test_every_layout_gives_the_same_figures_and_a_page(layout, tmp_path, capsys):
+    picture = io.BytesIO()
+    Image.fromarray(np.full((64, 64, 3), 120, dtype=np.uint8)).save(picture, "JPEG")
+    make_layout(tmp_path / "data", layout, picture.getvalue())
+    out = tmp_path / "out" / "report.json"
+    assert cli.main(["evaluate", "--data", str(tmp_path / "data"), "--out", str(out), "--bootstrap", "5"]) == 0
+    report = json.loads(out.read_text())
+    assert report["meta"]["layout"] == layout and report["n"] == 2 and report["meta"]["problems"] == 0
+    # The fake gives all classes the same probability, of which the first is taken: akiec.
+    assert report["accuracy"]["value"] == 0 and report["auroc_malignant"]["value"] == 0.5
+    assert report["brier"]["value"] == pytest.approx(6 / 7) and report["curves"]["confusion"][4][0] == 1
+    assert "Evaluation of SkinCLIP-VL mini" in out.with_suffix(".html").read_text()
 
 
 def test_train_hands_over_to_its_module(capsys, monkeypatch):

@@ -8,12 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from scipy.stats import binomtest
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_score, recall_score, roc_auc_score
 
 from skinclip import evaluate as evaluation
+from skinclip import metrics
 from skinclip.assessment import Context, DiagnosisProbability, ModelInfo
 from skinclip.clinical import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, ISIC2018_COLUMNS
 from skinclip.data.cases import Case, CaseTable, DataError
+from skinclip.predictions import PredictionFile
 
 C = len(DIAGNOSIS_CODES)
 PRIOR = np.array([0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02])
@@ -99,7 +102,8 @@ def run(cases, assessor=None, **options):
 
 def test_figures_equal_sklearn_by_their_decision_rules(tmp_path):
     cases, assessor = make_cases(tmp_path), FakeAssessor()
-    report, predictions = run(cases, assessor, batch_size=16)
+    report, rows = run(cases, assessor, batch_size=16)
+    predictions = evaluation.submission(rows)
     labels, p = np.array([DIAGNOSIS_CODES.index(c.diagnosis) for c in cases]), assessor.p[:40]
     assert assessor.batches == [16, 16, 8] and report["n"] == 40
     assert report["balanced_accuracy"]["value"] == pytest.approx(
@@ -123,15 +127,137 @@ def test_figures_equal_sklearn_by_their_decision_rules(tmp_path):
     json.dumps(report, allow_nan=False)
 
 
+def test_figures_of_confidence_and_melanoma_are_those_of_the_displayed_probabilities(tmp_path):
+    cases, assessor = make_cases(tmp_path), FakeAssessor()
+    report, rows = run(cases, assessor)
+    labels, p = np.array([DIAGNOSIS_CODES.index(c.diagnosis) for c in cases]), assessor.p[:40]
+    guess, mel, ones = p.argmax(axis=1), DIAGNOSIS_CODES.index("mel"), np.ones((1, 40))
+    for key, metric in (
+        ("adaptive_ece", metrics.adaptive_ece(p, labels)),
+        ("classwise_ece", metrics.classwise_ece(p, labels)),
+        ("aurc", metrics.aurc(p.max(axis=1), guess == labels)),
+        (
+            "melanoma_sensitivity_at_90_specificity",
+            metrics.sensitivity_at_specificity(p[:, mel], labels == mel, None, 0.9),
+        ),
+    ):
+        assert report[key]["value"] == pytest.approx(float(metric(ones)[0])), key
+    assert report["melanoma_sensitivity"]["value"] == pytest.approx(recall_score(labels == mel, guess == mel))
+    assert report["melanoma_precision"]["value"] == pytest.approx(precision_score(labels == mel, guess == mel))
+    floor = metrics.ece_noise_floor(p, draws=20)
+    assert report["ece_noise_floor"] == {"value": floor["mean"], "low": floor["low"], "high": floor["high"]}
+    natural = evaluation.probabilities(rows)
+    columns = [DIAGNOSIS_CODES.index(code) for code in ISIC2018_COLUMNS.values()]
+    assert natural[list(ISIC2018_COLUMNS)].to_numpy() == pytest.approx(p[:, columns])
+
+
+def test_curves_are_those_of_the_figures(tmp_path):
+    cases, assessor = make_cases(tmp_path, 39), FakeAssessor()
+    cases.append(Case(write_photo(tmp_path / "x.png", 39), "x", "made", "x"))  # without any label
+    report, _ = run(cases, assessor)
+    labels, p = np.array([DIAGNOSIS_CODES.index(c.diagnosis) for c in cases[:39]]), assessor.p[:39]
+    curves = report["curves"]
+    decided = (p / PRIOR).argmax(axis=1)
+    assert curves["confusion"] == confusion_matrix(labels, decided, labels=range(C)).tolist()
+    gaps = [point["n"] * abs(point["confidence"] - point["rate"]["value"]) for point in curves["reliability"]]
+    assert sum(gaps) / 39 == pytest.approx(report["ece"]["value"])
+    assert sum(point["n"] for point in curves["reliability"]) == 39
+    last = curves["risk_coverage"][-1]
+    assert last["coverage"] == 1 and last["risk"]["value"] == pytest.approx(1 - report["accuracy"]["value"])
+    x, y = curves["roc"]["false_positive_rate"], curves["roc"]["true_positive_rate"]
+    assert np.trapezoid(y, x) == pytest.approx(report["auroc_malignant"]["value"])
+    bare, _ = run(make_cases(tmp_path, 4, diagnosis=None, malignant=None))
+    assert set(bare["curves"].values()) == {None}
+
+
+def as_file(cases, p, prior=None, name="theirs", **changes) -> PredictionFile:
+    rows = {case.image_id: row for case, row in zip(cases, p, strict=True)}
+    return PredictionFile(name, "cd" * 32, rows, prior, (), 0, (1.0, 1.0), 0, **changes)
+
+
+def test_a_file_of_our_own_probabilities_gives_our_own_figures(tmp_path):
+    cases, assessor = make_cases(tmp_path), FakeAssessor()
+    ours, _ = run(cases, assessor)
+    theirs, rows = run(cases, as_file(cases, assessor.p[:40], PRIOR))
+    unknown = {"sensitivity", "specificity", "coverage", "set_size", "in_domain"}
+    for key in set(ours) - unknown - {"meta"}:
+        assert theirs[key] == ours[key], key
+    assert {key for key in unknown if theirs[key] is None} == unknown
+    assert theirs["meta"]["rules"]["balanced_accuracy"] == "argmax p / prior" and theirs["meta"]["model"] is None
+    assert theirs["meta"]["system"]["prior"]["nv"] == 0.67 and len(rows) == 40
+    json.dumps(theirs, allow_nan=False)
+
+
+def test_without_a_prior_both_rules_of_a_file_are_argmax(tmp_path):
+    cases, assessor = make_cases(tmp_path), FakeAssessor()
+    report, _ = run(cases, as_file(cases, assessor.p[:40]))
+    assert report["balanced_accuracy"] == report["balanced_accuracy_argmax"]
+    rules = report["meta"]["rules"]
+    assert {rules[key] for key in ("balanced_accuracy", "per_class_recall", "confusion")} == {"argmax p"}
+    assert "sensitivity, specificity" not in rules and report["meta"]["system"]["prior"] is None
+
+
+def test_criteria_of_a_file_are_not_measured(tmp_path):
+    cases = make_cases(tmp_path, criteria={CRITERIA[0].code: CRITERIA[0].labels[0]})
+    report, _ = run(cases, as_file(cases, FakeAssessor().p[:40]))
+    assert report["criteria"] is None and report["criteria_mean_accuracy"] is None
+
+
+def test_a_comparison_is_paired(tmp_path):
+    cases, assessor = make_cases(tmp_path), FakeAssessor()
+    labels = np.array([DIAGNOSIS_CODES.index(c.diagnosis) for c in cases])
+    p = assessor.p[:40]
+    better = 0.5 * p + 0.5 * np.eye(C)[labels]
+    report, _ = run(cases, as_file(cases, better, PRIOR), against=assessor, n_boot=200)
+    found, alone = report["comparison"], run(cases, assessor, n_boot=200)[0]
+    assert found["n"] == 40 and found["against"]["kind"] == "model"
+    for key in ("accuracy", "balanced_accuracy", "ece", "auroc_malignant"):
+        assert found["first"][key] == report[key] and found["second"][key] == alone[key]
+        gap = report[key]["value"] - alone[key]["value"]
+        assert found["differences"][key]["value"] == pytest.approx(gap)
+    assert found["differences"]["accuracy"]["low"] > 0 and found["differences"]["sensitivity"] is None
+    right, ours = better.argmax(axis=1) == labels, p.argmax(axis=1) == labels
+    only, less = int((right & ~ours).sum()), int((~right & ours).sum())
+    expected = binomtest(only, only + less).pvalue
+    assert found["mcnemar_accuracy"] == {
+        "n": 40,
+        "only_a_right": only,
+        "only_b_right": less,
+        "p_value": pytest.approx(expected),
+    }
+    json.dumps(report, allow_nan=False)
+
+
+def test_a_system_against_itself_does_not_differ(tmp_path):
+    cases, assessor = make_cases(tmp_path), FakeAssessor()
+    one = as_file(cases, assessor.p[:40], PRIOR)
+    found = run(cases, one, against=as_file(cases, assessor.p[:40], PRIOR, name="again"))[0]["comparison"]
+    assert {v for d in found["differences"].values() if d for v in d.values()} == {0.0}
+    assert found["mcnemar_accuracy"]["p_value"] == 1
+
+
+def test_photos_that_one_of_two_systems_lacks_are_not_compared(tmp_path):
+    cases, p = make_cases(tmp_path), FakeAssessor().p[:40]
+    report, _ = run(cases, as_file(cases, p), against=as_file(cases[:30], p[:30]))
+    assert report["n"] == 40 and report["comparison"]["n"] == 30
+    apart, _ = run(cases, as_file(cases[:5], p[:5]), against=as_file(cases[30:], p[30:]))
+    assert apart["comparison"] is None
+    unlabelled = make_cases(tmp_path, diagnosis=None, malignant=None)
+    nothing = run(unlabelled, as_file(cases, p), against=as_file(cases, p))[0]["comparison"]
+    assert nothing["mcnemar_accuracy"] is None and set(nothing["differences"].values()) == {None}
+
+
 def test_every_figure_has_an_interval_or_is_null(tmp_path):
     report, _ = run(make_cases(tmp_path))
-    figures = {k: v for k, v in report.items() if k not in ("n", "meta", "per_class_recall")}
+    figures = {k: v for k, v in report.items() if k not in ("n", "meta", "per_class_recall", "curves")}
     for figure in [*figures.values(), *report["per_class_recall"].values()]:
         assert figure is None or set(figure) == {"value", "low", "high"}
     wanted = (
         "accuracy balanced_accuracy auroc_macro per_class_recall ece brier nll lesion_iou agreement auroc_malignant"
     )
-    wanted += " sensitivity specificity groups criteria diag_accuracy criteria_mean_accuracy n"
+    wanted += " sensitivity specificity groups criteria diag_accuracy criteria_mean_accuracy n curves"
+    wanted += " adaptive_ece classwise_ece ece_noise_floor aurc melanoma_sensitivity melanoma_precision"
+    wanted += " melanoma_sensitivity_at_90_specificity"
     assert set(wanted.split()) <= set(report)
     nulls = {"lesion_iou", "agreement", "groups", "criteria", "diag_accuracy", "criteria_mean_accuracy"}
     assert {k for k, v in report.items() if v is None} == nulls
@@ -139,9 +265,9 @@ def test_every_figure_has_an_interval_or_is_null(tmp_path):
 
 def test_only_the_split_asked_for_is_used(tmp_path):
     cases = make_cases(tmp_path)
-    report, predictions = run(cases, split="test")
+    report, rows = run(cases, split="test")
     assert report["n"] == 20
-    assert list(predictions["image"]) == [c.image_id for c in cases if c.split == "test"]
+    assert list(evaluation.submission(rows)["image"]) == [c.image_id for c in cases if c.split == "test"]
     with pytest.raises(DataError, match="no case of split 'tset'; splits found: test, valid"):
         run(cases, split="tset")
 
@@ -161,7 +287,7 @@ def test_groups_repeat_all_figures(tmp_path):
     report, _ = run(cases)
     assert set(report["groups"]) == {"FST1", "FST2"}
     first, _ = run([c for c in cases if c.group == "FST1"])
-    assert report["groups"]["FST1"] == {k: v for k, v in first.items() if k not in ("meta", "groups")}
+    assert report["groups"]["FST1"] == {k: v for k, v in first.items() if k not in ("meta", "groups", "curves")}
 
 
 def test_criteria_and_derm7pt_figures(tmp_path):
@@ -211,8 +337,8 @@ def test_agreement_is_read_from_a_seeded_sample_of_rationales(tmp_path):
 def test_photos_and_masks_that_cannot_be_read_are_counted_or_stop(tmp_path):
     cases = make_cases(tmp_path, 6, mask=lambda i: tmp_path / "no_such_mask.png" if i == 1 else None)
     cases[2].image.write_text("not a photo")
-    report, predictions = run(cases)
-    assert report["n"] == 5 and cases[2].image_id not in list(predictions["image"])
+    report, rows = run(cases)
+    assert report["n"] == 5 and cases[2].image_id not in [row.case.image_id for row in rows]
     assert report["meta"]["problems"] == 2
     assert {line.split(":")[0] for line in report["meta"]["problem_lines"]} == {
         "mask no_such_mask.png",
@@ -252,8 +378,8 @@ def test_isic_own_scorer_agrees(tmp_path):
     """The official scorer, in a Python environment of its own, gives our balanced accuracy."""
     cases = make_cases(tmp_path)
     cases.append(Case(write_photo(tmp_path / "x.png", 40), "ISIC_0035068", "made", "x", diagnosis="mel"))
-    report, predictions = run(cases)
-    predictions.to_csv(tmp_path / "predictions.csv", index=False)
+    report, rows = run(cases)
+    evaluation.submission(rows).to_csv(tmp_path / "predictions.csv", index=False)
     with (tmp_path / "truth.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", *ISIC2018_COLUMNS])
