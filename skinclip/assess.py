@@ -73,14 +73,52 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A batch on its way through the path."""
+class Looked:
+    """A batch on its way through the path, as far as the model alone takes it."""
 
     windows: list[Window]
     tokens: VisualTokens
     evidence: Evidence
     logits: Tensor
+
+
+@dataclass(frozen=True)
+class Seen(Looked):
+    """The same with what trust makes of it."""
+
     trust: TrustOutput
+
+
+@torch.inference_mode()
+def locate(model: SkinClipVL, transform: PhotoTransform, images: Sequence[LesionImage]) -> list[Window]:
+    """The square window of each photo that holds its lesion; a square photo is its own window."""
+    windows = [transform.centred(image.height, image.width) for image in images]
+    oblong = [i for i, image in enumerate(images) if max(image.width, image.height) > 1.05 * windows[i].side]
+    if not oblong:
+        return windows
+    squashed = torch.stack([transform.squash(images[i].pixels) for i in oblong])
+    masks = model.evidence.segment(model.perceive(squashed).levels).sigmoid() > 0.5
+    for i, mask in zip(oblong, masks.numpy(), strict=True):
+        if mask.mean() < 0.002:
+            continue
+        rows, columns = np.nonzero(mask)
+        x = (columns.mean() + 0.5) / mask.shape[1] * images[i].width
+        y = (rows.mean() + 0.5) / mask.shape[0] * images[i].height
+        windows[i] = transform.centred(images[i].height, images[i].width, (x, y))
+    return windows
+
+
+@torch.inference_mode()
+def look(
+    model: SkinClipVL, transform: PhotoTransform, images: Sequence[LesionImage], contexts: Sequence[Context]
+) -> Looked:
+    """Perception, evidence and diagnosis logits of a batch; what trust is fitted on and applied to."""
+    windows = locate(model, transform, images)
+    photos = torch.stack([transform(i.pixels, w) for i, w in zip(images, windows, strict=True)])
+    tokens = model.perceive(photos, model.config.perception.flips)
+    evidence = model.find_evidence(tokens)
+    logits = model.reason(model.reasoner.writer.write(list(contexts)), tokens, evidence).logits
+    return Looked(windows, tokens, evidence, logits)
 
 
 class Assessor:
@@ -116,35 +154,16 @@ class Assessor:
 
     # ---- the steps ---------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def locate(self, images: Sequence[LesionImage]) -> list[Window]:
-        """The square window of each photo that holds its lesion; a square photo is its own window."""
-        windows = [self.transform.centred(image.height, image.width) for image in images]
-        oblong = [i for i, image in enumerate(images) if max(image.width, image.height) > 1.05 * windows[i].side]
-        if not oblong:
-            return windows
-        squashed = torch.stack([self.transform.squash(images[i].pixels) for i in oblong])
-        masks = self.model.evidence.segment(self.model.perceive(squashed).levels).sigmoid() > 0.5
-        for i, mask in zip(oblong, masks.numpy(), strict=True):
-            if mask.mean() < 0.002:
-                continue
-            rows, columns = np.nonzero(mask)
-            x = (columns.mean() + 0.5) / mask.shape[1] * images[i].width
-            y = (rows.mean() + 0.5) / mask.shape[0] * images[i].height
-            windows[i] = self.transform.centred(images[i].height, images[i].width, (x, y))
-        return windows
+        """The square window of each photo that the model reads."""
+        return locate(self.model, self.transform, images)
 
     @torch.inference_mode()
-    def see(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> _Seen:
+    def see(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> Seen:
         """Perception, evidence, diagnosis and trust for a batch."""
-        windows = self.locate(images)
-        photos = torch.stack([self.transform(i.pixels, w) for i, w in zip(images, windows, strict=True)])
-        tokens = self.model.perceive(photos, self.config.perception.flips)
-        evidence = self.model.find_evidence(tokens)
-        prompts = self.model.reasoner.writer.write(list(contexts))
-        logits = self.model.reason(prompts, tokens, evidence).logits
-        trust = self.trust.apply(logits.double().numpy(), tokens.embedding.double().numpy())
-        return _Seen(windows, tokens, evidence, logits, trust)
+        looked = look(self.model, self.transform, images, contexts)
+        trust = self.trust.apply(looked.logits.double().numpy(), looked.tokens.style.double().numpy())
+        return Seen(looked.windows, looked.tokens, looked.evidence, looked.logits, trust)
 
     def predict(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> list[Prediction]:
         """The predictions of a batch, in its order."""
@@ -210,7 +229,7 @@ class Assessor:
         )
 
     @torch.inference_mode()
-    def rationale(self, context: Context, seen: _Seen, findings: list[str], order: np.ndarray) -> str:
+    def rationale(self, context: Context, seen: Seen, findings: list[str], order: np.ndarray) -> str:
         """Display text for the first photo of `seen`, about the first two diagnoses of `order`."""
         leading, runner_up = DIAGNOSIS_CODES[order[0]], DIAGNOSIS_CODES[order[1]]
         raw = self.model.reasoner.explain(context, seen.tokens, seen.evidence, findings, leading, runner_up)

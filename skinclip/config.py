@@ -142,6 +142,7 @@ class Stage2Config:
     weight_decay: float = 0.05
     held_out_repeat: float = 2.0  # how much likelier a lesion unseen by stage 0 is drawn
     draw_power: float = 0.35
+    criteria_share: float = 0.2  # of the photos drawn, those whose criteria are labelled
     augmentation: float = 0.7  # strength
 
 

@@ -16,41 +16,28 @@ import logging
 import os
 from pathlib import Path
 
-import numpy as np
-import torch
-from sklearn.metrics import f1_score, precision_score
-from torch import Tensor
-
 from skinclip.assess import Assessor
-from skinclip.assessment import ModelInfo
-from skinclip.clinical import CRITERIA
 from skinclip.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
-from skinclip.losses import criterion_log_probs
 from skinclip.model.plain import PlainClassifier
 from skinclip.model.prompt import mini_tokenizer
-from skinclip.model.skinclip_vl import ASSETS, SkinClipVL, assemble
-from skinclip.model.transform import PhotoTransform
+from skinclip.model.skinclip_vl import ASSETS, assemble
 from skinclip.training.common import (
-    MISSING,
     PhotoSet,
     gather,
     held_out_keys,
     keep_memory,
-    natural_prior,
     photo_set,
     scarce,
     with_clinical,
 )
+from skinclip.training.fitting import fit
 from skinclip.training.plain import train_plain
 from skinclip.training.stage0 import train_stage0
 from skinclip.training.stage1 import train_stage1
 from skinclip.training.stage2 import train_stage2
-from skinclip.trust.bundle import Trust
 
 log = logging.getLogger(__name__)
-NEVER = 2.0  # the threshold of a state that cannot be told well enough to cite it
-MIN_PRECISION = 0.5
 NO_CALIB = 'no photo to calibrate on: no data set here has rows whose split is "calib"'
 
 
@@ -97,6 +84,8 @@ def train(
 ) -> Assessor:
     """All stages in turn; writes the checkpoint to `out` and returns it loaded."""
     photos, valid, calib = load_sets(recipe, root, work, strict)
+    if len(calib) == 0:
+        raise DataError(NO_CALIB)
     derm_clip = train_stage0(config, recipe, photos, {k: v for k, v in valid.items() if (v.diagnosis >= 0).any()}, work)
     tokenizer = mini_tokenizer()
     base = train_stage1(config, recipe, tokenizer, work)
@@ -105,7 +94,7 @@ def train(
     trained_prior = train_stage2(model, recipe, photos, work)
     model.save(out)
     save_yaml(recipe, out / "recipe.yaml")
-    assessor = fit(model, photos, calib, list(valid.values()), trained_prior)
+    assessor = fit(model, photos, calib.cases, [c for v in valid.values() for c in v.cases], trained_prior)
     assessor.save_trust(out)
     return assessor
 
@@ -143,83 +132,3 @@ def _by_source(cases: list[Case]) -> dict[str, list[Case]]:
     for case in cases:
         groups.setdefault(case.source, []).append(case)
     return groups
-
-
-@torch.inference_mode()
-def features(model: SkinClipVL, photos: PhotoSet) -> tuple[Tensor, Tensor, Tensor]:
-    """Diagnosis logits [n, C], photo embeddings [n, E] and evidence scores [n, K] of plain photos."""
-    transform = PhotoTransform(model.config.perception.image_size)
-    rows = []
-    for index in torch.arange(len(photos)).split(32):
-        pixels = photos.photos[index].permute(0, 2, 3, 1).numpy()
-        seen = model.perceive(torch.stack([transform(p) for p in pixels]), model.config.perception.flips)
-        evidence = model.find_evidence(seen)
-        contexts = [photos.cases[i].context for i in index.tolist()]
-        logits = model.reason(model.reasoner.writer.write(contexts), seen, evidence).logits
-        rows.append((logits, seen.embedding, evidence.scores))
-    return tuple(torch.cat(part) for part in zip(*rows, strict=True))  # type: ignore[return-value]
-
-
-def fit(model: SkinClipVL, train: PhotoSet, calib: PhotoSet, valid: list[PhotoSet], trained_prior: Tensor) -> Assessor:
-    """What makes logits trustworthy: fitted on `calib`, finding thresholds on `valid`.
-
-    The natural prior is that of the training photos of the data sets that `calib` is from: those whose prevalence the
-    displayed probabilities are to have. Raises DataError where there is no calib photo.
-    """
-    if len(calib) == 0:
-        raise DataError(NO_CALIB)
-    sources = {c.source for c in calib.cases}
-    home = torch.tensor([c.source in sources for c in train.cases])
-    prior = natural_prior(train.diagnosis[home])
-    logits, embeddings, _ = features(model, calib)
-    # a lesion that stage 0 saw sits closer to its class than any new one will
-    labelled = home & (train.diagnosis != MISSING)
-    fresh = train.subset((labelled & train.unseen if (labelled & train.unseen).any() else labelled).nonzero()[:, 0])
-    _, train_embeddings, _ = features(model, fresh)
-    trust = Trust.fit(
-        logits.double().numpy(),
-        calib.diagnosis.numpy(),
-        embeddings.double().numpy(),
-        train_embeddings.double().numpy(),
-        fresh.diagnosis.numpy(),
-        prior.numpy(),
-        (prior.log() - trained_prior.log()).numpy(),
-    )
-    thresholds = finding_thresholds(model, valid)
-    transform = PhotoTransform(model.config.perception.image_size)
-    return Assessor(model, transform, trust, thresholds, ModelInfo(model.config.preset, "training", ""))
-
-
-def finding_thresholds(model: SkinClipVL, valid: list[PhotoSet]) -> dict[str, float]:
-    """State key -> score from which it is cited: the best F1 on labelled validation photos at a precision of 0.5.
-
-    A state that reaches no such precision is never cited: saying nothing is better than a finding that is a guess.
-    """
-    labelled = [p.subset((p.criteria >= 0).any(1).nonzero()[:, 0]) for p in valid if (p.criteria >= 0).any()]
-    labels = torch.cat([p.criteria for p in labelled]) if labelled else torch.zeros(0, len(CRITERIA))
-    scores = [features(model, p)[2] for p in labelled]
-    thresholds = {}
-    rows = criterion_log_probs(torch.cat(scores)) if scores else []
-    for q, criterion in enumerate(CRITERIA):
-        for s, state in enumerate(criterion.states, start=1):
-            if not scores:
-                thresholds[state.key] = NEVER
-                continue
-            chosen = (labels[:, q] != MISSING).numpy()
-            thresholds[state.key] = best_threshold(
-                rows[q][:, s].exp().numpy()[chosen], (labels[:, q] == s).numpy()[chosen]
-            )
-    return thresholds
-
-
-def best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
-    """The threshold of best F1 among those of at least MIN_PRECISION; NEVER where there is none."""
-    best, chosen = 0.0, NEVER
-    for threshold in np.linspace(0.1, 0.95, 35):
-        guess = scores >= threshold
-        if guess.sum() < 3 or precision_score(present, guess, zero_division=0) < MIN_PRECISION:
-            continue
-        f1 = f1_score(present, guess, zero_division=0)
-        if f1 > best:
-            best, chosen = float(f1), float(threshold)
-    return chosen

@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from eval_study.benchmarks import losses
-from eval_study.benchmarks.common import Bench, difference, group_of, labels_of, shown
+from eval_study.benchmarks import figures, losses
+from eval_study.benchmarks.common import Bench, group_of, labels_of
 from eval_study.benchmarks.features import Features
 from skinclip import metrics
 from skinclip.clinical import DIAGNOSIS_CODES
@@ -180,7 +179,7 @@ def compare(
                     **(resamples.interval(mean[name, f]) or {}),
                     "shipped_less_this": None
                     if name == "shipped"
-                    else resamples.interval(difference(mean["shipped", f], mean[name, f])),
+                    else resamples.interval(metrics.difference(mean["shipped", f], mean[name, f])),
                 }
                 for f in FIGURES
             }
@@ -212,39 +211,33 @@ def section(result: dict[str, Any], folder: Path) -> str:
     ]
     for split in ("valid", "test"):
         if split in result:
-            text += ["", f"**HAM10000 {split}**, n = {result[split]['n']}", "", *_table(result[split]["systems"])]
+            text += ["", f"**HAM10000 {split}**, n = {result[split]['n']}", "", _table(result[split]["systems"])]
     for name in result["meta"]["not_measured"]:
         text += ["", f"{TITLES[name][0].upper()}{TITLES[name][1:]}: not measured yet."]
-    folder.mkdir(parents=True, exist_ok=True)
-    _chart(result, folder / "baselines.png")
-    return "\n".join([*text, "", "![Balanced accuracy of each system](figures/baselines.png)"])
+    return "\n".join([*text, "", _chart(result, folder)])
 
 
-def _table(systems: dict[str, Any]) -> list[str]:
-    heads = ["balanced accuracy", "argmax p", "accuracy", "macro AUROC", "NLL", "Brier", "ECE"]
-    rows = ["| system | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)]
+def _table(systems: dict[str, Any]) -> str:
+    rows = []
     for name, found in systems.items():
-        rows.append(f"| {TITLES[name]} | " + " | ".join(shown(v) for v in found.values()) + " |")
+        rows.append([TITLES[name], *(figures.shown(v) for v in found.values())])
         if name != "shipped":
-            gaps = [shown(v["shipped_less_this"], sign=True) for v in found.values()]
-            rows.append("| | " + " | ".join(gaps) + " |")
-    return rows
+            rows.append(["", *(figures.shown(v["shipped_less_this"], sign=True) for v in found.values())])
+    return figures.table(
+        ["system", "balanced accuracy", "argmax p", "accuracy", "macro AUROC", "NLL", "Brier", "ECE"], rows
+    )
 
 
-def _chart(result: dict[str, Any], path: Path) -> None:
+@figures.styled
+def _chart(result: dict[str, Any], folder: Path) -> str:
     split = "test" if "test" in result else "valid"
     systems = result[split]["systems"]
-    names = list(systems)[::-1]
-    fig = Figure(figsize=(9, 3.2), layout="constrained")
-    axes = fig.subplots(1, 3, sharey=True)
-    for axis, (f, title) in zip(
-        axes, (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL"), ("brier", "Brier score")), strict=True
-    ):
-        for y, name in enumerate(names):
-            v, colour = systems[name][f], "#0b5d57" if name == "shipped" else "#8a6d3b"
-            axis.plot([v["low"], v["high"]], [y, y], color=colour, linewidth=2, alpha=0.6)
-            axis.plot(v["value"], y, "o", color=colour)
-        axis.set_title(f"{title}, HAM10000 {split}", fontsize=9)
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(names)), [TITLES[n] for n in names], fontsize=8)
-    fig.savefig(path, dpi=110)
+    colours = [figures.BLUE if name == "shipped" else figures.ORANGE for name in systems]
+    figure, axes = figures.charts(3, width=3.4, height=2.8)
+    shown = (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL"), ("brier", "Brier score"))
+    for ax, (f, title) in zip(axes, shown, strict=True):
+        figures.dots(ax, [row[f] for row in systems.values()], colours)
+        ax.set_title(f"{title}, HAM10000 {split}")
+        ax.set_yticks([])
+    axes[0].set_yticks(range(len(systems))[::-1], [TITLES[name] for name in systems])
+    return figures.save(figure, folder, "baselines", "Balanced accuracy, NLL and Brier score of each system")

@@ -272,24 +272,3 @@ def _iou(case: Case, predicted: np.ndarray) -> float:
 def drawn_case(image_id: str, context: Context | None = None) -> Case:
     """A case without any label, for photos that come from no data set."""
     return Case(Path(image_id), image_id, "drawn", image_id, context=context or Context())
-
-
-def shown(figure: dict[str, Any] | None, digits: int = 3, sign: bool = False) -> str:
-    """ "0.712 (0.650-0.771)", with `sign` "+0.012 (-0.003 to +0.028)"; a dash where there is no figure."""
-    if not figure or figure.get("value") is None:
-        return "–"
-    plus, joint = ("+", " to ") if sign else ("", "-")
-    value = f"{figure['value']:{plus}.{digits}f}"
-    if figure.get("low") is None:
-        return value
-    return f"{value} ({figure['low']:{plus}.{digits}f}{joint}{figure['high']:{plus}.{digits}f})"
-
-
-def point(figure: dict[str, Any] | None, digits: int = 3) -> str:
-    """The value alone; a dash where there is no figure."""
-    return "–" if not figure or figure.get("value") is None else f"{figure['value']:.{digits}f}"
-
-
-def difference(a: metrics.Metric, b: metrics.Metric) -> metrics.Metric:
-    """Paired difference a - b: both are figured on the same resamples."""
-    return lambda weights: a(weights) - b(weights)

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from eval_study.benchmarks.common import BATCH, Bench, difference, group_of, labels_of, shown
+from eval_study.benchmarks import figures
+from eval_study.benchmarks.common import BATCH, Bench, group_of, labels_of
 from skinclip import images, metrics
 from skinclip.assess import Assessor
 from skinclip.data.cases import Case
@@ -83,7 +84,7 @@ def _split(bench: Bench, maps: dict[str, Any], split: str) -> dict[str, Any]:
             name: {
                 "balanced_accuracy": resamples.interval(accuracy[name]),
                 "share_of_full": resamples.interval(_ratio(accuracy[name], accuracy["full"])),
-                "less_than_full": resamples.interval(difference(accuracy["full"], accuracy[name])),
+                "less_than_full": resamples.interval(metrics.difference(accuracy["full"], accuracy[name])),
                 "auroc_macro": resamples.interval(metrics.auroc_macro(p[name], labels)),
                 "changed": resamples.interval(metrics.mean((p[name].argmax(axis=1) != full).astype(float))),
                 "total_variation": resamples.interval(metrics.mean(np.abs(p[name] - p["full"]).sum(axis=1) / 2)),
@@ -109,10 +110,11 @@ def section(result: dict[str, Any], folder: Path) -> str:
         if split not in result:
             continue
         text += ["", f"**HAM10000 {split}**, n = {result[split]['n']}", ""]
-        text += ["| readout | balanced accuracy | share of the full model's | macro AUROC | changed | moved |"]
-        text += ["|---|---|---|---|---|---|"]
-        for name, found in result[split]["readouts"].items():
-            keys = ("balanced_accuracy", "share_of_full", "auroc_macro", "changed", "total_variation")
-            cells = [shown(found[k]) for k in keys]
-            text.append(f"| {TITLES[name]} | " + " | ".join(cells) + " |")
+        keys = ("balanced_accuracy", "share_of_full", "auroc_macro", "changed", "total_variation")
+        rows = [
+            [TITLES[name], *(figures.shown(found[k]) for k in keys)]
+            for name, found in result[split]["readouts"].items()
+        ]
+        header = ["readout", "balanced accuracy", "share of the full model's", "macro AUROC", "changed", "moved"]
+        text.append(figures.table(header, rows))
     return "\n".join(text)

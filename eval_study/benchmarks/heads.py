@@ -24,7 +24,8 @@ from skinclip.config import Stage2Config
 from skinclip.losses import MISSING, CFAInputs
 from skinclip.model.evidence import Evidence, EvidenceFinder
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.common import cosine, draw_weights
+from skinclip.training.common import cosine
+from skinclip.training.stage2 import stage2_weights
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,7 @@ def train_head(
     generator = torch.Generator().manual_seed(seed)
     head = WithoutLanguage(model).train()
     head.evidence.mask_head.eval()
-    weights = draw_weights(train.photos.diagnosis, cfg.draw_power)
-    weights[train.photos.unseen] *= cfg.held_out_repeat
-    weights = weights / weights.sum()
+    weights = stage2_weights(train.photos, cfg)
     parameters = [p for p in head.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, weight_decay=cfg.weight_decay)
     for step in range(steps):

@@ -14,18 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import (
     Bench,
-    difference,
     finite,
     group_of,
     labels_of,
-    point,
     save_arrays,
-    shown,
 )
 from eval_study.benchmarks.features import VIEWS, Features, features_of
 from eval_study.benchmarks.heads import Loss, head_logits, train_head
@@ -39,7 +36,7 @@ from skinclip.trust.calibration import fit_calibration
 
 NAME = "losses"
 SEEDS = (0, 1, 2)
-STEPS, BATCH_SIZE = 300, 64
+STEPS, BATCH_SIZE = 300, 32
 DATA = "ham10000"
 # Classes by the number of their training photos: the long tail's head, middle and tail.
 HEAD_FROM, MIDDLE_FROM = 2000, 300
@@ -151,7 +148,7 @@ def home_prior(sets: dict[str, Features]) -> np.ndarray:
     return natural_prior(train.diagnosis[home]).numpy()
 
 
-def figures(p: np.ndarray, prior: np.ndarray, labels: np.ndarray, counts: list[int]) -> dict[str, metrics.Metric]:
+def metrics_of(p: np.ndarray, prior: np.ndarray, labels: np.ndarray, counts: list[int]) -> dict[str, metrics.Metric]:
     """The metrics of one run's probabilities."""
     balanced = (p / prior).argmax(axis=1)
     groups = {
@@ -228,7 +225,7 @@ def summary(
     cases = sets[split].photos.cases
     labels, prior = labels_of(cases), home_prior(sets)
     resamples = metrics.GroupBootstrap([group_of(c) for c in cases], bench.n_boot, bench.seed)
-    of = {key: figures(run[split], prior, labels, counts) for key, run in kept.items()}
+    of = {key: metrics_of(run[split], prior, labels, counts) for key, run in kept.items()}
     mean = {(n, f): metrics.mean_of([of[n, s][f] for s in seeds]) for n in TITLES for f in (*FIGURES, *RECALLS)}
     ones = np.ones((1, len(labels)))
     return {
@@ -240,7 +237,7 @@ def summary(
                     "seeds": [finite(float(of[name, s][f](ones)[0])) for s in seeds],
                     "cfa_less_this": None
                     if name == "cfa"
-                    else resamples.interval(difference(mean["cfa", f], mean[name, f])),
+                    else resamples.interval(metrics.difference(mean["cfa", f], mean[name, f])),
                 }
                 for f in (*FIGURES, *RECALLS)
             }
@@ -263,48 +260,40 @@ def section(result: dict[str, Any], folder: Path) -> str:
         if split not in result:
             continue
         text += ["", f"**HAM10000 {split}**, n = {result[split]['n']}", ""]
-        text += _table(result[split]["losses"])
-    folder.mkdir(parents=True, exist_ok=True)
-    _chart(result, folder / "losses.png")
-    return "\n".join([*text, "", "![Balanced accuracy and NLL of each loss](figures/losses.png)"])
+        text += [_table(result[split]["losses"])]
+    return "\n".join([*text, "", _chart(result, folder)])
 
 
-def _table(found: dict[str, Any]) -> list[str]:
-    head = ["loss", "balanced accuracy", "CFA less this", "argmax p", "AUROC", "NLL", "CFA less this", "Brier", "ECE"]
-    head += ["recall head", "middle", "tail"]
-    rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+def _table(found: dict[str, Any]) -> str:
+    header = ["loss", "balanced accuracy", "CFA less this", "argmax p", "AUROC", "NLL", "CFA less this", "Brier", "ECE"]
+    rows = []
     for name, f in found.items():
-        cells = [TITLES[name], _with_spread(f["balanced_accuracy"]), _gap(f["balanced_accuracy"])]
-        cells += [point(f["balanced_accuracy_argmax"]), point(f["auroc_macro"])]
-        cells += [_with_spread(f["nll"]), _gap(f["nll"]), point(f["brier"]), point(f["ece"])]
-        cells += [point(f[r]) for r in RECALLS]
-        rows.append("| " + " | ".join(cells) + " |")
-    return rows
+        accuracy, nll = f["balanced_accuracy"], f["nll"]
+        cells = [TITLES[name], _with_spread(accuracy), _gap(accuracy)]
+        cells += [figures.number(f[k].get("value")) for k in ("balanced_accuracy_argmax", "auroc_macro")]
+        cells += [_with_spread(nll), _gap(nll)]
+        cells += [figures.number(f[k].get("value")) for k in ("brier", "ece", *RECALLS)]
+        rows.append(cells)
+    return figures.table([*header, "recall head", "middle", "tail"], rows)
 
 
 def _with_spread(f: dict[str, Any]) -> str:
-    return f"{shown(f)} ± {np.std(f['seeds'], ddof=1):.3f}"
+    return f"{figures.shown(f)} ± {np.std(f['seeds'], ddof=1):.3f}"
 
 
 def _gap(f: dict[str, Any]) -> str:
-    return "" if f["cfa_less_this"] is None else shown(f["cfa_less_this"], sign=True)
+    return "" if f["cfa_less_this"] is None else figures.shown(f["cfa_less_this"], sign=True)
 
 
-def _chart(result: dict[str, Any], path: Path) -> None:
-    """Balanced accuracy and NLL of every loss: a dot for the mean, a bar for the interval, small dots for seeds."""
+@figures.styled
+def _chart(result: dict[str, Any], folder: Path) -> str:
     split = "test" if "test" in result else "valid"
     found = result[split]["losses"]
-    names = list(found)[::-1]
-    fig = Figure(figsize=(9, 4.2), layout="constrained")
-    for axis, (f, title) in zip(
-        fig.subplots(1, 2, sharey=True), (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL")), strict=True
-    ):
-        for y, name in enumerate(names):
-            v, colour = found[name][f], "#0b5d57" if name.startswith("cfa") else "#8a6d3b"
-            axis.plot([v["low"], v["high"]], [y, y], color=colour, linewidth=2, alpha=0.5)
-            axis.plot(v["seeds"], [y] * len(v["seeds"]), "|", color=colour, markersize=7)
-            axis.plot(v["value"], y, "o", color=colour)
-        axis.set_title(f"{title}, HAM10000 {split}", fontsize=10)
-        axis.grid(axis="x", alpha=0.3)
-    fig.axes[0].set_yticks(range(len(names)), [TITLES[n] for n in names], fontsize=8)
-    fig.savefig(path, dpi=110)
+    colours = [figures.BLUE if name.startswith("cfa") else figures.ORANGE for name in found]
+    figure, axes = figures.charts(2, width=4.6, height=3.8)
+    for ax, (f, title) in zip(axes, (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL")), strict=True):
+        figures.dots(ax, [row[f] for row in found.values()], colours)
+        ax.set_title(f"{title}, HAM10000 {split}")
+    axes[0].set_yticks(range(len(found))[::-1], [TITLES[name] for name in found])
+    axes[1].set_yticks([])
+    return figures.save(figure, folder, "losses", "Balanced accuracy and NLL of each loss")

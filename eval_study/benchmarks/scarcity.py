@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from eval_study.benchmarks.common import Bench, shown
+from eval_study.benchmarks import figures
+from eval_study.benchmarks.common import Bench
 from eval_study.benchmarks.losses import DATA, cpu_hours
 from skinclip import metrics
 from skinclip.config import TrainConfig, preset
@@ -40,9 +39,9 @@ def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test"), recipe: Train
         part = Bench(bench.data, bench.out, bench.work, weights, reason, bench.command, bench.seed, bench.n_boot)
         rows[f"{share:g}"] = {
             "photos": len(scarce(cases, share, recipe.seed)),
-            **{s: figures(part, s) for s in splits},
+            **{s: measured(part, s) for s in splits},
         }
-    rows["1"] = {"photos": len(cases), **{s: figures(bench, s) for s in splits}}
+    rows["1"] = {"photos": len(cases), **{s: measured(bench, s) for s in splits}}
     return {"meta": bench.meta(cpu_hours=cpu_hours(seconds), shares=list(SHARES)), "shares": rows}
 
 
@@ -60,7 +59,7 @@ def trained(bench: Bench, recipe: TrainConfig) -> Path:
     return folder / "checkpoint"
 
 
-def figures(bench: Bench, split: str) -> dict[str, Any]:
+def measured(bench: Bench, split: str) -> dict[str, Any]:
     m = bench.measured(DATA, split)
     resamples = metrics.GroupBootstrap(list(m.groups), bench.n_boot, bench.seed)
     found = {
@@ -79,29 +78,24 @@ def section(result: dict[str, Any], folder: Path) -> str:
         "The whole training on a part of the training lesions of all sources, one seed each; "
         f"{result['meta']['cpu_hours']:.1f} core hours.",
         "",
-        "| share | photos | split | balanced accuracy | macro AUROC | NLL | lesion IoU |",
-        "|---|---|---|---|---|---|---|",
     ]
-    for share, row in result["shares"].items():
-        for split in ("valid", "test"):
-            if split in row:
-                cells = [shown(row[split][f]) for f in FIGURES]
-                text.append(f"| {float(share):.0%} | {row['photos']} | {split} | " + " | ".join(cells) + " |")
-    folder.mkdir(parents=True, exist_ok=True)
-    _chart(result, folder / "scarcity.png")
-    return "\n".join([*text, "", "![Balanced accuracy by share of the training data](figures/scarcity.png)"])
+    rows = [
+        [f"{float(share):.0%}", row["photos"], split, *(figures.shown(row[split][f]) for f in FIGURES)]
+        for share, row in result["shares"].items()
+        for split in ("valid", "test")
+        if split in row
+    ]
+    header = ["share", "photos", "split", "balanced accuracy", "macro AUROC", "NLL", "lesion IoU"]
+    return "\n".join([*text, figures.table(header, rows), "", _chart(result, folder)])
 
 
-def _chart(result: dict[str, Any], path: Path) -> None:
+@figures.styled
+def _chart(result: dict[str, Any], folder: Path) -> str:
     rows = result["shares"]
     split = "test" if "test" in next(iter(rows.values())) else "valid"
-    shares = [float(s) for s in rows]
-    values = [row[split]["balanced_accuracy"] for row in rows.values()]
-    fig = Figure(figsize=(5, 3.2), layout="constrained")
-    axis = fig.subplots()
-    axis.fill_between(shares, [v["low"] for v in values], [v["high"] for v in values], color="#0b5d57", alpha=0.15)
-    axis.plot(shares, [v["value"] for v in values], "o-", color="#0b5d57")
-    axis.set(xlabel="share of the training lesions", ylabel="balanced accuracy", xlim=(0, 1.03))
-    axis.set_title(f"HAM10000 {split}", fontsize=10)
-    axis.grid(alpha=0.3)
-    fig.savefig(path, dpi=110)
+    values, (below, above) = figures.whiskers([row[split]["balanced_accuracy"] for row in rows.values()])
+    figure, (axes,) = figures.charts(1)
+    axes.errorbar([float(s) for s in rows], values, yerr=[below, above], fmt="o-", color=figures.BLUE, markersize=4)
+    axes.set(xlabel="share of the training lesions", ylabel="balanced accuracy", xlim=(0, 1.03))
+    axes.set_title(f"HAM10000 {split}")
+    return figures.save(figure, folder, "scarcity", "Balanced accuracy by share of the training data")

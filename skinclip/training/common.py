@@ -8,7 +8,7 @@ import ctypes
 import logging
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from skinclip.data.splits import check_no_leak, guard_training, hold_out
 from skinclip.losses import MISSING
 
 log = logging.getLogger(__name__)
+CLOSE_UP = "-clinical"  # ends the id of a close-up's case
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # options of glibc's mallopt
 
 
@@ -72,16 +73,20 @@ def criterion_labels(case: Case) -> list[int]:
     return [c.labels.index(case.criteria[c.code]) if c.code in case.criteria else MISSING for c in CRITERIA]
 
 
+def diagnosis_labels(cases: Sequence[Case]) -> Tensor:
+    """[n] number of each diagnosis, MISSING where not labelled."""
+    return torch.tensor([DIAGNOSIS_CODES.index(c.diagnosis) if c.diagnosis else MISSING for c in cases])
+
+
 def photo_set(cases: list[Case], side: int, cache: Path | None, unseen: set[str] | None = None) -> PhotoSet:
     """Loads the photos and masks of `cases` at `side` pixels. ISIC 2017 style squashed photos come as they are."""
     photos = load_photos(cases, side, cache_dir=cache, progress=True)
     masks = load_masks(cases, side, cache_dir=cache, progress=True)
-    diagnosis = [DIAGNOSIS_CODES.index(c.diagnosis) if c.diagnosis else MISSING for c in cases]
     return PhotoSet(
         cases,
         torch.from_numpy(np.ascontiguousarray(photos.transpose(0, 3, 1, 2))),
         torch.from_numpy(masks),
-        torch.tensor(diagnosis),
+        diagnosis_labels(cases),
         torch.tensor([criterion_labels(c) for c in cases]).reshape(len(cases), len(CRITERIA)),
         torch.tensor([photo_key(c) in (unseen or set()) for c in cases], dtype=torch.bool),
     )
@@ -128,8 +133,13 @@ def with_clinical(cases: list[Case]) -> list[Case]:
 
 
 def _close_up(case: Case, photo: Path) -> Case:
-    name = f"{case.image_id}-clinical"
+    name = case.image_id + CLOSE_UP
     return replace(case, image=photo, image_id=name, mask=None, criteria={}, clinical_image=None)
+
+
+def is_close_up(case: Case) -> bool:
+    """Whether `with_clinical` made this case."""
+    return case.image_id.endswith(CLOSE_UP)
 
 
 def held_out_keys(cases: list[Case], share: float, seed: int) -> set[str]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from skinclip.assessment import Context
 from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
-from skinclip.config import TrainConfig
+from skinclip.config import Stage2Config, TrainConfig
 from skinclip.data.augment import augment
 from skinclip.data.cases import Case
 from skinclip.data.rationales import write_rationale
@@ -52,6 +52,20 @@ def balanced_prior(labels: Tensor, drawn: Tensor, beta: float) -> Tensor:
     counts = torch.bincount(labels[labelled], minlength=n)
     effective = share.clamp_min(1e-6) * class_balanced_weights(counts.tolist(), beta).double()
     return effective / effective.sum()
+
+
+def stage2_weights(train: PhotoSet, cfg: Stage2Config) -> Tensor:
+    """[n] chance of each photo to be drawn: rare diagnoses, lesions unseen by stage 0 and labelled criteria more often.
+
+    One photo in twenty-five has criteria: drawn as they come, the maps would learn from one or two of a batch.
+    """
+    weights = draw_weights(train.diagnosis, cfg.draw_power)
+    weights[train.unseen] *= cfg.held_out_repeat
+    labelled = (train.criteria != MISSING).any(1)
+    if labelled.any() and not labelled.all():
+        weights[labelled] *= cfg.criteria_share / weights[labelled].sum()
+        weights[~labelled] *= (1 - cfg.criteria_share) / weights[~labelled].sum()
+    return weights / weights.sum()
 
 
 def training_context(case: Case, rng: random.Random) -> Context:
@@ -97,9 +111,7 @@ class Stage2:
     def __init__(self, model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, generator: torch.Generator) -> None:
         self.model, self.recipe, self.cfg, self.train, self.generator = model, recipe, recipe.stage2, train, generator
         self.rng = random.Random(recipe.seed + 2)
-        weights = draw_weights(train.diagnosis, self.cfg.draw_power)
-        weights[train.unseen] *= self.cfg.held_out_repeat
-        self.drawn = weights / weights.sum()
+        self.drawn = stage2_weights(train, self.cfg)
         counts = torch.bincount(train.diagnosis[train.diagnosis != MISSING], minlength=len(DIAGNOSIS_CODES))
         self.loss = CFALoss(recipe.loss, class_counts=counts.tolist())
 

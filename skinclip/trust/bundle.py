@@ -12,7 +12,7 @@ import numpy as np
 
 from skinclip.clinical import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.trust.calibration import Calibration, fit_calibration
-from skinclip.trust.conformal import Conformal, fit_conformal
+from skinclip.trust.conformal import Conformal, fit_conformal, pooled_classes
 from skinclip.trust.referral import Referral, referral_threshold
 from skinclip.trust.shift import ShiftDetector, fit_shift
 
@@ -48,22 +48,22 @@ class Trust:
         cls,
         calib_logits: np.ndarray,
         calib_labels: np.ndarray,
-        calib_embeddings: np.ndarray,
-        train_embeddings: np.ndarray,
-        train_labels: np.ndarray,
+        train_style: np.ndarray,
+        held_out_style: np.ndarray,
         natural_prior: np.ndarray,
         log_prior_shift: np.ndarray,
+        calib_lesions: np.ndarray | None = None,
     ) -> Trust:
         """Fits every part; rows labelled -1 are left out.
 
         Args:
             calib_logits: [n, C] diagnosis logits of calibration photos, order of `clinical.DIAGNOSIS_CODES`.
             calib_labels: [n] class numbers.
-            calib_embeddings: [n, E].
-            train_embeddings: [m, E].
-            train_labels: [m].
+            train_style: [m, S] what the shift score reads, of training photos.
+            held_out_style: [k, S] of photos of the same kind that the tower was not trained on.
             natural_prior: [C] classes' shares of the training photos; all above 0.
             log_prior_shift: [C] log natural prior less log prior as drawn in training (0 where drawn naturally).
+            calib_lesions: [n] lesion of each calibration photo; None is a lesion a photo.
 
         Raises ValueError where shapes disagree, a prior is 0, or calibration photos or malignant ones are missing.
         """
@@ -74,20 +74,21 @@ class Trust:
         # Eight calibration parameters on about 800 photos leave no overfit worth a split of its own: sets and
         # threshold are fitted on the same photos.
         p = calibration.apply(logits)
+        lesions = np.arange(len(labels)) if calib_lesions is None else np.asarray(calib_lesions)[labelled]
         return cls(
             calibration=calibration,
-            conformal=fit_conformal(p, labels),
+            conformal=fit_conformal(p, labels, class_groups=pooled_classes(labels, lesions, p.shape[1])),
             referral=referral_threshold(p[:, MALIGNANT].sum(axis=1), MALIGNANT[labels]),
-            shift=fit_shift(train_embeddings, train_labels, np.asarray(calib_embeddings)[labelled]),
+            shift=fit_shift(train_style, held_out_style),
             natural_prior=prior,
         )
 
-    def apply(self, logits: np.ndarray, embeddings: np.ndarray) -> TrustOutput:
-        """What to show for photos with `logits` [n, C] and `embeddings` [n, E]."""
+    def apply(self, logits: np.ndarray, style: np.ndarray) -> TrustOutput:
+        """What to show for photos with `logits` [n, C] and `style` [n, S]."""
         p = self.calibration.apply(logits)
         balanced = p / np.asarray(self.natural_prior)
         malignancy = p[:, MALIGNANT].sum(axis=1)
-        score = self.shift.score(embeddings)
+        score = self.shift.score(style)
         return TrustOutput(
             probabilities=p,
             balanced=balanced / balanced.sum(axis=1, keepdims=True),
@@ -104,11 +105,12 @@ class Trust:
             "calibration.temperature": np.array([self.calibration.temperature]),
             "calibration.bias": np.array(self.calibration.bias),
             "conformal.coverage": np.array([self.conformal.coverage]),
-            "conformal.quantile": np.array([self.conformal.quantile]),
+            "conformal.quantiles": np.array(self.conformal.quantiles),
             "referral.threshold": np.array([self.referral.threshold]),
             "referral.sensitivity": np.array([self.referral.sensitivity]),
             "referral.specificity": np.array([self.referral.specificity]),
-            "shift.means": np.ascontiguousarray(self.shift.means),
+            "shift.mean": np.ascontiguousarray(self.shift.mean),
+            "shift.scale": np.ascontiguousarray(self.shift.scale),
             "shift.directions": np.ascontiguousarray(self.shift.directions),
             "shift.variances": np.ascontiguousarray(self.shift.variances),
             "shift.residual_variance": np.array([self.shift.residual_variance]),
@@ -131,12 +133,13 @@ class Trust:
 
         return cls(
             calibration=Calibration(number("calibration.temperature"), numbers("calibration.bias")),
-            conformal=Conformal(number("conformal.coverage"), number("conformal.quantile")),
+            conformal=Conformal(number("conformal.coverage"), numbers("conformal.quantiles")),
             referral=Referral(
                 number("referral.threshold"), number("referral.sensitivity"), number("referral.specificity")
             ),
             shift=ShiftDetector(
-                means=arrays["shift.means"],
+                mean=arrays["shift.mean"],
+                scale=arrays["shift.scale"],
                 directions=arrays["shift.directions"],
                 variances=arrays["shift.variances"],
                 residual_variance=number("shift.residual_variance"),
@@ -148,9 +151,9 @@ class Trust:
 
 _ARRAY_NAMES = frozenset(
     [
-        *("calibration.temperature", "calibration.bias", "conformal.coverage", "conformal.quantile"),
+        *("calibration.temperature", "calibration.bias", "conformal.coverage", "conformal.quantiles"),
         *("referral.threshold", "referral.sensitivity", "referral.specificity", "natural_prior"),
-        *("shift.means", "shift.directions", "shift.variances", "shift.residual_variance"),
+        *("shift.mean", "shift.scale", "shift.directions", "shift.variances", "shift.residual_variance"),
         "shift.calibration_distances",
     ]
 )

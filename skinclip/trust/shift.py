@@ -1,9 +1,12 @@
 """Shift detection: does this photo look like those the model was trained on?
 
-Mahalanobis distance of a photo's embedding to the nearest diagnosis mean under a covariance that all diagnoses share
-(Lee et al. 2018), shrunk by Ledoit and Wolf (2004) and kept in compact form: the leading directions exactly, the rest
-by their mean variance (as in probabilistic PCA, Tipping and Bishop 1999), so that it stores in kilobytes. The
-distance itself means nothing to a reader, so it is turned into its rank among calibration photos.
+Mahalanobis distance (Lee et al. 2018) of a photo's style, the channel means of the tower's maps, to the dermoscopy
+photos of training. Style and not the photo embedding, which was trained to tell diagnoses and to be blind to the rest;
+one mean for all sources and diagnoses, because on validation photos more means told close-ups no better apart.
+Features are brought to one scale; their covariance is shrunk by Ledoit and Wolf (2004) and kept in compact form: the
+leading directions exactly, the rest by their mean variance (as in probabilistic PCA, Tipping and Bishop 1999), so that
+it stores in kilobytes. The distance itself means nothing to a reader, so it is turned into its rank among photos held
+out.
 """
 
 from __future__ import annotations
@@ -13,74 +16,66 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.covariance import LedoitWolf
 
-# A photo farther out than 99 % of calibration photos is called out of domain: by design one in a hundred photos of
+# A photo farther out than 99 % of held-out photos is called out of domain: by design one in a hundred photos of
 # the model's own kind is flagged as well.
 IN_DOMAIN_SCORE = 0.99
-MAX_DIRECTIONS = 64
+MAX_DIRECTIONS = 128
 
 
 @dataclass(frozen=True)
 class ShiftDetector:
-    """`means` [M, E] of the M diagnoses seen, the shared covariance's leading `directions` [R, E] with `variances` [R],
+    """`mean` [S] and `scale` [S] of the features, the covariance's leading `directions` [R, S] with `variances` [R],
     `residual_variance` of every other direction, and the sorted `calibration_distances` [n]."""
 
-    means: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
     directions: np.ndarray
     variances: np.ndarray
     residual_variance: float
     calibration_distances: np.ndarray
 
-    def distances(self, embeddings: np.ndarray) -> np.ndarray:
-        """Squared Mahalanobis distance [n] of `embeddings` [n, E] to the nearest diagnosis mean."""
-        embeddings = np.asarray(embeddings, dtype=np.float64)
-        return np.min([self._distance(embeddings - mean) for mean in self.means.astype(np.float64)], axis=0)
-
-    def _distance(self, offset: np.ndarray) -> np.ndarray:
+    def distances(self, features: np.ndarray) -> np.ndarray:
+        """Squared Mahalanobis distance [n] of `features` [n, S] to the training photos."""
+        offset = (np.asarray(features, dtype=np.float64) - self.mean) / self.scale
         along = offset @ self.directions.T.astype(np.float64)  # [n, R]
         rest = np.maximum((offset**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
         return (along**2 / self.variances).sum(axis=1) + rest / self.residual_variance
 
-    def score(self, embeddings: np.ndarray) -> np.ndarray:
-        """Share of calibration photos that look more usual than each of `embeddings` [n, E]: [n], 0-1."""
-        # Rounded as the stored distances are, so that a calibration photo does not count as farther than itself.
-        distances = self.distances(embeddings).astype(np.float32)
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """Share of held-out photos that look more usual than each of `features` [n, S]: [n], 0-1."""
+        # Rounded as the stored distances are, so that a held-out photo does not count as farther than itself.
+        distances = self.distances(features).astype(np.float32)
         return np.searchsorted(self.calibration_distances, distances) / len(self.calibration_distances)
 
     def in_domain(self, score: np.ndarray) -> np.ndarray:
         return np.asarray(score) <= IN_DOMAIN_SCORE
 
 
-def fit_shift(train_embeddings: np.ndarray, train_labels: np.ndarray, calib_embeddings: np.ndarray) -> ShiftDetector:
-    """Means and covariance from training photos, the scale of distances from calibration photos.
+def fit_shift(train: np.ndarray, held_out: np.ndarray) -> ShiftDetector:
+    """Mean and covariance from training photos, the scale of distances from photos held out.
 
     Args:
-        train_embeddings: [n, E]; rows whose label is -1 are left out.
-        train_labels: [n] class numbers.
-        calib_embeddings: [m, E] of photos that the model was not trained on.
+        train: [n, S] features of training photos.
+        held_out: [m, S] of photos of the same kind that the tower was not trained on.
 
     Raises ValueError where either set is empty.
     """
-    embeddings, labels = np.asarray(train_embeddings, dtype=np.float64), np.asarray(train_labels)
-    embeddings, labels = embeddings[labels >= 0], labels[labels >= 0]
-    if len(embeddings) == 0 or len(calib_embeddings) == 0:
-        raise ValueError(
-            "the shift detector needs labelled training photos and calibration photos; one of them is empty"
-        )
-    classes, index = np.unique(labels, return_inverse=True)
-    means = np.stack([embeddings[labels == c].mean(axis=0) for c in classes])
-    directions, variances, rest = _compact_covariance(embeddings - means[index])
-    detector = ShiftDetector(
-        means.astype(np.float32), directions, variances, rest, calibration_distances=np.zeros(0, dtype=np.float32)
-    )
-    ordered = np.sort(detector.distances(calib_embeddings)).astype(np.float32)
-    return ShiftDetector(detector.means, directions, variances, rest, ordered)
+    features, held_out = np.asarray(train, dtype=np.float64), np.asarray(held_out, dtype=np.float64)
+    if len(features) == 0 or len(held_out) == 0:
+        raise ValueError("the shift detector needs training photos and photos held out; one of them is empty")
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    scale = np.maximum(scale, max(float(scale.max()), 1e-6) * 1e-6)  # a feature that never varies must not divide by 0
+    directions, variances, rest = _compact_covariance((features - mean) / scale)
+    fitted = (mean.astype(np.float32), scale.astype(np.float32), directions, variances, rest)
+    ordered = np.sort(ShiftDetector(*fitted, np.zeros(0, np.float32)).distances(held_out)).astype(np.float32)
+    return ShiftDetector(*fitted, ordered)
 
 
 def _compact_covariance(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Of the shrunk covariance of `centred` [n, E]: leading directions [R, E], variances [R], mean of the rest."""
+    """Of the shrunk covariance of `centred` [n, S]: leading directions [R, S], variances [R], mean of the rest."""
     covariance = LedoitWolf(assume_centered=True).fit(centred).covariance_
     values, vectors = np.linalg.eigh(covariance)  # rising
-    floor = max(float(values[-1]), 1.0) * 1e-9  # embeddings that never vary must not divide by 0
+    floor = max(float(values[-1]), 1.0) * 1e-9
     values = np.maximum(values, floor)
     r = min(MAX_DIRECTIONS, len(values))
     rest = float(values[:-r].mean()) if len(values) > r else float(values[0])

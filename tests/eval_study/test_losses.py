@@ -120,4 +120,4 @@ def test_run_is_kept_and_reported(sets, tiny_model, tmp_path, monkeypatch) -> No
     assert again["valid"] == result["valid"]
     bench.save("losses", result)
     text = losses.section(bench.kept("losses"), tmp_path / "figures")
-    assert all(title in text for title in losses.TITLES.values()) and (tmp_path / "figures" / "losses.png").exists()
+    assert all(title in text for title in losses.TITLES.values()) and (tmp_path / "figures" / "losses.svg").exists()

@@ -19,9 +19,10 @@ from skinclip.examples import draw_with_mask
 from skinclip.images import from_array
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import CheckpointError
-from skinclip.train import best_threshold, train, train_baseline
+from skinclip.train import train, train_baseline
 from skinclip.training import epochs, stage2
-from skinclip.training.common import gather, scarce, with_clinical
+from skinclip.training.common import gather, is_close_up, scarce, with_clinical
+from skinclip.training.fitting import best_threshold
 
 KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl", "angioma": "vasc", "dermatofibroma": "df"}
 RECIPE = TrainConfig(
@@ -165,6 +166,7 @@ def test_close_ups_keep_the_diagnosis_and_nothing_that_dermoscopy_labels(tmp_pat
     case = dataclasses.replace(case, criteria={"streaks": "absent"}, clinical_image=tmp_path / "c.jpg")
     both = with_clinical([case])
     assert both[0] is case and both[1].image == tmp_path / "c.jpg" and both[1].image_id != case.image_id
+    assert [is_close_up(c) for c in both] == [False, True]
     assert (both[1].diagnosis, both[1].lesion_id, both[1].criteria, both[1].mask) == ("mel", "L1", {}, None)
 
 

@@ -13,7 +13,7 @@ def data() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = rng.choice(C, 600, p=PRIOR)
     logits = rng.normal(0, 1, (600, C)) + 2.5 * np.eye(C)[labels]
-    return {"logits": logits, "labels": labels, "embeddings": np.eye(C)[labels] + rng.normal(0, 0.3, (600, C))}
+    return {"logits": logits, "labels": labels, "style": rng.normal(0, 0.3, (600, C))}
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +21,15 @@ def trust(data) -> Trust:
     return Trust.fit(
         data["logits"][:300],
         data["labels"][:300],
-        data["embeddings"][:300],
-        data["embeddings"][300:],
-        data["labels"][300:],
+        data["style"][:300],
+        data["style"][300:],
         PRIOR,
         np.log(PRIOR) - np.log(np.full(C, 1 / C)),
     )
 
 
 def test_apply_agrees_with_itself(data, trust):
-    out = trust.apply(data["logits"], data["embeddings"])
+    out = trust.apply(data["logits"], data["style"])
     assert out.probabilities.sum(axis=1) == pytest.approx(np.ones(600))
     assert out.balanced.sum(axis=1) == pytest.approx(np.ones(600))
     ratio = out.balanced * np.array(trust.natural_prior) / out.probabilities
@@ -45,14 +44,14 @@ def test_apply_agrees_with_itself(data, trust):
 
 
 def test_probabilities_are_at_natural_prevalence(data, trust):
-    p = trust.apply(data["logits"][:300], data["embeddings"][:300]).probabilities
+    p = trust.apply(data["logits"][:300], data["style"][:300]).probabilities
     seen = np.bincount(data["labels"][:300], minlength=C) / 300
     assert p.mean(axis=0) == pytest.approx(seen, abs=0.02)
 
 
 def test_arrays_round_trip_exactly(data, trust):
     again = Trust.from_arrays(trust.to_arrays())
-    ours, theirs = (t.apply(data["logits"], data["embeddings"]) for t in (trust, again))
+    ours, theirs = (t.apply(data["logits"], data["style"]) for t in (trust, again))
     for name in ("probabilities", "balanced", "malignancy", "refer", "shift_score", "in_domain"):
         assert (getattr(ours, name) == getattr(theirs, name)).all()
     assert ours.sets == theirs.sets and again.referral == trust.referral and again.calibration == trust.calibration
@@ -63,7 +62,7 @@ def test_safetensors_keeps_the_arrays(tmp_path, data, trust):
     numpy_io = pytest.importorskip("safetensors.numpy")
     numpy_io.save_file(trust.to_arrays(), tmp_path / "trust.safetensors")
     again = Trust.from_arrays(numpy_io.load_file(tmp_path / "trust.safetensors"))
-    ours, theirs = (t.apply(data["logits"], data["embeddings"]) for t in (trust, again))
+    ours, theirs = (t.apply(data["logits"], data["style"]) for t in (trust, again))
     assert (ours.probabilities == theirs.probabilities).all() and (ours.shift_score == theirs.shift_score).all()
 
 
@@ -75,8 +74,8 @@ def test_missing_and_unknown_arrays_are_named(trust):
 
 
 def test_a_photo_gets_the_same_answer_alone_and_in_a_batch(data, trust):
-    batch = trust.apply(data["logits"], data["embeddings"])
-    alone = trust.apply(data["logits"][7:8], data["embeddings"][7:8])
+    batch = trust.apply(data["logits"], data["style"])
+    alone = trust.apply(data["logits"][7:8], data["style"][7:8])
     assert alone.probabilities[0] == pytest.approx(batch.probabilities[7], abs=1e-15)
     assert alone.sets[0] == batch.sets[7] and alone.shift_score[0] == batch.shift_score[7]
 
@@ -86,9 +85,8 @@ def test_unlabelled_rows_are_left_out(data, trust):
     more = Trust.fit(
         np.vstack([data["logits"][:n], np.zeros((3, C))]),
         np.append(data["labels"][:n], [-1] * 3),
-        np.vstack([data["embeddings"][:n], np.full((3, C), 99.0)]),
-        np.vstack([data["embeddings"][n:], np.full((3, C), 99.0)]),
-        np.append(data["labels"][n:], [-1] * 3),
+        data["style"][:n],
+        data["style"][n:],
         PRIOR,
         np.log(PRIOR) - np.log(np.full(C, 1 / C)),
     )
@@ -101,9 +99,8 @@ def test_a_prior_of_zero_is_an_error(data):
         Trust.fit(
             data["logits"],
             data["labels"],
-            data["embeddings"],
-            data["embeddings"],
-            data["labels"],
+            data["style"],
+            data["style"],
             np.zeros(C),
             np.zeros(C),
         )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skinclip.trust.conformal import Conformal, fit_conformal
+from skinclip.trust.conformal import MIN_LESIONS, Conformal, fit_conformal, pooled_classes
 
 
 def two_class(p_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -17,7 +17,7 @@ def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_quantile_equals_hand_computed():
     # Nine scores 0.1 ... 0.9, coverage 0.8: k = ceil(10 * 0.8) = 8, the 8th smallest.
     p, labels = two_class(np.arange(1, 10) / 10)
-    assert fit_conformal(p, labels, coverage=0.8).quantile == pytest.approx(0.8)
+    assert fit_conformal(p, labels, coverage=0.8).quantiles == (pytest.approx(0.8),)
 
 
 def test_too_few_photos_rule_nothing_out():
@@ -32,7 +32,7 @@ def test_covers_new_photos_as_stated():
 
 
 def test_never_empty_and_sorted_by_probability():
-    sets = Conformal(0.9, quantile=0.6).sets(np.array([[0.35, 0.33, 0.32], [0.45, 0.5, 0.05]]), ("a", "b", "c"))
+    sets = Conformal(0.9, quantiles=(0.6,)).sets(np.array([[0.35, 0.33, 0.32], [0.45, 0.5, 0.05]]), ("a", "b", "c"))
     assert sets == [("a",), ("b", "a")]
 
 
@@ -68,10 +68,33 @@ def test_sets_equal_those_of_mapie():
     theirs = mapie.SplitConformalClassifier(Passthrough(), confidence_level=0.9, conformity_score="lac", prefit=True)
     _, sets = theirs.conformalize(p, labels).predict_set(new)
     ours = fit_conformal(p, labels, coverage=0.9)
-    as_mapie = 1.0 - new <= ours.quantile  # without our rule that no set is empty
+    as_mapie = 1.0 - new <= ours.quantiles[0]  # without our rule that no set is empty
     assert (sets[:, :, 0] == as_mapie).all()
 
 
 def test_coverage_must_be_a_share():
     with pytest.raises(ValueError, match="between 0 and 1"):
         fit_conformal(*drawn(10), coverage=90)
+
+
+def test_quantiles_by_class_cover_each_class():
+    groups = (0, 1, 2, 3, 4, 7, 7)
+    fitted = fit_conformal(*drawn(4_000), coverage=0.9, class_groups=groups)
+    p, labels = drawn(40_000, seed=1)
+    inside = fitted.members(p)[np.arange(len(p)), labels]
+    assert [inside[labels == c].mean() for c in range(5)] == pytest.approx([0.9] * 5, abs=0.03)
+    assert fitted.quantiles[5] == fitted.quantiles[6] and len(set(fitted.quantiles)) == 6
+    assert inside[labels >= 5].mean() == pytest.approx(0.9, abs=0.03)
+
+
+def test_rare_classes_share_a_quantile():
+    labels = np.repeat([0, 1, 2], [MIN_LESIONS, 2 * MIN_LESIONS - 2, 4])
+    lesions = np.concatenate([np.arange(MIN_LESIONS), np.repeat(np.arange(MIN_LESIONS - 1), 2), np.arange(4)])
+    assert pooled_classes(labels, lesions, 3) == (0, 3, 3)
+
+
+def test_a_class_that_was_never_seen_is_never_ruled_out():
+    p, labels = drawn(300)
+    kept = labels != 2
+    fitted = fit_conformal(p[kept], labels[kept], class_groups=range(7))
+    assert fitted.quantiles[2] == 1.0 and fitted.members(p)[:, 2].all()

@@ -1,0 +1,252 @@
+"""Does the answer hold when nothing that matters changes?
+
+The same photos again, in another batch, turned, mirrored, saved anew as JPEG; the diagnoses or their descriptions in
+another order, or the descriptions replaced by paraphrases that training never saw. A flip is a change of the leading
+diagnosis. On valid photos: stability needs no labels, so no test photo is spent on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from eval_study.benchmarks import figures
+from eval_study.benchmarks.common import BATCH, Bench, group_of
+from skinclip import images, metrics
+from skinclip.assess import Assessor
+from skinclip.clinical import DIAGNOSES
+from skinclip.data.cases import Case
+from skinclip.images import LesionImage, from_array
+from skinclip.model.skinclip_vl import SkinClipVL
+
+NAME = "stability"
+DATA, SPLIT, SAMPLE = "ham10000", "valid", 300
+Change = Callable[[np.ndarray], np.ndarray]  # pixels uint8 [H, W, 3] -> the same, changed
+PARAPHRASED = "descriptions paraphrased"
+TARGETS = {"repeat": 0.0, "diagnoses reordered": 0.0, "descriptions reordered": 0.0, PARAPHRASED: 0.03}
+# Three wordings a diagnosis, as clinicians would put the same, beside the one of `clinical`; training saw none of them.
+PARAPHRASES: dict[str, tuple[str, str, str]] = {
+    "akiec": (
+        "actinic keratosis, a rough and scaly patch that the sun has caused",
+        "a dermoscopic view of intraepithelial carcinoma: scale over dotted vessels, on red",
+        "a reddish, keratotic patch of sun-damaged skin, such as bowen disease",
+    ),
+    "bcc": (
+        "a basal cell carcinoma: vessels that branch like a tree, blue-grey nests",
+        "dermoscopy shows basal cell carcinoma with an ulcerated centre and shiny white streaks",
+        "basal cell carcinoma, pearly at its edge, without a network but with leaf-like structures",
+    ),
+    "bkl": (
+        "a seborrheic keratosis or a solar lentigo, in short a benign keratosis",
+        "dermoscopy of a benign keratosis: many milia-like cysts, and openings like comedones",
+        "a brown keratosis that looks stuck on, with a sharp border, ridges and fissures",
+    ),
+    "df": (
+        "a dermatofibroma, white like a scar in the middle, with a fine network around it",
+        "dermoscopic photo of a firm, brownish papule, a dermatofibroma",
+        "a benign fibrous histiocytoma whose centre is pale and whose rim is brown",
+    ),
+    "mel": (
+        "a melanoma, its network atypical and its pigment irregular",
+        "dermoscopy of melanoma: no symmetry, many colours, a veil of blue and white",
+        "a malignant lesion of melanocytes with regression and irregular dots and streaks",
+    ),
+    "nv": (
+        "a nevus of melanocytes, its network typical, its globules regular",
+        "a dermoscopic photo of a mole that is benign, of even colour and symmetric",
+        "a melanocytic nevus, benign, with a border that is smooth and a pattern that is regular",
+    ),
+    "vasc": (
+        "a vascular lesion such as an angioma, its lacunae red to purple",
+        "dermoscopy of an angioma: red lagoons, each well defined",
+        "a lesion of vessels or a haemorrhage, red and blue, with no network of pigment",
+    ),
+}
+
+
+def rotated(degrees: float) -> Change:
+    """Turned about the middle; what comes in at the corners is mirrored."""
+
+    def change(pixels: np.ndarray) -> np.ndarray:
+        h, w = pixels.shape[:2]
+        matrix = cv2.getRotationMatrix2D(((w - 1) / 2, (h - 1) / 2), degrees, 1.0)
+        return cv2.warpAffine(pixels, matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+
+    return change
+
+
+def jpeg(quality: int) -> Change:
+    """Saved as JPEG of that quality and read again."""
+
+    def change(pixels: np.ndarray) -> np.ndarray:
+        ok, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not ok:
+            raise ValueError(f"a photo of shape {pixels.shape} cannot be written as JPEG")
+        return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+
+    return change
+
+
+def turned(quarters: int) -> Change:
+    return lambda pixels: np.ascontiguousarray(np.rot90(pixels, quarters))
+
+
+def mirrored(axis: int) -> Change:
+    return lambda pixels: np.ascontiguousarray(np.flip(pixels, axis))
+
+
+PHOTO_CHANGES: dict[str, Change] = {
+    **{f"rotation {d:+d} degrees": rotated(d) for d in (-15, -10, -5, 5, 10, 15)},
+    "rotation 90 degrees": turned(1),
+    "mirrored left to right": mirrored(1),
+    "mirrored top to bottom": mirrored(0),
+    **{f"JPEG quality {q}": jpeg(q) for q in (95, 75, 50, 30)},
+}
+
+
+@contextlib.contextmanager
+def described(model: SkinClipVL, bank: Sequence[Sequence[str]]) -> Iterator[None]:
+    """The model with other descriptions: `bank` holds the wordings of each diagnosis."""
+    before = model.descriptions
+    with torch.no_grad():
+        embedded = torch.stack([model.perception.embed_texts(texts).mean(0) for texts in bank])
+    try:
+        model.descriptions = F.normalize(embedded, dim=-1)
+        yield
+    finally:
+        model.descriptions = before
+
+
+@contextlib.contextmanager
+def reordered(model: SkinClipVL, order: Sequence[int]) -> Iterator[None]:
+    """The model with its diagnoses in another order: logit i is that of diagnosis `order[i]`."""
+    before = model.descriptions
+    try:
+        model.descriptions = before[list(order)]
+        yield
+    finally:
+        model.descriptions = before
+
+
+def probabilities(
+    assessor: Assessor,
+    cases: Sequence[Case],
+    change: Change | None = None,
+    batch: int = BATCH,
+    reverse: bool = False,
+    order: Sequence[int] = range(len(DIAGNOSES)),
+) -> np.ndarray:
+    """[n, C] calibrated probabilities of `cases`, their photos changed by `change`.
+
+    Args:
+        reverse: the cases from last to first, so that batches hold others.
+        order: of the diagnoses in the model, see `reordered`; the result is in the usual one.
+    """
+    queue = list(range(len(cases)))[::-1] if reverse else list(range(len(cases)))
+    rows, back = np.zeros((len(cases), len(DIAGNOSES))), np.argsort(list(order))
+    for start in tqdm(range(0, len(queue), batch), desc="stability", mininterval=10):
+        index = queue[start : start + batch]
+        photos = [_changed(images.load(cases[i].image), change) for i in index]
+        logits = assessor.see(photos, [cases[i].context for i in index]).logits.double().numpy()
+        rows[index] = assessor.trust.calibration.apply(logits[:, back])
+    return rows
+
+
+def _changed(photo: LesionImage, change: Change | None) -> LesionImage:
+    return photo if change is None else from_array(change(photo.pixels))
+
+
+def run(bench: Bench, n: int = SAMPLE) -> dict[str, Any]:
+    """Flips and total variation of every change against the photos as they are."""
+    everything = bench.cases(DATA, SPLIT)
+    chosen = np.random.default_rng(bench.seed).permutation(len(everything))[:n]
+    cases = [everything[i] for i in sorted(chosen)]
+    assessor, model = bench.assessor, bench.assessor.model
+    plain = probabilities(assessor, cases)
+    found = {
+        "repeat": probabilities(assessor, cases),
+        "another batch": probabilities(assessor, cases, batch=7, reverse=True),
+    }
+    order = np.random.default_rng(bench.seed).permutation(len(DIAGNOSES)).tolist()
+    with reordered(model, order):
+        found["diagnoses reordered"] = probabilities(assessor, cases, order=order)
+    for name, bank in wordings().items():
+        with described(model, bank):
+            found[name] = probabilities(assessor, cases)
+    for name, change in PHOTO_CHANGES.items():
+        found[name] = probabilities(assessor, cases, change)
+    resamples = metrics.GroupBootstrap([group_of(c) for c in cases], bench.n_boot, bench.seed)
+    return {
+        "meta": bench.meta(data=DATA, split=SPLIT, n=len(cases)),
+        "changes": {name: compare(plain, p, resamples) for name, p in found.items()},
+    }
+
+
+def wordings() -> dict[str, list[tuple[str, ...]]]:
+    """Name -> the descriptions of each diagnosis in its place."""
+    found = {
+        "descriptions reordered": [d.descriptions[::-1] for d in DIAGNOSES],
+        PARAPHRASED: [PARAPHRASES[d.code] for d in DIAGNOSES],
+    }
+    for i in range(3):
+        found[f"paraphrase {i + 1} alone"] = [(PARAPHRASES[d.code][i],) for d in DIAGNOSES]
+    found["paraphrase 4 alone"] = [d.paraphrases for d in DIAGNOSES]
+    found["three paraphrases added"] = [(*d.descriptions, *PARAPHRASES[d.code]) for d in DIAGNOSES]
+    return found
+
+
+def compare(before: np.ndarray, after: np.ndarray, resamples: metrics.GroupBootstrap) -> dict[str, Any]:
+    """Share of photos whose leading diagnosis flips, and how far their probabilities move (total variation, 0-1)."""
+    moved = np.abs(before - after).sum(axis=1) / 2
+    flips = (before.argmax(axis=1) != after.argmax(axis=1)).astype(float)
+    return {
+        "flips": resamples.interval(metrics.mean(flips)),
+        "moved": resamples.interval(metrics.mean(moved)),
+        "moved_most": float(moved.max()),
+    }
+
+
+def section(result: dict[str, Any], folder: Path) -> str:
+    meta = result["meta"]
+    rows = [
+        [
+            name,
+            figures.shown(f["flips"]),
+            f"{TARGETS[name]:.0%}" if name in TARGETS else "",
+            figures.shown(f["moved"]),
+            f"{f['moved_most']:.3f}",
+        ]
+        for name, f in result["changes"].items()
+    ]
+    text = [
+        "## Stability",
+        "",
+        f"{meta['n']} seeded photos of {meta['data']} {meta['split']}. A flip is another leading diagnosis; moved is "
+        "the total variation of the probabilities.",
+        "",
+        figures.table(["change", "flips", "wanted at most", "moved, mean", "moved, most"], rows),
+        "",
+        _chart(result, folder),
+    ]
+    return "\n".join(text)
+
+
+@figures.styled
+def _chart(result: dict[str, Any], folder: Path) -> str:
+    found = result["changes"]
+    figure, (axes,) = figures.charts(1, width=6.4, height=4.2)
+    values, (below, above) = figures.whiskers([f["flips"] for f in found.values()])
+    rows = range(len(found))[::-1]
+    axes.errorbar(values, rows, xerr=[below, above], fmt="o", color=figures.BLUE, markersize=4, linewidth=1)
+    axes.set_yticks(list(rows), list(found))
+    axes.set(xlabel="share of photos whose leading diagnosis flips", xlim=(-0.005, None))
+    axes.grid(axis="x", color=figures.PALE, linewidth=0.6)
+    return figures.save(figure, folder, "stability", "Share of photos whose leading diagnosis flips under each change")

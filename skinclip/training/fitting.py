@@ -1,0 +1,128 @@
+"""What is fitted on a trained model: trust on `calib`, the thresholds of findings on `valid`.
+
+Photos are read and looked at as an Assessment does it, so that a threshold means on the page what it meant here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.metrics import f1_score, precision_score
+from torch import Tensor
+
+from skinclip import images
+from skinclip.assess import Assessor, look
+from skinclip.assessment import ModelInfo
+from skinclip.clinical import CRITERIA
+from skinclip.data.cases import Case, DataError
+from skinclip.losses import criterion_log_probs
+from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.model.transform import PhotoTransform
+from skinclip.training.common import MISSING, PhotoSet, criterion_labels, diagnosis_labels, is_close_up, natural_prior
+from skinclip.trust.bundle import Trust
+
+NEVER = 2.0  # the threshold of a state that cannot be told well enough to cite it
+MIN_PRECISION = 0.5
+STYLE_SAMPLE = 600  # training photos of each source whose style the shift score is fitted on
+
+
+def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """Diagnosis logits [n, C], style [n, S] and evidence scores [n, K].
+
+    Raises DataError naming a photo that cannot be read.
+    """
+    transform = PhotoTransform(model.config.perception.image_size)
+    logits, style, scores = [], [], []
+    for start in range(0, len(cases), 32):
+        part = cases[start : start + 32]
+        looked = look(model, transform, [_photo(c) for c in part], [c.context for c in part])
+        logits.append(looked.logits.double().numpy())
+        style.append(looked.tokens.style.double().numpy())
+        scores.append(looked.evidence.scores)
+    return np.concatenate(logits), np.concatenate(style), torch.cat(scores)
+
+
+def _photo(case: Case) -> images.LesionImage:
+    try:
+        return images.load(case.image)
+    except images.PhotoError as error:
+        raise DataError(f"{case.image}: {error}") from error
+
+
+def fit(
+    model: SkinClipVL, train: PhotoSet, calib: Sequence[Case], valid: Sequence[Case], trained_prior: Tensor
+) -> Assessor:
+    """The model with what makes its logits trustworthy.
+
+    The natural prior is that of the training photos of the data sets that `calib` is from: those whose prevalence the
+    displayed probabilities are to have.
+    """
+    sources = {c.source for c in calib}
+    home = torch.tensor([c.source in sources for c in train.cases])
+    prior = natural_prior(train.diagnosis[home])
+    logits, calib_style, _ = features(model, calib)
+    learnt_style, held_style = styles(model, train)
+    trust = Trust.fit(
+        logits,
+        diagnosis_labels(calib).numpy(),
+        np.concatenate([learnt_style, held_style]),
+        np.concatenate([held_style, calib_style]),
+        prior.numpy(),
+        (prior.log() - trained_prior.log()).numpy(),
+        np.array([f"{c.source}/{c.lesion_id}" for c in calib]),
+    )
+    transform = PhotoTransform(model.config.perception.image_size)
+    info = ModelInfo(model.config.preset, "training", "")
+    return Assessor(model, transform, trust, finding_thresholds(model, valid), info)
+
+
+def styles(model: SkinClipVL, train: PhotoSet) -> tuple[np.ndarray, np.ndarray]:
+    """Style of a sample of the dermoscopy photos that the tower learnt from [m, S], and of those held out [k, S].
+
+    As many of each source as can be, so that another clinic's dermoscopy is not out of domain merely because one source
+    is the largest. Close-ups are out of domain, so they are left out.
+    """
+    dermoscopy = torch.tensor([not is_close_up(c) for c in train.cases])
+    generator = torch.Generator().manual_seed(0)
+    drawn: list[int] = []
+    for source in sorted({c.source for c in train.cases}):
+        own = torch.tensor([c.source == source for c in train.cases])
+        learnt = (dermoscopy & own & ~train.unseen).nonzero()[:, 0]
+        drawn += learnt[torch.randperm(len(learnt), generator=generator)[:STYLE_SAMPLE]].tolist()
+    held = (dermoscopy & train.unseen).nonzero()[:, 0].tolist()
+    found = [features(model, [train.cases[i] for i in index])[1] for index in (drawn, held) if index]
+    return found[0], found[-1]
+
+
+def finding_thresholds(model: SkinClipVL, valid: Sequence[Case]) -> dict[str, float]:
+    """State key -> score from which it is cited: the best F1 on labelled validation photos at a precision of 0.5.
+
+    A state that reaches no such precision is never cited: saying nothing is better than a finding that is a guess.
+    """
+    labelled = [c for c in valid if c.criteria]
+    if not labelled:
+        return {state.key: NEVER for criterion in CRITERIA for state in criterion.states}
+    labels = torch.tensor([criterion_labels(c) for c in labelled])
+    rows = criterion_log_probs(features(model, labelled)[2])
+    thresholds = {}
+    for q, criterion in enumerate(CRITERIA):
+        known = (labels[:, q] != MISSING).numpy()
+        for s, state in enumerate(criterion.states, start=1):
+            scores, present = rows[q][:, s].exp().numpy(), (labels[:, q] == s).numpy()
+            thresholds[state.key] = best_threshold(scores[known], present[known])
+    return thresholds
+
+
+def best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
+    """The threshold of best F1 among those of at least MIN_PRECISION; NEVER where there is none."""
+    best, chosen = 0.0, NEVER
+    for threshold in np.linspace(0.1, 0.95, 35):
+        guess = scores >= threshold
+        if guess.sum() < 3 or precision_score(present, guess, zero_division=0) < MIN_PRECISION:
+            continue
+        f1 = f1_score(present, guess, zero_division=0)
+        if f1 > best:
+            best, chosen = float(f1), float(threshold)
+    return chosen

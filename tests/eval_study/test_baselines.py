@@ -1,0 +1,104 @@
+"""Baselines on made-up features and photos: what is compared with what, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from eval_study.benchmarks import baselines, evidence, outside
+from eval_study.benchmarks.common import Bench, finite
+from eval_study.benchmarks.features import Features
+from eval_study.benchmarks.figures import shown
+from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
+from skinclip.data.cases import Case
+from skinclip.training.common import PhotoSet
+
+PRIOR = np.full(7, 1 / 7)
+
+
+def features(n: int, split: str, noise: float = 0.5) -> Features:
+    """Embeddings that tell the class, up to noise."""
+    g = torch.Generator().manual_seed(n)
+    labels = torch.arange(n) % 7
+    cases = [
+        Case(Path(f"{split}{i}.png"), f"{split}{i}", "ham10000", f"{split}{i // 2}", DIAGNOSIS_CODES[c], split=split)
+        for i, c in enumerate(labels.tolist())
+    ]
+    photos = PhotoSet(
+        cases,
+        torch.randint(0, 255, (n, 3, 32, 32), dtype=torch.uint8, generator=g),
+        torch.full((n, 32, 32), 255, dtype=torch.uint8),
+        labels,
+        torch.full((n, len(CRITERIA)), -1),
+        torch.zeros(n, dtype=torch.bool),
+    )
+    embeddings = (torch.eye(7)[labels] + noise * torch.randn(n, 7, generator=g)).unsqueeze(0)
+    empty = torch.zeros(1, n, 1, 1)
+    return Features(np.zeros((1, n, 1, 1)), embeddings, torch.zeros(1, n, 2), empty, empty, torch.zeros(n, 1), photos)
+
+
+@pytest.fixture(scope="module")
+def sets() -> dict[str, Features]:
+    return {"train": features(210, "train"), "calib": features(140, "calib"), "valid": features(140, "valid", 0.6)}
+
+
+def test_linear_probe_reads_the_features_and_answers_in_probabilities(sets) -> None:
+    found = baselines.linear_probe(sets, ("valid",))
+    assert set(found) == {"valid"} and np.allclose(found["valid"].sum(axis=1), 1)
+    assert (found["valid"].argmax(axis=1) == sets["valid"].photos.diagnosis.numpy()).mean() > 0.6
+
+
+def test_differences_are_ours_less_theirs_on_the_same_photos(sets, tmp_path) -> None:
+    labels = sets["valid"].photos.diagnosis.numpy()
+    right, wrong = np.eye(7)[labels] * 0.93 + 0.01, np.eye(7)[(labels + 1) % 7] * 0.93 + 0.01
+    bench = Bench(tmp_path, tmp_path, tmp_path, n_boot=50)
+    ours = SimpleNamespace(probabilities=right, balanced=right)
+    bench._measured[("ham10000", "valid")] = ours  # type: ignore[assignment]
+    systems = {"no_language-0": {"valid": right}, "no_language-1": {"valid": wrong}, "zero_shot": {"valid": wrong}}
+    found = baselines.compare(bench, sets["valid"], systems, PRIOR, "valid")
+    rows = found["systems"]
+    assert found["n"] == 140 and rows["shipped"]["balanced_accuracy"]["value"] == 1
+    assert rows["zero_shot"]["balanced_accuracy"]["shipped_less_this"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert rows["no_language"]["balanced_accuracy"]["value"] == 0.5  # mean of a right and a wrong seed
+    assert rows["no_language"]["nll"]["shipped_less_this"]["value"] < 0
+    text = baselines.section({"meta": {"not_measured": ["plain"]}, "valid": found}, tmp_path / "figures")
+    assert "not measured yet" in text and baselines.TITLES["zero_shot"] in text
+    assert (tmp_path / "figures" / "baselines.svg").exists()
+
+
+def test_mirrored_photos_keep_their_labels(sets) -> None:
+    photos = sets["valid"].photos
+    turned = baselines.mirrored(photos, (3,))
+    assert torch.equal(turned.photos[:, :, :, 0], photos.photos[:, :, :, -1])
+    assert torch.equal(turned.diagnosis, photos.diagnosis) and turned.cases == photos.cases
+
+
+def test_evidence_section_tells_every_readout(tmp_path) -> None:
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    keys = ("balanced_accuracy", "share_of_full", "auroc_macro", "changed", "total_variation")
+    result = {"valid": {"n": 3, "readouts": {name: dict.fromkeys(keys, figure) for name in evidence.READOUTS}}}
+    text = evidence.section(result, tmp_path)
+    assert all(title in text for title in evidence.TITLES.values()) and "0.500 (0.400-0.600)" in text
+
+
+def test_published_sizes_of_qwen() -> None:
+    # 3.75 and 8.29 billion, as the models' own cards say
+    assert sum(outside.qwen_parameters("qwen-3b").values()) == pytest.approx(3.75e9, rel=0.005)
+    assert sum(outside.qwen_parameters("qwen-7b").values()) == pytest.approx(8.29e9, rel=0.005)
+
+
+def test_figures_are_shown_with_what_is_known_of_them() -> None:
+    assert shown({"value": 0.71234, "low": 0.65, "high": 0.7712}) == "0.712 (0.650-0.771)"
+    assert shown({"value": 0.01, "low": -0.02, "high": 0.04}, sign=True) == "+0.010 (-0.020 to +0.040)"
+    assert shown({"value": 0.5, "low": None, "high": None}) == "0.500"
+    assert shown(None) == shown({}) == "–"
+
+
+def test_results_are_plain_json() -> None:
+    found = finite({1: np.float32(0.25), "a": [np.int64(3), float("nan"), (True, np.bool_(False))], "b": np.zeros(2)})
+    assert found == {"1": 0.25, "a": [3, None, [True, False]], "b": [0.0, 0.0]}
+    assert type(found["a"][0]) is int and found["a"][2][1] is False

@@ -1,0 +1,138 @@
+"""The one command: what is measured, kept, left out and reported; the readouts of a real, untrained model."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from eval_study.benchmarks import __main__ as command
+from eval_study.benchmarks import evidence, scarcity
+from eval_study.benchmarks.common import Bench, predict, with_labels
+from skinclip.assess import Assessor
+from skinclip.assessment import ModelInfo
+from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.data.cases import DataError
+from skinclip.data.readers import discover
+from skinclip.examples import draw_with_mask
+from skinclip.model.transform import PhotoTransform
+from skinclip.trust import Trust
+
+KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Nine drawn photos of HAM10000's layout, three of them a test split."""
+    folder = tmp_path_factory.mktemp("data") / "ham10000"
+    folder.mkdir()
+    rows, number = ["image,mask,diagnosis,lesion_id,split"], 0
+    for split in ("calib", "valid", "test"):
+        for kind, code in KINDS.items():
+            photo, mask = draw_with_mask(kind, number, (96, 96))
+            cv2.imwrite(str(folder / f"{number}.png"), photo)
+            cv2.imwrite(str(folder / f"{number}m.png"), mask.astype(np.uint8) * 255)
+            rows.append(f"{number}.png,{number}m.png,{code},L{number},{split}")
+            number += 1
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def assessor(tiny_model) -> Assessor:
+    c, rng = len(DIAGNOSIS_CODES), np.random.default_rng(0)
+    style = rng.normal(size=(50, sum(tiny_model.perception.level_widths)))
+    prior = np.full(c, 1 / c)
+    trust = Trust.fit(rng.normal(size=(50, c)), np.arange(50) % c, style, style, prior, np.zeros(c))
+    transform = PhotoTransform(tiny_model.config.perception.image_size)
+    return Assessor(tiny_model, transform, trust, {}, ModelInfo("mini", "test", "ab" * 32))
+
+
+def bench_of(data, assessor, tmp_path) -> Bench:
+    bench = Bench(data, tmp_path / "out", tmp_path / "work", n_boot=20, ledger=tmp_path / "ledger.csv", reason="a test")
+    bench.__dict__.update(assessor=assessor, sha="ab" * 32)
+    return bench
+
+
+def test_test_photos_are_noted_once_and_predictions_kept(data, assessor, tmp_path, monkeypatch) -> None:
+    bench = bench_of(data, assessor, tmp_path)
+    valid, test = bench.measured("ham10000", "valid"), bench.measured("ham10000", "test")
+    assert len(valid) == len(test) == 3 and test.labels.tolist() == [DIAGNOSIS_CODES.index(c) for c in KINDS.values()]
+    assert test.malignant.tolist() == [0, 1, 0] and np.isfinite(test.iou).all()
+    rows = (tmp_path / "ledger.csv").read_text().splitlines()
+    assert len(rows) == 2 and rows[1].endswith(f"{'ab' * 32},ham10000,test,3,a test")
+    monkeypatch.setattr("eval_study.benchmarks.common.predict", lambda *_: pytest.fail("predicted again"))
+    again = bench_of(data, assessor, tmp_path).measured("ham10000", "test")
+    assert np.array_equal(again.probabilities, test.probabilities)
+    assert len((tmp_path / "ledger.csv").read_text().splitlines()) == 2
+    with pytest.raises(DataError, match="no cases of isic2017"):
+        bench.measured("isic2017", "test")
+
+
+def test_predictions_are_those_of_an_assessment(data, assessor) -> None:
+    cases = list(discover(data)["ham10000"].split("valid"))
+    m = with_labels(cases, predict(assessor, cases))
+    from skinclip import images
+
+    photos = [images.load(c.image) for c in cases]
+    for i, p in enumerate(assessor.predict(photos, [c.context for c in cases])):
+        assert np.allclose(m.probabilities[i], p.probabilities) and m.refer[i] == p.refer
+        assert m.shift[i] == p.shift_score
+        assert {DIAGNOSIS_CODES[c] for c in np.flatnonzero(m.inside[i])} == set(p.set_codes)
+
+
+def test_readouts_differ_only_in_what_they_hide(data, assessor, tmp_path) -> None:
+    bench = bench_of(data, assessor, tmp_path)
+    found = evidence.readouts(assessor, bench.cases("ham10000", "valid"), 0)
+    assert set(found) == set(evidence.READOUTS) and all(v.shape == (3, 7) for v in found.values())
+    whole = bench.measured("ham10000", "valid").logits
+    assert np.allclose(found["full"], whole, atol=1e-5)  # in the order of the cases, whatever the order of measuring
+    assert not np.allclose(found["evidence_only"], whole, atol=1e-3)
+    result = evidence.run(bench, ("valid",))["valid"]["readouts"]
+    assert result["full"]["share_of_full"]["value"] == 1 and result["full"]["changed"]["value"] == 0
+
+
+def test_a_share_is_trained_once(data, assessor, tmp_path, monkeypatch) -> None:
+    calls = []
+
+    def fake_train(config, recipe, root, work, out):
+        calls.append((recipe.share, (work / "reasoner").exists()))
+        (work / "reasoner").mkdir(exist_ok=True)
+        out.mkdir(parents=True)
+        (out / "findings.json").write_text("{}")
+
+    monkeypatch.setattr(scarcity, "train", fake_train)
+    bench = bench_of(data, assessor, tmp_path)
+    recipes = [scarcity.dataclasses.replace(scarcity.TrainConfig(), share=s) for s in (0.12, 0.25, 0.12)]
+    folders = [scarcity.trained(bench, recipe) for recipe in recipes]
+    assert folders[0] == folders[2] != folders[1]
+    assert calls == [(0.12, False), (0.25, True)]  # the language of the first serves the second
+
+
+def test_report_holds_every_result_and_names_what_is_missing(data, assessor, tmp_path, monkeypatch) -> None:
+    bench = bench_of(data, assessor, tmp_path)
+
+    def failing(_):
+        raise DataError("there is no such data")
+
+    modules = (
+        SimpleNamespace(NAME="one", run=lambda b: {"meta": b.meta()}, section=lambda r, f: "## The first"),
+        SimpleNamespace(NAME="two", run=failing, section=lambda r, f: "never"),
+    )
+    monkeypatch.setattr(command, "MODULES", modules)
+    command.measure(bench, modules, again=False)
+    text = command.report(bench).read_text()
+    assert "## The first" in text and "Not measured with these weights: two." in text
+    assert "not a medical device" in text
+    modules[0].run = lambda _: pytest.fail("a kept result was measured again")
+    command.measure(bench, modules, again=False)
+    bench.__dict__["sha"] = "cd" * 32
+    assert bench.kept("one") is None  # other weights, other numbers
+
+
+def test_without_data_it_says_what_to_give(monkeypatch, capsys) -> None:
+    monkeypatch.delenv("SKINCLIP_DATA", raising=False)
+    assert command.main([]) == 2
+    assert "--data ROOT" in capsys.readouterr().err

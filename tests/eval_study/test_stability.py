@@ -1,0 +1,118 @@
+"""Changes of photo and wording: what they do to pixels and probabilities, by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from eval_study.benchmarks import stability
+from eval_study.benchmarks.stability import PHOTO_CHANGES, compare, described
+from skinclip import metrics
+from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
+from skinclip.data.cases import Case
+from skinclip.examples import draw
+from skinclip.trust.calibration import Calibration
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return draw("nevus", 3, (96, 128))
+
+
+@pytest.mark.parametrize("name", list(PHOTO_CHANGES))
+def test_changes_keep_the_kind_of_picture_and_change_it(name: str, photo: np.ndarray) -> None:
+    changed = PHOTO_CHANGES[name](photo)
+    assert changed.dtype == np.uint8 and changed.ndim == 3 and changed.flags.c_contiguous
+    assert sorted(changed.shape) == sorted(photo.shape)
+    assert changed.shape != photo.shape or (changed != photo).any()
+
+
+def test_worse_jpeg_is_farther_from_the_photo(photo: np.ndarray) -> None:
+    far = [np.abs(stability.jpeg(q)(photo).astype(int) - photo).mean() for q in (95, 75, 50, 30)]
+    assert far == sorted(far) and far[0] > 0
+
+
+def test_turning_back_gives_the_photo(photo: np.ndarray) -> None:
+    assert (stability.turned(3)(stability.turned(1)(photo)) == photo).all()
+    assert (stability.mirrored(1)(stability.mirrored(1)(photo)) == photo).all()
+
+
+def test_flips_and_total_variation_by_hand() -> None:
+    before = np.array([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1], [0.2, 0.8]])
+    after = np.array([[0.4, 0.6], [0.4, 0.6], [0.8, 0.2], [0.2, 0.8]])
+    found = compare(before, after, metrics.GroupBootstrap(list("abcd"), 100))
+    assert found["flips"]["value"] == 0.25
+    assert found["moved"]["value"] == pytest.approx(0.1) and found["moved_most"] == pytest.approx(0.3)
+
+
+def test_other_descriptions_are_used_and_put_back(tiny_model) -> None:
+    before = tiny_model.descriptions.clone()
+    with described(tiny_model, [d.descriptions[::-1] for d in DIAGNOSES]):
+        torch.testing.assert_close(tiny_model.descriptions, before)
+    with pytest.raises(RuntimeError), described(tiny_model, [d.paraphrases for d in DIAGNOSES]):
+        assert not torch.allclose(tiny_model.descriptions, before, atol=1e-3)
+        raise RuntimeError
+    assert torch.equal(tiny_model.descriptions, before)
+
+
+def test_a_reordered_bank_is_put_back(tiny_model) -> None:
+    before = tiny_model.descriptions.clone()
+    order = [3, 0, 6, 1, 5, 2, 4]
+    with stability.reordered(tiny_model, order):
+        assert torch.equal(tiny_model.descriptions[0], before[3])
+    assert torch.equal(tiny_model.descriptions, before)
+
+
+def test_probabilities_come_in_the_usual_order_whatever_that_of_the_model(tmp_path) -> None:
+    logits = torch.linspace(-1, 1, 7).repeat(5, 1) * torch.arange(1, 6)[:, None]
+    names, order = [str(i) for i in range(5)], [3, 0, 6, 1, 5, 2, 4]
+    for name in names:
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((80, 80, 3), 40 * int(name), np.uint8))
+    cases = [Case(tmp_path / f"{name}.png", name, "drawn", name) for name in names]
+
+    def see(photos, contexts, shown=range(7)):
+        index = [round(p.pixels.mean() / 40) for p in photos]  # which photo it is can be told from its grey
+        return SimpleNamespace(logits=logits[index][:, list(shown)])
+
+    def assessor(shown=range(7)):
+        trust = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 7))
+        return SimpleNamespace(see=lambda photos, contexts: see(photos, contexts, shown), trust=trust)
+
+    usual = stability.probabilities(assessor(), cases)
+    assert np.allclose(usual, logits.softmax(1).numpy())
+    assert np.allclose(stability.probabilities(assessor(), cases, batch=2, reverse=True), usual)
+    assert np.allclose(stability.probabilities(assessor(order), cases, order=order), usual)
+
+
+def test_paraphrases_were_not_in_training() -> None:
+    trained = {t for d in DIAGNOSES for t in d.descriptions} | {t for s in EVIDENCE_STATES for t in s.descriptions}
+    assert list(stability.PARAPHRASES) == [d.code for d in DIAGNOSES]
+    for d in DIAGNOSES:
+        own = (*stability.PARAPHRASES[d.code], *d.paraphrases)
+        assert len(stability.PARAPHRASES[d.code]) >= 3 and len(set(own)) == len(own)
+        assert not any(p.lower() in t.lower() or t.lower() in p.lower() for p in own for t in trained)
+
+
+def test_every_wording_has_descriptions_of_every_diagnosis() -> None:
+    banks = stability.wordings()
+    assert all(len(bank) == len(DIAGNOSES) and all(bank) for bank in banks.values())
+    mel = [d.code for d in DIAGNOSES].index("mel")
+    assert banks[stability.PARAPHRASED][mel] == stability.PARAPHRASES["mel"]
+    assert sorted(banks["descriptions reordered"][mel]) == sorted(DIAGNOSES[mel].descriptions)
+    assert banks["descriptions reordered"][mel] != DIAGNOSES[mel].descriptions
+    assert set(stability.TARGETS) <= {*banks, "repeat", "diagnoses reordered"}
+
+
+def test_the_section_shows_every_change_beside_its_target(tmp_path) -> None:
+    figure = {"value": 0.02, "low": 0.0, "high": 0.05}
+    names = ("repeat", stability.PARAPHRASED, "JPEG quality 30")
+    changes = {name: {"flips": figure, "moved": figure, "moved_most": 0.4} for name in names}
+    meta = {"n": 300, "data": "ham10000", "split": "valid"}
+    text = stability.section({"meta": meta, "changes": changes}, tmp_path / "figures")
+    row = next(line for line in text.splitlines() if line.startswith(f"| {stability.PARAPHRASED}"))
+    assert "0.020 (0.000-0.050)" in row and "3%" in row and "0.400" in row
+    assert "(figures/stability.svg)" in text and (tmp_path / "figures" / "stability.svg").stat().st_size < 150_000
