@@ -95,7 +95,13 @@ def _split(bench: Bench, maps: dict[str, Any], split: str) -> dict[str, Any]:
 
 
 def _ratio(a: metrics.Metric, b: metrics.Metric) -> metrics.Metric:
-    return lambda weights: a(weights) / b(weights)
+    """a / b on the same resamples; NaN where b is 0."""
+
+    def figure(weights: np.ndarray) -> np.ndarray:
+        below = b(weights)
+        return np.where(below == 0, np.nan, a(weights) / np.where(below == 0, 1.0, below))
+
+    return figure
 
 
 def section(result: dict[str, Any], folder: Path) -> str:

@@ -11,6 +11,7 @@ import pytest
 from eval_study.benchmarks import __main__ as command
 from eval_study.benchmarks import evidence, scarcity
 from eval_study.benchmarks.common import Bench, predict, with_labels
+from skinclip import metrics
 from skinclip.assess import Assessor
 from skinclip.assessment import ModelInfo
 from skinclip.clinical import DIAGNOSIS_CODES
@@ -91,7 +92,10 @@ def test_readouts_differ_only_in_what_they_hide(data, assessor, tmp_path) -> Non
     assert np.allclose(found["full"], whole, atol=1e-5)  # in the order of the cases, whatever the order of measuring
     assert not np.allclose(found["evidence_only"], whole, atol=1e-3)
     result = evidence.run(bench, ("valid",))["valid"]["readouts"]
-    assert result["full"]["share_of_full"]["value"] == 1 and result["full"]["changed"]["value"] == 0
+    assert result["full"]["changed"]["value"] == 0 and result["full"]["total_variation"]["value"] == 0
+    half = evidence._ratio(metrics.mean(np.array([0.2, 0.4])), metrics.mean(np.array([0.4, 0.8])))
+    assert half(np.ones((1, 2))) == pytest.approx([0.5])
+    assert np.isnan(evidence._ratio(half, metrics.mean(np.zeros(2)))(np.ones((1, 2)))).all()
 
 
 def test_a_share_is_trained_once(data, assessor, tmp_path, monkeypatch) -> None:
