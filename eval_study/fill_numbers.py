@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+
+from eval_study.benchmarks.figures import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "eval_study" / "results"
@@ -33,19 +34,11 @@ FIGURES = {
 }
 
 
-def figure(value: dict[str, Any] | None) -> str:
-    if value is None or value.get("value") is None:
-        return ""
-    if value.get("low") is None:
-        return f"{value['value']:.3f}"
-    return f"{value['value']:.3f} ({value['low']:.3f}-{value['high']:.3f})"
-
-
 def table(path: Path) -> str:
     """One report as a Markdown table with what made it."""
     report = json.loads(path.read_text())
     meta = report["meta"]
-    rows = [f"| {text} | {figure(report.get(name))} |" for name, text in FIGURES.items() if figure(report.get(name))]
+    rows = [f"| {text} | {shown(report[name])} |" for name, text in FIGURES.items() if report.get(name)]
     data = ", ".join(meta["data"])
     head = f"**{data}, split `{meta['split']}`**, n = {report['n']} photos, 95 % intervals by bootstrap of lesions."
     made = f"Made by `{meta['command']}`, seed {meta['seed']}, weights `{meta['model']['weights_sha256'][:12]}`."

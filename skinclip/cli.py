@@ -286,7 +286,7 @@ def _write_assessment(
     (folder / "assessment.json").write_text(assessment.to_json() + "\n", encoding="utf-8")
     (folder / "regions.png").write_bytes(images.encode_png(region_overlay(image.pixels, assessment)))
     try:
-        heat = grad_cam(assessor, image, context)
+        heat = grad_cam(assessor, image, context, assessment.diagnosis[0].code)
     except NotImplementedError as error:
         return [f"gradcam.png was not written: {error}"]
     (folder / "gradcam.png").write_bytes(images.encode_png(heatmap_overlay(image.pixels, heat)))

@@ -250,15 +250,23 @@ def _row(case: Case, prediction: Prediction, agrees: float, note: Callable[[str]
 
 
 def _lesion_iou(case: Case, predicted: np.ndarray, note: Callable[[str], None]) -> float:
-    """IoU on the photo's own pixels, [H, W]; NaN without a mask. A mask file may have another size than its photo."""
+    """`lesion_iou`, or NaN and a note where the mask's file cannot be read."""
+    try:
+        return lesion_iou(case, predicted)
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+        note(f"mask {Path(str(case.mask)).name}: {' '.join(str(error).split())}")
+        return float("nan")
+
+
+def lesion_iou(case: Case, predicted: np.ndarray) -> float:
+    """IoU on the photo's own pixels, [H, W]; NaN without a mask. A mask file may have another size than its photo.
+
+    Raises OSError, ValueError or SyntaxError (Pillow's) for a mask that cannot be read.
+    """
     if case.mask is None:
         return float("nan")
-    try:
-        with Image.open(case.mask) as file:
-            fitted = file.convert("L").resize(predicted.shape[::-1], Image.Resampling.NEAREST)
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-        note(f"mask {case.mask.name}: {' '.join(str(error).split())}")
-        return float("nan")
+    with Image.open(case.mask) as file:
+        fitted = file.convert("L").resize(predicted.shape[::-1], Image.Resampling.NEAREST)
     return metrics.mask_iou(predicted, np.asarray(fitted) > 127)
 
 

@@ -255,6 +255,22 @@ def sensitivity_at_specificity(
     return figure if len(rows) else _undefined
 
 
+def _errors_by_confidence(
+    confidence: np.ndarray, correct: np.ndarray, known: np.ndarray | None
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Row weights [R, n] -> (rows, wrong rows) of each run of equal confidence, the most confident first, [R, runs]."""
+    rows, starts = _runs(-np.asarray(confidence, dtype=np.float64), known)
+    wrong = ~np.asarray(correct, dtype=bool)[rows]
+
+    def counted(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        drawn = weights[:, rows]
+        if not len(rows):
+            return drawn, drawn
+        return np.add.reduceat(drawn, starts, axis=1), np.add.reduceat(drawn * wrong, starts, axis=1)
+
+    return counted
+
+
 def aurc(confidence: np.ndarray, correct: np.ndarray, known: np.ndarray | None = None) -> Metric:
     """Area under the risk-coverage curve: the mean error rate of the k most confident rows, over all k.
 
@@ -262,13 +278,10 @@ def aurc(confidence: np.ndarray, correct: np.ndarray, known: np.ndarray | None =
     et al. 2019). Rows of equal confidence count as their mean over all orders. `correct` [n] bool; a row without a
     label is left out by `known` [n] bool.
     """
-    rows, starts = _runs(-np.asarray(confidence, dtype=np.float64), known)
-    wrong = ~np.asarray(correct, dtype=bool)[rows]
+    errors_by_confidence = _errors_by_confidence(confidence, correct, known)
 
     def figure(weights: np.ndarray) -> np.ndarray:
-        drawn = weights[:, rows]
-        size = np.add.reduceat(drawn, starts, axis=1)  # [R, runs]
-        errors = np.add.reduceat(drawn * wrong, starts, axis=1)
+        size, errors = errors_by_confidence(weights)
         size_before, errors_before = np.cumsum(size, axis=1) - size, np.cumsum(errors, axis=1) - errors
         rate = np.where(size > 0, errors / np.where(size > 0, size, 1.0), 0.0)
         # Sum over j = 1..size of (errors_before + j rate) / (size_before + j), by harmonic numbers.
@@ -276,7 +289,7 @@ def aurc(confidence: np.ndarray, correct: np.ndarray, known: np.ndarray | None =
         risks = size * rate + (errors_before - size_before * rate) * harmonic
         return _ratio(risks.sum(axis=1), size.sum(axis=1))
 
-    return figure if len(rows) else _undefined
+    return figure
 
 
 def risk_at_coverage(
@@ -288,19 +301,16 @@ def risk_at_coverage(
     """
     if not 0 < coverage <= 1:
         raise ValueError(f"coverage {coverage} is not above 0 and at most 1")
-    rows, starts = _runs(-np.asarray(confidence, dtype=np.float64), known)
-    wrong = ~np.asarray(correct, dtype=bool)[rows]
+    errors_by_confidence = _errors_by_confidence(confidence, correct, known)
 
     def figure(weights: np.ndarray) -> np.ndarray:
-        drawn = weights[:, rows]
-        size = np.add.reduceat(drawn, starts, axis=1)  # [R, runs]
-        errors = np.add.reduceat(drawn * wrong, starts, axis=1)
+        size, errors = errors_by_confidence(weights)
         kept = coverage * size.sum(axis=1, keepdims=True)
         part = np.clip(kept - (np.cumsum(size, axis=1) - size), 0.0, size)
         inside = errors * np.where(size > 0, part / np.where(size > 0, size, 1.0), 0.0)
         return _ratio(inside.sum(axis=1), kept[:, 0])
 
-    return figure if len(rows) else _undefined
+    return figure
 
 
 def difference(a: Metric, b: Metric) -> Metric:

@@ -38,7 +38,6 @@ from skinclip.training.stage1 import train_stage1
 from skinclip.training.stage2 import train_stage2
 
 log = logging.getLogger(__name__)
-NO_CALIB = 'no photo to calibrate on: no data set here has rows whose split is "calib"'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,10 +82,9 @@ def train(
     config: ModelConfig, recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False
 ) -> Assessor:
     """All stages in turn; writes the checkpoint to `out` and returns it loaded."""
-    photos, valid, calib = load_sets(recipe, root, work, strict)
-    if len(calib) == 0:
-        raise DataError(NO_CALIB)
-    derm_clip = train_stage0(config, recipe, photos, {k: v for k, v in valid.items() if (v.diagnosis >= 0).any()}, work)
+    cases = gather_calibrated(root, strict)
+    photos = training_photos(recipe, cases["train"], work / "cache")
+    derm_clip = train_stage0(config, recipe, photos, valid_photos(recipe, cases, work / "cache"), work)
     tokenizer = mini_tokenizer()
     base = train_stage1(config, recipe, tokenizer, work)
     model = assemble(config, derm_clip.perception, base, tokenizer)
@@ -94,37 +92,39 @@ def train(
     trained_prior = train_stage2(model, recipe, photos, work)
     model.save(out)
     save_yaml(recipe, out / "recipe.yaml")
-    assessor = fit(model, photos, calib.cases, [c for v in valid.values() for c in v.cases], trained_prior)
+    assessor = fit(model, photos, cases["calib"], cases.get("valid", []), trained_prior)
     assessor.save_trust(out)
     return assessor
 
 
 def train_baseline(recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False) -> PlainClassifier:
     """The plain classifier in one go; writes its checkpoint to `out`. Raises DataError where no photo can calibrate."""
-    photos, valid, calib = load_sets(recipe, root, work, strict)
-    if len(calib) == 0:
-        raise DataError(NO_CALIB)
-    labelled = {k: v for k, v in valid.items() if (v.diagnosis >= 0).any()}
-    model = train_plain(recipe, photos, labelled, calib, work)
+    cases, cache = gather_calibrated(root, strict), work / "cache"
+    photos, calib = training_photos(recipe, cases["train"], cache), photo_set(cases["calib"], recipe.photo_size, cache)
+    model = train_plain(recipe, photos, valid_photos(recipe, cases, cache), calib, work)
     model.save(out)
     save_yaml(recipe, out / "recipe.yaml")
     return model
 
 
-def load_sets(
-    recipe: TrainConfig, root: Path, work: Path, strict: bool = False
-) -> tuple[PhotoSet, dict[str, PhotoSet], PhotoSet]:
-    """Photos to learn from, validation photos by data set, and calibration photos, all in memory."""
-    work.mkdir(parents=True, exist_ok=True)
+def gather_calibrated(root: Path, strict: bool = False) -> dict[str, list[Case]]:
+    """All cases by split. Raises DataError, before anything is trained, where none could calibrate."""
     cases = gather(root, strict)
-    learnt = with_clinical(scarce(cases["train"], recipe.share, recipe.seed))
-    unseen = held_out_keys(learnt, recipe.stage0.held_out, recipe.seed)
-    cache = work / "cache"
-    valid = {
-        name: photo_set(part, recipe.photo_size, cache) for name, part in _by_source(cases.get("valid", [])).items()
-    }
-    calib = photo_set(cases.get("calib", []), recipe.photo_size, cache)
-    return photo_set(learnt, recipe.photo_size, cache, unseen), valid, calib
+    if not cases.get("calib"):
+        raise DataError('no photo to calibrate on: no data set here has rows whose split is "calib"')
+    return cases
+
+
+def training_photos(recipe: TrainConfig, cases: list[Case], cache: Path) -> PhotoSet:
+    """The photos to learn from, close-ups among them, with those held out of stage 0 marked."""
+    learnt = with_clinical(scarce(cases, recipe.share, recipe.seed))
+    return photo_set(learnt, recipe.photo_size, cache, held_out_keys(learnt, recipe.stage0.held_out, recipe.seed))
+
+
+def valid_photos(recipe: TrainConfig, cases: dict[str, list[Case]], cache: Path) -> dict[str, PhotoSet]:
+    """Validation photos with a diagnosis, by data set."""
+    labelled = [c for c in cases.get("valid", []) if c.diagnosis]
+    return {name: photo_set(part, recipe.photo_size, cache) for name, part in _by_source(labelled).items()}
 
 
 def _by_source(cases: list[Case]) -> dict[str, list[Case]]:

@@ -89,7 +89,9 @@ def fake_model(monkeypatch):
     modules = {
         "skinclip.assess": {"Assessor": FakeAssessor},
         "skinclip.model.skinclip_vl": {"CheckpointError": type("CheckpointError", (RuntimeError,), {})},
-        "skinclip.explain.gradcam": {"grad_cam": lambda assessor, image, context: np.zeros(image.pixels.shape[:2])},
+        "skinclip.explain.gradcam": {
+            "grad_cam": lambda assessor, image, context, code: np.zeros(image.pixels.shape[:2])
+        },
         "skinclip.explain.render": {
             "region_overlay": lambda pixels, assessment: pixels,
             "heatmap_overlay": lambda pixels, heat: pixels,

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from skinclip import images, metrics
@@ -23,8 +22,10 @@ from skinclip.assessment import Context
 from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
-from skinclip.evaluate import LEDGER, log_test_use
+from skinclip.evaluate import LEDGER, lesion_iou, log_test_use
 from skinclip.model.skinclip_vl import ASSETS, weights_sha256
+from skinclip.scores import cluster
+from skinclip.training.common import criterion_labels, diagnosis_labels
 from skinclip.trust.bundle import MALIGNANT
 
 BATCH = 32
@@ -209,7 +210,7 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def labels_of(cases: Sequence[Case]) -> np.ndarray:
     """[n] number of the diagnosis, -1 where it is not labelled."""
-    return np.array([DIAGNOSIS_CODES.index(c.diagnosis) if c.diagnosis else -1 for c in cases], dtype=np.int64)
+    return diagnosis_labels(cases).numpy()
 
 
 def malignant_of(cases: Sequence[Case]) -> np.ndarray:
@@ -219,17 +220,11 @@ def malignant_of(cases: Sequence[Case]) -> np.ndarray:
 
 def criteria_of(cases: Sequence[Case]) -> np.ndarray:
     """[n, Q] number of each criterion's state, 0 is absent, -1 where it is not labelled."""
-    rows = [[c.labels.index(s) if (s := case.criteria.get(c.code)) else -1 for c in CRITERIA] for case in cases]
-    return np.array(rows, dtype=np.int64).reshape(len(cases), len(CRITERIA))
-
-
-def group_of(case: Case) -> str:
-    """What is resampled as one: the patient where known, else the lesion."""
-    return f"{case.source}/{case.patient_id or case.lesion_id}"
+    return np.array([criterion_labels(c) for c in cases], dtype=np.int64).reshape(len(cases), len(CRITERIA))
 
 
 def with_labels(cases: list[Case], arrays: dict[str, np.ndarray]) -> Measured:
-    groups = np.array([group_of(c) for c in cases])
+    groups = np.array([cluster(c) for c in cases])
     kept = {name: arrays[name] for name in _ARRAYS}
     return Measured(cases, labels_of(cases), malignant_of(cases), criteria_of(cases), groups, **kept)
 
@@ -249,7 +244,7 @@ def predict(
         t = seen.trust
         inside = np.array([[code in s for code in DIAGNOSIS_CODES] for s in t.sets])
         ious = [
-            _iou(case, photo_mask(seen.evidence.mask_logits[i], seen.windows[i], image.height, image.width))
+            lesion_iou(case, photo_mask(seen.evidence.mask_logits[i], seen.windows[i], image.height, image.width))
             for i, (case, image) in enumerate(zip(part, loaded, strict=True))
         ]
         found = (
@@ -261,12 +256,28 @@ def predict(
     return {name: np.concatenate(values) for name, values in rows.items()}
 
 
-def _iou(case: Case, predicted: np.ndarray) -> float:
-    if case.mask is None:
-        return float("nan")
-    with Image.open(case.mask) as file:
-        fitted = file.convert("L").resize(predicted.shape[::-1], Image.Resampling.NEAREST)
-    return metrics.mask_iou(predicted, np.asarray(fitted) > 127)
+def diagnosis_metrics(p: np.ndarray, labels: np.ndarray, balanced: np.ndarray) -> dict[str, metrics.Metric]:
+    """Metrics of probabilities `p` [n, C]; `balanced` [n] is the class that p / prior decides for."""
+    guess = p.argmax(axis=1)
+    return {
+        "accuracy": metrics.accuracy(labels, guess),
+        "balanced_accuracy": metrics.balanced_accuracy(labels, balanced),
+        "balanced_accuracy_argmax": metrics.balanced_accuracy(labels, guess),
+        "auroc_macro": metrics.auroc_macro(p, labels),
+        "ece": metrics.ece(p, labels),
+        "brier": metrics.brier(p, labels),
+        "nll": metrics.nll(p, labels),
+    }
+
+
+def malignancy_metrics(m: Measured, malignant: np.ndarray | None = None) -> dict[str, metrics.Metric]:
+    """Metrics of P(malignant) and of the referral, for labels `malignant` [n] 1, 0 or -1; None is the set's own."""
+    malignant = m.malignant if malignant is None else malignant
+    return {
+        "auroc_malignant": metrics.auroc(m.malignancy, malignant == 1, malignant >= 0),
+        "sensitivity": metrics.share(m.refer, malignant == 1),
+        "specificity": metrics.share(~m.refer, malignant == 0),
+    }
 
 
 def drawn_case(image_id: str, context: Context | None = None) -> Case:

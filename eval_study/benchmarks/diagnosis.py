@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from eval_study.benchmarks import figures
-from eval_study.benchmarks.common import Bench, Measured
+from eval_study.benchmarks.common import Bench, Measured, malignancy_metrics
 from skinclip import metrics
 from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
@@ -131,13 +131,21 @@ def whole(rows: _Rows) -> dict[str, Any]:
     }
     wanted = {**_overall(m), "auroc_macro": metrics.auroc_macro(m.probabilities, m.labels), **melanoma}
     iou = {"lesion_iou": metrics.mean(m.iou)}
-    return {**rows.counts, **rows.intervals(wanted | _malignancy(m) | iou), "classes": _classes(rows)}
+    return {
+        **rows.counts,
+        **rows.intervals(wanted | malignancy_metrics(m) | iou),
+        "classes": _classes(rows),
+    }
 
 
 def in_short(rows: _Rows) -> dict[str, Any]:
     """What a group of patients is large enough for; `n_classes` says over how many the recall is a mean."""
     present = len(np.unique(rows.m.labels[rows.m.labels >= 0]))
-    found = {**rows.counts, "n_classes": present, **rows.intervals(_overall(rows.m) | _malignancy(rows.m))}
+    found = {
+        **rows.counts,
+        "n_classes": present,
+        **rows.intervals(_overall(rows.m) | malignancy_metrics(rows.m)),
+    }
     if found["n_malignant"] < MIN_MALIGNANT:  # resamples of three lesions say nothing of a fourth
         found |= {"auroc_malignant": None, "sensitivity": None}
     return found
@@ -149,15 +157,6 @@ def _overall(m: Measured) -> dict[str, metrics.Metric]:
         "balanced_accuracy": metrics.balanced_accuracy(m.labels, m.balanced.argmax(axis=1)),
         "balanced_accuracy_argmax": metrics.balanced_accuracy(m.labels, guess),
         "accuracy": metrics.accuracy(m.labels, guess),
-    }
-
-
-def _malignancy(m: Measured) -> dict[str, metrics.Metric]:
-    malignant, benign = m.malignant == 1, m.malignant == 0
-    return {
-        "auroc_malignant": metrics.auroc(m.malignancy, malignant, malignant | benign),
-        "sensitivity": metrics.share(m.refer, malignant),
-        "specificity": metrics.share(~m.refer, benign),
     }
 
 

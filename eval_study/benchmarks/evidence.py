@@ -18,11 +18,12 @@ import torch
 from tqdm import tqdm
 
 from eval_study.benchmarks import figures
-from eval_study.benchmarks.common import BATCH, Bench, group_of, labels_of
+from eval_study.benchmarks.common import BATCH, Bench, labels_of
 from skinclip import images, metrics
 from skinclip.assess import Assessor
 from skinclip.data.cases import Case
 from skinclip.model.evidence import Evidence
+from skinclip.scores import cluster
 from skinclip.trust.calibration import fit_calibration
 
 NAME = "evidence"
@@ -73,7 +74,7 @@ def _split(bench: Bench, maps: dict[str, Any], split: str) -> dict[str, Any]:
     cases = bench.cases(DATA, split)
     bench.touch_test(DATA, cases)
     labels = labels_of(cases)
-    resamples = metrics.GroupBootstrap([group_of(c) for c in cases], bench.n_boot, bench.seed)
+    resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     prior = np.asarray(bench.assessor.trust.natural_prior)
     p = {name: maps[name].apply(logits) for name, logits in readouts(bench.assessor, cases, bench.seed).items()}
     accuracy = {n: metrics.balanced_accuracy(labels, (q / prior).argmax(axis=1)) for n, q in p.items()}

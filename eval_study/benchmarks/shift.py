@@ -18,7 +18,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from eval_study.benchmarks import corruptions, figures, pictures
-from eval_study.benchmarks.common import Bench, Measured, fingerprint, predict, save_arrays, with_labels
+from eval_study.benchmarks.common import (
+    Bench,
+    Measured,
+    diagnosis_metrics,
+    fingerprint,
+    malignancy_metrics,
+    predict,
+    save_arrays,
+    with_labels,
+)
 from skinclip import images, metrics
 from skinclip.clinical import DIAGNOSIS_CODES
 from skinclip.data.cases import Case
@@ -109,7 +118,7 @@ def block(bench: Bench, m: Measured, reference: Measured | None) -> Found:
     restricted = None
     if 1 < len(present) < len(DIAGNOSIS_CODES):
         p, labels, balanced = to_classes(m, present)
-        restricted = intervals(of_diagnosis(p, labels, balanced.argmax(axis=1)))
+        restricted = intervals(diagnosis_metrics(p, labels, balanced.argmax(axis=1)))
     return {
         "n": len(m),
         "n_groups": resamples.n_groups,
@@ -118,37 +127,14 @@ def block(bench: Bench, m: Measured, reference: Measured | None) -> Found:
         "n_benign": int((m.malignant == 0).sum()),
         "seed": bench.seed,
         "classes": [DIAGNOSIS_CODES[c] for c in present],
-        **intervals(of_diagnosis(m.probabilities, m.labels, m.balanced.argmax(axis=1))),
+        **intervals(diagnosis_metrics(m.probabilities, m.labels, m.balanced.argmax(axis=1))),
         "ece_noise_floor": {"value": floor["mean"], "low": floor["low"], "high": floor["high"]},
-        **intervals(of_malignancy(m, m.malignant)),
+        **intervals(malignancy_metrics(m)),
         "restricted": restricted,
         "malignant_by_class": _malignant_by_class(m, intervals),
         "shift": shift_figures(bench, m, reference),
         "abstaining": intervals(abstaining(m, ~out_of_domain(bench, m))),
         "scores": np.quantile(m.shift, _LEVELS).tolist(),
-    }
-
-
-def of_diagnosis(p: np.ndarray, labels: np.ndarray, balanced: np.ndarray) -> dict[str, metrics.Metric]:
-    """Metrics of probabilities `p` [n, C]; `balanced` [n] is the class that p / prior decides for."""
-    guess = p.argmax(axis=1)
-    return {
-        "accuracy": metrics.accuracy(labels, guess),
-        "balanced_accuracy": metrics.balanced_accuracy(labels, balanced),
-        "balanced_accuracy_argmax": metrics.balanced_accuracy(labels, guess),
-        "auroc_macro": metrics.auroc_macro(p, labels),
-        "ece": metrics.ece(p, labels),
-        "brier": metrics.brier(p, labels),
-        "nll": metrics.nll(p, labels),
-    }
-
-
-def of_malignancy(m: Measured, malignant: np.ndarray) -> dict[str, metrics.Metric]:
-    """Metrics of P(malignant) and of the referral, for labels `malignant` [n] 1, 0 or -1."""
-    return {
-        "auroc_malignant": metrics.auroc(m.malignancy, malignant == 1, malignant >= 0),
-        "sensitivity": metrics.share(m.refer, malignant == 1),
-        "specificity": metrics.share(~m.refer, malignant == 0),
     }
 
 
@@ -170,7 +156,7 @@ def _malignant_by_class(m: Measured, intervals: Callable[[Wanted], Found]) -> Fo
     if not differs.any():
         return None
     codes = [DIAGNOSIS_CODES[c] for c in np.unique(m.labels[differs])]
-    return {"n_differs": int(differs.sum()), "classes": codes, **intervals(of_malignancy(m, by_class))}
+    return {"n_differs": int(differs.sum()), "classes": codes, **intervals(malignancy_metrics(m, by_class))}
 
 
 def out_of_domain(bench: Bench, m: Measured) -> np.ndarray:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from skinclip.config import PerceptionConfig
 
+MIRRORS = ((), (3,), (2,), (2, 3))  # axes of [B, D, h, w] that are turned over: the photo, and its mirror images
+
 open_clip.add_model_config(Path(__file__).parent / "clip_configs")
 
 
@@ -119,7 +121,7 @@ class Perception(nn.Module):
 
         A lesion has no up or left: the average is steadier, and a mirrored photo gives mirrored tokens, exactly.
         """
-        parts = [self(photos.flip(axes)).turned(axes) for axes in ((), (3,), (2,), (2, 3))]
+        parts = [self(photos.flip(axes)).turned(axes) for axes in MIRRORS]
         levels = [torch.stack(same).mean(0) for same in zip(*(part.levels for part in parts), strict=True)]
         return self._tokens(levels, F.normalize(torch.stack([p.embedding for p in parts]).mean(0), dim=-1))
 

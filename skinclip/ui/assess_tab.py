@@ -281,7 +281,7 @@ def assess_photo(assessor: Assessor, image: LesionImage, context: Context, tell:
     pixels, heat = fit(image.pixels, SHOWN_SIDE, DRAWN_SIDE), None
     if not assessment.abstained:  # there is no diagnosis that a map could explain
         tell(0.85, "Drawing the Grad-CAM map")
-        whole = grad_cam(assessor, image, context)
+        whole = grad_cam(assessor, image, context, assessment.diagnosis[0].code)
         heat = cv2.resize(whole, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_LINEAR)
     return Shown(assessment, pixels, heat)
 

@@ -10,7 +10,7 @@ import torch
 from sklearn import metrics as sk
 
 from eval_study.benchmarks import derm7pt
-from eval_study.benchmarks.common import Bench, Measured, group_of, with_labels
+from eval_study.benchmarks.common import Measured, with_labels
 from skinclip import images, metrics
 from skinclip.assess import criterion_probabilities
 from skinclip.assessment import Context
@@ -18,6 +18,8 @@ from skinclip.clinical import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES, EVIDENC
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import read_cases
 from skinclip.model.transform import PhotoTransform
+from skinclip.scores import cluster
+from tests.eval_study.measuring import Measuring
 
 C, K = len(DIAGNOSIS_CODES), len(EVIDENCE_STATES)
 PRIOR = np.array([0.05, 0.1, 0.15, 0.05, 0.15, 0.45, 0.05])
@@ -106,26 +108,18 @@ def drawn(split: str, n: int, seed: int, signal: float = 2.0) -> Measured:
     )
 
 
-class Measuring(Bench):
+class Given(Measuring):
     """A bench of given predictions; the clinical photos show what the dermoscopic ones show."""
 
     assessor = SimpleNamespace(trust=SimpleNamespace(natural_prior=tuple(PRIOR)))
-    sha = "0" * 64
-    given: dict[str, Measured]
-
-    def cases(self, name: str, *splits: str) -> list[Case]:
-        return [c for s in splits if s in self.given for c in self.given[s].cases]
-
-    def measured(self, name: str, split: str | None) -> Measured:
-        return self.given[str(split)]
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measuring:
-    made = Measuring(tmp_path, tmp_path / "out", tmp_path / "work", n_boot=10)
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+    made = Given(tmp_path, tmp_path / "out", tmp_path / "work", n_boot=10)
     made.given = {"train": drawn("train", 120, 0), "valid": drawn("valid", 60, 1)}
 
-    def view(bench: Measuring, split: str, photo: str, crop: str) -> Measured:
+    def view(bench: Given, split: str, photo: str, crop: str) -> Measured:
         m = bench.given[split]
         return m if photo == "dermoscopy" else m.where(np.array([c.clinical_image is not None for c in m.cases]))
 
@@ -306,7 +300,7 @@ def test_views_are_kept_and_test_photos_noted(bench, tmp_path, monkeypatch):
     assert sizes == [(30, 30)] * 6
     assert derm7pt.view(bench, "test", "clinical", "cropped").embeddings.tolist() == first.embeddings.tolist()
     assert len(sizes) == 6  # the second time from the kept file
-    assert [group_of(c) for c in first.cases] == list(m.groups)
+    assert [cluster(c) for c in first.cases] == list(m.groups)
     lines = bench.ledger.read_text().splitlines()
     assert len(lines) == 2
     assert "clinical, cropped" in lines[1]

@@ -9,10 +9,11 @@ from PIL import Image
 from sklearn import metrics as sk
 
 from eval_study.benchmarks import diagnosis, figures
-from eval_study.benchmarks.common import Bench, Measured, finite, labels_of, malignant_of
+from eval_study.benchmarks.common import Measured, finite, labels_of, malignant_of
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.data.cases import Case, DataError
+from tests.eval_study.measuring import Measuring
 
 C = len(DIAGNOSIS_CODES)
 PRIOR = np.array([0.05, 0.1, 0.15, 0.05, 0.15, 0.45, 0.05])
@@ -62,25 +63,21 @@ def drawn(folder: Path, n: int = 300, seed: int = 0) -> Measured:
     )
 
 
-class Measuring(Bench):
+class Given(Measuring):
     """A bench whose predictions are given: split -> Measured."""
 
     assessor = SimpleNamespace(trust=SimpleNamespace(referral=SimpleNamespace(threshold=THRESHOLD)))
-    sha = "0" * 64
 
-    def give(self, **splits: Measured) -> "Measuring":
+    def give(self, **splits: Measured) -> "Given":
         self.given = splits
         return self
 
     def cases(self, name: str, *splits: str) -> list[Case]:
-        return [c for s in splits if name == "ham10000" and s in self.given for c in self.given[s].cases]
-
-    def measured(self, name: str, split: str | None) -> Measured:
-        return self.given[str(split)]
+        return super().cases(name, *splits) if name == "ham10000" else []
 
 
-def bench(folder: Path, n_boot: int = 20) -> Measuring:
-    return Measuring(folder, folder / "out", folder / "work", n_boot=n_boot)
+def bench(folder: Path, n_boot: int = 20) -> Given:
+    return Given(folder, folder / "out", folder / "work", n_boot=n_boot)
 
 
 @pytest.fixture(scope="module")
