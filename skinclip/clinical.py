@@ -13,17 +13,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One class of the differential.
-
-    `descriptions` are what the text tower embeds; `paraphrases` say the same in words that training never sees
-    and serve to measure how far the answer hangs on the wording.
-    """
+    """One class of the differential; `descriptions` are what the answer is compared with."""
 
     code: str
     name: str
     malignant: bool
     descriptions: tuple[str, ...]
-    paraphrases: tuple[str, ...]
 
 
 DIAGNOSES: tuple[Diagnosis, ...] = (
@@ -36,7 +31,6 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of actinic keratosis with surface scale and a strawberry pattern",
             "bowen disease, intraepidermal carcinoma with dotted vessels and scale",
         ),
-        ("a rough keratotic lesion of chronically sun-exposed skin, actinic keratosis or carcinoma in situ",),
     ),
     Diagnosis(
         "bcc",
@@ -47,7 +41,6 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of basal cell carcinoma, shiny white areas and ulceration",
             "a pearly lesion with leaf-like areas and no pigment network, basal cell carcinoma",
         ),
-        ("a carcinoma of basal cells showing branching vessels and translucent rolled edges",),
     ),
     Diagnosis(
         "bkl",
@@ -58,7 +51,6 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of seborrheic keratosis with milia-like cysts and comedo-like openings",
             "a sharply bordered stuck-on brown keratosis with fissures and ridges",
         ),
-        ("a harmless keratotic plaque such as a seborrhoeic wart or a sun lentigo",),
     ),
     Diagnosis(
         "df",
@@ -69,7 +61,6 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of dermatofibroma, a firm brown papule",
             "a fibrous histiocytoma with a pale centre and a fine brown rim",
         ),
-        ("a firm benign fibrous papule that is pale in the middle and finely pigmented around",),
     ),
     Diagnosis(
         "mel",
@@ -80,7 +71,6 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of melanoma, asymmetric, with several colours and a blue-whitish veil",
             "a malignant melanocytic lesion with irregular streaks, dots and regression",
         ),
-        ("a cancer of melanocytes, disordered in structure and in colour",),
     ),
     Diagnosis(
         "nv",
@@ -91,7 +81,6 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of a benign mole, symmetric and evenly coloured",
             "a benign melanocytic nevus with a regular pattern and a smooth border",
         ),
-        ("an ordinary mole, orderly in structure, with even pigment",),
     ),
     Diagnosis(
         "vasc",
@@ -102,7 +91,6 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of a haemangioma with well-defined red lagoons",
             "a red-blue vascular lesion or haemorrhage without a pigment network",
         ),
-        ("a benign growth of blood vessels that looks like red to violet lakes",),
     ),
 )
 

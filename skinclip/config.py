@@ -102,18 +102,20 @@ class ModelConfig:
 class Stage0Config:
     """The contrastive training of the compact derm-CLIP.
 
-    `cycles`: (input side in pixels, epochs, share of the learning rate) in turn. Each is a warm restart (Loshchilov
-    and Hutter 2017): from the averaged weights of the one before, with a fresh optimizer, down one cosine.
+    `phases`: (input side in pixels, epochs) in turn, under one cosine of the learning rate. Small photos first: they
+    cost half as much, and resolution is not what is missing early on.
     """
 
-    cycles: tuple[tuple[int, int, float], ...] = ((128, 12, 1.0), (128, 10, 0.6))
+    phases: tuple[tuple[int, int], ...] = ((96, 12), (128, 9))
     batch_size: int = 64
     lr: float = 1.5e-3
     weight_decay: float = 0.02
     draw_power: float = 0.35  # a photo of a class of n is drawn with probability ~ n^-draw_power
+    criteria_share: float = 0.10  # of the photos drawn, those whose criteria are labelled
     mix_share: float = 0.7  # batches under mixup or cutmix
     label_smoothing: float = 0.05
     ema: float = 0.998
+    wordings: int = 3  # texts a diagnosis that a batch is contrasted with
     held_out: float = 0.10  # training lesions that stage 0 never sees
     mask_photos: int = 24  # photos of a batch whose lesion mask is learnt from
     w_mask: float = 0.5
@@ -144,6 +146,7 @@ class Stage2Config:
     draw_power: float = 0.35
     criteria_share: float = 0.2  # of the photos drawn, those whose criteria are labelled
     augmentation: float = 0.7  # strength
+    wordings: int = 64  # texts a diagnosis among which descriptions are drawn
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """The Consistency-aware Focal Alignment (CFA) loss: what stage 2 of training minimises.
 
     CFA       = focal + w_align * alignment + w_cal * calibration + w_con * consistency + w_lang * language
-    focal     = mean_i  a[y_i] * (1 - p_i[y_i])^gamma * CE(q_i, p_i)
+    focal     = mean_i  a[y_i] * (1 - p_i[y_i])^gamma * CE(q_i, p_i),  p_i = softmax(z_i + tau * log pi)
+                pi[c] = n_c / n, the classes' shares of the training photos: logit adjustment (Menon et al. 2021)
                 a[c] ~ (1 - beta) / (1 - beta^n_c), mean 1 over classes; q_i is the smoothed one-hot label
     alignment = w_contrast * contrast + w_criteria * criteria + w_outside * outside
       contrast = mean_i -log( sum_{d in D[y_i]} exp(cos(v_i, d) / t) / sum_{d in all D} exp(cos(v_i, d) / t) )
                  v_i: lesion-pooled tokens; D[c]: description embeddings of diagnosis c
       criteria = mean CE over labelled (photo, criterion) pairs, softmax over [0 for absent, score of each state]
       outside  = mean over maps m of sum((m + eps) * (1 - lesion)) / sum(m + eps)
-    calibration = mean_c | mean p[c] - mean 1[y = c] | over this batch and a queue of recent predictions
+    calibration = mean_c | mean p[c] - mean 1[y = c] | over this batch and a queue of recent predictions, p as in focal
     consistency = w_views * JS(p, p of a second view) + w_spelled * JS(stopgrad p, diagnosis the rationale spells)
     language  = next-token cross-entropy on rationale tokens, computed by the language model itself
 
@@ -43,8 +44,9 @@ class LossConfig:
     w_cal: float = 0.5
     w_con: float = 0.5
     w_lang: float = 1.0
-    gamma: float = 1.0
-    beta: float = 0.999
+    gamma: float = 0.0
+    beta: float = 0.0
+    tau: float = 1.0
     label_smoothing: float = 0.0
     w_contrast: float = 1.0
     w_criteria: float = 1.0
@@ -121,10 +123,21 @@ def class_balanced_weights(counts: Sequence[int], beta: float) -> Tensor:
     return weights.float()
 
 
+def log_shares(counts: Sequence[int]) -> Tensor:
+    """log pi [C], the classes' shares of `counts` photos; a class without any counts as one photo."""
+    n = torch.tensor(counts, dtype=torch.float64).clamp_min(1)
+    return (n / n.sum()).log().float()
+
+
 class FocalLoss(nn.Module):
-    """Class-balanced focal cross-entropy (Lin et al. 2017; Cui et al. 2019)."""
+    """Focal cross-entropy (Lin 2017), balanced by logit adjustment (Menon 2021), class weights (Cui 2019) or both.
+
+    Weights turn up the gradient of rare classes; adjustment asks for a larger margin from them, and its minimum is
+    known: logits of the balanced posterior. Which of them serves is a matter of measurement.
+    """
 
     class_weight: Tensor | None
+    adjustment: Tensor | None
 
     def __init__(
         self,
@@ -132,21 +145,31 @@ class FocalLoss(nn.Module):
         beta: float = 0.999,
         gamma: float = 1.5,
         label_smoothing: float = 0.0,
+        tau: float = 0.0,
     ) -> None:
         """
         Args:
-            class_counts: training photos of each class; None weighs all classes alike.
+            class_counts: training photos of each class; None treats all classes alike.
             beta: 0 weighs all classes alike, towards 1 by inverse frequency.
             gamma: 0 is plain cross-entropy; more turns away from photos that are already right.
             label_smoothing: share of the label spread over all classes.
+            tau: strength of the logit adjustment; 0 is none, 1 makes the logits' softmax the balanced posterior.
         """
         super().__init__()
+        _require(tau >= 0, f"tau must not be negative, got {tau}")
         _require(gamma >= 0, f"gamma must not be negative, got {gamma}")
         _require(0 <= label_smoothing < 1, f"label_smoothing must lie in [0, 1), got {label_smoothing}")
         self.gamma = gamma
         self.label_smoothing = label_smoothing
         weight = None if class_counts is None else class_balanced_weights(class_counts, beta)
-        self.register_buffer("class_weight", weight, persistent=False)  # comes from the data, not the checkpoint
+        # both come from the data, not from the checkpoint
+        self.register_buffer("class_weight", weight, persistent=False)
+        adjustment = None if class_counts is None or tau == 0 else tau * log_shares(class_counts)
+        self.register_buffer("adjustment", adjustment, persistent=False)
+
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """z + tau * log pi, [B, C]: the logits at the prior that the photos are drawn from."""
+        return logits if self.adjustment is None else logits + self.adjustment.to(logits.dtype)
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The mean over labelled photos, a scalar; with `weight` the weighted mean.
@@ -161,7 +184,7 @@ class FocalLoss(nn.Module):
             n = len(self.class_weight)
             _require(logits.shape[1] == n, f"class_counts name {n} classes, logits {logits.shape[1]}")
         labelled = target != MISSING
-        log_p = _full(logits[labelled]).log_softmax(dim=-1)  # [M, C], M labelled photos
+        log_p = self.adjusted(_full(logits[labelled])).log_softmax(dim=-1)  # [M, C], M labelled photos
         losses = self._per_photo(log_p, target[labelled])  # [M]
         if weight is None:
             return _mean(losses)
@@ -493,7 +516,7 @@ class CFALoss(nn.Module):
             "consistency": c.w_con,
             "language": c.w_lang,
         }
-        self.focal = FocalLoss(class_counts, c.beta, c.gamma, c.label_smoothing)
+        self.focal = FocalLoss(class_counts, c.beta, c.gamma, c.label_smoothing, c.tau)
         self.alignment = AlignmentLoss(
             c.w_contrast, c.w_criteria, c.w_outside, c.contrast_temperature, c.outside_eps, criterion_weights
         )
@@ -510,7 +533,7 @@ class CFALoss(nn.Module):
         if self.weights["alignment"]:
             parts |= self._align(x)
         if self.weights["calibration"]:
-            parts["calibration"] = self.calibration(x.logits, x.target, x.confidence_mask)
+            parts["calibration"] = self.calibration(self.focal.adjusted(x.logits), x.target, x.confidence_mask)
         if self.weights["consistency"]:
             parts |= self.consistency(
                 x.logits, x.logits_second_view, x.spelled_logits, x.has_second_view, x.has_spelled

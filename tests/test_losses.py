@@ -26,6 +26,7 @@ from skinclip.losses import (
     class_balanced_weights,
     criterion_log_probs,
     js,
+    log_shares,
 )
 
 Q, K = len(STATE_COUNTS), sum(STATE_COUNTS)
@@ -103,9 +104,24 @@ def test_focal_class_weights_and_smoothing_by_hand():
     torch.testing.assert_close(smooth, reference)
 
 
+def test_logit_adjustment_by_hand():
+    logits = torch.zeros(2, 2, dtype=torch.float64)
+    # shares 1/4 and 3/4: at equal logits the adjusted softmax is the shares themselves
+    value = FocalLoss([1, 3], beta=0.0, gamma=0, tau=1.0)(logits, torch.tensor([0, 1]))
+    assert value.item() == pytest.approx(-(math.log(0.25) + math.log(0.75)) / 2, rel=1e-6)
+    halfway = FocalLoss([1, 3], beta=0.0, gamma=0, tau=0.5)(logits, torch.tensor([0, 1]))
+    a, b = 0.25**0.5, 0.75**0.5
+    assert halfway.item() == pytest.approx(-(math.log(a / (a + b)) + math.log(b / (a + b))) / 2, rel=1e-6)
+    torch.testing.assert_close(log_shares([0, 3]).exp(), torch.tensor([0.25, 0.75]))  # none counts as one
+    x = randn(2, 2)
+    assert torch.equal(FocalLoss([1, 3], beta=0.0).adjusted(x), x)
+    with pytest.raises(ValueError, match="tau"):
+        FocalLoss(tau=-1.0)
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_focal_gradient(gamma):
-    loss = FocalLoss([5, 20, 3], gamma=gamma, label_smoothing=0.1).double()
+    loss = FocalLoss([5, 20, 3], gamma=gamma, label_smoothing=0.1, tau=0.7).double()
     target = torch.tensor([0, 2, -1, 1])
     assert torch.autograd.gradcheck(lambda x: loss(x, target, torch.tensor([1.0, 2.0, 5.0, 0.5])), randn(4, 3))
 
@@ -530,7 +546,9 @@ def test_cfa_is_the_weighted_sum_of_its_parts():
     assert all(value.ndim == 0 for value in parts.values())
     # Confidence is learnt on photo 0 alone: labelled and never seen by stage 0.
     x = cfa_inputs()
-    torch.testing.assert_close(parts["calibration"], CalibrationLoss(4)(x.logits[:1], x.target[:1]))
+    # Its confidence is that at the prior of the training photos, as in the focal part.
+    at_prior = x.logits[:1] + log_shares([9, 5, 2, 40])
+    torch.testing.assert_close(parts["calibration"], CalibrationLoss(4)(at_prior, x.target[:1]))
 
 
 def test_cfa_gradient():

@@ -58,7 +58,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 def measure(bench: Bench, modules: Sequence[ModuleType], again: bool) -> None:
     """Runs every module whose result is not there; one that fails for want of data is told and skipped."""
     for module in modules:
-        if not again and bench.kept(module.NAME):
+        kept = bench.kept(module.NAME)
+        if not again and kept and not kept["meta"].get("unfinished"):
             log.info("%s: kept", module.NAME)
             continue
         start = time.perf_counter()

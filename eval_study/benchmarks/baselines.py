@@ -11,6 +11,7 @@ plain, four flips  calibrated, averaged over the mirror images that the model av
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
 from eval_study.benchmarks import figures, losses
-from eval_study.benchmarks.common import Bench, group_of, labels_of
+from eval_study.benchmarks.common import Bench, diagnosis_metrics, labels_of
 from eval_study.benchmarks.features import Features
 from skinclip import metrics
 from skinclip.clinical import DIAGNOSIS_CODES
-from skinclip.config import TrainConfig
+from skinclip.config import Stage0Config, TrainConfig
 from skinclip.losses import MISSING
+from skinclip.model.perception import MIRRORS
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import ASSETS, CheckpointError, weights_sha256
-from skinclip.training.common import PhotoSet, draw_weights
+from skinclip.scores import cluster
+from skinclip.training.common import PhotoSet
 from skinclip.training.plain import plain_logits
+from skinclip.training.stage0 import stage0_weights
 from skinclip.trust.calibration import fit_calibration
 
 NAME = "baselines"
@@ -111,13 +114,13 @@ def zero_shot(
         s: (torch.einsum("ne,cpe->ncp", sets[s].embeddings[0], bank) * scale).logsumexp(2).detach().double().numpy()
         for s in ("calib", *splits)
     }
-    labels = sets["train"].photos.diagnosis
-    return losses.calibrated(logits, sets, drawn_prior(labels, recipe.stage0.draw_power))
+    return losses.calibrated(logits, sets, drawn_prior(sets["train"].photos, recipe.stage0))
 
 
-def drawn_prior(labels: Tensor, power: float) -> np.ndarray:
+def drawn_prior(photos: PhotoSet, cfg: Stage0Config) -> np.ndarray:
     """[C] shares of the diagnoses among photos drawn as stage 0 draws them."""
-    weights = draw_weights(labels, power)
+    labels = photos.diagnosis
+    weights = stage0_weights(labels, photos.criteria, cfg)
     known = labels != MISSING
     prior = torch.zeros(len(DIAGNOSIS_CODES), dtype=torch.double).index_add_(0, labels[known], weights[known])
     return (prior / prior.sum()).numpy()
@@ -144,16 +147,14 @@ def plain(sets: dict[str, Features], splits: tuple[str, ...]) -> dict[str, dict[
 def flipped_logits(model: PlainClassifier, photos: PhotoSet) -> np.ndarray:
     """Log of the mean softmax [n, C] over a photo and its three mirror images."""
     total = torch.zeros(len(photos), len(DIAGNOSIS_CODES), dtype=torch.double)
-    for axes in ((), (3,), (2,), (2, 3)):
+    for axes in MIRRORS:
         total += plain_logits(model, mirrored(photos, axes)).double().softmax(1)
-    return (total / 4).log().numpy()
+    return (total / len(MIRRORS)).log().numpy()
 
 
 def mirrored(photos: PhotoSet, axes: tuple[int, ...]) -> PhotoSet:
     """`photos` with the pixels mirrored along `axes` of [n, 3, side, side]; masks stay as they are."""
-    return PhotoSet(
-        photos.cases, photos.photos.flip(axes), photos.masks, photos.diagnosis, photos.criteria, photos.unseen
-    )
+    return dataclasses.replace(photos, photos=photos.photos.flip(axes))
 
 
 def compare(
@@ -162,14 +163,14 @@ def compare(
     """Every system's figures and the paired difference shipped less it, on the same resamples of lesions."""
     cases = features.photos.cases
     labels = labels_of(cases)
-    resamples = metrics.GroupBootstrap([group_of(c) for c in cases], bench.n_boot, bench.seed)
+    resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     ours = bench.measured(losses.DATA, split)
     of: dict[str, list[dict[str, metrics.Metric]]] = {
-        "shipped": [_metrics(ours.probabilities, ours.balanced.argmax(axis=1), labels)]
+        "shipped": [diagnosis_metrics(ours.probabilities, labels, ours.balanced.argmax(axis=1))]
     }
     for name, found in systems.items():
         p = found[split]
-        of.setdefault(name.split("-")[0], []).append(_metrics(p, (p / prior).argmax(axis=1), labels))
+        of.setdefault(name.split("-")[0], []).append(diagnosis_metrics(p, labels, (p / prior).argmax(axis=1)))
     mean = {(n, f): metrics.mean_of([m[f] for m in seeds]) for n, seeds in of.items() for f in FIGURES}
     return {
         "n": len(labels),
@@ -186,18 +187,6 @@ def compare(
             for name in TITLES
             if name in of
         },
-    }
-
-
-def _metrics(p: np.ndarray, balanced: np.ndarray, labels: np.ndarray) -> dict[str, metrics.Metric]:
-    return {
-        "balanced_accuracy": metrics.balanced_accuracy(labels, balanced),
-        "balanced_accuracy_argmax": metrics.balanced_accuracy(labels, p.argmax(axis=1)),
-        "accuracy": metrics.accuracy(labels, p.argmax(axis=1)),
-        "auroc_macro": metrics.auroc_macro(p, labels),
-        "nll": metrics.nll(p, labels),
-        "brier": metrics.brier(p, labels),
-        "ece": metrics.ece(p, labels),
     }
 
 

@@ -30,7 +30,7 @@ from skinclip.clinical import DIAGNOSIS_CODES
 from skinclip.data.cases import DataError
 from skinclip.trust.bundle import MALIGNANT, Trust
 from skinclip.trust.calibration import fit_calibration
-from skinclip.trust.conformal import COVERAGE
+from skinclip.trust.conformal import COVERAGE, MIN_LESIONS, closed_upwards, pooled_classes, quantile
 from skinclip.trust.referral import SENSITIVITY, referral_threshold
 
 NAME = "calibration"
@@ -39,7 +39,6 @@ SPLITS = ("valid", "test")
 BINS = 15
 FOLDS = 5
 NOISE_DRAWS = 500
-MIN_LESIONS = 30  # of a class, for its coverage to be judged
 TOLERANCE = 0.05  # how far below the stated coverage that of a class may lie before the sets are refused
 TARGETS = (0.80, 0.84, 0.88, 0.90, 0.92, 0.94, 0.96, 0.98)
 SHIPPED = "shipped"
@@ -192,28 +191,27 @@ def fitters(trust: Trust, seed: int) -> dict[str, Fitter]:
 
 @dataclass(frozen=True)
 class SetRule:
-    """How prediction sets are made: a score, and which classes share a quantile (`class_groups` [C])."""
+    """How prediction sets are made: a score, which classes share a quantile (`class_groups` [C]), and whether what is
+    more probable than a member is made one."""
 
     score: Score
     class_groups: tuple[int, ...]
+    closed: bool = False
 
     def quantiles(self, p: np.ndarray, labels: np.ndarray, coverage: float = COVERAGE) -> np.ndarray:
         """[C] the quantile of each class's group; infinite where there are too few photos to rule anything out."""
         true_scores = self.score(p)[np.arange(len(labels)), labels]
         group_of_class = np.asarray(self.class_groups)
-        found = np.full(len(group_of_class), np.inf)
+        found = np.empty(len(group_of_class))
         for group in np.unique(group_of_class):
-            own = np.sort(true_scores[group_of_class[labels] == group])
-            k = int(np.ceil((len(own) + 1) * coverage - 1e-9))  # 1e-9: 0.9 * 10 must not round up to 10
-            if k <= len(own):
-                found[group_of_class == group] = own[k - 1]
+            found[group_of_class == group] = quantile(true_scores[group_of_class[labels] == group], coverage)
         return found
 
     def members(self, p: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
         """bool [n, C]; the most probable diagnosis always is a member, as on the page."""
         inside = self.score(p) <= quantiles
         inside[np.arange(len(p)), p.argmax(axis=1)] = True
-        return inside
+        return closed_upwards(inside, p) if self.closed else inside
 
 
 def lac(p: np.ndarray) -> np.ndarray:
@@ -245,17 +243,12 @@ def set_rules(p: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) 
     return {
         "LAC": SetRule(lac, together),
         "LAC by class": SetRule(lac, each),
-        POOLED: SetRule(lac, pooled_classes(labels, groups)),
+        POOLED: SetRule(lac, pooled_classes(labels, groups, _C)),
+        f"{POOLED}, closed upwards": SetRule(lac, pooled_classes(labels, groups, _C), closed=True),
         "LAC by malignancy": SetRule(lac, tuple(int(m) for m in MALIGNANT)),
         "APS": SetRule(aps, together),
         "RAPS": SetRule(smallest_raps(p, labels, groups, seed), together),
     }
-
-
-def pooled_classes(labels: np.ndarray, groups: np.ndarray) -> tuple[int, ...]:
-    """[C] groups that share a quantile: each class for itself, those of fewer than MIN_LESIONS lesions together."""
-    lesions = [len(np.unique(groups[labels == c])) for c in range(_C)]
-    return tuple(c if n >= MIN_LESIONS else _C for c, n in enumerate(lesions))
 
 
 def smallest_raps(p: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> Score:
@@ -390,6 +383,7 @@ def set_figures(members: np.ndarray, m: Measured, resamples: metrics.GroupBootst
         "set_size": resamples.interval(metrics.mean(size.astype(float))),
         "singletons": resamples.interval(metrics.mean((size == 1).astype(float))),
         "singleton_accuracy": resamples.interval(metrics.share(covered, size == 1)),
+        "out_of_order": float((closed_upwards(members, m.probabilities) != members).any(axis=1).mean()),
         "classes": classes,
         "worst_class": min(judged, key=judged.__getitem__) if judged else None,
         "worst_coverage": min(judged.values()) if judged else None,
@@ -406,8 +400,9 @@ def _chosen_map(maps: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chosen_sets(sets: Mapping[str, Any]) -> dict[str, Any]:
     """The smallest sets among the rules that leave no class of enough lesions more than TOLERANCE below the stated
-    coverage on `valid`; where every rule does, the one whose worst class is covered best."""
-    judged = {name: s for name, s in sets.items() if s["worst_coverage"] is not None}
+    coverage on `valid`; where every rule does, the one whose worst class is covered best. Rules some of whose sets
+    rule out a diagnosis and keep a less probable one are left out: nobody should be shown such a set."""
+    judged = {n: s for n, s in sets.items() if s["worst_coverage"] is not None and not s["out_of_order"]}
     if not judged:
         return {"chosen": SHIPPED, "change": False, "fair": []}
     fair = [name for name, s in judged.items() if s["worst_coverage"] >= COVERAGE - TOLERANCE]
@@ -454,7 +449,7 @@ def cross_fitting(
 
 
 def _crossed_rules(calib: Measured) -> dict[str, SetRule]:
-    return {"LAC": SetRule(lac, (0,) * _C), POOLED: SetRule(lac, pooled_classes(calib.labels, calib.groups))}
+    return {"LAC": SetRule(lac, (0,) * _C), POOLED: SetRule(lac, pooled_classes(calib.labels, calib.groups, _C))}
 
 
 def _covered(
@@ -659,13 +654,23 @@ def _set_text(result: dict[str, Any]) -> str:
         "(or group of classes) that has a quantile of its own; with fewer than nine calibration photos such a class is "
         "in every set. Calibration photos of one lesion are no independent photos, so the promise is a little weaker "
         f"than its proof. Chosen on `valid`: the smallest sets that leave no diagnosis of at least {MIN_LESIONS} "
-        f"lesions more than {TOLERANCE:.2f} below the stated coverage (rules that do: {fair}). "
+        f"lesions more than {TOLERANCE:.2f} below the stated coverage (rules that do: {fair}). Rules some of whose "
+        "sets are out of order (a diagnosis ruled out, a less probable one kept) are not to be shown to anybody. "
         f"That is **{choice['chosen']}**, which {verdict}."
     )
 
 
 def _set_table(sets: Mapping[str, Any]) -> str:
-    header = ["sets", "coverage", "malignant", "mean size", "one diagnosis", "of these right", "worst diagnosis"]
+    header = [
+        "sets",
+        "coverage",
+        "malignant",
+        "mean size",
+        "one diagnosis",
+        "of these right",
+        "worst diagnosis",
+        "out of order",
+    ]
     rows = [
         [
             name,
@@ -675,6 +680,7 @@ def _set_table(sets: Mapping[str, Any]) -> str:
             figures.shown(s["singletons"]),
             figures.shown(s["singleton_accuracy"]),
             f"{s['worst_class'] or figures.MISSING} {figures.number(s['worst_coverage'])}",
+            f"{s['out_of_order']:.1%}",
         ]
         for name, s in sets.items()
     ]

@@ -60,16 +60,27 @@ def context_vector(context: Context) -> list[float]:
     return [*age, *(float(context.sex == s) for s in SEXES), *(float(context.site == s) for s in SITES)]
 
 
+def tower_sha(model: SkinClipVL) -> str:
+    """Hash of what the features depend on, frozen tower and lesion mask: they outlive a new training of the rest."""
+    digest = hashlib.sha256()
+    for part in (model.perception.clip, model.evidence.mask_head):
+        for name, value in part.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def features_of(
-    model: SkinClipVL, photos: PhotoSet, recipe: TrainConfig, folder: Path, sha: str, views: int = 0, seed: int = 0
+    model: SkinClipVL, photos: PhotoSet, recipe: TrainConfig, folder: Path, views: int = 0, seed: int = 0
 ) -> Features:
-    """The features of `photos`, from `folder` where they were kept for the same weights, photos and views.
+    """The features of `photos`, from `folder` where they were kept for the same tower, photos and views.
 
     Args:
         views: augmented views a photo, drawn as stage 2 draws them; 0 is one view of the photo as it is.
     """
     names = "\n".join(photo_key(c) for c in photos.cases)
-    digest = hashlib.sha256(f"{sha}|{names}|{views}|{seed}|{recipe.stage2.augmentation}".encode()).hexdigest()[:16]
+    settings = f"{tower_sha(model)}|{names}|{photos.photos.shape}|{views}|{seed}|{recipe.stage2.augmentation}"
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
     path = folder / f"features-{digest}"
     if not (path / "done").exists():
         _measure(model, photos, recipe, path, views, seed)

@@ -35,10 +35,13 @@ class Loss:
     Attributes:
         of: (inputs, share of the training done) -> scalar.
         second_view: whether it compares two views of a photo; the second costs as much as the first.
+        tilt: [C] what the loss in effect multiplies the prior of the drawn photos by (class weights, or the inverse of
+            the shares that logit adjustment takes out); None is 1.
     """
 
     of: Callable[[CFAInputs, float], Tensor]
     second_view: bool = False
+    tilt: Tensor | None = None
 
 
 class WithoutLanguage(nn.Module):
@@ -80,10 +83,10 @@ class WithoutLanguage(nn.Module):
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained head with the prior [C] of its training draws and the seconds it took."""
+    """A trained head with the prior [C] at which its logits were in effect trained and the seconds it took."""
 
     model: WithoutLanguage
-    drawn_prior: np.ndarray
+    prior: np.ndarray
     seconds: float
 
 
@@ -111,6 +114,7 @@ def train_head(
     labels = train.photos.diagnosis
     prior = torch.zeros(len(DIAGNOSIS_CODES), dtype=torch.double)
     prior.index_add_(0, labels[labels != MISSING], weights[labels != MISSING].double())
+    prior = prior if loss.tilt is None else prior * loss.tilt.double()
     return Trained(head.eval(), (prior / prior.sum()).numpy(), time.perf_counter() - start)
 
 
@@ -148,15 +152,17 @@ def _inputs(
 
 
 @torch.inference_mode()
-def head_logits(head: WithoutLanguage, features: Features, evidence_only: bool = False) -> tuple[np.ndarray, Tensor]:
-    """Logits [n, C] and criterion scores [n, K] of plain photos."""
+def head_logits(
+    head: WithoutLanguage, features: Features, evidence_only: bool = False, view: int = 0
+) -> tuple[np.ndarray, Tensor]:
+    """Logits [n, C] and criterion scores [n, K] of photos under one of their views."""
     rows, scores = [], []
     for index in torch.arange(len(features)).split(64):
         show = torch.full((len(index),), not evidence_only)
         logits, evidence = head(
-            _tokens(features, 0, index),
-            features.embeddings[0, index],
-            features.lesion[0, index],
+            _tokens(features, view, index),
+            features.embeddings[view, index],
+            features.lesion[view, index],
             features.context[index],
             show,
         )

@@ -1,46 +1,67 @@
 """CFA against the losses that are used for long-tailed diagnosis, and CFA less each of its terms.
 
 All losses train the same head without language (`heads.py`) on the same frozen features, draws and steps; three seeds
-each. Every run is calibrated on calib in the same way, so that a loss is not credited for the prior it trains at. The
-choice between losses is made on valid; test is beside it.
+each. Every run is calibrated on calib in the same way, from the prior that its loss in effect trains at, so that none
+is credited or charged for that prior. Beside the diagnosis stands what each of CFA's terms is for: criteria
+(alignment), calibration before any is fitted (calibration), agreement of two views of a photo (consistency). The choice
+between losses is made on valid; test is beside it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import (
     Bench,
+    diagnosis_metrics,
     finite,
-    group_of,
     labels_of,
     save_arrays,
 )
-from eval_study.benchmarks.features import VIEWS, Features, features_of
-from eval_study.benchmarks.heads import Loss, head_logits, train_head
+from eval_study.benchmarks.features import VIEWS, Features, features_of, tower_sha
+from eval_study.benchmarks.heads import Loss, Trained, head_logits, train_head
 from skinclip import metrics
 from skinclip.clinical import DIAGNOSIS_CODES
 from skinclip.config import TrainConfig
-from skinclip.losses import MISSING, CFAInputs, CFALoss, FocalLoss, class_balanced_weights
-from skinclip.train import load_sets
-from skinclip.training.common import keep_memory, natural_prior, photo_set
+from skinclip.losses import (
+    MISSING,
+    CFAInputs,
+    CFALoss,
+    FocalLoss,
+    class_balanced_weights,
+    criterion_log_probs,
+    log_shares,
+)
+from skinclip.scores import cluster
+from skinclip.train import training_photos
+from skinclip.training.common import gather, keep_memory, natural_prior, photo_set
 from skinclip.trust.calibration import fit_calibration
 
 NAME = "losses"
 SEEDS = (0, 1, 2)
 STEPS, BATCH_SIZE = 300, 32
 DATA = "ham10000"
+CHOSEN_ON = "valid"
+TWO_VIEWS = "two_views"  # each photo of CHOSEN_ON under two augmentations
+CRITERIA_DATA = "derm7pt"
 # Classes by the number of their training photos: the long tail's head, middle and tail.
 HEAD_FROM, MIDDLE_FROM = 2000, 300
 FIGURES = ("balanced_accuracy", "balanced_accuracy_argmax", "auroc_macro", "nll", "brier", "ece")
+PURPOSES = {
+    "criteria_auroc": "criteria, mean AUROC (Derm7pt valid)",
+    "ece_raw": "ECE before fitting",
+    "disagreement": "disagreement of two views",
+}
 RECALLS = ("recall_head", "recall_middle", "recall_tail")
 TITLES = {
     "cross_entropy": "cross-entropy",
@@ -50,7 +71,9 @@ TITLES = {
     "ldam_drw": "LDAM-DRW (Cao et al. 2019)",
     "logit_adjustment": "logit adjustment (Menon et al. 2021)",
     "cfa": "CFA (shipped)",
-    "cfa_less_focal": "CFA, cross-entropy in place of focal",
+    "cfa_gamma": "CFA, focal gamma 1 added",
+    "cfa_weights": "CFA, class weights and gamma 1 in place of logit adjustment",
+    "cfa_unbalanced": "CFA, plain cross-entropy in place of the focal part",
     "cfa_less_alignment": "CFA less alignment",
     "cfa_less_calibration": "CFA less calibration",
     "cfa_less_consistency": "CFA less consistency",
@@ -85,12 +108,11 @@ def losses(counts: list[int], recipe: TrainConfig) -> dict[str, Loss]:
     """All losses by name, fresh (CFA remembers recent predictions), for training classes of `counts` photos."""
     n = torch.tensor(counts, dtype=torch.float32).clamp_min(1)
     inverse = (1 / n) / (1 / n).mean()
-    log_prior = (n / n.sum()).log()
     ldam = LDAM(counts, scale=10.0)
     shipped = dataclasses.replace(recipe.loss, w_lang=0.0)
 
     def of(module: FocalLoss) -> Loss:
-        return Loss(lambda x, _: module(x.logits, x.target))
+        return Loss(lambda x, _: module(x.logits, x.target), tilt=module.class_weight)
 
     def ce(x: CFAInputs, adjust: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         logits = x.logits if adjust is None else x.logits + adjust
@@ -99,17 +121,21 @@ def losses(counts: list[int], recipe: TrainConfig) -> dict[str, Loss]:
     def cfa(**changes: float) -> Loss:
         config = dataclasses.replace(shipped, **changes)
         module = CFALoss(config, class_counts=counts)
-        return Loss(lambda x, _: module(x)["total"], second_view=config.w_con > 0)
+        weights, shares = class_balanced_weights(counts, config.beta), log_shares(counts)
+        tilt = weights * (-config.tau * shares).exp()
+        return Loss(lambda x, _: module(x)["total"], second_view=config.w_con > 0, tilt=tilt)
 
     return {
         "cross_entropy": Loss(lambda x, _: ce(x)),
-        "weighted": Loss(lambda x, _: ce(x, weight=inverse)),
+        "weighted": Loss(lambda x, _: ce(x, weight=inverse), tilt=inverse),
         "focal": of(FocalLoss(None, gamma=2.0)),
         "class_balanced": of(FocalLoss(counts, beta=0.999, gamma=0.0)),
-        "ldam_drw": Loss(lambda x, done: ldam(x.logits, x.target, done)),
-        "logit_adjustment": Loss(lambda x, _: ce(x, adjust=log_prior)),
+        "ldam_drw": Loss(lambda x, done: ldam(x.logits, x.target, done), tilt=ldam.late_weight),
+        "logit_adjustment": Loss(lambda x, _: ce(x, adjust=log_shares(counts)), tilt=(-log_shares(counts)).exp()),
         "cfa": cfa(),
-        "cfa_less_focal": cfa(gamma=0.0, beta=0.0),
+        "cfa_gamma": cfa(gamma=1.0),
+        "cfa_weights": cfa(gamma=1.0, beta=0.999, tau=0.0),
+        "cfa_unbalanced": cfa(gamma=0.0, beta=0.0, tau=0.0),
         "cfa_less_alignment": cfa(w_align=0.0),
         "cfa_less_calibration": cfa(w_cal=0.0),
         "cfa_less_consistency": cfa(w_con=0.0),
@@ -120,24 +146,31 @@ def feature_sets(bench: Bench, recipe: TrainConfig, *splits: str) -> dict[str, F
     """Features of the training photos ("train") and of HAM10000's named splits."""
     keep_memory()
     cache = bench.work / "photos" / "cache"
-    train, _, _ = load_sets(recipe, bench.data, bench.work / "photos")
+    train = training_photos(recipe, gather(bench.data)["train"], cache)
     model, folder = bench.assessor.model, bench.work / "features"
-    found = {"train": features_of(model, train, recipe, folder, bench.sha, views=VIEWS)}
+    found = {"train": features_of(model, train, recipe, folder, views=VIEWS)}
     for split in splits:
         cases = bench.cases(DATA, split)
         bench.touch_test(DATA, cases)
         # brought to the tower's input size in one step, as an Assessment does
         photos = photo_set(cases, model.config.perception.image_size, cache)
-        found[split] = features_of(model, photos, recipe, folder, bench.sha)
+        found[split] = features_of(model, photos, recipe, folder)
+        if split == CHOSEN_ON:
+            found[TWO_VIEWS] = features_of(model, photos, recipe, folder, views=2)
+    if labelled := [c for c in bench.cases(CRITERIA_DATA, CHOSEN_ON) if c.criteria]:
+        photos = photo_set(labelled, model.config.perception.image_size, cache)
+        found[CRITERIA_DATA] = features_of(model, photos, recipe, folder)
     return found
 
 
-def calibrated(logits: dict[str, np.ndarray], sets: dict[str, Features], drawn: np.ndarray) -> dict[str, np.ndarray]:
+def prior_shift(sets: dict[str, Features], trained: np.ndarray) -> np.ndarray:
+    """[C] log natural prior less log prior as trained."""
+    return np.log(home_prior(sets)) - np.log(np.maximum(trained, 1e-6))
+
+
+def calibrated(logits: dict[str, np.ndarray], sets: dict[str, Features], trained: np.ndarray) -> dict[str, np.ndarray]:
     """Probabilities at natural prevalence by split: bias-corrected temperature fitted on calib, as shipped."""
-    prior = home_prior(sets)
-    fitted = fit_calibration(
-        logits["calib"], sets["calib"].photos.diagnosis.numpy(), np.log(prior) - np.log(np.maximum(drawn, 1e-6))
-    )
+    fitted = fit_calibration(logits["calib"], sets["calib"].photos.diagnosis.numpy(), prior_shift(sets, trained))
     return {split: fitted.apply(values) for split, values in logits.items()}
 
 
@@ -157,12 +190,7 @@ def metrics_of(p: np.ndarray, prior: np.ndarray, labels: np.ndarray, counts: lis
         "recall_tail": [c for c, n in enumerate(counts) if n < MIDDLE_FROM],
     }
     return {
-        "balanced_accuracy": metrics.balanced_accuracy(labels, balanced),
-        "balanced_accuracy_argmax": metrics.balanced_accuracy(labels, p.argmax(axis=1)),
-        "auroc_macro": metrics.auroc_macro(p, labels),
-        "nll": metrics.nll(p, labels),
-        "brier": metrics.brier(p, labels),
-        "ece": metrics.ece(p, labels),
+        **diagnosis_metrics(p, labels, balanced),
         **{k: metrics.mean_of([metrics.recall(labels, balanced, c) for c in cs]) for k, cs in groups.items()},
     }
 
@@ -180,6 +208,10 @@ def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test"), seeds: tuple[
             train=len(labels), steps=STEPS, batch_size=BATCH_SIZE, seeds=list(seeds), cpu_hours=cpu_hours(seconds)
         ),
         "classes": {"counts": dict(zip(DIAGNOSIS_CODES, counts, strict=True))},
+        "purposes": {
+            name: {f: [float(kept[name, s][f]) for s in seeds] for f in PURPOSES if f in kept[name, seeds[0]]}
+            for name in TITLES
+        },
         **{split: summary(bench, kept, sets, counts, split, seeds) for split in splits},
     }
 
@@ -199,18 +231,53 @@ def one_run(
     splits: tuple[str, ...],
 ) -> dict[str, np.ndarray]:
     """Probabilities of one loss and seed by split, with the seconds it took."""
-    path = run_path(bench, name, seed, splits)
+    path = run_path(bench, recipe, name, seed, splits)
     if not path.exists():
         loss = losses(counts, recipe)[name]
         trained = train_head(bench.assessor.model, sets["train"], recipe.stage2, loss, STEPS, BATCH_SIZE, seed)
         logits = {split: head_logits(trained.model, sets[split])[0] for split in ("calib", *splits)}
-        found = calibrated(logits, sets, trained.drawn_prior)
-        save_arrays(path, {**{s: found[s] for s in splits}, "seconds": np.array(trained.seconds)})
+        found = calibrated(logits, sets, trained.prior)
+        extra = purposes(trained, sets, logits)
+        save_arrays(path, {**{s: found[s] for s in splits}, **extra, "seconds": np.array(trained.seconds)})
     return dict(np.load(path))
 
 
-def run_path(bench: Bench, name: str, seed: int, splits: tuple[str, ...]) -> Path:
-    return bench.work / "losses" / f"{name}-{seed}-{STEPS}x{BATCH_SIZE}-{'-'.join(splits)}-{bench.sha[:12]}.npz"
+def purposes(trained: Trained, sets: dict[str, Features], logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What CFA's terms are for, measured on valid photos alone.
+
+    Returns:
+        "ece_raw": ECE of the head's own softmax, brought to the natural prior, before anything is fitted;
+        "disagreement": mean total variation between the answers to two augmented views of a photo;
+        "criteria_auroc": mean over the criteria of Derm7pt of the macro AUROC of their states.
+        Those whose photos are not there are left out.
+    """
+    found = {}
+    shift = prior_shift(sets, trained.prior)
+    if CHOSEN_ON in logits:
+        p = softmax(logits[CHOSEN_ON] + shift, axis=1)
+        found["ece_raw"] = _plainly(metrics.ece(p, sets[CHOSEN_ON].photos.diagnosis.numpy()), len(p))
+    if TWO_VIEWS in sets:
+        first, second = (
+            softmax(head_logits(trained.model, sets[TWO_VIEWS], view=v)[0] + shift, axis=1) for v in (0, 1)
+        )
+        found["disagreement"] = np.abs(first - second).sum(axis=1).mean() / 2
+    if CRITERIA_DATA in sets:
+        labels = sets[CRITERIA_DATA].photos.criteria.numpy()
+        rows = criterion_log_probs(head_logits(trained.model, sets[CRITERIA_DATA])[1])
+        each = [metrics.auroc_macro(row.numpy(), labels[:, q]) for q, row in enumerate(rows)]
+        found["criteria_auroc"] = _plainly(metrics.mean_of(each), len(labels))
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def _plainly(metric: metrics.Metric, n: int) -> float:
+    """A metric of all n photos, once each."""
+    return float(metric(np.ones((1, n)))[0])
+
+
+def run_path(bench: Bench, recipe: TrainConfig, name: str, seed: int, splits: tuple[str, ...]) -> Path:
+    """Where a run is kept: under a name of all it depends on, the language part not among it."""
+    settings = f"{tower_sha(bench.assessor.model)}|{recipe}|{STEPS}|{BATCH_SIZE}|{VIEWS}|{splits}"
+    return bench.work / "losses" / f"{name}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}.npz"
 
 
 def summary(
@@ -224,7 +291,7 @@ def summary(
     """Mean over seeds with interval, spread between seeds, and the paired difference CFA less the other loss."""
     cases = sets[split].photos.cases
     labels, prior = labels_of(cases), home_prior(sets)
-    resamples = metrics.GroupBootstrap([group_of(c) for c in cases], bench.n_boot, bench.seed)
+    resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     of = {key: metrics_of(run[split], prior, labels, counts) for key, run in kept.items()}
     mean = {(n, f): metrics.mean_of([of[n, s][f] for s in seeds]) for n in TITLES for f in (*FIGURES, *RECALLS)}
     ones = np.ones((1, len(labels)))
@@ -261,7 +328,24 @@ def section(result: dict[str, Any], folder: Path) -> str:
             continue
         text += ["", f"**HAM10000 {split}**, n = {result[split]['n']}", ""]
         text += [_table(result[split]["losses"])]
+    text += ["", *_purpose_text(result["purposes"])]
     return "\n".join([*text, "", _chart(result, folder)])
+
+
+def _purpose_text(found: dict[str, dict[str, list[float]]]) -> list[str]:
+    """What CFA's terms are for, mean over seeds; nothing where none was measured."""
+    measured = [f for f in PURPOSES if found["cfa"].get(f)]
+    if not measured:
+        return []
+    rows = [
+        [TITLES[name], *(f"{np.mean(own[f]):.3f} ± {np.std(own[f], ddof=1):.3f}" for f in measured)]
+        for name, own in found.items()
+    ]
+    text = (
+        "What CFA's terms are for, on valid photos: alignment for criteria, calibration for a softmax that can be "
+        "believed before anything is fitted, consistency for the same answer to two augmented views (total variation)."
+    )
+    return [text, "", figures.table(["loss", *(PURPOSES[f] for f in measured)], rows)]
 
 
 def _table(found: dict[str, Any]) -> str:

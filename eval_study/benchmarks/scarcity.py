@@ -16,7 +16,7 @@ from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.benchmarks.losses import DATA, cpu_hours
 from skinclip import metrics
-from skinclip.config import TrainConfig, preset
+from skinclip.config import ModelConfig, TrainConfig, preset
 from skinclip.train import gather, train
 from skinclip.training.common import keep_memory, scarce
 
@@ -25,27 +25,44 @@ SHARES = (0.12, 0.25, 0.5)
 FIGURES = ("balanced_accuracy", "auroc_macro", "nll", "lesion_iou")
 
 
-def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test"), recipe: TrainConfig | None = None) -> dict[str, Any]:
-    """Trains what was not trained yet, under `bench.work/scarcity`; the full model is the shipped one."""
-    recipe = recipe or TrainConfig()
+def run(
+    bench: Bench,
+    splits: tuple[str, ...] = ("valid", "test"),
+    recipe: TrainConfig | None = None,
+    config: ModelConfig | None = None,
+) -> dict[str, Any]:
+    """Trains what was not trained yet, under `bench.work/scarcity`; the full model is the shipped one.
+
+    Each share takes a good part of an hour, so the result is saved after each, with what is still "unfinished".
+    """
+    recipe, config = recipe or TrainConfig(), config or preset("mini")
     keep_memory()
     cases = gather(bench.data)["train"]
-    rows, seconds = {}, 0.0
+    earlier = bench.kept(NAME)
+    rows: dict[str, Any] = {} if earlier is None else earlier["shares"]
+    seconds = 0.0 if earlier is None else earlier["meta"]["train_seconds"]
+    if "1" not in rows:
+        rows["1"] = {"photos": len(cases), **{s: measured(bench, s) for s in splits}}
+    result: dict[str, Any] = {}
     for share in SHARES:
-        start = time.perf_counter()
-        weights = trained(bench, dataclasses.replace(recipe, share=share))
-        seconds += time.perf_counter() - start
-        reason = f"{bench.reason} (scarcity {share:.0%})"
-        part = Bench(bench.data, bench.out, bench.work, weights, reason, bench.command, bench.seed, bench.n_boot)
-        rows[f"{share:g}"] = {
-            "photos": len(scarce(cases, share, recipe.seed)),
-            **{s: measured(part, s) for s in splits},
-        }
-    rows["1"] = {"photos": len(cases), **{s: measured(bench, s) for s in splits}}
-    return {"meta": bench.meta(cpu_hours=cpu_hours(seconds), shares=list(SHARES)), "shares": rows}
+        if f"{share:g}" not in rows:
+            start = time.perf_counter()
+            weights = trained(bench, dataclasses.replace(recipe, share=share), config)
+            seconds += time.perf_counter() - start
+            reason = f"{bench.reason} (scarcity {share:.0%})"
+            part = dataclasses.replace(bench, weights=weights, reason=reason, _measured={})
+            rows[f"{share:g}"] = {
+                "photos": len(scarce(cases, share, recipe.seed)),
+                **{s: measured(part, s) for s in splits},
+            }
+        unfinished = [s for s in SHARES if f"{s:g}" not in rows]
+        meta = bench.meta(cpu_hours=cpu_hours(seconds), train_seconds=seconds, unfinished=unfinished)
+        result = {"meta": meta, "shares": dict(sorted(rows.items(), key=lambda row: float(row[0])))}
+        bench.save(NAME, result)
+    return result
 
 
-def trained(bench: Bench, recipe: TrainConfig) -> Path:
+def trained(bench: Bench, recipe: TrainConfig, config: ModelConfig) -> Path:
     """The checkpoint of one share, resumed or taken as it is."""
     folder = bench.work / "scarcity" / f"{recipe.share:g}"
     if not (folder / "checkpoint" / "findings.json").exists():
@@ -53,7 +70,7 @@ def trained(bench: Bench, recipe: TrainConfig) -> Path:
         language = bench.work / "scarcity" / "stage1"
         if language.exists() and not (folder / "reasoner").exists():
             shutil.copytree(language, folder / "reasoner")
-        train(preset("mini"), recipe, bench.data, folder, folder / "checkpoint")
+        train(config, recipe, bench.data, folder, folder / "checkpoint")
         if not language.exists():
             shutil.copytree(folder / "reasoner", language)
     return folder / "checkpoint"
@@ -79,6 +96,8 @@ def section(result: dict[str, Any], folder: Path) -> str:
         f"{result['meta']['cpu_hours']:.1f} core hours.",
         "",
     ]
+    if unfinished := result["meta"]["unfinished"]:
+        text += [f"Not measured yet: {', '.join(f'{s:.0%}' for s in unfinished)}.", ""]
     rows = [
         [f"{float(share):.0%}", row["photos"], split, *(figures.shown(row[split][f]) for f in FIGURES)]
         for share, row in result["shares"].items()

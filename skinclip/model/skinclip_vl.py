@@ -82,9 +82,17 @@ class SkinClipVL(nn.Module):
         return self.evidence.find(seen, self.state_embeddings)
 
     def reason(
-        self, prompts: Prompts, seen: VisualTokens | None, evidence: Evidence | None, show_clip: Tensor | None = None
+        self,
+        prompts: Prompts,
+        seen: VisualTokens | None,
+        evidence: Evidence | None,
+        show_clip: Tensor | None = None,
+        descriptions: Tensor | None = None,
     ) -> Reasoning:
-        return self.reasoner(prompts, seen, evidence, self.descriptions, show_clip)
+        """The answer, by the model's own descriptions unless others [C, E] are given; see `Reasoner.forward`."""
+        return self.reasoner(
+            prompts, seen, evidence, self.descriptions if descriptions is None else descriptions, show_clip
+        )
 
     def heads(self) -> dict[str, Tensor]:
         """What stage 2 trains beside LoRA, by name."""

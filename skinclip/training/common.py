@@ -166,6 +166,19 @@ def draw_weights(labels: Tensor, power: float) -> Tensor:
     return weights / weights.sum()
 
 
+def favour_criteria(weights: Tensor, criteria: Tensor, share: float) -> Tensor:
+    """Chances [n] by which photos with labelled criteria make up `share` of those drawn.
+
+    One photo in twenty-five has such labels: drawn as they come, a batch would hold one or two.
+    """
+    labelled = (criteria != MISSING).any(1)
+    weights = weights.clone()
+    if labelled.any() and not labelled.all():
+        weights[labelled] *= share / weights[labelled].sum()
+        weights[~labelled] *= (1 - share) / weights[~labelled].sum()
+    return weights / weights.sum()
+
+
 def natural_prior(labels: Tensor) -> Tensor:
     """Shares of the diagnoses among the labelled photos, [C] (one photo added to each, so that none is zero)."""
     counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).double() + 1

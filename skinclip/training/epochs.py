@@ -1,7 +1,7 @@
 """The epoch loop of everything that trains a whole image tower: derm-CLIP (stage 0) and the plain classifier.
 
-Photos are drawn with replacement, rare classes more often; the learning rate goes down a cosine in each cycle; what is
-kept is the exponential average of the weights. Resumes after a kill from the last whole epoch.
+Photos are drawn with replacement, rare classes more often; the learning rate goes down one cosine over all phases; what
+is kept is the exponential average of the weights. Resumes after a kill from the last whole epoch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,16 +22,6 @@ from skinclip.training.common import CsvLog, batches, cosine, load_checkpoint, s
 log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=nn.Module)
 VALIDATE_EVERY = 4
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Epoch `number` of the `of` epochs of a cycle, at photos of `side` pixels."""
-
-    cycle: int
-    number: int
-    of: int
-    side: int
 
 
 def train_epochs(
@@ -59,7 +48,7 @@ def train_epochs(
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
-    epochs = [Epoch(c, k, length, side) for c, (side, length, _) in enumerate(cfg.cycles) for k in range(length)]
+    sides = [side for side, length in cfg.phases for _ in range(length)]
     per_epoch = len(seen) // cfg.batch_size
     done, first = 0, 0
     if state := load_checkpoint(out / f"{name}.pt"):
@@ -69,21 +58,14 @@ def train_epochs(
         generator.set_state(state["generator"])
         done, first = state["step"], state["epoch"] + 1
     csv_log = CsvLog(out / "log.csv")
-    for number in range(first, len(epochs)):
-        epoch = epochs[number]
-        if epoch.number == 0 and epoch.cycle > 0:
-            model.load_state_dict(average.state_dict())
-            optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
+    for number in range(first, len(sides)):
         model.train()
         order = seen[torch.multinomial(weights, per_epoch * cfg.batch_size, replacement=True, generator=generator)]
-        description = f"{name}, epoch {number + 1}/{len(epochs)}"
-        for i, index in enumerate(tqdm(list(batches(order, cfg.batch_size)), desc=description, mininterval=5)):
-            share = cfg.cycles[epoch.cycle][2] * cosine(
-                epoch.number * per_epoch + i, per_epoch * epoch.of, per_epoch // 2
-            )
+        description = f"{name}, epoch {number + 1}/{len(sides)}"
+        for index in tqdm(list(batches(order, cfg.batch_size)), desc=description, mininterval=5):
             for group in optimizer.param_groups:
-                group["lr"] = cfg.lr * group["factor"] * share
-            parts = step(model, index, epoch.side)
+                group["lr"] = cfg.lr * group["factor"] * cosine(done, per_epoch * len(sides), per_epoch // 2)
+            parts = step(model, index, sides[number])
             optimizer.zero_grad()
             parts["total"].backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -92,7 +74,7 @@ def train_epochs(
             if done % 20 == 0:
                 csv_log.write(name, done, {k: v.item() for k, v in parts.items()})
             done += 1
-        if (number + 1) % VALIDATE_EVERY == 0 or number + 1 == len(epochs):
+        if (number + 1) % VALIDATE_EVERY == 0 or number + 1 == len(sides):
             scores = validate(average)
             csv_log.write(name, done, {f"balanced_accuracy/{k}": v for k, v in scores.items()})
             log.info("%s epoch %d: %s", name, number + 1, {k: round(v, 4) for k, v in scores.items()})

@@ -1,7 +1,7 @@
 """Training of the plain classifier: cross-entropy on all training photos, under the augmentation of stage 0.
 
-The same photos, cycles, batches and averaging as derm-CLIP gets, and no lesion held out, so that whatever the model
-does better is not owed to a weaker opponent.
+The same photos, draws, phases, batches and averaging as derm-CLIP gets, and no lesion held out, so that whatever the
+model does better is not owed to a weaker opponent.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 from skinclip.config import Stage0Config, TrainConfig
 from skinclip.data.augment import augment, mix
 from skinclip.model.plain import IMAGE_SIZE, PlainClassifier
-from skinclip.training.common import MISSING, PhotoSet, draw_weights, natural_prior, seed_everything, soft_targets
+from skinclip.training.common import MISSING, PhotoSet, natural_prior, seed_everything, soft_targets
 from skinclip.training.epochs import train_epochs
-from skinclip.training.stage0 import load_imagenet_start
+from skinclip.training.stage0 import load_imagenet_start, stage0_weights
 from skinclip.trust.calibration import fit_calibration
 
 
@@ -47,18 +47,21 @@ def plain_logits(model: PlainClassifier, photos: PhotoSet, side: int = IMAGE_SIZ
 def train_plain(
     recipe: TrainConfig, train: PhotoSet, valid: dict[str, PhotoSet], calib: PhotoSet, work: Path
 ) -> PlainClassifier:
-    """Trains on the labelled photos of `train`, resumes from `work/plain.pt`, calibrates on `calib`."""
+    """Trains on the labelled photos of `train`, resumes from `work/plain.pt`, calibrates on `calib`.
+
+    Args:
+        valid: named sets of labelled photos to follow the training with.
+    """
     cfg = recipe.stage0
     generator = seed_everything(recipe.seed)
     model = PlainClassifier()
     load_imagenet_start(model.trunk)
     labelled = (train.diagnosis != MISSING).nonzero()[:, 0]
-    weights = draw_weights(train.diagnosis[labelled], cfg.draw_power)
-    named = {k: p.subset((p.diagnosis != MISSING).nonzero()[:, 0]) for k, p in valid.items()}
+    weights = stage0_weights(train.diagnosis[labelled], train.criteria[labelled], cfg)
 
     def validate(average: PlainClassifier) -> dict[str, float]:
-        guesses = {k: plain_logits(average, p).argmax(1).numpy() for k, p in named.items()}
-        return {k: float(balanced_accuracy_score(named[k].diagnosis.numpy(), guess)) for k, guess in guesses.items()}
+        guesses = {k: plain_logits(average, p).argmax(1).numpy() for k, p in valid.items()}
+        return {k: float(balanced_accuracy_score(valid[k].diagnosis.numpy(), guess)) for k, guess in guesses.items()}
 
     model = train_epochs(
         "plain",

@@ -1,12 +1,15 @@
 """Stage 0: the compact derm-CLIP, contrastive on photo-description pairs, then frozen.
 
-A photo's positives are all descriptions of its diagnosis (several wordings each) and of the criterion states it is
-labelled with; all others are negatives: multi-positive InfoNCE in both directions. Mixed photos have mixed positives.
+A photo's positives are all descriptions of its diagnosis (several wordings each, drawn anew at every step) and of the
+criterion states it is labelled with; all others are negatives: multi-positive InfoNCE in both directions. Mixed photos
+have mixed positives.
 The lesion-mask head learns beside it, so that the tower's features stay tied to places in the photo.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +21,18 @@ from torch import Tensor, nn
 from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.config import ModelConfig, Stage0Config, TrainConfig
 from skinclip.data.augment import augment, mix
+from skinclip.data.wordings import describe
 from skinclip.losses import CriterionLoss
 from skinclip.model.evidence import LesionMaskHead
 from skinclip.model.perception import Perception
-from skinclip.training.common import MISSING, PhotoSet, draw_weights, seed_everything, soft_targets
+from skinclip.training.common import (
+    MISSING,
+    PhotoSet,
+    draw_weights,
+    favour_criteria,
+    seed_everything,
+    soft_targets,
+)
 from skinclip.training.epochs import train_epochs
 
 
@@ -45,10 +56,21 @@ class Descriptions:
     owner: Tensor  # [C * P] which diagnosis a wording belongs to
 
     @classmethod
-    def all(cls) -> Descriptions:
-        texts = [t for d in DIAGNOSES for t in d.descriptions]
-        owner = torch.tensor([i for i, d in enumerate(DIAGNOSES) for _ in d.descriptions])
+    def of(cls, wordings: Sequence[Sequence[str]]) -> Descriptions:
+        """From the wordings of each diagnosis."""
+        texts = [text for own in wordings for text in own]
+        owner = torch.tensor([c for c, own in enumerate(wordings) for _ in own])
         return cls(texts, [s.descriptions[0] for s in EVIDENCE_STATES], owner)
+
+    @classmethod
+    def fixed(cls) -> Descriptions:
+        """The descriptions that the model answers with."""
+        return cls.of([d.descriptions for d in DIAGNOSES])
+
+    @classmethod
+    def drawn(cls, wordings: int, rng: random.Random) -> Descriptions:
+        """`wordings` texts a diagnosis, anew at each call."""
+        return cls.of([describe(code, wordings, rng) for code in DIAGNOSIS_CODES])
 
 
 def contrast(logits: Tensor, targets: Tensor, owner: Tensor, text_to_image: float) -> Tensor:
@@ -118,14 +140,13 @@ def train_stage0(
     model = DermClip(config)
     load_imagenet_start(model.perception.clip.visual.trunk)
     seen = (~train.unseen).nonzero()[:, 0]
-    texts = Descriptions.all()
     average = train_epochs(
         "stage0",
         model,
         cfg,
-        (seen, draw_weights(train.diagnosis[seen], cfg.draw_power)),
-        lambda m, index, side: stage0_step(m, texts, train, index, side, cfg, generator),
-        lambda m: {k: validate(m, texts, photos, config.perception.image_size) for k, photos in valid.items()},
+        (seen, stage0_weights(train.diagnosis[seen], train.criteria[seen], cfg)),
+        lambda m, index, side: stage0_step(m, train, index, side, cfg, generator),
+        lambda m: {k: validate(m, photos, config.perception.image_size) for k, photos in valid.items()},
         generator,
         out,
     )
@@ -133,9 +154,13 @@ def train_stage0(
     return average
 
 
+def stage0_weights(diagnosis: Tensor, criteria: Tensor, cfg: Stage0Config) -> Tensor:
+    """[n] chance of each photo to be drawn: rare diagnoses and labelled criteria more often."""
+    return favour_criteria(draw_weights(diagnosis, cfg.draw_power), criteria, cfg.criteria_share)
+
+
 def stage0_step(
     model: DermClip,
-    texts: Descriptions,
     train: PhotoSet,
     index: Tensor,
     side: int,
@@ -151,6 +176,8 @@ def stage0_step(
     if mixed:
         batch, targets, has_mask = mix(batch, targets, has_mask, generator)
     seen = model.perception(batch[:, :3])
+    # Python's generator is seeded by the stage and kept in its checkpoint
+    texts = Descriptions.drawn(cfg.wordings, random.Random(random.getrandbits(32)))
     embedded = model.perception.embed_texts([*texts.diagnosis, *texts.states])
     logits = seen.embedding @ embedded.T * model.perception.clip.logit_scale.exp().clamp(max=50)
     n, m = len(texts.diagnosis), cfg.mask_photos
@@ -165,8 +192,9 @@ def stage0_step(
 
 
 @torch.no_grad()
-def validate(model: DermClip, texts: Descriptions, photos: PhotoSet, side: int) -> float:
+def validate(model: DermClip, photos: PhotoSet, side: int) -> float:
     """Balanced accuracy of zero-shot diagnosis (most similar description) on labelled photos."""
+    texts = Descriptions.fixed()
     chosen = (photos.diagnosis != MISSING).nonzero()[:, 0]
     embedded = model.perception.embed_texts(texts.diagnosis)
     scale = model.perception.clip.logit_scale.exp()

@@ -22,7 +22,15 @@ from skinclip.config import Stage2Config, TrainConfig
 from skinclip.data.augment import augment
 from skinclip.data.cases import Case
 from skinclip.data.rationales import write_rationale
-from skinclip.losses import CFAInputs, CFALoss, class_balanced_weights, criterion_log_probs
+from skinclip.data.wordings import describe
+from skinclip.losses import (
+    CFAInputs,
+    CFALoss,
+    LossConfig,
+    class_balanced_weights,
+    criterion_log_probs,
+    log_shares,
+)
 from skinclip.measure import measure_lesion, measured_findings
 from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
@@ -34,6 +42,7 @@ from skinclip.training.common import (
     PhotoSet,
     cosine,
     draw_weights,
+    favour_criteria,
     load_checkpoint,
     save_checkpoint,
     seed_everything,
@@ -44,28 +53,23 @@ SAVE_EVERY = 50
 SHOWN = 0.3  # a training rationale cites a labelled state only where its map gives it at least this probability
 
 
-def balanced_prior(labels: Tensor, drawn: Tensor, beta: float) -> Tensor:
-    """[C] the prior that the diagnosis head is in effect trained at: as drawn, times the focal part's class weights."""
+def balanced_prior(labels: Tensor, drawn: Tensor, loss: LossConfig) -> Tensor:
+    """[C] the prior at which the diagnosis head's logits are in effect trained: as drawn, times the focal part's class
+    weights, over the shares that its logit adjustment takes out."""
     n = len(DIAGNOSIS_CODES)
     labelled = labels != MISSING
     share = torch.zeros(n, dtype=torch.double).index_add_(0, labels[labelled], drawn[labelled].double())
-    counts = torch.bincount(labels[labelled], minlength=n)
-    effective = share.clamp_min(1e-6) * class_balanced_weights(counts.tolist(), beta).double()
+    counts = torch.bincount(labels[labelled], minlength=n).tolist()
+    weights = class_balanced_weights(counts, loss.beta).double()
+    effective = share.clamp_min(1e-6) * weights * (-loss.tau * log_shares(counts).double()).exp()
     return effective / effective.sum()
 
 
 def stage2_weights(train: PhotoSet, cfg: Stage2Config) -> Tensor:
-    """[n] chance of each photo to be drawn: rare diagnoses, lesions unseen by stage 0 and labelled criteria more often.
-
-    One photo in twenty-five has criteria: drawn as they come, the maps would learn from one or two of a batch.
-    """
+    """[n] chance to be drawn; more for rare diagnoses, lesions unseen by stage 0 and labelled criteria."""
     weights = draw_weights(train.diagnosis, cfg.draw_power)
     weights[train.unseen] *= cfg.held_out_repeat
-    labelled = (train.criteria != MISSING).any(1)
-    if labelled.any() and not labelled.all():
-        weights[labelled] *= cfg.criteria_share / weights[labelled].sum()
-        weights[~labelled] *= (1 - cfg.criteria_share) / weights[~labelled].sum()
-    return weights / weights.sum()
+    return favour_criteria(weights, train.criteria, cfg.criteria_share)
 
 
 def training_context(case: Case, rng: random.Random) -> Context:
@@ -114,6 +118,20 @@ class Stage2:
         self.drawn = stage2_weights(train, self.cfg)
         counts = torch.bincount(train.diagnosis[train.diagnosis != MISSING], minlength=len(DIAGNOSIS_CODES))
         self.loss = CFALoss(recipe.loss, class_counts=counts.tolist())
+        wordings = [describe(code, self.cfg.wordings, self.rng) for code in DIAGNOSIS_CODES]
+        with torch.no_grad():
+            self.wordings = torch.stack([model.perception.embed_texts(w) for w in wordings])  # [C, P, E]
+
+    def descriptions(self) -> Tensor:
+        """[C, E] what the answer is compared with: the model's own descriptions, or, as often, others as good.
+
+        An answer that fits only the 21 sentences it was trained with would hang on their wording.
+        """
+        if not self.cfg.wordings or self.rng.random() < 0.5:
+            return self.model.descriptions
+        n = self.model.description_bank.shape[1]
+        chosen = torch.tensor([self.rng.sample(range(self.cfg.wordings), n) for _ in DIAGNOSIS_CODES])
+        return F.normalize(self.wordings[torch.arange(len(chosen)).unsqueeze(1), chosen].mean(1), dim=-1)
 
     def step(self) -> dict[str, Tensor]:
         """Draws a batch and returns CFA's named parts."""
@@ -156,17 +174,16 @@ class Stage2:
         self, index: Tensor, views: Tensor, seen: VisualTokens, evidence: Evidence
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Diagnosis logits of all views [B + second, C]; spelled logits [B, C], language loss of those with a story."""
-        n, m, model = len(views), self.cfg.stories, self.model
+        n, m, model, descriptions = len(views), self.cfg.stories, self.model, self.descriptions()
         contexts = [training_context(self.train.cases[i], self.rng) for i in index.tolist()]
         contexts += contexts[: n - len(index)]
         show = torch.rand(n, generator=self.generator) >= model.config.reasoner.clip_dropout
         plain, told = torch.arange(m, n), torch.arange(m)
-        silent = model.reason(
-            model.reasoner.writer.write(contexts[m:]), pick(seen, plain), pick_evidence(evidence, plain), show[m:]
-        )
+        prompts = model.reasoner.writer.write(contexts[m:])
+        silent = model.reason(prompts, pick(seen, plain), pick_evidence(evidence, plain), show[m:], descriptions)
         stories = [self.story(int(i), views[k], evidence, k) for k, i in enumerate(index[:m])]
         prompts = model.reasoner.writer.write(contexts[:m], stories)
-        spoken = model.reason(prompts, pick(seen, told), pick_evidence(evidence, told), show[:m])
+        spoken = model.reason(prompts, pick(seen, told), pick_evidence(evidence, told), show[:m], descriptions)
         logits = torch.cat([spoken.logits, silent.logits])
         if spoken.spelled is None:
             return logits, None, spoken.language_loss
@@ -243,4 +260,4 @@ def train_stage2(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: P
                 },
             )
     model.eval()
-    return balanced_prior(train.diagnosis, stage.drawn, recipe.loss.beta)
+    return balanced_prior(train.diagnosis, stage.drawn, recipe.loss)

@@ -5,6 +5,10 @@ sets on average, but their coverage is marginal: nevi, two thirds of the photos,
 pays for it. So each diagnosis has a quantile of its own (Vovk 2012, "Mondrian"), those too rare for one share theirs.
 The quantile is one line of numpy rather than MAPIE, whose classifiers want a scikit-learn estimator and keep the
 quantile private, so it could not be stored with a checkpoint; a test holds the sets equal to MAPIE's.
+
+Quantiles by class alone can rule out a diagnosis and keep a less probable one, which no reader would follow. A set is
+therefore closed upwards: whatever is at least as probable as a member is a member. Sets only grow by it, so the
+coverage of each diagnosis stands.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ MIN_LESIONS = 30  # calibration lesions from which a diagnosis gets a quantile o
 
 @dataclass(frozen=True)
 class Conformal:
-    """A diagnosis is in the set where 1 - p <= its quantile; the most probable one always is.
+    """A diagnosis is in the set where 1 - p <= its quantile, or where it is at least as probable as one that is.
 
     `quantiles` holds one number a diagnosis, or a single one for all.
     """
@@ -36,13 +40,19 @@ class Conformal:
         inside = 1.0 - probabilities <= np.asarray(self.quantiles)
         # An empty set would read as "none of the seven", which the model cannot say: the top class stays.
         inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
-        return inside
+        return closed_upwards(inside, probabilities)
 
     def sets(self, probabilities: np.ndarray, codes: tuple[str, ...]) -> list[tuple[str, ...]]:
         """The members' codes of each photo, most probable first."""
         order = np.argsort(-np.asarray(probabilities), axis=1, kind="stable")
         inside = self.members(probabilities)
         return [tuple(codes[c] for c in row if inside[i, c]) for i, row in enumerate(order)]
+
+
+def closed_upwards(inside: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Members [n, C] and whatever is at least as probable as the least probable of them."""
+    least = np.where(inside, probabilities, np.inf).min(axis=1, keepdims=True)
+    return probabilities >= least
 
 
 def fit_conformal(
@@ -65,15 +75,16 @@ def fit_conformal(
     probabilities, labels = labelled_rows(probabilities, labels)
     scores = 1.0 - probabilities[np.arange(len(labels)), labels]
     if class_groups is None:
-        return Conformal(coverage, (_quantile(scores, coverage),))
+        return Conformal(coverage, (min(1.0, quantile(scores, coverage)),))
     group_of = np.asarray(class_groups)
-    quantiles = {g: _quantile(scores[group_of[labels] == g], coverage) for g in np.unique(group_of)}
+    quantiles = {g: min(1.0, quantile(scores[group_of[labels] == g], coverage)) for g in np.unique(group_of)}
     return Conformal(coverage, tuple(quantiles[g] for g in group_of))
 
 
-def _quantile(scores: np.ndarray, coverage: float) -> float:
+def quantile(scores: np.ndarray, coverage: float) -> float:
+    """The k-th smallest of `scores` [n], k = ceil((n + 1) * coverage); infinite where there are fewer than k."""
     k = int(np.ceil((len(scores) + 1) * coverage - 1e-9))  # 1e-9: 0.9 * 10 must not round up to 10
-    return float(np.sort(scores)[k - 1]) if k <= len(scores) else 1.0
+    return float(np.sort(scores)[k - 1]) if k <= len(scores) else float("inf")
 
 
 def pooled_classes(labels: np.ndarray, lesions: np.ndarray, n_classes: int) -> tuple[int, ...]:

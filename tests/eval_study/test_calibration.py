@@ -13,14 +13,15 @@ from sklearn.metrics import log_loss
 
 from eval_study.benchmarks import calibration
 from eval_study.benchmarks.calibration import SetRule, aps, lac, raps
-from eval_study.benchmarks.common import Bench, Measured
+from eval_study.benchmarks.common import Measured
 from skinclip import metrics
 from skinclip.clinical import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.trust.bundle import MALIGNANT
 from skinclip.trust.calibration import Calibration
-from skinclip.trust.conformal import Conformal, fit_conformal
+from skinclip.trust.conformal import Conformal, fit_conformal, pooled_classes
 from skinclip.trust.referral import Referral, referral_threshold
+from tests.eval_study.measuring import Measuring
 
 C = len(DIAGNOSIS_CODES)
 TOGETHER, EACH = (0,) * C, tuple(range(C))
@@ -57,22 +58,14 @@ def measured(split: str, n: int, seed: int) -> Measured:
     )
 
 
-class Measuring(Bench):
+class Given(Measuring):
     """A bench of given predictions."""
 
     assessor = SimpleNamespace(trust=TRUST)
-    sha = "0" * 64
-    given: dict[str, Measured]
-
-    def cases(self, name: str, *splits: str) -> list[Case]:
-        return [c for s in splits if s in self.given for c in self.given[s].cases]
-
-    def measured(self, name: str, split: str | None) -> Measured:
-        return self.given[str(split)]
 
 
-def bench(folder: Path, *splits: str) -> Measuring:
-    made = Measuring(folder, folder / "out", folder / "work", n_boot=20)
+def bench(folder: Path, *splits: str) -> Given:
+    made = Given(folder, folder / "out", folder / "work", n_boot=20)
     made.given = {split: measured(split, 400, seed) for seed, split in enumerate(splits)}
     return made
 
@@ -240,10 +233,10 @@ def test_a_class_with_too_few_photos_is_in_every_set():
 
 def test_rare_classes_share_a_quantile():
     labels = np.repeat([0, 1, 2], [80, 20, 20])
-    pooled = calibration.pooled_classes(labels, np.array([str(i) for i in range(120)]))
+    pooled = pooled_classes(labels, np.array([str(i) for i in range(120)]), C)
     assert pooled[0] == 0
     assert set(pooled[1:]) == {C}
-    twice = calibration.pooled_classes(labels, np.array([str(i // 4) for i in range(120)]))
+    twice = pooled_classes(labels, np.array([str(i // 4) for i in range(120)]), C)
     assert set(twice) == {C}  # 80 photos of 20 lesions are few
 
 
@@ -260,7 +253,7 @@ def test_smallest_raps_has_no_larger_sets_than_another():
 
 
 def sets_of(worst: float, size: float) -> dict:
-    return {"worst_coverage": worst, "set_size": {"value": size}}
+    return {"worst_coverage": worst, "set_size": {"value": size}, "out_of_order": 0.0}
 
 
 def test_choice_of_sets():
@@ -270,6 +263,8 @@ def test_choice_of_sets():
     fine = calibration._chosen_sets({"shipped": sets_of(0.88, 1.2), "a": sets_of(0.9, 1.7)})
     assert (fine["chosen"], fine["change"]) == ("shipped", False)
     assert calibration._chosen_sets({"shipped": {**sets_of(0, 1), "worst_coverage": None}})["chosen"] == "shipped"
+    disorderly = {"shipped": sets_of(0.9, 2.0), "small": {**sets_of(0.9, 1.0), "out_of_order": 0.01}}
+    assert calibration._chosen_sets(disorderly)["chosen"] == "shipped"
 
 
 def map_of(nll: float, low: float, high: float) -> dict:

@@ -41,7 +41,7 @@ def photo_set(n: int, split: str = "train", side: int = 64) -> PhotoSet:
 def sets(tiny_model, tmp_path_factory) -> dict[str, Features]:
     folder = tmp_path_factory.mktemp("features")
     made = {"train": (28, 2), "calib": (14, 0), "valid": (14, 0)}
-    return {k: features_of(tiny_model, photo_set(n, k), TrainConfig(), folder, "sha", v) for k, (n, v) in made.items()}
+    return {k: features_of(tiny_model, photo_set(n, k), TrainConfig(), folder, v) for k, (n, v) in made.items()}
 
 
 def test_ldam_lowers_the_true_logit_by_its_margin() -> None:
@@ -81,8 +81,8 @@ def test_features_are_kept_and_labelled_masks_follow_the_photo(sets, tiny_model,
     assert train.labelled_lesion[:, 0].isnan().all() and not train.labelled_lesion[:, 1:].isnan().any()
     assert not torch.allclose(train.embeddings[0], train.embeddings[1])  # two augmentations
     photos = photo_set(14, "valid")
-    first = features_of(tiny_model, photos, TrainConfig(), tmp_path, "sha")
-    second = features_of(tiny_model, photos, TrainConfig(), tmp_path, "sha")
+    first = features_of(tiny_model, photos, TrainConfig(), tmp_path)
+    second = features_of(tiny_model, photos, TrainConfig(), tmp_path)
     assert torch.equal(first.embeddings, second.embeddings) and len(list(tmp_path.iterdir())) == 1
 
 

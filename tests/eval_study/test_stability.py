@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 
 import cv2
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 from eval_study.benchmarks import stability
+from eval_study.benchmarks.paraphrases import PARAPHRASES
 from eval_study.benchmarks.stability import PHOTO_CHANGES, compare, described
 from skinclip import metrics
 from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
 from skinclip.data.cases import Case
+from skinclip.data.wordings import write_description
 from skinclip.examples import draw
 from skinclip.trust.calibration import Calibration
 
@@ -53,7 +56,7 @@ def test_other_descriptions_are_used_and_put_back(tiny_model) -> None:
     before = tiny_model.descriptions.clone()
     with described(tiny_model, [d.descriptions[::-1] for d in DIAGNOSES]):
         torch.testing.assert_close(tiny_model.descriptions, before)
-    with pytest.raises(RuntimeError), described(tiny_model, [d.paraphrases for d in DIAGNOSES]):
+    with pytest.raises(RuntimeError), described(tiny_model, [PARAPHRASES[d.code] for d in DIAGNOSES]):
         assert not torch.allclose(tiny_model.descriptions, before, atol=1e-3)
         raise RuntimeError
     assert torch.equal(tiny_model.descriptions, before)
@@ -90,29 +93,52 @@ def test_probabilities_come_in_the_usual_order_whatever_that_of_the_model(tmp_pa
 
 def test_paraphrases_were_not_in_training() -> None:
     trained = {t for d in DIAGNOSES for t in d.descriptions} | {t for s in EVIDENCE_STATES for t in s.descriptions}
-    assert list(stability.PARAPHRASES) == [d.code for d in DIAGNOSES]
+    rng = random.Random(0)
+    trained |= {write_description(d.code, rng) for d in DIAGNOSES for _ in range(2000)}
+    assert list(PARAPHRASES) == [d.code for d in DIAGNOSES]
     for d in DIAGNOSES:
-        own = (*stability.PARAPHRASES[d.code], *d.paraphrases)
-        assert len(stability.PARAPHRASES[d.code]) >= 3 and len(set(own)) == len(own)
-        assert not any(p.lower() in t.lower() or t.lower() in p.lower() for p in own for t in trained)
+        own = PARAPHRASES[d.code]
+        assert len(own) == 6 and len(set(own)) == len(own)
+        assert not any(p.lower() in t.lower() for p in own for t in trained)
 
 
 def test_every_wording_has_descriptions_of_every_diagnosis() -> None:
     banks = stability.wordings()
     assert all(len(bank) == len(DIAGNOSES) and all(bank) for bank in banks.values())
     mel = [d.code for d in DIAGNOSES].index("mel")
-    assert banks[stability.PARAPHRASED][mel] == stability.PARAPHRASES["mel"]
+    first, second = (banks[name][mel] for name in stability.SETS_OF_THREE)
+    assert (*first, *second) == PARAPHRASES["mel"]
     assert sorted(banks["descriptions reordered"][mel]) == sorted(DIAGNOSES[mel].descriptions)
     assert banks["descriptions reordered"][mel] != DIAGNOSES[mel].descriptions
-    assert set(stability.TARGETS) <= {*banks, "repeat", "diagnoses reordered"}
+    assert set(stability.TARGETS) <= {*banks, *stability.NOTHING}
+
+
+def test_other_words_are_tried_on_photos_looked_at_once(tiny_model, tmp_path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((80, 80, 3), 90, np.uint8))
+    case = Case(tmp_path / "a.png", "a", "drawn", "a")
+    looks = []
+
+    def see(photos, contexts):
+        looks.append(len(photos))
+        seen = tiny_model.perceive(torch.full((1, 3, 64, 64), 0.4))
+        return SimpleNamespace(tokens=seen, evidence=tiny_model.find_evidence(seen))
+
+    trust = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 7))
+    assessor = SimpleNamespace(see=see, trust=trust, model=tiny_model)
+    banks = {"same": [d.descriptions for d in DIAGNOSES], **stability.wordings()}
+    found = stability.reworded(assessor, [case], banks)
+    assert looks == [1] and set(found) == set(banks)
+    assert np.allclose(found["same"], found["descriptions reordered"], atol=1e-5)
+    assert not np.allclose(found["same"], found["paraphrase 1 alone"], atol=1e-5)
 
 
 def test_the_section_shows_every_change_beside_its_target(tmp_path) -> None:
     figure = {"value": 0.02, "low": 0.0, "high": 0.05}
-    names = ("repeat", stability.PARAPHRASED, "JPEG quality 30")
+    paraphrased = next(iter(stability.SETS_OF_THREE))
+    names = ("repeat", paraphrased, "JPEG quality 30")
     changes = {name: {"flips": figure, "moved": figure, "moved_most": 0.4} for name in names}
     meta = {"n": 300, "data": "ham10000", "split": "valid"}
     text = stability.section({"meta": meta, "changes": changes}, tmp_path / "figures")
-    row = next(line for line in text.splitlines() if line.startswith(f"| {stability.PARAPHRASED}"))
+    row = next(line for line in text.splitlines() if line.startswith(f"| {paraphrased} |"))
     assert "0.020 (0.000-0.050)" in row and "3%" in row and "0.400" in row
     assert "(figures/stability.svg)" in text and (tmp_path / "figures" / "stability.svg").stat().st_size < 150_000

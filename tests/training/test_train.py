@@ -17,6 +17,7 @@ from skinclip.config import Stage0Config, Stage1Config, Stage2Config, TrainConfi
 from skinclip.data.cases import Case, DataError
 from skinclip.examples import draw_with_mask
 from skinclip.images import from_array
+from skinclip.losses import LossConfig
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.train import train, train_baseline
@@ -27,7 +28,7 @@ from skinclip.training.fitting import best_threshold
 KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl", "angioma": "vasc", "dermatofibroma": "df"}
 RECIPE = TrainConfig(
     photo_size=72,
-    stage0=Stage0Config(cycles=((64, 1, 1.0), (64, 1, 0.5)), batch_size=8, held_out=0.3),
+    stage0=Stage0Config(phases=((48, 1), (64, 1)), batch_size=8, held_out=0.3),
     stage1=Stage1Config(steps=3, batch_size=4),
     stage2=Stage2Config(steps=3, batch_size=6, second_views=2, stories=2),
 )
@@ -180,7 +181,7 @@ def test_a_smaller_share_is_part_of_a_larger_one(tmp_path) -> None:
 
 def test_plain_classifier_trains_resumes_and_loads_as_it_was(trained, tmp_path, monkeypatch) -> None:
     root, *_ = trained
-    short = dataclasses.replace(RECIPE, stage0=dataclasses.replace(RECIPE.stage0, cycles=((64, 1, 1.0),)))
+    short = dataclasses.replace(RECIPE, stage0=dataclasses.replace(RECIPE.stage0, phases=((64, 1),)))
     live = train_baseline(short, root, tmp_path / "work", tmp_path / "plain")
     photos = torch.rand(3, 3, 64, 64)
     loaded = load_plain(tmp_path / "plain")
@@ -199,3 +200,16 @@ def test_plain_classifier_says_what_is_missing(tmp_path) -> None:
         load_plain(tmp_path)
     with pytest.raises(ValueError, match="not calibrated"):
         PlainClassifier().save(tmp_path)
+
+
+def test_prior_of_the_logits_undoes_balancing() -> None:
+    labels, even = torch.tensor([0, 0, 0, 1, -1]), torch.full((5,), 0.2)
+    none = stage2.balanced_prior(labels, even, LossConfig(beta=0.0, tau=0.0))
+    assert none[0] / none[1] == pytest.approx(3)
+    # logit adjustment takes out the shares of the training photos: drawn as they come, the logits' prior is even
+    adjusted = stage2.balanced_prior(labels, even, LossConfig(beta=0.0, tau=1.0))
+    assert adjusted[0] / adjusted[1] == pytest.approx(1, rel=1e-5)
+    weighted = stage2.balanced_prior(labels, even, LossConfig(beta=0.5, tau=0.0))
+    # effective numbers 1.75 and 1
+    assert weighted[0] / weighted[1] == pytest.approx(3 / 1.75, rel=1e-5)
+    assert adjusted.sum() == pytest.approx(1)

@@ -81,10 +81,20 @@ def test_quantiles_by_class_cover_each_class():
     groups = (0, 1, 2, 3, 4, 7, 7)
     fitted = fit_conformal(*drawn(4_000), coverage=0.9, class_groups=groups)
     p, labels = drawn(40_000, seed=1)
-    inside = fitted.members(p)[np.arange(len(p)), labels]
-    assert [inside[labels == c].mean() for c in range(5)] == pytest.approx([0.9] * 5, abs=0.03)
+    by_quantile = (1.0 - p <= fitted.quantiles)[np.arange(len(p)), labels]
+    assert [by_quantile[labels == c].mean() for c in range(5)] == pytest.approx([0.9] * 5, abs=0.03)
     assert fitted.quantiles[5] == fitted.quantiles[6] and len(set(fitted.quantiles)) == 6
-    assert inside[labels >= 5].mean() == pytest.approx(0.9, abs=0.03)
+    assert by_quantile[labels >= 5].mean() == pytest.approx(0.9, abs=0.03)
+    inside = fitted.members(p)
+    assert (inside[np.arange(len(p)), labels] >= by_quantile).all()
+    assert not (~inside & (p > np.where(inside, p, 1.0).min(axis=1, keepdims=True))).any()
+
+
+def test_what_is_more_probable_than_a_member_is_a_member():
+    fitted = Conformal(0.9, quantiles=(0.4, 0.9, 0.5))
+    # by quantiles alone the second of the first two photos, at .12 and .11, beside the most probable
+    p = np.array([[0.39, 0.12, 0.49], [0.5, 0.11, 0.39], [0.7, 0.05, 0.25]])
+    assert fitted.members(p).tolist() == [[True, True, True], [True, True, True], [True, False, False]]
 
 
 def test_rare_classes_share_a_quantile():

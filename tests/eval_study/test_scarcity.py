@@ -1,0 +1,65 @@
+"""The scarcity benchmark goes on where it stopped, trains each share once and says what is not measured yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eval_study.benchmarks import scarcity
+from eval_study.benchmarks.common import Bench
+from skinclip.config import TrainConfig
+from skinclip.data.cases import Case
+
+FIGURE = {"value": 0.5, "low": 0.4, "high": 0.6}
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch) -> Bench:
+    cases = [Case(Path(f"{i}.png"), str(i), "ham10000", f"L{i}", "nv", split="train") for i in range(400)]
+    monkeypatch.setattr(scarcity, "gather", lambda data: {"train": cases})
+    monkeypatch.setattr(
+        scarcity,
+        "measured",
+        lambda b, split: {"n": 9, "whose": str(b.weights), **dict.fromkeys(scarcity.FIGURES, FIGURE)},
+    )
+    made = Bench(tmp_path, tmp_path / "out", tmp_path / "work", n_boot=10, command="a command")
+    made.__dict__["sha"] = "ab" * 32
+    return made
+
+
+def fake_training(log: list[float], stop_at: float | None = None):
+    def train(config, recipe, data, work, out):
+        if recipe.share == stop_at:
+            raise Stopped
+        log.append(recipe.share)
+        (work / "reasoner").mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True)
+        (out / "findings.json").write_text("{}")
+
+    return train
+
+
+def test_shares_are_trained_once_and_kept_when_stopped(bench, tmp_path, monkeypatch) -> None:
+    trained: list[float] = []
+    monkeypatch.setattr(scarcity, "train", fake_training(trained, stop_at=0.5))
+    with pytest.raises(Stopped):
+        scarcity.run(bench, ("valid",), TrainConfig())
+    kept = bench.kept("scarcity")
+    assert list(kept["shares"]) == ["0.12", "0.25", "1"] and kept["meta"]["unfinished"] == [0.5]
+    assert "Not measured yet: 50%" in scarcity.section(kept, tmp_path / "figures")
+    monkeypatch.setattr(scarcity, "train", fake_training(trained))
+    whole = scarcity.run(bench, ("valid",), TrainConfig())
+    assert trained == [0.12, 0.25, 0.5] and whole["meta"]["unfinished"] == []
+    assert list(whole["shares"]) == ["0.12", "0.25", "0.5", "1"]
+    assert whole["shares"]["0.12"]["valid"]["whose"].endswith("scarcity/0.12/checkpoint")
+    assert whole["shares"]["1"]["valid"]["whose"] == "None"  # the shipped weights
+    photos = [row["photos"] for row in whole["shares"].values()]
+    assert photos == sorted(photos) and photos[-1] == 400 and 150 < photos[2] < 250
+    text = scarcity.section(whole, tmp_path / "figures")
+    assert "Not measured yet" not in text and "| 12% |" in text
+    assert (tmp_path / "figures" / "scarcity.svg").exists()
