@@ -74,7 +74,8 @@ class ReasonerConfig:
     """`base` is a hub id or directory of Qwen2.5-VL weights; None means `architecture`, carried by the checkpoint.
 
     `clip_grid` is the side of the square that CLIP tokens are pooled to before the language model reads them;
-    `clip_dropout` the share of training photos whose CLIP tokens are hidden, so that evidence must carry the answer.
+    `clip_dropout` the share of training photos whose CLIP tokens are hidden, so that evidence must carry the answer;
+    `answer_dropout` acts on the answer's hidden state, or the head would learn photos that the tower knows by heart.
     """
 
     base: str | None = None
@@ -83,7 +84,8 @@ class ReasonerConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     quantize: bool = True
     clip_grid: int = 5
-    clip_dropout: float = 0.5
+    clip_dropout: float = 0.25
+    answer_dropout: float = 0.5
     own_vision: bool = False
     wordings: int = 64  # texts true to the findings among which a small model decodes; 0 decodes freely
     max_new_tokens: int = 96
@@ -136,11 +138,11 @@ class Stage1Config:
 class Stage2Config:
     """Evidence adapter, projector, LoRA and heads under CFA, over the frozen tower."""
 
-    steps: int = 400
+    steps: int = 600
     batch_size: int = 32
     second_views: int = 16  # photos of a batch that are seen under two augmentations
     stories: int = 8  # photos of a batch that also carry a rationale
-    lr: float = 2e-3
+    lr: float = 7e-4
     weight_decay: float = 0.05
     held_out_repeat: float = 2.0  # how much likelier a lesion unseen by stage 0 is drawn
     draw_power: float = 0.35

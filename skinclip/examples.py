@@ -360,7 +360,7 @@ def _camera(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 # Picked so that `mini` takes the drawing for dermoscopy and agrees with the intended look.
-SHIPPED_SEEDS = {"melanoma": 6, "nevus": 36, "keratosis": 0, "angioma": 21, "dermatofibroma": 10}
+SHIPPED_SEEDS = {"melanoma": 14, "nevus": 36, "keratosis": 11, "angioma": 21, "dermatofibroma": 5}
 
 
 def main() -> None:

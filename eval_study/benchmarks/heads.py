@@ -54,29 +54,36 @@ class WithoutLanguage(nn.Module):
         p, k, config = model.perception, len(EVIDENCE_STATES), model.config.evidence
         self.evidence = EvidenceFinder(config, p.width, p.embed_dim, p.level_widths, k)
         self.evidence.mask_head.requires_grad_(False)
+        style_width = sum(p.level_widths)
+        self.style_norm = nn.LayerNorm(style_width)
         self.summary = nn.Linear(config.adapter_width, 32)
         self.read = nn.Sequential(
-            nn.Linear(2 * p.embed_dim + 33 * k + CONTEXT_WIDTH, hidden), nn.GELU(), nn.Linear(hidden, p.embed_dim)
+            nn.Linear(2 * p.embed_dim + style_width + 33 * k + CONTEXT_WIDTH, hidden),
+            nn.GELU(),
+            nn.Dropout(model.config.reasoner.answer_dropout),
+            nn.Linear(hidden, p.embed_dim),
         )
         self.clip_dropout = model.config.reasoner.clip_dropout
         self.logit_scale = nn.Parameter(torch.tensor(math.log(model.config.reasoner.logit_scale)))
 
     def forward(
-        self, tokens: Tensor, embedding: Tensor, lesion: Tensor, context: Tensor, show_clip: Tensor
+        self, tokens: Tensor, embedding: Tensor, style: Tensor, lesion: Tensor, context: Tensor, show_clip: Tensor
     ) -> tuple[Tensor, Evidence]:
         """
         Args:
             tokens: [B, GRID * GRID, D].
             embedding: [B, E].
+            style: [B, S] channel means.
             lesion: [B, GRID, GRID].
             context: [B, CONTEXT_WIDTH].
-            show_clip: [B] bool, photos whose embedding may be read.
+            show_clip: [B] bool, photos whose embedding and style may be read.
         """
         lesion = torch.where(lesion.flatten(1).sum(1).view(-1, 1, 1) < 0.25, torch.ones_like(lesion), lesion)
         evidence = self.evidence(tokens, (GRID, GRID), torch.logit(lesion.clamp(1e-4, 1 - 1e-4)), self.states)
         shown = embedding * show_clip.unsqueeze(1)
         seen = self.summary(evidence.features).flatten(1)
-        answer = self.read(torch.cat([shown, evidence.pooled, evidence.scores.sigmoid(), seen, context], 1))
+        style = self.style_norm(style) * show_clip.unsqueeze(1)
+        answer = self.read(torch.cat([shown, style, evidence.pooled, evidence.scores.sigmoid(), seen, context], 1))
         said = F.normalize(answer + shown, dim=-1)
         return said @ self.descriptions.T * self.logit_scale.exp().clamp(max=40.0), evidence
 
@@ -130,7 +137,14 @@ def _inputs(
     context = train.context[index] * (torch.rand(len(index), 1, generator=generator) >= 0.3)
     other = (view + 1) % train.embeddings.shape[0]
     outs = [
-        head(_tokens(train, v, index), train.embeddings[v, index], train.lesion[v, index], context, show)
+        head(
+            _tokens(train, v, index),
+            train.embeddings[v, index],
+            train.style[v, index],
+            train.lesion[v, index],
+            context,
+            show,
+        )
         for v in ((view, other) if second else (view,))
     ]
     logits, evidence = outs[0]
@@ -162,6 +176,7 @@ def head_logits(
         logits, evidence = head(
             _tokens(features, view, index),
             features.embeddings[view, index],
+            features.style[view, index],
             features.lesion[view, index],
             features.context[index],
             show,

@@ -204,6 +204,7 @@ class Reasoner(nn.Module):
         embed_dim: int,
         adapter_width: int,
         n_states: int,
+        style_width: int,
     ) -> None:
         super().__init__()
         self.config = config
@@ -212,12 +213,14 @@ class Reasoner(nn.Module):
         hidden = self.base.config.text_config.hidden_size
         self.projector = TokenProjector(token_width, hidden, config.clip_grid)
         self.evidence_projector = EvidenceProjector(adapter_width, hidden, n_states)
-        self.embedding_projector = nn.Linear(embed_dim, hidden)
+        # the embedding keeps what tells diagnoses apart in words; the channel means under it hold more than that
+        self.style_norm = nn.LayerNorm(style_width)
+        self.whole_projector = nn.Linear(embed_dim + style_width, hidden)
         self.blank = nn.Parameter(torch.randn(hidden) * 0.02)  # stands where a photo's tokens are hidden
         self.answer = nn.Parameter(torch.randn(hidden) * 0.02)
         correction = nn.Linear(hidden, embed_dim)
         nn.init.normal_(correction.weight, std=0.005)  # at first about as long as a photo's embedding
-        self.to_diagnosis = nn.Sequential(nn.LayerNorm(hidden), correction)
+        self.to_diagnosis = nn.Sequential(nn.LayerNorm(hidden), nn.Dropout(config.answer_dropout), correction)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
         self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + n_states)
         self.register_buffer("name_ids", self._first_tokens(), persistent=False)
@@ -251,7 +254,7 @@ class Reasoner(nn.Module):
         clip = blank.expand(b, g2 + 1, -1)
         if seen is not None:
             projected = self.projector(seen.tokens, seen.grid)
-            whole = self.embedding_projector(seen.embedding).unsqueeze(1)
+            whole = self.whole_projector(torch.cat([seen.embedding, self.style_norm(seen.style)], 1)).unsqueeze(1)
             clip = torch.cat([projected, whole], 1).to(embeds.dtype)  # [B, g*g + 1, H]
             if show_clip is not None:
                 clip = torch.where(show_clip.view(-1, 1, 1), clip, blank)

@@ -173,6 +173,7 @@ def assemble(
         perception.embed_dim,
         config.evidence.adapter_width,
         len(EVIDENCE_STATES),
+        sum(perception.level_widths),
     )
     return SkinClipVL(config, perception, reasoner, Path(base) if Path(base).is_dir() else None)
 
