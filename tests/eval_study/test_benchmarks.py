@@ -15,6 +15,7 @@ from skinclip import metrics
 from skinclip.assess import Assessor
 from skinclip.assessment import ModelInfo
 from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.config import ModelConfig
 from skinclip.data.cases import DataError
 from skinclip.data.readers import discover
 from skinclip.examples import draw_with_mask
@@ -110,7 +111,7 @@ def test_a_share_is_trained_once(data, assessor, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(scarcity, "train", fake_train)
     bench = bench_of(data, assessor, tmp_path)
     recipes = [scarcity.dataclasses.replace(scarcity.TrainConfig(), share=s) for s in (0.12, 0.25, 0.12)]
-    folders = [scarcity.trained(bench, recipe) for recipe in recipes]
+    folders = [scarcity.trained(bench, recipe, ModelConfig()) for recipe in recipes]
     assert folders[0] == folders[2] != folders[1]
     assert calls == [(0.12, False), (0.25, True)]  # the language of the first serves the second
 
@@ -132,6 +133,10 @@ def test_report_holds_every_result_and_names_what_is_missing(data, assessor, tmp
     assert "not a medical device" in text
     modules[0].run = lambda _: pytest.fail("a kept result was measured again")
     command.measure(bench, modules, again=False)
+    bench.save("one", {"meta": bench.meta(unfinished=[0.5])})
+    modules[0].run = lambda b: {"meta": b.meta(unfinished=[])}
+    command.measure(bench, modules, again=False)
+    assert bench.kept("one")["meta"]["unfinished"] == []  # what was not finished is gone on with
     bench.__dict__["sha"] = "cd" * 32
     assert bench.kept("one") is None  # other weights, other numbers
 
