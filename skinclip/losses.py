@@ -129,6 +129,14 @@ def log_shares(counts: Sequence[int]) -> Tensor:
     return (n / n.sum()).log().float()
 
 
+def prior_tilt(counts: Sequence[int], beta: float, tau: float) -> Tensor:
+    """[C] what a balanced focal part in effect multiplies the prior of the drawn photos by.
+
+    Its class weights, over the shares that its logit adjustment takes out of the logits.
+    """
+    return class_balanced_weights(counts, beta) * (-tau * log_shares(counts)).exp()
+
+
 class FocalLoss(nn.Module):
     """Focal cross-entropy (Lin 2017), balanced by logit adjustment (Menon 2021), class weights (Cui 2019) or both.
 

@@ -41,6 +41,7 @@ from skinclip.losses import (
     class_balanced_weights,
     criterion_log_probs,
     log_shares,
+    prior_tilt,
 )
 from skinclip.scores import cluster
 from skinclip.train import training_photos
@@ -121,8 +122,7 @@ def losses(counts: list[int], recipe: TrainConfig) -> dict[str, Loss]:
     def cfa(**changes: float) -> Loss:
         config = dataclasses.replace(shipped, **changes)
         module = CFALoss(config, class_counts=counts)
-        weights, shares = class_balanced_weights(counts, config.beta), log_shares(counts)
-        tilt = weights * (-config.tau * shares).exp()
+        tilt = prior_tilt(counts, config.beta, config.tau)
         return Loss(lambda x, _: module(x)["total"], second_view=config.w_con > 0, tilt=tilt)
 
     return {
@@ -131,7 +131,7 @@ def losses(counts: list[int], recipe: TrainConfig) -> dict[str, Loss]:
         "focal": of(FocalLoss(None, gamma=2.0)),
         "class_balanced": of(FocalLoss(counts, beta=0.999, gamma=0.0)),
         "ldam_drw": Loss(lambda x, done: ldam(x.logits, x.target, done), tilt=ldam.late_weight),
-        "logit_adjustment": Loss(lambda x, _: ce(x, adjust=log_shares(counts)), tilt=(-log_shares(counts)).exp()),
+        "logit_adjustment": Loss(lambda x, _: ce(x, adjust=log_shares(counts)), tilt=prior_tilt(counts, 0.0, 1.0)),
         "cfa": cfa(),
         "cfa_gamma": cfa(gamma=1.0),
         "cfa_weights": cfa(gamma=1.0, beta=0.999, tau=0.0),
@@ -275,8 +275,9 @@ def _plainly(metric: metrics.Metric, n: int) -> float:
 
 
 def run_path(bench: Bench, recipe: TrainConfig, name: str, seed: int, splits: tuple[str, ...]) -> Path:
-    """Where a run is kept: under a name of all it depends on, the language part not among it."""
-    settings = f"{tower_sha(bench.assessor.model)}|{recipe}|{STEPS}|{BATCH_SIZE}|{VIEWS}|{splits}"
+    """Where a run is kept: under a name of all it depends on, the language part's weights not among it."""
+    model = bench.assessor.model
+    settings = f"{tower_sha(model)}|{model.config}|{recipe}|{STEPS}|{BATCH_SIZE}|{VIEWS}|{splits}"
     return bench.work / "losses" / f"{name}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}.npz"
 
 

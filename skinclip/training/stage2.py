@@ -27,9 +27,8 @@ from skinclip.losses import (
     CFAInputs,
     CFALoss,
     LossConfig,
-    class_balanced_weights,
     criterion_log_probs,
-    log_shares,
+    prior_tilt,
 )
 from skinclip.measure import measure_lesion, measured_findings
 from skinclip.model.evidence import Evidence
@@ -60,8 +59,7 @@ def balanced_prior(labels: Tensor, drawn: Tensor, loss: LossConfig) -> Tensor:
     labelled = labels != MISSING
     share = torch.zeros(n, dtype=torch.double).index_add_(0, labels[labelled], drawn[labelled].double())
     counts = torch.bincount(labels[labelled], minlength=n).tolist()
-    weights = class_balanced_weights(counts, loss.beta).double()
-    effective = share.clamp_min(1e-6) * weights * (-loss.tau * log_shares(counts).double()).exp()
+    effective = share.clamp_min(1e-6) * prior_tilt(counts, loss.beta, loss.tau).double()
     return effective / effective.sum()
 
 
