@@ -46,6 +46,7 @@ class EvidenceConfig:
     scale: float = 10.0
     sharpness: float = 2.0
     adapter_width: int = 256
+    adapter_dropout: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ class Stage2Config:
     weight_decay: float = 0.05
     held_out_repeat: float = 2.0  # how much likelier a lesion unseen by stage 0 is drawn
     draw_power: float = 0.35
-    criteria_share: float = 0.2  # of the photos drawn, those whose criteria are labelled
+    criteria_share: float = 0.3  # of the photos drawn, those whose criteria are labelled
+    told_criteria: float = 0.5  # of the photos with labelled criteria, those where the reasoner reads the labels
     augmentation: float = 0.7  # strength
     wordings: int = 64  # texts a diagnosis among which descriptions are drawn
 

@@ -41,7 +41,7 @@ class LossConfig:
     """Weights and hyperparameters of CFA; a part whose weight is 0 is not computed."""
 
     w_align: float = 0.5
-    w_cal: float = 0.5
+    w_cal: float = 3.0
     w_con: float = 0.5
     w_lang: float = 1.0
     gamma: float = 0.0
@@ -49,7 +49,7 @@ class LossConfig:
     tau: float = 1.0
     label_smoothing: float = 0.0
     w_contrast: float = 1.0
-    w_criteria: float = 1.0
+    w_criteria: float = 3.0
     w_outside: float = 1.0
     contrast_temperature: float = 0.07
     outside_eps: float = 0.01

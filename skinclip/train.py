@@ -81,7 +81,11 @@ def run(args: argparse.Namespace) -> int:
 def train(
     config: ModelConfig, recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False
 ) -> Assessor:
-    """All stages in turn; writes the checkpoint to `out` and returns it loaded."""
+    """All stages in turn; writes the checkpoint to `out` and returns it loaded.
+
+    Raises DataError where `work` holds the stages of another recipe.
+    """
+    claim(work, recipe)
     cases = gather_calibrated(root, strict)
     photos = training_photos(recipe, cases["train"], work / "cache")
     derm_clip = train_stage0(config, recipe, photos, valid_photos(recipe, cases, work / "cache"), work)
@@ -98,13 +102,26 @@ def train(
 
 
 def train_baseline(recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False) -> PlainClassifier:
-    """The plain classifier in one go; writes its checkpoint to `out`. Raises DataError where no photo can calibrate."""
+    """The plain classifier in one go; writes its checkpoint to `out`.
+
+    Raises DataError where no photo can calibrate, or where `work` holds the training of another recipe.
+    """
+    claim(work, recipe)
     cases, cache = gather_calibrated(root, strict), work / "cache"
     photos, calib = training_photos(recipe, cases["train"], cache), photo_set(cases["calib"], recipe.photo_size, cache)
     model = train_plain(recipe, photos, valid_photos(recipe, cases, cache), calib, work)
     model.save(out)
     save_yaml(recipe, out / "recipe.yaml")
     return model
+
+
+def claim(work: Path, recipe: TrainConfig) -> None:
+    """Marks `work` as this recipe's. Raises DataError where it is another's, whose stages must not be resumed."""
+    path = work / "recipe.yaml"
+    if path.exists() and load_yaml(TrainConfig, path) != recipe:
+        raise DataError(f"{work} holds a training by another recipe; give another --work or remove that folder")
+    work.mkdir(parents=True, exist_ok=True)
+    save_yaml(recipe, path)
 
 
 def gather_calibrated(root: Path, strict: bool = False) -> dict[str, list[Case]]:

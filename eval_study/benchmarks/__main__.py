@@ -62,6 +62,8 @@ def measure(bench: Bench, modules: Sequence[ModuleType], again: bool) -> None:
         if not again and kept and not kept["meta"].get("unfinished"):
             log.info("%s: kept", module.NAME)
             continue
+        if again:  # a benchmark that is saved as it goes on would go on from there
+            bench.forget(module.NAME)
         start = time.perf_counter()
         try:
             result = module.run(bench)

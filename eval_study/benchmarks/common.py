@@ -171,6 +171,10 @@ class Bench:
         path.write_text(json.dumps(finite(result), indent=1, allow_nan=False) + "\n")
         return path
 
+    def forget(self, name: str) -> None:
+        """Removes the result of an earlier run."""
+        (self.out / f"{name}.json").unlink(missing_ok=True)
+
     def kept(self, name: str) -> dict[str, Any] | None:
         """The result of an earlier run with these weights, None where there is none."""
         path = self.out / f"{name}.json"

@@ -23,9 +23,10 @@ from skinclip.clinical import DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.config import Stage2Config
 from skinclip.losses import MISSING, CFAInputs
 from skinclip.model.evidence import Evidence, EvidenceFinder
+from skinclip.model.reasoner import at_most_unit
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.common import cosine
-from skinclip.training.stage2 import stage2_weights
+from skinclip.training.stage2 import stage2_weights, tell_criteria
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,24 @@ class WithoutLanguage(nn.Module):
             nn.Dropout(model.config.reasoner.answer_dropout),
             nn.Linear(hidden, p.embed_dim),
         )
+        last = self.read[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=0.005)  # the answer starts as CLIP's own, as the whole model's does
+        nn.init.zeros_(last.bias)
+        self.checklist = nn.Linear(k, p.embed_dim, bias=False)
+        nn.init.zeros_(self.checklist.weight)
         self.clip_dropout = model.config.reasoner.clip_dropout
         self.logit_scale = nn.Parameter(torch.tensor(math.log(model.config.reasoner.logit_scale)))
 
     def forward(
-        self, tokens: Tensor, embedding: Tensor, style: Tensor, lesion: Tensor, context: Tensor, show_clip: Tensor
+        self,
+        tokens: Tensor,
+        embedding: Tensor,
+        style: Tensor,
+        lesion: Tensor,
+        context: Tensor,
+        show_clip: Tensor,
+        tell: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Evidence]:
         """
         Args:
@@ -77,14 +91,16 @@ class WithoutLanguage(nn.Module):
             lesion: [B, GRID, GRID].
             context: [B, CONTEXT_WIDTH].
             show_clip: [B] bool, photos whose embedding and style may be read.
+            tell: what makes the evidence scores that are read of those that the maps give.
         """
         lesion = torch.where(lesion.flatten(1).sum(1).view(-1, 1, 1) < 0.25, torch.ones_like(lesion), lesion)
         evidence = self.evidence(tokens, (GRID, GRID), torch.logit(lesion.clamp(1e-4, 1 - 1e-4)), self.states)
         shown = embedding * show_clip.unsqueeze(1)
         seen = self.summary(evidence.features).flatten(1)
         style = self.style_norm(style) * show_clip.unsqueeze(1)
-        answer = self.read(torch.cat([shown, style, evidence.pooled, evidence.scores.sigmoid(), seen, context], 1))
-        said = F.normalize(answer + shown, dim=-1)
+        scores = (evidence.scores if tell is None else tell(evidence.scores)).sigmoid()
+        answer = self.read(torch.cat([shown, style, evidence.pooled, scores, seen, context], 1))
+        said = F.normalize(at_most_unit(answer) + shown + self.checklist(scores), dim=-1)
         return said @ self.descriptions.T * self.logit_scale.exp().clamp(max=40.0), evidence
 
 
@@ -113,7 +129,7 @@ def train_head(
         optimizer.param_groups[0]["lr"] = cfg.lr * cosine(step, steps, steps // 20)
         index = torch.multinomial(weights, batch_size, replacement=False, generator=generator)
         view = int(torch.randint(0, train.embeddings.shape[0], (1,), generator=generator))
-        total = loss.of(_inputs(head, train, index, view, loss.second_view, generator), step / steps)
+        total = loss.of(_inputs(head, train, index, view, loss.second_view, cfg.told_criteria, generator), step / steps)
         optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -130,7 +146,13 @@ def _tokens(features: Features, view: int, index: Tensor) -> Tensor:
 
 
 def _inputs(
-    head: WithoutLanguage, train: Features, index: Tensor, view: int, second: bool, generator: torch.Generator
+    head: WithoutLanguage,
+    train: Features,
+    index: Tensor,
+    view: int,
+    second: bool,
+    told: float,
+    generator: torch.Generator,
 ) -> CFAInputs:
     """One batch of frozen features through the head, under one view or two."""
     show = torch.rand(len(index), generator=generator) >= head.clip_dropout
@@ -144,6 +166,7 @@ def _inputs(
             train.lesion[v, index],
             context,
             show,
+            lambda scores: tell_criteria(scores, train.photos.criteria[index], told, generator),
         )
         for v in ((view, other) if second else (view,))
     ]

@@ -16,12 +16,13 @@ from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.benchmarks.losses import DATA, cpu_hours
 from skinclip import metrics
-from skinclip.config import ModelConfig, TrainConfig, preset
+from skinclip.config import ModelConfig, TrainConfig, load_yaml, preset
 from skinclip.train import gather, train
 from skinclip.training.common import keep_memory, scarce
 
 NAME = "scarcity"
 SHARES = (0.12, 0.25, 0.5)
+SPENT = "seconds"
 FIGURES = ("balanced_accuracy", "auroc_macro", "nll", "lesion_iou")
 
 
@@ -40,15 +41,12 @@ def run(
     cases = gather(bench.data)["train"]
     earlier = bench.kept(NAME)
     rows: dict[str, Any] = {} if earlier is None else earlier["shares"]
-    seconds = 0.0 if earlier is None else earlier["meta"]["train_seconds"]
     if "1" not in rows:
         rows["1"] = {"photos": len(cases), **{s: measured(bench, s) for s in splits}}
     result: dict[str, Any] = {}
     for share in SHARES:
         if f"{share:g}" not in rows:
-            start = time.perf_counter()
             weights = trained(bench, dataclasses.replace(recipe, share=share), config)
-            seconds += time.perf_counter() - start
             reason = f"{bench.reason} (scarcity {share:.0%})"
             part = dataclasses.replace(bench, weights=weights, reason=reason, _measured={})
             rows[f"{share:g}"] = {
@@ -56,6 +54,7 @@ def run(
                 **{s: measured(part, s) for s in splits},
             }
         unfinished = [s for s in SHARES if f"{s:g}" not in rows]
+        seconds = sum(spent(_folder(bench, s)) for s in SHARES if s not in unfinished)
         meta = bench.meta(cpu_hours=cpu_hours(seconds), train_seconds=seconds, unfinished=unfinished)
         result = {"meta": meta, "shares": dict(sorted(rows.items(), key=lambda row: float(row[0])))}
         bench.save(NAME, result)
@@ -63,17 +62,33 @@ def run(
 
 
 def trained(bench: Bench, recipe: TrainConfig, config: ModelConfig) -> Path:
-    """The checkpoint of one share, resumed or taken as it is."""
-    folder = bench.work / "scarcity" / f"{recipe.share:g}"
-    if not (folder / "checkpoint" / "findings.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        language = bench.work / "scarcity" / "stage1"
-        if language.exists() and not (folder / "reasoner").exists():
-            shutil.copytree(language, folder / "reasoner")
-        train(config, recipe, bench.data, folder, folder / "checkpoint")
-        if not language.exists():
-            shutil.copytree(folder / "reasoner", language)
-    return folder / "checkpoint"
+    """The checkpoint of one share: resumed, or taken as it is where this recipe made it."""
+    folder = _folder(bench, recipe.share)
+    out = folder / "checkpoint"
+    if (out / "findings.json").exists() and load_yaml(TrainConfig, out / "recipe.yaml") == recipe:
+        return out
+    folder.mkdir(parents=True, exist_ok=True)
+    language = bench.work / "scarcity" / "stage1"
+    if language.exists() and not (folder / "reasoner").exists():
+        shutil.copytree(language, folder / "reasoner")
+    start = time.perf_counter()
+    try:
+        train(config, recipe, bench.data, folder, out)
+    finally:  # a stop loses no time that was spent
+        (folder / SPENT).write_text(f"{spent(folder) + time.perf_counter() - start:.1f}\n")
+    if not language.exists():
+        shutil.copytree(folder / "reasoner", language)
+    return out
+
+
+def spent(folder: Path) -> float:
+    """Seconds of training that a share took, over all resumptions."""
+    path = folder / SPENT
+    return float(path.read_text()) if path.exists() else 0.0
+
+
+def _folder(bench: Bench, share: float) -> Path:
+    return bench.work / "scarcity" / f"{share:g}"
 
 
 def measured(bench: Bench, split: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Evidence that can be checked: a lesion mask, and one map for every criterion state that can be present.
 
 Second step of the path: VisualTokens -> Evidence. Notable:
-- a map is the similarity of each patch with the embedding of the state's description (CLIP's own space);
+- a map is the similarity of each patch with what sets the description of its state apart from those of the others
+  (CLIP's own space; `told_apart`);
 - a state's score is pooled from that same map inside the lesion by log-mean-exp, so the region shown *is* what the
   score was computed from, and a large lesion does not score higher than a small one;
 - an evidence token carries to the reasoner what is seen where the map is strong, and nothing from elsewhere.
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from skinclip.config import EvidenceConfig
 from skinclip.model.perception import VisualTokens
+
+CLEAR = 3.0  # the score of a state that is surely there; its negative, of one that is surely not
 
 
 @dataclass
@@ -96,7 +99,12 @@ class EvidenceFinder(nn.Module):
         super().__init__()
         self.config = config
         self.mask_head = LesionMaskHead(level_widths, config.mask_width, config.mask_size)
-        self.adapter = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, config.adapter_width), nn.GELU())
+        self.adapter = nn.Sequential(
+            nn.LayerNorm(token_width),
+            nn.Linear(token_width, config.adapter_width),
+            nn.GELU(),
+            nn.Dropout(config.adapter_dropout),
+        )
         self.to_text = nn.Linear(config.adapter_width, embed_dim)
         self.to_pooled = nn.Linear(config.adapter_width, embed_dim)
         self.scale = nn.Parameter(torch.tensor(math.log(config.scale)))
@@ -110,7 +118,7 @@ class EvidenceFinder(nn.Module):
         Args:
             tokens: [B, N, D].
             mask_logits: [B, m, m].
-            state_embeddings: [K, E], unit length, from the frozen text tower.
+            state_embeddings: [K, E], unit length, from the frozen text tower, told apart.
         """
         h, w = grid
         lesion = lesion_weights(mask_logits, grid)  # [B, h, w]
@@ -119,16 +127,36 @@ class EvidenceFinder(nn.Module):
         similarity = patches @ state_embeddings.T  # [B, N, K]
         maps = (similarity * self.scale.exp() + self.bias).transpose(1, 2).unflatten(2, (h, w))
         scores = log_mean_exp(maps, lesion, self.config.sharpness)
-        inside = lesion.clamp_min(1e-6).log().flatten(1).unsqueeze(1)  # [B, 1, N]
-        attention = (maps.flatten(2) * self.config.sharpness + inside).softmax(-1)  # [B, K, N]
-        features = attention @ adapted  # [B, K, A]
+        features = self.attention(maps, lesion) @ adapted  # [B, K, A]
         weights = (lesion / lesion.sum((1, 2), keepdim=True)).flatten(1)  # [B, N]
         pooled = F.normalize(self.to_pooled(torch.einsum("bn,bna->ba", weights, adapted)), dim=-1)
         return Evidence(mask_logits, lesion, maps, scores, features, pooled)
 
+    def attention(self, maps: Tensor, lesion: Tensor) -> Tensor:
+        """[B, K, N] how much each patch counts in a state's score: the gradient of the log-mean-exp.
+
+        Args:
+            maps: [B, K, h, w].
+            lesion: [B, h, w].
+        """
+        inside = lesion.clamp_min(1e-6).log().flatten(1).unsqueeze(1)  # [B, 1, N]
+        return (maps.flatten(2) * self.config.sharpness + inside).softmax(-1)
+
     def find(self, seen: VisualTokens, state_embeddings: Tensor) -> Evidence:
         """The whole step from what the tower sees."""
         return self(seen.tokens, seen.grid, self.segment(seen.levels), state_embeddings)
+
+
+def told_apart(embeddings: Tensor) -> Tensor:
+    """[K, E] embeddings -> unit-length directions [K, E] of what sets each apart, equally far from one another.
+
+    Descriptions of dermoscopic criteria lie close together (cosines up to 0.99 in the compact derm-CLIP), and maps
+    of similarity with them would all be the same map. The nearest orthonormal directions (Löwdin 1950) keep as much of
+    each description as can be; less their mean they are the corners of a simplex. Needs K <= E to be exact.
+    """
+    left, _, right = torch.linalg.svd(embeddings, full_matrices=False)
+    orthonormal = left @ right
+    return F.normalize(orthonormal - orthonormal.mean(0), dim=-1)
 
 
 def lesion_weights(mask_logits: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -7,6 +7,7 @@ findings by reference, the differential, and the rationale. Nothing that leaks t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,12 @@ class Prompts:
     image_grid_thw: Tensor
     answer: Tensor
     spell: Tensor
+
+    def repeated(self, times: int) -> Prompts:
+        """The prompts of one photo (B = 1) for `times` photos."""
+        return Prompts(
+            *(getattr(self, f.name).expand(times, *getattr(self, f.name).shape[1:]) for f in dataclasses.fields(self))
+        )
 
 
 class PromptWriter:

@@ -159,6 +159,11 @@ def add_lora(model: Qwen2_5_VLForConditionalGeneration, config: ReasonerConfig) 
         return get_peft_model(model, settings)
 
 
+def at_most_unit(vectors: Tensor) -> Tensor:
+    """Vectors [..., E], those longer than 1 shortened to 1."""
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1.0)
+
+
 class TokenProjector(nn.Module):
     """CLIP tokens into the language model's width: pool to the grid that it reads, then two linear layers."""
 
@@ -219,8 +224,11 @@ class Reasoner(nn.Module):
         self.blank = nn.Parameter(torch.randn(hidden) * 0.02)  # stands where a photo's tokens are hidden
         self.answer = nn.Parameter(torch.randn(hidden) * 0.02)
         correction = nn.Linear(hidden, embed_dim)
-        nn.init.normal_(correction.weight, std=0.005)  # at first about as long as a photo's embedding
+        nn.init.normal_(correction.weight, std=0.005)  # begins short: the answer starts as CLIP's own
         self.to_diagnosis = nn.Sequential(nn.LayerNorm(hidden), nn.Dropout(config.answer_dropout), correction)
+        # what each state of a criterion speaks for: the part of the answer that can be read off and edited
+        self.checklist = nn.Linear(n_states, embed_dim, bias=False)
+        nn.init.zeros_(self.checklist.weight)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
         self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + n_states)
         self.register_buffer("name_ids", self._first_tokens(), persistent=False)
@@ -280,16 +288,29 @@ class Reasoner(nn.Module):
             use_cache=False,
         ).last_hidden_state
 
-    def diagnose(self, hidden: Tensor, answer: Tensor, descriptions: Tensor, whole: Tensor | None = None) -> Tensor:
+    def diagnose(
+        self,
+        hidden: Tensor,
+        answer: Tensor,
+        descriptions: Tensor,
+        whole: Tensor | None = None,
+        scores: Tensor | None = None,
+    ) -> Tensor:
         """Logits [B, C]: similarity of the answer with C descriptions [C, E].
 
         The answer token's state [B, L, H] is read in the joint space, as a correction of the photo's own embedding
-        `whole` [B, E] where that may be seen: reasoning starts from CLIP's zero-shot answer.
+        `whole` [B, E] where that may be seen: reasoning starts from CLIP's zero-shot answer. The correction is never
+        longer than that embedding; left free it grows to several times its length, and what CLIP knew is drowned.
+        The evidence scores [B, K] add their own directions, linearly, so that an edited checklist moves the answer the
+        way its states speak, whatever the language model makes of them beside that.
         """
         state = hidden[torch.arange(len(answer), device=hidden.device), answer].float()
-        said = self.to_diagnosis(state)
-        said = F.normalize(said if whole is None else said + whole, dim=-1)
-        return said @ descriptions.T * self.logit_scale.exp().clamp(max=40.0)
+        said = at_most_unit(self.to_diagnosis(state))
+        if whole is not None:
+            said = said + whole
+        if scores is not None:
+            said = said + self.checklist(scores.sigmoid())
+        return F.normalize(said, dim=-1) @ descriptions.T * self.logit_scale.exp().clamp(max=40.0)
 
     def forward(
         self,
@@ -307,7 +328,8 @@ class Reasoner(nn.Module):
         whole = None if seen is None else seen.embedding
         if whole is not None and show_clip is not None:
             whole = whole * show_clip.unsqueeze(1)
-        logits = self.diagnose(hidden, prompts.answer, descriptions, whole)
+        scores = None if evidence is None else evidence.scores
+        logits = self.diagnose(hidden, prompts.answer, descriptions, whole, scores)
         return Reasoning(logits, self.spell(hidden, prompts.spell), self.language_loss(hidden, prompts.labels))
 
     def spell(self, hidden: Tensor, position: Tensor) -> Tensor | None:

@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
 from skinclip.config import ModelConfig, ReasonerConfig, load_yaml, save_yaml
 from skinclip.config import preset as preset_config
-from skinclip.model.evidence import Evidence, EvidenceFinder
+from skinclip.model.evidence import Evidence, EvidenceFinder, told_apart
 from skinclip.model.perception import Perception, VisualTokens
 from skinclip.model.prompt import Prompts, load_tokenizer, mini_tokenizer
 from skinclip.model.reasoner import Reasoner, Reasoning, add_lora, load_language_model, quantize_to, qwen_config
@@ -67,7 +67,7 @@ class SkinClipVL(nn.Module):
         states = self.perception.embed_texts([s.descriptions[0] for s in EVIDENCE_STATES])
         self.register_buffer("description_bank", bank, persistent=False)  # [C, P, E]
         self.register_buffer("descriptions", F.normalize(bank.mean(1), dim=-1), persistent=False)  # [C, E]
-        self.register_buffer("state_embeddings", states, persistent=False)  # [K, E]
+        self.register_buffer("state_embeddings", told_apart(states), persistent=False)  # [K, E]
 
     @torch.no_grad()
     def perceive(self, photos: Tensor, flips: bool = False) -> VisualTokens:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from skinclip.data.cases import Case
 from skinclip.data.rationales import write_rationale
 from skinclip.data.wordings import describe
 from skinclip.losses import (
+    STATE_COUNTS,
     CFAInputs,
     CFALoss,
     LossConfig,
@@ -31,7 +33,7 @@ from skinclip.losses import (
     prior_tilt,
 )
 from skinclip.measure import measure_lesion, measured_findings
-from skinclip.model.evidence import Evidence
+from skinclip.model.evidence import CLEAR, Evidence
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import MAX_FINDINGS, Story
 from skinclip.model.skinclip_vl import SkinClipVL
@@ -99,6 +101,25 @@ def supported_findings(photo: Tensor, mask: Tensor, labels: Tensor, scores: Tens
     return [key for _, key in sorted(found, reverse=True)][:MAX_FINDINGS]
 
 
+def tell_criteria(scores: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Evidence scores [B, K] of which a random `share` of photos have those of labelled criteria as if seen clearly.
+
+    The reasoner so learns what the criteria mean from true ones, as a clinician may set them, and not only from what
+    the maps make of them.
+
+    Args:
+        labels: [B, Q], MISSING where not labelled.
+    """
+    chosen = torch.rand(len(scores), generator=generator) < share
+    columns = []
+    for q, own in enumerate(scores.split(STATE_COUNTS, dim=1)):
+        states = torch.arange(1, own.shape[1] + 1)
+        told = torch.where(labels[:, q, None] == states, CLEAR, -CLEAR)  # [B, states]
+        use = (chosen & (labels[:, q] != MISSING)).unsqueeze(1)
+        columns.append(torch.where(use, told, own))
+    return torch.cat(columns, 1)
+
+
 def pick(seen: VisualTokens, index: Tensor) -> VisualTokens:
     return VisualTokens(seen.tokens[index], seen.grid, seen.embedding[index], [level[index] for level in seen.levels])
 
@@ -140,7 +161,9 @@ class Stage2:
         views = augment(batch, model.config.perception.image_size, self.generator, cfg.augmentation)
         seen = model.perceive(views[:, :3])
         evidence = model.find_evidence(seen)
-        logits, spelled, language = self.reason(index, views, seen, evidence)
+        labels = self.train.criteria[torch.cat([index, index[: cfg.second_views]])]
+        told = replace(evidence, scores=tell_criteria(evidence.scores, labels, cfg.told_criteria, self.generator))
+        logits, spelled, language = self.reason(index, views, seen, evidence, told)
         b = cfg.batch_size
         has_second = torch.arange(b) < cfg.second_views
         second = torch.cat([logits[b:], logits[: b - cfg.second_views].detach()])
@@ -169,19 +192,24 @@ class Stage2:
         )
 
     def reason(
-        self, index: Tensor, views: Tensor, seen: VisualTokens, evidence: Evidence
+        self, index: Tensor, views: Tensor, seen: VisualTokens, evidence: Evidence, told: Evidence
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Diagnosis logits of all views [B + second, C]; spelled logits [B, C], language loss of those with a story."""
+        """Diagnosis logits of all views [B + second, C]; spelled logits [B, C], language loss of those with a story.
+
+        Args:
+            evidence: what the maps show, of which a story may tell.
+            told: the same as the reasoner reads it.
+        """
         n, m, model, descriptions = len(views), self.cfg.stories, self.model, self.descriptions()
         contexts = [training_context(self.train.cases[i], self.rng) for i in index.tolist()]
         contexts += contexts[: n - len(index)]
         show = torch.rand(n, generator=self.generator) >= model.config.reasoner.clip_dropout
-        plain, told = torch.arange(m, n), torch.arange(m)
+        plain, with_story = torch.arange(m, n), torch.arange(m)
         prompts = model.reasoner.writer.write(contexts[m:])
-        silent = model.reason(prompts, pick(seen, plain), pick_evidence(evidence, plain), show[m:], descriptions)
+        silent = model.reason(prompts, pick(seen, plain), pick_evidence(told, plain), show[m:], descriptions)
         stories = [self.story(int(i), views[k], evidence, k) for k, i in enumerate(index[:m])]
         prompts = model.reasoner.writer.write(contexts[:m], stories)
-        spoken = model.reason(prompts, pick(seen, told), pick_evidence(evidence, told), show[:m], descriptions)
+        spoken = model.reason(prompts, pick(seen, with_story), pick_evidence(told, with_story), show[:m], descriptions)
         logits = torch.cat([spoken.logits, silent.logits])
         if spoken.spelled is None:
             return logits, None, spoken.language_loss

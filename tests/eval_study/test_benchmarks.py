@@ -15,7 +15,7 @@ from skinclip import metrics
 from skinclip.assess import Assessor
 from skinclip.assessment import ModelInfo
 from skinclip.clinical import DIAGNOSIS_CODES
-from skinclip.config import ModelConfig
+from skinclip.config import ModelConfig, save_yaml
 from skinclip.data.cases import DataError
 from skinclip.data.readers import discover
 from skinclip.examples import draw_with_mask
@@ -106,6 +106,7 @@ def test_a_share_is_trained_once(data, assessor, tmp_path, monkeypatch) -> None:
         calls.append((recipe.share, (work / "reasoner").exists()))
         (work / "reasoner").mkdir(exist_ok=True)
         out.mkdir(parents=True)
+        save_yaml(recipe, out / "recipe.yaml")
         (out / "findings.json").write_text("{}")
 
     monkeypatch.setattr(scarcity, "train", fake_train)

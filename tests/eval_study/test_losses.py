@@ -69,7 +69,7 @@ def test_every_named_loss_is_defined_and_less_means_less(sets, tiny_model) -> No
     assert set(found) == set(losses.TITLES)
     head = heads.WithoutLanguage(tiny_model)
     generator = torch.Generator().manual_seed(0)
-    x = heads._inputs(head, sets["train"], torch.arange(12), 0, True, generator)
+    x = heads._inputs(head, sets["train"], torch.arange(12), 0, True, 0.5, generator)
     whole = found["cfa"].of(x, 0.0)
     for name in ("cfa_less_alignment", "cfa_less_calibration", "cfa_less_consistency"):
         assert losses.losses(COUNTS, TrainConfig())[name].of(x, 0.0) < whole

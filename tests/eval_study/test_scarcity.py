@@ -8,7 +8,7 @@ import pytest
 
 from eval_study.benchmarks import scarcity
 from eval_study.benchmarks.common import Bench
-from skinclip.config import TrainConfig
+from skinclip.config import TrainConfig, save_yaml
 from skinclip.data.cases import Case
 
 FIGURE = {"value": 0.5, "low": 0.4, "high": 0.6}
@@ -38,7 +38,8 @@ def fake_training(log: list[float], stop_at: float | None = None):
             raise Stopped
         log.append(recipe.share)
         (work / "reasoner").mkdir(parents=True, exist_ok=True)
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
+        save_yaml(recipe, out / "recipe.yaml")
         (out / "findings.json").write_text("{}")
 
     return train
@@ -63,3 +64,22 @@ def test_shares_are_trained_once_and_kept_when_stopped(bench, tmp_path, monkeypa
     text = scarcity.section(whole, tmp_path / "figures")
     assert "Not measured yet" not in text and "| 12% |" in text
     assert (tmp_path / "figures" / "scarcity.svg").exists()
+
+
+def test_time_spent_survives_a_stop_and_another_recipe_trains_anew(bench, monkeypatch) -> None:
+    trained: list[float] = []
+    folder = bench.work / "scarcity" / "0.12"
+    monkeypatch.setattr(scarcity, "train", fake_training(trained, stop_at=0.12))
+    with pytest.raises(Stopped):
+        scarcity.run(bench, ("valid",), TrainConfig())
+    assert scarcity.spent(folder) >= 0 and (folder / "seconds").exists()
+    (folder / "seconds").write_text("100")
+    monkeypatch.setattr(scarcity, "train", fake_training(trained))
+    whole = scarcity.run(bench, ("valid",), TrainConfig())
+    assert whole["meta"]["train_seconds"] >= 100 and trained == [0.12, 0.25, 0.5]
+    bench.forget("scarcity")
+    scarcity.run(bench, ("valid",), TrainConfig())
+    assert len(trained) == 3  # the same recipe: measured anew, not trained anew
+    bench.forget("scarcity")
+    scarcity.run(bench, ("valid",), TrainConfig(seed=1))
+    assert len(trained) == 6

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from skinclip.model.evidence import lesion_weights, log_mean_exp
+from skinclip.model.evidence import lesion_weights, log_mean_exp, told_apart
 
 
 def test_log_mean_exp_by_hand() -> None:
@@ -43,3 +43,16 @@ def test_sizes_and_score_from_its_own_map(tiny_model) -> None:
     assert min(evidence.mask_logits.shape[-2:]) >= 56
     again = log_mean_exp(evidence.maps, evidence.lesion, tiny_model.config.evidence.sharpness)
     torch.testing.assert_close(evidence.scores, again)
+
+
+def test_alike_descriptions_get_directions_equally_far_apart() -> None:
+    torch.manual_seed(0)
+    alike = torch.nn.functional.normalize(torch.randn(1, 32) + 0.2 * torch.randn(5, 32), dim=-1)
+    assert (alike @ alike.T).min() > 0.3  # much alike before
+    apart = told_apart(alike)
+    cosines = apart @ apart.T
+    expected = torch.full((5, 5), -1 / 4)  # the corners of a simplex of five
+    expected.fill_diagonal_(1)
+    torch.testing.assert_close(cosines, expected, atol=1e-5, rtol=0)
+    # each direction still belongs to its own description more than to any other
+    assert ((alike - alike.mean(0)) @ apart.T).argmax(1).tolist() == list(range(5))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 
@@ -14,6 +15,7 @@ from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import Story, context_text, mini_tokenizer
 from skinclip.model.reasoner import (
     Qwen2_5_VLForConditionalGeneration,
+    at_most_unit,
     load_language_model,
     quantize_to,
     qwen_config,
@@ -91,6 +93,36 @@ def test_order_of_descriptions_does_not_change_probabilities(tiny_model, look) -
         shuffled = tiny_model.reasoner(prompts, seen, evidence, tiny_model.descriptions[order]).logits
     assert torch.equal(straight[:, order].softmax(1).argmax(1), shuffled.softmax(1).argmax(1))
     torch.testing.assert_close(straight[:, order], shuffled)
+
+
+def test_the_answer_corrects_the_photo_by_no_more_than_its_own_length(tiny_model) -> None:
+    vectors = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    torch.testing.assert_close(at_most_unit(vectors), torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
+    reasoner, descriptions = tiny_model.reasoner, tiny_model.descriptions
+    whole = descriptions[:1]  # a photo that is just as the first diagnosis is described
+    hidden = torch.randn(1, 1, reasoner.to_diagnosis[0].normalized_shape[0])
+    loud = copy.deepcopy(reasoner.to_diagnosis[-1].weight)
+    with torch.no_grad():
+        reasoner.to_diagnosis[-1].weight.mul_(1e4)
+        logits = reasoner.diagnose(hidden, torch.tensor([0]), descriptions, whole)
+        reasoner.to_diagnosis[-1].weight.copy_(loud)
+    cosine = logits[0, 0] / reasoner.logit_scale.exp()
+    assert cosine > -1e-3  # however loud the answer, it cannot outweigh what CLIP saw
+
+
+def test_a_checklist_state_moves_the_answer_towards_what_it_speaks_for(tiny_model) -> None:
+    reasoner, descriptions = tiny_model.reasoner, tiny_model.descriptions
+    hidden, position = torch.zeros(1, 1, reasoner.to_diagnosis[0].normalized_shape[0]), torch.tensor([0])
+    scores = torch.full((1, reasoner.checklist.in_features), -3.0)
+    kept = reasoner.checklist.weight.clone()
+    with torch.no_grad():
+        reasoner.checklist.weight.zero_()
+        reasoner.checklist.weight[:, 3] = descriptions[1] - descriptions.mean(0)
+        before = reasoner.diagnose(hidden, position, descriptions, descriptions[:1], scores).softmax(1)
+        scores[0, 3] = 3.0
+        after = reasoner.diagnose(hidden, position, descriptions, descriptions[:1], scores).softmax(1)
+        reasoner.checklist.weight.copy_(kept)
+    assert after[0, 1] > before[0, 1]
 
 
 def test_padding_does_not_change_the_diagnosis(tiny_model, look) -> None:

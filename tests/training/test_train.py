@@ -17,10 +17,11 @@ from skinclip.config import Stage0Config, Stage1Config, Stage2Config, TrainConfi
 from skinclip.data.cases import Case, DataError
 from skinclip.examples import draw_with_mask
 from skinclip.images import from_array
-from skinclip.losses import LossConfig
+from skinclip.losses import MISSING, STATE_COUNTS, LossConfig
+from skinclip.model.evidence import CLEAR
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import CheckpointError
-from skinclip.train import train, train_baseline
+from skinclip.train import claim, train, train_baseline
 from skinclip.training import epochs, stage2
 from skinclip.training.common import gather, is_close_up, scarce, with_clinical
 from skinclip.training.fitting import best_threshold
@@ -152,6 +153,13 @@ def test_nothing_to_learn_from_is_an_error(tmp_path, tiny_config) -> None:
         gather(tmp_path / "data")
 
 
+def test_stages_of_another_recipe_are_not_resumed(tmp_path) -> None:
+    claim(tmp_path / "work", RECIPE)
+    claim(tmp_path / "work", RECIPE)  # the same again: a resumption
+    with pytest.raises(DataError, match="another recipe; give another --work"):
+        claim(tmp_path / "work", dataclasses.replace(RECIPE, seed=5))
+
+
 def test_a_state_that_cannot_be_told_is_never_cited() -> None:
     scores = np.linspace(0, 1, 40)
     assert best_threshold(scores, np.zeros(40, bool)) > 1
@@ -200,6 +208,17 @@ def test_plain_classifier_says_what_is_missing(tmp_path) -> None:
         load_plain(tmp_path)
     with pytest.raises(ValueError, match="not calibrated"):
         PlainClassifier().save(tmp_path)
+
+
+def test_told_criteria_replace_only_what_is_labelled() -> None:
+    scores = torch.linspace(-1, 1, sum(STATE_COUNTS)).repeat(2, 1)
+    labels = torch.full((2, len(STATE_COUNTS)), MISSING)
+    labels[0, 0], labels[0, 1] = 2, 0  # atypical network; streaks absent; the second photo has no label
+    told = stage2.tell_criteria(scores, labels, 1.0, torch.Generator().manual_seed(0))
+    a, b = STATE_COUNTS[:2]
+    assert told[0, : a + b].tolist() == [-CLEAR, CLEAR, *[-CLEAR] * b]
+    assert torch.equal(told[0, a + b :], scores[0, a + b :]) and torch.equal(told[1], scores[1])
+    assert torch.equal(stage2.tell_criteria(scores, labels, 0.0, torch.Generator()), scores)
 
 
 def test_prior_of_the_logits_undoes_balancing() -> None:
