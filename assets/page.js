@@ -1,4 +1,5 @@
-// SkinCLIP-VL: photos pasted or dropped anywhere, numbers that choose their finding, pictures that enlarge.
+// SkinCLIP-VL: photos pasted or dropped anywhere, numbers that choose their finding, pictures that enlarge,
+// explanations laid over one another.
 (() => {
   const isPhoto = (file) => file.type.startsWith("image/") || /\.(heic|heif|tiff?|bmp)$/i.test(file.name);
 
@@ -32,6 +33,30 @@
     // On a phone the result is below the form: go there, where the progress shows too.
     const narrow = window.matchMedia("(max-width: 760px)").matches;
     if (narrow && event.target.closest?.("#assess")) document.querySelector("#result")?.scrollIntoView();
+  });
+
+  // The comparison: each field sets a variable of the style sheet, a layer's side, or whether a part is shown.
+  document.addEventListener("input", (event) => {
+    const field = event.target;
+    const view = field.closest?.(".sk-compare");
+    if (!view) return;
+    if (field.dataset.var) {
+      const { unit, factor } = field.dataset;
+      view.style.setProperty(field.dataset.var, unit ? field.value + unit : String(field.value * factor));
+    } else if (field.dataset.show) {
+      for (const part of view.querySelectorAll(`[data-part="${field.dataset.show}"]`)) {
+        part.style.display = field.checked ? "" : "none";
+      }
+    } else if (field.dataset.side) {
+      const [left, right] = ["left", "right"].map((side) => view.querySelector(`[data-side=${side}]`).value);
+      for (const layer of view.querySelectorAll("[data-method]")) {
+        const name = layer.dataset.method;
+        layer.dataset.on = name === left ? (name === right ? "both" : "left") : name === right ? "right" : "none";
+      }
+      for (const text of view.querySelectorAll("[data-how]")) {
+        text.hidden = ![left, right].includes(text.dataset.how);
+      }
+    }
   });
 
   function choose(ref) {

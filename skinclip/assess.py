@@ -196,12 +196,12 @@ class Assessor:
         context = context or Context()
         tell(0.1, "Looking at the photo")
         seen = self.see([image], [context])
-        window, evidence = seen.windows[0], seen.evidence
-        mask = evidence.mask_logits[0].sigmoid().numpy()
+        window = seen.windows[0]
+        mask = seen.evidence.mask_logits[0].sigmoid().numpy()
         quality = combine_quality(photo_quality(image), lesion_quality(mask > 0.5))
         tell(0.4, "Locating the findings")
-        lesion = lesion_region(mask, (window.side, window.side), (window.x, window.y), (image.height, image.width))
-        findings = self._findings(image, window, evidence, mask, lesion)
+        lesion = lesion_of(image, window, mask)
+        findings = self.findings(image, seen)
         abstained = not quality.usable or not bool(seen.trust.in_domain[0])
         order = np.argsort(-seen.trust.probabilities[0], kind="stable")
         rationale = ""
@@ -223,6 +223,7 @@ class Assessor:
             ),
             shift=Shift(float(seen.trust.shift_score[0]), bool(seen.trust.in_domain[0])),
             lesion=lesion,
+            criteria=criterion_probabilities(seen.evidence.scores[0]),
             findings=tuple(findings),
             rationale=rationale,
             abstained=abstained,
@@ -235,10 +236,14 @@ class Assessor:
         raw = self.model.reasoner.explain(context, seen.tokens, seen.evidence, findings, leading, runner_up)
         return tidy(raw)
 
-    def _findings(
-        self, image: LesionImage, window: Window, evidence: Evidence, mask: np.ndarray, lesion: Lesion
-    ) -> list[Finding]:
-        """Criterion states whose score passes its threshold, then what was measured on the mask, numbered in turn."""
+    def findings(self, image: LesionImage, seen: Seen) -> list[Finding]:
+        """Criterion states whose score passes its threshold, then what was measured on the mask, numbered in turn.
+
+        Of the first photo of `seen`, which is `image`; none where no lesion was found.
+        """
+        window, evidence = seen.windows[0], seen.evidence
+        mask = evidence.mask_logits[0].sigmoid().numpy()
+        lesion = lesion_of(image, window, mask)
         if lesion.box is None:
             return []
         size, offset = (window.side, window.side), (window.x, window.y)
@@ -272,6 +277,11 @@ class Assessor:
         small = cv2.resize(cut, (MEASURE_SIDE, MEASURE_SIDE), interpolation=cv2.INTER_AREA)
         binary = cv2.resize(mask.astype(np.float32), (MEASURE_SIDE, MEASURE_SIDE)) > 0.5
         return [(key, score, region) for key, score in measured_findings(measure_lesion(small, binary))]
+
+
+def lesion_of(image: LesionImage, window: Window, mask: np.ndarray) -> Lesion:
+    """The outlines of a mask [m, m] of the window, on the photo."""
+    return lesion_region(mask, (window.side, window.side), (window.x, window.y), (image.height, image.width))
 
 
 def criterion_probabilities(scores: Tensor) -> dict[str, dict[str, float]]:

@@ -114,6 +114,7 @@ class Finding:
 class Assessment:
     """Everything the model says about one photo.
 
+    `criteria` gives the probability of every state of every criterion, "absent" included, cited or not.
     `diagnosis` is sorted by falling probability. `rationale` cites findings as [r1], [r2], ...; it is empty where
     the model abstained. `abstained` says that the photo is unusable or too unlike what the model knows.
     """
@@ -126,6 +127,7 @@ class Assessment:
     malignancy: Malignancy
     shift: Shift
     lesion: Lesion
+    criteria: dict[str, dict[str, float]]
     findings: tuple[Finding, ...]
     rationale: str
     abstained: bool

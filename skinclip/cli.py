@@ -280,13 +280,13 @@ def _write_assessment(
 ) -> list[str]:
     """Writes the three files and returns what could not be drawn."""
     from skinclip import images
-    from skinclip.explain.gradcam import grad_cam
+    from skinclip.explain.methods import heat_on_photo
     from skinclip.explain.render import heatmap_overlay, region_overlay
 
     (folder / "assessment.json").write_text(assessment.to_json() + "\n", encoding="utf-8")
     (folder / "regions.png").write_bytes(images.encode_png(region_overlay(image.pixels, assessment)))
     try:
-        heat = grad_cam(assessor, image, context, assessment.diagnosis[0].code)
+        heat = heat_on_photo(assessor, image, context, assessment.diagnosis[0].code)
     except NotImplementedError as error:
         return [f"gradcam.png was not written: {error}"]
     (folder / "gradcam.png").write_bytes(images.encode_png(heatmap_overlay(image.pixels, heat)))

@@ -15,7 +15,7 @@ from skinclip.assessment import Assessment, Context
 from skinclip.clinical import DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.data.rationales import check_rationale, read_rationale
 from skinclip.examples import LOOKS, draw
-from skinclip.explain.gradcam import grad_cam
+from skinclip.explain.methods import heat_on_photo
 from skinclip.images import from_array, load
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +69,7 @@ def test_a_black_photo_makes_the_model_abstain(assessor: Assessor) -> None:
 
 def test_grad_cam_lies_on_the_photo_and_is_not_zero(assessor: Assessor) -> None:
     photo = from_array(draw("melanoma", 7))
-    heat = grad_cam(assessor, photo)
+    heat = heat_on_photo(assessor, photo)
     assert heat.shape == (photo.height, photo.width) and heat.min() >= 0 and 0 < heat.max() <= 1
 
 

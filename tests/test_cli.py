@@ -44,6 +44,7 @@ def make_assessment(context: Context, in_domain: bool = True) -> Assessment:
         shift=Shift(0.4 if in_domain else 1.0, in_domain),
         lesion=Lesion(REGION.box, REGION.polygons, 0.3),
         findings=(Finding("r1", "streaks", "irregular", 0.7, REGION),),
+        criteria={},
         rationale="Most likely this is melanoma, given [r1] irregular streaks.",
         abstained=not in_domain,
     )
@@ -89,8 +90,8 @@ def fake_model(monkeypatch):
     modules = {
         "skinclip.assess": {"Assessor": FakeAssessor},
         "skinclip.model.skinclip_vl": {"CheckpointError": type("CheckpointError", (RuntimeError,), {})},
-        "skinclip.explain.gradcam": {
-            "grad_cam": lambda assessor, image, context, code: np.zeros(image.pixels.shape[:2])
+        "skinclip.explain.methods": {
+            "heat_on_photo": lambda assessor, image, context, code: np.zeros(image.pixels.shape[:2])
         },
         "skinclip.explain.render": {
             "region_overlay": lambda pixels, assessment: pixels,
@@ -160,7 +161,7 @@ def test_a_preset_without_grad_cam_still_writes_the_rest(photo, tmp_path, capsys
     def refuse(*_):
         raise NotImplementedError("Grad-CAM needs a convolutional image tower")
 
-    monkeypatch.setattr(sys.modules["skinclip.explain.gradcam"], "grad_cam", refuse)
+    monkeypatch.setattr(sys.modules["skinclip.explain.methods"], "heat_on_photo", refuse)
     assert cli.main(["assess", str(photo), "--out", str(tmp_path / "o")]) == 0
     assert not (tmp_path / "o" / "gradcam.png").exists() and (tmp_path / "o" / "regions.png").exists()
     assert "gradcam.png was not written: Grad-CAM needs" in capsys.readouterr().out

@@ -22,10 +22,11 @@ from skinclip import images
 from skinclip.assess import Assessor
 from skinclip.assessment import Assessment, Context
 from skinclip.clinical import SEXES, SITES
-from skinclip.explain.gradcam import grad_cam
+from skinclip.explain.methods import heat_on_photo
 from skinclip.explain.render import heatmap_overlay, region_overlay
 from skinclip.images import LesionImage, PhotoError
-from skinclip.ui import components
+from skinclip.ui import change_panel, components
+from skinclip.ui.change_panel import Panel
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 # Extensions too: browsers do not know the type of HEIC and TIFF files everywhere.
@@ -64,13 +65,14 @@ class View:
     finding: gr.Radio
     figures: gr.HTML
     download: gr.HTML
+    panel: Panel
     photo: gr.State
     shown: gr.State
 
     @property
     def answer(self) -> list[Any]:
         """What an assessment fills."""
-        return [self.result, self.finding, self.figures, self.download, self.shown]
+        return [self.result, self.finding, self.figures, self.download, *self.panel.all, self.shown]
 
 
 def build(assessor: Assessor) -> View:
@@ -91,8 +93,9 @@ def build(assessor: Assessor) -> View:
             finding = gr.Radio([("All findings", ALL)], label="Show on the photo", visible=False, elem_id="finding")
             figures = gr.HTML(visible=False, elem_id="figures")
             download = gr.HTML(visible=False, elem_id="download")
+            panel = change_panel.build()
     photo, shown = gr.State(None, time_to_live=KEPT_SECONDS), gr.State(None, time_to_live=KEPT_SECONDS)
-    view = View(drop, preview, age, sex, site, button, result, finding, figures, download, photo, shown)
+    view = View(drop, preview, age, sex, site, button, result, finding, figures, download, panel, photo, shown)
     _wire(assessor, view, examples)
     return view
 
@@ -160,6 +163,7 @@ def _wire(assessor: Assessor, view: View, examples: list[tuple[gr.Button, Path]]
         show_progress="hidden",
         trigger_mode="always_last",
     )
+    change_panel.wire(assessor, view.panel, view.photo, view.shown)
 
 
 # --- handlers -----------------------------------------------------------------------------------------------------
@@ -208,6 +212,7 @@ def on_assess(
         view.finding: gr.update(choices=options, value=ALL, visible=len(options) > 1),
         view.figures: gr.update(value=pictures(shown), visible=True),
         view.download: gr.update(value=components.download(shown.assessment), visible=True),
+        **change_panel.fresh(view.panel, shown.assessment),
         view.shown: shown,
     }
 
@@ -236,6 +241,7 @@ def _cleared(view: View, message: str) -> Updates:
         view.finding: gr.update(choices=[("All findings", ALL)], value=ALL, visible=False),
         view.figures: gr.update(value="", visible=False),
         view.download: gr.update(value="", visible=False),
+        **change_panel.hidden(view.panel),
         view.shown: None,
     }
 
@@ -281,7 +287,7 @@ def assess_photo(assessor: Assessor, image: LesionImage, context: Context, tell:
     pixels, heat = fit(image.pixels, SHOWN_SIDE, DRAWN_SIDE), None
     if not assessment.abstained:  # there is no diagnosis that a map could explain
         tell(0.85, "Drawing the Grad-CAM map")
-        whole = grad_cam(assessor, image, context, assessment.diagnosis[0].code)
+        whole = heat_on_photo(assessor, image, context, assessment.diagnosis[0].code)
         heat = cv2.resize(whole, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_LINEAR)
     return Shown(assessment, pixels, heat)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.assessment import Assessment, Finding, ModelInfo, QualityIssue
-from skinclip.clinical import DIAGNOSIS_BY_CODE, STATE_BY_KEY
+from skinclip.clinical import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, STATE_BY_KEY
 from skinclip.explain.render import colour_of, hex_colour, ink_of
 
 BANNER = f'<div class="sk-banner" role="note">{RESEARCH_USE_ONLY}</div>'
@@ -236,6 +236,51 @@ def _figure(pixels: np.ndarray, name: str, caption: str) -> str:
     return (
         f'<figure><button type="button" class="sk-zoom" aria-label="Enlarge: {escape(name)}">{_inline(pixels, name)}'
         f"</button><figcaption>{caption}</figcaption></figure>"
+    )
+
+
+CHANGE_NOTE = (
+    '<p class="sk-note">Set a criterion to what you see, or take a finding out of the photo: the model answers anew. '
+    "The assessment above stays as it is.</p>"
+)
+
+
+def changed(
+    assessment: Assessment,
+    probabilities: np.ndarray,
+    malignancy: float,
+    heading: str,
+    picture: np.ndarray | None = None,
+) -> str:
+    """Every probability before and after a change, in the order of the Assessment, and what becomes of the referral.
+
+    Args:
+        probabilities: [C] after, in the order of `clinical.DIAGNOSIS_CODES`.
+        picture: the photo after the change, where it was the photo that changed.
+    """
+    after = dict(zip(DIAGNOSIS_CODES, probabilities.tolist(), strict=True))
+    rows = "".join(_change_row(d.name, d.probability, after[d.code]) for d in assessment.diagnosis)
+    m = assessment.malignancy
+    refer = malignancy >= m.threshold
+    advice = "Refer" if refer else "Do not refer"
+    turn = "the advice stays" if refer == m.refer else "<b>the advice changes to</b>"
+    shown = "" if picture is None else f'<div class="sk-changed-photo">{_inline(picture, heading)}</div>'
+    return (
+        f'<section class="sk-card sk-changed"><h2 class="sk-label">{escape(heading)}</h2><div class="sk-changed-body">'
+        f'{shown}<table><thead><tr><th scope="col">Diagnosis</th><th scope="col">before</th><th scope="col">after</th>'
+        f'<th scope="col">change</th></tr></thead><tbody>{rows}</tbody></table></div>'
+        f"<p>Probability of malignancy {_percent(m.probability)} → <b>{_percent(malignancy)}</b>; {turn}: {advice}.</p>"
+        "</section>"
+    )
+
+
+def _change_row(name: str, before: float, after: float) -> str:
+    points = 100 * (after - before)
+    mark = "▲" if points >= 0.5 else "▼" if points <= -0.5 else "="
+    amount = f"{mark} {abs(points):.0f} points" if mark != "=" else "= the same"
+    return (
+        f'<tr><th scope="row">{escape(name)}</th><td>{_percent(before)}</td><td>{_percent(after)}</td>'
+        f"<td>{amount}</td></tr>"
     )
 
 

@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gradio as gr
 
 from skinclip.assess import Assessor
-from skinclip.ui import assess_tab, components
+from skinclip.ui import assess_tab, compare_tab, components
 from skinclip.ui.theme import css, head, theme
 
 
@@ -24,7 +24,11 @@ def build_page(assessor: Assessor) -> gr.Blocks:
     with gr.Blocks(title="SkinCLIP-VL", analytics_enabled=False, delete_cache=(300, 600)) as page:
         gr.HTML(components.BANNER, elem_id="banner")
         gr.HTML(components.HEADER)
-        assess_tab.build(assessor)
+        with gr.Tabs():
+            with gr.Tab("Assess", id="assess"):
+                assessed = assess_tab.build(assessor)
+            with gr.Tab("Compare explanations", id="compare") as tab:
+                compare_tab.build(assessor, tab, assessed)
         gr.HTML(components.footer(assessor.model_info))
     return page
 

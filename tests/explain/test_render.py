@@ -30,6 +30,7 @@ def make(width: int, height: int, regions: list[record.Polygon], lesion: record.
         shift=record.Shift(0.5, True),
         lesion=record.Lesion(None, polygons, 0.1),
         findings=findings,
+        criteria={},
         rationale="",
         abstained=False,
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from skinclip import assessment as record
-from skinclip.clinical import DIAGNOSES
+from skinclip.clinical import CRITERIA, DIAGNOSES
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def made_up() -> record.Assessment:
         malignancy=record.Malignancy(0.4, 0.2, True),
         shift=record.Shift(0.5, True),
         lesion=record.Lesion((20, 20, 100, 100), (whole,), 0.33),
+        criteria={c.code: {label: 1 / len(c.labels) for label in c.labels} for c in CRITERIA},
         findings=(
             record.Finding("r1", "streaks", "irregular", 0.8, record.Region((40, 40, 80, 80), (square,))),
             record.Finding("r2", "border", "irregular", 0.7, record.Region((20, 20, 100, 100), (whole,))),

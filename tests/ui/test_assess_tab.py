@@ -41,7 +41,9 @@ class FakeAssessor:
 @pytest.fixture
 def assessor(made_up: record.Assessment, monkeypatch: pytest.MonkeyPatch) -> FakeAssessor:
     monkeypatch.setattr(
-        assess_tab, "grad_cam", lambda assessor, image, context, code: np.ones((image.height, image.width), np.float32)
+        assess_tab,
+        "heat_on_photo",
+        lambda assessor, image, context, code: np.ones((image.height, image.width), np.float32),
     )
     return FakeAssessor(made_up)
 

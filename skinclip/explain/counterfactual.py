@@ -1,0 +1,97 @@
+"""What would change the answer: a region taken out of the photo, or the checklist edited by hand.
+
+Both ask the model itself. Nothing here knows what a finding ought to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+
+from skinclip.assessment import Context, Region
+from skinclip.clinical import CRITERIA
+from skinclip.images import LesionImage, from_array
+from skinclip.model.evidence import CLEAR
+from skinclip.trust.bundle import TrustOutput
+
+if TYPE_CHECKING:
+    from skinclip.assess import Assessor, Seen
+
+INPAINT_SIDE = 320  # pixels of the window at which a region is filled in; finer, and OpenCV takes seconds
+INPAINT_RADIUS = 5
+
+
+@dataclass(frozen=True)
+class Without:
+    """The photo without a region.
+
+    Attributes:
+        pixels: uint8 [side, side, 3], the model's window with the region filled in.
+        probabilities: [C] calibrated, of what is left.
+    """
+
+    pixels: np.ndarray
+    probabilities: np.ndarray
+
+
+def without_region(assessor: Assessor, image: LesionImage, context: Context, seen: Seen, region: Region) -> Without:
+    """The model's answer to the photo with `region` filled in from its surroundings (Telea 2004, by OpenCV).
+
+    Args:
+        seen: what the model made of the photo as it is; the window stays the same.
+    """
+    window = seen.windows[0]
+    cut = image.pixels[window.y : window.y + window.side, window.x : window.x + window.side]
+    scale = min(1.0, INPAINT_SIDE / window.side)
+    side = max(1, round(window.side * scale))
+    small = cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA) if scale < 1 else cut.copy()
+    mask = region_mask(region, side, (window.x, window.y), scale)
+    filled = cv2.inpaint(small, mask.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
+    trust = assessor.see([from_array(filled)], [context]).trust
+    return Without(filled, trust.probabilities[0])
+
+
+def region_mask(region: Region, side: int, offset: tuple[float, float], scale: float) -> np.ndarray:
+    """bool [side, side]: what a region covers of a window at `offset` in the photo, `scale` pixels for one of it."""
+    mask = np.zeros((side, side), np.uint8)
+    outlines = [np.round((np.array(p) - offset) * scale - 0.5).astype(np.int32) for p in region.polygons]
+    cv2.fillPoly(mask, outlines, 1)
+    return mask > 0
+
+
+def what_if(assessor: Assessor, seen: Seen, context: Context, edits: Mapping[str, str]) -> TrustOutput:
+    """The model's answer if the criteria in `edits` were in the states given, all else as it was seen.
+
+    Args:
+        edits: criterion -> one of its labels, "absent" included.
+
+    Raises ValueError for a criterion or state that there is not.
+    """
+    scores = edited_scores(seen.evidence.scores, edits)
+    with torch.inference_mode():
+        prompts = assessor.model.reasoner.writer.write([context])
+        logits = assessor.model.reason(prompts, seen.tokens, replace(seen.evidence, scores=scores)).logits
+    return assessor.trust.apply(logits.double().numpy(), seen.tokens.style.double().numpy())
+
+
+def edited_scores(scores: torch.Tensor, edits: Mapping[str, str]) -> torch.Tensor:
+    """Evidence scores [B, K] in which edited criteria are as clear as can be."""
+    labels = {criterion.code: criterion.labels for criterion in CRITERIA}
+    for code, label in edits.items():
+        if code not in labels:
+            raise ValueError(f"there is no criterion {code!r}; there are {', '.join(labels)}")
+        if label not in labels[code]:
+            raise ValueError(f"{code} has no state {label!r}; it has {', '.join(labels[code])}")
+    edited = scores.clone()
+    k = 0
+    for criterion in CRITERIA:
+        for state in criterion.states:
+            if criterion.code in edits:
+                edited[:, k] = CLEAR if edits[criterion.code] == state.code else -CLEAR
+            k += 1
+    return edited

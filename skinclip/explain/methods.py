@@ -1,0 +1,253 @@
+"""Every way to explain a photo's diagnosis, behind one interface: a photo and the model in, maps with labels out.
+
+Page, study and benchmarks all take their maps from here, so that what is rated is what was measured. Maps lie on the
+model's window, whatever their grid; `on_photo` puts one on the photo's own pixels.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from skinclip.assessment import Context, Finding
+from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.explain import saliency
+from skinclip.explain.saliency import Cam, Network
+from skinclip.images import LesionImage
+from skinclip.model.plain import load_plain
+from skinclip.model.transform import Window
+
+if TYPE_CHECKING:
+    from skinclip.assess import Assessor, Seen
+
+GRID = 80  # side to which maps of different methods are brought before they are compared
+# Chosen on validation photos, see eval_study/results/explanations.json
+OWN_CAM = Cam()
+PLAIN_CAM = Cam()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A photo and what the model makes of it: looked at once, explained by many methods.
+
+    Attributes:
+        target: number of the diagnosis to be explained.
+    """
+
+    assessor: Assessor
+    image: LesionImage
+    context: Context
+    seen: Seen
+    target: int
+
+    @classmethod
+    def of(
+        cls, assessor: Assessor, image: LesionImage, context: Context | None = None, code: str | None = None
+    ) -> Subject:
+        """Explains the diagnosis `code`, by default the leading one."""
+        context = context or Context()
+        seen = assessor.see([image], [context])
+        target = DIAGNOSIS_CODES.index(code) if code else int(seen.trust.probabilities[0].argmax())
+        return cls(assessor, image, context, seen, target)
+
+    @property
+    def window(self) -> Window:
+        return self.seen.windows[0]
+
+    @cached_property
+    def photo(self) -> Tensor:
+        """[1, 3, side, side] in 0..1, as the tower reads it."""
+        return self.assessor.transform(self.image.pixels, self.window).unsqueeze(0)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """[m, m] in 0..1, the predicted lesion."""
+        return self.seen.evidence.mask_logits[0].sigmoid().numpy()
+
+    @cached_property
+    def network(self) -> Network:
+        """The model's own diagnosis, for saliency. Raises NotImplementedError for a tower that is not convolutional."""
+        model = self.assessor.model
+        return saliency.own_network(model, model.reasoner.writer.write([self.context]))
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What an Assessment of the photo cites."""
+        return self.assessor.findings(self.image, self.seen)
+
+
+@dataclass(frozen=True)
+class LabelledMap:
+    """`heat` [h, w] on the model's window, any scale, higher is more; `label` says what it shows."""
+
+    label: str
+    heat: np.ndarray
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to explain.
+
+    Attributes:
+        maps: the explanation as a whole first, then its parts where it has any.
+        reads: what a reader is to know of it, in a sentence.
+        knows: whether it knows anything of the model; controls do not.
+    """
+
+    key: str
+    title: str
+    maps: Callable[[Subject], list[LabelledMap]]
+    reads: str
+    knows: bool = True
+
+
+def evidence(subject: Subject) -> list[LabelledMap]:
+    """What the cited criteria point at, and each criterion's own map.
+
+    The whole is the sum of the criteria's attention inside the lesion, each by how much its state speaks for the
+    diagnosis in the model's checklist.
+    """
+    found = subject.seen.evidence
+    with torch.no_grad():
+        attention = subject.assessor.model.evidence.attention(found.maps, found.lesion)[0]  # [K, N]
+        weight = contributions(subject)[:, subject.target].clamp_min(0)
+        whole = (weight.unsqueeze(1) * attention).sum(0).unflatten(0, found.lesion.shape[1:])
+    keys = [state.key for state in EVIDENCE_STATES]
+    cited = [f"{f.criterion}:{f.state}" for f in subject.findings]
+    parts = [
+        LabelledMap(STATE_BY_KEY[key].phrase, found.maps[0, keys.index(key)].numpy()) for key in cited if key in keys
+    ]
+    return [LabelledMap(_diagnosis(subject), whole.numpy()), *parts]
+
+
+def contributions(subject: Subject) -> Tensor:
+    """[K, C] how far each criterion state, as strongly as it is seen, moves each diagnosis against the mean of all.
+
+    In units of the joint space's similarity; the part of the answer that is linear in the evidence scores.
+    """
+    model = subject.assessor.model
+    directions = model.reasoner.checklist.weight.T  # [K, E]
+    descriptions = model.descriptions - model.descriptions.mean(0)
+    with torch.no_grad():
+        return subject.seen.evidence.scores[0].sigmoid().unsqueeze(1) * (directions @ descriptions.T)
+
+
+def grad_cam(subject: Subject) -> list[LabelledMap]:
+    return _one(subject, saliency.grad_cam(subject.network, subject.photo, subject.target, OWN_CAM))
+
+
+def layer_cam(subject: Subject) -> list[LabelledMap]:
+    return _one(subject, saliency.layer_cam(subject.network, subject.photo, subject.target, OWN_CAM))
+
+
+def integrated_gradients(subject: Subject) -> list[LabelledMap]:
+    return _one(subject, saliency.integrated_gradients(subject.network, subject.photo, subject.target))
+
+
+def occlusion(subject: Subject) -> list[LabelledMap]:
+    return _one(subject, saliency.occlusion(subject.network, subject.photo, subject.target))
+
+
+def plain_grad_cam(subject: Subject) -> list[LabelledMap]:
+    """Of the plain classifier's logit for the same diagnosis. Raises CheckpointError where it was not trained."""
+    return _one(subject, saliency.grad_cam(_plain(), subject.photo, subject.target, PLAIN_CAM))
+
+
+def lesion_mask(subject: Subject) -> list[LabelledMap]:
+    return _one(subject, subject.mask)
+
+
+def centred_gaussian(subject: Subject) -> list[LabelledMap]:
+    """A third of the window wide (two standard deviations to either side of the middle)."""
+    x = (np.arange(GRID) + 0.5) / GRID - 0.5
+    bell = np.exp(-(x**2) / (2 * (1 / 6) ** 2))
+    return _one(subject, np.outer(bell, bell))
+
+
+def random_regions(subject: Subject) -> list[LabelledMap]:
+    """Smooth noise, the same at each call for the same photo."""
+    rng = np.random.default_rng(zlib.crc32(subject.image.sha256.encode()))
+    coarse = rng.random((8, 8)).astype(np.float32)
+    return _one(subject, cv2.resize(coarse, (GRID, GRID), interpolation=cv2.INTER_CUBIC))
+
+
+METHODS: dict[str, Method] = {
+    method.key: method
+    for method in (
+        Method("evidence", "Evidence regions", evidence, "Where the cited findings were seen, one region each."),
+        Method(
+            "grad_cam",
+            "Grad-CAM",
+            grad_cam,
+            "Where the last maps of the image tower raise the leading diagnosis; it says not what is seen there.",
+        ),
+        Method("plain_grad_cam", "Grad-CAM of a plain classifier", plain_grad_cam, "The same for a usual classifier."),
+        Method("layer_cam", "LayerCAM", layer_cam, "As Grad-CAM, each place weighted by its own gradient."),
+        Method(
+            "integrated_gradients",
+            "Integrated gradients",
+            integrated_gradients,
+            "Which pixels raise the diagnosis, on the way from a blurred photo to this one.",
+        ),
+        Method("occlusion", "Occlusion", occlusion, "How far the diagnosis drops when a square is blurred."),
+        Method("lesion_mask", "Lesion mask", lesion_mask, "The lesion as the model outlines it.", knows=False),
+        Method("gaussian", "Centred Gaussian", centred_gaussian, "The middle of the photo.", knows=False),
+        Method("random", "Random regions", random_regions, "Chance.", knows=False),
+    )
+}
+
+
+def on_grid(heat: np.ndarray, side: int = GRID) -> np.ndarray:
+    """float32 [side, side] in 0..1, whatever its scale was; a flat map gives zeros."""
+    fine = cv2.resize(heat.astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    low, high = float(fine.min()), float(fine.max())
+    return (fine - low) / (high - low) if high > low else np.zeros_like(fine)
+
+
+def on_photo(heat: np.ndarray, subject: Subject) -> np.ndarray:
+    """float32 [H, W] in 0..1 on the photo's pixels: negative places are 0, the highest is 1, past the window 0."""
+    window, image = subject.window, subject.image
+    top = float(heat.max())
+    scaled = (heat / top if top > 0 else np.zeros_like(heat)).astype(np.float32)
+    whole = np.zeros((image.height, image.width), np.float32)
+    fine = cv2.resize(scaled, (window.side, window.side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    whole[window.y : window.y + window.side, window.x : window.x + window.side] = fine
+    return whole
+
+
+def heat_on_photo(
+    assessor: Assessor,
+    image: LesionImage,
+    context: Context | None = None,
+    code: str | None = None,
+    key: str = "grad_cam",
+) -> np.ndarray:
+    """The map of method `key` for the diagnosis `code` (by default the leading one), as `on_photo` gives it."""
+    subject = Subject.of(assessor, image, context, code)
+    return on_photo(METHODS[key].maps(subject)[0].heat, subject)
+
+
+def _one(subject: Subject, heat: np.ndarray) -> list[LabelledMap]:
+    return [LabelledMap(_diagnosis(subject), heat)]
+
+
+def _diagnosis(subject: Subject) -> str:
+    return DIAGNOSES[subject.target].name
+
+
+_kept: list[Network] = []
+
+
+def _plain() -> Network:
+    """The plain classifier, loaded at its first use."""
+    if not _kept:
+        _kept.append(saliency.plain_network(load_plain()))
+    return _kept[0]

@@ -1,0 +1,153 @@
+"""Saliency of a diagnosis logit: which places of a photo a network's answer hangs on; by captum where it can.
+
+    grad_cam              Grad-CAM (Selvaraju et al. 2017), captum's LayerGradCam
+    layer_cam             LayerCAM (Jiang et al. 2021): each place weighted by its own gradient, not by the mean
+    integrated_gradients  Sundararajan et al. 2017, from a blurred photo
+    occlusion             Zeiler & Fergus 2014: the drop of the logit when a square is blurred
+
+All take a `Network`, so that the model's own diagnosis and the plain classifier's are explained by the same code, and
+give maps [h, w] on the model's window, signed, higher is more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
+from torch import Tensor, nn
+
+from skinclip.model.perception import MIRRORS
+from skinclip.model.plain import PlainClassifier
+from skinclip.model.prompt import Prompts
+from skinclip.model.skinclip_vl import SkinClipVL
+
+BLUR = 12.0  # pixels of a 160 px window: what is blurred so keeps its colour and loses its structures
+STEPS = 16  # points of the path of integrated gradients
+SQUARE, STRIDE = 0.25, 0.125  # side of an occluding square and how far it moves, as shares of the window
+
+
+class DiagnosisPath(nn.Module):
+    """Photo -> diagnosis logits with gradients, for attribution only; the model's own weights, none added."""
+
+    def __init__(self, model: SkinClipVL, prompts: Prompts) -> None:
+        super().__init__()
+        self.model = model
+        self.prompts = prompts
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """[B, 3, side, side] -> [B, C]; all photos with the same patient context."""
+        seen = self.model.perception(photos)
+        return self.model.reason(self.prompts.repeated(len(photos)), seen, self.model.find_evidence(seen)).logits
+
+
+@dataclass(frozen=True)
+class Network:
+    """What saliency explains: photos [B, 3, side, side] in 0..1 -> logits [B, C], and its convolutional stages."""
+
+    logits: nn.Module
+    stages: Sequence[nn.Module]
+
+
+@dataclass(frozen=True)
+class Cam:
+    """How a class activation map is made; chosen on validation photos (`eval_study.explanations.tuning`).
+
+    Attributes:
+        stage: which of the network's stages, -1 the last.
+        relu: only what speaks for the diagnosis.
+        mirrors: averaged over the photo and its mirror images, as the model's answer is.
+    """
+
+    stage: int = -1
+    relu: bool = True
+    mirrors: bool = False
+
+
+def own_network(model: SkinClipVL, prompts: Prompts) -> Network:
+    """The model's own diagnosis.
+
+    Raises NotImplementedError for a tower whose blocks give tokens: Grad-CAM on them would sum over tokens.
+    """
+    trunk = getattr(model.perception.clip.visual, "trunk", None)
+    if trunk is None or not hasattr(trunk, "blocks") or not hasattr(trunk, "conv_stem"):
+        raise NotImplementedError("Grad-CAM needs a convolutional image tower")
+    return Network(DiagnosisPath(model, prompts), list(trunk.blocks))
+
+
+def plain_network(model: PlainClassifier) -> Network:
+    """The plain fine-tuned classifier."""
+    return Network(model, list(model.trunk.blocks))
+
+
+def grad_cam(network: Network, photo: Tensor, target: int, cam: Cam) -> np.ndarray:
+    """[h, w] of the stage. `photo` is [1, 3, side, side]."""
+    method = LayerGradCam(network.logits, network.stages[cam.stage])
+    return _over_mirrors(
+        photo, cam, lambda x: method.attribute(x, target=target, relu_attributions=cam.relu)[:, 0].detach()
+    )
+
+
+def layer_cam(network: Network, photo: Tensor, target: int, cam: Cam) -> np.ndarray:
+    """[h, w] of the stage. captum has no LayerCAM."""
+    return _over_mirrors(photo, cam, lambda x: _layer_cam(network, x, target, cam))
+
+
+def integrated_gradients(network: Network, photo: Tensor, target: int) -> np.ndarray:
+    """[side, side]: attributions summed over the colour channels."""
+    with torch.enable_grad():
+        found = IntegratedGradients(network.logits).attribute(
+            photo.clone().requires_grad_(True), blurred(photo), target=target, n_steps=STEPS, internal_batch_size=8
+        )
+    return found.detach().sum(1)[0].numpy()
+
+
+@torch.no_grad()
+def occlusion(network: Network, photo: Tensor, target: int) -> np.ndarray:
+    """[side, side]: mean drop of the logit over the squares that cover a pixel."""
+    side = photo.shape[-1]
+    square, stride = round(SQUARE * side), round(STRIDE * side)
+    found = Occlusion(network.logits).attribute(
+        photo,
+        sliding_window_shapes=(3, square, square),
+        strides=(3, stride, stride),
+        baselines=blurred(photo),
+        target=target,
+        perturbations_per_eval=8,
+    )
+    return found.mean(1)[0].numpy()
+
+
+def blurred(photos: Tensor, sigma: float | None = None) -> Tensor:
+    """Photos [B, 3, side, side] without their structures: a Gaussian blur whose width goes with the window."""
+    sigma = sigma or BLUR * photos.shape[-1] / 160
+    radius = int(3 * sigma)
+    x = torch.arange(-radius, radius + 1, dtype=photos.dtype)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).expand(3, 1, -1)
+    rows = F.conv2d(F.pad(photos, (radius, radius, 0, 0), "replicate"), kernel.unsqueeze(2), groups=3)
+    return F.conv2d(F.pad(rows, (0, 0, radius, radius), "replicate"), kernel.unsqueeze(3), groups=3)
+
+
+def _over_mirrors(photo: Tensor, cam: Cam, one: Callable[[Tensor], Tensor]) -> np.ndarray:
+    with torch.enable_grad():
+        found = [
+            one(photo.flip(axes).clone().requires_grad_(True)).flip([a - 1 for a in axes])
+            for axes in (MIRRORS if cam.mirrors else MIRRORS[:1])
+        ]
+    return torch.stack(found).mean(0)[0].numpy()
+
+
+def _layer_cam(network: Network, photo: Tensor, target: int, cam: Cam) -> Tensor:
+    kept: list[Tensor] = []
+    hook = network.stages[cam.stage].register_forward_hook(lambda module, args, output: kept.append(output))
+    try:
+        logit = network.logits(photo)[0, target]
+    finally:
+        hook.remove()
+    (gradient,) = torch.autograd.grad(logit, kept[0])
+    heat = (gradient.relu() * kept[0]).sum(1).detach()  # [1, h, w]
+    return heat.relu() if cam.relu else heat

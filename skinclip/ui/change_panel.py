@@ -1,0 +1,142 @@
+"""What would change the answer: the checklist edited by hand, and a finding's region taken out of the photo.
+
+A folded panel under the result of the Assess tab. It asks the model again, with the photo that is on the page; the
+Assessment itself stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from skinclip import images
+from skinclip.assess import Assessor
+from skinclip.assessment import Assessment
+from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES, MALIGNANT_CODES
+from skinclip.explain.counterfactual import what_if, without_region
+from skinclip.images import PhotoError
+from skinclip.ui import components
+
+AS_SEEN, NOTHING = "as seen", "nothing"
+MALIGNANT = [DIAGNOSIS_CODES.index(code) for code in sorted(MALIGNANT_CODES)]
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class Panel:
+    box: gr.Accordion
+    criteria: tuple[gr.Dropdown, ...]  # in the order of `clinical.CRITERIA`
+    region: gr.Dropdown
+    answer: gr.HTML
+
+    @property
+    def all(self) -> list[Any]:
+        """What an assessment sets back."""
+        return [self.box, *self.criteria, self.region, self.answer]
+
+
+def build() -> Panel:
+    """Lays the panel out, hidden until there is an answer."""
+    with gr.Accordion("What would change this answer?", open=False, visible=False, elem_id="change") as box:
+        gr.HTML(components.CHANGE_NOTE)
+        with gr.Row(elem_classes="sk-checklist"):
+            criteria = tuple(
+                gr.Dropdown([AS_SEEN], value=AS_SEEN, label=c.name.capitalize(), min_width=150, elem_id=f"if-{c.code}")
+                for c in CRITERIA
+            )
+            region = gr.Dropdown(
+                [NOTHING], value=NOTHING, label="Take out of the photo", min_width=150, elem_id="without"
+            )
+        answer = gr.HTML(elem_id="changed")
+    return Panel(box, criteria, region, answer)
+
+
+def wire(assessor: Assessor, panel: Panel, photo: gr.State, shown: gr.State) -> None:
+    """Every choice asks the model at once; `photo` and `shown` are the Assess tab's state."""
+    for field in (*panel.criteria, panel.region):
+        field.input(
+            partial(on_change, assessor, panel),
+            [photo, shown, *panel.criteria, panel.region],
+            [panel.answer],
+            concurrency_id="model",
+            concurrency_limit=1,
+            api_visibility="private",
+            show_progress_on=panel.answer,
+            trigger_mode="always_last",
+        )
+
+
+def on_change(
+    assessor: Assessor, panel: Panel, photo: bytes | None, shown: Any, *chosen: str
+) -> Updates:  # `shown`: assess_tab.Shown
+    """The answer to the photo with the choices made: criteria in their order, then the region."""
+    if photo is None or shown is None or shown.assessment.abstained:
+        return {panel.answer: ""}
+    assessment: Assessment = shown.assessment
+    edits = {c.code: label for c, label in zip(CRITERIA, chosen, strict=False) if label != AS_SEEN}
+    ref = chosen[len(CRITERIA)]
+    if not edits and ref == NOTHING:
+        return {panel.answer: ""}
+    try:
+        image = images.load(photo)
+    except PhotoError as problem:
+        return {panel.answer: components.error(str(problem))}
+    seen = assessor.see([image], [assessment.context])
+    parts = []
+    if ref != NOTHING:
+        finding = next(f for f in assessment.findings if f.ref == ref)
+        without = without_region(assessor, image, assessment.context, seen, finding.region)
+        parts.append(
+            components.changed(
+                assessment,
+                without.probabilities,
+                _malignancy(without.probabilities),
+                f"Without the region of “{components.phrase(finding)}”, filled in from its surroundings",
+                without.pixels,
+            )
+        )
+    if edits:
+        p = what_if(assessor, seen, assessment.context, edits).probabilities[0]
+        parts.append(components.changed(assessment, p, _malignancy(p), "With the checklist as you set it"))
+    return {panel.answer: "".join(parts)}
+
+
+def fresh(panel: Panel, assessment: Assessment) -> Updates:
+    """The panel for a new Assessment: nothing changed yet, each criterion with what the model saw of it."""
+    if assessment.abstained:
+        return hidden(panel)
+    criteria = {
+        field: gr.update(choices=_options(assessment.criteria[c.code]), value=AS_SEEN)
+        for field, c in zip(panel.criteria, CRITERIA, strict=True)
+    }
+    findings = [(f"{f.ref[1:]} {components.phrase(f)}", f.ref) for f in assessment.findings]
+    return {
+        panel.box: gr.update(visible=True, open=False),
+        **criteria,
+        panel.region: gr.update(choices=[("nothing", NOTHING), *findings], value=NOTHING),
+        panel.answer: "",
+    }
+
+
+def hidden(panel: Panel) -> Updates:
+    return {
+        panel.box: gr.update(visible=False, open=False),
+        **{field: gr.update(choices=[AS_SEEN], value=AS_SEEN) for field in panel.criteria},
+        panel.region: gr.update(choices=[NOTHING], value=NOTHING),
+        panel.answer: "",
+    }
+
+
+def _options(seen: dict[str, float]) -> list[tuple[str, str]]:
+    """(label, state) of a criterion: as seen first, with the state that the model holds likeliest."""
+    likeliest = max(seen, key=lambda label: seen[label])
+    return [(f"as seen: {likeliest} ({seen[likeliest]:.0%})", AS_SEEN), *((label, label) for label in seen)]
+
+
+def _malignancy(probabilities: Sequence[float] | np.ndarray) -> float:
+    return float(np.asarray(probabilities)[MALIGNANT].sum())

@@ -1,0 +1,218 @@
+"""The tab that lays all explanations of one photo over each other: a divider between two of them, findings one by one.
+
+All layers are part of the page once computed; choosing, dividing, fading and zooming happen in the browser
+(`assets/page.js`), by native fields, so that the keyboard does all of it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from typing import Any
+
+import cv2
+import gradio as gr
+import matplotlib
+import numpy as np
+
+from skinclip import images
+from skinclip.assess import Assessor
+from skinclip.assessment import Assessment, Finding, Polygon
+from skinclip.explain.methods import METHODS, Method, Subject, on_photo
+from skinclip.explain.render import HEAT_COLOURS, hex_colour, ink_of
+from skinclip.images import PhotoError
+from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.ui import components
+from skinclip.ui.assess_tab import Shown, View
+
+LEFT, RIGHT = "evidence", "grad_cam"
+LAYER_SIDE = 480  # px, longer side of a heat map's layer; it is smooth, the browser enlarges it
+NOTHING_YET = (
+    '<div class="sk-empty"><h2>Nothing to compare yet</h2><p>Assess a photo first; then all explanations of it are '
+    "laid over one another here.</p></div>"
+)
+ABSTAINED = (
+    '<div class="sk-empty"><h2>Nothing to compare</h2><p>The model abstained from this photo, so there is no diagnosis '
+    "to explain.</p></div>"
+)
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class CompareView:
+    stage: gr.HTML
+    done: gr.State  # hash of the photo whose layers are on the page
+
+
+def build(assessor: Assessor, tab: gr.Tab, assessed: View) -> CompareView:
+    """Lays the tab out inside `tab`; its layers are made when it is opened."""
+    stage = gr.HTML(NOTHING_YET, elem_id="compare")
+    view = CompareView(stage, gr.State(None))
+    tab.select(
+        partial(on_open, assessor, view),
+        [assessed.photo, assessed.shown, view.done],
+        [view.stage, view.done],
+        concurrency_id="model",
+        concurrency_limit=1,
+        api_visibility="private",
+        show_progress_on=view.stage,
+    )
+    return view
+
+
+def on_open(
+    assessor: Assessor,
+    view: CompareView,
+    photo: bytes | None,
+    shown: Shown | None,
+    done: str | None,
+    progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
+) -> Updates:
+    """Makes the layers of the photo that was assessed last, once."""
+    if photo is None or shown is None:
+        return {view.stage: NOTHING_YET, view.done: None}
+    if shown.assessment.abstained:
+        return {view.stage: ABSTAINED, view.done: None}
+    key = f"{shown.assessment.photo.sha256} {shown.assessment.context}"
+    if key == done:
+        return {}
+    try:
+        heats = layers(assessor, photo, shown.assessment, lambda share, what: progress(share, desc=what))
+    except PhotoError as problem:
+        return {view.stage: components.error(str(problem)), view.done: None}
+    return {view.stage: compare(shown.assessment, shown.pixels, heats), view.done: key}
+
+
+def layers(
+    assessor: Assessor, photo: bytes, assessment: Assessment, tell: Callable[[float, str], None]
+) -> dict[str, np.ndarray]:
+    """Method -> map of the leading diagnosis [H, W] in 0..1, evidence aside: its regions are outlines.
+
+    A method that this model or installation has not is left out. Raises PhotoError.
+    """
+    subject = Subject.of(assessor, images.load(photo), assessment.context, assessment.diagnosis[0].code)
+    found = {}
+    others = [m for m in METHODS.values() if m.key != LEFT]
+    for i, method in enumerate(others):
+        tell((i + 1) / (len(others) + 1), method.title)
+        try:
+            found[method.key] = on_photo(method.maps(subject)[0].heat, subject)
+        except (NotImplementedError, CheckpointError):
+            continue
+    return found
+
+
+def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndarray]) -> str:
+    """The whole tab as HTML, evidence on the left of the divider and Grad-CAM on its right."""
+    methods = [METHODS[LEFT], *(METHODS[key] for key in heats)]
+    right = RIGHT if RIGHT in heats else LEFT
+    drawn = "".join(_layer(m, heats[m.key], right) for m in methods if m.key != LEFT)
+    size = f"{assessment.photo.width} {assessment.photo.height}"
+    return (
+        '<div class="sk-compare" style="--split:50%;--opacity:.7;--zoom:1">'
+        f'<div class="sk-compare-bar">{_select("left", methods, LEFT)}{_select("right", methods, right)}'
+        f"{_range('Opacity', '--opacity', 0, 100, 70, 0.01)}{_range('Zoom', '--zoom', 100, 500, 100, 0.01, 25)}</div>"
+        '<div class="sk-stage" tabindex="0" role="group" aria-label="The photo with both explanations; scroll with the '
+        'arrow keys when enlarged"><div class="sk-stage-in">'
+        f'<img alt="The assessed photo" src="{components.data_url(pixels)}">{drawn}'
+        f'<svg class="sk-layer" data-method="{LEFT}" data-on="{"both" if right == LEFT else "left"}" '
+        f'viewBox="0 0 {size}" preserveAspectRatio="none" role="img" aria-label="Regions of the findings">'
+        f"{''.join(_region(f, i, assessment) for i, f in enumerate(assessment.findings))}</svg>"
+        f'<svg class="sk-layer sk-outline" data-part="lesion" viewBox="0 0 {size}" preserveAspectRatio="none" '
+        f'role="img" aria-label="Outline of the lesion">{_outlines(assessment.lesion.polygons)}</svg>'
+        '<div class="sk-divider" aria-hidden="true"></div></div></div>'
+        f"{_range('Divider', '--split', 0, 100, 50, None)}{_toggles(assessment)}"
+        f'<div class="sk-how">{"".join(_how(m, m.key in (LEFT, right)) for m in methods)}</div></div>'
+    )
+
+
+def _select(side: str, methods: list[Method], chosen: str) -> str:
+    options = "".join(
+        f'<option value="{m.key}"{" selected" if m.key == chosen else ""}>{escape(m.title)}</option>' for m in methods
+    )
+    label = "Left of the divider" if side == "left" else "Right of the divider"
+    return f'<label class="sk-field">{label}<select data-side="{side}">{options}</select></label>'
+
+
+def _range(label: str, variable: str, low: int, high: int, value: int, factor: float | None, step: int = 1) -> str:
+    """A slider that sets a CSS variable: its value in per cent, or times `factor`."""
+    unit = 'data-unit="%"' if factor is None else f'data-factor="{factor}"'
+    return (
+        f'<label class="sk-field">{label}<input type="range" data-var="{variable}" {unit} min="{low}" max="{high}" '
+        f'step="{step}" value="{value}"></label>'
+    )
+
+
+def _layer(method: Method, heat: np.ndarray, right: str) -> str:
+    on = "right" if method.key == right else "none"
+    return (
+        f'<img class="sk-layer" data-method="{method.key}" data-on="{on}" alt="{escape(method.title)}" '
+        f'src="{heat_layer(heat)}">'
+    )
+
+
+def heat_layer(heat: np.ndarray) -> str:
+    """A heat map [H, W] in 0..1 as the address of a PNG that is clear where the map is cold."""
+    scale = min(1.0, LAYER_SIDE / max(heat.shape))
+    small = cv2.resize(heat.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).clip(0, 1)
+    colours = matplotlib.colormaps[HEAT_COLOURS](small)
+    colours[..., 3] = small**0.7  # middling heat must not vanish
+    bgra = cv2.cvtColor((colours * 255).round().astype(np.uint8), cv2.COLOR_RGBA2BGRA)
+    ok, data = cv2.imencode(".png", bgra)
+    if not ok:
+        raise RuntimeError("a map could not be encoded")
+    return f"data:image/png;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def _region(finding: Finding, index: int, assessment: Assessment) -> str:
+    """A finding's outlines and its number, as an SVG group that can be hidden alone."""
+    whole = bool(assessment.lesion.polygons) and finding.region.polygons == assessment.lesion.polygons
+    x, y = _anchor(finding.region.polygons, bottom=whole)
+    radius = max(assessment.photo.width, assessment.photo.height) / 46
+    red, green, blue = ink_of(index)
+    colour = hex_colour(index)
+    shapes = (
+        "" if whole else _outlines(finding.region.polygons, f'stroke="{colour}" fill="{colour}" fill-opacity=".16"')
+    )
+    return (
+        f'<g data-part="{finding.ref}">{shapes}<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" '
+        f'stroke="#10181f"/><text x="{x:.1f}" y="{y:.1f}" font-size="{1.4 * radius:.1f}" text-anchor="middle" '
+        f'dominant-baseline="central" fill="rgb({red},{green},{blue})">{index + 1}</text></g>'
+    )
+
+
+def _anchor(polygons: tuple[Polygon, ...], bottom: bool) -> tuple[float, float]:
+    """Where a number sits: the highest point of the outlines, or the lowest."""
+    points = [point for polygon in polygons for point in polygon]
+    return (max if bottom else min)(points, key=lambda p: p[1])
+
+
+def _outlines(polygons: tuple[Polygon, ...], look: str = "") -> str:
+    drawn = []
+    for polygon in polygons:
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in polygon)
+        drawn.append(f'<polygon class="sk-casing" points="{points}"/><polygon {look} points="{points}"/>')
+    return "".join(drawn)
+
+
+def _toggles(assessment: Assessment) -> str:
+    """A box to tick for each finding and for the lesion's outline."""
+    rows = "".join(
+        f'<label class="sk-toggle"><input type="checkbox" data-show="{f.ref}" checked>'
+        f'<span class="sk-chip" style="--chip:{hex_colour(i)};--ink:rgb{ink_of(i)}">{i + 1}</span>'
+        f"{escape(components.phrase(f))}</label>"
+        for i, f in enumerate(assessment.findings)
+    )
+    lesion = '<label class="sk-toggle"><input type="checkbox" data-show="lesion" checked>outline of the lesion</label>'
+    return f'<fieldset class="sk-toggles"><legend class="sk-label">Show</legend>{rows}{lesion}</fieldset>'
+
+
+def _how(method: Method, open_now: bool) -> str:
+    hidden = "" if open_now else " hidden"
+    return (
+        f'<section class="sk-card" data-how="{method.key}"{hidden}><h2 class="sk-label">How to read: '
+        f"{escape(method.title)}</h2><p>{escape(method.reads)}</p></section>"
+    )

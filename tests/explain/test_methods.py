@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from skinclip.assess import Assessor
+from skinclip.assessment import Context
+from skinclip.clinical import DIAGNOSES, STATE_BY_KEY
+from skinclip.examples import draw
+from skinclip.explain.methods import GRID, METHODS, Subject, contributions, on_grid, on_photo
+from skinclip.images import from_array
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    return Subject.of(Assessor.load("mini"), from_array(draw("melanoma", 7, (400, 300))), Context(60, "male", "back"))
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_every_method_gives_a_finite_map_of_the_window_and_the_same_twice(subject: Subject, key: str) -> None:
+    first, again = METHODS[key].maps(subject), METHODS[key].maps(subject)
+    assert first[0].label == DIAGNOSES[subject.target].name
+    for a, b in zip(first, again, strict=True):
+        assert a.heat.ndim == 2 and np.isfinite(a.heat).all() and a.heat.max() > a.heat.min()
+        np.testing.assert_array_equal(a.heat, b.heat)
+    fine = on_grid(first[0].heat)
+    assert fine.shape == (GRID, GRID) and fine.min() == 0 and fine.max() == 1
+
+
+def test_controls_know_nothing_of_the_diagnosis(subject: Subject) -> None:
+    other = dataclasses.replace(subject, target=(subject.target + 1) % 7)
+    for method in METHODS.values():
+        same = np.array_equal(method.maps(subject)[0].heat, method.maps(other)[0].heat)
+        assert same != method.knows, method.key
+
+
+def test_evidence_has_a_part_for_each_cited_criterion(subject: Subject) -> None:
+    parts = METHODS["evidence"].maps(subject)[1:]
+    cited = [STATE_BY_KEY[f"{f.criterion}:{f.state}"].phrase for f in subject.findings]
+    assert [p.label for p in parts] == cited[: len(parts)]
+
+
+def test_contributions_are_the_linear_part_of_the_answer(subject: Subject) -> None:
+    """By hand: the similarity of each state's direction with each description, less the mean of all."""
+    model = subject.assessor.model
+    scores = subject.seen.evidence.scores[0].sigmoid()
+    with torch.no_grad():
+        said = model.reasoner.checklist(scores.unsqueeze(0)) @ model.descriptions.T
+    given = contributions(subject)
+    torch.testing.assert_close(given.sum(0), (said - said.mean())[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(given.mean(1), torch.zeros(len(given)), atol=1e-6, rtol=0)
+
+
+def test_on_photo_fills_the_window_alone(subject: Subject) -> None:
+    heat = on_photo(np.array([[-1.0, 0.5], [0.5, 2.0]], np.float32), subject)
+    window = subject.window
+    assert heat.shape == (subject.image.height, subject.image.width)
+    assert heat.min() == 0 and heat.max() <= 1
+    outside = np.ones(heat.shape, bool)
+    outside[window.y : window.y + window.side, window.x : window.x + window.side] = False
+    assert not heat[outside].any()
+    assert not on_photo(np.zeros((4, 4), np.float32), subject).any()

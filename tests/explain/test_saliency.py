@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skinclip.assessment import Context
+from skinclip.explain import saliency
+from skinclip.explain.saliency import Cam, Network
+
+
+class Corner(nn.Module):
+    """A network whose first logit is the mean of the photo's upper left corner, and whose second is its negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = nn.Conv2d(3, 4, 4, stride=4)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        self.stage(photos)
+        corner = photos[..., :16, :16].mean((1, 2, 3))
+        return torch.stack([corner, -corner], 1)
+
+
+@pytest.fixture
+def own(tiny_model) -> Network:
+    return saliency.own_network(tiny_model, tiny_model.reasoner.writer.write([Context()]))
+
+
+@pytest.fixture
+def photo() -> Tensor:
+    return torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(5))
+
+
+def by_hand(network: Network, photo: Tensor, target: int, stage: int) -> tuple[Tensor, Tensor]:
+    """Maps of a stage and the gradient of a logit with respect to them."""
+    kept: list[Tensor] = []
+    hook = network.stages[stage].register_forward_hook(lambda module, args, output: kept.append(output))
+    logits = network.logits(photo.clone().requires_grad_(True))
+    hook.remove()
+    return kept[0], torch.autograd.grad(logits[0, target], kept[0])[0]
+
+
+@pytest.mark.parametrize("stage", [-1, -3])
+def test_grad_cam_equals_its_definition_and_is_not_zero(own, photo, stage: int) -> None:
+    """ReLU of the maps weighted by the mean gradient of the logit (Selvaraju et al. 2017)."""
+    highest = 0.0
+    for target in range(7):
+        maps, gradient = by_hand(own, photo, target, stage)
+        expected = F.relu((gradient.mean((2, 3), keepdim=True) * maps).sum(1))[0].detach().numpy()
+        given = saliency.grad_cam(own, photo, target, Cam(stage))
+        np.testing.assert_allclose(given, expected, atol=1e-6, rtol=1e-3)
+        highest = max(highest, float(given.max()))
+    assert highest > 0
+
+
+def test_layer_cam_equals_its_definition(own, photo) -> None:
+    """Each place weighted by its own positive gradient (Jiang et al. 2021)."""
+    maps, gradient = by_hand(own, photo, 2, -2)
+    expected = (gradient.relu() * maps).sum(1).relu()[0].detach().numpy()
+    np.testing.assert_allclose(saliency.layer_cam(own, photo, 2, Cam(-2)), expected, atol=1e-6, rtol=1e-3)
+
+
+def test_mirrored_photos_have_mirrored_maps(own, photo) -> None:
+    cam = Cam(-2, relu=False, mirrors=True)
+    for method in (saliency.grad_cam, saliency.layer_cam):
+        upright, mirrored = method(own, photo, 1, cam), method(own, photo.flip(3), 1, cam)
+        np.testing.assert_allclose(mirrored, upright[:, ::-1], atol=1e-5 * max(1.0, float(np.abs(upright).max())))
+
+
+def test_integrated_gradients_and_occlusion_find_the_place_and_add_up(photo) -> None:
+    network = Network(Corner(), [])
+    found = saliency.integrated_gradients(network, photo, 0)
+    drop = network.logits(photo)[0, 0] - network.logits(saliency.blurred(photo))[0, 0]
+    assert found.sum() == pytest.approx(float(drop), abs=1e-4)  # completeness
+    assert np.abs(found[16:]).max() < 1e-7 and np.abs(found[:, 16:]).max() < 1e-7
+    bright = torch.zeros(1, 3, 160, 160)
+    bright[..., :16, :16] = 1
+    covered = saliency.occlusion(network, bright, 0)
+    assert covered[:16, :16].min() > 0 and np.abs(covered[60:, 60:]).max() < 1e-6
+    np.testing.assert_allclose(saliency.occlusion(network, bright, 1), -covered, atol=1e-6)
+
+
+def test_blur_keeps_colour_and_takes_structure(photo) -> None:
+    soft = saliency.blurred(photo)
+    assert soft.shape == photo.shape and soft.std() < 0.1 * photo.std()
+    torch.testing.assert_close(soft.mean((2, 3)), photo.mean((2, 3)), atol=0.02, rtol=0)
+    plain = torch.full((1, 3, 48, 48), 0.3)
+    torch.testing.assert_close(saliency.blurred(plain), plain)
+
+
+def test_a_tower_of_tokens_is_refused(tiny_model) -> None:
+    visual = SimpleNamespace(trunk=SimpleNamespace(blocks=[nn.Identity()]))  # no convolutional stem
+    model = SimpleNamespace(perception=SimpleNamespace(clip=SimpleNamespace(visual=visual)))
+    with pytest.raises(NotImplementedError, match="convolutional"):
+        saliency.own_network(model, tiny_model.reasoner.writer.write([Context()]))  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""The comparison without a browser: its layers, what each can hide, and when they are made."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import gradio as gr
+import numpy as np
+import pytest
+
+from skinclip import assessment as record
+from skinclip.explain.methods import METHODS
+from skinclip.ui import compare_tab
+from skinclip.ui.compare_tab import CompareView
+
+HEATS = {key: np.linspace(0, 1, 160 * 120).reshape(120, 160) for key in ("grad_cam", "gaussian")}
+
+
+@pytest.fixture
+def html(made_up: record.Assessment) -> str:
+    return compare_tab.compare(made_up, np.full((120, 160, 3), 90, np.uint8), HEATS)
+
+
+@pytest.fixture
+def view() -> CompareView:
+    async def build() -> CompareView:
+        with gr.Blocks():
+            return CompareView(gr.HTML(), gr.State(None))
+
+    return asyncio.run(build())
+
+
+def test_every_method_is_one_layer_and_can_be_chosen_on_either_side(html: str) -> None:
+    for key in ("evidence", *HEATS):
+        assert len(re.findall(f'data-method="{key}"', html)) == 1
+        assert len(re.findall(f'<option value="{key}"', html)) == 2
+        assert METHODS[key].reads.split(",")[0] in html
+    assert 'data-method="evidence" data-on="left"' in html and 'data-method="grad_cam" data-on="right"' in html
+    assert 'data-how="gaussian" hidden' in html
+
+
+def test_findings_and_outline_can_be_hidden_one_by_one(html: str) -> None:
+    for part in ("r1", "r2", "lesion"):
+        assert html.count(f'data-part="{part}"') == 1 and html.count(f'data-show="{part}"') == 1
+    first, second = (re.search(f'<g data-part="{r}">(.*?)</g>', html).group(1) for r in ("r1", "r2"))  # type: ignore[union-attr]
+    assert "40.0,40.0" in first and ">1</text>" in first
+    assert "polygon" not in second and ">2</text>" in second  # about the lesion as a whole: its outline is one already
+
+
+def test_a_cold_map_is_clear_and_a_hot_one_is_not() -> None:
+    data = base64.b64decode(compare_tab.heat_layer(np.array([[0.0, 0.2], [0.5, 1.0]])).split(",")[1])
+    alpha = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[..., 3]
+    assert alpha[0, 0] == 0 and alpha[1, 1] == 255 and alpha[0, 1] < alpha[1, 0]
+
+
+def test_layers_are_made_once_for_each_photo(view: CompareView, made_up: record.Assessment, monkeypatch) -> None:
+    made: list[bytes] = []
+
+    def layers(assessor: Any, photo: bytes, assessment: record.Assessment, tell: Any) -> dict[str, np.ndarray]:
+        made.append(photo)
+        return HEATS
+
+    monkeypatch.setattr(compare_tab, "layers", layers)
+    shown = SimpleNamespace(assessment=made_up, pixels=np.zeros((120, 160, 3), np.uint8))
+
+    def opened(photo: bytes | None, shown: Any, done: str | None) -> dict[Any, Any]:
+        return compare_tab.on_open(None, view, photo, shown, done, lambda share, desc: None)  # type: ignore[arg-type]
+
+    assert "Assess a photo first" in opened(None, None, None)[view.stage]
+    first = opened(b"photo", shown, None)
+    assert "sk-compare" in first[view.stage] and first[view.done]
+    assert opened(b"photo", shown, first[view.done]) == {} and made == [b"photo"]
+    quiet = SimpleNamespace(assessment=dataclasses.replace(made_up, abstained=True), pixels=shown.pixels)
+    assert "abstained" in opened(b"photo", quiet, first[view.done])[view.stage]
