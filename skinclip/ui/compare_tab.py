@@ -118,11 +118,11 @@ def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndar
         '<div class="sk-stage" tabindex="0" role="group" aria-label="The photo with both explanations; scroll with the '
         'arrow keys when enlarged"><div class="sk-stage-in">'
         f'<img alt="The assessed photo" src="{components.data_url(pixels)}">{drawn}'
+        f'<svg class="sk-layer sk-outline" data-part="lesion" viewBox="0 0 {size}" preserveAspectRatio="none" '
+        f'role="img" aria-label="Outline of the lesion">{_outlines(assessment.lesion.polygons)}</svg>'
         f'<svg class="sk-layer" data-method="{LEFT}" data-on="{"both" if right == LEFT else "left"}" '
         f'viewBox="0 0 {size}" preserveAspectRatio="none" role="img" aria-label="Regions of the findings">'
         f"{''.join(_region(f, i, assessment) for i, f in enumerate(assessment.findings))}</svg>"
-        f'<svg class="sk-layer sk-outline" data-part="lesion" viewBox="0 0 {size}" preserveAspectRatio="none" '
-        f'role="img" aria-label="Outline of the lesion">{_outlines(assessment.lesion.polygons)}</svg>'
         '<div class="sk-divider" aria-hidden="true"></div></div></div>'
         f"{_range('Divider', '--split', 0, 100, 50, None)}{_toggles(assessment)}"
         f'<div class="sk-how">{"".join(_how(m, m.key in (LEFT, right)) for m in methods)}</div></div>'

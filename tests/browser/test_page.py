@@ -116,6 +116,57 @@ def test_an_example_is_assessed_and_the_result_can_be_read(page: Page) -> None:
     assert not page.foreign, "the page asked other hosts"  # type: ignore[attr-defined]
 
 
+def choose(page: Page, field: str, option: str) -> None:
+    """Picks the last option of a dropdown whose label holds `option`: the first may say "as seen: ..."."""
+    page.locator(f"#{field} input").click()
+    page.get_by_role("option", name=option).last.click()
+
+
+def test_the_answer_is_asked_again_with_another_checklist_and_without_a_region(page: Page) -> None:
+    page.click("#synthetic_nevus")
+    page.wait_for_selector("#preview figure img")
+    assess(page)
+    page.click("#change button")
+    choose(page, "if-blue_whitish_veil", "present")
+    page.wait_for_selector("#changed table")
+    assert "with the checklist as you set it" in page.inner_text("#changed").lower()
+    rows = page.locator("#changed tbody tr").all_inner_texts()
+    melanoma = next(row for row in rows if row.startswith("melanoma"))
+    assert "▼" not in melanoma  # a veil never makes melanoma less likely
+    choose(page, "without", "1 ")
+    page.wait_for_selector("#changed img")
+    assert page.locator("#changed table").count() == 2
+
+
+def test_explanations_are_compared_by_keyboard(page: Page) -> None:
+    page.get_by_role("tab", name="Compare explanations").click()
+    page.wait_for_selector("#compare >> text=Nothing to compare yet")
+    page.get_by_role("tab", name="Assess").click()
+    page.click("#synthetic_melanoma")
+    page.wait_for_selector("#preview figure img")
+    assess(page)
+    page.get_by_role("tab", name="Compare explanations").click()
+    page.wait_for_selector(".sk-compare", timeout=90_000)
+    split = page.locator('.sk-compare [data-var="--split"]')
+    split.focus()
+    page.keyboard.press("Home")
+    assert page.evaluate("document.querySelector('.sk-compare').style.getPropertyValue('--split')") == "0%"
+    page.locator('.sk-compare [data-side="right"]').select_option("occlusion")
+    assert page.locator('[data-method="occlusion"]').get_attribute("data-on") == "right"
+    assert page.locator('[data-method="grad_cam"]').get_attribute("data-on") == "none"
+    assert (
+        page.locator('[data-how="occlusion"]').is_visible() and not page.locator('[data-how="grad_cam"]').is_visible()
+    )
+    box = page.locator('.sk-compare [data-show="lesion"]')
+    box.focus()
+    page.keyboard.press("Space")
+    assert not page.locator('[data-part="lesion"]').is_visible()
+    page.locator('.sk-compare [data-var="--zoom"]').focus()
+    page.keyboard.press("End")
+    wide, stage = (page.locator(s).bounding_box() for s in (".sk-stage-in", ".sk-stage"))
+    assert wide and stage and wide["width"] > 4 * stage["width"]
+
+
 def test_an_example_button_gives_its_photo(page: Page) -> None:
     page.click("#synthetic_nevus")
     page.wait_for_selector("#preview figure img")
