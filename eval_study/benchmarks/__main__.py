@@ -1,21 +1,8 @@
-"""`python -m eval_study.benchmarks --data ROOT --out DIR`: measures what is not measured yet, then reports.
-
-A result made with the same weights is kept unless `--again` asks for it; `--report` measures nothing. Predictions,
-features and trainings go to `--work` and are resumed from there.
-"""
+"""`python -m eval_study.benchmarks --data ROOT --out DIR`: every table and figure of REPORT.md."""
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
-import shlex
 import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from eval_study.benchmarks import (
     baselines,
@@ -29,109 +16,18 @@ from eval_study.benchmarks import (
     shift,
     stability,
 )
-from eval_study.benchmarks.common import Bench
-from skinclip.data.cases import DataError
+from eval_study.benchmarks.command import Command
 
-log = logging.getLogger("benchmarks")
-# In the order of the report. The last ones take hours on two cores; all others together well under one.
-MODULES: tuple[ModuleType, ...] = (
-    *(diagnosis, calibration, evidence, derm7pt, shift, stability, outside),
-    *(baselines, losses, scarcity),
+COMMAND = Command(
+    prog="python -m eval_study.benchmarks",
+    title="SkinCLIP-VL mini: the numbers",
+    report="REPORT.md",
+    # The last ones take hours on two cores; all others together well under one.
+    modules=(
+        *(diagnosis, calibration, evidence, derm7pt, shift, stability, outside),
+        *(baselines, losses, scarcity),
+    ),
 )
-BY_NAME = {module.NAME: module for module in MODULES}
-
-
-def parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m eval_study.benchmarks", description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder with one subfolder a data set (default: $SKINCLIP_DATA)")
-    parser.add_argument("--out", type=Path, default=Path("eval_study/results"), help="results, report and figures")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="what can be made again")
-    parser.add_argument("--weights", type=Path, help="a checkpoint directory (default: the embedded one)")
-    parser.add_argument("--only", nargs="+", choices=list(BY_NAME), metavar="NAME", help=", ".join(BY_NAME))
-    parser.add_argument("--again", action="store_true", help="measure again what was measured with these weights")
-    parser.add_argument("--report", action="store_true", help="make the report from the results there are")
-    parser.add_argument("--reason", default="benchmarks", help="why test photos are used, for the ledger")
-    parser.add_argument("--bootstrap", type=int, default=1000, help="resamples of lesions or patients")
-    return parser.parse_args(words)
-
-
-def measure(bench: Bench, modules: Sequence[ModuleType], again: bool) -> None:
-    """Runs every module whose result is not there; one that fails for want of data is told and skipped."""
-    for module in modules:
-        kept = bench.kept(module.NAME)
-        if not again and kept and not kept["meta"].get("unfinished"):
-            log.info("%s: kept", module.NAME)
-            continue
-        if again:  # a benchmark that is saved as it goes on would go on from there
-            bench.forget(module.NAME)
-        start = time.perf_counter()
-        try:
-            result = module.run(bench)
-        except DataError as error:
-            log.warning("%s: left out: %s", module.NAME, error)
-            continue
-        result["meta"]["seconds"] = round(time.perf_counter() - start, 1)
-        bench.save(module.NAME, result)
-        log.info("%s: %.0f s", module.NAME, time.perf_counter() - start)
-
-
-def report(bench: Bench) -> Path:
-    """REPORT.md of all results made with the present weights."""
-    text = [
-        "# SkinCLIP-VL mini: the numbers",
-        "",
-        "**Research use only - not a medical device.**",
-        "",
-        f"Weights `{bench.sha[:12]}`. Every interval is 95 %, by bootstrap of lesions (patients, where known). Choices "
-        "were made on train, calib and valid; each use of test photos is in `test_ledger.csv`. Probabilities are at "
-        "natural prevalence; balanced accuracy decides by argmax p / prior unless argmax p is said.",
-    ]
-    missing = []
-    for module in MODULES:
-        result = bench.kept(module.NAME)
-        if result is None:
-            missing.append(module.NAME)
-            continue
-        text += ["", module.section(result, bench.out / "figures").strip(), "", made_by(result["meta"])]
-    if missing:
-        text += ["", f"Not measured with these weights: {', '.join(missing)}."]
-    path = bench.out / "REPORT.md"
-    path.write_text("\n".join(text) + "\n")
-    return path
-
-
-def made_by(meta: dict[str, Any]) -> str:
-    return (
-        f"*Made by `{meta['command']}` on {meta['date']}, seed {meta['seed']}, {meta['resamples']} resamples, weights "
-        f"`{meta['weights_sha256'][:12]}`, {meta.get('seconds', 0):.0f} s on {meta['threads']} threads.*"
-    )
-
-
-def main(words: Sequence[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args = parse(words)
-    root = args.data or (Path(os.environ["SKINCLIP_DATA"]) if os.environ.get("SKINCLIP_DATA") else None)
-    if root is None and not args.report:
-        print(
-            "no data: give --data ROOT or set $SKINCLIP_DATA to a folder with one subfolder a data set", file=sys.stderr
-        )
-        return 2
-    shown = [("$SKINCLIP_DATA" if root and Path(w) == root else shlex.quote(w)) for w in words]
-    bench = Bench(
-        data=root or Path(),
-        out=args.out,
-        work=args.work,
-        weights=args.weights,
-        reason=args.reason,
-        command=" ".join(["python -m eval_study.benchmarks", *shown]),
-        n_boot=args.bootstrap,
-        ledger=args.out / "test_ledger.csv",
-    )
-    if not args.report:
-        measure(bench, [BY_NAME[name] for name in args.only] if args.only else MODULES, args.again)
-    print(f"report written to {report(bench)}")
-    return 0
-
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(COMMAND.main(sys.argv[1:]))

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from eval_study.benchmarks import __main__ as command
-from eval_study.benchmarks import evidence, scarcity
+from eval_study.benchmarks import command, evidence, scarcity
+from eval_study.benchmarks.__main__ import COMMAND
 from eval_study.benchmarks.common import Bench, predict, with_labels
 from skinclip import metrics
 from skinclip.assess import Assessor
@@ -127,9 +127,9 @@ def test_report_holds_every_result_and_names_what_is_missing(data, assessor, tmp
         SimpleNamespace(NAME="one", run=lambda b: {"meta": b.meta()}, section=lambda r, f: "## The first"),
         SimpleNamespace(NAME="two", run=failing, section=lambda r, f: "never"),
     )
-    monkeypatch.setattr(command, "MODULES", modules)
+    whole = command.Command("a command", "The numbers", "REPORT.md", modules)
     command.measure(bench, modules, again=False)
-    text = command.report(bench).read_text()
+    text = whole.write(bench).read_text()
     assert "## The first" in text and "Not measured with these weights: two." in text
     assert "not a medical device" in text
     modules[0].run = lambda _: pytest.fail("a kept result was measured again")
@@ -144,5 +144,5 @@ def test_report_holds_every_result_and_names_what_is_missing(data, assessor, tmp
 
 def test_without_data_it_says_what_to_give(monkeypatch, capsys) -> None:
     monkeypatch.delenv("SKINCLIP_DATA", raising=False)
-    assert command.main([]) == 2
+    assert COMMAND.main([]) == 2
     assert "--data ROOT" in capsys.readouterr().err

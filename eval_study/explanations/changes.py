@@ -1,0 +1,90 @@
+"""Does the answer follow the evidence? The checklist edited by hand, one state at a time.
+
+Each criterion is turned from absent to each of its states, all else as it was seen; measured is how P(melanoma) moves,
+on Derm7pt's validation photos, whose criteria are what the checklist is about. Evidence exchanged between photos is in
+the benchmarks ("evidence").
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from eval_study.benchmarks import figures
+from eval_study.benchmarks.common import BATCH, Bench
+from skinclip import images, metrics
+from skinclip.assess import criterion_probabilities
+from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.explain.counterfactual import what_if
+from skinclip.scores import cluster
+
+NAME = "changes"
+DATA, SPLIT = "derm7pt", "valid"
+MEL = DIAGNOSIS_CODES.index("mel")
+
+
+def run(bench: Bench) -> dict[str, Any]:
+    """For every state: share of photos where it raises P(melanoma) against absent, and against what was seen."""
+    cases = bench.cases(DATA, SPLIT)
+    rows: dict[str, list[np.ndarray]] = {}
+    for start in tqdm(range(0, len(cases), BATCH), desc="editing the checklist", mininterval=10):
+        for key, values in edited(bench, cases[start : start + BATCH]).items():
+            rows.setdefault(key, []).append(values)
+    found = {key: np.concatenate(values) for key, values in rows.items()}
+    resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
+    states = {}
+    for state in EVIDENCE_STATES:
+        on, off = found[state.key], found[f"{state.criterion}:absent"]
+        unseen = found[f"{state.key} seen"] < 0.5
+        states[state.key] = {
+            "raises": resamples.interval(metrics.mean((on > off).astype(float))),
+            "moves": resamples.interval(metrics.mean(on - off)),
+            "raises_where_not_seen": resamples.interval(metrics.share(on > found["as seen"], unseen)),
+            "not_seen": int(unseen.sum()),
+        }
+    return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(cases), "states": states}
+
+
+def edited(bench: Bench, cases: list[Any]) -> dict[str, np.ndarray]:
+    """P(melanoma) [n] of the photos as seen and under every edit, and how probable each state was as seen."""
+    assessor = bench.assessor
+    found: dict[str, list[float]] = {}
+    for case in cases:
+        seen = assessor.see([images.load(case.image)], [case.context])
+        probable = criterion_probabilities(seen.evidence.scores[0])
+        values = {"as seen": float(seen.trust.probabilities[0, MEL])}
+        for criterion in CRITERIA:
+            for label in criterion.labels:
+                p = what_if(assessor, seen, case.context, {criterion.code: label}).probabilities
+                values[f"{criterion.code}:{label}"] = float(p[0, MEL])
+                values[f"{criterion.code}:{label} seen"] = probable[criterion.code][label]
+        for key, value in values.items():
+            found.setdefault(key, []).append(value)
+    return {key: np.array(values) for key, values in found.items()}
+
+
+def section(result: dict[str, Any], folder: Path) -> str:
+    rows = [
+        [
+            STATE_BY_KEY[key].phrase,
+            figures.shown(row["raises"]),
+            figures.shown(row["moves"], sign=True),
+            figures.shown(row["raises_where_not_seen"]),
+            row["not_seen"],
+        ]
+        for key, row in result["states"].items()
+    ]
+    header = ["state turned on", "raises P(melanoma)", "mean change", "raises it where not seen", "photos not seen"]
+    return "\n".join(
+        [
+            "## The checklist edited",
+            "",
+            f"Derm7pt {result['meta']['split']}, n = {result['n']}: each state against absent, all else as seen; and "
+            "against the answer as it was, among photos where the model held the state less likely than not.",
+            "",
+            figures.table(header, rows),
+        ]
+    )

@@ -1,0 +1,109 @@
+"""What is said of explanations, against cases whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from eval_study.benchmarks.common import Bench
+from eval_study.explanations import changes, criteria, maps
+from skinclip.assess import Assessor
+from skinclip.clinical import CRITERIA
+from skinclip.data.cases import Case
+from skinclip.examples import draw_with_mask
+from skinclip.explain.methods import GRID, METHODS, Subject
+from skinclip.images import load
+
+KEYS = [state.key for c in CRITERIA for state in c.states]
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory) -> list[Case]:
+    folder = tmp_path_factory.mktemp("photos")
+    found = []
+    for i, kind in enumerate(("melanoma", "nevus")):
+        photo, mask = draw_with_mask(kind, i, (160, 160))
+        cv2.imwrite(str(folder / f"{i}.png"), photo)
+        cv2.imwrite(str(folder / f"{i}m.png"), mask.astype(np.uint8) * 255)
+        found.append(Case(folder / f"{i}.png", str(i), "drawn", f"L{i}", "nv", mask=folder / f"{i}m.png"))
+    return found
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch, cases) -> Bench:
+    made = Bench(tmp_path, tmp_path / "out", tmp_path / "work", n_boot=20, command="a command")
+    made.__dict__["assessor"] = Assessor.load("mini")
+    monkeypatch.setattr(Bench, "cases", lambda self, name, *splits: cases if name == "ham10000" else [])
+    return made
+
+
+def probabilities(states: list[int], p: float) -> list[np.ndarray]:
+    """One photo whose criterion q is in state `states[q]` with probability `p`."""
+    rows = []
+    for criterion, state in zip(CRITERIA, states, strict=True):
+        row = np.full((1, len(criterion.labels)), (1 - p) / (len(criterion.labels) - 1))
+        row[0, state] = p
+        rows.append(row)
+    return rows
+
+
+def test_a_state_is_cited_from_its_threshold_and_one_a_criterion() -> None:
+    limits = dict.fromkeys(KEYS, 0.3)
+    assert criteria.cited(probabilities([2, 0, 1, 0, 0, 0, 0], 0.9), limits).tolist() == [[2, 0, 1, 0, 0, 0, 0]]
+    assert not criteria.cited(probabilities([2, 0, 1, 0, 0, 0, 0], 0.9), dict.fromkeys(KEYS, 0.95)).any()
+
+
+def test_hallucination_and_recall_by_hand() -> None:
+    labels = np.array([[2, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 1, 0]])
+    said = np.array([[2, 1, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 1, 0]])  # two right, one absent, one of another state
+    found = {k: float(v(np.ones((1, 2)))[0]) for k, v in criteria.truth_of(said, labels).items()}
+    assert found["hallucination"] == 0.5 and found["cited_per_photo"] == 2
+    assert found["macro_recall"] == pytest.approx((1 + 0 + 1) / 3)  # of the three states that are labelled
+
+
+def test_thresholds_reach_the_recall_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    p = [rng.dirichlet(np.ones(len(c.labels)), 400) for c in CRITERIA]
+    labels = np.stack([rng.integers(0, len(c.labels), 400) for c in CRITERIA], 1)
+    limits = criteria.at_recall(p, labels, 0.5)
+    for q, criterion in enumerate(CRITERIA):
+        for s, state in enumerate(criterion.states, start=1):
+            assert (p[q][labels[:, q] == s, s] >= limits[state.key]).mean() == pytest.approx(0.5, abs=0.02)
+    labels[labels[:, 0] == 1, 0] = 0
+    assert criteria.at_recall(p, labels, 0.5)["pigment_network:typical"] > 1  # nobody has it: never cited
+
+
+def test_the_reference_lesion_lies_on_the_window(bench, cases) -> None:
+    subject = Subject.of(bench.assessor, load(cases[0].image))
+    mask = cv2.imread(str(cases[0].mask), cv2.IMREAD_GRAYSCALE) > 127
+    found = maps.reference_lesion(cases[0], subject)
+    assert found is not None and found.shape == (GRID, GRID)
+    assert found.mean() == pytest.approx(mask.mean(), abs=0.02)
+
+
+def test_every_method_is_measured_and_kept(bench, cases, monkeypatch, tmp_path) -> None:
+    few = {key: METHODS[key] for key in ("evidence", "gaussian", "random")}
+    monkeypatch.setattr(maps, "METHODS", few)
+    result = maps.run(bench)
+    found = result["sets"]["ham10000"]
+    assert found["n"] == 2 and set(found["methods"]) == set(few)
+    for row in found["methods"].values():
+        assert 0 <= row["energy"]["value"] <= 1 and 0 <= row["deletion"]["value"] <= 1
+    assert found["methods"]["random"]["energy"]["evidence_less_this"]["value"] == pytest.approx(
+        found["methods"]["evidence"]["energy"]["value"] - found["methods"]["random"]["energy"]["value"]
+    )
+    monkeypatch.setattr(maps, "measure", lambda *_: pytest.fail("measured again"))
+    assert maps.run(bench)["sets"] == result["sets"]
+    text = maps.section(result, tmp_path / "figures")
+    assert "Centred Gaussian" in text and "energy in the lesion" in text
+
+
+def test_turning_on_what_is_melanoma_specific_raises_melanoma(bench, cases, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(Bench, "cases", lambda self, name, *splits: cases)
+    result = changes.run(bench)
+    for key in ("pigment_network:atypical", "blue_whitish_veil:present"):
+        assert result["states"][key]["raises"]["value"] == 1
+    assert "raises P(melanoma)" in changes.section(result, tmp_path)
