@@ -191,6 +191,20 @@ def _draw_badges(out: np.ndarray, badges: list[_Badge]) -> np.ndarray:
     return np.asarray(picture)
 
 
+def number_places(assessment: Assessment, radius: float) -> dict[str, tuple[float, float]]:
+    """Reference -> centre of its number, in photo pixels: on the outline of its region, clear of one another."""
+    taken: list[np.ndarray] = []
+    found = {}
+    for finding in assessment.findings:
+        outlines = [np.asarray(p, np.float64) for p in finding.region.polygons if len(p) > 2]
+        if outlines:
+            places = _places(outlines, bottom=_is_whole_lesion(finding, assessment))
+            place = _free_place(places, taken, radius, assessment.photo.width, assessment.photo.height)
+            taken.append(place)
+            found[finding.ref] = (float(place[0]), float(place[1]))
+    return found
+
+
 def _disc(radius: int) -> Image.Image:
     """A smooth-edged disc as a mask; Pillow's own ellipse has jagged edges."""
     side = 2 * radius + 3
@@ -199,7 +213,7 @@ def _disc(radius: int) -> Image.Image:
     return big.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def _free_place(places: np.ndarray, taken: list[np.ndarray], radius: int, width: int, height: int) -> np.ndarray:
+def _free_place(places: np.ndarray, taken: list[np.ndarray], radius: float, width: int, height: int) -> np.ndarray:
     """The first place whose disc meets no other, else the one farthest from the others."""
     margin = radius + 2
     upper = [max(margin, width - margin), max(margin, height - margin)]

@@ -20,9 +20,9 @@ import numpy as np
 
 from skinclip import images
 from skinclip.assess import Assessor
-from skinclip.assessment import Assessment, Finding, Polygon
+from skinclip.assessment import Assessment, Polygon
 from skinclip.explain.methods import METHODS, Method, Subject, on_photo
-from skinclip.explain.render import HEAT_COLOURS, hex_colour, ink_of
+from skinclip.explain.render import HEAT_COLOURS, hex_colour, ink_of, number_places
 from skinclip.images import PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import components
@@ -122,7 +122,7 @@ def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndar
         f'role="img" aria-label="Outline of the lesion">{_outlines(assessment.lesion.polygons)}</svg>'
         f'<svg class="sk-layer" data-method="{LEFT}" data-on="{"both" if right == LEFT else "left"}" '
         f'viewBox="0 0 {size}" preserveAspectRatio="none" role="img" aria-label="Regions of the findings">'
-        f"{''.join(_region(f, i, assessment) for i, f in enumerate(assessment.findings))}</svg>"
+        f"{_regions(assessment)}</svg>"
         '<div class="sk-divider" aria-hidden="true"></div></div></div>'
         f"{_range('Divider', '--split', 0, 100, 50, None)}{_toggles(assessment)}"
         f'<div class="sk-how">{"".join(_how(m, m.key in (LEFT, right)) for m in methods)}</div></div>'
@@ -167,27 +167,25 @@ def heat_layer(heat: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(data.tobytes()).decode()}"
 
 
-def _region(finding: Finding, index: int, assessment: Assessment) -> str:
-    """A finding's outlines and its number, as an SVG group that can be hidden alone."""
-    whole = bool(assessment.lesion.polygons) and finding.region.polygons == assessment.lesion.polygons
-    x, y = _anchor(finding.region.polygons, bottom=whole)
+def _regions(assessment: Assessment) -> str:
+    """Each finding's outlines and number, as an SVG group that can be hidden alone; all outlines below all numbers."""
     radius = max(assessment.photo.width, assessment.photo.height) / 46
-    red, green, blue = ink_of(index)
-    colour = hex_colour(index)
-    shapes = (
-        "" if whole else _outlines(finding.region.polygons, f'stroke="{colour}" fill="{colour}" fill-opacity=".16"')
-    )
-    return (
-        f'<g data-part="{finding.ref}">{shapes}<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" '
-        f'stroke="#10181f"/><text x="{x:.1f}" y="{y:.1f}" font-size="{1.4 * radius:.1f}" text-anchor="middle" '
-        f'dominant-baseline="central" fill="rgb({red},{green},{blue})">{index + 1}</text></g>'
-    )
-
-
-def _anchor(polygons: tuple[Polygon, ...], bottom: bool) -> tuple[float, float]:
-    """Where a number sits: the highest point of the outlines, or the lowest."""
-    points = [point for polygon in polygons for point in polygon]
-    return (max if bottom else min)(points, key=lambda p: p[1])
+    places = number_places(assessment, radius)
+    shapes, numbers = [], []
+    for i, finding in enumerate(assessment.findings):
+        colour, (red, green, blue) = hex_colour(i), ink_of(i)
+        # the lesion as a whole has an outline of its own
+        if finding.region.polygons != assessment.lesion.polygons:
+            drawn = _outlines(finding.region.polygons, f'stroke="{colour}" fill="{colour}" fill-opacity=".16"')
+            shapes.append(f'<g data-part="{finding.ref}">{drawn}</g>')
+        if finding.ref in places:
+            x, y = places[finding.ref]
+            numbers.append(
+                f'<g data-part="{finding.ref}"><circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" '
+                f'stroke="#10181f"/><text x="{x:.1f}" y="{y:.1f}" font-size="{1.4 * radius:.1f}" text-anchor="middle" '
+                f'dominant-baseline="central" fill="rgb({red},{green},{blue})">{i + 1}</text></g>'
+            )
+    return "".join([*shapes, *numbers])
 
 
 def _outlines(polygons: tuple[Polygon, ...], look: str = "") -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eval_study.benchmarks.common import Bench
-from eval_study.explanations import changes, criteria, maps
+from eval_study.explanations import changes, criteria, maps, rationales
 from skinclip.assess import Assessor
 from skinclip.clinical import CRITERIA
 from skinclip.data.cases import Case
@@ -107,3 +107,20 @@ def test_turning_on_what_is_melanoma_specific_raises_melanoma(bench, cases, monk
     for key in ("pigment_network:atypical", "blue_whitish_veil:present"):
         assert result["states"][key]["raises"]["value"] == 1
     assert "raises P(melanoma)" in changes.section(result, tmp_path)
+
+
+def test_what_a_text_gives_away_without_names() -> None:
+    text = "Melanoma is the leading diagnosis, supported by [r1] irregular streaks. Melanocytic nevus stays possible."
+    assert "elano" not in rationales.without_names(text)
+    other = "Melanocytic nevus is the leading diagnosis, supported by [r1] blue-whitish veil. Melanoma stays possible."
+    assert rationales.masked(text) == rationales.masked(other) != rationales.masked("Most likely this is melanoma.")
+
+
+def test_a_classifier_recovers_what_the_words_say() -> None:
+    labels = np.array([0, 1] * 20)
+    groups = [f"L{i}" for i in range(40)]
+    telling = [("streaks and veil" if y else "typical network") for y in labels]
+    p = rationales.recovered(telling, labels, groups)
+    assert (p.argmax(1) == labels).all() and not p[:, 2:].any()
+    silent = rationales.recovered(["the same words"] * 40, labels, groups)
+    assert np.allclose(silent[:, :2], 0.5, atol=0.1)

@@ -16,6 +16,7 @@ import pytest
 
 from skinclip import assessment as record
 from skinclip.explain.methods import METHODS
+from skinclip.explain.render import number_places
 from skinclip.ui import compare_tab
 from skinclip.ui.compare_tab import CompareView
 
@@ -47,10 +48,18 @@ def test_every_method_is_one_layer_and_can_be_chosen_on_either_side(html: str) -
 
 def test_findings_and_outline_can_be_hidden_one_by_one(html: str) -> None:
     for part in ("r1", "r2", "lesion"):
-        assert html.count(f'data-part="{part}"') == 1 and html.count(f'data-show="{part}"') == 1
-    first, second = (re.search(f'<g data-part="{r}">(.*?)</g>', html).group(1) for r in ("r1", "r2"))  # type: ignore[union-attr]
+        assert html.count(f'data-show="{part}"') == 1
+    first, second = ("".join(re.findall(f'<g data-part="{r}">(.*?)</g>', html)) for r in ("r1", "r2"))
     assert "40.0,40.0" in first and ">1</text>" in first
     assert "polygon" not in second and ">2</text>" in second  # about the lesion as a whole: its outline is one already
+    assert html.count('data-part="lesion"') == 1
+
+
+def test_numbers_are_clear_of_one_another(made_up: record.Assessment) -> None:
+    twice = dataclasses.replace(made_up.findings[0], ref="r2")
+    crowded = dataclasses.replace(made_up, findings=(made_up.findings[0], twice))
+    (x0, y0), (x1, y1) = number_places(crowded, 5.0).values()
+    assert np.hypot(x1 - x0, y1 - y0) >= 10
 
 
 def test_a_cold_map_is_clear_and_a_hot_one_is_not() -> None:
