@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from eval_study.benchmarks.common import Bench
-from eval_study.explanations import changes, criteria, maps, rationales
+from eval_study.explanations import changes, criteria, maps, rationales, tuning
 from skinclip.assess import Assessor
 from skinclip.clinical import CRITERIA
 from skinclip.data.cases import Case
 from skinclip.examples import draw_with_mask
 from skinclip.explain.methods import GRID, METHODS, Subject
+from skinclip.explain.saliency import Cam
 from skinclip.images import load
 
 KEYS = [state.key for c in CRITERIA for state in c.states]
@@ -124,3 +125,13 @@ def test_a_classifier_recovers_what_the_words_say() -> None:
     assert (p.argmax(1) == labels).all() and not p[:, 2:].any()
     silent = rationales.recovered(["the same words"] * 40, labels, groups)
     assert np.allclose(silent[:, :2], 0.5, atol=0.1)
+
+
+def test_grad_cam_is_tuned_for_what_it_is_compared_by(bench, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(tuning, "CAMS", (Cam(-1), Cam(-3, relu=False)))
+    found = iter([0.1, 0.3, 0.3, 0.1] * 2)  # a photo's own network under both settings, then the plain one's
+    monkeypatch.setattr(tuning, "_measured", lambda *_: (next(found), 0.5))
+    result = tuning.run(bench)
+    assert result["n"] == 2
+    assert result["chosen"] == {"own": "stage -3, signed, one view", "plain": "stage -1, ReLU, one view"}
+    assert "**stage -3, signed, one view**" in tuning.section(result, tmp_path)
