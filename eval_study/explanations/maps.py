@@ -68,10 +68,11 @@ def chosen(cases: list[Case], n: int, seed: int) -> list[Case]:
 def answer_of(subject: Subject) -> faithfulness.Answer:
     """Photos [B, 3, side, side] -> the calibrated probability of the diagnosis that is explained."""
     trust = subject.assessor.trust
+    network = subject.network  # made here: one made in inference mode could not be attributed
 
     def answer(photos: Tensor) -> np.ndarray:
         with torch.inference_mode():
-            logits = torch.cat([subject.network.logits(part) for part in photos.split(16)])
+            logits = torch.cat([network.logits(part) for part in photos.split(16)])
         return trust.calibration.apply(logits.double().numpy())[:, subject.target]
 
     return answer

@@ -86,7 +86,7 @@ def test_the_reference_lesion_lies_on_the_window(bench, cases) -> None:
 
 
 def test_every_method_is_measured_and_kept(bench, cases, monkeypatch, tmp_path) -> None:
-    few = {key: METHODS[key] for key in ("evidence", "gaussian", "random")}
+    few = {key: METHODS[key] for key in ("evidence", "grad_cam", "gaussian", "random")}
     monkeypatch.setattr(maps, "METHODS", few)
     result = maps.run(bench)
     found = result["sets"]["ham10000"]
