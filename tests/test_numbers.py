@@ -20,3 +20,24 @@ def test_results_are_those_of_the_embedded_weights() -> None:
     reports = [json.loads(p.read_text()) for p in RESULTS.glob("evaluate_*.json")]
     assert reports
     assert {r["meta"]["model"]["weights_sha256"] for r in reports} == {weights_sha256(ASSETS / "mini")}
+
+
+def test_what_the_readme_says_against_the_model_is_what_was_measured() -> None:
+    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+    losses, baselines, stability, criteria = (
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("losses", "baselines", "stability", "criteria")
+    )
+    probe = baselines["test"]["systems"]["linear_probe"]["nll"]["shipped_less_this"]
+    assert f"an NLL {probe['value']:.2f} lower (no more than chance)" in text and probe["low"] < 0 < probe["high"]
+    seeds = len(losses["meta"]["seeds"])
+    aurocs = {name: sum(found["criteria_auroc"]) / seeds for name, found in losses["purposes"].items()}
+    ours, plainly = aurocs["cfa"], aurocs["logit_adjustment"]
+    assert f"AUROC {ours:.2f} against {plainly:.2f}" in text
+    less = losses["valid"]["losses"]["logit_adjustment"]["nll"]["cfa_less_this"]
+    assert less["low"] < 0 < less["high"]  # "has the NLL of CFA"
+    assert "two in five criteria that a rationale cites" in text
+    assert criteria["systems"]["shipped"]["hallucination"]["value"] == pytest.approx(0.4, abs=0.05)
+    flips = stability["changes"]
+    assert "flip seven diagnoses in a thousand" in text and "seven in a hundred" in text
+    assert flips["descriptions paraphrased"]["flips"]["value"] == pytest.approx(0.007, abs=0.0005)
+    assert flips["descriptions paraphrased otherwise"]["flips"]["value"] == pytest.approx(0.07, abs=0.005)
