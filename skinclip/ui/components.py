@@ -275,9 +275,9 @@ def changed(
 
 
 def _change_row(name: str, before: float, after: float) -> str:
-    points = 100 * (after - before)
-    mark = "▲" if points >= 0.5 else "▼" if points <= -0.5 else "="
-    amount = f"{mark} {abs(points):.0f} points" if mark != "=" else "= the same"
+    points = round(100 * (after - before))
+    mark, unit = "▲" if points > 0 else "▼", "point" if abs(points) == 1 else "points"
+    amount = f"{mark} {abs(points)} {unit}" if points else "= the same"
     return (
         f'<tr><th scope="row">{escape(name)}</th><td>{_percent(before)}</td><td>{_percent(after)}</td>'
         f"<td>{amount}</td></tr>"
