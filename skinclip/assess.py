@@ -201,7 +201,7 @@ class Assessor:
         quality = combine_quality(photo_quality(image), lesion_quality(mask > 0.5))
         tell(0.4, "Locating the findings")
         lesion = lesion_of(image, window, mask)
-        findings = self.findings(image, seen)
+        findings = self._findings(image, window, seen.evidence, mask, lesion)
         abstained = not quality.usable or not bool(seen.trust.in_domain[0])
         order = np.argsort(-seen.trust.probabilities[0], kind="stable")
         rationale = ""
@@ -237,13 +237,15 @@ class Assessor:
         return tidy(raw)
 
     def findings(self, image: LesionImage, seen: Seen) -> list[Finding]:
-        """Criterion states whose score passes its threshold, then what was measured on the mask, numbered in turn.
+        """What an Assessment cites of the first photo of `seen`, which is `image`; none where no lesion was found."""
+        window = seen.windows[0]
+        mask = seen.evidence.mask_logits[0].sigmoid().numpy()
+        return self._findings(image, window, seen.evidence, mask, lesion_of(image, window, mask))
 
-        Of the first photo of `seen`, which is `image`; none where no lesion was found.
-        """
-        window, evidence = seen.windows[0], seen.evidence
-        mask = evidence.mask_logits[0].sigmoid().numpy()
-        lesion = lesion_of(image, window, mask)
+    def _findings(
+        self, image: LesionImage, window: Window, evidence: Evidence, mask: np.ndarray, lesion: Lesion
+    ) -> list[Finding]:
+        """Criterion states whose score passes its threshold, then what was measured on the mask, numbered in turn."""
         if lesion.box is None:
             return []
         size, offset = (window.side, window.side), (window.x, window.y)

@@ -21,14 +21,15 @@ from tqdm import tqdm
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, save_arrays
 from skinclip import images, metrics
-from skinclip.data.cases import Case, DataError
+from skinclip.data.cases import Case
+from skinclip.data.photos import read_mask
 from skinclip.explain import faithfulness
 from skinclip.explain.methods import GRID, METHODS, Subject, on_grid
 from skinclip.images import from_array
 from skinclip.scores import cluster
 
 NAME = "maps"
-SETS = (("ham10000", "test", 300), ("isic2017", "test", 100), ("pad_ufes_20", None, 100))
+SETS = (("ham10000", "test", 300), ("isic2017", "test", 100), ("pad_ufes", None, 100))
 MEASURES = (
     "energy",
     "pointing",
@@ -41,7 +42,6 @@ MEASURES = (
     "stable",
     "seconds",
 )
-LESS_IS_BETTER = ("deletion", "seconds")
 TITLES = {
     "energy": "energy in the lesion",
     "pointing": "pointing game",
@@ -91,12 +91,8 @@ def reference_lesion(case: Case, subject: Subject) -> np.ndarray | None:
     """[GRID, GRID] bool, the labelled lesion on the model's window; None where it is not labelled."""
     if case.mask is None:
         return None
-    mask = cv2.imread(str(case.mask), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise DataError(f"{case.mask} cannot be decoded; replace or remove the file")
-    whole = cv2.resize(
-        (mask > (0 if mask.max() == 1 else 127)).astype(np.float32), (subject.image.width, subject.image.height)
-    )
+    mask = read_mask(case.mask).astype(np.float32)
+    whole = cv2.resize(mask, (subject.image.width, subject.image.height))
     w = subject.window
     cut = whole[w.y : w.y + w.side, w.x : w.x + w.side]
     return cv2.resize(cut, (GRID, GRID), interpolation=cv2.INTER_AREA) > 0.5

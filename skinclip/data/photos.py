@@ -43,6 +43,14 @@ def load_photos(
     return _cached("photos", cases, files, (size, size, 3), crop, cache_dir, progress, one)
 
 
+def read_mask(path: Path) -> np.ndarray:
+    """A mask file as bool [H, W]. Raises DataError where it cannot be decoded."""
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise DataError(f"{path} cannot be decoded; replace or remove the file")
+    return mask > (0 if mask.max() == 1 else 127)  # masks are written as 0 and 255 or as 0 and 1
+
+
 def load_masks(
     cases: Sequence[Case], size: int, crop: str = "square", cache_dir: Path | None = None, progress: bool = False
 ) -> np.ndarray:
@@ -51,11 +59,7 @@ def load_masks(
     def one(case: Case) -> np.ndarray:
         if case.mask is None:
             return np.full((size, size), NO_MASK, np.uint8)
-        mask = cv2.imread(str(case.mask), cv2.IMREAD_GRAYSCALE)
-        if mask is None:
-            raise DataError(f"{case.mask} cannot be decoded; replace or remove the file")
-        level = 0 if mask.max() == 1 else 127  # masks are written as 0 and 255 or as 0 and 1
-        return (_fit((mask > level).astype(np.uint8) * 255, size, crop) > 127).astype(np.uint8)
+        return (_fit(read_mask(case.mask).astype(np.uint8) * 255, size, crop) > 127).astype(np.uint8)
 
     files = [case.mask for case in cases]
     return _cached("masks", cases, files, (size, size), crop, cache_dir, progress, one)

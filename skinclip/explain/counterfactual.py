@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from skinclip.assessment import Context, Region
-from skinclip.clinical import CRITERIA
+from skinclip.clinical import CRITERIA, EVIDENCE_STATES
 from skinclip.images import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
 from skinclip.trust.bundle import TrustOutput
@@ -32,11 +32,11 @@ class Without:
 
     Attributes:
         pixels: uint8 [side, side, 3], the model's window with the region filled in.
-        probabilities: [C] calibrated, of what is left.
+        trust: the answer to what is left.
     """
 
     pixels: np.ndarray
-    probabilities: np.ndarray
+    trust: TrustOutput
 
 
 def without_region(assessor: Assessor, image: LesionImage, context: Context, seen: Seen, region: Region) -> Without:
@@ -52,8 +52,7 @@ def without_region(assessor: Assessor, image: LesionImage, context: Context, see
     small = cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA) if scale < 1 else cut.copy()
     mask = region_mask(region, side, (window.x, window.y), scale)
     filled = cv2.inpaint(small, mask.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
-    trust = assessor.see([from_array(filled)], [context]).trust
-    return Without(filled, trust.probabilities[0])
+    return Without(filled, assessor.see([from_array(filled)], [context]).trust)
 
 
 def region_mask(region: Region, side: int, offset: tuple[float, float], scale: float) -> np.ndarray:
@@ -88,10 +87,7 @@ def edited_scores(scores: torch.Tensor, edits: Mapping[str, str]) -> torch.Tenso
         if label not in labels[code]:
             raise ValueError(f"{code} has no state {label!r}; it has {', '.join(labels[code])}")
     edited = scores.clone()
-    k = 0
-    for criterion in CRITERIA:
-        for state in criterion.states:
-            if criterion.code in edits:
-                edited[:, k] = CLEAR if edits[criterion.code] == state.code else -CLEAR
-            k += 1
+    for k, state in enumerate(EVIDENCE_STATES):
+        if state.criterion in edits:
+            edited[:, k] = CLEAR if edits[state.criterion] == state.code else -CLEAR
     return edited

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from skinclip.assess import Assessor, Seen
 
 GRID = 80  # side to which maps of different methods are brought before they are compared
-# Chosen on validation photos, see eval_study/results/explanations.json
+# The usual choice; `eval_study.explanations`, part "tuning", measures the others on validation photos
 OWN_CAM = Cam()
 PLAIN_CAM = Cam()
 

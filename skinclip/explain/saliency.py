@@ -54,7 +54,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Cam:
-    """How a class activation map is made; chosen on validation photos (`eval_study.explanations.tuning`).
+    """How a class activation map is made; `eval_study.explanations.tuning` compares the choices.
 
     Attributes:
         stage: which of the network's stages, -1 the last.

@@ -6,24 +6,21 @@ Assessment itself stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from skinclip import images
 from skinclip.assess import Assessor
 from skinclip.assessment import Assessment
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES, MALIGNANT_CODES
+from skinclip.clinical import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
 from skinclip.images import PhotoError
 from skinclip.ui import components
 
 AS_SEEN, NOTHING = "as seen", "nothing"
-MALIGNANT = [DIAGNOSIS_CODES.index(code) for code in sorted(MALIGNANT_CODES)]
 Updates = dict[Any, Any]
 
 
@@ -94,15 +91,16 @@ def on_change(
         parts.append(
             components.changed(
                 assessment,
-                without.probabilities,
-                _malignancy(without.probabilities),
+                without.trust.probabilities[0],
+                float(without.trust.malignancy[0]),
                 f"Without the region of “{components.phrase(finding)}”, filled in from its surroundings",
                 without.pixels,
             )
         )
     if edits:
-        p = what_if(assessor, seen, assessment.context, edits).probabilities[0]
-        parts.append(components.changed(assessment, p, _malignancy(p), "With the checklist as you set it"))
+        t = what_if(assessor, seen, assessment.context, edits)
+        heading = "With the checklist as you set it"
+        parts.append(components.changed(assessment, t.probabilities[0], float(t.malignancy[0]), heading))
     return {panel.answer: "".join(parts)}
 
 
@@ -136,7 +134,3 @@ def _options(seen: dict[str, float]) -> list[tuple[str, str]]:
     """(label, state) of a criterion: as seen first, with the state that the model holds likeliest."""
     likeliest = max(seen, key=lambda label: seen[label])
     return [(f"as seen: {likeliest} ({seen[likeliest]:.0%})", AS_SEEN), *((label, label) for label in seen)]
-
-
-def _malignancy(probabilities: Sequence[float] | np.ndarray) -> float:
-    return float(np.asarray(probabilities)[MALIGNANT].sum())

@@ -14,11 +14,13 @@ import pytest
 from PIL import Image
 
 from skinclip import assessment as record
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
+from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.ui import change_panel
 from skinclip.ui.change_panel import AS_SEEN, NOTHING, Panel
 
 AFTER = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+MALIGNANT = [code in MALIGNANT_CODES for code in DIAGNOSIS_CODES]
+TRUST = SimpleNamespace(probabilities=AFTER[None], malignancy=AFTER[None][:, MALIGNANT].sum(1))
 
 
 class FakeAssessor:
@@ -33,11 +35,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def what_if(assessor: Any, seen: Any, context: Any, edits: dict[str, str]) -> Any:
         log.append(edits)
-        return SimpleNamespace(probabilities=AFTER[None])
+        return TRUST
 
     def without(assessor: Any, image: Any, context: Any, seen: Any, region: record.Region) -> Any:
         log.append(region)
-        return SimpleNamespace(probabilities=AFTER, pixels=np.zeros((8, 8, 3), np.uint8))
+        return SimpleNamespace(trust=TRUST, pixels=np.zeros((8, 8, 3), np.uint8))
 
     monkeypatch.setattr(change_panel, "what_if", what_if)
     monkeypatch.setattr(change_panel, "without_region", without)
