@@ -33,6 +33,8 @@ lint: .venv/.dev
 
 .venv/.dev: requirements.txt requirements-dev.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@# alone: it asks for opencv-python, which would lie over the headless build of the same module
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps quantus==0.6.0
 	@touch .venv/.runtime $@
 
 clean:

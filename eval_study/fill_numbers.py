@@ -1,4 +1,4 @@
-"""Writes the numbers of a report into README.md and the model card: `python -m eval_study.fill_numbers`.
+"""Writes measured numbers into README.md, the model card and the page: `python -m eval_study.fill_numbers`.
 
 Numbers stand between two markers in each document and come from eval_study/results/*.json alone; a test holds the
 documents equal to the files.
@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 
 from eval_study.benchmarks.figures import shown
+from skinclip.explain.measured import FIGURES as PAGE_FIGURES
+from skinclip.explain.measured import GOOD_AT
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "eval_study" / "results"
@@ -65,7 +67,22 @@ def filled(text: str) -> str:
     return re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: block, text, flags=re.S)
 
 
+def explanations() -> str:
+    """What the page says of each way to explain, from the result of `eval_study.explanations`, as JSON."""
+    found = json.loads((RESULTS / "maps.json").read_text())["sets"]["ham10000"]
+    figures = {
+        "data": f"HAM10000, split {found['split']}",
+        "n": found["n"],
+        "methods": {
+            method: {name: round(row[name]["value"], 3) for name in GOOD_AT} for method, row in found["methods"].items()
+        },
+        "cited": {name: round(found["cited"][name]["value"], 3) for name in ("drop", "random", "beats_random")},
+    }
+    return json.dumps(figures, indent=1) + "\n"
+
+
 def main() -> None:
+    PAGE_FIGURES.write_text(explanations())
     for document in DOCUMENTS:
         document.write_text(filled(document.read_text()))
 
