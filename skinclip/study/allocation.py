@@ -227,10 +227,9 @@ def _check(protocol: Protocol, case_strata: Mapping[str, str], practice: Sequenc
     cases = protocol.cases
     if reader_number < 1:
         raise AllocationError(f"reader numbers begin at 1, not {reader_number}")
-    if len(case_strata) != cases.n:
-        raise AllocationError(
-            f"{len(case_strata)} cases are frozen, the protocol says {cases.n}; build the study again"
-        )
+    unknown = sorted(set(case_strata.values()) - set(STRATA))
+    if unknown:
+        raise AllocationError(f"unknown strata {', '.join(unknown)}; a case is {', '.join(STRATA)}")
     # The plan's weights, repeats and pairs all rest on these counts.
     for stratum, planned in cases.counts.items():
         frozen = sum(s == stratum for s in case_strata.values())

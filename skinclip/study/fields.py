@@ -86,6 +86,7 @@ class Fields:
         self.values: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
         if values is not None and not isinstance(values, Mapping):
             self.note("", f"must hold fields (name: value), not {shown(values)}")
+            self.problems = []  # said once: its fields are not each missed as well
         for name in self.values:
             if name not in names:
                 self.note(name, f"is not a field here{_nearest(str(name), names)}")
@@ -158,10 +159,6 @@ class Fields:
             )
             return allowed[0]
         return str(value)
-
-    def raise_problems(self, source: str) -> None:
-        if self.problems:
-            raise ProtocolError(self.problems, source)
 
 
 def shown(value: Any) -> str:

@@ -203,11 +203,12 @@ class Protocol:
 
         Raises ProtocolError (a ValueError), whose `problems` begin with the path of the field each.
         """
-        fields = Fields(values, "", [], [f.name for f in dataclasses.fields(cls)])
-        protocol = _read(fields)
-        fields.raise_problems(source)  # fields that could not be read would only cause more problems below
-        fields.problems.extend(_contradictions(protocol))
-        fields.raise_problems(source)
+        problems: list[str] = []
+        protocol = _read(Fields(values, "", problems, _names(cls)))
+        # Contradictions are looked for among fields that could be read: stand-ins would only make up more of them.
+        problems = problems or _contradictions(protocol)
+        if problems:
+            raise ProtocolError(problems, source)
         return protocol
 
     def to_dict(self) -> dict[str, Any]:

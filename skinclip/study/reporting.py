@@ -54,7 +54,7 @@ def write_checklists(protocol: Protocol, folder: Path) -> list[Path]:
 
 def facts(protocol: Protocol) -> dict[str, str]:
     """What the checklists quote from a protocol, in words; an empty ethics field says who must fill it."""
-    plan, ethics = protocol.plan, protocol.ethics
+    plan, missing = protocol.plan, protocol.missing_ethics()
     primary = f"{plan.primary.endpoint} after each case, {plan.primary.arm} against {plan.primary.reference}"
     safety = (
         f"{plan.safety.endpoint} where the AI errs, {plan.safety.arm} not inferior to {plan.safety.reference} "
@@ -72,8 +72,11 @@ def facts(protocol: Protocol) -> dict[str, str]:
         "safety": safety,
         "endpoints": f"primary: {primary}; safety: {safety}; secondary: {', '.join(plan.secondary)}",
     }
-    stated = ("approval", "consent_version", "photo_licence", "retention")
-    return words | _numbers(protocol) | {name: getattr(ethics, name) or TO_BE_STATED for name in stated}
+    ethics = {
+        name: TO_BE_STATED if f"ethics.{name}" in missing else getattr(protocol.ethics, name)
+        for name in ("approval", "consent_version", "photo_licence", "retention")
+    }
+    return words | _numbers(protocol) | ethics
 
 
 def _numbers(protocol: Protocol) -> dict[str, str]:
