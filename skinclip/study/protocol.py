@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,6 @@ NEEDED: dict[tuple[str, str], str] = {
 # Words that would unblind a reader wherever they stand in what he or she reads.
 BLINDED_WORDS: tuple[str, ...] = ("grad-cam", "grad cam", "gradcam", "grad_cam", "skinclip")
 _PLACEHOLDERS = frozenset({"todo", "tbd", "tba", "xxx", "n/a", "none", "?", "-", "..."})
-_DEFAULTS = Path(__file__).with_name("questions.yaml")
 
 
 @dataclass(frozen=True)
@@ -262,6 +262,13 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
 
 
+@cache
+def _defaults() -> dict[str, Any]:
+    """The questions and texts of a study that has none of its own."""
+    values: dict[str, Any] = read_yaml(Path(__file__).with_name("questions.yaml"))
+    return values
+
+
 def _names(cls: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(cls)]
 
@@ -289,7 +296,7 @@ def _read_arms(fields: Fields) -> tuple[str, ...]:
     known, arms = ", ".join(ARMS), []
     before = len(fields.problems)
     for path, arm in fields.each("arms", f"two or more of {known}"):
-        if arm not in ARMS:
+        if arm not in tuple(ARMS):
             fields.problems.append(f"{path}: must be one of {known}, not {shown(arm)}")
         elif arm in arms:
             fields.problems.append(f"{path}: {arm} is already an arm")
@@ -313,12 +320,12 @@ def _read_cases(fields: Fields) -> CasePlan:
 def _read_phases(fields: Fields, arms: Sequence[str]) -> dict[str, tuple[Question, ...]]:
     """A phase that the study leaves out is asked as in `questions.yaml`."""
     own = fields.nested("questions", PHASES)
-    default = Fields(read_yaml(_DEFAULTS)["questions"], "questions", fields.problems, PHASES)
+    default = Fields(_defaults()["questions"], "questions", fields.problems, PHASES)
     return {phase: read_questions(own if phase in own.values else default, phase, arms) for phase in PHASES}
 
 
 def _read_texts(fields: Fields) -> Texts:
-    default = read_yaml(_DEFAULTS)["texts"]
+    default = _defaults()["texts"]
     texts = Texts(**{name: fields.text(name, default[name].strip()) for name in _names(Texts)})
     if texts.practice_feedback.count("{truth}") != 1 or texts.practice_feedback.count("{") != 1:
         fields.note("practice_feedback", "must say {truth} once, where the confirmed diagnosis is to stand")

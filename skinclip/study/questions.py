@@ -176,21 +176,25 @@ def _read_arms(fields: Fields, arms: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def _read_scale(question: Fields) -> Scale:
-    names = ("kind", *dict.fromkeys(name for fields in KINDS.values() for name in fields))
-    kind = Fields(question.values.get("scale"), question.at("scale"), [], names).values.get("kind")
-    fields = question.nested("scale", ("kind", *KINDS[kind]) if kind in KINDS else names)
-    match fields.one_of("kind", tuple(KINDS)):
-        case "choice" if kind in KINDS:
-            return Scale("choice", options=_read_options(fields))
+    every = ("kind", *dict.fromkeys(name for names in KINDS.values() for name in names))
+    fields = question.nested("scale", every)
+    kind = fields.one_of("kind", tuple(KINDS))
+    if kind != fields.values.get("kind"):
+        return Scale("yes_no")  # a stand-in: which fields a scale of no known kind should have cannot be told
+    for name in fields.values:
+        if name in every and name not in ("kind", *KINDS[kind]):
+            fields.note(name, f"is not a field of a scale of kind {kind}")
+    match kind:
+        case "choice":
+            return Scale(kind, options=_read_options(fields))
         case "likert":
             points = fields.integer("points", 2, 11)
-            return Scale("likert", points=points, anchors=_read_anchors(fields, points))
+            return Scale(kind, points=points, anchors=_read_anchors(fields, points))
         case "percent":
-            return Scale("percent", anchors=_read_anchors(fields, 2))
+            return Scale(kind, anchors=_read_anchors(fields, 2))
         case "text":
-            return Scale("text", max_length=fields.integer("max_length", 1, 5000, default=1000))
-        case other:
-            return Scale(other)
+            return Scale(kind, max_length=fields.integer("max_length", 1, 5000, default=1000))
+    return Scale(kind)
 
 
 def _read_options(fields: Fields) -> tuple[Option, ...]:

@@ -167,6 +167,10 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "points": (_set("questions.after.3.scale.points", 70), "questions.after[3].scale.points: must be a whole number"),
     "kind": (_set("questions.after.3.scale.kind", "lickert"), "questions.after[3].scale.kind: must be one of choice"),
+    "field of another kind": (
+        _set("questions.after.2.scale.points", 5),
+        "questions.after[2].scale.points: is not a field of a scale of kind yes_no",
+    ),
     "anchors": (_set("questions.after.3.scale.anchors", ["a", "b", "c"]), "anchors: must be two texts"),
     "options": (_set("questions.before.0.scale.options", []), "questions.before[0].scale.options: must be a list"),
     "option field": (_set("questions.before.0.scale.options.0.lable", "x"), "is not a field here; did you mean label?"),
@@ -235,6 +239,26 @@ def test_several_problems_are_told_at_once(values: dict[str, Any]) -> None:
     paths = [p.split(": ")[0] for p in error.value.problems]
     assert sorted(paths) == ["questions.after[2].scale.points", "seed", "sites"]
     assert str(error.value).startswith("study.yaml has 3 problems:\n  ")
+
+
+@pytest.mark.parametrize("junk", [None, [], "", True, -1, float("nan"), 10**400, [[1]], {"a": 1}, {1: 2}])
+def test_junk_in_any_field_is_told_or_taken_but_never_a_crash(junk: Any, values: dict[str, Any]) -> None:
+    for path in _paths(values):
+        changed = copy.deepcopy(values)
+        _set(path, junk)(changed)
+        try:
+            study = Protocol.from_dict(changed)
+        except ProtocolError as error:
+            assert error.problems
+        else:
+            assert Protocol.from_dict(study.to_dict()) == study
+
+
+def _paths(value: Any, path: str = "") -> list[str]:
+    """Every place of a small part of the protocol and of two questions, as `_set` takes them."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    below = [p for k, v in inner if k not in ("block", "after", "background") for p in _paths(v, f"{path}.{k}")]
+    return ([path[1:]] if path else []) + below
 
 
 @pytest.mark.parametrize("nothing", [None, [], "text", 3])
@@ -327,3 +351,14 @@ def test_a_step_is_checked_as_a_whole(trust_study: Protocol) -> None:
         trust_study.check_answers("after", {"diagnosis": "melanoma", "act": True, "trust": 5, "grounded": 3}, "none")
     for said in ("grounded: this is not asked here", "diagnosis: choose one of", "confidence: an answer is needed"):
         assert said in str(error.value)
+
+
+def test_the_coordinators_readme_explains_every_field(values: dict[str, Any]) -> None:
+    readme = (TRUST_STUDY.parent / "README.md").read_text()
+    for name, part in values.items():
+        for path in (
+            [f"{name}.{key}" for key in part]
+            if name in ("cases", "washout", "completion", "plan", "ethics")
+            else [name]
+        ):
+            assert f"`{path}" in readme, path
