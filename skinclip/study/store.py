@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
@@ -35,6 +34,22 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from skinclip.study.chain import WITHDRAWN, Audit, Event, Head, Problem, audit, canonical, follow
 from skinclip.study.codes import SALT_BYTES, Code, CodeError, hash_code, new_code, parse_code
+from skinclip.study.records import (
+    AlreadyAnswered,
+    Enrolment,
+    Reader,
+    RequestTakenError,
+    Session,
+    SessionExpiredError,
+    StoreError,
+    StudyClosedError,
+    TooManyAttempts,
+    UnknownReaderError,
+    UnknownStudyError,
+    WithdrawnError,
+    WrongCodeError,
+    WrongKeyError,
+)
 
 URL_VARIABLE = "SKINCLIP_DATABASE_URL"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -64,99 +79,6 @@ _SQLITE_FAULTS = {sqlite3.SQLITE_FULL: _FULL, sqlite3.SQLITE_READONLY: _READ_ONL
 _PG_FAULTS = {"53100": _FULL, "25006": _READ_ONLY, "42501": _READ_ONLY}
 
 T = TypeVar("T")
-
-
-class StoreError(RuntimeError):
-    """The database failed; the message says why and what to do. Nothing stored before is lost."""
-
-
-class WrongKeyError(ValueError):
-    """The database was written under another key."""
-
-
-class UnknownStudyError(ValueError):
-    """No study of this name was created in the database."""
-
-
-class UnknownReaderError(ValueError):
-    """The study has no such reader."""
-
-
-class RequestTakenError(ValueError):
-    """A request id was used before for something else."""
-
-
-class StudyClosedError(ValueError):
-    """The study is closed and takes no more answers."""
-
-
-class WithdrawnError(ValueError):
-    """The reader has withdrawn."""
-
-
-class AlreadyAnswered(ValueError):
-    """The step has another answer, which stands: `event`."""
-
-    def __init__(self, event: Event) -> None:
-        super().__init__("this step was answered before; the first answer stands. Go on with the next step.")
-        self.event = event
-
-
-class WrongCodeError(ValueError):
-    """No such code."""
-
-    def __init__(self) -> None:
-        super().__init__("this code is not known; check it against your letter, or ask the coordinator for a new one")
-
-
-class TooManyAttempts(ValueError):
-    """Sign-in is refused for `seconds`."""
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"too many wrong codes; try again in {seconds} seconds")
-        self.seconds = seconds
-
-
-class SessionExpiredError(ValueError):
-    """The sign-in has ended."""
-
-    def __init__(self) -> None:
-        super().__init__("your sign-in has ended; type your code again. All answers that you sent are stored.")
-
-
-@dataclass(frozen=True)
-class Reader:
-    """An enrolled reader. `site` and `allocation` are None once erased by withdrawal."""
-
-    study: str
-    id: str
-    number: int
-    site: str | None
-    allocation: Mapping[str, Any] | None
-    enrolled_at: str
-    withdrawn_at: str | None
-
-
-@dataclass(frozen=True)
-class Enrolment:
-    """A new reader and the personal code, which is shown once and kept nowhere."""
-
-    reader: str
-    code: str = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Session:
-    """A sign-in. `reader` is None for the coordinator; `token` is what the browser keeps."""
-
-    token: str = field(repr=False)
-    study: str
-    reader: str | None
-    expires_at: str
-
-    @property
-    def is_coordinator(self) -> bool:
-        return self.reader is None
 
 
 metadata = sa.MetaData()
@@ -270,8 +192,6 @@ class Store:
         engine = _engine(where)
         store = cls(engine, key, clock)
         try:
-            if _is_sqlite(engine):
-                store._run(engine, lambda _: None)  # makes the file, which must be there before its journal is chosen
             store._write(_migrate)
             store._write(store._check_key)
         except BaseException:

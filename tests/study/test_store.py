@@ -20,14 +20,11 @@ from eval_study import study_load
 from skinclip.study import store as store_module
 from skinclip.study.chain import audit, read_log, receipt_of
 from skinclip.study.codes import Code, KeyFileError, new_code, parse_code, read_key
-from skinclip.study.store import (
-    ATTEMPTS_IN_TOTAL,
-    ATTEMPTS_PER_HANDLE,
+from skinclip.study.records import (
     AlreadyAnswered,
     Reader,
     RequestTakenError,
     SessionExpiredError,
-    Store,
     StoreError,
     StudyClosedError,
     TooManyAttempts,
@@ -36,8 +33,8 @@ from skinclip.study.store import (
     WithdrawnError,
     WrongCodeError,
     WrongKeyError,
-    metadata,
 )
+from skinclip.study.store import ATTEMPTS_IN_TOTAL, ATTEMPTS_PER_HANDLE, Store, metadata
 
 KEY = b"k" * 32
 STUDY = "trust"
