@@ -1,0 +1,1 @@
+"""The reader study: its protocol, allocation and blinding, store, statistics and report."""
