@@ -30,7 +30,7 @@ class NotEstimable(ValueError):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A contrast of fixed effects with its t interval; `degrees` are those of Satterthwaite, bounded by the groups."""
+    """A contrast of fixed effects with its t interval; `degrees` of freedom are Satterthwaite's."""
 
     value: float
     error: float
@@ -50,8 +50,8 @@ class MixedFit:
         variances: variance component by name, `residual` last.
         variances_covariance: [k + 1, k + 1] of those, asymptotic.
         slopes: [k + 1, p, p] derivative of `covariance` with respect to each variance.
-        fewest_groups: bound on the degrees of freedom: groups less one of the smallest bounding effect.
         log_likelihood: restricted, with its constant, as statsmodels and lme4 state it.
+        n: answers.
     """
 
     effects: pd.Series
@@ -59,7 +59,6 @@ class MixedFit:
     variances: dict[str, float]
     variances_covariance: np.ndarray
     slopes: np.ndarray
-    fewest_groups: float
     log_likelihood: float
     n: int
 
@@ -83,20 +82,18 @@ class MixedFit:
         return Estimate(value, error, degrees, value - reach, value + reach, p)
 
     def _degrees(self, c: np.ndarray, variance: float) -> float:
-        """Satterthwaite's degrees of freedom of c'b, between 1 and the groups' number less one.
+        """Satterthwaite's degrees of freedom of c'b, at least 1.
 
-        The bound matters in small studies. There a variance is often estimated as 0 although it is not, and the formula,
-        which then knows nothing of that source, would count answers as if they came from as many readers.
+        A variance estimated as 0 keeps its place: in small studies it often is not 0, and leaving it out would count
+        answers as if they came from as many readers.
         """
         gradient = np.einsum("i,kij,j->k", c, self.slopes, c)
         spread = float(gradient @ self.variances_covariance @ gradient)
-        degrees = 2 * variance**2 / spread if spread > 0 else self.fewest_groups
-        return float(np.clip(degrees, 1.0, self.fewest_groups))
+        most = float(self.n - len(c))
+        return float(np.clip(2 * variance**2 / spread, 1.0, most)) if spread > 0 else most
 
 
-def fit(
-    y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object]], bounding: Sequence[str] = ()
-) -> MixedFit:
+def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object]]) -> MixedFit:
     """Fits the model by restricted maximum likelihood.
 
     Args:
@@ -104,7 +101,6 @@ def fit(
         x: [n, p] fixed effects, of full rank.
         groups: name of a random effect -> [n] the group of each answer. An effect with one group, or with as many as
             there are answers, cannot be told from the mean or the residual and is left out.
-        bounding: names in `groups` whose number of groups less one bounds the degrees of freedom of every contrast.
 
     Raises:
         NotEstimable: Too few answers, all answers equal, effects that cannot be told apart, or no random effect left.
@@ -125,8 +121,7 @@ def fit(
         bounds=[(0.0, _LARGEST)] * len(kept),
         options={"ftol": 1e-11, "gtol": 1e-5, "maxiter": 200},
     )
-    bounds = [levels[name].max() for name in bounding if name in levels] or [len(y) - design.shape[1]]
-    return problem.result(found.x, list(kept), list(x.columns), float(max(1, min(bounds))))
+    return problem.result(found.x, list(kept), list(x.columns))
 
 
 def _check(y: np.ndarray, design: np.ndarray) -> None:
@@ -193,19 +188,17 @@ class _Restricted:
             effects, covariance, information, max(scale, floor), log_determinant, zhx, zhy - zhx @ effects, zpz
         )
 
-    def result(self, ratios: np.ndarray, names: Sequence[str], columns: Sequence[str], fewest: float) -> MixedFit:
+    def result(self, ratios: np.ndarray, names: Sequence[str], columns: Sequence[str]) -> MixedFit:
         parts = self._solve(ratios)
         variances = [*(float(r) * parts.scale for r in ratios), parts.scale]
         degrees = self.n - self.p
         deviance = self.deviance(ratios)[0] + degrees * (1 + np.log(2 * np.pi))
-        # lme4 and statsmodels keep log|X'X| out of the constant, as here.
         return MixedFit(
             effects=pd.Series(parts.effects, index=list(columns)),
             covariance=parts.covariance * parts.scale,
             variances=dict(zip([*names, RESIDUAL], variances, strict=True)),
             variances_covariance=np.linalg.pinv(self._information(parts, np.array(variances))),
             slopes=self._slopes(parts, np.array(variances)),
-            fewest_groups=fewest,
             log_likelihood=-0.5 * deviance,
             n=self.n,
         )
