@@ -13,8 +13,9 @@ variances' own covariance is the inverse of the expected information (Searle, Ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,14 @@ _START, _LARGEST = 0.2, 1e4  # variance ratios: where the search begins, and its
 
 class NotEstimable(ValueError):
     """The data cannot answer the question; the message is the reason, in words for a report."""
+
+
+def attempt(question: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """The answer to a question, or `{"not_estimable": reason}`."""
+    try:
+        return question(*arguments)
+    except NotEstimable as reason:
+        return {"not_estimable": str(reason)}
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ class MixedFit:
         return float(np.clip(2 * variance**2 / spread, 1.0, most)) if spread > 0 else most
 
 
-def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object]]) -> MixedFit:
+def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object] | np.ndarray | pd.Series]) -> MixedFit:
     """Fits the model by restricted maximum likelihood.
 
     Args:
@@ -119,7 +128,7 @@ def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object]]) 
         jac=True,
         method="L-BFGS-B",
         bounds=[(0.0, _LARGEST)] * len(kept),
-        options={"ftol": 1e-11, "gtol": 1e-5, "maxiter": 200},
+        options={"ftol": 1e-10, "gtol": 1e-4, "maxiter": 200},
     )
     return problem.result(found.x, list(kept), list(x.columns))
 

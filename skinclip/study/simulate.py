@@ -253,7 +253,9 @@ def _diagnoses(
     before = np.where(rng.random(n) < expit(simulation.accuracy + skill + ease), truth, error)
     before = _like_first_time(before, shown, rng)
     effects = list(simulation.arms.values())
-    follow = np.array([[effect.follow_wrong, effect.follow_right] for effect in effects])[arm, (ai == truth).astype(int)]
+    follow = np.array([[effect.follow_wrong, effect.follow_right] for effect in effects])[
+        arm, (ai == truth).astype(int)
+    ]
     return before, np.where(rng.random(n) < follow, ai, before)
 
 
