@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class Setting:
         s = self.simulation
         effect = s.arms[PLAN.primary.arm].trust - s.arms[PLAN.primary.against].trust
         swayed = f"sway {s.spread.reader_arm:g}/{s.spread.case_arm:g}"
-        return f"{self.question}: {s.readers} readers x {s.cases} cases, effect {effect:.1f}, {swayed}"
+        lost = f", {s.dropout:.0%} drop out" if s.dropout else ""
+        return f"{self.question}: {s.readers} readers x {s.cases} cases, effect {effect:.1f}, {swayed}{lost}"
 
     @property
     def truth(self) -> float:
@@ -94,7 +95,9 @@ def run(chosen: list[Setting], folder: Path) -> dict[str, Any]:
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     studies: dict[str, list[list[float | None]]] = kept.get("studies", {})
     for setting in chosen:
-        done = studies.setdefault(setting.name, [])
+        if kept.get("settings", {}).get(setting.name, {}).get("simulation") != _plain(setting.simulation):
+            studies[setting.name] = []  # none yet, or of other parameters
+        done = studies[setting.name]
         for seed in range(len(done), setting.studies):
             done.append(one_study(setting.simulation, seed))
             if len(done) % _SAVE_EVERY == 0:
@@ -106,7 +109,7 @@ def run(chosen: list[Setting], folder: Path) -> dict[str, Any]:
 
 
 def one_study(simulation: Simulation, seed: int) -> list[float | None]:
-    """[value, low, high, p, seconds of the fit] of the primary analysis of one simulated study; empty if it has none."""
+    """[value, low, high, p, seconds of the fit] of a study's primary analysis; all None if it has none."""
     cases = primary_cases(simulate(simulation, seed).cases)
     start = time.perf_counter()
     try:
@@ -138,6 +141,7 @@ def summary(setting: Setting, studies: list[list[float | None]]) -> dict[str, An
     covered, found = int(((low <= truth) & (truth <= high)).sum()), int((p < PLAN.alpha).sum())
     return {
         "question": setting.question,
+        "simulation": _plain(setting.simulation),
         "readers": setting.simulation.readers,
         "cases": setting.simulation.cases,
         "studies": len(studies),
@@ -150,6 +154,10 @@ def summary(setting: Setting, studies: list[list[float | None]]) -> dict[str, An
         "median_seconds": round(float(np.median(seconds)), 3),
         "holds": _holds(setting.question, covered / n, found / n),
     }
+
+
+def _plain(simulation: Simulation) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(asdict(simulation))))
 
 
 def _share(hits: int, n: int) -> dict[str, float]:

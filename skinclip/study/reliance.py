@@ -45,8 +45,8 @@ class _Answers:
     def of(cls, cases: pd.DataFrame) -> _Answers:
         places = {code: i for i, code in enumerate(ANSWERS)}
         columns = ("truth", "ai_leading", "diagnosis_before", "diagnosis_after")
-        coded = [cases[name].map(places).fillna(-1).to_numpy(dtype=int) for name in columns]
-        return cls(*coded, cases["arm"].to_numpy(dtype=str))
+        truth, ai, before, after = (cases[name].map(places).fillna(-1).to_numpy(dtype=int) for name in columns)
+        return cls(truth, ai, before, after, cases["arm"].to_numpy(dtype=str))
 
     @property
     def known(self) -> np.ndarray:

@@ -92,11 +92,11 @@ COLUMNS: dict[str, Column] = {
 }
 AID_ITEMS = ("correct", "grounded", "complete", "harmful")
 TABLES: dict[str, tuple[str, ...]] = {
-    "cases": tuple(
-        ["reader", "site", "case", "stratum", "weight", "arm", "block", "position", "repeat"]
-        + ["truth", "ai_leading", "ai_correct", "diagnosis_before", "diagnosis_after"]
-        + ["confidence_before", "confidence_after", "act_before", "act_after", "trust", *AID_ITEMS]
-        + ["seconds_before", "seconds_after"]
+    "cases": (
+        *("reader", "site", "case", "stratum", "weight", "arm", "block", "position", "repeat"),
+        *("truth", "ai_leading", "ai_correct", "diagnosis_before", "diagnosis_after"),
+        *("confidence_before", "confidence_after", "act_before", "act_after", "trust", *AID_ITEMS),
+        *("seconds_before", "seconds_after"),
     ),
     "blocks": ("reader", "arm", "block", "item", "value"),
     "preferences": ("reader", "case", "side_a", "side_b", "chosen"),
