@@ -135,20 +135,17 @@ def _safety_words(analysis: Result) -> str:
     if "not_estimable" in found:
         return f"The safety result is not estimable: {found['not_estimable']}."
     arm, against = (arm_name(analysis["plan"]["primary"][side]) for side in ("arm", "against"))
-    words = (
-        f"Where the AI errs, readers left a right diagnosis for a wrong one in {_share(found['rate'])} of answers with "
+    verdict = {
+        "non-inferior": "By the plan, this is not inferior.",
+        "inferior": "By the plan, this is inferior: it misleads more.",
+        "not shown": "Non-inferiority was not shown.",
+    }[found["decision"]]
+    words = f"Where the AI errs, readers left a right diagnosis for a wrong one in {_share(found['rate'])} of answers "
+    words += (
+        f"with {arm} and {_share(found['rate_against'])} with {against}: a difference of {_points(found['value'])} "
     )
-    words += f"{arm} and {_share(found['rate_against'])} with {against}: a difference of {_points(found['value'])} percentage "
-    words += f"points ({_points(found['low'])} to {_points(found['high'])}) against a margin of "
-    words += f"{_points(found['margin'])}. "
-    return (
-        words
-        + {
-            "non-inferior": "By the plan, this is not inferior.",
-            "inferior": "By the plan, this is inferior: it misleads more.",
-            "not shown": "Non-inferiority was not shown.",
-        }[found["decision"]]
-    )
+    words += f"percentage points ({_points(found['low'])} to {_points(found['high'])}) against a margin of "
+    return f"{words}{_points(found['margin'])}. {verdict}"
 
 
 def _tiles(analysis: Result) -> list[Block]:
@@ -177,13 +174,13 @@ def _tiles(analysis: Result) -> list[Block]:
 
 
 def _participants(analysis: Result) -> tuple[Block, ...]:
-    flow = analysis["flow"]
+    flow, enough = analysis["flow"], _share(analysis["plan"]["completion"], 0)
     names = {
         "enrolled": "Readers enrolled",
         "withdrawn": "Readers withdrawn, answers erased",
         "finished": "Readers who finished the session",
         "analysed": "Readers analysed: with any answer",
-        "completers": f"Completers: finished, and rated at least {_share(analysis['plan']['completion'], 0)} of their cases",
+        "completers": f"Completers: finished, and rated at least {enough} of their cases",
         "cases": "Cases",
         "cases_ai_wrong": "Cases on which the AI errs",
         "cases_ood": "Cases out of distribution, analysed apart",
