@@ -29,7 +29,7 @@ from skinclip.study.document import (
 )
 from skinclip.study.plots import Plot, arm_name, contrast_name
 from skinclip.study.statistics import DEFAULT_PLAN, ENDPOINTS, AnalysisPlan, analyse
-from skinclip.study.tables import StudyTables, mrmc_rows
+from skinclip.study.tables import StudyTables
 
 Result = Mapping[str, Any]
 _DASH = "–"
@@ -63,7 +63,6 @@ def write(tables: StudyTables, folder: Path, plan: AnalysisPlan = DEFAULT_PLAN, 
     files["report.pdf"].write_bytes(to_pdf(report))
     marks = {"data_kind": tables.mark} if tables.mark else {}
     tables.write(folder / "data")
-    mrmc_rows(tables).assign(**marks).to_csv(folder / "data" / "mrmc.csv", index=False)
     write_pictures(report, folder / "figures", marks)
     (folder / "R").mkdir(exist_ok=True)
     for name, script in r_scripts.scripts(tables, analysis).items():
