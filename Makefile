@@ -12,6 +12,7 @@ run: .venv/.runtime
 
 test: .venv/.dev
 	.ci/chromium
+	.ci/postgres
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
