@@ -51,7 +51,11 @@ class QuestionView:
 
 @dataclass(frozen=True)
 class Fragment:
-    """A piece of the aid's text; `ref` is the number of the region in the picture it speaks of, `colour` its colour."""
+    """A piece of the aid's text, in reading order: words, or a reference to a region of the picture.
+
+    A reference has no words of its own: `text` is empty, `ref` is the region's number as drawn and `colour` its colour
+    ("#56b4e9"). Words have neither.
+    """
 
     text: str
     ref: int | None = None
@@ -75,7 +79,7 @@ class AidView:
 
 @dataclass(frozen=True)
 class StepView:
-    """One step of a session.
+    """One step of a session. A `pause` waits for the time it tells and takes no answers.
 
     Attributes:
         step: An opaque name ("s017") that tells the position alone.
@@ -89,7 +93,6 @@ class StepView:
         aid: The aid; only after the unaided answer is locked.
         aids: Two aids to prefer between, A then B.
         own: The reader's locked unaided answer as (question, answer) in words.
-        notice: What the page says once, such as that an earlier answer stands; empty when there is nothing to say.
     """
 
     step: str
@@ -103,4 +106,3 @@ class StepView:
     aid: AidView | None = None
     aids: tuple[AidView, AidView] | None = None
     own: tuple[tuple[str, str], ...] = ()
-    notice: str = ""

@@ -1,0 +1,332 @@
+"""The tables of a reader study: what the store exports, the simulator makes and the statistics read.
+
+Four tidy tables, each column described once in `COLUMNS`, from which values are checked, types are set and the data
+dictionary is written. Whoever holds these tables needs nothing else of the study to repeat its analysis. An item that
+does not apply to an arm (was the map grounded? where there was no map) is missing by design and stays missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skinclip import RESEARCH_USE_ONLY
+from skinclip.clinical import DIAGNOSES, DIAGNOSIS_BY_CODE
+
+SIMULATED = "SIMULATED DATA"
+CANNOT_TELL = "cannot_tell"
+NO_AID = "none"
+STRATA = ("right", "wrong", "ood")
+ANSWERS = (*(d.code for d in DIAGNOSES), CANNOT_TELL)
+
+
+class TablesError(ValueError):
+    """A table lacks a column or holds a value that cannot be; the message names the table, column and rows."""
+
+
+class Column(NamedTuple):
+    """One column: `dtype` text, number, integer or bool; `values` its unit or allowed values, for people."""
+
+    dtype: str
+    values: str
+    meaning: str
+    allowed: tuple[str, ...] | tuple[float, float] | None = None  # codes of a text, or bounds of a number
+    missing: bool = True  # whether a row may lack it
+
+
+def _likert(points: int, meaning: str) -> Column:
+    return Column("number", f"1 (not at all) to {points}", meaning, (1.0, float(points)))
+
+
+_YES = "true or false"
+_CODES = ", ".join(ANSWERS)
+_AID = "; missing by design in the arm without an aid"
+
+COLUMNS: dict[str, Column] = {
+    "reader": Column("text", "R001, ...", "reader, under an opaque name", missing=False),
+    "site": Column("text", "as enrolled", "site of the reader"),
+    "role": Column("text", "as answered", "the reader's profession and grade"),
+    "years": Column("number", "years", "the reader's years of experience in dermatology"),
+    "completed": Column("bool", _YES, "the reader reached the end of the session", missing=False),
+    "withdrawn": Column("bool", _YES, "the reader withdrew; the answers are erased", missing=False),
+    "case": Column("text", "C001, ...", "case, under an opaque name", missing=False),
+    "stratum": Column(
+        "text", ", ".join(STRATA), "AI right, AI wrong (enriched), or out of distribution", STRATA, missing=False
+    ),
+    "weight": Column(
+        "number", "greater than 0", "the stratum's share in practice over its share in the study", (1e-9, 1e9), False
+    ),
+    "arm": Column("text", "arm key", "the aid shown", missing=False),
+    "block": Column("integer", "1, 2, ...; the last holds the repeats", "block of the session"),
+    "position": Column("integer", "1, 2, ...", "place of the case in the session"),
+    "repeat": Column("bool", _YES, "second showing of a case, with the same aid", missing=False),
+    "truth": Column("text", "diagnosis code", "true diagnosis, where known", ANSWERS[:-1]),
+    "ai_leading": Column("text", "diagnosis code", "the AI's leading diagnosis", ANSWERS[:-1]),
+    "ai_correct": Column("bool", _YES, "the AI's leading diagnosis is the true one"),
+    "diagnosis_before": Column("text", _CODES, "reader's diagnosis, unaided", ANSWERS),
+    "diagnosis_after": Column("text", _CODES, "reader's diagnosis, with the aid", ANSWERS),
+    "confidence_before": Column("number", "0 to 100", "confidence in the unaided diagnosis", (0.0, 100.0)),
+    "confidence_after": Column("number", "0 to 100", "confidence in the aided diagnosis", (0.0, 100.0)),
+    "act_before": Column("bool", _YES, "would biopsy or refer, unaided"),
+    "act_after": Column("bool", _YES, "would biopsy or refer, with the aid"),
+    "trust": _likert(7, "trust in this answer of the AI"),
+    "correct": _likert(5, f"the explanation is correct{_AID}"),
+    "grounded": _likert(5, f"the explanation points at what it says{_AID}"),
+    "complete": _likert(5, f"the explanation is complete{_AID}"),
+    "harmful": _likert(5, f"acting on the explanation could do harm{_AID}"),
+    "seconds_before": Column("number", "seconds", "time on the unaided answer", (0.0, 1e7)),
+    "seconds_after": Column("number", "seconds", "time on the aided answer", (0.0, 1e7)),
+    "item": Column("text", "ess_1, trust_1, distrust_1, ...", "item of a scale asked after a block", missing=False),
+    "value": Column("number", "points of the item's scale", "answer to the item"),
+    "side_a": Column("text", "arm key", "aid shown on side A (drawn at random)", missing=False),
+    "side_b": Column("text", "arm key", "aid shown on side B", missing=False),
+    "chosen": Column("text", "arm key", "the aid preferred"),
+}
+AID_ITEMS = ("correct", "grounded", "complete", "harmful")
+TABLES: dict[str, tuple[str, ...]] = {
+    "cases": (
+        *("reader", "site", "case", "stratum", "weight", "arm", "block", "position", "repeat"),
+        *("truth", "ai_leading", "ai_correct", "diagnosis_before", "diagnosis_after"),
+        *("confidence_before", "confidence_after", "act_before", "act_after", "trust", *AID_ITEMS),
+        *("seconds_before", "seconds_after"),
+    ),
+    "blocks": ("reader", "arm", "block", "item", "value"),
+    "preferences": ("reader", "case", "side_a", "side_b", "chosen"),
+    "readers": ("reader", "site", "role", "years", "completed", "withdrawn"),
+}
+_KEYS = {
+    "cases": ["reader", "case", "repeat"],
+    "blocks": ["reader", "arm", "item"],
+    "preferences": ["reader", "case", "side_a", "side_b"],
+    "readers": ["reader"],
+}
+_DTYPES = {"text": "str", "number": "float64", "integer": "Int64", "bool": "boolean"}
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """A study's data, checked when made; columns that may be missing and are absent are added empty.
+
+    Attributes:
+        cases: one row for each case a reader saw (practice left out), with both answers.
+        blocks: one row for each item of the scales asked after a block.
+        preferences: one row for each pair of aids compared side by side.
+        readers: one row for each reader enrolled, withdrawn ones included.
+        simulated: whether the simulator made it; every table, page and figure then says so.
+        study: key of the study.
+        plan_sha256: hash of the plan that was locked before the first enrolment.
+
+    Raises:
+        TablesError: A column that must be there is not, or a value cannot be.
+    """
+
+    cases: pd.DataFrame
+    blocks: pd.DataFrame
+    preferences: pd.DataFrame
+    readers: pd.DataFrame
+    simulated: bool
+    study: str
+    plan_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        for table in TABLES:
+            object.__setattr__(self, table, _checked(table, getattr(self, table)))
+        strangers = set(self.cases["reader"]) - set(self.readers["reader"])
+        if strangers:
+            raise TablesError(f"cases: reader {sorted(strangers)[0]} is not in the table of readers")
+
+    @property
+    def mark(self) -> str:
+        """What every file made from this says of its data: `SIMULATED DATA`, or nothing for a real study."""
+        return SIMULATED if self.simulated else ""
+
+    def with_cases(self, rows: pd.DataFrame) -> StudyTables:
+        return replace(self, cases=rows)
+
+    def write(self, folder: Path) -> list[Path]:
+        """CSV and Parquet of each table, their data dictionary, iMRMC's input and `study.json`; returns the files.
+
+        Of a simulated study every table has a column `data_kind` that says so.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [path for table in TABLES for path in _write_table(self, table, folder)]
+        dictionary = folder / "data_dictionary.csv"
+        data_dictionary(self).to_csv(dictionary, index=False)
+        about = folder / "study.json"
+        about.write_text(json.dumps(_about(self), indent=2) + "\n")
+        score = folder / "scores.imrmc"
+        score.write_text(imrmc(self))
+        return [*files, dictionary, about, score]
+
+    @classmethod
+    def read(cls, folder: Path) -> StudyTables:
+        """What `write` wrote, from its Parquet files."""
+        about = json.loads((folder / "study.json").read_text())
+        frames = {table: pd.read_parquet(folder / f"{table}.parquet") for table in TABLES}
+        frames = {table: frame.drop(columns="data_kind", errors="ignore") for table, frame in frames.items()}
+        return cls(**frames, simulated=about["simulated"], study=about["study"], plan_sha256=about["plan_sha256"])
+
+
+def data_dictionary(tables: StudyTables) -> pd.DataFrame:
+    """One row a column: table, column, type, unit or values, meaning, and whether it may be missing."""
+    rows = []
+    for table in TABLES:
+        for name in getattr(tables, table).columns:
+            column = COLUMNS.get(name, Column("text", "as in the protocol", "further question of this study"))
+            rows.append((table, name, column.dtype, column.values, column.meaning, column.missing))
+    frame = pd.DataFrame(rows, columns=["table", "column", "type", "values", "meaning", "may_be_missing"])
+    return _marked(frame, tables)
+
+
+def malignancy_scores(cases: pd.DataFrame, phase: str) -> pd.Series:
+    """How malignant a reader holds each case, 0-100, from the diagnosis and the confidence in it.
+
+    50 + confidence / 2 for a malignant diagnosis, 50 - confidence / 2 for a benign one, 50 for "cannot tell".
+    """
+    side = cases[f"diagnosis_{phase}"].map(
+        {code: 1.0 if code in DIAGNOSIS_BY_CODE and DIAGNOSIS_BY_CODE[code].malignant else -1.0 for code in ANSWERS}
+        | {CANNOT_TELL: 0.0}
+    )
+    return 50.0 + side.astype("float64") * cases[f"confidence_{phase}"] / 2
+
+
+def mrmc_rows(tables: StudyTables) -> pd.DataFrame:
+    """Scores for multi-reader multi-case software: reader, case, modality, truth (1 malignant), score.
+
+    Cases whose truth is known, without repeats and cases out of distribution. Modalities are the arms, by the aided
+    answer, and `unaided`, by all answers before the aid.
+    """
+    cases = primary_cases(tables.cases)
+    cases = cases[cases["truth"].notna()]
+    malignant = cases["truth"].map({d.code: int(d.malignant) for d in DIAGNOSES})
+    parts = []
+    for phase, modality in (("before", pd.Series("unaided", index=cases.index)), ("after", cases["arm"])):
+        score = malignancy_scores(cases, phase)
+        parts.append(cases[["reader", "case"]].assign(modality=modality, truth=malignant, score=score))
+    return pd.concat(parts, ignore_index=True).dropna(subset="score").reset_index(drop=True)
+
+
+def imrmc(tables: StudyTables) -> str:
+    """The input file of the iMRMC software: a header, a truth row for each case (reader -1), then the scores."""
+    rows = mrmc_rows(tables)
+    numbers = {case: i + 1 for i, case in enumerate(sorted(rows["case"].unique()))}
+    truths = rows.drop_duplicates("case").sort_values("case")
+    head = [
+        f"{tables.mark} {RESEARCH_USE_ONLY}".strip(),
+        f"Study {tables.study}. Score: 0-100, how malignant the reader holds the case. Case n is the n-th case id.",
+        f"N0: {int((truths['truth'] == 0).sum())}",
+        f"N1: {int((truths['truth'] == 1).sum())}",
+        f"NR: {rows['reader'].nunique()}",
+        f"NM: {rows['modality'].nunique()}",
+        "BEGIN DATA:",
+    ]
+    truth_lines = [f"-1,{numbers[case]},0,{truth}" for case, truth in zip(truths["case"], truths["truth"], strict=True)]
+    ordered = rows.sort_values(["modality", "reader", "case"])
+    lines = [f"{r.reader},{numbers[r.case]},{r.modality},{r.score:g}" for r in ordered.itertuples()]
+    return "\n".join([*head, *truth_lines, *lines]) + "\n"
+
+
+def primary_cases(cases: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the main analysis: no repeats, nothing out of distribution."""
+    return cases[~cases["repeat"] & (cases["stratum"] != "ood")]
+
+
+# --- checks and files ---------------------------------------------------------------------------------------------
+
+
+def _checked(table: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy with the dictionary's types and order; unknown columns are further questions and come last."""
+    frame = frame.reset_index(drop=True)
+    absent = [name for name in TABLES[table] if name not in frame and not COLUMNS[name].missing]
+    if absent:
+        raise TablesError(f"{table}: column {', '.join(absent)} is missing; see the data dictionary for what it holds")
+    known = {name: _typed(table, name, frame.get(name)) for name in TABLES[table]}
+    typed = pd.DataFrame({k: v if v is not None else _empty(k, len(frame)) for k, v in known.items()})
+    further = frame[[name for name in frame.columns if name not in TABLES[table]]]
+    typed = pd.concat([typed, further], axis=1)
+    doubled = typed.duplicated(_KEYS[table])
+    if doubled.any():
+        raise TablesError(f"{table}: {dict(typed.loc[doubled.idxmax(), _KEYS[table]])} is there twice")
+    if table == "cases":
+        _check_aid_items(typed)
+    return typed
+
+
+def _empty(name: str, rows: int) -> pd.Series:
+    return pd.Series([None] * rows, dtype=_DTYPES[COLUMNS[name].dtype])
+
+
+def _typed(table: str, name: str, values: pd.Series | None) -> pd.Series | None:
+    """The column with its type, its values checked; None where the table has no such column."""
+    if values is None:
+        return None
+    column = COLUMNS[name]
+    try:
+        typed = values.astype(_DTYPES[column.dtype])
+    except (TypeError, ValueError) as error:
+        raise TablesError(f"{table}.{name}: {column.dtype} expected ({column.values}): {error}") from error
+    if not column.missing and typed.isna().any():
+        raise TablesError(f"{table}.{name}: missing in row {int(typed.isna().idxmax()) + 1}")
+    wrong = _wrong(typed, column)
+    if wrong.any():
+        row = int(wrong.idxmax())
+        raise TablesError(f"{table}.{name}: {typed[row]!r} in row {row + 1}; allowed is {column.values}")
+    return typed
+
+
+def _wrong(typed: pd.Series, column: Column) -> pd.Series:
+    if column.allowed is None:
+        return pd.Series(False, index=typed.index)
+    if column.dtype == "text":
+        return ~(typed.isna() | typed.isin(list(column.allowed)))
+    low, high = column.allowed
+    return typed.notna() & ~((typed >= low) & (typed <= high))
+
+
+def _check_aid_items(cases: pd.DataFrame) -> None:
+    answered = cases.loc[cases["arm"] == NO_AID, list(AID_ITEMS)].notna().any()
+    if answered.any():
+        raise TablesError(f"cases.{answered.idxmax()}: answered in the arm without an aid, where it was not asked")
+
+
+def _write_table(tables: StudyTables, table: str, folder: Path) -> tuple[Path, Path]:
+    frame = _marked(getattr(tables, table), tables)
+    csv, parquet = folder / f"{table}.csv", folder / f"{table}.parquet"
+    frame.map(_no_formula).to_csv(csv, index=False)
+    columns = pa.Table.from_pandas(frame, preserve_index=False)
+    about = {key: json.dumps(value) for key, value in _about(tables).items()}
+    pq.write_table(columns.replace_schema_metadata({**(columns.schema.metadata or {}), **about}), parquet)
+    return csv, parquet
+
+
+def _no_formula(value: object) -> object:
+    """A text that a spreadsheet would run as a formula gets a quote in front."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
+def _marked(frame: pd.DataFrame, tables: StudyTables) -> pd.DataFrame:
+    return frame.assign(data_kind=SIMULATED) if tables.simulated else frame
+
+
+def _about(tables: StudyTables) -> Mapping[str, object]:
+    return {
+        "study": tables.study,
+        "simulated": tables.simulated,
+        "data_kind": tables.mark or "answers of readers",
+        "plan_sha256": tables.plan_sha256,
+        "rows": {table: len(getattr(tables, table)) for table in TABLES},
+        "use": RESEARCH_USE_ONLY,
+    }
+
+
+def numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """A column as floats [n], missing as NaN, true and false as 1 and 0."""
+    return frame[name].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
