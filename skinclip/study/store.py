@@ -106,20 +106,14 @@ _events = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("step", sa.Text, nullable=False),
     sa.Column("request_id", sa.Text, nullable=False),
-    sa.Column("answering", sa.Boolean, nullable=False),
+    sa.Column("answers", sa.Text),  # the step again where the event answers it; nulls are never equal
     sa.Column("at_server", sa.Text, nullable=False),
     sa.Column("payload_sha", sa.Text, nullable=False),
     sa.Column("previous", sa.Text, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
     sa.UniqueConstraint("study", "sequence", name="one_event_a_place"),
     sa.UniqueConstraint("study", "request_id", name="one_event_a_request"),
-)
-sa.Index(
-    "one_answer_a_step",
-    *(_events.c.study, _events.c.reader, _events.c.step),
-    unique=True,
-    sqlite_where=_events.c.answering,
-    postgresql_where=_events.c.answering,
+    sa.UniqueConstraint("study", "reader", "answers", name="one_answer_a_step"),
 )
 _payloads = sa.Table(
     "payloads",
@@ -484,7 +478,7 @@ class Store:
         event = follow(Head(row.sequence, row.digest), timed, self._key)
         values = _columns(event)
         values["at_server"] = values.pop("at")
-        result = connection.execute(_events.insert().values(**values, answering=event.kind in ANSWERING))
+        result = connection.execute(_events.insert().values(**values, answers=_answered(event)))
         connection.execute(_payloads.insert().values(event=_inserted(result), salt=event.salt, body=event.body))
         moved = _studies.update().where(_studies.c.study == event.study)
         connection.execute(moved.values(sequence=event.sequence, digest=event.digest))
@@ -609,16 +603,26 @@ def _repeated(connection: Connection, draft: Event) -> Event | None:
 
     Raises AlreadyAnswered where the stored one says something else, RequestTakenError where it is of another step.
     """
-    stored = _by_request(connection, draft.study, draft.request_id)
-    if stored is not None and (stored.reader, stored.kind, stored.step) != (draft.reader, draft.kind, draft.step):
+    of_study = _events.c.study == draft.study
+    of_step = (_events.c.reader == draft.reader, _events.c.answers == sa.bindparam("step", _answered(draft), sa.Text))
+    # Each side names the study, so that each is looked up in its own index.
+    repeated = sa.or_(sa.and_(of_study, _events.c.request_id == draft.request_id), sa.and_(of_study, *of_step))
+    rows = connection.execute(_event_query().where(repeated)).all()
+    found = sorted(map(_event, rows), key=lambda event: event.request_id != draft.request_id)
+    if not found:
+        return None
+    stored = found[0]  # that of the request where there is one, else that of the step
+    other_step = (stored.reader, stored.step) != (draft.reader, draft.step)
+    if stored.request_id == draft.request_id and (other_step or stored.kind != draft.kind):
         raise RequestTakenError("this request id was used for another step; reload the page and send again")
-    if stored is None and draft.kind in ANSWERING:
-        of_step = (_events.c.study == draft.study, _events.c.reader == draft.reader, _events.c.step == draft.step)
-        row = connection.execute(_event_query().where(*of_step, _events.c.answering)).one_or_none()
-        stored = None if row is None else _event(row)
-    if stored is not None and (stored.kind != draft.kind or _answer(stored) != _answer(draft)):
+    if stored.kind != draft.kind or _answer(stored) != _answer(draft):
         raise AlreadyAnswered(stored)
     return stored
+
+
+def _answered(event: Event) -> str | None:
+    """The step that the event answers, None where it answers none."""
+    return event.step if event.kind in ANSWERING else None
 
 
 def _answer(event: Event) -> str:
@@ -693,7 +697,7 @@ def _engine(where: str | Path) -> Engine:
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
     options = f"-c lock_timeout={int(_BUSY_SECONDS * 1000)} -c synchronous_commit=on"
-    return sa.create_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True, connect_args={"options": options})
+    return sa.create_engine(url, pool_size=10, max_overflow=10, connect_args={"options": options})
 
 
 def _url(where: str | Path) -> URL:

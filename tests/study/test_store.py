@@ -215,8 +215,8 @@ TAMPERING = {
     "cut tail": (["DELETE FROM payloads WHERE event = 6", "DELETE FROM events WHERE sequence = 6"], [("cut_tail", 5)]),
     "inserted": (
         [
-            "INSERT INTO events (id, study, sequence, reader, kind, step, request_id, answering, at_server, "
-            "payload_sha, previous, digest) SELECT 99, study, 7, reader, kind, 'before/C009', 'q9', answering, "
+            "INSERT INTO events (id, study, sequence, reader, kind, step, request_id, answers, at_server, "
+            "payload_sha, previous, digest) SELECT 99, study, 7, reader, kind, 'before/C009', 'q9', 'before/C009', "
             "at_server, payload_sha, digest, payload_sha FROM events WHERE sequence = 6",
             "INSERT INTO payloads SELECT 99, salt, body FROM payloads WHERE event = 6",
         ],

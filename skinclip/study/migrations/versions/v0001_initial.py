@@ -37,21 +37,14 @@ def _log() -> None:
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("step", sa.Text, nullable=False),
         sa.Column("request_id", sa.Text, nullable=False),
-        sa.Column("answering", sa.Boolean, nullable=False),
+        sa.Column("answers", sa.Text),
         sa.Column("at_server", sa.Text, nullable=False),
         sa.Column("payload_sha", sa.Text, nullable=False),
         sa.Column("previous", sa.Text, nullable=False),
         sa.Column("digest", sa.Text, nullable=False),
         sa.UniqueConstraint("study", "sequence", name="one_event_a_place"),
         sa.UniqueConstraint("study", "request_id", name="one_event_a_request"),
-    )
-    op.create_index(
-        "one_answer_a_step",
-        "events",
-        ["study", "reader", "step"],
-        unique=True,
-        sqlite_where=sa.text("answering"),
-        postgresql_where=sa.text("answering"),
+        sa.UniqueConstraint("study", "reader", "answers", name="one_answer_a_step"),
     )
     op.create_table(
         "payloads",
