@@ -173,8 +173,10 @@ class Store:
     """An open database of studies. Safe for threads; several processes may open the same database."""
 
     def __init__(self, engine: Engine, key: bytes, clock: Callable[[], datetime]) -> None:
-        self._reading = engine
+        self._engine = engine
         self._writing = engine.execution_options(writing=True)
+        # What is read in one transaction is of one moment: of itself on SQLite, by request on PostgreSQL.
+        self._reading = engine if _is_sqlite(engine) else engine.execution_options(isolation_level="REPEATABLE READ")
         self._key = key
         self._clock = clock
         # SQLite has one writer; threads that wait here are let in at once, those that poll the file are not.
@@ -197,7 +199,7 @@ class Store:
         return store
 
     def close(self) -> None:
-        self._reading.dispose()
+        self._engine.dispose()
 
     def __enter__(self) -> Self:
         return self
@@ -531,11 +533,11 @@ class Store:
 
     def _scrub(self) -> None:
         """Have erased bytes leave the files: SQLite's log is emptied, PostgreSQL's table is written anew."""
-        if not _is_sqlite(self._reading):
-            self._run(self._reading.execution_options(isolation_level="AUTOCOMMIT"), _rewrite_payloads)
+        if not _is_sqlite(self._engine):
+            self._run(self._engine.execution_options(isolation_level="AUTOCOMMIT"), _rewrite_payloads)
             return
         with self._turn:
-            connection = self._reading.raw_connection()
+            connection = self._engine.raw_connection()
             try:
                 cursor = connection.cursor()
                 cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
