@@ -55,7 +55,9 @@ URL_VARIABLE = "SKINCLIP_DATABASE_URL"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # Kinds of events that answer a step; each step of a reader has one answer, the first.
-ANSWERING = frozenset({"consent", "instructions", "background", "before", "after", "block", "preference", "debrief"})
+ANSWERING = frozenset(
+    {"consent", "instructions", "background", "before", "after", "feedback", "block", "preference", "debrief"}
+)
 AFTER_CLOSING = frozenset({"debrief"})  # the answering kinds that a closed study still takes
 MEASURED = "measured"  # payload entry (times, window size) that may differ between two sends of the same answer
 CREATED, ENROLLED, CODE_RENEWED, CLOSED = "created", "enrolled", "code_renewed", "closed"
@@ -79,6 +81,7 @@ _SQLITE_FAULTS = {sqlite3.SQLITE_FULL: _FULL, sqlite3.SQLITE_READONLY: _READ_ONL
 _PG_FAULTS = {"53100": _FULL, "25006": _READ_ONLY, "42501": _READ_ONLY}
 
 T = TypeVar("T")
+Entry = tuple[str, str, Mapping[str, Any], str]  # kind, step, payload and request id of an event to be stored
 
 
 metadata = sa.MetaData()
@@ -231,10 +234,15 @@ class Store:
         UnknownReaderError, UnknownStudyError, RequestTakenError or PayloadError where the event cannot be taken, and
         StoreError where the database fails. Nothing is stored then.
         """
-        if kind in _OWN_KINDS:
-            raise ValueError(f"events of the kind {kind!r} are made by the store alone; call the method for it")
-        draft = self._draft(study, reader, kind, step, payload, request_id)
-        return self._write(lambda connection: self._append(connection, draft))
+        return self.append_all(study, reader, [(kind, step, payload, request_id)])[0]
+
+    def append_all(self, study: str, reader: str | None, entries: Iterable[Entry]) -> list[Event]:
+        """Store several events of one reader, all or none: see `append`."""
+        drafts = [self._draft(study, reader, *entry) for entry in entries]
+        own = [draft.kind for draft in drafts if draft.kind in _OWN_KINDS]
+        if own:
+            raise ValueError(f"events of the kind {own[0]!r} are made by the store alone; call the method for it")
+        return self._write(lambda connection: [self._append(connection, draft) for draft in drafts])
 
     def events(self, study: str, reader: str | None = None, kinds: Collection[str] | None = None) -> list[Event]:
         """The events of a study in order, of one reader or of some kinds where given; payload None where erased."""
