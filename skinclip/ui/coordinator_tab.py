@@ -1,0 +1,2 @@
+import gradio as gr
+def build(study): gr.HTML("soon")
