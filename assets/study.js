@@ -256,12 +256,16 @@ window.skStudy = (() => {
     await show(reply);
   }
 
+  // The server names a question by its key; the words go to that question, or above all of them.
   function refuse(form, problem) {
+    const [, key, words] = problem.match(/^(\w+): (.*)$/s) || [];
+    const question = key && questions().find((q) => q.dataset.key === key);
     const box = $("[data-problem]", form);
-    box.textContent = `Not saved. ${problem}`;
+    box.textContent = question ? "" : `Not saved. ${problem}`;
+    if (question) mark(question, words[0].toUpperCase() + words.slice(1));
     tell("");
     clock.go();
-    setTimeout(() => box.focus());
+    setTimeout(() => (question ? $("input, textarea", question) : box).focus());
   }
 
   async function signIn(form) {
@@ -311,6 +315,7 @@ window.skStudy = (() => {
     pause() {
       if (sending) return;
       keep();
+      asked("sign_out", { token: stored(TOKEN) }).catch(() => {}); // it ends by itself where this is not heard
       showSignIn();
       tell("You are signed out. Confirmed answers are kept; sign in with your code to go on where you stopped.");
       $("input").focus();
@@ -346,8 +351,8 @@ window.skStudy = (() => {
         }
         box.close();
         sessionStorage.removeItem(DRAFT);
-        showSignIn(reply.problem);
-        if (reply.withdrawn) tell("You have withdrawn. Your answers are erased. Thank you for your time.");
+        sessionStorage.removeItem(TOKEN);
+        await show(reply);
       });
     },
   };

@@ -38,7 +38,6 @@ BUTTONS = {
     "after": "Confirm my answer",
     "block": "Confirm my answers",
     "preference": "Confirm my choice",
-    "pause": "Go on",
 }
 LOCKS = "Once locked, this answer cannot be changed."
 KEYS = (
@@ -212,7 +211,7 @@ def question(asked: QuestionView, index: int) -> str:
 
 
 def _choice(asked: QuestionView, index: int) -> str:
-    short = all(len(label) <= 34 for _, label in asked.options) and len(asked.options) > 3
+    short = all(len(label) <= 34 for _, label in asked.options)
     radios = "".join(_radio(index, value, label, i + 1) for i, (value, label) in enumerate(asked.options))
     return f'<div class="sk-options{" sk-two" if short else ""}">{radios}</div>'
 
@@ -285,7 +284,7 @@ _FIELDS: dict[str, Callable[[QuestionView, int], str]] = {
 }
 
 
-# --- steps that end a session -------------------------------------------------------------------------------------
+# --- steps that ask nothing ---------------------------------------------------------------------------------------
 
 
 def _done(view: StepView) -> str:
@@ -304,4 +303,11 @@ def _withdrawn(view: StepView) -> str:
     )
 
 
-_END: dict[str, Callable[[StepView], str]] = {"done": _done, "withdrawn": _withdrawn}
+def _pause(view: StepView) -> str:
+    return (
+        f'<div class="sk-card">{prose(view.text)}</div><div class="sk-confirm">'
+        '<button type="button" class="sk-go" data-act="resume">Look whether it is open</button></div>'
+    )
+
+
+_END: dict[str, Callable[[StepView], str]] = {"done": _done, "withdrawn": _withdrawn, "pause": _pause}

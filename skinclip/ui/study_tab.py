@@ -13,8 +13,8 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip.study.conduct import Expired, Locked, SignInError, Study, StudyError, TooManyAttempts
-from skinclip.study.questions import AnswerError
+from skinclip.study.conduct import AnswerError, Expired, Locked, SignInError, Study, StudyClosedError, StudyError
+from skinclip.study.records import RequestTakenError, WithdrawnError
 from skinclip.study.views import StepView
 from skinclip.ui import study_html
 
@@ -30,6 +30,7 @@ def build(study: Study) -> gr.HTML:
     return gr.HTML(
         study_html.SHELL,
         elem_id="study",
+        apply_default_css=False,
         js_on_load="window.skStudy.attach(element, server);",
         server_functions=[_served(study, name, handler) for name, handler in HANDLERS.items()],
     )
@@ -49,12 +50,14 @@ def answered(study: Study, handler: Handler, request: dict[str, Any]) -> Reply:
     """The handler's reply, or in clear words why there is none. Anything else is a fault, which the browser retries."""
     try:
         return handler(study, request)
-    except TooManyAttempts as problem:
-        return {"problem": str(problem), "seconds": problem.seconds, "signed_out": True}
-    except (SignInError, Expired) as problem:
-        return {"problem": str(problem), "signed_out": True}
-    except (AnswerError, StudyError) as problem:
+    except SignInError as problem:
+        return {"problem": sentence(problem), "seconds": problem.seconds, "signed_out": True}
+    except (Expired, WithdrawnError) as problem:
+        return {"problem": sentence(problem), "signed_out": True}
+    except AnswerError as problem:  # "key: what is wrong": the page puts the words to the question
         return {"problem": str(problem)}
+    except (StudyError, StudyClosedError, RequestTakenError) as problem:
+        return {"problem": sentence(problem)}
 
 
 # --- handlers -----------------------------------------------------------------------------------------------------
@@ -82,17 +85,21 @@ def on_submit(study: Study, request: dict[str, Any]) -> Reply:
         return {"problem": "The page sent an incomplete answer. Reload the page: what was confirmed is kept."}
     try:
         return drawn(study.submit(token, step, answers, request_id, _seconds(request.get("seconds"))))
-    except Locked as stands:
-        return {"notice": str(stands), **drawn(study.view(token))}
+    except (Locked, StudyClosedError, StudyError) as problem:  # not this step's turn: told, and taken to the one that is
+        return {"notice": sentence(problem), **drawn(study.view(token))}
 
 
 def on_withdraw(study: Study, request: dict[str, Any]) -> Reply:
     """Ends the session and erases its answers, where the word was typed."""
     if _text(request, "word").strip().upper() != WITHDRAW_WORD:
         return {"problem": f"Type {WITHDRAW_WORD} to confirm, or close this window to go on with the study."}
-    token = _text(request, "token")
-    study.withdraw(token)
-    return {"withdrawn": True}
+    return {"withdrawn": True, **drawn(study.withdraw(_text(request, "token")))}
+
+
+def on_sign_out(study: Study, request: dict[str, Any]) -> Reply:
+    """Ends the session at this computer; the code opens it again."""
+    study.sign_out(_text(request, "token"))
+    return {}
 
 
 def on_receipt(study: Study, request: dict[str, Any]) -> Reply:
@@ -106,6 +113,7 @@ HANDLERS: dict[str, Handler] = {
     "submit": on_submit,
     "withdraw": on_withdraw,
     "receipt": on_receipt,
+    "sign_out": on_sign_out,
 }
 
 
@@ -117,6 +125,12 @@ def drawn(view: StepView) -> Reply:
         "said": f"{study_html.position(view)}: {view.title}",
         "delay": AID_DELAY if view.kind == "after" else 0.0,
     }
+
+
+def sentence(problem: Exception) -> str:
+    """An error's words as a sentence."""
+    words = str(problem)
+    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
 def _text(request: dict[str, Any], name: str) -> str:

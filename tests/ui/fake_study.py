@@ -8,8 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from skinclip.study.conduct import Expired, Locked, SignInError, TooManyAttempts
-from skinclip.study.questions import AnswerError
+from skinclip.study.conduct import AnswerError, Expired, Locked, SignInError
 from skinclip.study.views import AidView, Fragment, QuestionView, StepView
 
 CODE = "7K3M-9QXT-2B4H"
@@ -101,16 +100,16 @@ class FakeStudy:
 
     def sign_in(self, code: str) -> str:
         if self.failed >= 3:
-            raise TooManyAttempts("Too many attempts. Try again in 30 seconds.", 30)
+            raise SignInError("too many wrong codes; try again in 30 seconds", 30)
         if code.upper() != CODE or self.withdrawn:
             self.failed += 1
-            raise SignInError("This code is not known. Check it and type it again.")
+            raise SignInError("this code is not known; check it and type it again")
         self.expired = False
         return "token"
 
     def view(self, token: str) -> StepView:
         if token != "token" or self.expired or self.withdrawn:
-            raise Expired("Your session has ended. Sign in again with your code.")
+            raise Expired
         return self.views[len(self.stored)]
 
     def submit(
@@ -120,16 +119,20 @@ class FakeStudy:
         if any(request_id == known for _, _, known in self.stored):
             return now
         if step != now.step:
-            raise Locked("This step was already answered; the first answer stands.")
+            raise Locked(None)  # type: ignore[arg-type]
         for asked in now.questions:
             if asked.required and answers.get(asked.key) is None:
                 raise AnswerError(f"{asked.key}: an answer is needed")
         self.stored.append((step, answers, request_id))
         return self.view(token)
 
-    def withdraw(self, token: str) -> None:
+    def sign_out(self, token: str) -> None:
+        self.expired = True
+
+    def withdraw(self, token: str) -> StepView:
         self.view(token)
         self.withdrawn = True
+        return StepView("end", "withdrawn", "You have withdrawn", "Your answers are erased.", 0, len(self.views))
 
     def receipt(self, token: str) -> str:
         self.view(token)
