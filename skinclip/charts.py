@@ -53,7 +53,7 @@ def reliability(points: Sequence[Mapping[str, Any]], name: str) -> str:
         if rate["low"] is not None:
             axes.plot([x, x], [rate["low"], rate["high"]], color=_SERIES, linewidth=1.5)
     axes.scatter(confidence, [p["rate"]["value"] for p in points], s=12 + 200 * share, color=_SERIES, zorder=3)
-    return _svg(figure, name)
+    return svg(figure, name)
 
 
 def roc(curve: Mapping[str, Sequence[float]], report: Mapping[str, Any], name: str) -> str:
@@ -70,7 +70,7 @@ def roc(curve: Mapping[str, Sequence[float]], report: Mapping[str, Any], name: s
             axes.plot([x, x], [sensitivity["low"], sensitivity["high"]], color=_SECOND, linewidth=1.5)
         axes.plot([x], [y], "o", color=_SECOND, markersize=7)
         axes.annotate("referral", (x, y), (8, -14), textcoords="offset points", color=_SECOND)
-    return _svg(figure, name)
+    return svg(figure, name)
 
 
 def confusion(counts: Sequence[Sequence[int]], name: str) -> str:
@@ -90,7 +90,7 @@ def confusion(counts: Sequence[Sequence[int]], name: str) -> str:
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_aspect("equal")
-    return _svg(figure, name)
+    return svg(figure, name)
 
 
 def risk_coverage(points: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -103,7 +103,7 @@ def risk_coverage(points: Sequence[Mapping[str, Any]], name: str) -> str:
     axes.plot(x, [r["value"] for _, r in drawn], color=_SERIES, linewidth=1.8)
     axes.set(xlim=(0, 1.01), xlabel="share of photos answered, most confident first", ylabel="share that is wrong")
     axes.set_ylim(0, max(0.05, *high) * 1.05)
-    return _svg(figure, name)
+    return svg(figure, name)
 
 
 def recalls(per_class: Mapping[str, Mapping[str, Any] | None], name: str) -> str:
@@ -119,7 +119,7 @@ def recalls(per_class: Mapping[str, Mapping[str, Any] | None], name: str) -> str
     axes.set_yticks(places, [label for label, _ in found])
     axes.set(xlim=(0, 1.02), ylim=(len(found) - 0.4, -0.6), xlabel="recall")
     axes.tick_params(axis="y", length=0)
-    return _svg(figure, name)
+    return svg(figure, name)
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -137,21 +137,22 @@ def _square(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg(figure: Figure, name: str, colours: Mapping[str, str] = _CSS) -> str:
     """The figure as an `<svg>` element that scales and is hidden from screen readers, which get the caption's words.
 
-    `name` goes before every id, as ids must be unique on the page.
+    `name` goes before every id, as ids must be unique on the page. `colours` says which drawn colours, in lower case,
+    become which CSS colours.
     """
     text = io.StringIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.S)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 aria-hidden="true" focusable="false"', svg, count=1)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'((?:xlink:)?href="|url\()#', rf"\1#{name}-", svg)
-    for drawn, css in _CSS.items():
-        svg = svg.replace(drawn, css)
-    return svg
+    drawing = text.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", drawing, flags=re.S)
+    drawing = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", drawing, count=1)
+    drawing = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 aria-hidden="true" focusable="false"', drawing, count=1)
+    drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
+    drawing = re.sub(r'((?:xlink:)?href="|url\()#', rf"\1#{name}-", drawing)
+    for drawn, css in colours.items():
+        drawing = drawing.replace(drawn, css)
+    return drawing

@@ -61,14 +61,14 @@ def page(report: Report) -> str:
     sections = [
         _headlines(report),
         _charts(report),
-        _section("All figures", _all_figures(report)),
-        _section("Class by class", _classes(report)),
-        _section("7-point criteria", _criteria(report)),
-        _section("By group", _groups(report)),
-        _section("Comparison", _comparison(report)),
-        _section("Left out", _left_out(report)),
-        _section("How to read this", _notes(report)),
-        _section("How this was made", _made(report)),
+        html_section("All figures", _all_figures(report)),
+        html_section("Class by class", _classes(report)),
+        html_section("7-point criteria", _criteria(report)),
+        html_section("By group", _groups(report)),
+        html_section("Comparison", _comparison(report)),
+        html_section("Left out", _left_out(report)),
+        html_section("How to read this", _notes(report)),
+        html_section("How this was made", _made(report)),
     ]
     return "\n".join(
         [
@@ -78,7 +78,7 @@ def page(report: Report) -> str:
             # A page made from others' data: even if something slipped through, nothing may run or be fetched.
             """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">""",
             '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(title)}</title><style>{_CSS}</style></head><body>",
+            f"<title>{escape(title)}</title><style>{CSS}</style></head><body>",
             f'<p class="banner" role="note">{escape(RESEARCH_USE_ONLY)}</p>',
             f"<header><h1>{escape(title)}</h1><p>{escape(_where(report))}</p></header>",
             "<main>",
@@ -132,7 +132,9 @@ def _charts(report: Report) -> str:
         words = f"Photos are answered from the most confident on. Area {_text(report['aurc'])}; the band is 95 %."
         numbers = _risk_table(curves["risk_coverage"])
         drawn.append(("Risk and coverage", charts.risk_coverage(curves["risk_coverage"], "risk"), words, numbers))
-    return _section("Charts", f'<div class="charts">{"".join(_chart(*one) for one in drawn)}</div>') if drawn else ""
+    return (
+        html_section("Charts", f'<div class="charts">{"".join(_chart(*one) for one in drawn)}</div>') if drawn else ""
+    )
 
 
 def _chart(title: str, svg: str, words: str, numbers: str) -> str:
@@ -161,7 +163,7 @@ def _all_figures(report: Report) -> str:
         for key, (name, note) in FIGURES.items()
         if (figure := report.get(key))
     ]
-    table = _table("Every figure, with its 95 % interval", ("Figure", "Value", "95 % interval", "Decided by"), rows)
+    table = html_table("Every figure, with its 95 % interval", ("Figure", "Value", "95 % interval", "Decided by"), rows)
     absent = [name for key, (name, _) in FIGURES.items() if not report.get(key)]
     if not absent:
         return table
@@ -178,7 +180,7 @@ def _classes(report: Report) -> str:
         if (recall := report["per_class_recall"][d.code]) or sum(counts[c])
     ]
     caption = f"Recall, decided by {_rule(report['meta'], 'per_class_recall')}"
-    return _table(caption, ("Diagnosis", "Photos", "Recall", "95 % interval"), rows)
+    return html_table(caption, ("Diagnosis", "Photos", "Recall", "95 % interval"), rows)
 
 
 def _criteria(report: Report) -> str:
@@ -188,7 +190,7 @@ def _criteria(report: Report) -> str:
         for code, found in (report["criteria"] or {}).items()
     ]
     header = ("Criterion", "Accuracy", "95 % interval", "AUROC", "95 % interval")
-    return _table("States of each criterion that is labelled", header, rows) if rows else ""
+    return html_table("States of each criterion that is labelled", header, rows) if rows else ""
 
 
 def _groups(report: Report) -> str:
@@ -196,7 +198,7 @@ def _groups(report: Report) -> str:
     shown = [name for name in GROUP_FIGURES if any(group[name] for group in groups.values())]
     rows = [(name, group["n"], *(_text(group[key]) for key in shown)) for name, group in groups.items()]
     header = ("Group", "Photos", *(FIGURES[name][0] for name in shown))
-    return _table("The same figures for each group of photos, with 95 % intervals", header, rows) if rows else ""
+    return html_table("The same figures for each group of photos, with 95 % intervals", header, rows) if rows else ""
 
 
 def _comparison(report: Report) -> str:
@@ -215,7 +217,7 @@ def _comparison(report: Report) -> str:
         if (figure := found["differences"].get(key))
     ]
     caption = f"{here} and {there} on the same {found['n']:,} photos; differences are {here} less {there}, paired"
-    table = _table(caption, ("Figure", here, there, "Difference", "95 % interval"), rows)
+    table = html_table(caption, ("Figure", here, there, "Difference", "95 % interval"), rows)
     return table + _mcnemar_words(found["mcnemar_accuracy"], here, there)
 
 
@@ -304,7 +306,7 @@ def _made(report: Report) -> str:
         ("Date", meta["date"]),
         ("Command", meta["command"] or _MISSING),
     ]
-    return _table("What made this page", ("", ""), [row for row in rows if row], klass="made")
+    return html_table("What made this page", ("", ""), [row for row in rows if row], klass="made")
 
 
 def _prior(prior: Mapping[str, float] | None) -> str:
@@ -314,11 +316,11 @@ def _prior(prior: Mapping[str, float] | None) -> str:
 # --- parts --------------------------------------------------------------------------------------------------------
 
 
-def _section(title: str, body: str) -> str:
+def html_section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
 
-def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[object]], klass: str = "numbers") -> str:
+def html_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[object]], klass: str = "numbers") -> str:
     """A table in a frame that scrolls sideways where it is too wide; all cells are escaped."""
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
     body = "".join(_table_row(*row) for row in rows)
@@ -344,17 +346,17 @@ def _unbroken(text: str) -> str:
 def _confusion_table(counts: Sequence[Sequence[int]]) -> str:
     codes = [d.code for d in DIAGNOSES]
     rows = [(code, *row) for code, row in zip(codes, counts, strict=True)]
-    return _table("Photos by true diagnosis (rows) and decided one (columns)", ("true", *codes), rows)
+    return html_table("Photos by true diagnosis (rows) and decided one (columns)", ("true", *codes), rows)
 
 
 def _reliability_table(points: Sequence[Mapping[str, Any]]) -> str:
     rows = [(f"{p['confidence']:.3f}", p["n"], _value(p["rate"]), _range(p["rate"])) for p in points]
-    return _table("Bins of stated confidence", ("Mean confidence", "Photos", "Right", "95 % interval"), rows)
+    return html_table("Bins of stated confidence", ("Mean confidence", "Photos", "Right", "95 % interval"), rows)
 
 
 def _risk_table(points: Sequence[Mapping[str, Any]]) -> str:
     rows = [(f"{p['coverage']:.0%}", _value(p["risk"]), _range(p["risk"])) for p in points]
-    return _table("Error rate of the most confident photos", ("Answered", "Wrong", "95 % interval"), rows)
+    return html_table("Error rate of the most confident photos", ("Answered", "Wrong", "95 % interval"), rows)
 
 
 def _rule(about: Mapping[str, Any], key: str) -> str:
@@ -381,7 +383,7 @@ def _signed(figure: Mapping[str, Any]) -> str:
     return f"{figure['value']:+.3f} ({figure['low']:+.3f} to {figure['high']:+.3f})"
 
 
-_CSS = """
+CSS = """
 :root { color-scheme: light dark; --page: #f6f8f9; --card: #ffffff; --ink: #15212b; --subdued: #4c5d69;
   --line: #d5dde2; --grid: #8b99a3; --series: #0a6aa6; --second: #b84a00; --banner: #7a1f1f; }
 @media (prefers-color-scheme: dark) { :root { --page: #0e151b; --card: #16202a; --ink: #e6edf2; --subdued: #a9b8c3;

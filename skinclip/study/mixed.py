@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import linalg, optimize, stats
+from threadpoolctl import threadpool_limits
 
 RESIDUAL = "residual"
 _START, _LARGEST = 0.2, 1e4  # variance ratios: where the search begins, and its bound
@@ -102,6 +103,7 @@ class MixedFit:
         return float(np.clip(2 * variance**2 / spread, 1.0, most)) if spread > 0 else most
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # the factors are small: more threads only wait for each other
 def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object] | np.ndarray | pd.Series]) -> MixedFit:
     """Fits the model by restricted maximum likelihood.
 

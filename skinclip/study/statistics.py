@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from threadpoolctl import threadpool_limits
 
 from skinclip import RESEARCH_USE_ONLY, __version__
 from skinclip.study import agreement, opinions, reliance
@@ -123,7 +124,11 @@ class AnalysisPlan:
             raise ValueError(f"safety_margin is {self.safety_margin}; it is a share of cases between 0 and 1")
 
 
-def analyse(tables: StudyTables, plan: AnalysisPlan = AnalysisPlan()) -> Result:
+DEFAULT_PLAN = AnalysisPlan()
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def analyse(tables: StudyTables, plan: AnalysisPlan = DEFAULT_PLAN) -> Result:
     """Every analysis of the plan; the result is plain data that `json` can write."""
     cases = primary_cases(tables.cases)
     arms = [arm for arm in ("none", "grad_cam", "grad_cam_text", "regions") if arm in set(tables.cases["arm"])]

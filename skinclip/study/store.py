@@ -55,7 +55,9 @@ URL_VARIABLE = "SKINCLIP_DATABASE_URL"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # Kinds of events that answer a step; each step of a reader has one answer, the first.
-ANSWERING = frozenset({"consent", "instructions", "background", "before", "after", "block", "preference", "debrief"})
+ANSWERING = frozenset(
+    {"consent", "instructions", "background", "before", "after", "feedback", "block", "preference", "debrief"}
+)
 AFTER_CLOSING = frozenset({"debrief"})  # the answering kinds that a closed study still takes
 MEASURED = "measured"  # payload entry (times, window size) that may differ between two sends of the same answer
 CREATED, ENROLLED, CODE_RENEWED, CLOSED = "created", "enrolled", "code_renewed", "closed"

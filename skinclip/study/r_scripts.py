@@ -1,0 +1,99 @@
+"""R scripts that repeat the main analyses with other people's software, for a reviewer who wants to see it twice.
+
+`crossed_model.R` fits the primary model with lme4 and lmerTest and prints our figures beside theirs. `mrmc.R` compares
+the areas under the readers' ROC curves with iMRMC and MRMCaov. Both read the exported tables and say what is missing
+where a package is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from skinclip import RESEARCH_USE_ONLY
+from skinclip.study.tables import StudyTables
+
+_CROSSED = r"""# Run it in this folder: Rscript crossed_model.R
+# The primary model: {endpoint} by arm and stratum, random effects of reader, case, reader x arm and case x arm.
+for (package in c("lme4", "lmerTest")) if (!requireNamespace(package, quietly = TRUE))
+  stop("install.packages('", package, "') first")
+suppressPackageStartupMessages(library(lmerTest))
+
+cases <- read.csv("../data/cases.csv", check.names = FALSE)
+keep <- tolower(cases[["repeat"]]) == "false" & cases$stratum != "ood" & !is.na(cases${endpoint})
+d <- cases[keep, ]
+
+# Strata are averaged at their shares in practice: the sum of the sampling weights of their cases.
+of_case <- d[!duplicated(d$case), ]
+shares <- tapply(of_case$weight, of_case$stratum, sum) / sum(of_case$weight)
+
+d$cell <- factor(paste(d$arm, d$stratum, sep = "|"))
+arms <- sort(unique(d$arm))
+if (nlevels(d$cell) < length(arms) * length(shares)) stop("an arm has no answers in one stratum: see the report")
+model <- "{endpoint} ~ 0 + cell + (1 | reader) + (1 | case) + (1 | reader:arm) + (1 | case:arm)"
+if (length(unique(d$block)) > 1) {{
+  # Blocks as centred indicators, so that a cell's effect is its mean over the session.
+  blocks <- scale(model.matrix(~ factor(block), d)[, -1, drop = FALSE], scale = FALSE)
+  d$blocks <- blocks
+  model <- sub("cell", "cell + blocks", model, fixed = TRUE)
+}}
+fit <- lmer(as.formula(model), data = d, REML = TRUE)
+
+weights <- setNames(rep(0, length(fixef(fit))), names(fixef(fit)))
+for (s in names(shares)) {{
+  weights[paste0("cell", "{arm}", "|", s)] <- shares[s]
+  weights[paste0("cell", "{against}", "|", s)] <- -shares[s]
+}}
+print(VarCorr(fit), comp = "Variance")
+print(contest1D(fit, weights, confint = TRUE, level = 1 - {alpha}))
+cat("\nThis study's report, for comparison:\n{ours}\n")
+"""
+
+_MRMC = r"""# Run it in this folder: Rscript mrmc.R
+# Area under the readers' ROC curves, malignant against benign; the score is 50 +- confidence / 2 (data dictionary).
+scores <- read.csv("../data/mrmc.csv")
+found <- FALSE
+
+if (requireNamespace("iMRMC", quietly = TRUE)) {
+  # U-statistics, which allow that each reader saw each case in one arm only. doIMRMC needs Java.
+  truth <- unique(scores[, c("case", "truth")])
+  input <- rbind(
+    data.frame(readerID = "truth", caseID = truth$case, modalityID = "truth", score = truth$truth),
+    data.frame(readerID = scores$reader, caseID = scores$case, modalityID = scores$modality, score = scores$score)
+  )
+  for (column in c("readerID", "caseID", "modalityID")) input[[column]] <- factor(input[[column]])
+  result <- try(iMRMC::doIMRMC(input))
+  if (!inherits(result, "try-error")) print(result$Ustat)
+  found <- TRUE
+}
+
+if (requireNamespace("MRMCaov", quietly = TRUE)) {
+  # Obuchowski and Rockette want every reader to read every case in every test. Unaided against aided (whichever aid)
+  # is such a design; arms against each other are not.
+  suppressPackageStartupMessages(library(MRMCaov))
+  scores$test <- ifelse(scores$modality == "unaided", "unaided", "aided")
+  key <- paste(scores$reader, scores$case)
+  d <- scores[ave(seq_along(key), key, FUN = length) == 2, ]
+  result <- try(mrmc(empirical_auc(truth, score), test, reader, case, data = d))
+  if (!inherits(result, "try-error")) print(summary(result))
+  found <- TRUE
+}
+
+if (!found) cat("Neither iMRMC nor MRMCaov is installed: install.packages('MRMCaov') or install.packages('iMRMC')\n")
+"""
+
+
+def scripts(tables: StudyTables, analysis: Mapping[str, Any]) -> dict[str, str]:
+    """File name -> R script."""
+    plan, found = analysis["plan"], analysis["primary"]
+    ours = (
+        f"not estimable: {found['not_estimable']}"
+        if "not_estimable" in found
+        else f"estimate {found['value']:.5f}, standard error {found['error']:.5f}, df {found['degrees']:.2f}, "
+        f"interval {found['low']:.5f} to {found['high']:.5f}, p {found['p']:.3g}"
+    )
+    crossed = _CROSSED.format(
+        endpoint=plan["endpoint"], alpha=plan["alpha"], ours=ours.replace('"', "'"), **plan["primary"]
+    )
+    head = f"# {' '.join(filter(None, (tables.mark, RESEARCH_USE_ONLY)))}\n"
+    return {"crossed_model.R": head + crossed, "mrmc.R": head + _MRMC}
