@@ -110,6 +110,7 @@ def _assess_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write assessment.json, regions.png and gradcam.png there"
     )
+    parser.add_argument("--pdf", type=Path, metavar="FILE", help="write the Assessment as a page to print or file")
     parser.set_defaults(run=_assess)
 
 
@@ -233,14 +234,19 @@ def _assess(args: argparse.Namespace) -> int:
         from skinclip.assessment import Context
 
         image = images.load(args.photo)  # before the model: a bad photo answers at once
-        if args.out:
-            _writable_folder(args.out)
+        for folder in (args.out, args.pdf and args.pdf.parent):
+            if folder:
+                _writable_folder(folder)
         assessor = _load_assessor(args)
         context = Context(age=args.age, sex=args.sex, site=args.site)
         assessment = assessor.assess(image, context)
         notices = _notices(assessment)
         if args.out:
             notices += _write_assessment(args.out, assessor, image, context, assessment)
+        if args.pdf:
+            from skinclip.report_pdf import assessment_pdf
+
+            args.pdf.write_bytes(assessment_pdf(assessment, image.pixels))
     if args.json:
         print(assessment.to_json())
         for notice in notices:

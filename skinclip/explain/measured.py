@@ -45,10 +45,10 @@ def said(key: str) -> str:
     best = [GOOD_AT[name] for name, place in places.items() if place == 0]
     worst = [BAD_AT[name] for name, place in places.items() if place == len(known) - 1]
     told = (
-        f"Measured on {figures()['n']} photos ({figures()['data']}): {own['energy']:.0%} of it lies in the lesion; "
-        f"deletion {own['deletion']:.2f} (less is better), insertion {own['insertion']:.2f}; its highest fifth matters "
-        f"more than random places of the lesion in {own['beats_random']:.0%} of the photos; rank correlation under "
-        f"small noise {own['stable']:.2f}."
+        f"Measured on {figures()['n']} photos ({figures()['data']}): {_percent(own['energy'])} of it lies in the "
+        f"lesion; deletion {own['deletion']:.2f} (less is better), insertion {own['insertion']:.2f}; its highest "
+        f"fifth matters more than random places of the lesion in {_percent(own['beats_random'])} of the photos; rank "
+        f"correlation under small noise {own['stable']:.2f}."
     )
     among = f"of the {len(known)} compared"
     strong = f" Best {among}: {'; '.join(best)}." if best else ""
@@ -64,8 +64,12 @@ def cited() -> str:
     return (
         f"Without the outlined regions the probability of the diagnosis drops by {100 * found['drop']:.0f} points, "
         f"without random places of the lesion as large by {100 * found['random']:.0f}; by more in "
-        f"{found['beats_random']:.0%} of the photos."
+        f"{_percent(found['beats_random'])} of the photos."
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _place(known: dict[str, dict[str, float]], key: str, name: str) -> int:

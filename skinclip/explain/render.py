@@ -28,6 +28,7 @@ REGION_COLOURS: tuple[tuple[int, int, int], ...] = (
     (0, 0, 0),
     (153, 153, 153),
 )
+DRAWN_SIDE = 640  # px, at least: smaller photos are enlarged before lines and numbers are drawn on them
 HEAT_COLOURS = "inferno"  # perceptually uniform, readable in grey
 
 _TINT = 0.16  # how much of a region's colour lies on the photo inside it: structures must stay visible

@@ -32,7 +32,8 @@ LEFT, RIGHT = "evidence", "grad_cam"
 WHOLE = "evidence_whole"  # the evidence as heat: what the benchmarks measure; its regions are outlines
 TITLES = {WHOLE: "Evidence, weighed"}
 READS = {
-    WHOLE: "All criteria's regions, cited or not, each by how far the diagnosis drops without it and holds by it alone."
+    WHOLE: "The regions of all criteria, cited or not, each by how far the diagnosis drops without it and holds by it "
+    "alone."
 }
 LAYER_SIDE = 480  # px, longer side of a heat map's layer; it is smooth, the browser enlarges it
 NOTHING_YET = (
