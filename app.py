@@ -36,12 +36,13 @@ def serve_model(preset: str, weights: Path | None, host: str, port: int) -> None
 
 
 def serve_study(folder: Path, host: str, port: int, parser: argparse.ArgumentParser) -> None:
-    from skinclip.study.conduct import Study, StudyError
+    from skinclip.study.conduct import Study
+    from skinclip.study.records import StoreError
     from skinclip.ui.study_page import build_study_page, launch_study
 
     try:
         study = Study.open(folder)
-    except StudyError as problem:
+    except (ValueError, StoreError) as problem:
         parser.error(str(problem))
     launch_study(build_study_page(study), host, port)
 

@@ -29,7 +29,8 @@ from skinclip.ui.study_tab import sentence
 TOKEN_LIFE = 12 * 3600  # s, as long as a sign-in
 WORDS = (
     '<div class="sk-empty"><h2>For the coordinator of this study</h2><p>Type the coordinator code. The command '
-    "<code>study code</code> on the computer that holds the study makes a new one.</p></div>"
+    "<code>python -m skinclip study enrol STUDY --coordinator</code> makes a new one, on the computer that holds the "
+    "study.</p></div>"
 )
 SIGNED_OUT = '<p class="sk-note" role="status">You are signed out.</p>'
 Updates = dict[Any, Any]
@@ -315,7 +316,7 @@ def codes_once(enrolled: Sequence[EnrolledReader]) -> str:
     csv.writer(text).writerows([("reader", "code"), *((one.reader, one.code) for one in enrolled)])
     return (
         '<section class="sk-card sk-caution"><h2>These codes are shown once</h2><p>Give each reader one, now. They '
-        'cannot be shown again; a lost code means a new reader.</p><table class="sk-codes"><thead><tr><th scope="col">'
+        'cannot be shown again; <code>study enrol STUDY --renew READER</code> replaces a lost one.</p><table class="sk-codes"><thead><tr><th scope="col">'
         f'Reader</th><th scope="col">Code</th></tr></thead><tbody>{rows}</tbody></table>'
         f"{link(text.getvalue().encode(), 'codes.csv', 'Save these codes (CSV)', 'text/csv')}</section>"
     )
@@ -339,12 +340,10 @@ def analysed(desk: Coordinator, name: str) -> str:
 
     def work(folder: Path) -> None:
         nonlocal report
-        desk.analyse(folder)
-        page = folder / "report.html"
-        report = page.read_text(encoding="utf-8") if page.is_file() else ""
+        report = desk.analyse(folder)["report.html"].read_text(encoding="utf-8")
 
     archive = zipped(work)
-    frame = f'<iframe class="sk-report" title="Report" sandbox="" srcdoc="{escape(report)}"></iframe>' if report else ""
+    frame = f'<iframe class="sk-report" title="Report" sandbox="" srcdoc="{escape(report)}"></iframe>'
     return link(archive, f"{name}-analysis.zip", "Save the report and its figures (zip)") + frame
 
 
