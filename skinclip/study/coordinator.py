@@ -110,7 +110,7 @@ class Coordinator:
             "cases": [row for record in records for row in record.cases()],
             "blocks": [row for record in records for row in record.blocks()],
             "preferences": [row for record in records for row in record.preferences()],
-            "readers": [_reader_row(reader, self._place(reader), self.study) for reader in self._readers()],
+            "readers": [_reader_row(reader, self._place(reader)) for reader in self._readers()],
         }
         return StudyTables(
             **{name: pd.DataFrame(rows, columns=_columns(name, rows)) for name, rows in frames.items()},
@@ -192,7 +192,7 @@ class Coordinator:
 
 
 def analysis_plan(protocol: Protocol) -> AnalysisPlan:
-    """The protocol's plan as the statistics take it; what they compute beside the endpoints of a model is not listed."""
+    """The protocol's plan as the statistics take it; endpoints that no mixed model fits are computed in any case."""
     plan = protocol.plan
     modelled = [_MODELLED.get(key, key) for key in plan.secondary]
     primary = Contrast(plan.primary.arm, plan.primary.reference)
@@ -352,7 +352,7 @@ def _column(key: str) -> str:
     return f"{key}_after" if key in _TWICE or key in _NOT_ANSWERS else key
 
 
-def _reader_row(reader: Reader, place: Place | None, study: Study) -> dict[str, Any]:
+def _reader_row(reader: Reader, place: Place | None) -> dict[str, Any]:
     """Of a reader who has withdrawn only that."""
     if place is None:
         return {"reader": reader.id, "completed": False, "withdrawn": True}
@@ -364,7 +364,7 @@ def _reader_row(reader: Reader, place: Place | None, study: Study) -> dict[str, 
         "site": record.site,
         "role": background.get("role"),
         "years": years if isinstance(years, (int, float)) else None,
-        "completed": is_completer(place, study),
+        "completed": all(step.name in place.answered for step in place.steps[:-1]),  # to the end, but the debrief
         "withdrawn": False,
         "years_answer": None if years is None else str(years),  # where years were asked for as a choice of ranges
     }

@@ -22,7 +22,7 @@ from typing import Any
 import gradio as gr
 
 from skinclip.study.chain import Problem, ReceiptError
-from skinclip.study.conduct import EnrolledReader, Expired, SignInError, Study, StudyClosedError, StudyError
+from skinclip.study.conduct import EnrolledReader, Expired, SignInError, Study, StudyError
 from skinclip.study.coordinator import Coordinator, Progress
 from skinclip.ui.study_tab import sentence
 
@@ -239,7 +239,7 @@ def _asked(
         return work(Coordinator.of(study, token or ""))
     except Expired as problem:
         return _outside(view, alert(sentence(problem)))
-    except (StudyError, StudyClosedError, ReceiptError) as problem:
+    except (StudyError, ReceiptError) as problem:
         return {place: alert(sentence(problem))}
 
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip.study.conduct import AnswerError, Expired, Locked, SignInError, Study, StudyClosedError, StudyError
-from skinclip.study.records import RequestTakenError, WithdrawnError
+from skinclip.study.conduct import AnswerError, Expired, SignInError, Study, StudyError, TooManyAttempts
 from skinclip.study.views import StepView
 from skinclip.ui import study_html
 
@@ -50,13 +49,13 @@ def answered(study: Study, handler: Handler, request: dict[str, Any]) -> Reply:
     """The handler's reply, or in clear words why there is none. Anything else is a fault, which the browser retries."""
     try:
         return handler(study, request)
-    except SignInError as problem:
+    except TooManyAttempts as problem:
         return {"problem": sentence(problem), "seconds": problem.seconds, "signed_out": True}
-    except (Expired, WithdrawnError) as problem:
+    except (SignInError, Expired) as problem:
         return {"problem": sentence(problem), "signed_out": True}
     except AnswerError as problem:  # "key: what is wrong": the page puts the words to the question
         return {"problem": str(problem)}
-    except (StudyError, StudyClosedError, RequestTakenError) as problem:
+    except StudyError as problem:
         return {"problem": sentence(problem)}
 
 
@@ -85,7 +84,9 @@ def on_submit(study: Study, request: dict[str, Any]) -> Reply:
         return {"problem": "The page sent an incomplete answer. Reload the page: what was confirmed is kept."}
     try:
         return drawn(study.submit(token, step, answers, request_id, _seconds(request.get("seconds"))))
-    except (Locked, StudyClosedError, StudyError) as problem:  # not this step's turn: told, and taken to the one that is
+    except (Expired, AnswerError):
+        raise
+    except StudyError as problem:  # answered before, too late or not its turn: told, and taken to the step that is due
         return {"notice": sentence(problem), **drawn(study.view(token))}
 
 

@@ -1,4 +1,4 @@
-"""The default study, the same with its ethics fields filled in for tests alone, and databases for the store's tests.
+"""The default study, the same with its ethics fields filled in for tests alone, a tiny one that is built, databases.
 
 Each test that asks for `database` runs on SQLite and on a real PostgreSQL.
 """
@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from skinclip.study.protocol import Ethics, Protocol
+from tests.study import tiny
 
 TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "protocol" / "trust_study.yaml"
 
@@ -34,6 +35,28 @@ def filled_study(trust_study: Protocol) -> Protocol:
     """A study in which readers could be enrolled; every word of its ethics fields says that it is a test."""
     words = {f.name: f"for tests only: {f.name}" for f in dataclasses.fields(Ethics)}
     return dataclasses.replace(trust_study, ethics=Ethics(**words))
+
+
+@pytest.fixture(scope="session")
+def tiny_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_photos(tmp_path_factory.mktemp("study") / "photos")
+
+
+@pytest.fixture(scope="session")
+def built_study(tmp_path_factory: pytest.TempPathFactory, tiny_photos: Path) -> Path:
+    """A tiny study as `study build` makes it, by the embedded model; tests copy it."""
+    from skinclip.assess import Assessor
+    from skinclip.study import freeze
+
+    folder = tmp_path_factory.mktemp("built")
+    protocol = tiny.write_protocol(folder / "protocol.yaml")
+    return freeze.build(protocol, tiny_photos, Assessor.load(), out=folder / "study").folder
+
+
+@pytest.fixture
+def study_folder(built_study: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny study, nobody enrolled yet."""
+    return Path(shutil.copytree(built_study, tmp_path / "study"))
 
 
 _NUMBERS = itertools.count(1)

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from skinclip.study.conduct import AnswerError, Expired, Locked, SignInError
+from skinclip.study.conduct import AnswerError, Expired, Locked, SignInError, TooManyAttempts
 from skinclip.study.views import AidView, Fragment, QuestionView, StepView
 
 CODE = "7K3M-9QXT-2B4H"
@@ -100,7 +100,7 @@ class FakeStudy:
 
     def sign_in(self, code: str) -> str:
         if self.failed >= 3:
-            raise SignInError("too many wrong codes; try again in 30 seconds", 30)
+            raise TooManyAttempts("too many wrong codes; try again in 30 seconds", 30)
         if code.upper() != CODE or self.withdrawn:
             self.failed += 1
             raise SignInError("this code is not known; check it and type it again")
@@ -109,7 +109,7 @@ class FakeStudy:
 
     def view(self, token: str) -> StepView:
         if token != "token" or self.expired or self.withdrawn:
-            raise Expired
+            raise Expired("your sign-in has ended; type your code again")
         return self.views[len(self.stored)]
 
     def submit(
@@ -119,7 +119,7 @@ class FakeStudy:
         if any(request_id == known for _, _, known in self.stored):
             return now
         if step != now.step:
-            raise Locked(None)  # type: ignore[arg-type]
+            raise Locked("this step was answered before; the first answer stands.")
         for asked in now.questions:
             if asked.required and answers.get(asked.key) is None:
                 raise AnswerError(f"{asked.key}: an answer is needed")
