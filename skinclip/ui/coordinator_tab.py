@@ -81,8 +81,8 @@ def build(study: Study) -> CoordinatorView:
     with gr.Column(visible=False, elem_classes="sk-room") as room:
         status = gr.HTML(elem_id="study-status")
         with gr.Row():
-            refresh = gr.Button("Refresh", min_width=120, elem_id="study-refresh")
-            leave = gr.Button("Sign out", min_width=120, elem_id="coordinator-leave")
+            refresh = gr.Button("Refresh", size="md", scale=0, min_width=140, elem_id="study-refresh")
+            leave = gr.Button("Sign out", size="md", scale=0, min_width=140, elem_id="coordinator-leave")
         with gr.Accordion("Enrol readers", open=False):
             with gr.Row():
                 number = gr.Number(1, label="How many", precision=0, minimum=1, maximum=200, min_width=120)
@@ -257,7 +257,7 @@ def alert(words: str) -> str:
 
 
 def note(words: str) -> str:
-    return f'<p class="sk-hint" role="status">{escape(words)}</p>'
+    return f'<p class="sk-ok" role="status">{escape(words)}</p>'
 
 
 def status(desk: Coordinator, study: Study) -> str:

@@ -100,7 +100,7 @@ def _form(view: StepView) -> str:
     asked = (
         f'<div class="sk-questions">{_own(view.own)}{words if shown else ""}'
         f'<div class="sk-problem" role="alert" tabindex="-1" data-problem></div>{questions}{_confirm(view.kind)}'
-        f"{KEYS if shown else ''}</div>"
+        f"{KEYS if shown and questions else ''}</div>"
     )
     return f'<form data-form="step" novalidate>{above}<div class="sk-work">{shown}{asked}</div></form>'
 
@@ -223,7 +223,7 @@ def _yes_no(asked: QuestionView, index: int) -> str:
 def _radio(index: int, value: str, label: str, digit: int) -> str:
     key = f'<kbd aria-hidden="true">{digit}</kbd>' if digit <= 9 else ""
     return (
-        f'<label class="sk-option"><input type="radio" name="study-q{index}" value="{escape(value)}">'
+        f'<label class="sk-pick sk-option"><input type="radio" name="study-q{index}" value="{escape(value)}">'
         f"<span>{escape(label)}</span>{key}</label>"
     )
 
@@ -243,7 +243,7 @@ def _point(index: int, point: int, words: str, end: str) -> str:
     name = escape(", ".join(filter(None, (str(point), words or end))))
     below = f"<small>{escape(words)}</small>" if words else ""
     return (
-        f'<label class="sk-point"><input type="radio" name="study-q{index}" value="{point}" aria-label="{name}">'
+        f'<label class="sk-pick sk-point"><input type="radio" name="study-q{index}" value="{point}" aria-label="{name}">'
         f'<b aria-hidden="true">{point}</b>{below}</label>'
     )
 

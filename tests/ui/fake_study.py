@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 
-from skinclip.study.conduct import AnswerError, Expired, Locked, SignInError, TooManyAttempts
+from skinclip.study.conduct import AnswerError, EnrolledReader, Expired, Locked, SignInError, TooManyAttempts
 from skinclip.study.views import AidView, Fragment, QuestionView, StepView
 
 CODE = "7K3M-9QXT-2B4H"
@@ -97,8 +98,13 @@ class FakeStudy:
     failed: int = 0
     expired: bool = False
     withdrawn: bool = False
+    name: str = "fake-v1"
+    protocol: Any = field(default_factory=lambda: SimpleNamespace(title="A made-up study"))
 
-    def sign_in(self, code: str) -> str:
+    def enrol(self, readers: int, site: str) -> list[EnrolledReader]:
+        return [EnrolledReader(f"R{i:03}", CODE) for i in range(1, readers + 1)]
+
+    def sign_in(self, code: str, *, coordinator: bool = False) -> str:
         if self.failed >= 3:
             raise TooManyAttempts("too many wrong codes; try again in 30 seconds", 30)
         if code.upper() != CODE or self.withdrawn:
