@@ -179,9 +179,7 @@ def on_refresh(study: Study, view: CoordinatorView, token: str | None) -> Update
     return _asked(study, view, token, view.status, lambda desk: {view.status: status(desk, study)})
 
 
-def on_enrol(
-    study: Study, view: CoordinatorView, token: str | None, number: float | None, site: str | None
-) -> Updates:
+def on_enrol(study: Study, view: CoordinatorView, token: str | None, number: float | None, site: str | None) -> Updates:
     """New readers; their codes are on the page this once."""
 
     def work(desk: Coordinator) -> Updates:
@@ -200,9 +198,7 @@ def on_verify(study: Study, view: CoordinatorView, token: str | None, receipts: 
     )
 
 
-def on_close(
-    study: Study, view: CoordinatorView, token: str | None, reason: str | None, typed: str | None
-) -> Updates:
+def on_close(study: Study, view: CoordinatorView, token: str | None, reason: str | None, typed: str | None) -> Updates:
     """Closes the study, where its name was typed."""
 
     def work(desk: Coordinator) -> Updates:
@@ -316,7 +312,8 @@ def codes_once(enrolled: Sequence[EnrolledReader]) -> str:
     csv.writer(text).writerows([("reader", "code"), *((one.reader, one.code) for one in enrolled)])
     return (
         '<section class="sk-card sk-caution"><h2>These codes are shown once</h2><p>Give each reader one, now. They '
-        'cannot be shown again; <code>study enrol STUDY --renew READER</code> replaces a lost one.</p><table class="sk-codes"><thead><tr><th scope="col">'
+        "cannot be shown again; <code>study enrol STUDY --renew READER</code> replaces a lost one.</p>"
+        '<table class="sk-codes"><thead><tr><th scope="col">'
         f'Reader</th><th scope="col">Code</th></tr></thead><tbody>{rows}</tbody></table>'
         f"{link(text.getvalue().encode(), 'codes.csv', 'Save these codes (CSV)', 'text/csv')}</section>"
     )
@@ -324,8 +321,8 @@ def codes_once(enrolled: Sequence[EnrolledReader]) -> str:
 
 def found(problems: Sequence[Problem], receipts: int) -> str:
     """What the check of the log found."""
-    against = f", and all {receipts} receipts fit it" if receipts > 1 else ", and the receipt fits it" * receipts
     if not problems:
+        against = f", and it fits {'the receipt' if receipts == 1 else f'all {receipts} receipts'}" if receipts else ""
         return note(f"The log is whole: no answer was lost, changed or moved{against}.")
     listed = "".join(f"<li>{escape(str(problem))}</li>" for problem in problems)
     return (

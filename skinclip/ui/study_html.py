@@ -243,7 +243,8 @@ def _point(index: int, point: int, words: str, end: str) -> str:
     name = escape(", ".join(filter(None, (str(point), words or end))))
     below = f"<small>{escape(words)}</small>" if words else ""
     return (
-        f'<label class="sk-pick sk-point"><input type="radio" name="study-q{index}" value="{point}" aria-label="{name}">'
+        f'<label class="sk-pick sk-point"><input type="radio" name="study-q{index}" value="{point}" '
+        f'aria-label="{name}">'
         f'<b aria-hidden="true">{point}</b>{below}</label>'
     )
 

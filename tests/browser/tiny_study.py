@@ -1,4 +1,4 @@
-"""A whole study of eight made-up cases, frozen without a model. Each case's aid says a word that is said nowhere else."""
+"""A study of eight made-up cases, frozen without a model. Each case's aid says a word that is said nowhere else."""
 
 from __future__ import annotations
 

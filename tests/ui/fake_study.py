@@ -39,7 +39,9 @@ def likert(key: str, text: str, points: int, *anchors: str) -> QuestionView:
 
 def unaided() -> tuple[QuestionView, ...]:
     return (
-        QuestionView("diagnosis", "What is your diagnosis?", "choice", True, (*DIAGNOSES, ("cannot_tell", "Cannot tell"))),
+        QuestionView(
+            "diagnosis", "What is your diagnosis?", "choice", True, (*DIAGNOSES, ("cannot_tell", "Cannot tell"))
+        ),
         QuestionView("confidence", "How confident are you?", "percent", True, anchors=("Not at all", "Completely")),
         QuestionView("act", "Would you biopsy, excise or refer this lesion?", "yes_no", True),
     )
@@ -68,11 +70,25 @@ def aids() -> tuple[AidView, ...]:
 
 def steps() -> list[StepView]:
     consent = QuestionView("consent", "Do you agree to take part?", "yes_no", True)
-    role = QuestionView("role", "Your role", "choice", True, (("derm", "Dermatologist"), ("gp", "General practitioner")))
-    block = tuple(likert(f"ess_{i}", f"The explanation of how the aid works is satisfying ({i}).", 5, *AGREE) for i in range(3))
-    prefer = QuestionView("prefer", "Which would you rather have?", "choice", True, (("a", "Left (A)"), ("b", "Right (B)")))
+    role = QuestionView(
+        "role", "Your role", "choice", True, (("derm", "Dermatologist"), ("gp", "General practitioner"))
+    )
+    block = tuple(
+        likert(f"ess_{i}", f"The explanation of how the aid works is satisfying ({i}).", 5, *AGREE) for i in range(3)
+    )
+    prefer = QuestionView(
+        "prefer", "Which would you rather have?", "choice", True, (("a", "Left (A)"), ("b", "Right (B)"))
+    )
     found = [
-        StepView("", "consent", "Consent", "You may **withdraw** at any time.\n\nThe aid may err.", 0, 0, questions=(consent,)),
+        StepView(
+            "",
+            "consent",
+            "Consent",
+            "You may **withdraw** at any time.\n\nThe aid may err.",
+            0,
+            0,
+            questions=(consent,),
+        ),
         StepView("", "instructions", "Instructions", "- First your own answer\n- Then the aid", 0, 0),
         StepView("", "background", "About you", "", 0, 0, questions=(role,)),
     ]
