@@ -22,7 +22,9 @@ DIAGNOSES = (
     ("df", "Dermatofibroma"),
     ("vasc", "Vascular lesion"),
 )
-DIFFERENTIAL = tuple((name, p) for (_, name), p in zip(DIAGNOSES, (0.61, 0.2, 0.1, 0.05, 0.03, 0.008, 0.002)))
+DIFFERENTIAL = tuple(
+    (name, p) for (_, name), p in zip(DIAGNOSES, (0.61, 0.2, 0.1, 0.05, 0.03, 0.008, 0.002), strict=True)
+)
 AGREE = ("I disagree strongly", "I disagree somewhat", "I'm neutral about it", "I agree somewhat", "I agree strongly")
 
 
@@ -37,11 +39,13 @@ def likert(key: str, text: str, points: int, *anchors: str) -> QuestionView:
     return QuestionView(key, text, "likert", True, points=points, anchors=anchors)
 
 
+def choice(key: str, text: str, *options: tuple[str, str]) -> QuestionView:
+    return QuestionView(key, text, "choice", True, options)
+
+
 def unaided() -> tuple[QuestionView, ...]:
     return (
-        QuestionView(
-            "diagnosis", "What is your diagnosis?", "choice", True, (*DIAGNOSES, ("cannot_tell", "Cannot tell"))
-        ),
+        choice("diagnosis", "What is your diagnosis?", *DIAGNOSES, ("cannot_tell", "Cannot tell")),
         QuestionView("confidence", "How confident are you?", "percent", True, anchors=("Not at all", "Completely")),
         QuestionView("act", "Would you biopsy, excise or refer this lesion?", "yes_no", True),
     )
@@ -70,15 +74,9 @@ def aids() -> tuple[AidView, ...]:
 
 def steps() -> list[StepView]:
     consent = QuestionView("consent", "Do you agree to take part?", "yes_no", True)
-    role = QuestionView(
-        "role", "Your role", "choice", True, (("derm", "Dermatologist"), ("gp", "General practitioner"))
-    )
-    block = tuple(
-        likert(f"ess_{i}", f"The explanation of how the aid works is satisfying ({i}).", 5, *AGREE) for i in range(3)
-    )
-    prefer = QuestionView(
-        "prefer", "Which would you rather have?", "choice", True, (("a", "Left (A)"), ("b", "Right (B)"))
-    )
+    role = choice("role", "Your role", ("derm", "Dermatologist"), ("gp", "General practitioner"))
+    block = tuple(likert(f"ess_{i}", f"The explanation is satisfying ({i}).", 5, *AGREE) for i in range(3))
+    prefer = choice("prefer", "Which would you rather have?", ("a", "Left (A)"), ("b", "Right (B)"))
     found = [
         StepView(
             "",
