@@ -207,17 +207,19 @@ def main() -> None:
     if args.write:
         write(args.url, args.write, args.answers)
         return
+    load_before = round(os.getloadavg()[0], 2)  # what else kept the machine busy
     with tempfile.TemporaryDirectory() as folder:
         where = args.url or Path(folder) / "load.sqlite"
         if args.kills:
             name, result = "study_kills", kills(where, runs=args.kills, seed=args.seed)
         else:
-            name = "study_load"
+            name = "study_load_with_pauses" if args.think else "study_load"
             result = load(where, readers=args.readers, cases=args.cases, think=args.think, seed=args.seed)
-    kind = "postgresql" if "://" in str(where) else "sqlite"
+    kind = "postgresql" if str(where).startswith("postgres") else "sqlite"
     result = {
         "database": kind,
         "cores": os.cpu_count(),
+        "load_before": load_before,
         "python": platform.python_version(),
         "simulated": True,
         **result,

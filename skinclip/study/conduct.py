@@ -27,7 +27,7 @@ from skinclip.study.protocol import AnswerError, Protocol
 from skinclip.study.records import Session
 from skinclip.study.showing import CLOSED, DONE, WITHDRAWN, view_of
 from skinclip.study.steps import Step, check, session_steps
-from skinclip.study.store import ANSWERING, MEASURED, Store, utc_now, where_from_environment
+from skinclip.study.store import ANSWERING, MEASURED, Entry, Store, utc_now, where_from_environment
 from skinclip.study.views import StepView
 
 __all__ = [
@@ -130,6 +130,11 @@ class Place:
     def before(self, step: Step) -> Step:
         """The step before `step`; the first has none before it."""
         return self.steps[self.steps.index(step) - 1]
+
+    def after(self, step: Step) -> Step | None:
+        """The step after `step`; None after the last."""
+        following = self.steps.index(step) + 1
+        return self.steps[following] if following < len(self.steps) else None
 
 
 class Study:
@@ -305,7 +310,13 @@ class Study:
             **asked.identity,
             MEASURED: {"seconds": _bounded(seconds)},
         }
-        event = self.store.append(self.name, place.reader, asked.kind, step, payload, f"{place.reader}:{request_id}")
+        entries: list[Entry] = [(asked.kind, step, payload, f"{place.reader}:{request_id}")]
+        following = self._shown_next(place, asked)
+        if following is not None:  # in the same transaction: a submit waits for the disk once
+            entries.append(_showing(place.reader, following))
+        event = self.store.append_all(self.name, place.reader, entries)[0]
+        if following is not None:
+            self._seen.add((place.reader, following.name))
         return self._view(Place(place.reader, place.steps, {**place.answered, step: event}, place.closed))
 
     @_told()
@@ -359,7 +370,9 @@ class Study:
             when = opens.strftime("%d %B %Y, %H:%M UTC")
             text = f"This part is finished. The next one opens on {when}; come back then with your code."
             return StepView(step.name, "pause", "Pause", text, done, total)
-        self._record_showing(place.reader, step.name)
+        if (place.reader, step.name) not in self._seen:
+            self.store.append_all(self.name, place.reader, [_showing(place.reader, step)])
+            self._seen.add((place.reader, step.name))
         return view_of(self.frozen, self.protocol, step, done, total, self._own(place, step))
 
     def _own(self, place: Place, step: Step) -> Mapping[str, Any]:
@@ -369,11 +382,10 @@ class Study:
         answers: dict[str, Any] = (place.answered[place.before(step).name].payload or {})["answers"]
         return answers
 
-    def _record_showing(self, reader: str, step: str) -> None:
-        """The server's time of the first showing, once, whatever computers the step is shown on."""
-        if (reader, step) not in self._seen:
-            self.store.append(self.name, reader, SHOWN, step, {}, f"{SHOWN}:{reader}:{step}")
-            self._seen.add((reader, step))
+    def _shown_next(self, place: Place, step: Step) -> Step | None:
+        """The step that an answer to `step` opens at once; None where a pause or the end comes first."""
+        pause = step.kind == "block" and self.protocol.washout.hours > 0
+        return None if pause or place.closed else place.after(step)
 
     def _checked(self, place: Place, step: Step, answers: Mapping[str, Any]) -> dict[str, Any]:
         """The answers as they are stored; for a locked step, whatever comes, the first ones stand."""
@@ -402,6 +414,11 @@ class Study:
         answered = datetime.fromisoformat(place.answered[previous.name].at)
         opens = answered + timedelta(hours=self.protocol.washout.hours)
         return opens if opens > self._clock() else None
+
+
+def _showing(reader: str, step: Step) -> Entry:
+    """The event that notes, by the server's clock, when a step was first shown, whatever computers it is shown on."""
+    return SHOWN, step.name, {}, f"{SHOWN}:{reader}:{step.name}"
 
 
 def _bounded(seconds: float | None) -> float | None:

@@ -81,6 +81,7 @@ _SQLITE_FAULTS = {sqlite3.SQLITE_FULL: _FULL, sqlite3.SQLITE_READONLY: _READ_ONL
 _PG_FAULTS = {"53100": _FULL, "25006": _READ_ONLY, "42501": _READ_ONLY}
 
 T = TypeVar("T")
+Entry = tuple[str, str, Mapping[str, Any], str]  # kind, step, payload and request id of an event to be stored
 
 
 metadata = sa.MetaData()
@@ -172,8 +173,10 @@ class Store:
     """An open database of studies. Safe for threads; several processes may open the same database."""
 
     def __init__(self, engine: Engine, key: bytes, clock: Callable[[], datetime]) -> None:
-        self._reading = engine
+        self._engine = engine
         self._writing = engine.execution_options(writing=True)
+        # What is read in one transaction is of one moment: of itself on SQLite, by request on PostgreSQL.
+        self._reading = engine if _is_sqlite(engine) else engine.execution_options(isolation_level="REPEATABLE READ")
         self._key = key
         self._clock = clock
         # SQLite has one writer; threads that wait here are let in at once, those that poll the file are not.
@@ -196,7 +199,7 @@ class Store:
         return store
 
     def close(self) -> None:
-        self._reading.dispose()
+        self._engine.dispose()
 
     def __enter__(self) -> Self:
         return self
@@ -231,10 +234,15 @@ class Store:
         UnknownReaderError, UnknownStudyError, RequestTakenError or PayloadError where the event cannot be taken, and
         StoreError where the database fails. Nothing is stored then.
         """
-        if kind in _OWN_KINDS:
-            raise ValueError(f"events of the kind {kind!r} are made by the store alone; call the method for it")
-        draft = self._draft(study, reader, kind, step, payload, request_id)
-        return self._write(lambda connection: self._append(connection, draft))
+        return self.append_all(study, reader, [(kind, step, payload, request_id)])[0]
+
+    def append_all(self, study: str, reader: str | None, entries: Iterable[Entry]) -> list[Event]:
+        """Store several events of one reader, all or none: see `append`."""
+        drafts = [self._draft(study, reader, *entry) for entry in entries]
+        own = [draft.kind for draft in drafts if draft.kind in _OWN_KINDS]
+        if own:
+            raise ValueError(f"events of the kind {own[0]!r} are made by the store alone; call the method for it")
+        return self._write(lambda connection: [self._append(connection, draft) for draft in drafts])
 
     def events(self, study: str, reader: str | None = None, kinds: Collection[str] | None = None) -> list[Event]:
         """The events of a study in order, of one reader or of some kinds where given; payload None where erased."""
@@ -525,11 +533,11 @@ class Store:
 
     def _scrub(self) -> None:
         """Have erased bytes leave the files: SQLite's log is emptied, PostgreSQL's table is written anew."""
-        if not _is_sqlite(self._reading):
-            self._run(self._reading.execution_options(isolation_level="AUTOCOMMIT"), _rewrite_payloads)
+        if not _is_sqlite(self._engine):
+            self._run(self._engine.execution_options(isolation_level="AUTOCOMMIT"), _rewrite_payloads)
             return
         with self._turn:
-            connection = self._reading.raw_connection()
+            connection = self._engine.raw_connection()
             try:
                 cursor = connection.cursor()
                 cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")

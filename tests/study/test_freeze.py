@@ -33,9 +33,9 @@ def plan() -> Protocol:
 
 @pytest.fixture(scope="module")
 def assessment(built_study: Path) -> Assessment:
-    """One with a rationale."""
+    """One of a nevus, with a rationale."""
     found = [Assessment.from_json(p.read_text()) for p in sorted(built_study.glob("cases/*/assessment.json"))]
-    return next(a for a in found if a.rationale)
+    return next(a for a in found if a.rationale and a.diagnosis[0].code == "nv")
 
 
 def candidates(assessment: Assessment, **counts: int) -> list[Candidate]:

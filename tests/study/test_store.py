@@ -501,9 +501,9 @@ def each_connection(store: Store, pragma: str) -> Iterator[None]:
     def apply(connection: sqlite3.Connection, *_: object) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
-    sa.event.listen(store._reading, "checkout", apply)
+    sa.event.listen(store._engine, "checkout", apply)
     yield
-    sa.event.remove(store._reading, "checkout", apply)
+    sa.event.remove(store._engine, "checkout", apply)
 
 
 @pytest.mark.parametrize(
@@ -533,7 +533,7 @@ def test_read_only_postgresql_says_so(postgresql_database: str) -> None:
         store.create(STUDY, {})
         name = sa.make_url(postgresql_database).database
         run_sql(store, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        store._reading.dispose()
+        store._engine.dispose()
         with pytest.raises(StoreError, match="nothing was stored: .*cannot be written to"):
             store.append(STUDY, None, "note", "n", {}, "q")
         assert store.verify(STUDY) == []
@@ -598,6 +598,19 @@ def test_readers_at_once_lose_nothing(database: str) -> None:
     assert outcome["submits"] == 200
     assert (outcome["lost"], outcome["doubled"], outcome["misplaced"], outcome["problems"]) == (0, 0, 0, [])
     assert outcome["p95_ms"] < 300
+
+
+def test_log_is_whole_at_every_moment_of_a_study(store: Store) -> None:
+    readers = [enrol(store) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        writing = [pool.submit(answers, store, reader, 30) for reader in readers]
+        checks = 0
+        while not all(one.done() for one in writing):
+            assert store.verify(STUDY) == []
+            checks += 1
+        for one in writing:
+            one.result()
+    assert checks > 3 and store.head(STUDY).sequence == 4 + 90
 
 
 def test_one_answer_sent_by_many_threads_is_stored_once(store: Store) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from skinclip import examples
 from skinclip.study.conduct import Study
+from skinclip.study.protocol import Protocol
 from skinclip.study.views import QuestionView, StepView
 
 KEY = "tiny-study"
@@ -116,3 +117,8 @@ def session(
         yield view, given
         view = study.submit(token, view.step, given, f"request-{view.step}", 4.0)
     yield view, {}
+
+
+def default_questions(phase: str) -> list[dict[str, Any]]:
+    """The questions of a phase as a YAML file would list them, to be added to."""
+    return [question.to_dict() for question in Protocol.from_dict(protocol()).questions[phase]]
