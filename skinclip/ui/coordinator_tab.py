@@ -27,10 +27,9 @@ from skinclip.study.coordinator import Coordinator, Progress
 from skinclip.ui.study_tab import sentence
 
 TOKEN_LIFE = 12 * 3600  # s, as long as a sign-in
-WORDS = (
+WORDS = (  # read by readers too: the program's name would tell them which model it is
     '<div class="sk-empty"><h2>For the coordinator of this study</h2><p>Type the coordinator code. The command '
-    "<code>python -m skinclip study enrol STUDY --coordinator</code> makes a new one, on the computer that holds the "
-    "study.</p></div>"
+    "<code>study enrol STUDY --coordinator</code> makes a new one, on the computer that holds the study.</p></div>"
 )
 SIGNED_OUT = '<p class="sk-note" role="status">You are signed out.</p>'
 Updates = dict[Any, Any]
@@ -115,7 +114,7 @@ def build(study: Study) -> CoordinatorView:
 
 def _closing_words(study: Study) -> str:
     return (
-        "<p>A closed study takes no more answers and cannot be opened again. From then on arms and truth may be seen. "
+        "<p>A closed study takes no more answers and cannot be opened again. Closing ends the blinding. "
         f"Type <b>{escape(study.name)}</b> to confirm.</p>"
     )
 
