@@ -3,12 +3,13 @@ PYTHON ?= python3
 PRESET ?= mini
 HOST ?= 127.0.0.1
 PORT ?= 7860
+STUDY ?=
 BIN := .venv/bin
 
 .PHONY: run test lint clean
 
 run: .venv/.runtime
-	$(BIN)/python app.py --preset $(PRESET) --host $(HOST) --port $(PORT)
+	$(BIN)/python app.py --preset $(PRESET) --host $(HOST) --port $(PORT) $(if $(STUDY),--study $(STUDY))
 
 test: .venv/.dev
 	.ci/chromium

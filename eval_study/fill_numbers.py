@@ -11,12 +11,16 @@ import re
 from pathlib import Path
 
 from eval_study.benchmarks.figures import shown
+from eval_study.explanations.maps import TITLES
 from skinclip.explain.measured import FIGURES as PAGE_FIGURES
 from skinclip.explain.measured import GOOD_AT
+from skinclip.explain.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "eval_study" / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "assets" / "mini" / "README.md")
+COMPARED = ("evidence", "grad_cam", "usual_grad_cam", "plain_grad_cam", "occlusion", "rise", "gaussian", "random")
+COMPARED_BY = ("energy", "deletion", "insertion", "beats_random")
 START, END = "<!-- numbers: made by eval_study.fill_numbers -->", "<!-- end of numbers -->"
 FIGURES = {
     "balanced_accuracy": "balanced accuracy (argmax p / prior)",
@@ -58,8 +62,35 @@ def speed() -> str:
     )
 
 
+def compared() -> str:
+    """What was measured of the explanations that are compared most, as a Markdown table."""
+    result = json.loads((RESULTS / "maps.json").read_text())
+    found = result["sets"]["ham10000"]
+    together, strongest = found["cited"]["joined"], found["cited"]["effect"]
+    rows = [
+        f"| {METHODS[method].title} | {' | '.join(shown(found['methods'][method][name]) for name in COMPARED_BY)} |"
+        for method in COMPARED
+    ]
+    return "\n".join(
+        [
+            f"**Explanations**, HAM10000, split `{found['split']}`, n = {found['n']} photos; deletion (less is better) "
+            "and insertion inside the predicted lesion.",
+            "",
+            f"| method | {' | '.join(TITLES[name] for name in COMPARED_BY)} |",
+            f"|---|{'---|' * len(COMPARED_BY)}",
+            *rows,
+            "",
+            "Without the regions of all cited criteria the diagnosis loses "
+            f"{shown(together['drop'])} of its probability, without random places of the lesion as large "
+            f"{shown(together['random'])}: more in {shown(together['beats_random'])} of the {found['cited']['n']} "
+            "photos that have such regions; without that of the finding with the largest effect more in "
+            f"{shown(strongest['beats_random'])}. Made by `{result['meta']['command']}`.",
+        ]
+    )
+
+
 def numbers() -> str:
-    return "\n\n".join([*(table(path) for path in sorted(RESULTS.glob("evaluate_*.json"))), speed()])
+    return "\n\n".join([*(table(path) for path in sorted(RESULTS.glob("evaluate_*.json"))), compared(), speed()])
 
 
 def filled(text: str) -> str:
@@ -76,7 +107,11 @@ def explanations() -> str:
         "methods": {
             method: {name: round(row[name]["value"], 3) for name in GOOD_AT} for method, row in found["methods"].items()
         },
-        "cited": {name: round(found["cited"][name]["value"], 3) for name in ("drop", "random", "beats_random")},
+        "cited": {
+            which: {name: round(row[name]["value"], 3) for name in ("drop", "random", "beats_random")}
+            for which, row in found["cited"].items()
+            if which != "n"
+        },
     }
     return json.dumps(figures, indent=1) + "\n"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from skinclip import images, metrics
 from skinclip.data.cases import Case
 from skinclip.data.photos import read_mask
 from skinclip.explain import faithfulness
+from skinclip.explain.effects import effects
 from skinclip.explain.methods import (
     GRID,
     METHODS,
@@ -32,7 +34,8 @@ from skinclip.explain.methods import (
     PLAIN_CAM,
     SMOOTH,
     Subject,
-    cited_region,
+    cited_regions,
+    joined,
     on_grid,
 )
 from skinclip.images import from_array
@@ -55,6 +58,11 @@ TITLES = {
 LESS_IS_BETTER = ("deletion", "seconds")
 NOISY = 100  # photos of a set on which small noise is tried: it doubles the time
 CITED = ("drop", "random", "beats_random", "share")
+WHICH = {
+    "joined": "all, as far as they fit into 40 %",
+    "certain": "of the most certain finding",
+    "effect": "of the finding with the largest effect",
+}
 CURVES = ("evidence", "grad_cam", "usual_grad_cam", "rise", "lesion_mask", "gaussian", "random")
 TOP = 0.2  # of the lesion, the region that each method is asked for where all are compared
 NOISE = 0.02  # standard deviation, of a photo in 0..1
@@ -108,7 +116,7 @@ def measure(subject: Subject, reference: np.ndarray | None, seed: int, noisy: bo
         if again is not None:
             row["stable"] = faithfulness.rank_correlation(heat, on_grid(method.maps(again)[0].heat))
         found |= {f"{key}/{name}": np.asarray(value) for name, value in row.items()}
-    return found | {f"cited/{name}": np.asarray(value) for name, value in cited(subject, seed).items()}
+    return found
 
 
 def place(heat: np.ndarray, predicted: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
@@ -137,34 +145,62 @@ def answered(subject: Subject, heat: np.ndarray, seed: int) -> dict[str, Any]:
     }
 
 
-def cited(subject: Subject, seed: int) -> dict[str, float]:
-    """What the answer loses without the regions of the cited criteria; nothing where none is cited."""
-    region = cited_region(subject)
-    if region is None:
+def cited(subject: Subject, seed: int) -> dict[str, np.ndarray]:
+    """ "which/figure": what the answer loses without regions of the cited criteria; nothing where none is cited.
+
+    Which: all `joined`; that of the finding that is most `certain`; that of the finding with the largest `effect`.
+    """
+    regions = cited_regions(subject)
+    if not regions:
         return {}
-    rng = np.random.default_rng(seed)
-    removed = faithfulness.removed(subject.answer, subject.photo, region, subject.lesion, rng, others=10)
-    share = np.count_nonzero(region) / np.count_nonzero(subject.lesion)
-    return {
-        "drop": removed.drop,
-        "random": removed.random,
-        "beats_random": float(removed.more_than_random),
-        "share": share,
+    effect = effects(subject.answer, subject.photo, np.stack(regions), subject.lesion)
+    shown = {
+        "joined": joined(regions, subject.lesion),
+        "certain": regions[0],
+        "effect": regions[int(effect.argmax())],
     }
+    found = {}
+    for which, region in shown.items():
+        rng = np.random.default_rng(seed)
+        removed = faithfulness.removed(subject.answer, subject.photo, region, subject.lesion, rng, others=10)
+        found[f"{which}/drop"] = np.array(removed.drop)
+        found[f"{which}/random"] = np.array(removed.random)
+        found[f"{which}/beats_random"] = np.array(float(removed.more_than_random))
+        found[f"{which}/share"] = np.array(np.count_nonzero(region) / np.count_nonzero(subject.lesion))
+    return found
 
 
 def rows_of(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.ndarray]]:
-    """What `measure` gives for each photo; kept as soon as it is measured."""
+    """What `measure` gives for each photo."""
     settings = f"{bench.sha}|{GRID}|{TOP}|{NOISE}|{faithfulness.STEPS}|{sorted(METHODS)}|{OWN_CAM}|{PLAIN_CAM}|{SMOOTH}"
-    folder = bench.work / "explanations" / hashlib.sha256(settings.encode()).hexdigest()[:12] / name
+
+    def made(subject: Subject, case: Case, i: int) -> dict[str, np.ndarray]:
+        return measure(subject, reference_lesion(case, subject), bench.seed + i, i < NOISY)
+
+    return kept(bench, cases, Path(_short(settings)) / name, made)
+
+
+def cited_rows(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.ndarray]]:
+    """What `cited` gives for each photo."""
+    folder = Path(_short(f"{bench.sha}|cited")) / name
+    return kept(bench, cases, folder, lambda subject, case, i: cited(subject, bench.seed + i))
+
+
+def kept(
+    bench: Bench, cases: list[Case], folder: Path, made: Callable[[Subject, Case, int], dict[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
+    """What `made` gives for each photo, kept in a file as soon as it is measured."""
     found: list[dict[str, np.ndarray]] = []
-    for i, case in enumerate(tqdm(cases, desc=f"explaining {name}", mininterval=10)):
-        path = folder / f"{hashlib.sha256(f'{case.source}/{case.image_id}'.encode()).hexdigest()[:16]}.npz"
+    for i, case in enumerate(tqdm(cases, desc=f"explaining {folder.name}", mininterval=10)):
+        path = bench.work / "explanations" / folder / f"{_short(f'{case.source}/{case.image_id}', 16)}.npz"
         if not path.exists():
-            subject = Subject.of(bench.assessor, images.load(case.image), case.context)
-            save_arrays(path, measure(subject, reference_lesion(case, subject), bench.seed + i, i < NOISY))
+            save_arrays(path, made(Subject.of(bench.assessor, images.load(case.image), case.context), case, i))
         found.append(dict(np.load(path)))
     return found
+
+
+def _short(text: str, length: int = 12) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def column(rows: list[dict[str, np.ndarray]], key: str) -> np.ndarray:
@@ -179,9 +215,10 @@ def run(bench: Bench) -> dict[str, Any]:
         cases = chosen(bench.cases(name, *([split] if split else [])), n, bench.seed)
         if cases:
             bench.touch_test(name, cases)
-            rows = rows_of(bench, cases, name)
-            result["sets"][name] = {"split": split or "all", **summary(bench, cases, rows)}
-            gallery.write(bench, cases, column(rows, "cited/drop") - column(rows, "cited/random"), name)
+            rows, regions = rows_of(bench, cases, name), cited_rows(bench, cases, name)
+            found = {**summary(bench, cases, rows), "cited": cited_summary(bench, cases, regions)}
+            result["sets"][name] = {"split": split or "all", **found}
+            gallery.write(bench, cases, column(regions, "joined/drop") - column(regions, "joined/random"), name)
     settings = {"own_cam": repr(OWN_CAM), "plain_cam": repr(PLAIN_CAM), "smooth": SMOOTH}
     return {"meta": bench.meta(grid=GRID, steps=faithfulness.STEPS, top=TOP, noise=NOISE, **settings), **result}
 
@@ -202,9 +239,16 @@ def summary(bench: Bench, cases: list[Case], rows: list[dict[str, np.ndarray]]) 
                 "p": None if method == "evidence" else wilcoxon_p(own[name] - values),
             }
         methods[method]["curves"] = {c: mean_curve(rows, f"{method}/{c}") for c in ("deleting", "inserting")}
-    shown = {k: resamples.interval(metrics.mean(column(rows, f"cited/{k}"))) for k in CITED}
-    n_cited = int(np.isfinite(column(rows, "cited/drop")).sum())
-    return {"n": len(cases), "methods": methods, "cited": {"n": n_cited, **shown}}
+    return {"n": len(cases), "methods": methods}
+
+
+def cited_summary(bench: Bench, cases: list[Case], rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Which region -> figure -> mean with interval, and the number of photos that have cited regions."""
+    resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
+    found = {
+        which: {k: resamples.interval(metrics.mean(column(rows, f"{which}/{k}"))) for k in CITED} for which in WHICH
+    }
+    return {"n": sum(bool(row) for row in rows), **found}
 
 
 def wilcoxon_p(differences: np.ndarray) -> float:
@@ -236,7 +280,19 @@ def headline(result: dict[str, Any]) -> str:
     """What speaks against the evidence, before anything else."""
     said = [f"on {name}, {'; '.join(wins(found))}" for name, found in result["sets"].items() if wins(found)]
     lost = f"Other methods and controls beat the evidence (paired 95 % interval) in: {'. '.join(said)}." if said else ""
-    return lost or "No other method and no control beats the evidence on any measure."
+    first = lost or "No other method and no control beats the evidence on any measure."
+    return f"{first} {shown_regions(result)}".strip()
+
+
+def shown_regions(result: dict[str, Any]) -> str:
+    """Whether the regions that a reader sees matter more than chance, in words."""
+    found = next(iter(result["sets"].values()), {}).get("cited", {}).get("joined", {}).get("beats_random")
+    if not found or found["low"] > 0.5:
+        return ""
+    return (
+        "The regions of all cited criteria together matter no more to the answer than random places of the lesion as "
+        f"large (more in {figures.shown(found)} of the photos)."
+    )
 
 
 def section(result: dict[str, Any], folder: Path) -> str:
@@ -249,16 +305,23 @@ def section(result: dict[str, Any], folder: Path) -> str:
             for method, row in found["methods"].items()
         ]
         text += [figures.table(["method", *(TITLES[key] for key in shown)], rows), "", *paired(found, shown)]
-        c = found["cited"]
-        text += [
-            "",
-            f"Regions of the cited criteria ({c['n']} photos; {figures.shown(c['share'])} of the lesion): the answer "
-            f"drops by {figures.shown(c['drop'])} without them, by {figures.shown(c['random'])} without random "
-            f"places of the lesion as large; by more in {figures.shown(c['beats_random'])} of the photos.",
-            "",
-            curves(found, folder, name),
-        ]
+        text += ["", *cited_table(found["cited"]), "", curves(found, folder, name)]
     return "\n".join(text)
+
+
+def cited_table(found: dict[str, Any]) -> list[str]:
+    """What taking cited regions out does, in rows."""
+    header = ["region", "of the lesion", "drop without it", "drop without random places", "more in"]
+    rows = [
+        [WHICH[which], *(figures.shown(found[which][k]) for k in ("share", "drop", "random", "beats_random"))]
+        for which in WHICH
+    ]
+    return [
+        f"What a reader sees, the regions of the cited criteria ({found['n']} photos have some), taken out of the "
+        "photo, against random places of the lesion as large:",
+        "",
+        figures.table(header, rows),
+    ]
 
 
 def paired(found: dict[str, Any], shown: list[str]) -> list[str]:

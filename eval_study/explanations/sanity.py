@@ -28,7 +28,7 @@ from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.scores import cluster
 
 NAME = "sanity"
-DATA, SPLIT, N = "ham10000", "valid", 50
+DATA, SPLIT, N = "ham10000", "valid", 24
 STEPS = {"reasoner": ("reasoner.",), "evidence": ("reasoner.", "evidence."), "tower": ("",)}
 TITLES = {
     "noise": "none (small noise on the photo)",

@@ -153,20 +153,28 @@ def evidence(subject: Subject) -> list[LabelledMap]:
     return [LabelledMap(_diagnosis(subject), whole), *parts]
 
 
-def cited_region(subject: Subject) -> np.ndarray | None:
-    """bool [GRID, GRID]: where the cited criteria were seen, at most `CITED_SHARE` of the lesion; None where none was.
+def cited_regions(subject: Subject) -> list[np.ndarray]:
+    """bool [GRID, GRID] each: where the cited criteria were seen, as a reader sees it, the most certain first.
 
-    The regions are those that a reader sees. They are joined from the most certain finding on, as far as they fit.
+    Findings that were measured on the mask have the lesion itself as their region and are left out.
     """
-    window, room = subject.window, CITED_SHARE * np.count_nonzero(subject.lesion)
-    joined = np.zeros((GRID, GRID), bool)
-    for finding in subject.findings:
-        if f"{finding.criterion}:{finding.state}" not in {state.key for state in EVIDENCE_STATES}:
-            continue  # measured on the mask: its region is the lesion
-        region = region_mask(finding.region, GRID, (window.x, window.y), GRID / window.side) & subject.lesion
-        if np.count_nonzero(joined | region) <= room + 1 or not joined.any():
-            joined |= region
-    return joined if joined.any() else None
+    window, located = subject.window, {state.key for state in EVIDENCE_STATES}
+    found = [
+        region_mask(f.region, GRID, (window.x, window.y), GRID / window.side) & subject.lesion
+        for f in subject.findings
+        if f"{f.criterion}:{f.state}" in located
+    ]
+    return [region for region in found if region.any()]
+
+
+def joined(regions: list[np.ndarray], lesion: np.ndarray) -> np.ndarray:
+    """bool [g, g]: at least one region, and of those after the first what fits into `CITED_SHARE` of the lesion."""
+    room = CITED_SHARE * np.count_nonzero(lesion)
+    whole = regions[0].copy()
+    for region in regions[1:]:
+        if np.count_nonzero(whole | region) <= room:
+            whole |= region
+    return whole
 
 
 def grad_cam(subject: Subject) -> list[LabelledMap]:

@@ -29,7 +29,7 @@ from skinclip.study.document import (
 )
 from skinclip.study.plots import Plot, arm_name, contrast_name
 from skinclip.study.statistics import DEFAULT_PLAN, ENDPOINTS, AnalysisPlan, analyse
-from skinclip.study.tables import StudyTables, mrmc_rows
+from skinclip.study.tables import StudyTables
 
 Result = Mapping[str, Any]
 _DASH = "–"
@@ -63,7 +63,6 @@ def write(tables: StudyTables, folder: Path, plan: AnalysisPlan = DEFAULT_PLAN, 
     files["report.pdf"].write_bytes(to_pdf(report))
     marks = {"data_kind": tables.mark} if tables.mark else {}
     tables.write(folder / "data")
-    mrmc_rows(tables).assign(**marks).to_csv(folder / "data" / "mrmc.csv", index=False)
     write_pictures(report, folder / "figures", marks)
     (folder / "R").mkdir(exist_ok=True)
     for name, script in r_scripts.scripts(tables, analysis).items():
@@ -135,20 +134,17 @@ def _safety_words(analysis: Result) -> str:
     if "not_estimable" in found:
         return f"The safety result is not estimable: {found['not_estimable']}."
     arm, against = (arm_name(analysis["plan"]["primary"][side]) for side in ("arm", "against"))
-    words = (
-        f"Where the AI errs, readers left a right diagnosis for a wrong one in {_share(found['rate'])} of answers with "
+    verdict = {
+        "non-inferior": "By the plan, this is not inferior.",
+        "inferior": "By the plan, this is inferior: it misleads more.",
+        "not shown": "Non-inferiority was not shown.",
+    }[found["decision"]]
+    words = f"Where the AI errs, readers left a right diagnosis for a wrong one in {_share(found['rate'])} of answers "
+    words += (
+        f"with {arm} and {_share(found['rate_against'])} with {against}: a difference of {_points(found['value'])} "
     )
-    words += f"{arm} and {_share(found['rate_against'])} with {against}: a difference of {_points(found['value'])} percentage "
-    words += f"points ({_points(found['low'])} to {_points(found['high'])}) against a margin of "
-    words += f"{_points(found['margin'])}. "
-    return (
-        words
-        + {
-            "non-inferior": "By the plan, this is not inferior.",
-            "inferior": "By the plan, this is inferior: it misleads more.",
-            "not shown": "Non-inferiority was not shown.",
-        }[found["decision"]]
-    )
+    words += f"percentage points ({_points(found['low'])} to {_points(found['high'])}) against a margin of "
+    return f"{words}{_points(found['margin'])}. {verdict}"
 
 
 def _tiles(analysis: Result) -> list[Block]:
@@ -177,13 +173,13 @@ def _tiles(analysis: Result) -> list[Block]:
 
 
 def _participants(analysis: Result) -> tuple[Block, ...]:
-    flow = analysis["flow"]
+    flow, enough = analysis["flow"], _share(analysis["plan"]["completion"], 0)
     names = {
         "enrolled": "Readers enrolled",
         "withdrawn": "Readers withdrawn, answers erased",
         "finished": "Readers who finished the session",
         "analysed": "Readers analysed: with any answer",
-        "completers": f"Completers: finished, and rated at least {_share(analysis['plan']['completion'], 0)} of their cases",
+        "completers": f"Completers: finished, and rated at least {enough} of their cases",
         "cases": "Cases",
         "cases_ai_wrong": "Cases on which the AI errs",
         "cases_ood": "Cases out of distribution, analysed apart",

@@ -113,8 +113,7 @@ def _reported(run: Command) -> Command:
 
 def folder_of(study: Path) -> Path:
     """The study's folder; of a protocol the one that `build` makes by default. Raises StudyError, ProtocolError."""
-    from skinclip.study.freeze import default_folder
-    from skinclip.study.frozen import StudyError
+    from skinclip.study.frozen import StudyError, default_folder
     from skinclip.study.protocol import Protocol
 
     if study.is_dir():

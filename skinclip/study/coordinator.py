@@ -21,7 +21,6 @@ from skinclip.study.conduct import SHOWN, Place, Study
 from skinclip.study.frozen import StudyError, Truth
 from skinclip.study.protocol import Protocol
 from skinclip.study.records import Reader
-from skinclip.study.statistics import ENDPOINTS, AnalysisPlan, Contrast
 from skinclip.study.steps import Step
 from skinclip.study.store import MEASURED
 from skinclip.study.tables import TABLES, StudyTables
@@ -32,7 +31,6 @@ REMARKS = "remarks.csv"
 # Columns that no question may take over, and the answers that are asked for twice.
 _NOT_ANSWERS = TABLES["cases"][: TABLES["cases"].index("diagnosis_before")]
 _TWICE = ("diagnosis", "confidence", "act")
-_MODELLED = {"confidence": "confidence_change", "seconds": "time"}  # endpoints of a plan as the statistics name them
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,10 @@ class Coordinator:
 
         Raises StudyError before the study is closed.
         """
-        from skinclip.study import analysis_report  # plots and PDF are loaded for this alone
+        tables = self.tables()
+        from skinclip.study import analysis_plan, analysis_report  # statistics and plots are loaded for this alone
 
-        return analysis_report.write(self.tables(), folder, analysis_plan(self.study.protocol), command)
+        return analysis_report.write(tables, folder, analysis_plan.of(self.study.protocol), command)
 
     # -- readers ----------------------------------------------------------------------------------------------------
 
@@ -189,25 +188,6 @@ class Coordinator:
     def _only_closed(self, what: str) -> None:
         if not self.is_closed:
             raise StudyError(f"{what} can be seen once the study is closed; until then everyone stays blinded")
-
-
-def analysis_plan(protocol: Protocol) -> AnalysisPlan:
-    """The protocol's plan as the statistics take it; endpoints that no mixed model fits are computed in any case."""
-    plan = protocol.plan
-    modelled = [_MODELLED.get(key, key) for key in plan.secondary]
-    primary = Contrast(plan.primary.arm, plan.primary.reference)
-    others = [c for c in AnalysisPlan.secondary_contrasts if {c.arm, c.against} <= set(protocol.arms)]
-    return AnalysisPlan(
-        primary=primary,
-        endpoint=_MODELLED.get(plan.primary.endpoint, plan.primary.endpoint),
-        safety_margin=plan.safety.margin,
-        alpha=plan.alpha,
-        secondary=tuple(key for key in modelled if key in ENDPOINTS),
-        secondary_contrasts=tuple(c for c in others if c != primary),
-        completion=protocol.completion.min_cases_share,
-        time_limits=(plan.time_outliers.min_seconds, plan.time_outliers.max_seconds),
-        seed=protocol.seed % 2**32,
-    )
 
 
 def is_completer(place: Place, study: Study) -> bool:

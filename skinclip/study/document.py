@@ -271,7 +271,7 @@ def _widths(table: Table, least: Sequence[float]) -> tuple[float, ...]:
     if table.kind == "made":
         return tuple(least)
     columns = zip(table.header, *table.rows, strict=True)
-    return tuple(2.0 + min(max(len(str(cell)) for cell in column), 34) for column in columns)
+    return tuple(3.5 + min(max(len(str(cell)) for cell in column), 34) for column in columns)
 
 
 def _pdf_picture(pdf: _Pdf, picture: Picture) -> None:

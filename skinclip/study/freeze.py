@@ -37,7 +37,7 @@ from skinclip.images import LesionImage, PhotoError
 from skinclip.model.prompt import context_text, differential_text, findings_text
 from skinclip.study import frozen
 from skinclip.study.codes import read_key
-from skinclip.study.frozen import StudyError, Truth
+from skinclip.study.frozen import StudyError, Truth, default_folder
 from skinclip.study.protocol import Protocol
 from skinclip.study.store import Store, where_from_environment
 from skinclip.study.views import Fragment
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 OUT_OF_DISTRIBUTION = "ood"  # in the manifest's column `group`
 LONGEST_SIDE = 1024  # pixels of a frozen photo: structures stay visible, a page loads at once
-STUDIES = Path("studies")
 
 _REFERENCE = re.compile(r"\[r(\d+)\]")
 Tell = Callable[[int, int], None]  # photos done, photos in all
@@ -83,11 +82,6 @@ class Built:
     folder: Path
     eligible: dict[str, int]
     left_out: tuple[str, ...]
-
-
-def default_folder(protocol: Protocol) -> Path:
-    """`studies/KEY`, and `studies/KEY-vN` for a later version, so that the earlier one stays on record."""
-    return STUDIES / (protocol.key if protocol.version == 1 else f"{protocol.key}-v{protocol.version}")
 
 
 def build(

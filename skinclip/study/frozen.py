@@ -24,6 +24,7 @@ from skinclip.study.views import AidView, Fragment
 
 PROTOCOL, RECORD, TRUTH, KEY, DATABASE = "protocol.yaml", "frozen.json", "truth.json", "key", "store.sqlite"
 PHOTO, GRAD_CAM, REGIONS, AID, ASSESSMENT = "photo.png", "grad_cam.png", "regions.png", "aid.json", "assessment.json"
+STUDIES = Path("studies")
 FORM = "skinclip-frozen-study-1"
 NO_RATIONALE = "The aid gave no rationale for this photo."
 _KEPT_FILES = 512  # pictures in memory: a study of 100 cases with room to spare
@@ -151,6 +152,11 @@ class Frozen:
     def _file(self, case: str, file: str) -> bytes:
         name = f"cases/{case}/{file}"
         return _checked(self.folder / name, self.record["files"][name])
+
+
+def default_folder(protocol: Protocol) -> Path:
+    """`studies/KEY`, and `studies/KEY-vN` for a later version, so that the earlier one stays on record."""
+    return STUDIES / (protocol.key if protocol.version == 1 else f"{protocol.key}-v{protocol.version}")
 
 
 def drawn_by(protocol: Protocol) -> dict[str, Any]:

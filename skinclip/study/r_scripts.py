@@ -56,9 +56,9 @@ found <- FALSE
 
 if (requireNamespace("iMRMC", quietly = TRUE)) {
   # U-statistics, which allow that each reader saw each case in one arm only. doIMRMC needs Java.
-  truth <- unique(scores[, c("case", "truth")])
+  truth <- unique(scores[, c("case", "malignant")])
   input <- rbind(
-    data.frame(readerID = "truth", caseID = truth$case, modalityID = "truth", score = truth$truth),
+    data.frame(readerID = "truth", caseID = truth$case, modalityID = "truth", score = truth$malignant),
     data.frame(readerID = scores$reader, caseID = scores$case, modalityID = scores$modality, score = scores$score)
   )
   for (column in c("readerID", "caseID", "modalityID")) input[[column]] <- factor(input[[column]])
@@ -74,7 +74,7 @@ if (requireNamespace("MRMCaov", quietly = TRUE)) {
   scores$test <- ifelse(scores$modality == "unaided", "unaided", "aided")
   key <- paste(scores$reader, scores$case)
   d <- scores[ave(seq_along(key), key, FUN = length) == 2, ]
-  result <- try(mrmc(empirical_auc(truth, score), test, reader, case, data = d))
+  result <- try(mrmc(empirical_auc(malignant, score), test, reader, case, data = d))
   if (!inherits(result, "try-error")) print(summary(result))
   found <- TRUE
 }

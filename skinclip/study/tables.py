@@ -102,6 +102,15 @@ TABLES: dict[str, tuple[str, ...]] = {
     "preferences": ("reader", "case", "side_a", "side_b", "chosen"),
     "readers": ("reader", "site", "role", "years", "completed", "withdrawn"),
 }
+MRMC: dict[str, Column] = {
+    "reader": COLUMNS["reader"],
+    "case": COLUMNS["case"],
+    "modality": Column("text", "arm key, or `unaided`", "which answer the score is of", missing=False),
+    "malignant": Column("integer", "1 malignant, 0 benign", "true state of the case", missing=False),
+    "score": Column(
+        "number", "0 to 100", "50 + confidence / 2 for a malignant diagnosis, 50 - for a benign one", (0, 100)
+    ),
+}
 _KEYS = {
     "cases": ["reader", "case", "repeat"],
     "blocks": ["reader", "arm", "item"],
@@ -152,7 +161,7 @@ class StudyTables:
         return replace(self, cases=rows)
 
     def write(self, folder: Path) -> list[Path]:
-        """CSV and Parquet of each table, their data dictionary, iMRMC's input and `study.json`; returns the files.
+        """CSV and Parquet of each table, their dictionary, scores for MRMC and `study.json`; returns the files.
 
         Of a simulated study every table has a column `data_kind` that says so.
         """
@@ -162,9 +171,10 @@ class StudyTables:
         data_dictionary(self).to_csv(dictionary, index=False)
         about = folder / "study.json"
         about.write_text(json.dumps(_about(self), indent=2) + "\n")
-        score = folder / "scores.imrmc"
+        score, rows = folder / "scores.imrmc", folder / "mrmc.csv"
         score.write_text(imrmc(self))
-        return [*files, dictionary, about, score]
+        _marked(mrmc_rows(self), self).to_csv(rows, index=False)
+        return [*files, dictionary, about, score, rows]
 
     @classmethod
     def read(cls, folder: Path) -> StudyTables:
@@ -182,6 +192,7 @@ def data_dictionary(tables: StudyTables) -> pd.DataFrame:
         for name in getattr(tables, table).columns:
             column = COLUMNS.get(name, Column("text", "as in the protocol", "further question of this study"))
             rows.append((table, name, column.dtype, column.values, column.meaning, column.missing))
+    rows += [("mrmc", name, c.dtype, c.values, c.meaning, c.missing) for name, c in MRMC.items()]
     frame = pd.DataFrame(rows, columns=["table", "column", "type", "values", "meaning", "may_be_missing"])
     return _marked(frame, tables)
 
@@ -199,7 +210,7 @@ def malignancy_scores(cases: pd.DataFrame, phase: str) -> pd.Series:
 
 
 def mrmc_rows(tables: StudyTables) -> pd.DataFrame:
-    """Scores for multi-reader multi-case software: reader, case, modality, truth (1 malignant), score.
+    """Scores for multi-reader multi-case software, with the columns of `MRMC`.
 
     Cases whose truth is known, without repeats and cases out of distribution. Modalities are the arms, by the aided
     answer, and `unaided`, by all answers before the aid.
@@ -210,7 +221,7 @@ def mrmc_rows(tables: StudyTables) -> pd.DataFrame:
     parts = []
     for phase, modality in (("before", pd.Series("unaided", index=cases.index)), ("after", cases["arm"])):
         score = malignancy_scores(cases, phase)
-        parts.append(cases[["reader", "case"]].assign(modality=modality, truth=malignant, score=score))
+        parts.append(cases[["reader", "case"]].assign(modality=modality, malignant=malignant, score=score))
     return pd.concat(parts, ignore_index=True).dropna(subset="score").reset_index(drop=True)
 
 
@@ -222,13 +233,15 @@ def imrmc(tables: StudyTables) -> str:
     head = [
         f"{tables.mark} {RESEARCH_USE_ONLY}".strip(),
         f"Study {tables.study}. Score: 0-100, how malignant the reader holds the case. Case n is the n-th case id.",
-        f"N0: {int((truths['truth'] == 0).sum())}",
-        f"N1: {int((truths['truth'] == 1).sum())}",
+        f"N0: {int((truths['malignant'] == 0).sum())}",
+        f"N1: {int((truths['malignant'] == 1).sum())}",
         f"NR: {rows['reader'].nunique()}",
         f"NM: {rows['modality'].nunique()}",
         "BEGIN DATA:",
     ]
-    truth_lines = [f"-1,{numbers[case]},0,{truth}" for case, truth in zip(truths["case"], truths["truth"], strict=True)]
+    truth_lines = [
+        f"-1,{numbers[case]},0,{truth}" for case, truth in zip(truths["case"], truths["malignant"], strict=True)
+    ]
     ordered = rows.sort_values(["modality", "reader", "case"])
     lines = [f"{r.reader},{numbers[r.case]},{r.modality},{r.score:g}" for r in ordered.itertuples()]
     return "\n".join([*head, *truth_lines, *lines]) + "\n"
@@ -278,7 +291,7 @@ def _typed(table: str, name: str, values: pd.Series | None) -> pd.Series | None:
     wrong = _wrong(typed, column)
     if wrong.any():
         row = int(wrong.idxmax())
-        raise TablesError(f"{table}.{name}: {typed[row]!r} in row {row + 1}; allowed is {column.values}")
+        raise TablesError(f"{table}.{name}: '{typed[row]}' in row {row + 1}; allowed is {column.values}")
     return typed
 
 

@@ -9,7 +9,7 @@ from skinclip.assess import Assessor
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.examples import draw
-from skinclip.explain.methods import GRID, METHODS, Subject, cited_region, on_grid, on_photo
+from skinclip.explain.methods import GRID, METHODS, Subject, cited_regions, joined, on_grid, on_photo
 from skinclip.images import from_array
 
 EVIDENCE_KEYS = {state.key for state in EVIDENCE_STATES}
@@ -50,14 +50,22 @@ def test_the_whole_of_the_evidence_lies_in_the_lesion(subject: Subject) -> None:
 
 
 def test_the_cited_region_is_what_a_reader_sees_and_no_more_than_its_share(subject: Subject) -> None:
-    region = cited_region(subject)
-    assert region is not None and not (region & ~subject.lesion).any()
-    assert np.count_nonzero(region) <= 0.42 * np.count_nonzero(subject.lesion)  # a region's own share, and its rim
+    regions = cited_regions(subject)
+    whole = joined(regions, subject.lesion)
+    assert regions and not any((region & ~subject.lesion).any() for region in regions)
+    assert np.count_nonzero(whole) <= 0.42 * np.count_nonzero(subject.lesion)  # a region's own share, and its rim
     subject.__dict__["findings"] = [f for f in subject.findings if f"{f.criterion}:{f.state}" not in EVIDENCE_KEYS]
     try:
-        assert cited_region(subject) is None  # what was measured has the lesion as its region
+        assert cited_regions(subject) == []  # what was measured has the lesion as its region
     finally:
         del subject.__dict__["findings"]
+
+
+def test_regions_are_joined_as_far_as_they_fit() -> None:
+    lesion = np.ones((10, 10), bool)
+    rows = [np.zeros((10, 10), bool) for _ in range(3)]
+    rows[0][:3], rows[1][3:6], rows[2][3:4] = True, True, True  # 30, 30 and 10 of 100 places
+    assert np.array_equal(joined(rows, lesion), rows[0] | rows[2])
 
 
 def test_on_photo_fills_the_window_alone(subject: Subject) -> None:

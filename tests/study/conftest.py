@@ -1,4 +1,4 @@
-"""The default study, the same with its ethics fields filled in for tests alone, a tiny one that is built, databases.
+"""The default study, the same with its ethics fields filled in for tests alone, and databases for the store's tests.
 
 Each test that asks for `database` runs on SQLite and on a real PostgreSQL.
 """

@@ -448,3 +448,12 @@ def test_no_model_is_needed_to_show_a_study(study_folder: Path, monkeypatch: pyt
 
     monkeypatch.setattr(freeze, "heat_on_photo", fails)
     assert Frozen.open(study_folder).aid("C001", "regions").picture
+
+
+def test_a_session_runs_on_either_database(study_folder: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKINCLIP_DATABASE_URL", database)
+    with Study.open(study_folder) as study:
+        token = study.sign_in(study.enrol(1, "Here")[0].code)
+        assert [view.kind for view, _ in tiny.session(study, token)][-1] == "done"
+        assert not study.store.verify(study.name, [study.receipt(token)])
+    assert not (study_folder / "store.sqlite").exists()

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from skinclip.study import analysis_plan
 from skinclip.study.chain import audit, read_log
 from skinclip.study.codes import read_key
 from skinclip.study.conduct import Expired, Study, StudyError
-from skinclip.study.coordinator import Coordinator, analysis_plan
+from skinclip.study.coordinator import Coordinator
 from skinclip.study.protocol import ARMS, Protocol
 from skinclip.study.tables import StudyTables
 from tests.study import tiny
@@ -179,7 +180,7 @@ def test_remarks_are_exported_with_their_place(study_folder: Path, tmp_path: Pat
 
 
 def test_the_plan_goes_into_the_analysis(trust_study: Protocol) -> None:
-    plan = analysis_plan(trust_study)
+    plan = analysis_plan.of(trust_study)
     assert plan.primary.text == "regions - grad_cam"
     assert plan.safety_margin == 0.05
     assert plan.time_limits == (3, 600)

@@ -653,3 +653,16 @@ def test_key_file_is_made_once_and_private(tmp_path: Path) -> None:
         read_key(path)
     with pytest.raises(KeyFileError, match="choose another folder"):
         read_key(tmp_path / "none" / "study.key", create=True)
+
+
+def test_several_events_are_stored_together_or_not_at_all(store: Store) -> None:
+    reader = enrol(store)
+    stored = store.append_all(STUDY, reader, [("before", "s1", {"a": 1}, "one"), ("shown", "s2", {}, "two")])
+    assert [event.step for event in stored] == ["s1", "s2"]
+    before = store.head(STUDY)
+    with pytest.raises(AlreadyAnswered):
+        store.append_all(STUDY, reader, [("shown", "s3", {}, "three"), ("before", "s1", {"a": 2}, "four")])
+    assert store.head(STUDY) == before
+    assert store.append_all(STUDY, reader, [("before", "s1", {"a": 1}, "one"), ("shown", "s2", {}, "two")]) == stored
+    with pytest.raises(ValueError, match="by the store alone"):
+        store.append_all(STUDY, reader, [("shown", "s4", {}, "five"), ("closed", "closed", {}, "six")])

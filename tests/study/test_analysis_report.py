@@ -1,0 +1,181 @@
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from skinclip import RESEARCH_USE_ONLY
+from skinclip.study import analysis_report
+from skinclip.study.analysis_report import document, summary
+from skinclip.study.document import to_html, to_pdf
+from skinclip.study.statistics import analyse
+from skinclip.study.tables import TABLES, StudyTables
+from tests.study.studies import PLAN, study
+
+FIGURES = {
+    "forest_primary",
+    "raincloud",
+    "safety",
+    "forest_secondary",
+    "accuracy",
+    "switches",
+    "calibration",
+    "preferences",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The report of a small simulated study."""
+    out = tmp_path_factory.mktemp("report")
+    analysis_report.write(study(), out, PLAN, "python -m skinclip study analyse trust")
+    return out
+
+
+@pytest.fixture(scope="module")
+def analysis(folder) -> dict:
+    return json.loads((folder / "analysis.json").read_text())
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def test_the_page_needs_nothing_else_and_runs_nothing(folder):
+    page = Page((folder / "report.html").read_text())
+    assert not {"script", "img", "link", "iframe"} & set(page.tags)
+    assert page.tags.count("svg") == len(FIGURES)
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert not [value for name, value in page.attributes if name in ("href", "src", "xlink:href") and value[:1] != "#"]
+
+
+def test_simulated_data_are_marked_on_every_page_and_in_every_file(folder):
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix not in {".pdf", ".parquet"}:
+            assert "SIMULATED DATA" in path.read_text(), path.name
+    text = (folder / "report.html").read_text()
+    assert text.index("SIMULATED DATA") < text.index("<h1>")
+    assert "These are simulated readers" in text
+
+
+def test_every_page_of_the_pdf_has_the_banner(analysis):
+    pages = []
+
+    class Spy(analysis_report.to_pdf.__globals__["_Pdf"]):
+        def header(self):
+            pages.append(self.banner)
+            super().header()
+
+    module = analysis_report.to_pdf.__globals__
+    kept, module["_Pdf"] = module["_Pdf"], Spy
+    try:
+        file = to_pdf(document(analysis))
+    finally:
+        module["_Pdf"] = kept
+    assert file.startswith(b"%PDF-") and len(pages) == file.count(b"/Type /Page\n")
+    assert all("SIMULATED DATA" in page and RESEARCH_USE_ONLY in page for page in pages)
+
+
+def test_a_real_study_is_not_called_simulated_and_is_still_for_research_only(analysis):
+    real = {**analysis, "simulated": False, "data_kind": "answers of readers", "study": "trust"}
+    text = to_html(document(real))
+    assert "SIMULATED" not in text and "simulated" not in text
+    assert RESEARCH_USE_ONLY in text
+
+
+def test_each_figure_has_its_data_beside_it(folder):
+    drawn = {path.stem for path in (folder / "figures").glob("*.svg")}
+    assert drawn == {path.stem for path in (folder / "figures").glob("*.csv")} == FIGURES
+    for path in (folder / "figures").glob("*.csv"):
+        assert set(pd.read_csv(path)["data_kind"]) == {"SIMULATED DATA"}
+
+
+def test_the_figures_show_the_results(folder, analysis):
+    forest = pd.read_csv(folder / "figures" / "forest_primary.csv")
+    assert forest["name"][0].startswith("Primary")
+    assert forest["value"][0] == pytest.approx(analysis["primary"]["value"])
+    moved = pd.read_csv(folder / "figures" / "switches.csv")
+    assert moved["n"].sum() == sum(row["n"] for row in analysis["switches"])
+
+
+def test_the_summary_says_who_what_and_whether_it_is_safe(analysis):
+    words = summary(analysis)
+    assert "Of 6 readers enrolled at 3 sites" in words and "16 cases, 5 of them real errors" in words
+    assert re.search(r"points (higher|lower) with Rationale \+ regions than with Grad-CAM \(95 % interval", words)
+    assert "Where the AI errs" in words and "margin of +5.0" in words
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"), [("non-inferior", "not inferior"), ("inferior", "misleads more"), ("not shown", "not shown")]
+)
+def test_the_summary_speaks_of_safety_as_decided(analysis, decision, words):
+    safety = {"value": 0.0, "low": -0.1, "high": 0.1, "rate": 0.1, "rate_against": 0.1, "margin": 0.05}
+    assert words in summary({**analysis, "safety": {**safety, "decision": decision}})
+
+
+def test_a_difference_is_claimed_only_below_alpha(analysis):
+    primary = analysis["primary"]
+    assert "no difference beyond chance" in summary({**analysis, "primary": {**primary, "p": 0.051}})
+    assert ": a difference beyond chance" in summary({**analysis, "primary": {**primary, "p": 0.049}})
+
+
+def test_the_report_can_be_made_again_from_its_results(folder, analysis):
+    again = to_html(document(analysis, "python -m skinclip study analyse trust"))
+    assert again == (folder / "report.html").read_text()
+
+
+def test_names_from_outside_are_escaped():
+    nasty = replace(study(), study="<script>alert(1)</script>")
+    text = to_html(document(analyse(nasty, PLAN), command="<img src=x>"))
+    assert "<script" not in text and "<img" not in text
+
+
+def test_an_empty_study_has_a_report_that_says_why(tmp_path):
+    frames = {name: pd.DataFrame(columns=list(columns)) for name, columns in TABLES.items()}
+    files = analysis_report.write(StudyTables(**frames, simulated=False, study="empty"), tmp_path, PLAN)
+    text = files["report.html"].read_text()
+    assert "not estimable: answers of fewer than two readers" in text
+    assert files["report.pdf"].read_bytes().startswith(b"%PDF-")
+
+
+def test_one_reader_has_a_report(tmp_path):
+    tables = study()
+    one = tables.with_cases(tables.cases[tables.cases["reader"] == "R001"])
+    files = analysis_report.write(one, tmp_path, PLAN)
+    assert "fewer than two readers" in files["report.html"].read_text()
+
+
+def test_r_scripts_name_the_contrast_and_our_figures(folder, analysis):
+    script = (folder / "R" / "crossed_model.R").read_text()
+    assert '"regions"' in script and '"grad_cam"' in script and "(1 | reader:arm) + (1 | case:arm)" in script
+    assert f"{analysis['primary']['value']:.5f}" in script
+    assert "BEGIN DATA" in (folder / "data" / "scores.imrmc").read_text()
+
+
+def has_lmertest() -> bool:
+    if not shutil.which("Rscript"):
+        return False
+    asked = ["Rscript", "-e", "quit(status = !requireNamespace('lmerTest', quietly = TRUE))"]
+    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not has_lmertest(), reason="R with lmerTest is not installed")
+def test_lme4_gives_the_same_estimate(folder, analysis):
+    done = subprocess.run(["Rscript", "crossed_model.R"], cwd=folder / "R", capture_output=True, text=True, check=True)
+    line = done.stdout.split("Pr(>|t|)\n")[1].splitlines()[0].split()
+    assert float(line[1]) == pytest.approx(analysis["primary"]["value"], abs=1e-3)
+    assert float(line[2]) == pytest.approx(analysis["primary"]["error"], rel=1e-2)

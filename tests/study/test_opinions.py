@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from skinclip.study import opinions
+from skinclip.study.mixed import NotEstimable
+
+
+def pairs(rows: list[tuple[str, str, str, str]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["reader", "side_a", "side_b", "chosen"])
+    return frame.assign(case=[f"C{i}" for i in range(len(frame))])
+
+
+def test_two_aids_have_the_log_odds_of_their_wins():
+    chosen = ["regions"] * 30 + ["grad_cam"] * 10
+    rows = [
+        (f"R{i % 5}", *(("regions", "grad_cam") if i % 2 else ("grad_cam", "regions")), c) for i, c in enumerate(chosen)
+    ]
+    found = opinions.preferences(pairs(rows), 50, 0, 0.05)
+    strength = {row["arm"]: row["value"] for row in found["strengths"]}
+    assert strength["regions"] - strength["grad_cam"] == pytest.approx(np.log(3), rel=0.02)  # but for the prior
+    assert sum(strength.values()) == pytest.approx(0.0, abs=1e-9)
+    assert {"arm": "regions", "against": "grad_cam", "won": 30, "of": 40} in found["wins"]
+    assert found["side_a"]["of"] == 40
+    row = next(row for row in found["strengths"] if row["arm"] == "regions")
+    assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_sides_do_not_matter_to_strengths():
+    rng = np.random.default_rng(0)
+    arms = ["grad_cam", "grad_cam_text", "regions"]
+    rows = [(f"R{i % 6}", *rng.choice(arms, 2, replace=False)) for i in range(60)]
+    there = pairs([(r, a, b, a if rng.random() < 0.6 else b) for r, a, b in rows])
+    turned = there.rename(columns={"side_a": "side_b", "side_b": "side_a"})
+    assert (
+        opinions.preferences(there, 20, 0, 0.05)["strengths"] == opinions.preferences(turned, 20, 0, 0.05)["strengths"]
+    )
+
+
+def test_an_aid_that_won_every_pair_has_a_finite_strength():
+    found = opinions.preferences(pairs([("R1", "regions", "grad_cam", "regions")] * 8), 20, 0, 0.05)
+    assert all(np.isfinite(row["value"]) for row in found["strengths"])
+    assert found["strengths"][0]["low"] is None  # one reader
+
+
+def test_without_choices_it_says_so():
+    with pytest.raises(NotEstimable, match="no preferences"):
+        opinions.preferences(pairs([("R1", "regions", "grad_cam", None)]), 20, 0, 0.05)
+
+
+def blocks(values: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
+    """scale item -> arm -> value of each reader."""
+    rows = [
+        (f"R{i}", arm, item, value)
+        for item, arms in values.items()
+        for arm, answers in arms.items()
+        for i, value in enumerate(answers)
+    ]
+    return pd.DataFrame(rows, columns=["reader", "arm", "item", "value"])
+
+
+def test_scales_are_compared_within_readers():
+    regions, cam = [4.0, 5.0, 3.0, 4.0], [3.0, 3.0, 3.0, 2.0]
+    frame = blocks({"ess_1": {"regions": regions, "grad_cam": cam}, "ess_2": {"regions": regions, "grad_cam": cam}})
+    found = next(s for s in opinions.scales(frame, ["none", "grad_cam", "regions"], "regions", "grad_cam", 0.05))
+    assert found["scale"] == "ess" and [row["arm"] for row in found["by_arm"]] == ["grad_cam", "regions"]
+    assert found["difference"]["value"] == pytest.approx(1.25)
+    interval = stats.ttest_rel(regions, cam).confidence_interval()
+    assert (found["difference"]["low"], found["difference"]["high"]) == pytest.approx(tuple(interval))
+    assert found["cronbach"]["value"] == pytest.approx(1.0)  # both items always agree
+
+
+def test_a_scale_without_answers_is_not_estimable():
+    found = opinions.scales(blocks({}), ["regions"], "regions", "grad_cam", 0.05)
+    assert [s["scale"] for s in found] == ["ess", "trust", "distrust"]
+    assert all("not_estimable" in s["difference"] for s in found)
