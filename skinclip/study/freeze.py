@@ -25,14 +25,12 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import cv2
-
 from skinclip import clinical, images
 from skinclip.assessment import Assessment, Context
 from skinclip.data.cases import Case
 from skinclip.data.readers import read_cases
 from skinclip.explain.methods import heat_on_photo
-from skinclip.explain.render import heatmap_overlay, hex_colour, region_overlay
+from skinclip.explain.render import DRAWN_SIDE, heatmap_overlay, hex_colour, region_overlay
 from skinclip.images import LesionImage, PhotoError
 from skinclip.model.prompt import context_text, differential_text, findings_text
 from skinclip.study import frozen
@@ -166,12 +164,8 @@ def candidate(case: Case, assessment: Assessment) -> Candidate:
 
 
 def bounded(image: LesionImage) -> LesionImage:
-    """The photo as it is frozen: at most `LONGEST_SIDE` pixels long, named by its pixels and not by its file."""
-    scale = LONGEST_SIDE / max(image.width, image.height)
-    if scale >= 1:
-        return images.from_array(image.pixels)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return images.from_array(cv2.resize(image.pixels, size, interpolation=cv2.INTER_AREA))
+    """The photo as it is assessed: at most `LONGEST_SIDE` pixels long, named by its pixels and not by its file."""
+    return images.from_array(images.fit(image.pixels, LONGEST_SIDE))
 
 
 def one_a_lesion(seed: int, candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -269,10 +263,12 @@ def write_case(folder: Path, chosen: Candidate, assessor: Assessor) -> None:
         heat = heat_on_photo(assessor, image, Context(), chosen.leading)
     except NotImplementedError as error:
         raise StudyError(f"this model has no Grad-CAM, which the arms need: {error}") from error
+    pixels = images.fit(image.pixels, LONGEST_SIDE, DRAWN_SIDE)
+    only = "none" if assessment.abstained else None  # as on the page: the lesion alone, where no finding is cited
     pictures = {
-        frozen.PHOTO: image.pixels,
-        frozen.GRAD_CAM: heatmap_overlay(image.pixels, heat),
-        frozen.REGIONS: region_overlay(image.pixels, assessment),
+        frozen.PHOTO: pixels,
+        frozen.GRAD_CAM: heatmap_overlay(pixels, heat),
+        frozen.REGIONS: region_overlay(pixels, assessment, only),
     }
     for name, pixels in pictures.items():
         (folder / name).write_bytes(images.encode_png(pixels))

@@ -141,7 +141,7 @@ def test_references_have_the_numbers_and_colours_of_the_picture(assessment: Asse
 def test_every_case_has_pictures_of_one_size(built_study: Path) -> None:
     for folder in (built_study / "cases").iterdir():
         sizes = {Image.open(BytesIO(path.read_bytes())).size for path in folder.glob("*.png")}
-        assert sizes == {(320, 240)}
+        assert sizes == {(640, 480)}
         assert len(list(folder.glob("*.png"))) == 3
 
 
