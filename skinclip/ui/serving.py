@@ -20,8 +20,10 @@ def own_upload_folder() -> None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
-def serve(page: gr.Blocks, host: str, port: int, css: str, head: str, name: str, block: bool = True) -> str:
-    """Serves the page and returns its local address.
+def serve(
+    page: gr.Blocks, host: str, port: int, css: str, head: str, name: str, block: bool = True, visitors: int = 64
+) -> str:
+    """Serves the page and returns its local address. What the page keeps of more than `visitors` is forgotten.
 
     No history of runs: Gradio would keep photos and results in the browser's own storage. No file is served beside
     the page's own code: pictures are part of the page.
@@ -41,7 +43,7 @@ def serve(page: gr.Blocks, host: str, port: int, css: str, head: str, name: str,
         mcp_server=False,
         ssr_mode=False,
         pwa=False,
-        state_session_capacity=64,
+        state_session_capacity=visitors,
         footer_links=[],
         quiet=True,
         prevent_thread_lock=True,

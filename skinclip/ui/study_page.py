@@ -12,6 +12,8 @@ from skinclip.study.conduct import Study
 from skinclip.ui import components, coordinator_tab, serving, study_tab
 from skinclip.ui.theme import study_css, study_head
 
+VISITORS = 2000  # all that is kept of one is a coordinator's token
+
 
 def build_study_page(study: Study) -> gr.Blocks:
     """The page around an opened study."""
@@ -28,4 +30,4 @@ def build_study_page(study: Study) -> gr.Blocks:
 
 def launch_study(page: gr.Blocks, host: str, port: int, block: bool = True) -> str:
     """Serves the page and returns its local address."""
-    return serving.serve(page, host, port, study_css(), study_head(), "The reader study", block)
+    return serving.serve(page, host, port, study_css(), study_head(), "The reader study", block, VISITORS)

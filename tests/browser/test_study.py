@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.conduct import EnrolledReader, Study
 from skinclip.study.protocol import ARMS
-from skinclip.study.store import ANSWERING
+from skinclip.study.store import ANSWERING, MEASURED
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
 from tests.browser.wire import Wire
 
@@ -41,6 +41,8 @@ class Served:
     coordinator: str
     wire: Wire
     pool: list[EnrolledReader]
+    process: subprocess.Popen[bytes]
+    start: Callable[[], subprocess.Popen[bytes]]
 
     @property
     def url(self) -> str:
@@ -55,6 +57,12 @@ class Served:
         with Study.open(self.tiny.folder) as study:
             return [event.step for event in study.store.events(study.name, reader.reader, ANSWERING)]
 
+    def seconds(self, reader: EnrolledReader) -> list[float]:
+        """What the browser measured of each stored step."""
+        with Study.open(self.tiny.folder) as study:
+            events = study.store.events(study.name, reader.reader, ANSWERING)
+            return [(event.payload or {})[MEASURED]["seconds"] for event in events]
+
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Served]:
@@ -65,15 +73,18 @@ def serving(folder: Path) -> Iterator[Served]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "app.py", "--study", str(tiny.folder), "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads")})
-    wire = Wire(port)
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads")})
+
+    one = Served(tiny, coordinator, Wire(port), enrolled, start(), start)
     try:
-        _await(f"http://127.0.0.1:{port}", process)
-        yield Served(tiny, coordinator, wire, enrolled)
+        _await(f"http://127.0.0.1:{port}", one.process)
+        yield one
     finally:
-        wire.close()
-        process.terminate()
-        process.wait(20)
+        one.wire.close()
+        one.process.terminate()
+        one.process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +328,37 @@ def test_a_lost_acknowledgement_is_asked_for_again(page: Page, served: Served) -
     page.click("button[type=submit]")
     await_next(page, step)
     assert served.answered(reader) == [step] and not served.wire.lose_next
+
+
+def test_a_killed_server_loses_nothing_and_is_asked_again(browser: Browser, tmp_path: Path) -> None:
+    with serving(tmp_path) as served, opened(browser, served) as page:
+        reader = served.reader()
+        sign_in(page, reader.code)
+        confirm(page)
+        step, _ = shown(page)
+        served.process.kill()
+        served.process.wait(20)
+        page.click("button[type=submit]")
+        page.wait_for_selector("[data-saving] >> text=Not saved yet")
+        served.process = served.start()
+        page.wait_for_selector("[data-kind=background]", timeout=120_000)
+        assert served.answered(reader) == ["s001", step]
+        confirm(page)
+
+
+def test_time_in_which_the_tab_is_hidden_is_not_counted(page: Page, served: Served) -> None:
+    reader = served.reader()
+    sign_in(page, reader.code)
+    turn = """hidden => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    page.evaluate(turn, True)
+    page.wait_for_timeout(4000)
+    page.evaluate(turn, False)
+    page.wait_for_timeout(500)
+    confirm(page)
+    assert 0.5 <= served.seconds(reader)[0] < 4
 
 
 def test_the_keyboard_alone_from_sign_in_to_the_aid(page: Page, served: Served) -> None:

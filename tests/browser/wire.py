@@ -40,13 +40,20 @@ class Wire:
             while True:
                 browser, _ = self._listener.accept()
                 self._ends.append(browser)
-                server = socket.create_connection(("127.0.0.1", self.server))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self.server))
+                except OSError:  # as without this relay: nobody listens
+                    _shut(browser)
+                    continue
                 self._ends.append(server)
-                lost = threading.Event()
-                for work, ends in ((self._ask, (browser, server)), (self._answer, (server, browser))):
-                    thread = threading.Thread(target=work, args=(*ends, lost), daemon=True)
-                    self._threads.append(thread)
-                    thread.start()
+                self._relay(browser, server)
+
+    def _relay(self, browser: socket.socket, server: socket.socket) -> None:
+        lost = threading.Event()
+        for work in (self._ask, self._answer):
+            thread = threading.Thread(target=work, args=(browser, server, lost), daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _ask(self, browser: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         with suppress(OSError):
@@ -60,7 +67,7 @@ class Wire:
                 server.sendall(data)
         _shut(browser, server)
 
-    def _answer(self, server: socket.socket, browser: socket.socket, lost: threading.Event) -> None:
+    def _answer(self, browser: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         with suppress(OSError):
             while data := server.recv(1 << 16):
                 if lost.is_set():
