@@ -151,7 +151,7 @@ def _check(y: np.ndarray, design: np.ndarray) -> None:
 class _Restricted:
     """The restricted likelihood of one data set as a function of the variance ratios.
 
-    q is the number of groups of all effects together; `cross[a, b]` are sums such as Z'Z [q, q] and X'y [p].
+    q is the number of groups of all effects together. Kept are the cross-products alone: `zz` is Z'Z [q, q], `xy` X'y [p].
     """
 
     def __init__(self, y: np.ndarray, x: np.ndarray, levels: Sequence[np.ndarray]) -> None:
@@ -175,7 +175,7 @@ class _Restricted:
         _, log_x = np.linalg.slogdet(parts.information)
         degrees = self.n - self.p
         value = degrees * np.log(parts.scale) + parts.log_determinant + log_x
-        traces = [float(np.trace(parts.zpz[block, block])) for block in self.blocks]
+        traces = [float(parts.zpz_diagonal[block].sum()) for block in self.blocks]
         squares = [float(parts.zpy[block] @ parts.zpy[block]) for block in self.blocks]
         return float(value), np.array(traces) - np.array(squares) / parts.scale
 
@@ -187,16 +187,24 @@ class _Restricted:
         right = np.column_stack([scaled, root[:, None] * self.zx, root * self.zy])
         half = linalg.solve_triangular(factor, right, lower=True, check_finite=False, overwrite_b=True)
         tz, tx, ty = half[:, : -self.p - 1], half[:, -self.p - 1 : -1], half[:, -1]
-        zhz, zhx, zhy = self.zz - tz.T @ tz, self.zx - tz.T @ tx, self.zy - tz.T @ ty
+        zhx, zhy = self.zx - tz.T @ tx, self.zy - tz.T @ ty
         information = self.xx - tx.T @ tx  # X' H^-1 X
         covariance = np.linalg.inv(information)
         effects = covariance @ (self.xy - tx.T @ ty)
         scale = (self.yy - float(ty @ ty) - float(effects @ (self.xy - tx.T @ ty))) / (self.n - self.p)
-        zpz = zhz - zhx @ covariance @ zhx.T
+        zpz_diagonal = np.diag(self.zz) - (tz**2).sum(axis=0) - ((zhx @ covariance) * zhx).sum(axis=1)
         log_determinant = 2 * float(np.log(np.diag(factor)).sum())
         floor = 1e-12 * self.yy / self.n  # an exact fit has no residual; the logarithm needs one
         return _Parts(
-            effects, covariance, information, max(scale, floor), log_determinant, zhx, zhy - zhx @ effects, zpz
+            effects=effects,
+            covariance=covariance,
+            information=information,
+            scale=max(scale, floor),
+            log_determinant=log_determinant,
+            zhx=zhx,
+            zpy=zhy - zhx @ effects,
+            zpz_diagonal=zpz_diagonal,
+            tz=tz,
         )
 
     def result(self, ratios: np.ndarray, names: Sequence[str], columns: Sequence[str]) -> MixedFit:
@@ -221,7 +229,7 @@ class _Restricted:
         """
         s, s2 = variances[:-1], variances[-1]
         k = len(s)
-        zpz = parts.zpz / s2
+        zpz = (self.zz - parts.tz.T @ parts.tz - parts.zhx @ parts.covariance @ parts.zhx.T) / s2
         between = np.array([[float((zpz[a, b] ** 2).sum()) for b in self.blocks] for a in self.blocks])
         traces = np.array([float(np.trace(zpz[a, a])) for a in self.blocks])
         with_residual = (traces - between @ s) / s2
@@ -252,4 +260,5 @@ class _Parts:
     log_determinant: float  # log |H|
     zhx: np.ndarray  # [q, p] Z' H^-1 X
     zpy: np.ndarray  # [q] Z' P_H y
-    zpz: np.ndarray  # [q, q] Z' P_H Z
+    zpz_diagonal: np.ndarray  # [q] of Z' P_H Z, whose blocks' traces the gradient needs; the rest costs more
+    tz: np.ndarray  # [q, q] with Z' H^-1 Z = Z'Z - tz' tz
