@@ -97,6 +97,7 @@ def fake_model(monkeypatch):
             "region_overlay": lambda pixels, assessment: pixels,
             "heatmap_overlay": lambda pixels, heat: pixels,
         },
+        "skinclip.report_pdf": {"assessment_pdf": lambda assessment, pixels: b""},
     }
     for name, attributes in modules.items():
         module = ModuleType(name)
