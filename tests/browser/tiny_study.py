@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ from skinclip.data.cases import Case
 from skinclip.images import encode_png, from_array
 from skinclip.study import freeze
 from skinclip.study.codes import read_key
-from skinclip.study.frozen import KEY
+from skinclip.study.frozen import KEY, TRUTH
 from skinclip.study.protocol import Protocol
 
 TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "protocol" / "trust_study.yaml"
@@ -36,7 +36,7 @@ def marker(number: int) -> str:
 @dataclass(frozen=True)
 class TinyStudy:
     folder: Path
-    photos: dict[int, bytes]  # number -> the photo's PNG
+    photos: dict[int, bytes]  # number -> the PNG of the case drawn from this photo
 
 
 def build(folder: Path) -> TinyStudy:
@@ -51,7 +51,9 @@ def build(folder: Path) -> TinyStudy:
     with mock.patch.object(freeze, "heat_on_photo", lambda assessor, image, *_: _heat(image.pixels)):
         freeze.write(out, protocol_file, protocol, freeze.draw(protocol, candidates), model)  # type: ignore[arg-type]
     read_key(out / KEY, create=True)
-    return TinyStudy(out, {number: encode_png(_photo(number)) for number in range(1, PHOTOS + 1)})
+    truth = json.loads((out / TRUTH).read_text())
+    numbers = {case: int(values["source"].rpartition("_")[2]) - 9000 for case, values in truth.items()}
+    return TinyStudy(out, {n: (out / "cases" / case / "photo.png").read_bytes() for case, n in numbers.items()})
 
 
 def _protocol() -> dict[str, object]:
@@ -106,9 +108,3 @@ def _assessment(number: int) -> record.Assessment:
         rationale=f"Melanoma leads, supported by [r1] irregular streaks, {marker(number)}.",
         abstained=False,
     )
-
-
-def files(folder: Path, name: str) -> Iterator[bytes]:
-    """The picture `name` of every case."""
-    for path in sorted((folder / "cases").glob(f"*/{name}")):
-        yield path.read_bytes()
