@@ -178,7 +178,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         "",
         f"**{SIMULATED}**: readers with known effects, no real reader. Research use only - not a medical device.",
         f"Command: `{report['command']}`. Shares with Wilson 95 % intervals.",
-        "Sway: how much readers and cases differ by aid (SD, points). What must hold: coverage 0.92 to 0.98, and p < 0.05",
+        "Sway: how much readers and cases differ by aid (SD, points). To hold: coverage 0.92 to 0.98, and p < 0.05",
         "in at most 0.06 of studies without an effect.",
         "",
         "| setting | studies | true difference | mean estimate | coverage | p < 0.05 |",
