@@ -3,15 +3,17 @@ PYTHON ?= python3
 PRESET ?= mini
 HOST ?= 127.0.0.1
 PORT ?= 7860
+STUDY ?=
 BIN := .venv/bin
 
 .PHONY: run test lint clean
 
 run: .venv/.runtime
-	$(BIN)/python app.py --preset $(PRESET) --host $(HOST) --port $(PORT)
+	$(BIN)/python app.py --preset $(PRESET) --host $(HOST) --port $(PORT) $(if $(STUDY),--study $(STUDY))
 
 test: .venv/.dev
 	.ci/chromium
+	.ci/postgres
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,6 +35,8 @@ lint: .venv/.dev
 
 .venv/.dev: requirements.txt requirements-dev.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@# alone: it asks for opencv-python, which would lie over the headless build of the same module
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps quantus==0.6.0
 	@touch .venv/.runtime $@
 
 clean:

@@ -1,4 +1,4 @@
-// SkinCLIP-VL: photos pasted or dropped anywhere, numbers that choose their finding, pictures that enlarge,
+// Photos pasted or dropped anywhere, numbers that choose their finding, pictures that enlarge,
 // explanations laid over one another.
 (() => {
   const isPhoto = (file) => file.type.startsWith("image/") || /\.(heic|heif|tiff?|bmp)$/i.test(file.name);

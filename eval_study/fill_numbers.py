@@ -1,4 +1,4 @@
-"""Writes the numbers of a report into README.md and the model card: `python -m eval_study.fill_numbers`.
+"""Writes measured numbers into README.md, the model card and the page: `python -m eval_study.fill_numbers`.
 
 Numbers stand between two markers in each document and come from eval_study/results/*.json alone; a test holds the
 documents equal to the files.
@@ -11,10 +11,16 @@ import re
 from pathlib import Path
 
 from eval_study.benchmarks.figures import shown
+from eval_study.explanations.maps import TITLES
+from skinclip.explain.measured import FIGURES as PAGE_FIGURES
+from skinclip.explain.measured import GOOD_AT
+from skinclip.explain.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "eval_study" / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "assets" / "mini" / "README.md")
+COMPARED = ("evidence", "grad_cam", "usual_grad_cam", "plain_grad_cam", "occlusion", "rise", "gaussian", "random")
+COMPARED_BY = ("energy", "deletion", "insertion", "beats_random")
 START, END = "<!-- numbers: made by eval_study.fill_numbers -->", "<!-- end of numbers -->"
 FIGURES = {
     "balanced_accuracy": "balanced accuracy (argmax p / prior)",
@@ -56,8 +62,35 @@ def speed() -> str:
     )
 
 
+def compared() -> str:
+    """What was measured of the explanations that are compared most, as a Markdown table."""
+    result = json.loads((RESULTS / "maps.json").read_text())
+    found = result["sets"]["ham10000"]
+    together, strongest = found["cited"]["joined"], found["cited"]["effect"]
+    rows = [
+        f"| {METHODS[method].title} | {' | '.join(shown(found['methods'][method][name]) for name in COMPARED_BY)} |"
+        for method in COMPARED
+    ]
+    return "\n".join(
+        [
+            f"**Explanations**, HAM10000, split `{found['split']}`, n = {found['n']} photos; deletion (less is better) "
+            "and insertion inside the predicted lesion.",
+            "",
+            f"| method | {' | '.join(TITLES[name] for name in COMPARED_BY)} |",
+            f"|---|{'---|' * len(COMPARED_BY)}",
+            *rows,
+            "",
+            "Without the regions of all cited criteria the diagnosis loses "
+            f"{shown(together['drop'])} of its probability, without random places of the lesion as large "
+            f"{shown(together['random'])}: more in {shown(together['beats_random'])} of the {found['cited']['n']} "
+            "photos that have such regions; without that of the finding with the largest effect more in "
+            f"{shown(strongest['beats_random'])}. Made by `{result['meta']['command']}`.",
+        ]
+    )
+
+
 def numbers() -> str:
-    return "\n\n".join([*(table(path) for path in sorted(RESULTS.glob("evaluate_*.json"))), speed()])
+    return "\n\n".join([*(table(path) for path in sorted(RESULTS.glob("evaluate_*.json"))), compared(), speed()])
 
 
 def filled(text: str) -> str:
@@ -65,7 +98,26 @@ def filled(text: str) -> str:
     return re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: block, text, flags=re.S)
 
 
+def explanations() -> str:
+    """What the page says of each way to explain, from the result of `eval_study.explanations`, as JSON."""
+    found = json.loads((RESULTS / "maps.json").read_text())["sets"]["ham10000"]
+    figures = {
+        "data": f"HAM10000, split {found['split']}",
+        "n": found["n"],
+        "methods": {
+            method: {name: round(row[name]["value"], 3) for name in GOOD_AT} for method, row in found["methods"].items()
+        },
+        "cited": {
+            which: {name: round(row[name]["value"], 3) for name in ("drop", "random", "beats_random")}
+            for which, row in found["cited"].items()
+            if which != "n"
+        },
+    }
+    return json.dumps(figures, indent=1) + "\n"
+
+
 def main() -> None:
+    PAGE_FIGURES.write_text(explanations())
     for document in DOCUMENTS:
         document.write_text(filled(document.read_text()))
 

@@ -1,7 +1,8 @@
 """How fast and how large: `python -m eval_study.speed [--photos 20] [--threads 2]`.
 
-Prints the load time, the median time of a whole Assessment on drawn photos, photos a second in batches, peak resident
-memory, and how long the page takes from launch to its first answer. Nothing here is a test: machines differ.
+Prints the load time, the median time of a whole Assessment on drawn photos and what of it regions and rationale take,
+that of each way to explain, photos a second in batches, peak resident memory, and how long the page takes from launch
+to its first answer. Nothing here is a test: machines differ.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 from urllib.request import urlopen
 
 import torch
@@ -22,6 +25,7 @@ import torch
 from skinclip.assess import Assessor
 from skinclip.assessment import Context
 from skinclip.examples import LOOKS, draw
+from skinclip.explain.methods import METHODS, Subject
 from skinclip.images import from_array
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +53,16 @@ def page_ready() -> float:
         process.wait(20)
 
 
+def seconds_of(made: Callable[[Any], object], photos: Sequence[Any]) -> list[float]:
+    """What `made` takes for each photo."""
+    times = []
+    for photo in photos:
+        start = time.perf_counter()
+        made(photo)
+        times.append(time.perf_counter() - start)
+    return times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=20)
@@ -62,11 +76,10 @@ def main() -> None:
     kinds = sorted(LOOKS)
     photos = [from_array(draw(kinds[i % len(kinds)], i)) for i in range(args.photos)]
     assessor.assess(photos[0])
-    times = []
-    for photo in photos:
-        start = time.perf_counter()
-        assessor.assess(photo, Context(55, "male", "back"))
-        times.append(time.perf_counter() - start)
+    times = seconds_of(lambda photo: assessor.assess(photo, Context(55, "male", "back")), photos)
+    seen = seconds_of(lambda photo: assessor.see([photo], [Context(55, "male", "back")]), photos)
+    subjects = [Subject.of(assessor, photo) for photo in photos]
+    explained = {key: seconds_of(method.maps, subjects) for key, method in METHODS.items()}
     start = time.perf_counter()
     assessor.predict(photos, [Context()] * len(photos))
     batch = len(photos) / (time.perf_counter() - start)
@@ -74,6 +87,8 @@ def main() -> None:
         "load_s": round(loaded, 2),
         "assess_median_s": round(median(times), 2),
         "assess_max_s": round(max(times), 2),
+        "regions_and_rationale_median_s": round(median(a - s for a, s in zip(times, seen, strict=True)), 2),
+        "explained_median_s": {key: round(median(seconds), 3) for key, seconds in explained.items()},
         "predict_photos_per_s": round(batch, 1),
         "peak_resident_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "page_ready_s": None if args.no_page else round(page_ready(), 1),

@@ -1,4 +1,4 @@
-"""The command line: `python -m skinclip assess | evaluate | train`.
+"""The command line: `python -m skinclip assess | evaluate | train | study`.
 
 Exit status 0, or 2 for bad input with one line on stderr that says what to do. Heavy imports happen inside the
 commands, so that `--help` and a mistyped option answer at once.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.clinical import SEXES, SITES, STATE_BY_KEY, canonical_site
+from skinclip.study import commands as study_commands
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +92,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _assess_arguments(commands.add_parser("assess", help="assess one photo"))
     _evaluate_arguments(commands.add_parser("evaluate", help="measure a model on labelled photos"), words)
+    study_commands.add_arguments(commands.add_parser("study", help="conduct a reader study"))
     train = commands.add_parser("train", help="train a model")
     if words and words[0] == "train":  # its options come from a module that imports torch
         from skinclip import train as training
@@ -110,6 +112,7 @@ def _assess_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write assessment.json, regions.png and gradcam.png there"
     )
+    parser.add_argument("--pdf", type=Path, metavar="FILE", help="write the Assessment as a page to print or file")
     parser.set_defaults(run=_assess)
 
 
@@ -233,14 +236,19 @@ def _assess(args: argparse.Namespace) -> int:
         from skinclip.assessment import Context
 
         image = images.load(args.photo)  # before the model: a bad photo answers at once
-        if args.out:
-            _writable_folder(args.out)
+        for folder in (args.out, args.pdf and args.pdf.parent):
+            if folder:
+                _writable_folder(folder)
         assessor = _load_assessor(args)
         context = Context(age=args.age, sex=args.sex, site=args.site)
         assessment = assessor.assess(image, context)
         notices = _notices(assessment)
         if args.out:
             notices += _write_assessment(args.out, assessor, image, context, assessment)
+        if args.pdf:
+            from skinclip.report_pdf import assessment_pdf
+
+            args.pdf.write_bytes(assessment_pdf(assessment, image.pixels))
     if args.json:
         print(assessment.to_json())
         for notice in notices:

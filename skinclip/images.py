@@ -88,6 +88,16 @@ def from_array(pixels: np.ndarray) -> LesionImage:
     return LesionImage(pixels, hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest())
 
 
+def fit(pixels: np.ndarray, most: int, least: int = 0) -> np.ndarray:
+    """The picture with its longer side between `least` and `most` pixels."""
+    longer = max(pixels.shape[:2])
+    scale = min(max(longer, least), most) / longer
+    if scale == 1:
+        return pixels
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
     """RGB uint8 [H, W, 3] as the bytes of a PNG file without metadata."""
     stream = io.BytesIO()

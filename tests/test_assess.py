@@ -47,7 +47,8 @@ def test_every_part_of_an_assessment_holds(assessor: Assessor, kind: str) -> Non
         xs, ys = zip(*(point for polygon in finding.region.polygons for point in polygon), strict=True)
         assert min(xs) >= 0 and max(xs) <= photo.width and min(ys) >= 0 and max(ys) <= photo.height
     if a.rationale:
-        assert not check_rationale(a.rationale, [f"{f.criterion}:{f.state}" for f in a.findings])
+        keys = [f"{f.criterion}:{f.state}" for f in a.findings]
+        assert not check_rationale(a.rationale, keys, [d.code for d in a.diagnosis[:2]])
         assert read_rationale(a.rationale).leading == a.diagnosis[0].code
 
 
@@ -86,12 +87,14 @@ def test_command_line_prints_one_object_and_nothing_else(tmp_path: Path) -> None
         "--json",
         "--out",
         str(tmp_path),
+        "--pdf",
+        str(tmp_path / "lesion.pdf"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["photo"]["sha256"] == load(example).sha256
-    assert {"assessment.json", "regions.png", "gradcam.png"} <= {p.name for p in tmp_path.iterdir()}
+    assert {"assessment.json", "regions.png", "gradcam.png", "lesion.pdf"} == {p.name for p in tmp_path.iterdir()}
 
 
 def test_command_line_says_in_one_line_what_to_do(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def fake_model(monkeypatch):
             "region_overlay": lambda pixels, assessment: pixels,
             "heatmap_overlay": lambda pixels, heat: pixels,
         },
+        "skinclip.report_pdf": {"assessment_pdf": lambda assessment, pixels: b""},
     }
     for name, attributes in modules.items():
         module = ModuleType(name)
@@ -157,6 +158,17 @@ def test_out_writes_three_files(photo, tmp_path, capsys):
     assert FakeAssessor.loaded == ("mini", tmp_path)
 
 
+def test_pdf_is_written_where_it_is_wanted(photo, tmp_path, capsys, monkeypatch):
+    module = ModuleType("skinclip.report_pdf")
+    module.assessment_pdf = lambda assessment, pixels: repr((assessment.photo.sha256, pixels.shape)).encode()
+    monkeypatch.setitem(sys.modules, "skinclip.report_pdf", module)
+    file = tmp_path / "new" / "lesion.pdf"
+    assert cli.main(["assess", str(photo), "--json", "--pdf", str(file)]) == 0
+    assert Assessment.from_json(capsys.readouterr().out) == make_assessment(Context())
+    assert file.read_bytes() == repr(("cd" * 32, (64, 80, 3))).encode()
+    assert [p.name for p in file.parent.iterdir()] == ["lesion.pdf"]
+
+
 def test_a_preset_without_grad_cam_still_writes_the_rest(photo, tmp_path, capsys, monkeypatch):
     def refuse(*_):
         raise NotImplementedError("Grad-CAM needs a convolutional image tower")
@@ -188,6 +200,8 @@ def test_bad_photos_and_folders_give_one_line(capsys, photo, tmp_path):
     (tmp_path / "text.jpg").write_text("hello")
     fails(capsys, "assess", tmp_path / "text.jpg", "--json")
     assert "lesion.png" in fails(capsys, "assess", photo, "--out", photo)
+    assert "lesion.png" in fails(capsys, "assess", photo, "--pdf", photo / "a.pdf")
+    assert str(tmp_path) in fails(capsys, "assess", photo, "--pdf", tmp_path)
     assert "COMMAND" in fails(capsys)
     assert "folder" in fails(capsys, "evaluate", "--data", tmp_path / "no", "--out", "r.json", "--layout", "manifest")
 

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from eval_study.fill_numbers import DOCUMENTS, RESULTS, filled
+from eval_study.explanations.tuning import name_of
+from eval_study.fill_numbers import DOCUMENTS, PAGE_FIGURES, RESULTS, explanations, filled
+from skinclip.explain.methods import OWN_CAM, PLAIN_CAM
 from skinclip.model.skinclip_vl import ASSETS, weights_sha256
 
 
@@ -41,3 +43,12 @@ def test_what_the_readme_says_against_the_model_is_what_was_measured() -> None:
     assert "flip seven diagnoses in a thousand" in text and "seven in a hundred" in text
     assert flips["descriptions paraphrased"]["flips"]["value"] == pytest.approx(0.007, abs=0.0005)
     assert flips["descriptions paraphrased otherwise"]["flips"]["value"] == pytest.approx(0.07, abs=0.005)
+
+
+def test_the_page_says_of_explanations_what_was_measured() -> None:
+    assert PAGE_FIGURES.read_text() == explanations(), "run python -m eval_study.fill_numbers"
+
+
+def test_grad_cam_has_the_settings_that_tuning_chose() -> None:
+    chosen = json.loads((RESULTS / "tuning.json").read_text())["chosen"]
+    assert chosen == {"own": name_of(OWN_CAM), "plain": name_of(PLAIN_CAM)}

@@ -26,7 +26,10 @@ log = logging.getLogger("benchmarks")
 
 @dataclass(frozen=True)
 class Command:
-    """`modules` have NAME, run(bench) and section(result, folder), in the order of the file named `report`."""
+    """`modules` have NAME, run(bench) and section(result, folder), in the order of the file named `report`.
+
+    Where a module has headline(result), a sentence on what speaks against what is reported, the report begins with it.
+    """
 
     prog: str
     title: str
@@ -86,6 +89,7 @@ class Command:
             "Probabilities are at natural prevalence; balanced accuracy decides by argmax p / prior unless argmax p is "
             "said.",
         ]
+        first = len(text)
         missing = []
         for module in self.modules:
             result = bench.kept(module.NAME)
@@ -93,6 +97,8 @@ class Command:
                 missing.append(module.NAME)
                 continue
             text += ["", module.section(result, bench.out / "figures").strip(), "", made_by(result["meta"])]
+            if hasattr(module, "headline"):  # what speaks against us comes first
+                text[first:first] = ["", module.headline(result)]
         if missing:
             text += ["", f"Not measured with these weights: {', '.join(missing)}."]
         path = bench.out / self.report

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, criteria_of
-from skinclip import metrics
+from skinclip import images, metrics
 from skinclip.clinical import CRITERIA, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.data.cases import Case
 from skinclip.losses import criterion_log_probs
 from skinclip.scores import cluster
 
@@ -73,6 +75,22 @@ def truth_of(said: np.ndarray, labels: np.ndarray) -> dict[str, metrics.Metric]:
     }
 
 
+def map_correlation(maps: np.ndarray, lesion: np.ndarray) -> float:
+    """Mean over pairs of different criterion states of the correlation of their maps [K, h, w] inside the lesion.
+
+    Near 1 all maps would be one map, be it of the lesion. NaN where the lesion has fewer than three patches.
+    """
+    inside = maps[:, lesion > 0.5]  # [K, patches]
+    if inside.shape[1] < 3:
+        return float("nan")
+    return float(np.corrcoef(inside)[np.triu_indices(len(inside), 1)].mean())
+
+
+def correlation(bench: Bench, case: Case) -> float:
+    evidence = bench.assessor.see([images.load(case.image)], [case.context]).evidence
+    return map_correlation(evidence.maps[0].numpy(), evidence.lesion[0].numpy())
+
+
 def run(bench: Bench) -> dict[str, Any]:
     m = bench.measured(DATA, SPLIT)
     labelled = np.flatnonzero((criteria_of(m.cases) >= 0).all(axis=1))
@@ -88,10 +106,12 @@ def run(bench: Bench) -> dict[str, Any]:
         limits = at_recall([q[fit] for q in p], labels[fit], RECALL)
         crossed[rows] = cited([q[rows] for q in p], limits)
     resamples = metrics.GroupBootstrap(groups, bench.n_boot, bench.seed)
+    alike = np.array([correlation(bench, c) for c in tqdm(m.cases, desc="criterion maps", mininterval=10)])
     systems = {"shipped": cited(p, bench.assessor.thresholds), "at_recall": crossed}
     return {
         "meta": bench.meta(data=DATA, split=SPLIT, recall=RECALL),
         "n": len(labels),
+        "map_correlation": resamples.interval(metrics.mean(alike)),
         "systems": {
             name: {
                 **{k: resamples.interval(v) for k, v in truth_of(said, labels).items()},
@@ -128,7 +148,8 @@ def section(result: dict[str, Any], folder: Path) -> str:
         [
             "## Criteria cited",
             "",
-            f"Derm7pt {result['meta']['split']}, n = {result['n']}.",
+            f"Derm7pt {result['meta']['split']}, n = {result['n']}. Mean correlation of different criteria's maps "
+            f"inside the lesion: {figures.shown(result['map_correlation'])}.",
             "",
             figures.table(["", "hallucination rate", "macro recall", "cited a photo"], rows),
             "",

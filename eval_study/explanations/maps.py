@@ -1,57 +1,69 @@
 """Every method's map of the leading diagnosis: where it lies, and what the answer does when it is followed.
 
-Where masks are given (HAM10000) the lesion is the reference one for the measures of place. Measures of the answer are
-taken inside the predicted lesion, every method clipped to the same mask; the answer is the model's own calibrated
-probability of its leading diagnosis, whatever network a map was made of.
+Where masks are given the lesion is the reference one for the measures of place. Measures of the answer are taken inside
+the predicted lesion, every method clipped to the same mask; the answer is the model's own calibrated probability of its
+leading diagnosis, whatever network a map was made of. What a reader sees, the regions of the cited criteria, is
+measured besides: what the answer loses without them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
+from scipy.stats import wilcoxon
 from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, save_arrays
+from eval_study.explanations import gallery
 from skinclip import images, metrics
 from skinclip.data.cases import Case
 from skinclip.data.photos import read_mask
 from skinclip.explain import faithfulness
-from skinclip.explain.methods import GRID, METHODS, Subject, on_grid
+from skinclip.explain.effects import effects
+from skinclip.explain.methods import (
+    GRID,
+    METHODS,
+    OWN_CAM,
+    PLAIN_CAM,
+    SMOOTH,
+    Subject,
+    cited_regions,
+    joined,
+    on_grid,
+)
 from skinclip.images import from_array
 from skinclip.scores import cluster
 
 NAME = "maps"
-SETS = (("ham10000", "test", 300), ("isic2017", "test", 100), ("pad_ufes", None, 100))
-MEASURES = (
-    "energy",
-    "pointing",
-    "iou",
-    "energy_clipped",
-    "deletion",
-    "insertion",
-    "drop",
-    "random",
-    "stable",
-    "seconds",
-)
+SETS = (("ham10000", "test", 300), ("isic2017", "test", 60), ("pad_ufes", None, 60))
 TITLES = {
     "energy": "energy in the lesion",
     "pointing": "pointing game",
     "iou": "IoU at the best threshold",
+    "energy_clipped": "energy, clipped to the predicted lesion",
     "deletion": "deletion AUC (less is better)",
     "insertion": "insertion AUC",
-    "beats_random": "top 20 % of the lesion moves the answer more than random places",
+    "insertion_less_deletion": "insertion less deletion",
+    "beats_random": "top 20 % moves the answer more than random places",
     "stable": "rank correlation under small noise",
     "seconds": "seconds a photo",
 }
+LESS_IS_BETTER = ("deletion", "seconds")
+NOISY = 100  # photos of a set on which small noise is tried: it doubles the time
+CITED = ("drop", "random", "beats_random", "share")
+WHICH = {
+    "joined": "all, as far as they fit into 40 %",
+    "certain": "of the most certain finding",
+    "effect": "of the finding with the largest effect",
+}
+CURVES = ("evidence", "grad_cam", "usual_grad_cam", "rise", "lesion_mask", "gaussian", "random")
 TOP = 0.2  # of the lesion, the region that each method is asked for where all are compared
 NOISE = 0.02  # standard deviation, of a photo in 0..1
 
@@ -63,19 +75,6 @@ def chosen(cases: list[Case], n: int, seed: int) -> list[Case]:
     for i in rng.permutation(len(cases)):
         first.setdefault(cluster(cases[i]), cases[i])
     return list(first.values())[:n]
-
-
-def answer_of(subject: Subject) -> faithfulness.Answer:
-    """Photos [B, 3, side, side] -> the calibrated probability of the diagnosis that is explained."""
-    trust = subject.assessor.trust
-    network = subject.network  # made here: one made in inference mode could not be attributed
-
-    def answer(photos: Tensor) -> np.ndarray:
-        with torch.inference_mode():
-            logits = torch.cat([network.logits(part) for part in photos.split(16)])
-        return trust.calibration.apply(logits.double().numpy())[:, subject.target]
-
-    return answer
 
 
 def with_noise(subject: Subject, seed: int) -> Subject:
@@ -98,59 +97,115 @@ def reference_lesion(case: Case, subject: Subject) -> np.ndarray | None:
     return cv2.resize(cut, (GRID, GRID), interpolation=cv2.INTER_AREA) > 0.5
 
 
-def measure(subject: Subject, reference: np.ndarray | None, seed: int) -> dict[str, dict[str, float]]:
-    """Method -> measures of one photo; those without a reference lesion are NaN.
+def measure(subject: Subject, reference: np.ndarray | None, seed: int, noisy: bool) -> dict[str, np.ndarray]:
+    """ "method/measure" -> figure of one photo, and the curves; what is not measured is left out.
 
     Args:
         reference: [GRID, GRID] bool, the labelled lesion on the model's window.
+        noisy: whether the map is made again under small noise.
     """
-    predicted = cv2.resize(subject.mask, (GRID, GRID), interpolation=cv2.INTER_AREA) > 0.5
-    if not predicted.any():
-        return {}
-    answer, found = answer_of(subject), {}
-    noisy = with_noise(subject, seed)
+    found: dict[str, np.ndarray] = {}
+    again = with_noise(subject, seed) if noisy else None
     for key, method in METHODS.items():
         start = time.perf_counter()
         heat = on_grid(method.maps(subject)[0].heat)
-        seconds = time.perf_counter() - start
-        inside = np.where(predicted, heat, 0.0)
-        top = np.zeros_like(predicted)
-        order = np.argsort(-np.where(predicted, heat, -1.0), axis=None, kind="stable")
-        top.flat[order[: max(1, round(TOP * predicted.sum()))]] = True
-        followed = faithfulness.followed(answer, subject.photo, heat, predicted)
-        removed = faithfulness.removed(answer, subject.photo, top, predicted, np.random.default_rng(seed))
-        again = on_grid(method.maps(noisy)[0].heat)
-        nan = float("nan")
-        found[key] = {
-            "energy": nan if reference is None else faithfulness.energy(heat, reference),
-            "pointing": nan if reference is None else float(faithfulness.pointing(heat, reference)),
-            "iou": nan if reference is None else faithfulness.best_iou(heat, reference),
-            "energy_clipped": nan if reference is None else faithfulness.energy(inside, reference),
-            "deletion": followed.deletion,
-            "insertion": followed.insertion,
-            "drop": removed.drop,
-            "random": removed.random,
-            "stable": faithfulness.rank_correlation(heat, again),
-            "seconds": seconds,
-        }
+        row = {"seconds": time.perf_counter() - start}
+        if reference is not None:
+            row |= place(heat, subject.lesion, reference)
+        row |= answered(subject, heat, seed)
+        if again is not None:
+            row["stable"] = faithfulness.rank_correlation(heat, on_grid(method.maps(again)[0].heat))
+        found |= {f"{key}/{name}": np.asarray(value) for name, value in row.items()}
     return found
 
 
-def rows_of(bench: Bench, cases: list[Case], name: str) -> dict[str, np.ndarray]:
-    """Method/measure -> [n]; each photo is kept as soon as it is measured."""
-    settings = f"{bench.sha}|{GRID}|{TOP}|{NOISE}|{faithfulness.STEPS}|{sorted(METHODS)}"
-    folder = bench.work / "explanations" / hashlib.sha256(settings.encode()).hexdigest()[:12] / name
-    found: list[dict[str, float]] = []
-    for i, case in enumerate(tqdm(cases, desc=f"explaining {name}", mininterval=10)):
-        path = folder / f"{hashlib.sha256(f'{case.source}/{case.image_id}'.encode()).hexdigest()[:16]}.npz"
+def place(heat: np.ndarray, predicted: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
+    """Where a map lies, against the labelled lesion."""
+    return {
+        "energy": faithfulness.energy(heat, reference),
+        "pointing": float(faithfulness.pointing(heat, reference)),
+        "iou": faithfulness.best_iou(heat, reference),
+        "energy_clipped": faithfulness.energy(np.where(predicted, heat, 0.0), reference),
+    }
+
+
+def answered(subject: Subject, heat: np.ndarray, seed: int) -> dict[str, Any]:
+    """What the answer does when a map is followed inside the predicted lesion."""
+    followed = faithfulness.followed(subject.answer, subject.photo, heat, subject.lesion)
+    top = faithfulness.top_region(heat, subject.lesion, TOP)
+    rng = np.random.default_rng(seed)
+    removed = faithfulness.removed(subject.answer, subject.photo, top, subject.lesion, rng)
+    return {
+        "deletion": followed.deletion,
+        "insertion": followed.insertion,
+        "insertion_less_deletion": followed.insertion - followed.deletion,
+        "beats_random": float(removed.more_than_random),
+        "deleting": followed.deleting,
+        "inserting": followed.inserting,
+    }
+
+
+def cited(subject: Subject, seed: int) -> dict[str, np.ndarray]:
+    """ "which/figure": what the answer loses without regions of the cited criteria; nothing where none is cited.
+
+    Which: all `joined`; that of the finding that is most `certain`; that of the finding with the largest `effect`.
+    """
+    regions = cited_regions(subject)
+    if not regions:
+        return {}
+    effect = effects(subject.answer, subject.photo, np.stack(regions), subject.lesion)
+    shown = {
+        "joined": joined(regions, subject.lesion),
+        "certain": regions[0],
+        "effect": regions[int(effect.argmax())],
+    }
+    found = {}
+    for which, region in shown.items():
+        rng = np.random.default_rng(seed)
+        removed = faithfulness.removed(subject.answer, subject.photo, region, subject.lesion, rng, others=10)
+        found[f"{which}/drop"] = np.array(removed.drop)
+        found[f"{which}/random"] = np.array(removed.random)
+        found[f"{which}/beats_random"] = np.array(float(removed.more_than_random))
+        found[f"{which}/share"] = np.array(np.count_nonzero(region) / np.count_nonzero(subject.lesion))
+    return found
+
+
+def rows_of(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.ndarray]]:
+    """What `measure` gives for each photo."""
+    settings = f"{bench.sha}|{GRID}|{TOP}|{NOISE}|{faithfulness.STEPS}|{sorted(METHODS)}|{OWN_CAM}|{PLAIN_CAM}|{SMOOTH}"
+
+    def made(subject: Subject, case: Case, i: int) -> dict[str, np.ndarray]:
+        return measure(subject, reference_lesion(case, subject), bench.seed + i, i < NOISY)
+
+    return kept(bench, cases, Path(_short(settings)) / name, made)
+
+
+def cited_rows(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.ndarray]]:
+    """What `cited` gives for each photo."""
+    folder = Path(_short(f"{bench.sha}|cited")) / name
+    return kept(bench, cases, folder, lambda subject, case, i: cited(subject, bench.seed + i))
+
+
+def kept(
+    bench: Bench, cases: list[Case], folder: Path, made: Callable[[Subject, Case, int], dict[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
+    """What `made` gives for each photo, kept in a file as soon as it is measured."""
+    found: list[dict[str, np.ndarray]] = []
+    for i, case in enumerate(tqdm(cases, desc=f"explaining {folder.name}", mininterval=10)):
+        path = bench.work / "explanations" / folder / f"{_short(f'{case.source}/{case.image_id}', 16)}.npz"
         if not path.exists():
-            subject = Subject.of(bench.assessor, images.load(case.image), case.context)
-            measured = measure(subject, reference_lesion(case, subject), bench.seed + i)
-            flat = {f"{m}/{k}": np.array(v) for m, row in measured.items() for k, v in row.items()}
-            save_arrays(path, flat)
-        found.append({k: float(v) for k, v in np.load(path).items()})
-    keys = [f"{method}/{measure}" for method in METHODS for measure in MEASURES]
-    return {key: np.array([row.get(key, np.nan) for row in found]) for key in keys}
+            save_arrays(path, made(Subject.of(bench.assessor, images.load(case.image), case.context), case, i))
+        found.append(dict(np.load(path)))
+    return found
+
+
+def _short(text: str, length: int = 12) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def column(rows: list[dict[str, np.ndarray]], key: str) -> np.ndarray:
+    """[n] a figure of every photo, NaN where it was not measured."""
+    return np.array([float(row.get(key, np.nan)) for row in rows])
 
 
 def run(bench: Bench) -> dict[str, Any]:
@@ -160,31 +215,84 @@ def run(bench: Bench) -> dict[str, Any]:
         cases = chosen(bench.cases(name, *([split] if split else [])), n, bench.seed)
         if cases:
             bench.touch_test(name, cases)
-            result["sets"][name] = {"split": split or "all", **summary(bench, cases, rows_of(bench, cases, name))}
-    return {"meta": bench.meta(grid=GRID, steps=faithfulness.STEPS, top=TOP, noise=NOISE), **result}
+            rows, regions = rows_of(bench, cases, name), cited_rows(bench, cases, name)
+            found = {**summary(bench, cases, rows), "cited": cited_summary(bench, cases, regions)}
+            result["sets"][name] = {"split": split or "all", **found}
+            gallery.write(bench, cases, column(regions, "joined/drop") - column(regions, "joined/random"), name)
+    settings = {"own_cam": repr(OWN_CAM), "plain_cam": repr(PLAIN_CAM), "smooth": SMOOTH}
+    return {"meta": bench.meta(grid=GRID, steps=faithfulness.STEPS, top=TOP, noise=NOISE, **settings), **result}
 
 
-def summary(bench: Bench, cases: list[Case], rows: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Each measure's mean with interval, and the paired difference evidence less the other method."""
-    for method in METHODS:
-        drop, random = rows[f"{method}/drop"], rows[f"{method}/random"]
-        rows[f"{method}/beats_random"] = np.where(np.isfinite(drop), (drop > random).astype(float), np.nan)
+def summary(bench: Bench, cases: list[Case], rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Each measure's mean with interval, and evidence less the other method, paired, with Wilcoxon's p."""
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
-    return {
-        "n": len(cases),
-        "methods": {
-            method: {
-                name: {
-                    **(resamples.interval(metrics.mean(rows[f"{method}/{name}"])) or {}),
-                    "evidence_less_this": None
-                    if method == "evidence"
-                    else resamples.interval(metrics.mean(rows[f"evidence/{name}"] - rows[f"{method}/{name}"])),
-                }
-                for name in TITLES
+    own = {name: column(rows, f"evidence/{name}") for name in TITLES}
+    methods: dict[str, Any] = {}
+    for method in METHODS:
+        methods[method] = {}
+        for name in TITLES:
+            values = column(rows, f"{method}/{name}")
+            paired = None if method == "evidence" else resamples.interval(metrics.mean(own[name] - values))
+            methods[method][name] = {
+                **(resamples.interval(metrics.mean(values)) or {}),
+                "evidence_less_this": paired,
+                "p": None if method == "evidence" else wilcoxon_p(own[name] - values),
             }
-            for method in METHODS
-        },
+        methods[method]["curves"] = {c: mean_curve(rows, f"{method}/{c}") for c in ("deleting", "inserting")}
+    return {"n": len(cases), "methods": methods}
+
+
+def cited_summary(bench: Bench, cases: list[Case], rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Which region -> figure -> mean with interval, and the number of photos that have cited regions."""
+    resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
+    found = {
+        which: {k: resamples.interval(metrics.mean(column(rows, f"{which}/{k}"))) for k in CITED} for which in WHICH
     }
+    return {"n": sum(bool(row) for row in rows), **found}
+
+
+def wilcoxon_p(differences: np.ndarray) -> float:
+    """Two-sided signed-rank test of paired differences [n], NaN left out; 1 where all are 0."""
+    known = differences[np.isfinite(differences)]
+    return float(wilcoxon(known).pvalue) if np.any(known) else 1.0
+
+
+def mean_curve(rows: list[dict[str, np.ndarray]], key: str) -> list[float]:
+    return np.mean([row[key] for row in rows if key in row], axis=0).tolist()
+
+
+def wins(found: dict[str, Any]) -> list[str]:
+    """Measures on which another method is better than evidence, the paired interval excluding 0, in words."""
+    said = []
+    for name, title in TITLES.items():
+        sign = -1 if name in LESS_IS_BETTER else 1
+        better = []
+        for method, row in found["methods"].items():
+            gap = row[name].get("evidence_less_this")
+            if gap and gap.get("low") is not None and (gap["high"] if sign > 0 else -gap["low"]) < 0:
+                better.append(METHODS[method].title)
+        if better:
+            said.append(f"{title.split(' (')[0]}: {', '.join(better)}")
+    return said
+
+
+def headline(result: dict[str, Any]) -> str:
+    """What speaks against the evidence, before anything else."""
+    said = [f"on {name}, {'; '.join(wins(found))}" for name, found in result["sets"].items() if wins(found)]
+    lost = f"Other methods and controls beat the evidence (paired 95 % interval) in: {'. '.join(said)}." if said else ""
+    first = lost or "No other method and no control beats the evidence on any measure."
+    return f"{first} {shown_regions(result)}".strip()
+
+
+def shown_regions(result: dict[str, Any]) -> str:
+    """Whether the regions that a reader sees matter more than chance, in words."""
+    found = next(iter(result["sets"].values()), {}).get("cited", {}).get("joined", {}).get("beats_random")
+    if not found or found["low"] > 0.5:
+        return ""
+    return (
+        "The regions of all cited criteria together matter no more to the answer than random places of the lesion as "
+        f"large (more in {figures.shown(found)} of the photos)."
+    )
 
 
 def section(result: dict[str, Any], folder: Path) -> str:
@@ -196,5 +304,66 @@ def section(result: dict[str, Any], folder: Path) -> str:
             [METHODS[method].title, *(figures.shown(row[key]) for key in shown)]
             for method, row in found["methods"].items()
         ]
-        text.append(figures.table(["method", *(TITLES[key] for key in shown)], rows))
+        text += [figures.table(["method", *(TITLES[key] for key in shown)], rows), "", *paired(found, shown)]
+        text += ["", *cited_table(found["cited"]), "", curves(found, folder, name)]
     return "\n".join(text)
+
+
+def cited_table(found: dict[str, Any]) -> list[str]:
+    """What taking cited regions out does, in rows."""
+    header = ["region", "of the lesion", "drop without it", "drop without random places", "more in"]
+    rows = [
+        [WHICH[which], *(figures.shown(found[which][k]) for k in ("share", "drop", "random", "beats_random"))]
+        for which in WHICH
+    ]
+    return [
+        f"What a reader sees, the regions of the cited criteria ({found['n']} photos have some), taken out of the "
+        "photo, against random places of the lesion as large:",
+        "",
+        figures.table(header, rows),
+    ]
+
+
+def paired(found: dict[str, Any], shown: list[str]) -> list[str]:
+    """Evidence less each other method, with Wilcoxon's p after Holm over all of the table."""
+    others = [m for m in found["methods"] if m != "evidence"]
+    measured = [key for key in shown if key != "seconds"]
+    p = np.array([found["methods"][m][key]["p"] for m in others for key in measured], float)
+    held = iter(holm(p))
+    rows = []
+    for method in others:
+        row = found["methods"][method]
+        cells = [f"{figures.shown(row[k]['evidence_less_this'], sign=True)}{stars(next(held))}" for k in measured]
+        rows.append([METHODS[method].title, *cells])
+    return [
+        "Evidence less the other method, paired; * where Wilcoxon's p after Holm over the table is below 0.05:",
+        "",
+        figures.table(["method", *(TITLES[key] for key in measured)], rows),
+    ]
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """[n] p-values adjusted by Holm's step-down procedure (1979)."""
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty_like(p)
+    adjusted[order] = steps.clip(max=1.0)
+    return adjusted
+
+
+def stars(p: float) -> str:
+    return " *" if p < 0.05 else ""
+
+
+@figures.styled
+def curves(found: dict[str, Any], folder: Path, name: str) -> str:
+    """Mean deletion and insertion curves of the methods that are compared most."""
+    figure, axes = figures.charts(2)
+    for axis, curve, label in zip(axes, ("deleting", "inserting"), ("taken out", "put back"), strict=True):
+        for method, colour in zip(CURVES, figures.CYCLE, strict=False):
+            if method in found["methods"]:
+                y = found["methods"][method]["curves"][curve]
+                axis.plot(np.linspace(0, 100, len(y)), y, color=colour, label=METHODS[method].title, linewidth=1.4)
+        axis.set(xlabel=f"% of the lesion {label}", ylabel="probability of the diagnosis explained")
+    axes[0].legend()
+    return figures.save(figure, folder, f"followed_{name}", f"Deletion and insertion curves, {name}")

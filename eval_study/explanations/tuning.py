@@ -9,17 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
-from eval_study.explanations.maps import answer_of, chosen, reference_lesion
+from eval_study.explanations.maps import chosen, reference_lesion
 from skinclip import images, metrics
 from skinclip.data.cases import Case
 from skinclip.explain import faithfulness, saliency
-from skinclip.explain.methods import GRID, Subject, on_grid
+from skinclip.explain.methods import Subject, on_grid
 from skinclip.explain.saliency import Cam, Network
 from skinclip.model.plain import load_plain
 from skinclip.scores import cluster
@@ -42,14 +41,11 @@ def run(bench: Bench) -> dict[str, Any]:
     used: list[Case] = []
     for case in tqdm(cases, desc="tuning", mininterval=10):
         subject = Subject.of(bench.assessor, images.load(case.image), case.context)
-        lesion = cv2.resize(subject.mask, (GRID, GRID), interpolation=cv2.INTER_AREA) > 0.5
-        if not lesion.any():
-            continue
         used.append(case)
         reference = reference_lesion(case, subject)
         for network, of in (("own", subject.network), ("plain", plain)):
             for cam in CAMS:
-                rows[network, cam].append(_measured(subject, of, cam, lesion, reference))
+                rows[network, cam].append(_measured(subject, of, cam, reference))
     resamples = metrics.GroupBootstrap([cluster(c) for c in used], bench.n_boot, bench.seed)
     found = {
         network: {
@@ -65,12 +61,10 @@ def run(bench: Bench) -> dict[str, Any]:
     return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(used), "chosen": best, "networks": found}
 
 
-def _measured(
-    subject: Subject, network: Network, cam: Cam, lesion: np.ndarray, reference: np.ndarray | None
-) -> tuple[float, float]:
+def _measured(subject: Subject, network: Network, cam: Cam, reference: np.ndarray | None) -> tuple[float, float]:
     """Insertion less deletion, and energy in the labelled lesion (NaN without a label), of one photo."""
     heat = on_grid(saliency.grad_cam(network, subject.photo, subject.target, cam))
-    followed = faithfulness.followed(answer_of(subject), subject.photo, heat, lesion)
+    followed = faithfulness.followed(subject.answer, subject.photo, heat, subject.lesion)
     energy = float("nan") if reference is None else faithfulness.energy(heat, reference)
     return followed.insertion - followed.deletion, energy
 

@@ -6,14 +6,19 @@ findings it is given. The reader and the checker hold generated text to the same
 
 Sentences fit findings of either number ("[r1] irregular streaks", "[r1] blue-whitish veil") and need no article before
 a reference, so that a decoder can force the phrase that belongs to a reference right after it.
+
+The checker knows no list of what must not be said, which would never be long enough: it accepts what the generator
+could have written of the same findings, and nothing else.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 from skinclip.assessment import Context
@@ -280,6 +285,10 @@ _SLOTS: tuple[Sequence[str], ...] = (
 )
 _LONG_LIST = 5  # from here on a text is long enough without an extra closing clause
 
+Roles = dict[str, list[tuple[str, State]]]  # what findings say of the two diagnoses -> (reference, state)
+# The second and the third sentence, by the roles of the findings they cite.
+_OTHER_SENTENCES = (("against", "for_runner"), ("against_runner", "neutral"))
+
 
 def write_rationale(leading: str, runner_up: str | None, findings: Sequence[str], rng: random.Random) -> str:
     """A rationale for `leading`, in the spaced lower-case form that a word tokenizer takes.
@@ -302,7 +311,7 @@ def write_rationale(leading: str, runner_up: str | None, findings: Sequence[str]
     return " ".join(" ".join(parts).split())
 
 
-def _roles(leading: str, runner_up: str | None, findings: Sequence[str]) -> dict[str, list[tuple[str, State]]]:
+def _roles(leading: str, runner_up: str | None, findings: Sequence[str]) -> Roles:
     """The findings with their references, sorted by what they say about the two diagnoses."""
     unknown = [c for c in (leading, runner_up) if c is not None and c not in DIAGNOSIS_BY_CODE]
     unknown += [key for key in findings if key not in STATE_BY_KEY]
@@ -312,9 +321,7 @@ def _roles(leading: str, runner_up: str | None, findings: Sequence[str]) -> dict
         raise ValueError(f"the runner-up is the leading diagnosis, {leading}")
     if len({key.split(":")[0] for key in findings}) < len(findings):
         raise ValueError(f"two findings of one criterion: {', '.join(findings)}")
-    roles: dict[str, list[tuple[str, State]]] = {
-        r: [] for r in ("for", "against", "for_runner", "against_runner", "neutral")
-    }
+    roles: Roles = {r: [] for r in ("for", "against", "for_runner", "against_runner", "neutral")}
     for i, key in enumerate(findings):
         state = STATE_BY_KEY[key]
         roles[_role(state, leading, runner_up)].append((f"r{i + 1}", state))
@@ -331,7 +338,7 @@ def _role(state: State, leading: str, runner_up: str | None) -> str:
     return "against_runner" if runner_up in state.against else "neutral"
 
 
-def _opening(roles: dict[str, list[tuple[str, State]]], names: dict[str, str], rng: random.Random, short: bool) -> str:
+def _opening(roles: Roles, names: dict[str, str], rng: random.Random, short: bool) -> str:
     """The leading diagnosis with what supports it; `short` keeps it to one sentence."""
     support = roles["for"]
     if support:
@@ -343,16 +350,11 @@ def _opening(roles: dict[str, list[tuple[str, State]]], names: dict[str, str], r
     return rng.choice(BARE_OPENINGS).format(**names) + " " + rng.choice(NOTHING_SEEN)
 
 
-def _other_findings(roles: dict[str, list[tuple[str, State]]], names: dict[str, str], rng: random.Random) -> list[str]:
+def _other_findings(roles: Roles, names: dict[str, str], rng: random.Random) -> list[str]:
     """At most two sentences: what speaks against the leading diagnosis, then what does not."""
-    slots = {
-        "against": AGAINST,
-        "for_runner": FOR_RUNNER_UP,
-        "against_runner": AGAINST_RUNNER_UP,
-        "neutral": NEUTRAL if "runner" in names else NEUTRAL_ALONE,
-    }
+    slots = _clauses_of("runner" in names)
     sentences = []
-    for pair in (("against", "for_runner"), ("against_runner", "neutral")):
+    for pair in _OTHER_SENTENCES:
         clauses = [
             rng.choice(slots[role]).format(found=_listing(roles[role], rng), **names) for role in pair if roles[role]
         ]
@@ -362,14 +364,18 @@ def _other_findings(roles: dict[str, list[tuple[str, State]]], names: dict[str, 
     return sentences
 
 
-def _doubt(
-    runner_up: str | None,
-    roles: dict[str, list[tuple[str, State]]],
-    names: dict[str, str],
-    rng: random.Random,
-    say_more: bool,
-) -> str:
-    """The last sentence: why and in favour of what the answer is uncertain."""
+def _clauses_of(has_runner_up: bool) -> dict[str, Sequence[str]]:
+    """Role -> how findings of that role are cited after the first sentence."""
+    return {
+        "against": AGAINST,
+        "for_runner": FOR_RUNNER_UP,
+        "against_runner": AGAINST_RUNNER_UP,
+        "neutral": NEUTRAL if has_runner_up else NEUTRAL_ALONE,
+    }
+
+
+def _reasons(runner_up: str | None, roles: Roles) -> list[Sequence[str]]:
+    """Why the answer is uncertain, as far as the findings say so."""
     support = [state for _, state in roles["for"]]
     reasons: list[Sequence[str]] = []
     if support and (roles["against"] or roles["for_runner"]):
@@ -378,6 +384,12 @@ def _doubt(
         reasons.append(ONE_FINDING)
     if support and all(runner_up in state.supports for state in support):
         reasons.append(SHARED)
+    return reasons
+
+
+def _doubt(runner_up: str | None, roles: Roles, names: dict[str, str], rng: random.Random, say_more: bool) -> str:
+    """The last sentence: why and in favour of what the answer is uncertain."""
+    reasons = _reasons(runner_up, roles)
     clauses = [rng.choice(rng.choice(reasons))] if reasons else []
     clauses.append(rng.choice(RUNNER_UP_OPEN if "runner" in names else OPEN))
     sentence = rng.choice(DOUBT_JOINS).join(clauses).format(**names)
@@ -420,8 +432,8 @@ def _forbidden_outside() -> frozenset[str]:
 # What a text may only say right after a reference. The single words among them are enough for a decoder to bar.
 FORBIDDEN_OUTSIDE: frozenset[str] = _forbidden_outside()
 
-_TOKEN = re.compile(r"\[r\d+\]|\w+(?:[-'’]\w+)*|[^\w\s]")
-_REFERENCE = re.compile(r"\[(r\d+)\]")
+_TOKEN = re.compile(r"\[r[0-9]+\]|\w+(?:[-'’]\w+)*|[^\w\s]")
+_REFERENCE = re.compile(r"\[(r[0-9]+)\]")
 _PHRASES: dict[tuple[str, ...], str] = {tuple(s.phrase.split()): key for key, s in STATE_BY_KEY.items()}
 _NAMES: dict[tuple[str, ...], str] = {tuple(d.name.split()): d.code for d in DIAGNOSES}
 # Plural and singular of a forbidden word are the same assertion.
@@ -446,8 +458,11 @@ class ReadRationale:
 
 
 def read_rationale(text: str) -> ReadRationale:
-    """Takes a generated or a tidied text apart; never fails, whatever the text."""
-    tokens = _TOKEN.findall(text.lower())
+    """Takes a generated or a tidied text apart; never fails, whatever the text.
+
+    Characters that look like others, or like nothing, hide no word from it.
+    """
+    tokens = _tokens(text)
     diagnoses: list[str] = []
     cited: list[tuple[str, str | None]] = []
     rest: list[str] = []  # what is left when names and cited phrases are taken out, each leaving a gap
@@ -464,6 +479,12 @@ def read_rationale(text: str) -> ReadRationale:
         rest.append("." if reference or length else tokens[i])
         i = start + length if reference or length else i + 1
     return ReadRationale(diagnoses[0] if diagnoses else None, tuple(diagnoses), tuple(cited), _runs(rest))
+
+
+def _tokens(text: str) -> list[str]:
+    """Lower-case words, marks and references; look-alikes become what they look like, invisible characters nothing."""
+    plain = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return _TOKEN.findall("".join("-" if c == "−" or unicodedata.category(c) == "Pd" else c for c in plain).lower())
 
 
 def _match(tokens: Sequence[str], start: int, table: dict[tuple[str, ...], str]) -> tuple[int, str | None]:
@@ -486,10 +507,16 @@ def _runs(tokens: Sequence[str]) -> tuple[str, ...]:
     return tuple(runs)
 
 
-def check_rationale(text: str, findings: Sequence[str]) -> list[str]:
-    """What is wrong with the references of a text, one line a problem; [] for a sound text.
+# ---- checking --------------------------------------------------------------------------------------------------------
 
-    Finding i of `findings` (state keys) is [r{i+1}]. A finding that the text leaves out is no error.
+_MOST_CHARACTERS = 2000  # more than twice the longest text of the generator
+
+
+def check_citations(text: str, findings: Sequence[str]) -> list[str]:
+    """What is wrong with the references of a text, one line a problem.
+
+    Finding i of `findings` (state keys) is [r{i+1}]. It holds a text to no more than this: every reference is one of
+    the findings, its phrase follows it, and no criterion is named without one. What else it says is not looked at.
     """
     read = read_rationale(text)
     states = {f"r{i + 1}": key for i, key in enumerate(findings)}
@@ -505,6 +532,96 @@ def check_rationale(text: str, findings: Sequence[str]) -> list[str]:
             problems.append(f"[{ref}] is cited twice")
         seen.add(ref)
     return problems + [f'"{said}" is asserted without a reference' for said in read.unreferenced]
+
+
+def check_rationale(text: str, findings: Sequence[str], diagnoses: Sequence[str] | None = None) -> list[str]:
+    """What a text says that its findings do not support, one line a problem; [] for a sound text.
+
+    A sound text, tidied or not, is one that `write_rationale` could have written of the same findings and of the
+    diagnoses it names: it cites every finding once, for what the finding says about these diagnoses, and every other
+    word of it belongs to a known sentence.
+
+    Args:
+        findings: state keys, one a criterion at most; finding i is [r{i+1}].
+        diagnoses: codes of the leading diagnosis and the runner-up, where they are known.
+    """
+    text = text.strip()
+    if len(text) > _MOST_CHARACTERS:
+        return [f"the text is longer than {_MOST_CHARACTERS} characters"]
+    read = read_rationale(text)
+    cited = {ref for ref, _ in read.cited}
+    problems = check_citations(text, findings) + _odd_writing(text)
+    problems += [f"[r{i + 1}] is left out" for i in range(len(findings)) if f"r{i + 1}" not in cited]
+    if not read.diagnoses:
+        problems.append("no diagnosis is named")
+    problems += [f"{DIAGNOSIS_BY_CODE[code].name} is a third diagnosis" for code in read.diagnoses[2:]]
+    if diagnoses is not None and read.diagnoses != tuple(diagnoses):
+        problems.append(f"the diagnoses named are {', '.join(read.diagnoses)}, not {', '.join(diagnoses)}")
+    return problems or _beyond(" ".join(_tokens(text)), read.diagnoses, tuple(findings))
+
+
+def _odd_writing(text: str) -> list[str]:
+    """Characters that no rationale has, and references that touch a word."""
+    odd = sorted({c for c in text if not (c.isascii() and c.isprintable())})
+    problems = [f"U+{ord(c):04X} is no character of a rationale" for c in odd]
+    return problems + [f"{m.group()} touches a word" for m in re.finditer(r"\w\[\w+\]|\[\w+\]\w", text)]
+
+
+def _beyond(text: str, diagnoses: tuple[str, ...], findings: tuple[str, ...]) -> list[str]:
+    """The first sentence of a spaced text that the findings do not support, or that it ends before its time."""
+    start = 0
+    for sentence in _sentences(diagnoses[0], diagnoses[1] if len(diagnoses) > 1 else None, findings):
+        match = sentence.match(text, start)
+        if match is None:
+            return [_unsupported(text[start:]) if text[start:] else "no sentence says what stays uncertain"]
+        start = match.end()
+    return [_unsupported(text[start:])] if text[start:] else []
+
+
+def _unsupported(rest: str) -> str:
+    return f'the findings do not support "{rest.split(" .")[0]}"'
+
+
+@lru_cache(maxsize=256)
+def _sentences(leading: str, runner_up: str | None, findings: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
+    """Patterns of all that `write_rationale` can write of a case, one after the other."""
+    roles = _roles(leading, runner_up, findings)
+    names = {"lead": DIAGNOSIS_BY_CODE[leading].name}
+    if runner_up is not None:
+        names["runner"] = DIAGNOSIS_BY_CODE[runner_up].name
+    found = {role: _any_listing(items) for role, items in roles.items()}
+    if roles["for"]:
+        favour = _any(IN_FAVOUR[min(len(roles["for"]), 3)])
+        patterns = [_any(SUPPORTED_OPENINGS, names | {"found": found["for"], "all": favour})]
+    elif findings:
+        patterns = [_any(UNSUPPORTED_OPENINGS, names)]
+    else:
+        patterns = [_any(BARE_OPENINGS, names) + " " + _any(NOTHING_SEEN)]
+    slots = _clauses_of(runner_up is not None)
+    for pair in _OTHER_SENTENCES:
+        clauses = [_any(slots[role], names | {"found": found[role]}) for role in pair if roles[role]]
+        if clauses:
+            patterns.append(f"{_any(BUT)}?{_any(CLAUSE_JOINS).join(clauses)} \\.")
+    doubts = [text for texts in _reasons(runner_up, roles) for text in texts]
+    open_end = _any(RUNNER_UP_OPEN if runner_up else OPEN, names)
+    last = _any(doubts, names) + _any(DOUBT_JOINS) + open_end if doubts else open_end
+    patterns.append(f"{last}(?:{_any(DOUBT_JOINS)}{_any(EXTRA)})? \\.")
+    return tuple(re.compile(f"{pattern}(?: |$)") for pattern in patterns)
+
+
+def _any(texts: Sequence[str], places: Mapping[str, str] | None = None) -> str:
+    """The pattern of any of `texts`, each {place} in them filled with its own pattern."""
+    pattern = "|".join(map(re.escape, texts))
+    for place, filling in (places or {}).items():
+        pattern = pattern.replace(re.escape("{" + place + "}"), filling)
+    return f"(?:{pattern})"
+
+
+def _any_listing(found: Sequence[tuple[str, State]]) -> str:
+    items = [re.escape(f"[{ref}] {state.phrase}") for ref, state in found]
+    if len(items) < 3:
+        return _any(PAIR_JOINS).join(items)
+    return " , ".join(items[:-1]) + _any(LAST_JOINS) + items[-1]
 
 
 def tidy(text: str) -> str:

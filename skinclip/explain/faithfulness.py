@@ -29,10 +29,25 @@ Answer = Callable[[Tensor], np.ndarray]  # photos [B, 3, side, side] -> probabil
 
 @dataclass(frozen=True)
 class Followed:
-    """Areas under the curves of one map, 0-1. Less deletion and more insertion is better."""
+    """The answer as a map is followed, from nothing of the lesion to all of it, [STEPS + 1] each.
 
-    deletion: float
-    insertion: float
+    Attributes:
+        deleting: places taken out, highest first; the sooner the answer falls, the better.
+        inserting: places put back, highest first.
+    """
+
+    deleting: np.ndarray
+    inserting: np.ndarray
+
+    @property
+    def deletion(self) -> float:
+        """Area under the curve, 0-1; less is better."""
+        return _area(self.deleting)
+
+    @property
+    def insertion(self) -> float:
+        """Area under the curve, 0-1; more is better."""
+        return _area(self.inserting)
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ def followed(answer: Answer, photo: Tensor, heat: np.ndarray, lesion: np.ndarray
     taken = [ranks < len(order) * (k / STEPS) for k in range(STEPS + 1)]  # none to all of the lesion
     out = np.stack([*taken, *(lesion & ~t for t in taken)])
     p = answer(without(photo, out))
-    return Followed(_area(p[: STEPS + 1]), _area(p[STEPS + 1 :]))
+    return Followed(p[: STEPS + 1], p[STEPS + 1 :])
 
 
 def removed(
@@ -97,6 +112,14 @@ def removed(
     random = [random_region(lesion, int(region.sum()), rng) for _ in range(others)]
     p = answer(without(photo, np.stack([np.zeros_like(region), region, *random])))
     return Removed(float(p[0] - p[1]), float(p[0] - p[2:].mean()))
+
+
+def top_region(heat: np.ndarray, lesion: np.ndarray, share: float) -> np.ndarray:
+    """bool [g, g]: the highest places of a map inside the lesion, `share` of its area, at least one."""
+    order = np.argsort(-np.where(lesion, heat, -np.inf), axis=None, kind="stable")
+    region = np.zeros(lesion.size, bool)
+    region[order[: max(1, round(share * np.count_nonzero(lesion)))]] = True
+    return region.reshape(lesion.shape)
 
 
 def random_region(lesion: np.ndarray, area: int, rng: np.random.Generator) -> np.ndarray:

@@ -28,6 +28,7 @@ REGION_COLOURS: tuple[tuple[int, int, int], ...] = (
     (0, 0, 0),
     (153, 153, 153),
 )
+DRAWN_SIDE = 640  # px, at least: smaller photos are enlarged before lines and numbers are drawn on them
 HEAT_COLOURS = "inferno"  # perceptually uniform, readable in grey
 
 _TINT = 0.16  # how much of a region's colour lies on the photo inside it: structures must stay visible
@@ -112,10 +113,17 @@ def heatmap_overlay(pixels: np.ndarray, heat: np.ndarray, alpha: float = 0.6) ->
         uint8 [H, W, 3].
     """
     size = (pixels.shape[1], pixels.shape[0])
-    heat = cv2.resize(heat.astype(np.float32), size, interpolation=cv2.INTER_LINEAR).clip(0, 1)
-    colours = (matplotlib.colormaps[HEAT_COLOURS](heat)[..., :3] * 255).astype(np.float32)
-    weight = (alpha * heat**0.7)[..., None]  # below 1: middling heat must not vanish
-    return (pixels * (1 - weight) + colours * weight).round().astype(np.uint8)
+    colours = heat_rgba(cv2.resize(heat.astype(np.float32), size, interpolation=cv2.INTER_LINEAR))
+    weight = alpha * colours[..., 3:]
+    return (pixels * (1 - weight) + 255 * colours[..., :3] * weight).round().astype(np.uint8)
+
+
+def heat_rgba(heat: np.ndarray) -> np.ndarray:
+    """A map [h, w] in 0..1 -> float32 [h, w, 4] in 0..1: its colours, clear where it is cold."""
+    heat = heat.astype(np.float32).clip(0, 1)
+    colours = matplotlib.colormaps[HEAT_COLOURS](heat).astype(np.float32)
+    colours[..., 3] = heat**0.7  # below 1: middling heat must not vanish
+    return colours
 
 
 def _is_whole_lesion(finding: Finding, assessment: Assessment) -> bool:

@@ -67,15 +67,15 @@ class Cam:
     mirrors: bool = False
 
 
-def own_network(model: SkinClipVL, prompts: Prompts) -> Network:
+def own_network(path: DiagnosisPath) -> Network:
     """The model's own diagnosis.
 
     Raises NotImplementedError for a tower whose blocks give tokens: Grad-CAM on them would sum over tokens.
     """
-    trunk = getattr(model.perception.clip.visual, "trunk", None)
+    trunk = getattr(path.model.perception.clip.visual, "trunk", None)
     if trunk is None or not hasattr(trunk, "blocks") or not hasattr(trunk, "conv_stem"):
         raise NotImplementedError("Grad-CAM needs a convolutional image tower")
-    return Network(DiagnosisPath(model, prompts), list(trunk.blocks))
+    return Network(path, list(trunk.blocks))
 
 
 def plain_network(model: PlainClassifier) -> Network:

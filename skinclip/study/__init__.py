@@ -1,1 +1,1 @@
-"""The reader study: its protocol, allocation and blinding, store, statistics and report."""
+"""The reader study: protocol, allocation, blinded sessions, the store of answers, statistics and reports."""

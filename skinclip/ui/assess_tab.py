@@ -23,8 +23,8 @@ from skinclip.assess import Assessor
 from skinclip.assessment import Assessment, Context
 from skinclip.clinical import SEXES, SITES
 from skinclip.explain.methods import heat_on_photo
-from skinclip.explain.render import heatmap_overlay, region_overlay
-from skinclip.images import LesionImage, PhotoError
+from skinclip.explain.render import DRAWN_SIDE, heatmap_overlay, region_overlay
+from skinclip.images import LesionImage, PhotoError, fit
 from skinclip.ui import change_panel, components
 from skinclip.ui.change_panel import Panel
 
@@ -35,7 +35,6 @@ ADD, ADD_OTHER = "Photo of the lesion", "Another photo"
 ALL = "all"
 NOT_GIVEN = "not given"
 SHOWN_SIDE = 1100  # px, longer side of the pictures on the page at most
-DRAWN_SIDE = 640  # px, at least: smaller photos are enlarged before lines and numbers are drawn on them
 PREVIEW_SIDE = 640  # px
 KEPT_SECONDS = 1800  # how long a visitor's photo stays in memory after its last use
 
@@ -211,7 +210,7 @@ def on_assess(
         view.result: components.result(shown.assessment, _sensitivity(assessor)),
         view.finding: gr.update(choices=options, value=ALL, visible=len(options) > 1),
         view.figures: gr.update(value=pictures(shown), visible=True),
-        view.download: gr.update(value=components.download(shown.assessment), visible=True),
+        view.download: gr.update(value=components.downloads(shown.assessment, shown.pixels), visible=True),
         **change_panel.fresh(view.panel, shown.assessment),
         view.shown: shown,
     }
@@ -306,16 +305,6 @@ def choices(assessment: Assessment) -> list[tuple[str, str]]:
     """(label, reference) of each finding, ALL first; only ALL where the model abstained."""
     findings = () if assessment.abstained else assessment.findings
     return [("All findings", ALL), *((f"{f.ref[1:]} {components.phrase(f)}", f.ref) for f in findings)]
-
-
-def fit(pixels: np.ndarray, most: int, least: int = 0) -> np.ndarray:
-    """The picture with its longer side between `least` and `most` pixels."""
-    longer = max(pixels.shape[:2])
-    scale = min(max(longer, least), most) / longer
-    if scale == 1:
-        return pixels
-    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def example_name(file: Path) -> str:

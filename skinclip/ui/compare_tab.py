@@ -15,20 +15,26 @@ from typing import Any
 
 import cv2
 import gradio as gr
-import matplotlib
 import numpy as np
 
 from skinclip import images
 from skinclip.assess import Assessor
 from skinclip.assessment import Assessment, Polygon
-from skinclip.explain.methods import METHODS, Method, Subject, on_photo
-from skinclip.explain.render import HEAT_COLOURS, hex_colour, ink_of, number_places
+from skinclip.explain import measured
+from skinclip.explain.methods import METHODS, Subject, on_photo
+from skinclip.explain.render import heat_rgba, hex_colour, ink_of, number_places
 from skinclip.images import PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import components
 from skinclip.ui.assess_tab import Shown, View
 
 LEFT, RIGHT = "evidence", "grad_cam"
+WHOLE = "evidence_whole"  # the evidence as heat: what the benchmarks measure; its regions are outlines
+TITLES = {WHOLE: "Evidence, weighed"}
+READS = {
+    WHOLE: "The regions of all criteria, cited or not, each by how far the diagnosis drops without it and holds by it "
+    "alone."
+}
 LAYER_SIDE = 480  # px, longer side of a heat map's layer; it is smooth, the browser enlarges it
 NOTHING_YET = (
     '<div class="sk-empty"><h2>Nothing to compare yet</h2><p>Assess a photo first; then all explanations of it are '
@@ -89,31 +95,34 @@ def on_open(
 def layers(
     assessor: Assessor, photo: bytes, assessment: Assessment, tell: Callable[[float, str], None]
 ) -> dict[str, np.ndarray]:
-    """Method -> map of the leading diagnosis [H, W] in 0..1, evidence aside: its regions are outlines.
+    """Layer -> map of the leading diagnosis [H, W] in 0..1.
 
     A method that this model or installation has not is left out. Raises PhotoError.
     """
     subject = Subject.of(assessor, images.load(photo), assessment.context, assessment.diagnosis[0].code)
     found = {}
-    others = [m for m in METHODS.values() if m.key != LEFT]
-    for i, method in enumerate(others):
-        tell((i + 1) / (len(others) + 1), method.title)
+    for i, method in enumerate(METHODS.values()):
+        tell((i + 1) / (len(METHODS) + 1), method.title)
         try:
-            found[method.key] = on_photo(method.maps(subject)[0].heat, subject)
+            found[WHOLE if method.key == LEFT else method.key] = on_photo(method.maps(subject)[0].heat, subject)
         except (NotImplementedError, CheckpointError):
             continue
     return found
 
 
 def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndarray]) -> str:
-    """The whole tab as HTML, evidence on the left of the divider and Grad-CAM on its right."""
-    methods = [METHODS[LEFT], *(METHODS[key] for key in heats)]
+    """The whole tab as HTML, evidence on the left of the divider and Grad-CAM on its right.
+
+    Args:
+        heats: layer -> map, as `layers` gives them.
+    """
+    keys = [LEFT, *heats]
     right = RIGHT if RIGHT in heats else LEFT
-    drawn = "".join(_layer(m, heats[m.key], right) for m in methods if m.key != LEFT)
+    drawn = "".join(_layer(key, heat, right) for key, heat in heats.items())
     size = f"{assessment.photo.width} {assessment.photo.height}"
     return (
         '<div class="sk-compare" style="--split:50%;--opacity:.7;--zoom:1">'
-        f'<div class="sk-compare-bar">{_select("left", methods, LEFT)}{_select("right", methods, right)}'
+        f'<div class="sk-compare-bar">{_select("left", keys, LEFT)}{_select("right", keys, right)}'
         f"{_range('Opacity', '--opacity', 0, 100, 70, 0.01)}{_range('Zoom', '--zoom', 100, 500, 100, 0.01, 25)}</div>"
         '<div class="sk-stage" tabindex="0" role="group" aria-label="The photo with both explanations; scroll with the '
         'arrow keys when enlarged"><div class="sk-stage-in">'
@@ -125,13 +134,17 @@ def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndar
         f"{_regions(assessment)}</svg>"
         '<div class="sk-divider" aria-hidden="true"></div></div></div>'
         f"{_range('Divider', '--split', 0, 100, 50, None)}{_toggles(assessment)}"
-        f'<div class="sk-how">{"".join(_how(m, m.key in (LEFT, right)) for m in methods)}</div></div>'
+        f'<div class="sk-how">{"".join(_how(key, key in (LEFT, right)) for key in keys)}</div></div>'
     )
 
 
-def _select(side: str, methods: list[Method], chosen: str) -> str:
+def title(key: str) -> str:
+    return TITLES.get(key) or METHODS[key].title
+
+
+def _select(side: str, keys: list[str], chosen: str) -> str:
     options = "".join(
-        f'<option value="{m.key}"{" selected" if m.key == chosen else ""}>{escape(m.title)}</option>' for m in methods
+        f'<option value="{k}"{" selected" if k == chosen else ""}>{escape(title(k))}</option>' for k in keys
     )
     label = "Left of the divider" if side == "left" else "Right of the divider"
     return f'<label class="sk-field">{label}<select data-side="{side}">{options}</select></label>'
@@ -146,21 +159,18 @@ def _range(label: str, variable: str, low: int, high: int, value: int, factor: f
     )
 
 
-def _layer(method: Method, heat: np.ndarray, right: str) -> str:
-    on = "right" if method.key == right else "none"
+def _layer(key: str, heat: np.ndarray, right: str) -> str:
+    on = "right" if key == right else "none"
     return (
-        f'<img class="sk-layer" data-method="{method.key}" data-on="{on}" alt="{escape(method.title)}" '
-        f'src="{heat_layer(heat)}">'
+        f'<img class="sk-layer" data-method="{key}" data-on="{on}" alt="{escape(title(key))}" src="{heat_layer(heat)}">'
     )
 
 
 def heat_layer(heat: np.ndarray) -> str:
     """A heat map [H, W] in 0..1 as the address of a PNG that is clear where the map is cold."""
     scale = min(1.0, LAYER_SIDE / max(heat.shape))
-    small = cv2.resize(heat.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).clip(0, 1)
-    colours = matplotlib.colormaps[HEAT_COLOURS](small)
-    colours[..., 3] = small**0.7  # middling heat must not vanish
-    bgra = cv2.cvtColor((colours * 255).round().astype(np.uint8), cv2.COLOR_RGBA2BGRA)
+    small = cv2.resize(heat.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    bgra = cv2.cvtColor((heat_rgba(small) * 255).round().astype(np.uint8), cv2.COLOR_RGBA2BGRA)
     ok, data = cv2.imencode(".png", bgra)
     if not ok:
         raise RuntimeError("a map could not be encoded")
@@ -208,9 +218,13 @@ def _toggles(assessment: Assessment) -> str:
     return f'<fieldset class="sk-toggles"><legend class="sk-label">Show</legend>{rows}{lesion}</fieldset>'
 
 
-def _how(method: Method, open_now: bool) -> str:
+def _how(key: str, open_now: bool) -> str:
     hidden = "" if open_now else " hidden"
+    reads = READS.get(key) or METHODS[key].reads
+    figures = measured.said(LEFT if key == WHOLE else key)
+    if key == LEFT and figures:  # outlines have no order of places to be followed; their figures are those of the heat
+        figures = f"Its figures are those of “{TITLES[WHOLE]}”. {measured.cited()}"
     return (
-        f'<section class="sk-card" data-how="{method.key}"{hidden}><h2 class="sk-label">How to read: '
-        f"{escape(method.title)}</h2><p>{escape(method.reads)}</p></section>"
+        f'<section class="sk-card" data-how="{key}"{hidden}><h2 class="sk-label">How to read: {escape(title(key))}</h2>'
+        f"<p>{escape(reads)}</p>{f'<p>{escape(figures)}</p>' if figures else ''}</section>"
     )

@@ -1,6 +1,6 @@
 """Pieces of the page as HTML: what a clinician reads. Pure functions of an Assessment and of arrays.
 
-Pictures and the JSON record are written into the page itself (data URLs): no file of a photo is ever served.
+Pictures and the files to save are written into the page itself (data URLs): no file of a photo is ever served.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from html import escape
 import cv2
 import numpy as np
 
-from skinclip import RESEARCH_USE_ONLY
+from skinclip import RESEARCH_USE_ONLY, sentences
 from skinclip.assessment import Assessment, Finding, ModelInfo, QualityIssue
-from skinclip.clinical import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, STATE_BY_KEY
+from skinclip.clinical import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
 from skinclip.explain.render import colour_of, hex_colour, ink_of
+from skinclip.report_pdf import assessment_pdf
+from skinclip.sentences import phrase
 
 BANNER = f'<div class="sk-banner" role="note">{RESEARCH_USE_ONLY}</div>'
 HEADER = (
@@ -84,9 +86,8 @@ def result(assessment: Assessment, sensitivity: float | None = None) -> str:
 def abstention(assessment: Assessment) -> str:
     """Says clearly that there is no answer, why, and what to do instead."""
     return (
-        '<section class="sk-card sk-alert" role="alert"><h2>No assessment: the model abstains</h2>'
-        f"{_reasons(assessment)}<p>No diagnosis, probability or referral advice is shown for this photo. Take it "
-        "again if you can; otherwise judge the lesion as you would without this page.</p></section>"
+        f'<section class="sk-card sk-alert" role="alert"><h2>{sentences.ABSTAINS}</h2>'
+        f"{_reasons(assessment)}<p>{sentences.INSTEAD_OF_AN_ANSWER} this page.</p></section>"
     )
 
 
@@ -99,33 +100,23 @@ def warnings(assessment: Assessment) -> str:
 
 
 def _reasons(assessment: Assessment) -> str:
-    lines = [escape(issue.message) for issue in assessment.photo.quality.issues]
-    if not assessment.shift.in_domain:
-        lines.append(
-            "The photo does not look like those the model was calibrated on: it is more unusual than "
-            f"{_share(assessment.shift.score)} of them. What the model says about it cannot be relied on."
-        )
+    lines = [escape(line) for line in sentences.cautions(assessment)]
     return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def referral(assessment: Assessment, sensitivity: float | None = None) -> str:
     """Refer or not, with the figures that the advice rests on."""
     m = assessment.malignancy
-    verdict, kind = ("Refer", "sk-refer") if m.refer else ("Do not refer", "sk-keep")
-    mark = "▲" if m.refer else "●"
-    relation = "at or above" if m.refer else "below"
+    kind, mark = ("sk-refer", "▲") if m.refer else ("sk-keep", "●")
     found = (
         f" At this threshold {sensitivity:.0%} of the malignant calibration photos are referred." if sensitivity else ""
     )
-    caveat = "" if m.refer else " Clinical suspicion comes first."
     return (
         f'<section class="sk-card {kind}"><h2 class="sk-label">Referral, on this photo alone</h2>'
-        f'<p class="sk-verdict"><span aria-hidden="true">{mark}</span> {verdict}</p>'
+        f'<p class="sk-verdict"><span aria-hidden="true">{mark}</span> {sentences.verdict(assessment)}</p>'
         f"{_gauge(m.probability, m.threshold)}"
-        f"<p>Probability of malignancy <b>{m.probability:.1%}</b>, {relation} the referral threshold of "
-        f"<b>{m.threshold:.1%}</b>.{caveat}</p>"
-        '<p class="sk-note">Malignant here: melanoma, basal cell carcinoma, actinic keratosis or carcinoma in '
-        f"situ.{found}</p></section>"
+        f"<p>{_bold(sentences.malignancy(assessment))}</p>"
+        f'<p class="sk-note">{sentences.MALIGNANT_HERE}{found}</p></section>'
     )
 
 
@@ -165,14 +156,7 @@ def _row(name: str, probability: float, malignant: bool, in_set: bool) -> str:
 
 def prediction_set(assessment: Assessment) -> str:
     """What cannot be ruled out, in words."""
-    names = [escape(DIAGNOSIS_BY_CODE[c].name) for c in assessment.prediction_set.codes]
-    often = f"in {assessment.prediction_set.coverage:.0%} of such photos the true diagnosis is among those named"
-    if not names:
-        return f"No diagnosis stands out enough to be named ({often})."
-    if len(names) == len(assessment.diagnosis):
-        return f"<b>None of the seven can be ruled out</b> ({often})."
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-    return f"Cannot be ruled out: <b>{listed}</b> ({often})."
+    return _bold(sentences.prediction_set(assessment))
 
 
 def chip(index: int) -> str:
@@ -195,10 +179,6 @@ def rationale(assessment: Assessment) -> str:
         escape(assessment.rationale),
     )
     return f'<section class="sk-card"><h2 class="sk-label">Rationale</h2><p class="sk-rationale">{text}</p></section>'
-
-
-def phrase(finding: Finding) -> str:
-    return STATE_BY_KEY[f"{finding.criterion}:{finding.state}"].phrase
 
 
 def figures(assessment: Assessment, regions: np.ndarray, heat: np.ndarray | None, only: str | None = None) -> str:
@@ -284,13 +264,21 @@ def _change_row(name: str, before: float, after: float) -> str:
     )
 
 
-def download(assessment: Assessment) -> str:
-    """A link that saves the Assessment as JSON, straight from the page."""
-    data = base64.b64encode(assessment.to_json().encode()).decode()
-    name = f"skinclip-{assessment.photo.sha256[:8]}.json"
+def downloads(assessment: Assessment, pixels: np.ndarray) -> str:
+    """Links that save the Assessment, as a PDF to print or file and as JSON, straight from the page.
+
+    Args:
+        pixels: uint8 [H, W, 3], the assessed photo or a scaled copy of it.
+    """
+    links = _download(assessment, "pdf", "application/pdf", assessment_pdf(assessment, pixels))
+    return links + _download(assessment, "json", "application/json", assessment.to_json().encode())
+
+
+def _download(assessment: Assessment, ending: str, kind: str, data: bytes) -> str:
+    name = f"skinclip-{assessment.photo.sha256[:8]}.{ending}"
     return (
-        f'<a class="sk-download" download="{name}" href="data:application/json;base64,{data}">'
-        "Save this assessment (JSON)</a>"
+        f'<a class="sk-download" download="{name}" href="data:{kind};base64,{base64.b64encode(data).decode()}">'
+        f"Save this assessment ({ending.upper()})</a>"
     )
 
 
@@ -304,16 +292,12 @@ def finding_colours() -> str:
 
 
 def _percent(p: float) -> str:
-    """A probability as a clinician reads it: never a rounded 0 % or 100 %."""
-    if p < 0.001:
-        return "&lt;0.1%"
-    if p > 0.999:
-        return "&gt;99.9%"
-    return f"{100 * p:.1f}%" if p < 0.1 or p > 0.9 else f"{100 * p:.0f}%"
+    return escape(sentences.percent(p))
 
 
-def _share(p: float) -> str:
-    return "all" if p > 0.9995 else f"{100 * p:.1f}%"
+def _bold(text: str) -> str:
+    """A sentence as HTML, what stands between `**` in bold."""
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text))
 
 
 def _inline(pixels: np.ndarray, alt: str) -> str:

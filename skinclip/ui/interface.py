@@ -1,25 +1,17 @@
-"""The page as a whole: composes the tabs, and launches with everything closed that need not be open."""
+"""The model's page as a whole: composes the tabs."""
 
 from __future__ import annotations
-
-import atexit
-import os
-import shutil
-import tempfile
-
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr
 
 from skinclip.assess import Assessor
-from skinclip.ui import assess_tab, compare_tab, components
-from skinclip.ui.theme import css, head, theme
+from skinclip.ui import assess_tab, compare_tab, components, serving
+from skinclip.ui.theme import css, head
 
 
 def build_page(assessor: Assessor) -> gr.Blocks:
     """The page around a loaded assessor."""
-    _own_upload_folder()
+    serving.own_upload_folder()
     # uploads are deleted when they are read; delete_cache catches those of broken connections
     with gr.Blocks(title="SkinCLIP-VL", analytics_enabled=False, delete_cache=(300, 600)) as page:
         gr.HTML(components.BANNER, elem_id="banner")
@@ -33,41 +25,6 @@ def build_page(assessor: Assessor) -> gr.Blocks:
     return page
 
 
-def _own_upload_folder() -> None:
-    """Uploads pass through a folder that only this user can enter and that goes when the program ends."""
-    if "GRADIO_TEMP_DIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="skinclip-")
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-
-
 def launch(page: gr.Blocks, host: str, port: int, block: bool = True) -> str:
-    """Serves the page and returns its local address.
-
-    No history of runs: Gradio would keep photos and results in the browser's own storage. No file is served beside
-    the page's own code: pictures are part of the page.
-    """
-    page.queue(max_size=16, default_concurrency_limit=4)
-    _, url, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        theme=theme(),
-        css=css() + assess_tab.example_css(),
-        head=head(),
-        share=False,
-        show_error=False,
-        max_file_size="20mb",
-        run_history=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        ssr_mode=False,
-        pwa=False,
-        state_session_capacity=64,
-        footer_links=[],
-        quiet=True,
-        prevent_thread_lock=True,
-    )
-    print(f"SkinCLIP-VL is ready on {url}", flush=True)
-    if block:
-        page.block_thread()
-    return url
+    """Serves the page and returns its local address."""
+    return serving.serve(page, host, port, css() + assess_tab.example_css(), head(), "SkinCLIP-VL", block)

@@ -78,4 +78,17 @@ def css() -> str:
 
 
 def head() -> str:
-    return f"<script>\n{(ASSETS / 'page.js').read_text()}\n</script>"
+    return _script("page.js")
+
+
+def study_css() -> str:
+    """That of the page, and a study's own on top."""
+    return (ASSETS / "style.css").read_text() + "\n" + (ASSETS / "study.css").read_text()
+
+
+def study_head() -> str:
+    return _script("study.js")
+
+
+def _script(name: str) -> str:
+    return f"<script>\n{(ASSETS / name).read_text()}\n</script>"

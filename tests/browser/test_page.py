@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pillow_heif
+import pypdfium2
 import pytest
 from PIL import Image, ImageFilter
 from playwright.sync_api import Page, TimeoutError, sync_playwright
@@ -110,9 +111,21 @@ def test_an_example_is_assessed_and_the_result_can_be_read(page: Page) -> None:
     page.locator("#finding input").first.focus()
     page.keyboard.press("Space")  # and the keyboard gives all of them back
     page.wait_for_function("src => document.querySelector('#figures img').src === src", arg=before)
-    with page.expect_download() as download:
-        page.click(".sk-download")
-    assert Assessment.from_json(download.value.path().read_text()).photo.width == 640
+    links = page.locator(".sk-download")
+    assert links.all_inner_texts() == ["Save this assessment (PDF)", "Save this assessment (JSON)"]
+    first, second = (links.nth(i).bounding_box() for i in range(2))
+    assert first and second and first["y"] == second["y"] and first["x"] + first["width"] < second["x"]
+    saved = []
+    for i in range(2):
+        with page.expect_download() as download:
+            links.nth(i).click()
+        saved.append((download.value.suggested_filename, download.value.path().read_bytes()))
+    assessment = Assessment.from_json(saved[1][1].decode())
+    assert assessment.photo.width == 640
+    assert [name for name, _ in saved] == [f"skinclip-{assessment.photo.sha256[:8]}.{e}" for e in ("pdf", "json")]
+    with pypdfium2.PdfDocument(saved[0][1]) as document:
+        words = document[0].get_textpage().get_text_range()
+    assert RESEARCH_USE_ONLY in words and assessment.photo.sha256[:12] in words
     assert not page.foreign, "the page asked other hosts"  # type: ignore[attr-defined]
 
 

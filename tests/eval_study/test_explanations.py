@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eval_study.benchmarks.common import Bench
-from eval_study.explanations import changes, criteria, maps, rationales, tuning
+from eval_study.explanations import changes, criteria, gallery, maps, rationales, sanity, tuning
 from skinclip.assess import Assessor
 from skinclip.clinical import CRITERIA
 from skinclip.data.cases import Case
@@ -93,13 +93,83 @@ def test_every_method_is_measured_and_kept(bench, cases, monkeypatch, tmp_path) 
     assert found["n"] == 2 and set(found["methods"]) == set(few)
     for row in found["methods"].values():
         assert 0 <= row["energy"]["value"] <= 1 and 0 <= row["deletion"]["value"] <= 1
+        assert len(row["curves"]["deleting"]) == len(row["curves"]["inserting"]) == 9
     assert found["methods"]["random"]["energy"]["evidence_less_this"]["value"] == pytest.approx(
         found["methods"]["evidence"]["energy"]["value"] - found["methods"]["random"]["energy"]["value"]
     )
+    assert found["cited"]["n"] >= 1 and 0 < found["cited"]["joined"]["share"]["value"] <= 0.42
+    assert len(list((tmp_path / "work/explanations/gallery/ham10000").glob("*.html"))) == 1
     monkeypatch.setattr(maps, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(maps, "cited", lambda *_: pytest.fail("measured again"))
     assert maps.run(bench)["sets"] == result["sets"]
     text = maps.section(result, tmp_path / "figures")
     assert "Centred Gaussian" in text and "energy in the lesion" in text
+    assert (tmp_path / "figures/followed_ham10000.svg").exists()
+
+
+def test_what_beats_the_evidence_is_said_first() -> None:
+    def row(energy: tuple[float, float], deletion: tuple[float, float]) -> dict:
+        pairs = {"energy": energy, "deletion": deletion}
+        gaps = {k: {"evidence_less_this": {"low": lo, "high": hi}} for k, (lo, hi) in pairs.items()}
+        return {**{k: {"evidence_less_this": None} for k in maps.TITLES}, **gaps}
+
+    none = row((0.1, 0.2), (-0.2, -0.1))  # more energy and less deletion: evidence is better in both
+    lost = row((-0.1, 0.1), (0.1, 0.2))  # its deletion is higher, its energy not told apart
+    found = {"methods": {"evidence": row((0, 0), (0, 0)), "grad_cam": none, "gaussian": none}}
+    assert maps.wins(found) == [] and "No other method" in maps.headline({"sets": {"a": found}})
+    found["methods"]["gaussian"] = lost
+    assert maps.wins(found) == ["deletion AUC: Centred Gaussian"]
+    assert "on a, deletion AUC: Centred Gaussian" in maps.headline({"sets": {"a": found}})
+
+
+def test_holm_by_hand() -> None:
+    assert maps.holm(np.array([0.04, 0.01, 0.03])).tolist() == pytest.approx([0.06, 0.03, 0.06])
+    assert maps.holm(np.array([0.9, 0.8])).tolist() == [1, 1]
+
+
+def test_paired_differences_without_any_difference() -> None:
+    assert maps.wilcoxon_p(np.array([0.0, 0.0, np.nan])) == 1
+    assert maps.wilcoxon_p(np.linspace(0.1, 1, 20)) < 0.001
+
+
+def test_the_gallery_has_each_photo_once() -> None:
+    worth = np.array([np.nan, *np.linspace(1, 0, 9)])
+    picked = gallery.picked(worth)
+    assert [i for _, i in picked] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert gallery.picked(np.array([0.5, 0.1])) == []  # too few for three kinds
+    assert len(gallery.picked(np.linspace(0, 1, 50))) == 12
+
+
+def test_criteria_maps_that_are_one_map() -> None:
+    rng = np.random.default_rng(0)
+    lesion = np.ones((8, 8))
+    one = rng.random((8, 8))
+    assert criteria.map_correlation(np.stack([one, 2 * one + 1, one - 3]), lesion) == pytest.approx(1)
+    assert abs(criteria.map_correlation(rng.random((12, 8, 8)), lesion)) < 0.05
+    assert np.isnan(criteria.map_correlation(rng.random((3, 8, 8)), np.zeros((8, 8))))
+
+
+def test_shuffled_weights_have_the_same_values_in_other_places(bench) -> None:
+    model = bench.assessor.model
+    other = sanity.shuffled(model, ("evidence.",), 0)
+    for (name, a), (_, b) in zip(model.named_parameters(), other.named_parameters(), strict=True):
+        if name.startswith("evidence.") and a.numel() > 100:
+            assert not a.equal(b) and a.flatten().sort().values.equal(b.flatten().sort().values), name
+        elif not name.startswith("evidence."):
+            assert a.equal(b), name
+
+
+def test_maps_of_shuffled_weights_are_unlike_those_of_the_model(bench, cases, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(sanity, "COMPARED", ("evidence", "lesion_mask"))
+    result = sanity.run(bench)
+    found = result["steps"]
+    assert found["reasoner"]["lesion_mask"]["ssim"]["value"] == 1  # it knows nothing of the reasoner
+    assert found["tower"]["criteria"]["rank_correlation"]["value"] < 0.7
+    assert (
+        found["noise"]["criteria"]["rank_correlation"]["value"]
+        > found["tower"]["criteria"]["rank_correlation"]["value"]
+    )
+    assert "reasoner, evidence finder" in sanity.section(result, tmp_path)
 
 
 def test_turning_on_what_is_melanoma_specific_raises_melanoma(bench, cases, monkeypatch, tmp_path) -> None:

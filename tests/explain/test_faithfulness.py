@@ -16,6 +16,7 @@ from skinclip.explain.faithfulness import (
     rank_correlation,
     removed,
     ssim,
+    top_region,
     without,
 )
 from skinclip.explain.saliency import blurred
@@ -58,7 +59,15 @@ def test_the_order_decides_deletion_and_insertion() -> None:
 def test_only_the_order_inside_the_lesion_counts() -> None:
     heat = SPOT.astype(float)
     outside = np.where(LESION, 0.3 * heat, 9.0)
-    assert followed(answer, PHOTO, heat, LESION) == followed(answer, PHOTO, outside, LESION)
+    one, other = followed(answer, PHOTO, heat, LESION), followed(answer, PHOTO, outside, LESION)
+    assert np.array_equal(one.deleting, other.deleting) and np.array_equal(one.inserting, other.inserting)
+    assert one.deleting[0] == one.inserting[-1] == pytest.approx(1)  # the whole photo
+
+
+def test_the_top_region_has_the_share_asked_for_and_stays_inside() -> None:
+    region = top_region(np.where(LESION, SPOT.astype(float), 9.0), LESION, 0.25)
+    assert np.array_equal(region, SPOT)
+    assert top_region(np.zeros((16, 16)), LESION, 0.0).sum() == 1
 
 
 def test_removing_the_spot_moves_the_answer_more_than_chance() -> None:

@@ -4,14 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from skinclip.assess import Assessor
 from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSES, STATE_BY_KEY
+from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.examples import draw
-from skinclip.explain.methods import GRID, METHODS, Subject, contributions, on_grid, on_photo
+from skinclip.explain.methods import GRID, METHODS, Subject, cited_regions, joined, on_grid, on_photo
 from skinclip.images import from_array
+
+EVIDENCE_KEYS = {state.key for state in EVIDENCE_STATES}
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +44,28 @@ def test_evidence_has_a_part_for_each_cited_criterion(subject: Subject) -> None:
     assert [p.label for p in parts] == cited[: len(parts)]
 
 
-def test_contributions_are_the_linear_part_of_the_answer(subject: Subject) -> None:
-    """By hand: the similarity of each state's direction with each description, less the mean of all."""
-    model = subject.assessor.model
-    scores = subject.seen.evidence.scores[0].sigmoid()
-    with torch.no_grad():
-        said = model.reasoner.checklist(scores.unsqueeze(0)) @ model.descriptions.T
-    given = contributions(subject)
-    torch.testing.assert_close(given.sum(0), (said - said.mean())[0], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(given.mean(1), torch.zeros(len(given)), atol=1e-6, rtol=0)
+def test_the_whole_of_the_evidence_lies_in_the_lesion(subject: Subject) -> None:
+    whole = METHODS["evidence"].maps(subject)[0].heat
+    assert whole.shape == (GRID, GRID) and not whole[~subject.lesion].any() and whole[subject.lesion].min() == 0
+
+
+def test_the_cited_region_is_what_a_reader_sees_and_no_more_than_its_share(subject: Subject) -> None:
+    regions = cited_regions(subject)
+    whole = joined(regions, subject.lesion)
+    assert regions and not any((region & ~subject.lesion).any() for region in regions)
+    assert np.count_nonzero(whole) <= 0.42 * np.count_nonzero(subject.lesion)  # a region's own share, and its rim
+    subject.__dict__["findings"] = [f for f in subject.findings if f"{f.criterion}:{f.state}" not in EVIDENCE_KEYS]
+    try:
+        assert cited_regions(subject) == []  # what was measured has the lesion as its region
+    finally:
+        del subject.__dict__["findings"]
+
+
+def test_regions_are_joined_as_far_as_they_fit() -> None:
+    lesion = np.ones((10, 10), bool)
+    rows = [np.zeros((10, 10), bool) for _ in range(3)]
+    rows[0][:3], rows[1][3:6], rows[2][3:4] = True, True, True  # 30, 30 and 10 of 100 places
+    assert np.array_equal(joined(rows, lesion), rows[0] | rows[2])
 
 
 def test_on_photo_fills_the_window_alone(subject: Subject) -> None:

@@ -28,7 +28,7 @@ class Corner(nn.Module):
 
 @pytest.fixture
 def own(tiny_model) -> Network:
-    return saliency.own_network(tiny_model, tiny_model.reasoner.writer.write([Context()]))
+    return saliency.own_network(saliency.DiagnosisPath(tiny_model, tiny_model.reasoner.writer.write([Context()])))
 
 
 @pytest.fixture
@@ -97,4 +97,4 @@ def test_a_tower_of_tokens_is_refused(tiny_model) -> None:
     visual = SimpleNamespace(trunk=SimpleNamespace(blocks=[nn.Identity()]))  # no convolutional stem
     model = SimpleNamespace(perception=SimpleNamespace(clip=SimpleNamespace(visual=visual)))
     with pytest.raises(NotImplementedError, match="convolutional"):
-        saliency.own_network(model, tiny_model.reasoner.writer.write([Context()]))  # type: ignore[arg-type]
+        saliency.own_network(SimpleNamespace(model=model))  # type: ignore[arg-type]

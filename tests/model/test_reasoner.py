@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES
-from skinclip.data.rationales import check_rationale, read_rationale
+from skinclip.data.rationales import check_citations, check_rationale, read_rationale
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import Story, context_text, mini_tokenizer
 from skinclip.model.reasoner import (
@@ -210,12 +210,13 @@ def test_only_findings_that_exist_can_be_cited(tiny_model, look, wordings: int, 
     monkeypatch.setattr(reasoner, "config", dataclasses.replace(reasoner.config, wordings=wordings))
     text = tiny_model.reasoner.explain(Context(), one, found, findings, "mel", "nv")
     assert text == tiny_model.reasoner.explain(Context(), one, found, findings, "mel", "nv")
-    assert not check_rationale(text, findings)
+    assert not check_citations(text, findings)
     assert set(re.findall(r"\[r\d\]", text)) <= {"[r1]", "[r2]"}
     assert "basal" not in text and "keratosis" not in text
     if wordings:  # the whole text is one of those that are true to the findings
         assert reasoner.writer.words_between(text) in reasoner.wordings(findings, "mel", "nv")
         assert read_rationale(text).leading == "mel"
+        assert not check_rationale(text, findings, ("mel", "nv"))
 
 
 def test_saved_and_loaded_equals_live(tiny_model, look, tmp_path) -> None:

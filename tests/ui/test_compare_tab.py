@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from skinclip import assessment as record
+from skinclip.explain import measured
 from skinclip.explain.methods import METHODS
 from skinclip.explain.render import number_places
 from skinclip.ui import compare_tab
 from skinclip.ui.compare_tab import CompareView
 
-HEATS = {key: np.linspace(0, 1, 160 * 120).reshape(120, 160) for key in ("grad_cam", "gaussian")}
+HEATS = {key: np.linspace(0, 1, 160 * 120).reshape(120, 160) for key in (compare_tab.WHOLE, "grad_cam", "gaussian")}
 
 
 @pytest.fixture
@@ -41,9 +42,25 @@ def test_every_method_is_one_layer_and_can_be_chosen_on_either_side(html: str) -
     for key in ("evidence", *HEATS):
         assert len(re.findall(f'data-method="{key}"', html)) == 1
         assert len(re.findall(f'<option value="{key}"', html)) == 2
-        assert METHODS[key].reads.split(",")[0] in html
+        assert (compare_tab.READS.get(key) or METHODS[key].reads).split(",")[0] in html
     assert 'data-method="evidence" data-on="left"' in html and 'data-method="grad_cam" data-on="right"' in html
     assert 'data-how="gaussian" hidden' in html
+
+
+def test_each_method_is_told_with_what_was_measured(html: str, made_up: record.Assessment, monkeypatch) -> None:
+    row = {"energy": 0.8, "deletion": 0.4, "insertion": 0.7, "beats_random": 0.9, "stable": 0.6}
+    methods = {"evidence": row, "grad_cam": {**row, "energy": 0.3, "deletion": 0.5, "stable": 0.9}}
+    found = {"drop": 0.2, "random": 0.05, "beats_random": 0.75}
+    cited = {"joined": found, "effect": {**found, "beats_random": 0.9}}
+    monkeypatch.setattr(measured, "figures", lambda: {"n": 7, "data": "drawn", "methods": methods, "cited": cited})
+    shown = compare_tab.compare(made_up, np.full((120, 160, 3), 90, np.uint8), HEATS)
+    grad_cam = re.findall('data-how="grad_cam".*?</section>', shown)[0]
+    assert "Measured on 7 photos (drawn): 30 % of it lies in the lesion" in grad_cam
+    assert "Best of the 2 compared: it changes least under small noise." in grad_cam
+    assert "Worst of the 2 compared: least of it lies in the lesion; the diagnosis falls latest" in grad_cam
+    assert "drops by 20 points" in re.findall('data-how="evidence".*?</section>', shown)[0]
+    assert "80 % of it" in re.findall(f'data-how="{compare_tab.WHOLE}".*?</section>', shown)[0]
+    assert "Measured" not in re.findall('data-how="gaussian".*?</section>', shown)[0]  # it was not measured
 
 
 def test_findings_and_outline_can_be_hidden_one_by_one(html: str) -> None:

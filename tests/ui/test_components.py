@@ -82,9 +82,12 @@ def test_figures_have_one_size_and_a_text_for_those_who_do_not_see_them(made_up:
 
 
 def test_the_record_is_saved_from_the_page_itself(made_up: record.Assessment) -> None:
-    html = components.download(made_up)
-    data = re.search(r"base64,([^\"]+)", html)
-    assert data and record.Assessment.from_json(base64.b64decode(data.group(1)).decode()) == made_up
+    html = components.downloads(made_up, np.zeros((120, 160, 3), np.uint8))
+    files = dict(re.findall(r'download="([^"]+)" href="data:application/\w+;base64,([^"]+)"', html))
+    assert set(files) == {"skinclip-00000000.pdf", "skinclip-00000000.json"}
+    data = {name.split(".")[1]: base64.b64decode(coded) for name, coded in files.items()}
+    assert record.Assessment.from_json(data["json"].decode()) == made_up
+    assert data["pdf"].startswith(b"%PDF-")
 
 
 def test_text_is_escaped(made_up: record.Assessment) -> None:

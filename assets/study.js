@@ -1,0 +1,449 @@
+// A reader's session: draws one step at a time, collects its answers, and sends them until they are acknowledged.
+// What is kept in this browser tab alone (sessionStorage): the session's token, and the answers not confirmed yet.
+window.skStudy = (() => {
+  const TOKEN = "study-token", OWNER = "study-owner", DRAFT = "study-draft";
+  const PATIENCE = 20_000; // ms until a request without an answer is sent again
+  const WAITS = [1, 2, 4, 8, 15]; // s before each further attempt; the last one repeats
+  let root, server, sending = false, clock = null;
+
+  const $ = (selector, from = root) => from.querySelector(selector);
+  const all = (selector, from = root) => [...from.querySelectorAll(selector)];
+  const stored = (name) => sessionStorage.getItem(name);
+  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+  function attach(element, functions) {
+    root = element;
+    server = functions;
+    clock = null;
+    root.addEventListener("submit", onSubmit);
+    root.addEventListener("click", onClick);
+    root.addEventListener("input", onInput);
+    if (stored(TOKEN)) resume();
+    else showSignIn();
+  }
+
+  // --- asking the server ---------------------------------------------------------------------------------------
+
+  // Gradio gives no reply, and no error either, where a request failed.
+  function asked(name, request) {
+    const late = pause(PATIENCE).then(() => undefined);
+    return Promise.race([server["study_" + name](request), late]).then((reply) => reply ?? Promise.reject());
+  }
+
+  // Sends the same request until there is a reply. The request's id makes that harmless.
+  async function insist(name, request, words) {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await asked(name, request);
+      } catch {
+        const seconds = WAITS[Math.min(attempt, WAITS.length - 1)];
+        tell(`${words} The connection failed. Trying again in ${seconds} s.` +
+          (attempt > 4 ? " If this goes on, keep this page open and tell the study's coordinator." : ""), true);
+        await Promise.race([pause(seconds * 1000), online()]);
+        tell(`${words} Trying again …`, true);
+      }
+    }
+  }
+
+  const online = () => new Promise((back) => window.addEventListener("online", back, { once: true }));
+
+  async function resume() {
+    await show(await insist("resume", { token: stored(TOKEN) }, "The study could not be reached."));
+  }
+
+  // --- drawing -------------------------------------------------------------------------------------------------
+
+  async function show(reply) {
+    if (reply.signed_out) return showSignIn(reply.problem);
+    if (!reply.html) return tell(reply.problem || "The study could not be opened. Reload the page.", true);
+    const next = document.createElement("template");
+    next.innerHTML = reply.html;
+    // the aid comes after the same time in every arm, however large its pictures are
+    const loaded = all("img", next.content).map((image) => {
+      const copy = new Image();
+      copy.src = image.src;
+      return copy.decode().catch(() => null);
+    });
+    if (reply.delay) tell("Saved. The aid will be shown in a moment.");
+    await Promise.all([...loaded, pause(reply.delay * 1000)]);
+    const stage = $("[data-stage]");
+    stage.replaceChildren(next.content);
+    stage.removeAttribute("aria-busy");
+    tell(reply.notice || "");
+    $("[data-announce]").textContent = reply.said || "";
+    restore(reply.step);
+    focusHeading();
+    clock = clockFrom(draft(reply.step).seconds || 0);
+  }
+
+  function showSignIn(problem) {
+    sessionStorage.removeItem(TOKEN);
+    clock = null;
+    const stage = $("[data-stage]");
+    stage.replaceChildren($("template[data-signin]").content.cloneNode(true));
+    stage.removeAttribute("aria-busy");
+    tell("");
+    $("[data-problem]").textContent = problem || "";
+    if (root.offsetParent && problem) $("input", stage).focus();
+  }
+
+  function focusHeading() {
+    const heading = $("[data-heading]");
+    if (!heading || !root.offsetParent) return;
+    heading.focus({ preventScroll: true });
+    const { top } = root.getBoundingClientRect();
+    if (top < 0) window.scrollBy({ top: top - 48 });
+  }
+
+  function tell(words, urgent = false) {
+    const line = $("[data-saving]");
+    line.textContent = words;
+    line.classList.toggle("sk-urgent", urgent);
+  }
+
+  // --- time on a step, without that in which its tab was hidden ------------------------------------------------
+
+  function clockFrom(seconds) {
+    let before = seconds, since = document.hidden ? null : performance.now();
+    return {
+      stop() { before = this.seconds(); since = null; },
+      go() { since ??= performance.now(); },
+      seconds: () => before + (since === null ? 0 : (performance.now() - since) / 1000),
+    };
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (!clock || sending) return;
+    if (document.hidden) clock.stop();
+    else clock.go();
+    keep();
+  });
+  window.addEventListener("pagehide", () => clock && keep());
+  window.addEventListener("beforeunload", (event) => { if (sending) event.preventDefault(); });
+
+  // --- answers -------------------------------------------------------------------------------------------------
+
+  const stepShown = () => $("[data-step]")?.dataset.step;
+  const questions = () => all("fieldset[data-key]");
+
+  function answerOf(question) {
+    const { kind } = question.dataset;
+    if (kind === "text") return $("textarea", question).value.trim() || null;
+    if (kind === "percent") {
+      const field = $("[data-number]", question);
+      return field.value === "" || !field.checkValidity() ? null : Number(field.value);
+    }
+    const value = $("input:checked", question)?.value ?? null;
+    if (value === null) return null;
+    return kind === "likert" ? Number(value) : kind === "yes_no" ? value === "true" : value;
+  }
+
+  function answers() {
+    const given = questions().map((question) => [question.dataset.key, answerOf(question)]);
+    return Object.fromEntries(given.filter(([, value]) => value !== null));
+  }
+
+  // The unconfirmed answers of the step on the page, and the id under which they will be sent.
+  function draft(step) {
+    const kept = JSON.parse(stored(DRAFT) || "null");
+    const mine = kept && kept.step === step && kept.owner === stored(OWNER);
+    return mine ? kept : { owner: stored(OWNER), step, answers: {}, seconds: 0, request: uuid() };
+  }
+
+  function keep() {
+    const step = stepShown();
+    if (!step || !clock) return;
+    const kept = { ...draft(step), answers: answers(), seconds: clock.seconds() };
+    sessionStorage.setItem(DRAFT, JSON.stringify(kept));
+    return kept;
+  }
+
+  function restore(step) {
+    const kept = draft(step);
+    for (const question of questions()) {
+      const value = kept.answers[question.dataset.key];
+      if (value === undefined) continue;
+      const { kind } = question.dataset;
+      if (kind === "text") $("textarea", question).value = value;
+      else if (kind === "percent") setPercent(question, String(value));
+      else all("input", question).forEach((radio) => { radio.checked = radio.value === String(value); });
+    }
+    sessionStorage.setItem(DRAFT, JSON.stringify(kept));
+  }
+
+  // crypto.randomUUID exists on https and localhost only; a clinic's own network may have neither
+  function uuid() {
+    if (crypto.randomUUID) return crypto.randomUUID();
+    return [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
+  }
+
+  function setPercent(question, value) {
+    const [slider, number, box] = ["[data-slider]", "[data-number]", ".sk-percent"].map((s) => $(s, question));
+    number.value = value;
+    const known = value !== "" && number.checkValidity();
+    if (known) slider.value = value;
+    box.classList.toggle("sk-untouched", !known);
+    slider.setAttribute("aria-valuetext", known ? `${value} per cent` : "not answered yet");
+  }
+
+  function onInput(event) {
+    const question = event.target.closest("fieldset[data-key]");
+    if (!question) return;
+    if (event.target.matches("[data-slider], [data-number]")) setPercent(question, event.target.value);
+    if (answerOf(question) !== null) mark(question, "");
+    keep();
+  }
+
+  function mark(question, words) {
+    $("[data-missing]", question).textContent = words;
+    question.classList.toggle("sk-wanting", Boolean(words));
+  }
+
+  // Words for what a question still needs, or "".
+  function wanting(question) {
+    const number = $("[data-number]", question);
+    if (number && (number.validity.badInput || (number.value !== "" && !number.checkValidity()))) {
+      return "Please give a whole number from 0 to 100.";
+    }
+    const needed = question.dataset.required === "true" && answerOf(question) === null;
+    return needed ? "Please answer this question." : "";
+  }
+
+  function complete() {
+    const open = questions().filter((question) => {
+      mark(question, wanting(question));
+      return wanting(question);
+    });
+    if (!open.length) return true;
+    tell(open.length === 1 ? "One question needs an answer." : `${open.length} questions need an answer.`, true);
+    $("input, textarea", open[0]).focus();
+    return false;
+  }
+
+  // --- what the reader does ------------------------------------------------------------------------------------
+
+  async function onSubmit(event) {
+    event.preventDefault();
+    if (sending) return;
+    const form = event.target;
+    if (form.dataset.form === "sign-in") return signIn(form);
+    if (form.dataset.form === "step" && complete()) await busy(form, () => send(form));
+  }
+
+  // While a request is under way its form is frozen: what is sent is what is shown.
+  async function busy(form, work) {
+    const fields = all("input, textarea, button", form);
+    sending = true;
+    fields.forEach((field) => { field.disabled = true; });
+    form.setAttribute("aria-busy", "true");
+    try {
+      await work();
+    } finally {
+      sending = false;
+      form.removeAttribute("aria-busy");
+      fields.forEach((field) => { field.disabled = false; });
+    }
+  }
+
+  async function send(form) {
+    clock.stop();
+    const { step, request, answers, seconds } = keep();
+    tell("Saving …");
+    const message = { token: stored(TOKEN), step, request_id: request, answers, seconds };
+    const reply = await insist("submit", message, "Not saved yet; your answers stay on this page.");
+    if (reply.html) sessionStorage.removeItem(DRAFT); // acknowledged
+    if (reply.problem && !reply.signed_out) return refuse(form, reply.problem);
+    await show(reply);
+  }
+
+  // The server names a question by its key; the words go to that question, or above all of them.
+  function refuse(form, problem) {
+    const [, key, words] = problem.match(/^(\w+): (.*)$/s) || [];
+    const question = key && questions().find((q) => q.dataset.key === key);
+    const box = $("[data-problem]", form);
+    box.textContent = question ? "" : `Not saved. ${problem}`;
+    if (question) mark(question, words[0].toUpperCase() + words.slice(1));
+    tell("");
+    clock.go();
+    setTimeout(() => (question ? $("input, textarea", question) : box).focus());
+  }
+
+  async function signIn(form) {
+    const code = $("input", form).value.trim();
+    const problem = $("[data-problem]", form);
+    problem.textContent = "";
+    let reply;
+    await busy(form, async () => {
+      tell("Signing in …");
+      reply = await asked("sign_in", { code }).catch(() => ({
+        problem: "The study could not be reached. Check the connection and press Sign in again.",
+      }));
+    });
+    tell("");
+    if (!reply.token) {
+      problem.textContent = reply.problem;
+      if (reply.seconds) countDown(form, Math.ceil(reply.seconds));
+      $("input", form).focus();
+      return;
+    }
+    sessionStorage.setItem(TOKEN, reply.token);
+    // the code's public part: another reader at this computer must not be given these answers
+    sessionStorage.setItem(OWNER, code.replace(/[\s-]/g, "").toUpperCase().slice(0, 4));
+    await show(reply);
+  }
+
+  // No use in trying before the server listens again.
+  async function countDown(form, seconds) {
+    const button = $("button", form);
+    button.disabled = true;
+    for (; seconds > 0 && button.isConnected; seconds--) {
+      button.textContent = `Sign in (in ${seconds} s)`;
+      await pause(1000);
+    }
+    button.textContent = "Sign in";
+    button.disabled = false;
+  }
+
+  function onClick(event) {
+    const act = event.target.closest("[data-act]")?.dataset.act;
+    if (act) ACTS[act]();
+    const picture = event.target.closest(".sk-enlarge");
+    if (picture) enlarge(picture);
+  }
+
+  const ACTS = {
+    pause() {
+      if (sending) return;
+      keep();
+      asked("sign_out", { token: stored(TOKEN) }).catch(() => {}); // it ends by itself where this is not heard
+      showSignIn();
+      tell("You are signed out. Confirmed answers are kept; sign in with your code to go on where you stopped.");
+      $("input").focus();
+    },
+    resume,
+    async receipt() {
+      const reply = await asked("receipt", { token: stored(TOKEN) }).catch(() => ({
+        problem: "The receipt could not be fetched. Check the connection and try again.",
+      }));
+      if (reply.signed_out) return showSignIn(reply.problem);
+      const code = document.createElement("output");
+      code.className = "sk-code";
+      code.textContent = reply.receipt || "";
+      dialog("Your receipt", reply.problem || "Keep this code. With it the coordinator can prove that none of your " +
+        "confirmed answers was lost or changed.", reply.receipt ? [code] : []);
+    },
+    withdraw() {
+      const form = document.createElement("form");
+      form.innerHTML = '<label>Type WITHDRAW to confirm<input type="text" autocomplete="off" spellcheck="false">' +
+        '</label><p class="sk-problem" role="alert"></p><button class="sk-danger">Withdraw for good</button>';
+      const box = dialog("Withdraw from the study", "You may withdraw at any time and need give no reason. Your " +
+        "answers are erased for good, and your code stops working.", [form]);
+      $("input", form).focus();
+      form.addEventListener("submit", async (event) => {
+        event.preventDefault();
+        const request = { token: stored(TOKEN), word: $("input", form).value };
+        const reply = await asked("withdraw", request).catch(() => ({
+          problem: "Not done yet: the connection failed. Try again.",
+        }));
+        if (!reply.withdrawn && !reply.signed_out) {
+          $(".sk-problem", form).textContent = reply.problem;
+          return;
+        }
+        box.close();
+        sessionStorage.removeItem(DRAFT);
+        sessionStorage.removeItem(TOKEN);
+        await show(reply);
+      });
+    },
+  };
+
+  // --- keyboard ------------------------------------------------------------------------------------------------
+
+  document.addEventListener("keydown", (event) => {
+    if (!root?.offsetParent || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) {
+      return;
+    }
+    if (event.target.matches("textarea, input[type=text], input[type=number], select")) return;
+    if (/^[1-9]$/.test(event.key)) pick(Number(event.key), event);
+    else if (event.key.toLowerCase() === "z") $(".sk-enlarge")?.click();
+    else if (event.key === "Enter" && event.repeat) event.preventDefault(); // a held key confirms one step only
+  });
+
+  // A digit answers the question that has the focus, or else the first one that is open.
+  function pick(digit, event) {
+    const here = event.target.closest("fieldset[data-key]");
+    const open = questions().find((q) => $("input[type=radio]", q) && answerOf(q) === null);
+    const question = here || open;
+    const option = question && all("input[type=radio]", question)[digit - 1];
+    if (!option || option.disabled) return;
+    option.focus();
+    option.click();
+    event.preventDefault();
+  }
+
+  // --- windows over the page -----------------------------------------------------------------------------------
+
+  function dialog(title, words, parts, kind = "sk-window") {
+    const box = document.createElement("dialog");
+    const [heading, text, close] = ["h2", "p", "button"].map((tag) => document.createElement(tag));
+    box.className = kind;
+    box.setAttribute("aria-label", title);
+    [heading.textContent, text.textContent, close.textContent, close.type] = [title, words, "Close", "button"];
+    close.addEventListener("click", () => box.close());
+    box.addEventListener("close", () => box.remove());
+    box.append(heading, ...(words ? [text] : []), ...parts, close);
+    document.querySelector(".gradio-container").append(box);
+    box.showModal();
+    return box;
+  }
+
+  // The picture as large as the window, and up to six times that: by slider, + and -, wheel, arrow keys and dragging.
+  function enlarge(button) {
+    const stage = document.createElement("div"), picture = $("img", button).cloneNode();
+    const zoom = document.createElement("label"), slider = document.createElement("input");
+    stage.className = "sk-loupe";
+    stage.tabIndex = 0;
+    stage.setAttribute("role", "group");
+    stage.setAttribute("aria-label", "The picture; the arrow keys move it, plus and minus enlarge it");
+    stage.append(picture);
+    Object.assign(slider, { type: "range", min: "1", max: "6", step: "0.25", value: "1" });
+    zoom.className = "sk-field";
+    zoom.append("Zoom (+ and −)", slider);
+    const box = dialog(button.dataset.name, "", [zoom, stage], "sk-window sk-loupe-window");
+    let factor = 1;
+    const set = (wanted) => {
+      const change = Math.min(6, Math.max(1, wanted)) / factor;
+      const [x, y] = [stage.scrollLeft + stage.clientWidth / 2, stage.scrollTop + stage.clientHeight / 2];
+      factor *= change;
+      slider.value = factor;
+      stage.style.setProperty("--zoom", factor);
+      stage.scrollTo(x * change - stage.clientWidth / 2, y * change - stage.clientHeight / 2);
+    };
+    slider.addEventListener("input", () => set(Number(slider.value)));
+    box.addEventListener("keydown", (event) => {
+      const step = { "+": 0.5, "=": 0.5, "-": -0.5 }[event.key];
+      if (step) set(factor + step);
+    });
+    stage.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      set(factor - Math.sign(event.deltaY) * 0.25);
+    }, { passive: false });
+    stage.addEventListener("pointermove", (event) => {
+      if (event.buttons === 1 && event.pointerType === "mouse") stage.scrollBy(-event.movementX, -event.movementY);
+    });
+    picture.draggable = false;
+    stage.focus();
+  }
+
+  // A click on the middle of an untouched slider changes nothing that the browser would tell: it is an answer too.
+  document.addEventListener("pointerup", (event) => {
+    const question = event.target.closest?.("#study fieldset[data-key]");
+    if (question && event.target.matches("[data-slider]")) {
+      setPercent(question, event.target.value);
+      mark(question, "");
+      keep();
+    }
+  });
+
+  return { attach };
+})();

@@ -1,0 +1,68 @@
+"""Photos to look at: where the cited regions matter most, at the median and least. Written outside version control."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from eval_study.benchmarks.common import Bench
+from skinclip import RESEARCH_USE_ONLY, images
+from skinclip.data.cases import Case
+from skinclip.explain.methods import METHODS, Subject, on_photo
+from skinclip.explain.render import heatmap_overlay, region_overlay
+
+EACH = 4  # photos of a kind
+SHOWN = ("evidence", "grad_cam", "occlusion")
+SIDE = 360  # px, longer side of a picture
+
+
+def write(bench: Bench, cases: list[Case], worth: np.ndarray, name: str) -> Path:
+    """One page with the best, median and worst photos of a set.
+
+    Args:
+        worth: [n] by which the photos are sorted, more is better; NaN is left out.
+    """
+    folder = bench.work / "explanations" / "gallery" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for kind, i in picked(worth):
+        subject = Subject.of(bench.assessor, images.load(cases[i].image), cases[i].context)
+        pictures = "".join(_picture(folder, f"{kind}-{i}", title, pixels) for title, pixels in views(subject))
+        said = f"{kind}: {cases[i].image_id}, {worth[i]:+.3f}; explained: {METHODS['evidence'].maps(subject)[0].label}"
+        rows.append(f"<h2>{escape(said)}</h2><p>{pictures}</p>")
+    page = folder / "index.html"
+    page.write_text(
+        f"<!doctype html><meta charset=utf-8><title>{name}</title><p>{RESEARCH_USE_ONLY}</p>{''.join(rows)}"
+    )
+    return page
+
+
+def picked(worth: np.ndarray) -> list[tuple[str, int]]:
+    """("best" | "median" | "worst", index) of up to `EACH` photos of each kind, none twice."""
+    order = [int(i) for i in np.argsort(-worth, kind="stable") if np.isfinite(worth[i])]
+    each = min(EACH, len(order) // 3)
+    middle = (len(order) - each) // 2
+    parts = {"best": order[:each], "median": order[middle : middle + each], "worst": order[len(order) - each :]}
+    return [(kind, i) for kind, part in parts.items() for i in part]
+
+
+def views(subject: Subject) -> list[tuple[str, np.ndarray]]:
+    """Title and picture: the photo, its regions, and the heat of some methods."""
+    pixels = subject.image.pixels
+    assessment = subject.assessor.assess(subject.image, subject.context)
+    heats = [
+        (METHODS[key].title, heatmap_overlay(pixels, on_photo(METHODS[key].maps(subject)[0].heat, subject)))
+        for key in SHOWN
+    ]
+    return [("Photo", pixels), ("Regions", region_overlay(pixels, assessment)), *heats]
+
+
+def _picture(folder: Path, stem: str, title: str, pixels: np.ndarray) -> str:
+    scale = min(1.0, SIDE / max(pixels.shape))
+    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    path = folder / f"{stem}-{title.split()[0].lower()}.jpg"
+    cv2.imwrite(str(path), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+    return f'<img alt="{escape(title)}" title="{escape(title)}" src="{path.name}">'

@@ -1,0 +1,121 @@
+"""Do the maps show the model, or only the photo? Parameters randomised, from the answer down (Adebayo et al. 2018).
+
+A map that stays the same when the weights are shuffled shows edges of the photo and nothing the model learnt. Shuffled
+are the entries of each weight tensor, so that its scale stays and signals neither vanish nor explode. Each step keeps
+what the step before shuffled: the reasoner, then the evidence finder too, then the image tower too. Beside them stands
+what small noise on the photo does, the most alike that maps of the same model can be expected to be.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from eval_study.benchmarks import figures
+from eval_study.benchmarks.common import Bench
+from eval_study.explanations.maps import chosen, with_noise
+from skinclip import images, metrics
+from skinclip.assess import Assessor
+from skinclip.explain import faithfulness
+from skinclip.explain.methods import METHODS, Subject, on_grid
+from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.scores import cluster
+
+NAME = "sanity"
+DATA, SPLIT, N = "ham10000", "valid", 24
+STEPS = {"reasoner": ("reasoner.",), "evidence": ("reasoner.", "evidence."), "tower": ("",)}
+TITLES = {
+    "noise": "none (small noise on the photo)",
+    "reasoner": "reasoner",
+    "evidence": "reasoner, evidence finder",
+    "tower": "reasoner, evidence finder, image tower",
+}
+COMPARED = ("evidence", "grad_cam", "integrated_gradients", "lesion_mask")
+CRITERIA = "criteria"  # the twelve criterion maps, each with itself
+
+
+@torch.no_grad()
+def shuffled(model: SkinClipVL, prefixes: tuple[str, ...], seed: int) -> SkinClipVL:
+    """A copy whose floating-point parameters under `prefixes` have their entries in another order."""
+    other = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in other.named_parameters():
+        if name.startswith(prefixes) and parameter.is_floating_point():
+            order = torch.randperm(parameter.numel(), generator=generator)
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return other
+
+
+def with_model(assessor: Assessor, model: SkinClipVL) -> Assessor:
+    return Assessor(model, assessor.transform, assessor.trust, assessor.thresholds, assessor.model_info)
+
+
+def seen_by(assessor: Assessor, subject: Subject) -> Subject:
+    """The same photo and diagnosis, explained by another model."""
+    seen = assessor.see([subject.image], [subject.context])
+    return Subject(assessor, subject.image, subject.context, seen, subject.target)
+
+
+def alike(one: Subject, other: Subject) -> dict[str, tuple[float, float]]:
+    """Method -> rank correlation inside the lesion that `one` sees, and SSIM of the whole window."""
+    found = {}
+    for key in COMPARED:
+        a, b = (on_grid(METHODS[key].maps(s)[0].heat) for s in (one, other))
+        found[key] = (faithfulness.rank_correlation(a[one.lesion], b[one.lesion]), faithfulness.ssim(a, b))
+    maps = [[on_grid(m) for m in s.seen.evidence.maps[0].numpy()] for s in (one, other)]
+    pairs = [
+        (faithfulness.rank_correlation(a[one.lesion], b[one.lesion]), faithfulness.ssim(a, b))
+        for a, b in zip(*maps, strict=True)
+    ]
+    found[CRITERIA] = tuple(np.nanmean(np.array(pairs), axis=0))  # type: ignore[assignment]
+    return found
+
+
+def run(bench: Bench) -> dict[str, Any]:
+    cases = chosen(bench.cases(DATA, SPLIT), N, bench.seed)
+    assessor = bench.assessor
+    others: dict[str, Callable[[Subject], Subject]] = {"noise": lambda s: with_noise(s, bench.seed)}
+    for step, prefixes in STEPS.items():
+        random = with_model(assessor, shuffled(assessor.model, prefixes, bench.seed))
+        others[step] = lambda s, random=random: seen_by(random, s)  # type: ignore[misc]
+    rows: dict[str, list[dict[str, tuple[float, float]]]] = {step: [] for step in others}
+    for case in tqdm(cases, desc="shuffling weights", mininterval=10):
+        subject = Subject.of(assessor, images.load(case.image), case.context)
+        for step, other in others.items():
+            rows[step].append(alike(subject, other(subject)))
+    resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
+    found = {
+        step: {
+            key: {
+                name: resamples.interval(metrics.mean(np.array([row[key][i] for row in measured])))
+                for i, name in enumerate(("rank_correlation", "ssim"))
+            }
+            for key in (*COMPARED, CRITERIA)
+        }
+        for step, measured in rows.items()
+    }
+    return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(cases), "steps": found}
+
+
+def title(key: str) -> str:
+    return "Criterion maps" if key == CRITERIA else METHODS[key].title
+
+
+def section(result: dict[str, Any], folder: Path) -> str:
+    text = [
+        "## Weights shuffled",
+        "",
+        f"HAM10000 {result['meta']['split']}, n = {result['n']}: the map of the trained model against that of the "
+        "model with shuffled weights, same photo, same diagnosis.",
+    ]
+    keys = (*COMPARED, CRITERIA)
+    for name, said in (("rank_correlation", "Rank correlation inside the lesion"), ("ssim", "SSIM of the window")):
+        rows = [[TITLES[s], *(figures.shown(row[k][name]) for k in keys)] for s, row in result["steps"].items()]
+        text += ["", f"{said}:", "", figures.table(["shuffled", *(title(k) for k in keys)], rows)]
+    return "\n".join(text)

@@ -1,0 +1,80 @@
+"""What was measured of each method, in words: strengths and weaknesses beside a map, from the benchmark's own figures.
+
+`assets/explanations.json` holds the figures (`python -m eval_study.fill_numbers` copies them from the result file of
+`python -m eval_study.explanations`); nothing is said of a method that was not measured.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FIGURES = Path(__file__).resolve().parents[2] / "assets" / "explanations.json"
+GOOD_AT = {
+    "energy": "most of it lies in the lesion",
+    "deletion": "the diagnosis falls soonest when its places are taken out",
+    "insertion": "the diagnosis comes back soonest when its places are put back",
+    "beats_random": "its highest fifth of the lesion matters more than random places most often",
+    "stable": "it changes least under small noise",
+}
+BAD_AT = {
+    "energy": "least of it lies in the lesion",
+    "deletion": "the diagnosis falls latest when its places are taken out",
+    "insertion": "the diagnosis comes back latest when its places are put back",
+    "beats_random": "its highest fifth of the lesion matters more than random places least often",
+    "stable": "it changes most under small noise",
+}
+LESS_IS_BETTER = ("deletion",)
+
+
+@cache
+def figures() -> dict[str, Any]:
+    """{"n", "data", "methods": method -> measure -> mean}; empty where nothing was measured."""
+    return json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+
+
+def said(key: str) -> str:
+    """One or two sentences on a method; empty where it was not measured."""
+    known = figures().get("methods", {})
+    if key not in known:
+        return ""
+    own = known[key]
+    places = {name: _place(known, key, name) for name in GOOD_AT}
+    best = [GOOD_AT[name] for name, place in places.items() if place == 0]
+    worst = [BAD_AT[name] for name, place in places.items() if place == len(known) - 1]
+    told = (
+        f"Measured on {figures()['n']} photos ({figures()['data']}): {_percent(own['energy'])} of it lies in the "
+        f"lesion; deletion {own['deletion']:.2f} (less is better), insertion {own['insertion']:.2f}; its highest "
+        f"fifth matters more than random places of the lesion in {_percent(own['beats_random'])} of the photos; rank "
+        f"correlation under small noise {own['stable']:.2f}."
+    )
+    among = f"of the {len(known)} compared"
+    strong = f" Best {among}: {'; '.join(best)}." if best else ""
+    weak = f" Worst {among}: {'; '.join(worst)}." if worst else ""
+    return told + strong + weak
+
+
+def cited() -> str:
+    """What taking the outlined regions out does to the diagnosis; empty where it was not measured."""
+    found = figures().get("cited")
+    if not found:
+        return ""
+    together, strongest = found["joined"], found["effect"]
+    return (
+        f"Without the outlined regions the probability of the diagnosis drops by {100 * together['drop']:.0f} points, "
+        f"without random places of the lesion as large by {100 * together['random']:.0f}; by more in "
+        f"{_percent(together['beats_random'])} of the photos, and without the one region on which it hangs most in "
+        f"{_percent(strongest['beats_random'])}. “What would change this answer?” tells it for each finding of a photo."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _place(known: dict[str, dict[str, float]], key: str, name: str) -> int:
+    """0 for the best of all methods."""
+    sign = 1 if name in LESS_IS_BETTER else -1
+    return sorted(known, key=lambda other: sign * known[other][name]).index(key)

@@ -1,0 +1,65 @@
+"""What an Assessment says in plain sentences: page and PDF tell the same in the same words."""
+
+from __future__ import annotations
+
+from skinclip.assessment import Assessment, Finding
+from skinclip.clinical import DIAGNOSIS_BY_CODE, STATE_BY_KEY
+
+ABSTAINS = "No assessment: the model abstains"
+INSTEAD_OF_AN_ANSWER = (
+    "No diagnosis, probability or referral advice is shown for this photo. Take it again if you can; otherwise judge "
+    "the lesion as you would without"
+)
+MALIGNANT_HERE = "Malignant here: melanoma, basal cell carcinoma, actinic keratosis or carcinoma in situ."
+
+
+def percent(p: float) -> str:
+    """A probability as a clinician reads it: never a rounded 0 % or 100 %."""
+    if p < 0.001:
+        return "<0.1%"
+    if p > 0.999:
+        return ">99.9%"
+    return f"{100 * p:.1f}%" if p < 0.1 or p > 0.9 else f"{100 * p:.0f}%"
+
+
+def cautions(assessment: Assessment) -> list[str]:
+    """Why the answer, or its absence, is to be read with caution: quality of the photo and distance to known ones."""
+    lines = [issue.message for issue in assessment.photo.quality.issues]
+    if not assessment.shift.in_domain:
+        share = "all" if assessment.shift.score > 0.9995 else f"{100 * assessment.shift.score:.1f}%"
+        lines.append(
+            "The photo does not look like those the model was calibrated on: it is more unusual than "
+            f"{share} of them. What the model says about it cannot be relied on."
+        )
+    return lines
+
+
+def prediction_set(assessment: Assessment) -> str:
+    """What cannot be ruled out; what matters most in it stands between `**`."""
+    names = [DIAGNOSIS_BY_CODE[c].name for c in assessment.prediction_set.codes]
+    often = f"in {assessment.prediction_set.coverage:.0%} of such photos the true diagnosis is among those named"
+    if not names:
+        return f"No diagnosis stands out enough to be named ({often})."
+    if len(names) == len(assessment.diagnosis):
+        return f"**None of the seven can be ruled out** ({often})."
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    return f"Cannot be ruled out: **{listed}** ({often})."
+
+
+def malignancy(assessment: Assessment) -> str:
+    """The figures that the referral advice rests on; what matters most in it stands between `**`."""
+    m = assessment.malignancy
+    relation = "at or above" if m.refer else "below"
+    caveat = "" if m.refer else " Clinical suspicion comes first."
+    return (
+        f"Probability of malignancy **{m.probability:.1%}**, {relation} the referral threshold of "
+        f"**{m.threshold:.1%}**.{caveat}"
+    )
+
+
+def verdict(assessment: Assessment) -> str:
+    return "Refer" if assessment.malignancy.refer else "Do not refer"
+
+
+def phrase(finding: Finding) -> str:
+    return STATE_BY_KEY[f"{finding.criterion}:{finding.state}"].phrase

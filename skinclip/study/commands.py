@@ -1,0 +1,291 @@
+"""`python -m skinclip study build | enrol | status | close | verify | export | analyse`.
+
+STUDY is a study's folder, or the protocol it was built from. Whatever a study refuses is told in one line, with what to
+do; heavy imports happen inside the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skinclip import RESEARCH_USE_ONLY
+
+if TYPE_CHECKING:
+    from skinclip.study.conduct import EnrolledReader, Study
+    from skinclip.study.coordinator import Progress
+    from skinclip.study.freeze import Built
+
+Command = Callable[[argparse.Namespace], int]
+_LEFT_OUT_TOLD = 5  # photos left out that `build` names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The commands of `study`, each with its function as `run`."""
+    commands = parser.add_subparsers(dest="study_command", metavar="COMMAND", required=True)
+    _build_arguments(commands.add_parser("build", help="freeze the cases of a study; runs the model once"))
+    enrol = _command(commands, "enrol", "make personal codes for readers, shown once", _enrol)
+    enrol.add_argument("--readers", type=int, default=1, metavar="N", help="how many (default: 1)")
+    enrol.add_argument("--site", default="", help="the site that they belong to")
+    enrol.add_argument("--codes", type=Path, metavar="FILE", help="write the codes there (CSV, for you alone to read)")
+    enrol.add_argument(
+        "--renew", metavar="READER", help="a new code for this reader, such as R007, in place of the old"
+    )
+    enrol.add_argument("--coordinator", action="store_true", help="a new code for the coordinator's tab")
+    _command(commands, "status", "progress of each reader; tells nothing of arms or answers", _status)
+    close = _command(commands, "close", "take no more answers; unblinds", _close)
+    close.add_argument("--reason", default="", help="why it is closed before enough readers have completed")
+    verify = _command(commands, "verify", "check that no answer was changed, removed or added", _verify)
+    verify.add_argument("--receipts", type=Path, metavar="FILE", help="readers' receipts, one a line")
+    export = _command(
+        commands, "export", "tables, data dictionary, iMRMC input and event log of a closed study", _export
+    )
+    analyse = _command(commands, "analyse", "the planned analysis of a closed study, as a report", _analyse)
+    for parser in (export, analyse):
+        parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write into")
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", type=Path, metavar="STUDY.yaml", help="the protocol")
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="labelled photos: manifest.csv with image, diagnosis and group (ood: out of distribution), or a data set",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the study's folder (default: studies/KEY)")
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="key of the database that the study shares with others"
+    )
+    parser.add_argument("--preset", default="mini", help="the model preset (default: mini)")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="a checkpoint folder (default: the embedded one)")
+    parser.set_defaults(run=_reported(_build))
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, words: str, run: Command
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=words)
+    parser.add_argument("study", type=Path, metavar="STUDY", help="the study's folder, or its protocol")
+    parser.set_defaults(run=_reported(run))
+    return parser
+
+
+def _reported(run: Command) -> Command:
+    """`run` with what a study refuses turned into the command line's own error."""
+
+    def reported(args: argparse.Namespace) -> int:
+        from skinclip.cli import UsageError
+        from skinclip.data.cases import DataError
+        from skinclip.images import PhotoError
+        from skinclip.study import allocation, chain, codes, fields, frozen, questions, records, tables
+
+        refusals = (
+            allocation.AllocationError,
+            chain.LogError,
+            chain.ReceiptError,
+            codes.KeyFileError,
+            fields.ProtocolError,
+            frozen.StudyError,
+            questions.AnswerError,
+            records.StoreError,
+            records.StudyClosedError,
+            records.UnknownReaderError,
+            records.UnknownStudyError,
+            records.WithdrawnError,
+            records.WrongKeyError,
+            tables.TablesError,
+        )
+        try:
+            return run(args)
+        except (DataError, PhotoError):
+            raise
+        except refusals as error:
+            raise UsageError(str(error)) from error
+
+    return reported
+
+
+def folder_of(study: Path) -> Path:
+    """The study's folder; of a protocol the one that `build` makes by default. Raises StudyError, ProtocolError."""
+    from skinclip.study.frozen import StudyError, default_folder
+    from skinclip.study.protocol import Protocol
+
+    if study.is_dir():
+        return study
+    if not study.exists():
+        raise StudyError(f"{study} does not exist; give a study's folder, or the protocol it was built from")
+    return default_folder(Protocol.read(study))
+
+
+def _open(args: argparse.Namespace) -> Study:
+    from skinclip.study.conduct import Study
+
+    return Study.open(folder_of(args.study))
+
+
+# --- build and enrol ------------------------------------------------------------------------------------------------
+
+
+def _build(args: argparse.Namespace) -> int:
+    from skinclip import cli
+    from skinclip.study import freeze
+    from skinclip.study.protocol import Protocol
+
+    protocol = Protocol.read(args.study)
+    freeze.check_free(
+        args.out or freeze.default_folder(protocol)
+    )  # before the model: a folder in the way is told at once
+    with cli._stdout_kept_clean():
+        assessor = cli._load_assessor(args)
+        tell = _tell_progress if sys.stderr.isatty() else None
+        built = freeze.build(args.study, args.photos, assessor, out=args.out, key=args.key, tell=tell)
+    print(_built_words(built, protocol.missing_ethics()))
+    return 0
+
+
+def _tell_progress(done: int, total: int) -> None:
+    print(f"\r{done} of {total} photos assessed", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def _built_words(built: Built, missing_ethics: Sequence[str]) -> str:
+    strata = ", ".join(f"{n} {stratum}" for stratum, n in sorted(built.eligible.items()))
+    lines = [RESEARCH_USE_ONLY, f"frozen in {built.folder}; photos to draw from, one a lesion: {strata}"]
+    if built.left_out:
+        lines.append(f"{len(built.left_out)} photos or rows left out, the first of them:")
+        lines += [f"  {problem}" for problem in built.left_out[:_LEFT_OUT_TOLD]]
+    lines.append(
+        f"keep {built.folder / 'key'} and its backup apart from the database: without it nothing can be verified"
+    )
+    if missing_ethics:
+        lines.append(f"before readers can be enrolled, fill in {', '.join(missing_ethics)}")
+    return "\n".join(lines)
+
+
+def _enrol(args: argparse.Namespace) -> int:
+    from skinclip.study.conduct import EnrolledReader
+
+    with _open(args) as study:
+        if args.coordinator:
+            print(f"code of the coordinator, shown this once: {study.coordinator_code()}")
+            return 0
+        if args.codes:
+            _reserve(args.codes)
+        if args.renew:
+            code = study.store.renew_code(study.name, args.renew)
+            return _give_out([EnrolledReader(args.renew, code)], args.codes)
+        if args.study.is_file():
+            study.adopt(args.study)  # ethics fields that were filled in after the build
+        status = _give_out(study.enrol(args.readers, args.site), args.codes)
+        arms = len(study.protocol.arms)
+        if len(study.store.readers(study.name)) % arms:
+            print(f"allocation is balanced once the number of readers is a multiple of {arms}")
+        return status
+
+
+def _give_out(readers: Sequence[EnrolledReader], codes: Path | None) -> int:
+    if codes is None:
+        print("personal codes, shown this once:")
+        for one in readers:
+            print(f"  {one.reader}  {one.code}")
+        return 0
+    with open(codes, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("reader", "code"), *((one.reader, one.code) for one in readers)])
+    print(f"{len(readers)} personal codes written to {codes}; they are kept nowhere else")
+    return 0
+
+
+def _reserve(codes: Path) -> None:
+    """Makes the file for the codes, for its owner alone: codes that could not be written would be lost.
+
+    Raises StudyError where it holds something already.
+    """
+    from skinclip.study.frozen import StudyError
+
+    if codes.exists() and codes.stat().st_size:
+        raise StudyError(f"{codes} is there already; give another file for the codes")
+    codes.parent.mkdir(parents=True, exist_ok=True)
+    codes.touch(mode=0o600)
+    codes.chmod(0o600)
+
+
+# --- watch, close, export -------------------------------------------------------------------------------------------
+
+
+def _status(args: argparse.Namespace) -> int:
+    from skinclip.study.coordinator import Coordinator
+
+    with _open(args) as study:
+        coordinator = Coordinator(study)
+        rows = coordinator.status()
+        state = "closed" if coordinator.is_closed else "open"
+        needed = study.protocol.completion.min_readers
+        print(
+            f"{study.name}, {state}, plan {study.protocol.plan_sha256[:12]}; {len(rows)} readers, {needed} to complete"
+        )
+    print(status_table(rows))
+    return 0
+
+
+def status_table(rows: Sequence[Progress]) -> str:
+    """One line a reader."""
+    head = ("reader", "site", "state", "steps", "cases", "left out", "minutes", "s a case", "last answer")
+    lines = [head]
+    for row in rows:
+        pace = "" if row.seconds_a_case is None else f"{row.seconds_a_case:.0f}"
+        steps, cases = f"{row.steps}/{row.steps_total}", f"{row.cases}/{row.cases_total}"
+        last = row.last_answer_at[:16].replace("T", " ")
+        lines.append(
+            (row.reader, row.site[:20], row.state, steps, cases, str(row.left_out), f"{row.minutes:.0f}", pace, last)
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _close(args: argparse.Namespace) -> int:
+    from skinclip.study.coordinator import Coordinator
+
+    with _open(args) as study:
+        Coordinator(study).close(args.reason)
+        print(f"{study.name} is closed; export and analyse it now")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    """Exit status 1 where the log is not whole."""
+    from skinclip.study.coordinator import Coordinator
+
+    receipts = args.receipts.read_text(encoding="utf-8").split("\n") if args.receipts else []
+    receipts = [line.strip() for line in receipts if line.strip()]
+    with _open(args) as study:
+        problems = Coordinator(study).verify(receipts)
+        events = study.store.head(study.name).sequence
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print(f"{events} events and {len(receipts)} receipts: nothing was changed, removed or added")
+    return 1 if problems else 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from skinclip.study.coordinator import Coordinator
+
+    with _open(args) as study:
+        written = Coordinator(study).export(args.out)
+    print(f"written to {args.out}: {', '.join(path.name for path in written)}")
+    return 0
+
+
+def _analyse(args: argparse.Namespace) -> int:
+    from skinclip.study.coordinator import Coordinator
+
+    with _open(args) as study:
+        command = f"python -m skinclip study analyse {args.study} --out {args.out}"
+        written = Coordinator(study).analyse(args.out, command)
+    print(f"written to {args.out}: {', '.join(path.name for path in written.values())}")
+    return 0

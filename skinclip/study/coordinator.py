@@ -1,0 +1,356 @@
+"""What the coordinator of a study does: watch progress, close, verify, export and analyse.
+
+Blinded until the study is closed: before, there is progress and time, and neither arm, truth nor answer. Closing is an
+event of the log. The tables that are exported and analysed are read from the events alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from skinclip.study.chain import Event, Problem
+from skinclip.study.conduct import SHOWN, Place, Study
+from skinclip.study.frozen import StudyError, Truth
+from skinclip.study.protocol import Protocol
+from skinclip.study.records import Reader
+from skinclip.study.steps import Step
+from skinclip.study.store import MEASURED
+from skinclip.study.tables import TABLES, StudyTables
+
+CLOSING = "closing"  # the event that says why, right before the store's own `closed`
+EVENT_LOG = "events.jsonl"
+REMARKS = "remarks.csv"
+# Columns that no question may take over, and the answers that are asked for twice.
+_NOT_ANSWERS = TABLES["cases"][: TABLES["cases"].index("diagnosis_before")]
+_TWICE = ("diagnosis", "confidence", "act")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one reader is; nothing of what was answered.
+
+    Attributes:
+        cases, cases_total: cases answered with the aid, repeats and practice left out.
+        left_out: optional questions of answered steps that were left without an answer.
+        minutes: time between first showing and answer, summed over the steps, by the server's clock.
+        seconds_a_case: median of the same over the cases, both answers together; None before the first.
+        state: enrolled, in progress, completed or withdrawn.
+    """
+
+    reader: str
+    site: str
+    state: str
+    steps: int
+    steps_total: int
+    cases: int
+    cases_total: int
+    left_out: int
+    minutes: float
+    seconds_a_case: float | None
+    enrolled_at: str
+    last_answer_at: str
+
+
+class Coordinator:
+    """The coordinator's view of an open study. Who holds the study's folder needs no code."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+
+    @classmethod
+    def of(cls, study: Study, token: str) -> Self:
+        """By the token of a sign-in with the coordinator's code. Raises Expired."""
+        study.session(token, coordinator=True)
+        return cls(study)
+
+    @property
+    def is_closed(self) -> bool:
+        return self.study.store.is_closed(self.study.name)
+
+    def status(self) -> list[Progress]:
+        """One row a reader, in order of enrolment."""
+        return [self._progress(reader) for reader in self.study.store.readers(self.study.name)]
+
+    def close(self, reason: str = "") -> None:
+        """Take no more answers; from now on arms and truth may be seen. A second call changes nothing.
+
+        Raises StudyError where fewer readers have completed than the protocol asks and no reason is given.
+        """
+        if self.is_closed:
+            return
+        completed, needed = self._completed(), self.study.protocol.completion.min_readers
+        if completed < needed and not reason.strip():
+            raise StudyError(
+                f"{completed} readers have completed, and the protocol asks for {needed}; wait for them, or give the "
+                "reason for closing early, which is put on record"
+            )
+        payload = {"completed": completed, "needed": needed, "reason": reason.strip()}
+        self.study.store.append(self.study.name, None, CLOSING, CLOSING, payload, f"{CLOSING}-{secrets.token_hex(8)}")
+        self.study.store.close_study(self.study.name)
+
+    def verify(self, receipts: Iterable[str] = ()) -> list[Problem]:
+        """What is wrong with the log; nothing where it is whole. Raises ReceiptError for a receipt copied wrongly."""
+        return self.study.store.verify(self.study.name, receipts)
+
+    def tables(self) -> StudyTables:
+        """The study's data. Raises StudyError before the study is closed."""
+        self._only_closed("its data")
+        records = list(self._records())
+        frames = {
+            "cases": [row for record in records for row in record.cases()],
+            "blocks": [row for record in records for row in record.blocks()],
+            "preferences": [row for record in records for row in record.preferences()],
+            "readers": [_reader_row(reader, self._place(reader)) for reader in self._readers()],
+        }
+        return StudyTables(
+            **{name: pd.DataFrame(rows, columns=_columns(name, rows)) for name, rows in frames.items()},
+            simulated=False,
+            study=self.study.name,
+            plan_sha256=self.study.protocol.plan_sha256,
+        )
+
+    def export(self, folder: Path) -> list[Path]:
+        """Tables with their dictionary, iMRMC's input, remarks and the event log, written into `folder`.
+
+        Raises StudyError before the study is closed.
+        """
+        written = self.tables().write(folder)
+        remarks = [row for record in self._records() for row in record.remarks(self.study.protocol)]
+        columns = ["reader", "step", "case", "arm", "question", "remark"]
+        pd.DataFrame(remarks, columns=columns).to_csv(folder / REMARKS, index=False)
+        self.study.store.export_log(self.study.name, folder / EVENT_LOG)
+        return [*written, folder / REMARKS, folder / EVENT_LOG]
+
+    def analyse(self, folder: Path, command: str = "") -> dict[str, Path]:
+        """The analysis that the plan fixed in advance, as a report with its data and figures; its main files by name.
+
+        Raises StudyError before the study is closed.
+        """
+        tables = self.tables()
+        from skinclip.study import analysis_plan, analysis_report  # statistics and plots are loaded for this alone
+
+        return analysis_report.write(tables, folder, analysis_plan.of(self.study.protocol), command)
+
+    # -- readers ----------------------------------------------------------------------------------------------------
+
+    def _readers(self) -> list[Reader]:
+        return self.study.store.readers(self.study.name)
+
+    def _place(self, reader: Reader) -> Place | None:
+        """Where the reader stands; None after a withdrawal."""
+        return None if reader.withdrawn_at else self.study.place(reader.id)
+
+    def _records(self) -> Iterator[_Record]:
+        """What each reader answered who has not withdrawn."""
+        shown = self.study.store.events(self.study.name, kinds=[SHOWN])
+        for reader in self._readers():
+            place = self._place(reader)
+            if place is not None:
+                first = {event.step: event.at for event in shown if event.reader == reader.id}
+                yield _Record(reader, place, first, self.study.frozen.truths)
+
+    def _progress(self, reader: Reader) -> Progress:
+        place = self._place(reader)
+        if place is None:
+            return Progress(reader.id, "", "withdrawn", 0, 0, 0, 0, 0, 0.0, None, reader.enrolled_at, "")
+        shown = {e.step: e.at for e in self.study.store.events(self.study.name, reader.id, [SHOWN])}
+        record = _Record(reader, place, shown, {})
+        times = {step.name: record.server_seconds(step) for step in place.steps}
+        done = [time for time in times.values() if time is not None]
+        last = max((event.at for event in place.answered.values()), default="")
+        return Progress(
+            reader=reader.id,
+            site=reader.site or "",
+            state="completed" if place.finished else "in progress" if place.answered else "enrolled",
+            steps=len(place.answered),
+            steps_total=len(place.steps),
+            cases=len(_answered_cases(place)),
+            cases_total=self.study.protocol.cases.n,
+            left_out=record.left_out(),
+            minutes=sum(done) / 60,
+            seconds_a_case=record.median_case_seconds(times),
+            enrolled_at=reader.enrolled_at,
+            last_answer_at=last,
+        )
+
+    def _completed(self) -> int:
+        places = [self._place(reader) for reader in self._readers()]
+        return sum(place is not None and is_completer(place, self.study) for place in places)
+
+    def _only_closed(self, what: str) -> None:
+        if not self.is_closed:
+            raise StudyError(f"{what} can be seen once the study is closed; until then everyone stays blinded")
+
+
+def is_completer(place: Place, study: Study) -> bool:
+    """Whether the reader has answered the share of cases that the protocol asks for."""
+    return len(_answered_cases(place)) >= study.protocol.completion.min_cases_share * study.protocol.cases.n
+
+
+def _answered_cases(place: Place) -> list[Step]:
+    """The steps `after` that were answered, of cases that count."""
+    return [
+        step
+        for step in place.steps
+        if step.kind == "after" and step.shown and not (step.shown.practice or step.shown.repeat)
+        if step.name in place.answered
+    ]
+
+
+# -- rows of the tables ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Record:
+    """All that one reader answered. `shown` tells when each step was first shown, by the server's clock."""
+
+    reader: Reader
+    place: Place
+    shown: Mapping[str, str]
+    truths: Mapping[str, Truth]
+
+    def cases(self) -> Iterator[dict[str, Any]]:
+        """A row for each presentation whose unaided answer was given, practice left out."""
+        for before, after in zip(self.place.steps, self.place.steps[1:], strict=False):
+            if before.kind == "before" and before.shown and not before.shown.practice and self._event(before):
+                yield self._case(before, after)
+
+    def _case(self, before: Step, after: Step) -> dict[str, Any]:
+        shown = before.shown
+        assert shown is not None and after.kind == "after"
+        truth = self.truths[shown.case]
+        return {
+            "reader": self.reader.id,
+            "site": self.site,
+            "case": shown.case,
+            "stratum": truth.stratum,
+            "weight": truth.weight,
+            "arm": shown.arm,
+            "block": shown.block,
+            "position": shown.position,
+            "repeat": shown.repeat,
+            "truth": truth.truth,
+            "ai_leading": truth.ai_leading,
+            "ai_correct": None if truth.truth is None else truth.truth == truth.ai_leading,
+            **{f"{key}_before": value for key, value in self._answers(before).items()},
+            **{_column(key): value for key, value in self._answers(after).items()},
+            "seconds_before": self.seconds(before),
+            "seconds_after": self.seconds(after),
+            "server_seconds_before": self.server_seconds(before),
+            "server_seconds_after": self.server_seconds(after),
+        }
+
+    def blocks(self) -> Iterator[dict[str, Any]]:
+        """A row for each item of the scales; remarks are not among them."""
+        numbers = (step for step in self.place.steps if step.kind == "block" and self._event(step))
+        for block, step in enumerate(numbers, start=1):
+            for item, value in self._answers(step).items():
+                if isinstance(value, (bool, int, float)):
+                    row = {"reader": self.reader.id, "arm": step.arm, "block": block}
+                    yield {**row, "item": item, "value": float(value)}
+
+    def preferences(self) -> Iterator[dict[str, Any]]:
+        """A row for each pair of aids."""
+        for step in self.place.steps:
+            if step.pair is not None and self._event(step):
+                answers = self._answers(step)
+                chosen = {"a": step.pair.side_a, "b": step.pair.side_b}[answers.pop("prefer")]
+                yield {"reader": self.reader.id, **step.identity, "chosen": chosen, **answers}
+
+    def remarks(self, protocol: Protocol) -> Iterator[tuple[str, str, str, str, str, str]]:
+        """Free text of all steps after the background: reader, step, case, arm, question, remark."""
+        for step in self.place.steps:
+            if step.kind in ("before", "after", "block", "preference"):
+                asked = {q.key for q in protocol.questions[step.kind] if q.scale.kind == "text"}
+                case, arm = (str(step.identity.get(name, "")) for name in ("case", "arm"))
+                for key, value in self._answers(step).items():
+                    if key in asked and value is not None:
+                        yield self.reader.id, step.name, case, arm, key, value
+
+    def seconds(self, step: Step) -> float | None:
+        """Time on a step as the browser measured it; by the server's clock where it did not."""
+        payload = self._payload(step)
+        measured = (payload.get(MEASURED) or {}).get("seconds")
+        return self.server_seconds(step) if measured is None else float(measured)
+
+    def server_seconds(self, step: Step) -> float | None:
+        """From the first showing to the answer, by the server's clock; None where one is missing."""
+        event, shown = self._event(step), self.shown.get(step.name)
+        if event is None or shown is None:
+            return None
+        return (datetime.fromisoformat(event.at) - datetime.fromisoformat(shown)).total_seconds()
+
+    def median_case_seconds(self, times: Mapping[str, float | None]) -> float | None:
+        both = [
+            (times[self.place.before(after).name] or 0.0) + (times[after.name] or 0.0)
+            for after in _answered_cases(self.place)
+        ]
+        return statistics.median(both) if both else None
+
+    def left_out(self) -> int:
+        return sum(value is None for step in self.place.steps for value in self._answers(step).values())
+
+    def _event(self, step: Step) -> Event | None:
+        return self.place.answered.get(step.name)
+
+    def _payload(self, step: Step) -> dict[str, Any]:
+        """What was stored of a step; empty where nothing was. Raises StudyError where it is about something else."""
+        event = self._event(step)
+        if event is None:
+            return {}
+        payload = event.payload or {}
+        if event.kind != step.kind or any(payload.get(name) != value for name, value in step.identity.items()):
+            raise StudyError(
+                f"{self.reader.id}, {step.name}: the stored answer is about another case or arm than the allocation "
+                "says; run `study verify`, and use the program version that the study was conducted with"
+            )
+        return payload
+
+    def _answers(self, step: Step) -> dict[str, Any]:
+        answers: dict[str, Any] = self._payload(step).get("answers", {})
+        return answers
+
+    def background(self) -> dict[str, Any]:
+        return next((self._answers(step) for step in self.place.steps if step.kind == "background"), {})
+
+    @property
+    def site(self) -> str | None:
+        """The site that a reader named, else the one that invited."""
+        return self.background().get("site") or self.reader.site
+
+
+def _column(key: str) -> str:
+    """The column of an aided answer: its question's key, which says when it was given where it could be mistaken."""
+    return f"{key}_after" if key in _TWICE or key in _NOT_ANSWERS else key
+
+
+def _reader_row(reader: Reader, place: Place | None) -> dict[str, Any]:
+    """Of a reader who has withdrawn only that."""
+    if place is None:
+        return {"reader": reader.id, "completed": False, "withdrawn": True}
+    record = _Record(reader, place, {}, {})
+    background = record.background()
+    years = background.get("years")
+    return {
+        "reader": reader.id,
+        "site": record.site,
+        "role": background.get("role"),
+        "years": years if isinstance(years, (int, float)) else None,
+        "completed": all(step.name in place.answered for step in place.steps[:-1]),  # to the end, but the debrief
+        "withdrawn": False,
+        "years_answer": None if years is None else str(years),  # where years were asked for as a choice of ranges
+    }
+
+
+def _columns(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    """The table's own columns, then those of further questions in the order in which they were asked."""
+    further = dict.fromkeys(key for row in rows for key in row if key not in TABLES[name])
+    return [*TABLES[name], *further]

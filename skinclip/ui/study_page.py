@@ -1,0 +1,33 @@
+"""A study's page as a whole: readers and coordinator, no model and no word about one.
+
+It is a page of its own. Beside the tabs in which photos are assessed, readers could look up what must stay hidden from
+them: which model it is, what it says about a photo, and how the aid differs between arms.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from skinclip.study.conduct import Study
+from skinclip.ui import components, coordinator_tab, serving, study_tab
+from skinclip.ui.theme import study_css, study_head
+
+VISITORS = 2000  # all that is kept of one is a coordinator's token
+
+
+def build_study_page(study: Study) -> gr.Blocks:
+    """The page around an opened study."""
+    serving.own_upload_folder()
+    with gr.Blocks(title="Reader study", analytics_enabled=False, delete_cache=(300, 600)) as page:
+        gr.HTML(components.BANNER, elem_id="banner")
+        with gr.Tabs():
+            with gr.Tab("Reader study", id="study"):
+                study_tab.build(study)
+            with gr.Tab("Coordinator", id="coordinator"):
+                coordinator_tab.build(study)
+    return page
+
+
+def launch_study(page: gr.Blocks, host: str, port: int, block: bool = True) -> str:
+    """Serves the page and returns its local address."""
+    return serving.serve(page, host, port, study_css(), study_head(), "The reader study", block, VISITORS)

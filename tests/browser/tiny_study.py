@@ -1,0 +1,114 @@
+"""A study of eight made-up cases, frozen without a model. Each case's aid says a word that is said nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import cv2
+import numpy as np
+import yaml
+
+from skinclip import assessment as record
+from skinclip.clinical import CRITERIA, DIAGNOSES
+from skinclip.data.cases import Case
+from skinclip.images import encode_png, from_array
+from skinclip.study import freeze
+from skinclip.study.codes import read_key
+from skinclip.study.frozen import KEY
+from skinclip.study.protocol import Protocol
+
+TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "protocol" / "trust_study.yaml"
+WEIGHTS = "5ec2e7" * 10 + "beef"
+SOURCE = "hiddenhospital"
+SIZE = (128, 96)
+PHOTOS = 10
+
+
+def marker(number: int) -> str:
+    """A word of the aid's rationale about photo `number`."""
+    return f"markword{number:02d}x"
+
+
+@dataclass(frozen=True)
+class TinyStudy:
+    folder: Path
+    photos: dict[int, bytes]  # number -> the photo's PNG
+
+
+def build(folder: Path) -> TinyStudy:
+    """Eight cases, on half of which the AI is wrong, one practice case, one repeat and one pair."""
+    protocol_file = folder / "tiny.yaml"
+    protocol_file.write_text(yaml.safe_dump(_protocol(), sort_keys=False))
+    protocol = Protocol.read(protocol_file)
+    candidates = [_candidate(number, folder, wrong=number > 6) for number in range(1, PHOTOS + 1)]
+    out = folder / "study"
+    out.mkdir()
+    model = SimpleNamespace(model_info=record.ModelInfo("mini", "0", WEIGHTS))
+    with mock.patch.object(freeze, "heat_on_photo", lambda assessor, image, *_: _heat(image.pixels)):
+        freeze.write(out, protocol_file, protocol, freeze.draw(protocol, candidates), model)  # type: ignore[arg-type]
+    read_key(out / KEY, create=True)
+    return TinyStudy(out, {number: encode_png(_photo(number)) for number in range(1, PHOTOS + 1)})
+
+
+def _protocol() -> dict[str, object]:
+    values = yaml.safe_load(TRUST_STUDY.read_text())
+    values["key"], values["title"] = "tiny", "A tiny study for tests"
+    values["cases"] = {
+        "n": 8, "wrong_share": 0.5, "ood_share": 0, "practice": 1, "repeat_share": 0.125, "preference_pairs": 1
+    }  # fmt: skip
+    values["washout"] = {"presentations": 1, "hours": 0}
+    values["completion"] = {"min_cases_share": 0.9, "min_readers": 2}
+    values["ethics"] = {name: f"for tests only: {name}" for name in values["ethics"]}
+    return values
+
+
+def _photo(number: int) -> np.ndarray:
+    """Skin with a spot; no two alike, and full of detail, so that no two files have a stretch in common."""
+    noise = np.random.default_rng(number).integers(0, 40, (SIZE[1], SIZE[0], 3))
+    pixels = np.clip(np.array([196, 150, 120]) + noise, 0, 255).astype(np.uint8)
+    return cv2.ellipse(pixels, (64, 48), (24 + 3 * number, 24), 20 * number, 0, 360, (90, 50, 40 + 8 * number), -1)
+
+
+def _heat(pixels: np.ndarray) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    return np.linspace(0, 1, height * width).reshape(height, width)
+
+
+def _candidate(number: int, folder: Path, wrong: bool) -> freeze.Candidate:
+    photo = folder / f"{SOURCE}_{number}.png"
+    photo.write_bytes(encode_png(_photo(number)))
+    case = Case(photo, f"ISIC_{9000 + number}", SOURCE, f"lesion{number}", diagnosis="nv" if wrong else "mel")
+    return freeze.Candidate(case, "wrong" if wrong else "right", _assessment(number))
+
+
+def _assessment(number: int) -> record.Assessment:
+    square = ((40.0, 30.0), (80.0, 30.0), (80.0, 60.0), (40.0, 60.0))
+    share = 0.6 + number / 1000
+    probabilities = [share, *[(1 - share) / 6] * 6]
+    ranked = sorted(DIAGNOSES, key=lambda d: d.code != "mel")
+    return record.Assessment(
+        model=record.ModelInfo("mini", "0", WEIGHTS),
+        photo=record.PhotoInfo(*SIZE, from_array(_photo(number)).sha256, record.Quality(True)),
+        context=record.Context(),
+        diagnosis=tuple(
+            record.DiagnosisProbability(d.code, d.name, p) for d, p in zip(ranked, probabilities, strict=True)
+        ),
+        prediction_set=record.PredictionSet(0.9, ("mel", "nv")),
+        malignancy=record.Malignancy(0.6, 0.2, True),
+        shift=record.Shift(0.5, True),
+        lesion=record.Lesion((20, 20, 100, 80), (square,), 0.33),
+        criteria={c.code: {label: 1 / len(c.labels) for label in c.labels} for c in CRITERIA},
+        findings=(record.Finding("r1", "streaks", "irregular", 0.8, record.Region((40, 30, 80, 60), (square,))),),
+        rationale=f"Melanoma leads, supported by [r1] irregular streaks, {marker(number)}.",
+        abstained=False,
+    )
+
+
+def files(folder: Path, name: str) -> Iterator[bytes]:
+    """The picture `name` of every case."""
+    for path in sorted((folder / "cases").glob(f"*/{name}")):
+        yield path.read_bytes()

@@ -1,0 +1,197 @@
+"""What the coordinator sees before and after closing, and that export and analysis hold what readers answered."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from skinclip.study import analysis_plan
+from skinclip.study.chain import audit, read_log
+from skinclip.study.codes import read_key
+from skinclip.study.conduct import Expired, Study, StudyError
+from skinclip.study.coordinator import Coordinator
+from skinclip.study.protocol import ARMS, Protocol
+from skinclip.study.tables import StudyTables
+from tests.study import tiny
+
+
+@pytest.fixture(scope="module")
+def conducted(built_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five readers: three finish, one stops at the first block's scales, one withdraws."""
+    folder = Path(shutil.copytree(built_study, tmp_path_factory.mktemp("conducted") / "study"))
+    with Study.open(folder) as study:
+        for i, one in enumerate(study.enrol(5, "Site A")):
+            token = study.sign_in(one.code)
+            stop = (lambda view: view.kind == "block") if i >= 3 else (lambda view: False)
+            for _ in tiny.session(study, token, stop):
+                pass
+            if i == 4:
+                study.withdraw(token)
+    return folder
+
+
+@pytest.fixture
+def study(conducted: Path, tmp_path: Path) -> Iterator[Study]:
+    with Study.open(shutil.copytree(conducted, tmp_path / "study")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def coordinator(study: Study) -> Coordinator:
+    return Coordinator(study)
+
+
+def test_status_before_closing_tells_progress_and_nothing_else(coordinator: Coordinator) -> None:
+    rows = coordinator.status()
+    assert [row.state for row in rows] == ["completed"] * 3 + ["in progress", "withdrawn"]
+    assert (rows[0].steps, rows[0].steps_total, rows[0].cases, rows[0].cases_total) == (34, 34, 8, 8)
+    assert rows[0].left_out == 0
+    assert rows[3].cases == 2
+    assert rows[4].site == ""
+    told = json.dumps([dataclasses.asdict(row) for row in rows])
+    assert not any(arm in told for arm in ARMS if arm != "none")
+    assert "C001" not in told
+
+
+def test_data_stay_hidden_until_closing(coordinator: Coordinator, tmp_path: Path) -> None:
+    for call in (coordinator.tables, lambda: coordinator.export(tmp_path), lambda: coordinator.analyse(tmp_path)):
+        with pytest.raises(StudyError, match="once the study is closed"):
+            call()
+
+
+def test_closing_is_an_event_and_happens_once(coordinator: Coordinator, study: Study) -> None:
+    coordinator.close()
+    coordinator.close()
+    closing, closed = study.store.events(study.name)[-2:]
+    assert (closing.kind, closed.kind) == ("closing", "closed")
+    assert closing.payload == {"completed": 3, "needed": 2, "reason": ""}
+    assert not coordinator.verify()
+
+
+def test_closing_early_needs_a_reason(built_study: Path, study_folder: Path) -> None:
+    with Study.open(study_folder) as study:
+        study.enrol(1, "Here")
+        with pytest.raises(StudyError, match="0 readers have completed, and the protocol asks for 2"):
+            Coordinator(study).close()
+        Coordinator(study).close("the grant has ended")
+        assert Coordinator(study).is_closed
+
+
+def test_a_coordinator_needs_the_coordinators_token(study: Study) -> None:
+    token = study.sign_in(study.coordinator_code(), coordinator=True)
+    assert len(Coordinator.of(study, token).status()) == 5
+    study.sign_out(token)
+    with pytest.raises(Expired):
+        Coordinator.of(study, token)
+
+
+def test_tables_hold_what_was_answered(coordinator: Coordinator, study: Study) -> None:
+    coordinator.close()
+    tables = coordinator.tables()
+    cases = tables.cases
+    assert len(cases) == 3 * (8 + 1) + 2
+    assert set(cases["case"]) == set(study.frozen.cases)
+    assert cases["repeat"].sum() == 3
+    assert set(cases["reader"]) == {"R001", "R002", "R003", "R004"}
+    assert (cases["diagnosis_before"] == "mel").all()
+    assert (cases["confidence_after"] == 60).all()
+    assert (cases["seconds_before"] == 4.0).all()
+    assert (cases["server_seconds_before"] >= 0).all()
+    assert cases.loc[cases["arm"] == "none", "grounded"].isna().all()
+    assert (cases.loc[cases["arm"] != "none", "grounded"] == 2).all()
+    assert (cases["ai_correct"] == (cases["stratum"] == "right"))[cases["stratum"] != "ood"].all()
+    assert cases.loc[cases["stratum"] == "ood", "truth"].isna().all()
+    truths = study.frozen.truths
+    assert all(row.weight == truths[row.case].weight for row in cases.itertuples())
+
+
+def test_arms_and_blocks_are_those_of_the_allocation(coordinator: Coordinator, study: Study) -> None:
+    coordinator.close()
+    tables = coordinator.tables()
+    for reader in ("R001", "R002"):
+        shown = [s.shown for s in study.steps(reader) if s.kind == "after" and s.shown and not s.shown.practice]
+        rows = tables.cases[tables.cases["reader"] == reader]
+        assert list(rows["arm"]) == [p.arm for p in shown]
+        assert list(rows["case"]) == [p.case for p in shown]
+        blocks = tables.blocks[tables.blocks["reader"] == reader].drop_duplicates("block")
+        order = [p.arm for p in shown if not p.repeat][::2]
+        assert list(blocks["arm"]) == order
+    assert set(tables.blocks.loc[tables.blocks["arm"] == "none", "item"].str[:3]) == {"tru", "dis"}
+
+
+def test_the_chosen_side_is_told_as_its_arm(coordinator: Coordinator) -> None:
+    coordinator.close()
+    preferences = coordinator.tables().preferences
+    assert len(preferences) == 6
+    assert (preferences["chosen"] == preferences["side_a"]).all()  # the test's reader always chooses "a"
+
+
+def test_withdrawn_readers_are_counted_and_their_data_gone(coordinator: Coordinator) -> None:
+    coordinator.close()
+    readers = coordinator.tables().readers.set_index("reader")
+    assert list(readers["withdrawn"]) == [False] * 4 + [True]
+    assert list(readers["completed"]) == [True] * 3 + [False] * 2
+    assert pd.isna(readers.loc["R005", "site"])
+    assert readers.loc["R001", "site"] == "a remark"  # named by the reader
+    assert readers.loc["R001", "role"] == "dermatologist"
+    assert readers.loc["R001", "years_answer"] == "lt1"
+
+
+def test_an_export_can_be_read_back_and_verified(coordinator: Coordinator, study: Study, tmp_path: Path) -> None:
+    coordinator.close()
+    out = tmp_path / "export"
+    written = coordinator.export(out)
+    assert all(path.is_file() for path in written)
+    back, tables = StudyTables.read(out), coordinator.tables()
+    pd.testing.assert_frame_equal(back.cases, tables.cases)
+    pd.testing.assert_frame_equal(back.readers, tables.readers)
+    assert back.study == "tiny-study-v1"
+    assert back.plan_sha256 == study.locked_plan()
+    assert not back.simulated
+    dictionary = pd.read_csv(out / "data_dictionary.csv")
+    assert set(dictionary.loc[dictionary["table"] == "cases", "column"]) == set(tables.cases.columns)
+    assert "BEGIN DATA:" in (out / "scores.imrmc").read_text()
+    with open(out / "events.jsonl") as lines:
+        events = read_log(lines)
+    assert not audit(study.name, events, read_key(study.frozen.folder / "key")).problems
+
+
+def test_remarks_are_exported_with_their_place(study_folder: Path, tmp_path: Path) -> None:
+    remark = {"key": "remark", "text": "Anything else?", "scale": {"kind": "text"}, "required": False}
+    questions = tiny.default_questions("after")
+    tiny.write_protocol(study_folder / "protocol.yaml", questions={"after": [*questions, remark]})
+    with Study.open(study_folder) as study:
+        token = study.sign_in(study.enrol(1, "Here")[0].code)
+        for _ in tiny.session(study, token):
+            pass
+        Coordinator(study).close("test")
+        Coordinator(study).export(tmp_path / "out")
+        tables = Coordinator(study).tables()
+    remarks = pd.read_csv(tmp_path / "out" / "remarks.csv")
+    assert len(remarks) == 2 + 8 + 1
+    assert set(remarks["remark"]) == {"a remark"}
+    assert (tables.cases["remark"] == "a remark").all()
+
+
+def test_the_plan_goes_into_the_analysis(trust_study: Protocol) -> None:
+    plan = analysis_plan.of(trust_study)
+    assert plan.primary.text == "regions - grad_cam"
+    assert plan.safety_margin == 0.05
+    assert plan.time_limits == (3, 600)
+    assert "confidence_change" in plan.secondary
+    assert "time" in plan.secondary
+    assert plan.primary not in plan.secondary_contrasts
+
+
+def test_a_closed_study_is_analysed(coordinator: Coordinator, tmp_path: Path) -> None:
+    coordinator.close()
+    written = coordinator.analyse(tmp_path / "report")
+    assert "SIMULATED" not in written["report.html"].read_text()
+    analysis = json.loads(written["analysis.json"].read_text())
+    assert analysis["study"] == "tiny-study-v1"

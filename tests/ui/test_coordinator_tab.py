@@ -1,0 +1,138 @@
+"""The coordinator's tab without a browser: who may do what, and what is shown of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import re
+import zipfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from skinclip.study.chain import Problem
+from skinclip.study.conduct import Expired, StudyError
+from skinclip.study.coordinator import Progress
+from skinclip.ui import coordinator_tab as tab
+from tests.ui.fake_study import CODE, FakeStudy
+
+ROW = Progress("R001", "Site <A>", "in progress", 12, 30, 4, 8, 1, 7.4, 41.2, "2026-11-24T10:00:00+00:00", "")
+
+
+class Desk:
+    """A coordinator in whose study one reader is half way."""
+
+    is_closed = False
+    problems: tuple[Problem, ...] = ()
+
+    def status(self) -> list[Progress]:
+        return [ROW]
+
+    def verify(self, receipts: list[str]) -> tuple[Problem, ...]:
+        return self.problems
+
+    def close(self, reason: str) -> None:
+        if not reason:
+            raise StudyError("1 readers have completed, and the protocol asks for 20")
+        self.is_closed = True
+
+    def export(self, folder: Path) -> None:
+        if not self.is_closed:
+            raise StudyError("its data can be seen once the study is closed")
+        (folder / "cases.csv").write_text("reader,case\n")
+
+    def analyse(self, folder: Path) -> dict[str, Path]:
+        (folder / "report.html").write_text('<h1 class="x">Report</h1>')
+        return {"report.html": folder / "report.html"}
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    one = Desk()
+
+    def of(study: Any, token: str) -> Desk:
+        if token != "token":
+            raise Expired("your sign-in has ended; type your code again")
+        return one
+
+    monkeypatch.setattr(tab.Coordinator, "of", of)
+    return one
+
+
+@pytest.fixture
+def study() -> Any:
+    return FakeStudy()
+
+
+@pytest.fixture
+def view(study: Any) -> tab.CoordinatorView:
+    async def build() -> tab.CoordinatorView:
+        with gr.Blocks():
+            return tab.build(study)
+
+    return asyncio.run(build())
+
+
+def test_the_code_opens_the_room(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
+    assert "not known" in tab.on_enter(study, view, None, "WRONG")[view.refused]
+    assert "Type the coordinator code" in tab.on_enter(study, view, None, " ")[view.refused]
+    opened = tab.on_enter(study, view, None, CODE)
+    assert opened[view.token] == "token" and opened[view.code] == "" and "12 of 30" in opened[view.status]
+    assert "Site &lt;A&gt;" in opened[view.status] and "stays blinded" in opened[view.status]
+
+
+def test_without_a_sign_in_nothing_is_shown_or_done(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
+    for handler, given in (
+        (tab.on_refresh, ()),
+        (tab.on_enrol, (1, "Bern")),
+        (tab.on_verify, ("",)),
+        (tab.on_close, ("why", study.name)),
+        (tab.on_export, ()),
+        (tab.on_analyse, ()),
+    ):
+        for token in (None, "", "guess"):
+            updates = handler(study, view, token, *given)  # type: ignore[operator]
+            assert "sign-in has ended" in updates[view.refused] and updates[view.codes] == updates[view.status] == ""
+    assert not desk.is_closed
+
+
+def test_new_codes_are_shown_once_and_can_be_saved(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
+    assert "name the site" in tab.on_enrol(study, view, "token", 2, " ")[view.codes].lower()
+    html = tab.on_enrol(study, view, "token", 2, "Bern")[view.codes]
+    assert "shown once" in html and html.count(CODE) == 2
+    saved = base64.b64decode(re.search(r'base64,([^"]+)', html)[1]).decode()  # type: ignore[index]
+    assert saved.splitlines() == ["reader,code", f"R001,{CODE}", f"R002,{CODE}"]
+    assert tab.on_leave(study, view, "token")[view.codes] == ""
+
+
+def test_closing_needs_the_study_s_name(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
+    assert "type fake-v1" in tab.on_close(study, view, "token", "why", "fake")[view.closed].lower()
+    assert "protocol asks for 20" in tab.on_close(study, view, "token", "", "fake-v1")[view.closed]
+    assert not desk.is_closed
+    updates = tab.on_close(study, view, "token", "why", "fake-v1")
+    assert desk.is_closed and "is closed" in updates[view.closed] and "Closed." in updates[view.status]
+
+
+def test_the_log_s_problems_are_listed(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
+    assert "fits the receipt" in tab.on_verify(study, view, "token", "a receipt\n\n")[view.verified]
+    desk.problems = (Problem("edited", 3, "event 3 was <edited>"),)
+    html = tab.on_verify(study, view, "token", "")[view.verified]
+    assert "event 3 was &lt;edited&gt;" in html and "not as it was written" in html
+
+
+def test_export_and_report_are_made_in_memory(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
+    assert "once the study is closed" in tab.on_export(study, view, "token")[view.exported]
+    desk.is_closed = True
+    html = tab.on_export(study, view, "token")[view.exported]
+    data = base64.b64decode(re.search(r'base64,([^"]+)', html)[1])  # type: ignore[index]
+    assert zipfile.ZipFile(io.BytesIO(data)).read("cases.csv") == b"reader,case\n"
+    report = tab.on_analyse(study, view, "token")[view.report]
+    assert 'sandbox=""' in report and "&lt;h1 class=&quot;x&quot;&gt;" in report
+
+
+def test_every_component_of_the_view_is_named_once(view: tab.CoordinatorView) -> None:
+    assert len({id(getattr(view, f.name)) for f in fields(view)}) == len(fields(view))
