@@ -151,7 +151,7 @@ def _check(y: np.ndarray, design: np.ndarray) -> None:
 class _Restricted:
     """The restricted likelihood of one data set as a function of the variance ratios.
 
-    q is the number of groups of all effects together. Kept are the cross-products alone: `zz` is Z'Z [q, q], `xy` X'y [p].
+    q is the number of groups of all effects together. Only cross-products are kept: `zz` is Z'Z [q, q].
     """
 
     def __init__(self, y: np.ndarray, x: np.ndarray, levels: Sequence[np.ndarray]) -> None:
