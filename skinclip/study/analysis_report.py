@@ -287,13 +287,13 @@ def _secondary(analysis: Result, mark: str) -> tuple[Block, ...]:
             _p_cell(row),
             _p_cell(row, "p_holm"),
         )
-        for row in rows
+        for row in (*rows, analysis["time_without_outliers"])
     )
     others = [row for row in rows if row.get("standardised") and row["endpoint"] != analysis["plan"]["endpoint"]]
     drawn = [{"name": row["label"], **row["standardised"]} for row in others]
     return (
         Table(
-            "All secondary endpoints and contrasts; Holm's p is over all of them",
+            "All secondary endpoints and contrasts, Holm's p over all of them; last, a sensitivity analysis of time",
             ("Endpoint", "Difference", _interval_head(analysis), "p", "p, Holm"),
             table,
         ),
@@ -490,7 +490,7 @@ def _notes(analysis: Result) -> Bullets:
             "'unweighted strata' averages them as the study has them.",
             f"Rates and balanced accuracy: percentile intervals of {plan['resamples']:,} resamples of readers and "
             f"cases (seed {plan['seed']}). 'Cannot tell' is not right; cases of unknown truth do not count.",
-            f"Times with the aid outside {low:g} to {high:g} s (pauses, slips) are left out of the analysis of time.",
+            f"Answers slower or faster than {low:g} to {high:g} s are left out where a row says so, and only there.",
             "Items on the explanation are missing by design where there is no explanation; nothing is imputed. Repeats "
             "and cases out of distribution are left out of the main analysis.",
             "'Not estimable' or a dash means that the data cannot answer the question, not that the answer is no.",

@@ -94,7 +94,8 @@ class AnalysisPlan:
         alpha: two-sided; intervals are 1 - alpha.
         secondary: endpoints of the primary contrast, and `secondary_contrasts` of the primary endpoint, under Holm.
         completion: least share of a reader's cases answered to count as a completer.
-        time_limits: seconds with the aid outside of which a time is no time on task (a pause, a slip).
+        time_limits: seconds with the aid outside of which an answer was interrupted or a slip; they are left out
+            of one sensitivity analysis and of no other.
         resamples, seed: of the bootstraps.
     """
 
@@ -144,6 +145,7 @@ def analyse(tables: StudyTables, plan: AnalysisPlan = DEFAULT_PLAN) -> Result:
         "safety": attempt(reliance.safety, cases, *pair, bootstrap, plan.safety_margin, plan.alpha),
         "secondary": secondary(cases, plan, bootstrap),
         "sensitivity": sensitivity(tables, plan),
+        "time_without_outliers": time_without_outliers(cases, plan),
         "trust_by_arm": trust_by_arm(cases, arms, plan),
         "wilcoxon": wilcoxon(cases, plan),
         "accuracy": reliance.accuracy(cases, arms, bootstrap, plan.alpha),
@@ -293,8 +295,6 @@ def secondary(cases: pd.DataFrame, plan: AnalysisPlan, bootstrap: TwoWayBootstra
 
 def _endpoint_row(cases: pd.DataFrame, endpoint: Endpoint, plan: AnalysisPlan) -> Result:
     outcome = endpoint.of(cases)
-    if endpoint.log:
-        outcome = np.where(_on_task(cases, plan), outcome, np.nan)
     head = {"endpoint": endpoint.key, "label": endpoint.label, "unit": endpoint.unit, "contrast": plan.primary.text}
     found = attempt(_difference, cases, outcome, plan)
     return {**head, **_finished(found, outcome, endpoint.log)}
@@ -348,6 +348,13 @@ def sensitivity(tables: StudyTables, plan: AnalysisPlan) -> list[Result]:
     ]
 
 
+def time_without_outliers(cases: pd.DataFrame, plan: AnalysisPlan) -> Result:
+    """The primary contrast in time with the aid, answers outside the plan's limits left out, and how many they are."""
+    timed, known = _on_task(cases, plan), np.isfinite(numbers(cases, "seconds_after"))
+    found = _endpoint_row(cases[timed], TIME, plan)
+    return {**found, "label": "Time with the aid, without outliers", "left_out": int((known & ~timed).sum())}
+
+
 def completers(tables: StudyTables, plan: AnalysisPlan) -> set[str]:
     """Readers who reached the end, did not withdraw and rated at least the plan's share of the cases they saw."""
     cases = primary_cases(tables.cases)
@@ -394,8 +401,6 @@ def wilcoxon(cases: pd.DataFrame, plan: AnalysisPlan) -> list[Result]:
 
 def _wilcoxon_row(cases: pd.DataFrame, endpoint: Endpoint, plan: AnalysisPlan) -> Result:
     outcome = pd.Series(endpoint.of(cases), index=cases.index)
-    if endpoint.log:
-        outcome = outcome.where(_on_task(cases, plan))
     means = outcome.groupby([cases["reader"], cases["arm"]]).mean().unstack()
     pair = [arm for arm in (plan.primary.arm, plan.primary.against) if arm in means]
     both = means[pair].dropna() if len(pair) == 2 else means.iloc[:0]

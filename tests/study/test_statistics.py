@@ -92,17 +92,20 @@ def test_holm_spans_endpoints_and_contrasts(analysis):
     assert smallest["p_holm"] == pytest.approx(min(1.0, len(tested) * smallest["p"]))
 
 
-def test_time_is_a_ratio_without_outliers():
+def test_time_is_a_ratio_and_outliers_leave_one_sensitivity_analysis_only():
     tables = study(pauses=0.0, readers=12, cases=32)
     slow = tables.cases.copy()
     slow.loc[slow["arm"] == "regions", "seconds_after"] *= 2.0
     row = lambda cases: statistics._endpoint_row(primary_cases(cases), ENDPOINTS["time"], PLAN)  # noqa: E731
+    trimmed = lambda cases: statistics.time_without_outliers(primary_cases(cases), PLAN)  # noqa: E731
     assert row(slow)["value"] == pytest.approx(2 * row(tables.cases)["value"], rel=1e-3)
     paused = tables.cases.copy()
     paused.loc[paused.index[:5], "seconds_after"] = 4000.0
     without = tables.cases.copy()
     without.loc[without.index[:5], "seconds_after"] = np.nan
-    assert row(paused) == row(without)
+    assert trimmed(paused)["value"] == trimmed(without)["value"]
+    assert (trimmed(paused)["left_out"], trimmed(without)["left_out"]) == (len(primary_cases(paused[:5])), 0)
+    assert row(paused)["value"] != row(without)["value"] and row(paused)["n"] > row(without)["n"]
 
 
 def test_wilcoxon_takes_readers_means():
