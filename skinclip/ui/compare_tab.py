@@ -120,8 +120,10 @@ def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndar
     right = RIGHT if RIGHT in heats else LEFT
     drawn = "".join(_layer(key, heat, right) for key, heat in heats.items())
     size = f"{assessment.photo.width} {assessment.photo.height}"
+    ratio = assessment.photo.width / assessment.photo.height
     return (
-        '<div class="sk-compare" style="--split:50%;--opacity:.7;--zoom:1">'
+        # the ratio lets the whole photo be seen at once before it is enlarged
+        f'<div class="sk-compare" style="--split:50%;--opacity:.7;--zoom:1;--ratio:{ratio:.3f}">'
         f'<div class="sk-compare-bar">{_select("left", keys, LEFT)}{_select("right", keys, right)}'
         f"{_range('Opacity', '--opacity', 0, 100, 70, 0.01)}{_range('Zoom', '--zoom', 100, 500, 100, 0.01, 25)}</div>"
         '<div class="sk-stage" tabindex="0" role="group" aria-label="The photo with both explanations; scroll with the '
