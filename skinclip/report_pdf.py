@@ -438,12 +438,7 @@ def _criteria(sheet: _Sheet, assessment: Assessment) -> None:
         likeliest = max(states, key=lambda state: states[state])
         said = []
         for state, p in states.items():
-            words = f"{state} {_whole_percent(p)}"
+            words = f"{state} {sentences.whole_percent(p)}"
             said.append(f"**{words}**" if state == likeliest else words)
         sheet.flow(x + 32, HALF - 32, _words(" · ".join(said)), 6.8)
     sheet.set_y(top + 4.4 * rows + 2)
-
-
-def _whole_percent(p: float) -> str:
-    """Without decimals, and never a rounded 0 % or 100 %."""
-    return "<1%" if p < 0.01 else ">99%" if p > 0.99 else f"{p:.0%}"

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from scipy.stats import wilcoxon
+from statsmodels.stats.multitest import multipletests
 from tqdm import tqdm
 
 from eval_study.benchmarks import figures
@@ -344,11 +345,7 @@ def paired(found: dict[str, Any], shown: list[str]) -> list[str]:
 
 def holm(p: np.ndarray) -> np.ndarray:
     """[n] p-values adjusted by Holm's step-down procedure (1979)."""
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    adjusted = np.empty_like(p)
-    adjusted[order] = steps.clip(max=1.0)
-    return adjusted
+    return multipletests(p, method="holm")[1]
 
 
 def stars(p: float) -> str:

@@ -12,6 +12,7 @@ from html import escape
 
 from markdown_it import MarkdownIt
 
+from skinclip.sentences import whole_percent
 from skinclip.study.views import AidView, Fragment, QuestionView, StepView
 
 SIGN_IN = (
@@ -161,7 +162,7 @@ def differential(rows: tuple[tuple[str, float], ...]) -> str:
 
 def percent(p: float) -> str:
     """A probability in whole per cent, never a rounded 0 % or 100 %."""
-    return "&lt;1%" if p < 0.01 else "&gt;99%" if p > 0.99 else f"{100 * p:.0f}%"
+    return escape(whole_percent(p))
 
 
 def fragments(text: tuple[Fragment, ...]) -> str:
