@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -39,6 +39,7 @@ from skinclip.explain.regions import lesion_region, region_from_map
 from skinclip.images import LesionImage, combine_quality, lesion_quality, photo_quality
 from skinclip.losses import criterion_log_probs
 from skinclip.measure import measure_lesion, measured_findings
+from skinclip.model.decoding import Prefix
 from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import MAX_FINDINGS
@@ -74,12 +75,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Looked:
-    """A batch on its way through the path, as far as the model alone takes it."""
+    """A batch on its way through the path, as far as the model alone takes it; its tensors lie on the CPU.
+
+    `prefix` is what the language model has read, of a single photo: its rationale goes on from there.
+    """
 
     windows: list[Window]
     tokens: VisualTokens
     evidence: Evidence
     logits: Tensor
+    prefix: Prefix | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def locate(model: SkinClipVL, transform: PhotoTransform, images: Sequence[Lesion
         return windows
     squashed = torch.stack([transform.squash(images[i].pixels) for i in oblong])
     masks = model.evidence.segment(model.perceive(squashed).levels).sigmoid() > 0.5
-    for i, mask in zip(oblong, masks.numpy(), strict=True):
+    for i, mask in zip(oblong, masks.cpu().numpy(), strict=True):
         if mask.mean() < 0.002:
             continue
         rows, columns = np.nonzero(mask)
@@ -117,8 +122,9 @@ def look(
     photos = torch.stack([transform(i.pixels, w) for i, w in zip(images, windows, strict=True)])
     tokens = model.perceive(photos, model.config.perception.flips)
     evidence = model.find_evidence(tokens)
-    logits = model.reason(model.reasoner.writer.write(list(contexts)), tokens, evidence).logits
-    return Looked(windows, tokens, evidence, logits)
+    prompts = model.reasoner.writer.write(list(contexts))
+    said = model.reason(prompts, tokens, evidence, keep=len(images) == 1)
+    return Looked(windows, tokens.to("cpu"), evidence.to("cpu"), said.logits.cpu(), said.prefix)
 
 
 class Assessor:
@@ -163,7 +169,7 @@ class Assessor:
         """Perception, evidence, diagnosis and trust for a batch."""
         looked = look(self.model, self.transform, images, contexts)
         trust = self.trust.apply(looked.logits.double().numpy(), looked.tokens.style.double().numpy())
-        return Seen(looked.windows, looked.tokens, looked.evidence, looked.logits, trust)
+        return Seen(**{f.name: getattr(looked, f.name) for f in fields(looked)}, trust=trust)
 
     def predict(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> list[Prediction]:
         """The predictions of a batch, in its order."""
@@ -185,12 +191,17 @@ class Assessor:
         ]
 
     def assess(
-        self, image: LesionImage, context: Context | None = None, progress: Progress | None = None
+        self,
+        image: LesionImage,
+        context: Context | None = None,
+        progress: Progress | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> Assessment:
         """The whole path for one photo.
 
         Args:
             progress: called with a share done (0-1) and what is being done, for a page to show.
+            on_text: called with the rationale as far as it is written, while it is.
         """
         tell = progress or (lambda share, what: None)
         context = context or Context()
@@ -207,7 +218,7 @@ class Assessor:
         rationale = ""
         if not abstained:
             tell(0.6, "Writing the rationale")
-            rationale = self.rationale(context, seen, [f"{f.criterion}:{f.state}" for f in findings], order)
+            rationale = self.rationale(context, seen, [f"{f.criterion}:{f.state}" for f in findings], order, on_text)
         tell(1.0, "Done")
         return Assessment(
             model=self.model_info,
@@ -230,10 +241,24 @@ class Assessor:
         )
 
     @torch.inference_mode()
-    def rationale(self, context: Context, seen: Seen, findings: list[str], order: np.ndarray) -> str:
-        """Display text for the first photo of `seen`, about the first two diagnoses of `order`."""
+    def rationale(
+        self,
+        context: Context,
+        seen: Seen,
+        findings: list[str],
+        order: np.ndarray,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        """Display text for the first photo of `seen`, about the first two diagnoses of `order`.
+
+        Args:
+            on_text: called with the text as far as it is written; only where every wording is known to be true.
+        """
         leading, runner_up = DIAGNOSIS_CODES[order[0]], DIAGNOSIS_CODES[order[1]]
-        raw = self.model.reasoner.explain(context, seen.tokens, seen.evidence, findings, leading, runner_up)
+        tell = None if on_text is None else lambda raw: on_text(tidy(raw))
+        raw = self.model.reasoner.explain(
+            context, seen.tokens, seen.evidence, findings, leading, runner_up, seen.prefix, tell
+        )
         return tidy(raw)
 
     def findings(self, image: LesionImage, seen: Seen) -> list[Finding]:

@@ -71,6 +71,14 @@ class QwenArchitecture:
 
 
 @dataclass(frozen=True)
+class PromptConfig:
+    """The words around photo, evidence and patient context; the big presets use Qwen's own chat template."""
+
+    opening: str = "<|im_start|> user"
+    closing: str = " <|im_end|> <|im_start|> assistant"
+
+
+@dataclass(frozen=True)
 class ReasonerConfig:
     """`base` is a hub id or directory of Qwen2.5-VL weights; None means `architecture`, carried by the checkpoint.
 
@@ -87,8 +95,10 @@ class ReasonerConfig:
     clip_grid: int = 5
     clip_dropout: float = 0.25
     answer_dropout: float = 0.5
-    own_vision: bool = False
-    wordings: int = 64  # texts true to the findings among which a small model decodes; 0 decodes freely
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    own_vision: bool = False  # Qwen's own vision tower, frozen, reads the photo beside CLIP
+    own_side: int = 448  # pixels at which it does; a multiple of 28
+    wordings: int = 64  # texts true to the findings among which the rationale is decoded; 0 decodes freely
     max_new_tokens: int = 96
     logit_scale: float = 10.0
 
@@ -99,6 +109,12 @@ class ModelConfig:
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
+
+    @property
+    def photo_side(self) -> int:
+        """Pixels at which the model takes a photo; CLIP reads it shrunk where Qwen's own tower wants it larger."""
+        own = self.reasoner.own_side if self.reasoner.own_vision else 0
+        return max(own, self.perception.image_size)
 
 
 @dataclass(frozen=True)
@@ -167,7 +183,7 @@ class TrainConfig:
 _OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _VIT_L_14 = PerceptionConfig(
-    model="ViT-L-14",
+    model="ViT-L-14-quickgelu",  # as the OpenAI weights were trained
     pretrained="openai",
     image_size=224,
     mean=_OPENAI_MEAN,
@@ -178,9 +194,18 @@ _VIT_L_14 = PerceptionConfig(
 )
 
 
+_QWEN_CHAT = PromptConfig(
+    opening=(
+        "<|im_start|>system\nYou describe dermoscopic photos of skin lesions to a dermatologist. Say nothing that the "
+        "listed findings do not support. Research use only.<|im_end|>\n<|im_start|>user\n"
+    ),
+    closing="<|im_end|>\n<|im_start|>assistant\n",
+)
+
+
 def _qwen(preset: str, base: str, revision: str | None) -> ModelConfig:
     reasoner = ReasonerConfig(
-        base=base, revision=revision, clip_grid=8, own_vision=True, wordings=0, max_new_tokens=160
+        base=base, revision=revision, clip_grid=8, prompt=_QWEN_CHAT, own_vision=True, max_new_tokens=160
     )
     return ModelConfig(preset=preset, perception=_VIT_L_14, reasoner=reasoner)
 

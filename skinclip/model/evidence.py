@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,13 @@ class Evidence:
     scores: Tensor
     features: Tensor
     pooled: Tensor
+
+    def pick(self, index: Tensor) -> Evidence:
+        """The evidence of the photos numbered `index`."""
+        return Evidence(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def to(self, device: torch.device | str) -> Evidence:
+        return Evidence(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 class LesionMaskHead(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import open_clip
@@ -34,6 +34,7 @@ class VisualTokens:
         grid: (h, w), N = h * w.
         embedding: [B, E] photo embedding in the joint space, unit length.
         levels: the tower's maps, fine to coarse, each [B, D_i, h_i, w_i]; the lesion mask reads them.
+        own: [B, M, H] what the reasoner's own vision tower makes of the photo, None where the preset has none.
         style: [B, S] channel means of all levels: what a photo is like more than what it shows, for the shift score.
     """
 
@@ -41,6 +42,7 @@ class VisualTokens:
     grid: tuple[int, int]
     embedding: Tensor
     levels: list[Tensor]
+    own: Tensor | None = None
 
     @property
     def style(self) -> Tensor:
@@ -50,7 +52,26 @@ class VisualTokens:
         """The same with its maps mirrored along `axes` of [B, D, h, w]."""
         maps = self.tokens.transpose(1, 2).unflatten(2, self.grid).flip(axes)
         tokens = maps.flatten(2).transpose(1, 2)
-        return VisualTokens(tokens, self.grid, self.embedding, [level.flip(axes) for level in self.levels])
+        return replace(self, tokens=tokens, levels=[level.flip(axes) for level in self.levels])
+
+    def pick(self, index: Tensor) -> VisualTokens:
+        """What is seen of the photos numbered `index`."""
+        return VisualTokens(
+            self.tokens[index],
+            self.grid,
+            self.embedding[index],
+            [level[index] for level in self.levels],
+            None if self.own is None else self.own[index],
+        )
+
+    def to(self, device: torch.device | str) -> VisualTokens:
+        return VisualTokens(
+            self.tokens.to(device),
+            self.grid,
+            self.embedding.to(device),
+            [level.to(device) for level in self.levels],
+            None if self.own is None else self.own.to(device),
+        )
 
 
 class Perception(nn.Module):

@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSIS_BY_CODE, SEXES, SITES, STATE_BY_KEY
+from skinclip.config import PromptConfig
 from skinclip.data.rationales import vocabulary
 
 EVIDENCE_TOKEN, ANSWER_TOKEN, IMAGE_TOKEN = "<|evidence|>", "<|answer|>", "<|image_pad|>"
@@ -110,7 +111,7 @@ class Prompts:
     Attributes:
         input_ids, attention_mask, mm_token_type_ids: [B, L]; type 1 marks the photo's tokens.
         labels: [B, L] next-token targets of the rationale and the spelled diagnosis, IGNORE elsewhere.
-        image_grid_thw: [B, 3] grid of each photo, in unmerged patches.
+        image_grid_thw: [B, 1 or 2, 3] grid of each photo in unmerged patches: in Qwen's own tower, then in CLIP.
         answer: [B] position of the answer token.
         spell: [B] position whose next token spells the diagnosis, -1 where there is no story.
     """
@@ -129,14 +130,28 @@ class Prompts:
             *(getattr(self, f.name).expand(times, *getattr(self, f.name).shape[1:]) for f in dataclasses.fields(self))
         )
 
+    def to(self, device: torch.device | str) -> Prompts:
+        return Prompts(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+
 
 class PromptWriter:
-    """Writes token sequences for photos of `clip_grid` x `clip_grid` tokens and `n_evidence` evidence tokens."""
+    """Writes token sequences for photos of `clip_grid` x `clip_grid` tokens and `n_evidence` evidence tokens.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, clip_grid: int, n_evidence: int) -> None:
+    With an `own_grid`, the photo stands in a prompt twice: as Qwen's own vision tower sees it, then as CLIP does.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        clip_grid: int,
+        n_evidence: int,
+        prompt: PromptConfig | None = None,
+        own_grid: int = 0,
+    ) -> None:
         self.tokenizer = tokenizer
-        self.clip_grid = clip_grid
+        self.grids = [grid for grid in (own_grid, clip_grid) if grid]
         self.n_evidence = n_evidence
+        self.prompt = prompt or PromptConfig()
         self.image_id, self.evidence_id, self.answer_id, self.end_id = (
             token_id(tokenizer, t) for t in (IMAGE_TOKEN, EVIDENCE_TOKEN, ANSWER_TOKEN, END_TOKEN)
         )
@@ -151,12 +166,12 @@ class PromptWriter:
 
     def head(self, context: Context) -> list[int]:
         """Everything up to and including the answer token."""
+        start, end = self.encode("<|vision_start|>"), self.encode("<|vision_end|>")
         return [
-            *self.encode("<|im_start|> user <|vision_start|>"),
-            *[self.image_id] * self.clip_grid**2,
-            *self.encode("<|vision_end|>"),
+            *self.encode(self.prompt.opening),
+            *(token for grid in self.grids for token in (*start, *[self.image_id] * grid**2, *end)),
             *[self.evidence_id] * self.n_evidence,
-            *self.encode(context_text(context) + " <|im_end|> <|im_start|> assistant"),
+            *self.encode(context_text(context) + self.prompt.closing),
             self.answer_id,
         ]
 
@@ -206,6 +221,6 @@ class PromptWriter:
         # labels[t] is what position t must predict: the token after it
         shifted = [(t[1:] + [IGNORE]) + [IGNORE] * (length - len(t)) for t in labels]
         mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows])
-        grid = torch.tensor([[1, 2 * self.clip_grid, 2 * self.clip_grid]] * len(rows))
+        grid = torch.tensor([[[1, 2 * g, 2 * g] for g in self.grids]] * len(rows))  # two patches a token each way
         types = (ids == self.image_id).int()
         return Prompts(ids, mask, types, torch.tensor(shifted), grid, torch.tensor(answers), torch.tensor(spells))

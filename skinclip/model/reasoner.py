@@ -5,6 +5,8 @@ Third step of the path: VisualTokens + Evidence + patient context -> Reasoning. 
   tokens those of a special token, a learnt vector that of the answer token: one masked scatter each;
 - the diagnosis is the similarity of the answer token's hidden state with the embedded descriptions, so it does not
   depend on any order of options;
+- the big presets' own vision tower, frozen, shows the photo a second time, beside CLIP;
+- a rationale goes on from the prompt that the diagnosis was read from, which so is read once;
 - on a CPU the NF4 weights are dequantized once at load: the same numbers, without dequantizing at every step.
 """
 
@@ -14,7 +16,7 @@ import math
 import random
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import (
     BitsAndBytesConfig,
-    LogitsProcessorList,
+    DynamicCache,
     PreTrainedTokenizerBase,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -37,8 +39,9 @@ from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES, STATE_BY_KEY
 from skinclip.config import ReasonerConfig
 from skinclip.data.rationales import FORBIDDEN_OUTSIDE, write_rationale
-from skinclip.model.decoding import CitationProcessor, WordingProcessor
+from skinclip.model.decoding import CitationProcessor, Prefix, Rule, WordingProcessor, greedy
 from skinclip.model.evidence import Evidence
+from skinclip.model.own_vision import own_grid, own_tokens
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story, token_id
 
@@ -54,11 +57,13 @@ class Reasoning:
         logits: [B, C] diagnosis.
         spelled: [B, C] logits of the diagnosis that the text itself would spell, None without a story.
         language_loss: mean next-token cross-entropy of the rationale tokens, None without a rationale.
+        prefix: the prompt as the language model has read it, for the rationale to go on from; None unless asked for.
     """
 
     logits: Tensor
     spelled: Tensor | None = None
     language_loss: Tensor | None = None
+    prefix: Prefix | None = None
 
 
 def qwen_config(config: ReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
@@ -200,6 +205,8 @@ class EvidenceProjector(nn.Module):
 class Reasoner(nn.Module):
     """A language model with LoRA and everything that ties it to perception and evidence."""
 
+    name_ids: Tensor
+
     def __init__(
         self,
         config: ReasonerConfig,
@@ -230,7 +237,8 @@ class Reasoner(nn.Module):
         self.checklist = nn.Linear(n_states, embed_dim, bias=False)
         nn.init.zeros_(self.checklist.weight)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
-        self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + n_states)
+        own = own_grid(config.own_side) if config.own_vision else 0
+        self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + n_states, config.prompt, own)
         self.register_buffer("name_ids", self._first_tokens(), persistent=False)
 
     @property
@@ -239,12 +247,24 @@ class Reasoner(nn.Module):
         model = self.language_model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
+    @property
+    def device(self) -> torch.device:
+        return self.answer.device
+
     def _first_tokens(self) -> Tensor:
-        """[C] the first token of each diagnosis name. Raises ValueError where two are alike."""
-        ids = [self.writer.words_between(d.name)[0] for d in DIAGNOSES]
-        if len(set(ids)) < len(ids):
-            raise ValueError("the tokenizer begins two diagnosis names with the same token; they cannot be told apart")
-        return torch.tensor(ids)
+        """[C] the first token of each diagnosis name; a byte-pair tokenizer may begin two names with the same one."""
+        return torch.tensor([self.writer.words_between(d.name)[0] for d in DIAGNOSES])
+
+    def own_tokens(self, photos: Tensor) -> Tensor | None:
+        """[B, 3, side, side] in 0..1 -> [B, M, H] as Qwen's own frozen tower sees them; None where the preset has none.
+
+        Raises ValueError for photos of another side than the prompts are written for.
+        """
+        if not self.config.own_vision:
+            return None
+        if photos.shape[-1] != self.config.own_side:
+            raise ValueError(f"photos must be {self.config.own_side} pixels wide, got {list(photos.shape)}")
+        return own_tokens(self.base, photos)
 
     def inputs(
         self, prompts: Prompts, seen: VisualTokens | None, evidence: Evidence | None, show_clip: Tensor | None = None
@@ -254,38 +274,40 @@ class Reasoner(nn.Module):
         Args:
             seen: None hides the photo's tokens of the whole batch (stage 1, and the evidence-only readout).
             evidence: None hides the evidence tokens.
-            show_clip: [B] bool, the photos whose CLIP tokens may be read (training hides some).
+            show_clip: [B] bool, the photos whose tokens may be read, CLIP's and Qwen's own (training hides some).
         """
         embeds = self.base.get_input_embeddings()(prompts.input_ids)
-        b, g2 = embeds.shape[0], self.config.clip_grid**2
+        b, n_photo = embeds.shape[0], sum(grid**2 for grid in self.writer.grids)
         blank = self.blank.to(embeds.dtype)
-        clip = blank.expand(b, g2 + 1, -1)
+        shown = blank.expand(b, n_photo + 1, -1)
         if seen is not None:
             projected = self.projector(seen.tokens, seen.grid)
             whole = self.whole_projector(torch.cat([seen.embedding, self.style_norm(seen.style)], 1)).unsqueeze(1)
-            clip = torch.cat([projected, whole], 1).to(embeds.dtype)  # [B, g*g + 1, H]
+            own = [] if seen.own is None else [seen.own]
+            shown = torch.cat([part.to(embeds.dtype) for part in (*own, projected, whole)], 1)  # [B, M + g*g + 1, H]
             if show_clip is not None:
-                clip = torch.where(show_clip.view(-1, 1, 1), clip, blank)
+                shown = torch.where(show_clip.view(-1, 1, 1), shown, blank)
         n_states = self.writer.n_evidence - 1
         found = (
             blank.expand(b, n_states, -1) if evidence is None else self.evidence_projector(evidence).to(embeds.dtype)
         )
         ids = prompts.input_ids.unsqueeze(-1)
         # the photo's own embedding takes the first evidence slot: it is perception too, and is hidden with it
-        slots = torch.cat([clip[:, g2:], found], 1)
-        embeds = embeds.masked_scatter(ids == self.writer.image_id, clip[:, :g2])
+        slots = torch.cat([shown[:, n_photo:], found], 1)
+        embeds = embeds.masked_scatter(ids == self.writer.image_id, shown[:, :n_photo])
         embeds = embeds.masked_scatter(ids == self.writer.evidence_id, slots)
         return torch.where(ids == self.writer.answer_id, self.answer.to(embeds.dtype), embeds)
 
-    def hidden(self, prompts: Prompts, embeds: Tensor) -> Tensor:
-        """Last hidden states [B, L, H]."""
+    def hidden(self, prompts: Prompts, embeds: Tensor, cache: DynamicCache | None = None) -> Tensor:
+        """Last hidden states [B, L, H]; `cache` is filled where one is given."""
         return self.base.model(
             input_ids=prompts.input_ids,
             inputs_embeds=embeds,
             attention_mask=prompts.attention_mask,
             mm_token_type_ids=prompts.mm_token_type_ids,
-            image_grid_thw=prompts.image_grid_thw,
-            use_cache=False,
+            image_grid_thw=prompts.image_grid_thw.flatten(0, 1),
+            past_key_values=cache,
+            use_cache=cache is not None,
         ).last_hidden_state
 
     def diagnose(
@@ -319,25 +341,37 @@ class Reasoner(nn.Module):
         evidence: Evidence | None,
         descriptions: Tensor,
         show_clip: Tensor | None = None,
+        keep: bool = False,
     ) -> Reasoning:
         """
         Args:
             descriptions: [C, E] unit-length embeddings of the diagnoses.
+            keep: keep what was read as a prefix for the rationale, of a single photo (B = 1).
         """
-        hidden = self.hidden(prompts, self.inputs(prompts, seen, evidence, show_clip))
+        cache = DynamicCache(config=self.base.config.text_config) if keep else None
+        hidden = self.hidden(prompts, self.inputs(prompts, seen, evidence, show_clip), cache)
         whole = None if seen is None else seen.embedding
         if whole is not None and show_clip is not None:
             whole = whole * show_clip.unsqueeze(1)
         scores = None if evidence is None else evidence.scores
         logits = self.diagnose(hidden, prompts.answer, descriptions, whole, scores)
-        return Reasoning(logits, self.spell(hidden, prompts.spell), self.language_loss(hidden, prompts.labels))
+        prefix = None if cache is None else Prefix(prompts.input_ids[0], cache)
+        spelled = self.spell(hidden, prompts.spell, logits.detach())
+        return Reasoning(logits, spelled, self.language_loss(hidden, prompts.labels), prefix)
 
-    def spell(self, hidden: Tensor, position: Tensor) -> Tensor | None:
-        """[B, C] logits of the first token of each diagnosis name where the text is about to spell one."""
+    def spell(self, hidden: Tensor, position: Tensor, logits: Tensor) -> Tensor | None:
+        """[B, C] logits of the first token of each diagnosis name where the text is about to spell one.
+
+        Names that begin with the same token ("melanoma", "melanocytic nevus" in byte pairs) share its probability as
+        the diagnosis head, `logits` [B, C], divides it: a divergence from the head then is that of the tokens.
+        """
         if (position < 0).any():
             return None
         state = hidden[torch.arange(len(position), device=hidden.device), position]
-        return self.base.lm_head(state)[:, self.name_ids].float()
+        first = self.base.lm_head(state)[:, self.name_ids].float()
+        alike = self.name_ids.unsqueeze(0) == self.name_ids.unsqueeze(1)  # [C, C]
+        together = logits.unsqueeze(1).masked_fill(~alike, -torch.inf).logsumexp(-1)
+        return first + (logits - together)
 
     def language_loss(self, hidden: Tensor, labels: Tensor) -> Tensor | None:
         """Mean cross-entropy where `labels` ask for a token; logits are made only there."""
@@ -355,35 +389,37 @@ class Reasoner(nn.Module):
         findings: Sequence[str],
         leading: str,
         runner_up: str,
+        prefix: Prefix | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> str:
         """The generated rationale of one photo (B = 1), as raw text; greedy, so the same photo gives the same words.
 
         Args:
             findings: state keys in the order of their references, at most MAX_FINDINGS.
             leading, runner_up: codes of the first two diagnoses; no other can be named.
+            prefix: what was read of the same photo's prompt when it was diagnosed; it is as good as new afterwards.
+            on_text: called with all the text there is whenever there is more of it.
         """
-        prompts = self.writer.write([context], [Story(findings, leading, runner_up)])
-        length = prompts.input_ids.shape[1]
-        rules = LogitsProcessorList([self.citations(length, findings, leading, runner_up)])
-        longest = self.config.max_new_tokens
-        if self.config.wordings:
-            texts = self.wordings(findings, leading, runner_up)
-            rules.append(WordingProcessor(length, texts, self.writer.end_id))
-            longest = max(map(len, texts)) + 1
-        out = self.base.generate(
-            input_ids=prompts.input_ids,
-            inputs_embeds=self.inputs(prompts, seen, evidence),
-            attention_mask=prompts.attention_mask,
-            mm_token_type_ids=prompts.mm_token_type_ids,
-            image_grid_thw=prompts.image_grid_thw,
-            logits_processor=rules,
-            max_new_tokens=longest,
-            do_sample=False,
-            eos_token_id=self.writer.end_id,
-            pad_token_id=self.writer.pad_id,
-        )
-        written = out[0, length:]
-        return str(self.tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        prompts = self.writer.write([context], [Story(findings, leading, runner_up)]).to(self.device)
+        embeds = self.inputs(prompts, seen.to(self.device), evidence.to(self.device))
+        rules, longest = self.rules(prompts.input_ids.shape[1], findings, leading, runner_up)
+        written: list[int] = []
+        for tokens in greedy(self.base, prompts, embeds, rules, self.writer.end_id, longest, prefix):
+            written += tokens
+            if on_text is not None:
+                on_text(self.decode(written))
+        return self.decode(written)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def rules(self, length: int, findings: Sequence[str], leading: str, runner_up: str) -> tuple[list[Rule], int]:
+        """What holds a rationale that begins after `length` tokens to the truth, and how many tokens it may have."""
+        rules: list[Rule] = [self.citations(length, findings, leading, runner_up)]
+        if not self.config.wordings:
+            return rules, self.config.max_new_tokens
+        texts = self.wordings(findings, leading, runner_up)
+        return [*rules, WordingProcessor(length, texts, self.writer.end_id)], max(map(len, texts)) + 1
 
     def wordings(self, findings: Sequence[str], leading: str, runner_up: str) -> list[list[int]]:
         """Ways to say what the findings mean for the differential: the same ones for the same findings."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -71,15 +72,26 @@ class SkinClipVL(nn.Module):
 
     @torch.no_grad()
     def perceive(self, photos: Tensor, flips: bool = False) -> VisualTokens:
-        """[B, 3, side, side] in 0..1 -> VisualTokens; never any gradient, the tower is frozen.
+        """[B, 3, side, side] in 0..1 -> VisualTokens; never any gradient, the towers are frozen.
 
         Args:
+            photos: `config.photo_side` wide where the preset keeps Qwen's own vision tower, else of any side.
             flips: average over the photo and its mirror images.
         """
-        return self.perception.from_all_sides(photos) if flips else self.perception(photos)
+        photos = photos.to(self.device)
+        own = self.reasoner.own_tokens(photos)
+        if own is not None:
+            side = self.config.perception.image_size
+            photos = F.interpolate(photos, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        seen = self.perception.from_all_sides(photos) if flips else self.perception(photos)
+        return replace(seen, own=own)
+
+    @property
+    def device(self) -> torch.device:
+        return self.reasoner.device
 
     def find_evidence(self, seen: VisualTokens) -> Evidence:
-        return self.evidence.find(seen, self.state_embeddings)
+        return self.evidence.find(seen.to(self.device), self.state_embeddings)
 
     def reason(
         self,
@@ -88,10 +100,20 @@ class SkinClipVL(nn.Module):
         evidence: Evidence | None,
         show_clip: Tensor | None = None,
         descriptions: Tensor | None = None,
+        keep: bool = False,
     ) -> Reasoning:
-        """The answer, by the model's own descriptions unless others [C, E] are given; see `Reasoner.forward`."""
+        """The answer, by the model's own descriptions unless others [C, E] are given; see `Reasoner.forward`.
+
+        What is given may lie on any device; the answer lies on the model's.
+        """
+        there = self.device
         return self.reasoner(
-            prompts, seen, evidence, self.descriptions if descriptions is None else descriptions, show_clip
+            prompts.to(there),
+            None if seen is None else seen.to(there),
+            None if evidence is None else evidence.to(there),
+            self.descriptions if descriptions is None else descriptions.to(there),
+            None if show_clip is None else show_clip.to(there),
+            keep,
         )
 
     def heads(self) -> dict[str, Tensor]:
@@ -159,12 +181,29 @@ def new_model(config: ModelConfig, work: Path, perception: Perception | None = N
 
 
 def assemble(
-    config: ModelConfig, perception: Perception, base: str | Path, tokenizer: PreTrainedTokenizerBase
+    config: ModelConfig,
+    perception: Perception,
+    base: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    device: str | None = None,
 ) -> SkinClipVL:
-    """The model from its parts: a tower, a language model's directory or hub id, and a tokenizer."""
+    """The model from its parts: a tower, a language model's directory, and a tokenizer.
+
+    Args:
+        device: None is a GPU where there is one and the preset keeps a base of its own, else the CPU.
+
+    Raises CheckpointError where the tokenizer says more than the language model can read.
+    """
     reasoner_config: ReasonerConfig = config.reasoner
-    language_model = load_language_model(base, reasoner_config.quantize, reasoner_config.revision)
+    device = device or default_device(config)
+    language_model = load_language_model(base, reasoner_config.quantize, reasoner_config.revision, device)
     language_model.requires_grad_(False)
+    rows = len(language_model.lm_head.weight)
+    if len(tokenizer) > rows:
+        raise CheckpointError(
+            f"the tokenizer has {len(tokenizer)} tokens, ours included, the language model in {base} only {rows} rows "
+            "for them; use the tokenizer that came with it"
+        )
     reasoner = Reasoner(
         reasoner_config,
         add_lora(language_model, reasoner_config),
@@ -175,11 +214,21 @@ def assemble(
         len(EVIDENCE_STATES),
         sum(perception.level_widths),
     )
-    return SkinClipVL(config, perception, reasoner, Path(base) if Path(base).is_dir() else None)
+    model = SkinClipVL(config, perception, reasoner, Path(base) if Path(base).is_dir() else None)
+    return model.to(device)
 
 
-def load_model(folder: Path) -> SkinClipVL:
-    """The model saved in `folder`, in eval mode. Raises CheckpointError saying what is missing or does not fit."""
+def default_device(config: ModelConfig) -> str:
+    """Where a preset runs unless told otherwise: the embedded one on the CPU, those with a base on a GPU, if any."""
+    return "cuda" if config.reasoner.base is not None and torch.cuda.is_available() else "cpu"
+
+
+def load_model(folder: Path, device: str | None = None) -> SkinClipVL:
+    """The model saved in `folder`, in eval mode. Raises CheckpointError saying what is missing or does not fit.
+
+    Args:
+        device: see `assemble`.
+    """
     for name in ("config.yaml", "heads.safetensors", "adapter.safetensors", "tokenizer"):
         if not (folder / name).exists():
             raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
@@ -196,17 +245,20 @@ def load_model(folder: Path) -> SkinClipVL:
         perception.clip.load_state_dict(state)
     perception.freeze()
     base = config.reasoner.base or folder / "reasoner"
-    model = assemble(config, perception, base, load_tokenizer(folder / "tokenizer"))
+    model = assemble(config, perception, base, load_tokenizer(folder / "tokenizer"), device)
     model.load_heads(load_file(folder / "heads.safetensors"))
     model.reasoner.load_adapter_state(load_file(folder / "adapter.safetensors"))
     return model.eval()
 
 
-def create_model(preset: str = "mini", weights: Path | None = None) -> tuple[SkinClipVL, PhotoTransform]:
+def create_model(
+    preset: str = "mini", weights: Path | None = None, device: str | None = None
+) -> tuple[SkinClipVL, PhotoTransform]:
     """The model of a preset and the transform that belongs to it.
 
     Args:
         weights: a checkpoint directory; by default the one embedded in assets/.
+        device: see `assemble`.
 
     Raises ValueError for an unknown preset, CheckpointError where its weights are not there or do not fit.
     """
@@ -217,8 +269,8 @@ def create_model(preset: str = "mini", weights: Path | None = None) -> tuple[Ski
             f"there are no weights for the preset {preset!r} in {folder}; train them with "
             f"`python -m skinclip train --preset {preset}` or give a checkpoint with --weights"
         )
-    model = load_model(folder)
-    return model, PhotoTransform(model.config.perception.image_size)
+    model = load_model(folder, device)
+    return model, PhotoTransform(model.config.photo_side)
 
 
 def weights_sha256(folder: Path) -> str:

@@ -33,7 +33,7 @@ def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.n
 
     Raises DataError naming a photo that cannot be read.
     """
-    transform = PhotoTransform(model.config.perception.image_size)
+    transform = PhotoTransform(model.config.photo_side)
     logits, style, scores = [], [], []
     for start in range(0, len(cases), 32):
         part = cases[start : start + 32]
@@ -73,7 +73,7 @@ def fit(
         (prior.log() - trained_prior.log()).numpy(),
         np.array([f"{c.source}/{c.lesion_id}" for c in calib]),
     )
-    transform = PhotoTransform(model.config.perception.image_size)
+    transform = PhotoTransform(model.config.photo_side)
     info = ModelInfo(model.config.preset, "training", "")
     return Assessor(model, transform, trust, finding_thresholds(model, valid), info)
 

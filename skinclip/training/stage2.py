@@ -120,14 +120,6 @@ def tell_criteria(scores: Tensor, labels: Tensor, share: float, generator: torch
     return torch.cat(columns, 1)
 
 
-def pick(seen: VisualTokens, index: Tensor) -> VisualTokens:
-    return VisualTokens(seen.tokens[index], seen.grid, seen.embedding[index], [level[index] for level in seen.levels])
-
-
-def pick_evidence(evidence: Evidence, index: Tensor) -> Evidence:
-    return Evidence(*(getattr(evidence, name)[index] for name in Evidence.__dataclass_fields__))
-
-
 class Stage2:
     """One batch at a time; see `step`."""
 
@@ -158,7 +150,7 @@ class Stage2:
         index = torch.multinomial(self.drawn, cfg.batch_size, replacement=False, generator=self.generator)
         batch = self.train.batch(index)
         batch = torch.cat([batch, batch[: cfg.second_views]])
-        views = augment(batch, model.config.perception.image_size, self.generator, cfg.augmentation)
+        views = augment(batch, model.config.photo_side, self.generator, cfg.augmentation)
         seen = model.perceive(views[:, :3])
         evidence = model.find_evidence(seen)
         labels = self.train.criteria[torch.cat([index, index[: cfg.second_views]])]
@@ -206,10 +198,10 @@ class Stage2:
         show = torch.rand(n, generator=self.generator) >= model.config.reasoner.clip_dropout
         plain, with_story = torch.arange(m, n), torch.arange(m)
         prompts = model.reasoner.writer.write(contexts[m:])
-        silent = model.reason(prompts, pick(seen, plain), pick_evidence(told, plain), show[m:], descriptions)
+        silent = model.reason(prompts, seen.pick(plain), told.pick(plain), show[m:], descriptions)
         stories = [self.story(int(i), views[k], evidence, k) for k, i in enumerate(index[:m])]
         prompts = model.reasoner.writer.write(contexts[:m], stories)
-        spoken = model.reason(prompts, pick(seen, with_story), pick_evidence(told, with_story), show[:m], descriptions)
+        spoken = model.reason(prompts, seen.pick(with_story), told.pick(with_story), show[:m], descriptions)
         logits = torch.cat([spoken.logits, silent.logits])
         if spoken.spelled is None:
             return logits, None, spoken.language_loss

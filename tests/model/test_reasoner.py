@@ -162,7 +162,7 @@ def test_the_story_does_not_reach_back_to_the_diagnosis(tiny_model, look) -> Non
 def test_photo_tokens_have_two_dimensional_positions(tiny_model) -> None:
     prompts = tiny_model.reasoner.writer.write([Context()])
     positions, _ = tiny_model.reasoner.base.model.get_rope_index(
-        prompts.input_ids, prompts.mm_token_type_ids, image_grid_thw=prompts.image_grid_thw
+        prompts.input_ids, prompts.mm_token_type_ids, image_grid_thw=prompts.image_grid_thw[0]
     )
     photo = positions[:, 0, prompts.mm_token_type_ids[0] == 1]
     g = tiny_model.config.reasoner.clip_grid
@@ -183,7 +183,7 @@ def test_generate_honours_the_embeddings(tiny_model, look) -> None:
         "input_ids": prompts.input_ids,
         "attention_mask": prompts.attention_mask,
         "mm_token_type_ids": prompts.mm_token_type_ids,
-        "image_grid_thw": prompts.image_grid_thw,
+        "image_grid_thw": prompts.image_grid_thw[0],
     }
 
     def first_scores(inputs_embeds: torch.Tensor) -> torch.Tensor:
