@@ -32,7 +32,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # opt
 
 @dataclass
 class PhotoSet:
-    """Photos in memory with their partial labels.
+    """Photos with their partial labels.
 
     Attributes:
         cases: the records, in the order of the tensors.
@@ -66,7 +66,7 @@ class PhotoSet:
         """[len(index), 4, side, side] in 0..1, the mask as fourth channel (0 where there is none)."""
         masks = self.masks[index]
         masks = torch.where(masks == 255, torch.zeros_like(masks), masks).unsqueeze(1)
-        return torch.cat([self.photos[index].float() / 255, masks.float()], 1)
+        return torch.cat([self.photos[index].contiguous().float() / 255, masks.float()], 1)
 
 
 def criterion_labels(case: Case) -> list[int]:
@@ -84,7 +84,7 @@ def photo_set(cases: list[Case], side: int, cache: Path | None, unseen: set[str]
     masks = load_masks(cases, side, cache_dir=cache, progress=True)
     return PhotoSet(
         cases,
-        torch.from_numpy(np.ascontiguousarray(photos.transpose(0, 3, 1, 2))),
+        torch.from_numpy(photos).permute(0, 3, 1, 2),
         torch.from_numpy(masks),
         diagnosis_labels(cases),
         torch.tensor([criterion_labels(c) for c in cases]).reshape(len(cases), len(CRITERIA)),
