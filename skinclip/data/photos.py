@@ -89,7 +89,7 @@ def _cached(
         raise ValueError(f"crop {crop!r}; expected one of {', '.join(CROPS)}")
     if cache_dir is None or not cases:
         return _read_all(kind, cases, np.empty((len(cases), *shape), np.uint8), progress, one)
-    names = "\n".join(f"{c.source}/{c.image_id}/{f}/{_bytes_in(f)}" for c, f in zip(cases, files, strict=True))
+    names = "\n".join(f"{c.source}/{c.image_id}/{f}/{bytes_in(f)}" for c, f in zip(cases, files, strict=True))
     digest = hashlib.sha256(f"{_VERSION}|{names}|{shape}|{crop}".encode()).hexdigest()[:16]
     path = cache_dir / f"{kind}-{digest}.npy"
     if not path.exists():
@@ -98,7 +98,7 @@ def _cached(
     return np.load(path, mmap_mode="c")
 
 
-def _bytes_in(file: Path | None) -> int:
+def bytes_in(file: Path | None) -> int:
     """Size of a file, 0 where there is none: a file replaced by another of its name makes a new cache entry."""
     return file.stat().st_size if file is not None and file.exists() else 0
 
