@@ -7,7 +7,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 TOP_LEVEL = {
     *("requirements.txt", "requirements-dev.txt", "README.md", "app.py", "spaces.yaml", "pyproject.toml", "Makefile"),
-    *("LICENSE", "Dockerfile", "skinclip", "assets", "eval_study", "tests", "runs", "build"),
+    *("LICENSE", "Dockerfile", "skinclip", "assets", "eval_study", "tests", "runs", "checkpoints", "build"),
 }
 
 

@@ -35,8 +35,11 @@ class Team:
         Args:
             device: "cpu", or "cuda" for the GPU of this process.
         """
-        # the tower's buffers are frozen, the heads have none
-        handlers = [DistributedDataParallelKwargs(broadcast_buffers=False), InitProcessGroupKwargs(timeout=PATIENCE)]
+        handlers = [
+            # no buffer ever changes; gradients need not be held twice
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=PATIENCE),
+        ]
         # no mixed precision of Accelerate's own: `Reasoner.compute_type` says where it is wanted
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
         self.replicated: list[nn.Parameter] = []

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from skinclip import cli
 from skinclip.config import ModelConfig
 from skinclip.data.cases import DataError
+from skinclip.model.prompt import Prompts
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.train import gather_calibrated, on_published_weights, training_photos
 from skinclip.training import views as views_module
+from skinclip.training.answering import Part
 from skinclip.training.common import PhotoSet, seed_everything
 from skinclip.training.processes import Team
 from skinclip.training.stage2 import Stage2
 from skinclip.training.views import KeptViews, keep_views, parts_of, see
+from tests.model.test_devices import on_a_gpu
 from tests.training.conftest import BIG_RECIPE
 
 COUNT = 3
@@ -132,3 +136,31 @@ def test_a_recipe_asks_for_kept_views(big, hub: Path, command: Callable[..., lis
     folder = next((tmp_path / "cached/cache").glob("views-*"))
     assert (folder / "written").read_bytes() == bytes([1]) * 30 * 2  # every view of every training photo
     assert "stage2,3,total" in (tmp_path / "cached/log.csv").read_text()
+
+
+def test_seeing_and_answering_take_place_on_the_model(model: SkinClipVL, photos: PhotoSet, monkeypatch) -> None:
+    """On a GPU that holds no data: views made there, answers that lie there, whatever is drawn on the CPU."""
+    reasoner = model.reasoner
+    tokens, hidden = (model.config.photo_side // 28) ** 2, reasoner.base.config.text_config.hidden_size
+    monkeypatch.setattr(reasoner, "own_tokens", lambda given: given.new_empty(len(given), tokens, hidden))
+    monkeypatch.setattr(
+        reasoner.base.model,
+        "compute_3d_position_ids",
+        lambda input_ids, **_: torch.zeros(3, *input_ids.shape, dtype=torch.long, device=input_ids.device),
+    )
+    monkeypatch.setattr(reasoner, "spell", lambda *_: None)
+    monkeypatch.setattr(reasoner, "language_loss", lambda *_: None)
+    stage = Stage2(model, BIG_RECIPE, photos, seed_everything(3))
+    drawn, rows = stage.draw(), torch.tensor([2, 3, 5])  # without a story: those look into their tensors' values
+    prompts = reasoner.writer.write([drawn.contexts[i] for i in rows.tolist()])
+    batch = photos.batch(drawn.views.photo[rows])
+    with FakeTensorMode() as mode, torch.no_grad():
+        on_a_gpu(model)
+        fake = [mode.from_tensor(v) for v in (batch, *vars(prompts).values())]
+        monkeypatch.setattr(reasoner.writer, "write", lambda *_: Prompts(*fake[1:]))
+        seen = stage.answerer("see", fake[0].to(model.device))
+        flags = torch.ones(3, dtype=torch.bool, device=model.device)
+        labels = torch.zeros(3, photos.criteria.shape[1], dtype=torch.long, device=model.device)
+        part = Part(rows, seen, labels, flags, flags, flags, [], model.descriptions)
+        answers = stage.answerer("answer", part)
+        assert {t.device.type for t in (*parts_of(seen).values(), *answers.values())} == {"cuda"}
