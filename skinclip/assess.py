@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import cv2
@@ -139,6 +139,8 @@ class Assessor:
         self.trust = trust
         self.thresholds = thresholds  # state key -> score from which a finding is cited
         self.model_info = info
+        # ten photos more a photo: not for billions of parameters on a CPU
+        self.weighs = self.config.reasoner.base is None or model.device.type != "cpu"
 
     @classmethod
     def load(cls, preset: str = "mini", weights: Path | None = None) -> Assessor:
@@ -214,6 +216,9 @@ class Assessor:
         lesion = lesion_of(image, window, mask)
         findings = self._findings(image, window, seen.evidence, mask, lesion)
         abstained = not quality.usable or not bool(seen.trust.in_domain[0])
+        if self.weighs and not abstained:
+            tell(0.5, "Weighing the findings")
+            findings = self._weighed(image, context, seen, findings)
         order = np.argsort(-seen.trust.probabilities[0], kind="stable")
         rationale = ""
         if not abstained:
@@ -260,6 +265,14 @@ class Assessor:
             context, seen.tokens, seen.evidence, findings, leading, runner_up, seen.prefix, tell
         )
         return tidy(raw)
+
+    def _weighed(self, image: LesionImage, context: Context, seen: Seen, findings: list[Finding]) -> list[Finding]:
+        """The findings with what the leading diagnosis owes to the region of each."""
+        from skinclip.explain.methods import Subject, cited_effects  # which take their photos from here
+
+        subject = Subject(self, image, context, seen, int(seen.trust.probabilities[0].argmax()))
+        owed = cited_effects(subject)
+        return [replace(f, effect=owed.get(f.ref)) for f in findings]
 
     def findings(self, image: LesionImage, seen: Seen) -> list[Finding]:
         """What an Assessment cites of the first photo of `seen`, which is `image`; none where no lesion was found."""

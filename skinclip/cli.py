@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from skinclip import RESEARCH_USE_ONLY
+from skinclip import RESEARCH_USE_ONLY, sentences
 from skinclip.clinical import SEXES, SITES, STATE_BY_KEY, canonical_site
 from skinclip.study import commands as study_commands
 
@@ -325,7 +325,7 @@ def _readable(assessment: Assessment, notices: Sequence[str]) -> str:
         f"{decision}: P(malignant) is {m.probability:.1%}, referral from {m.threshold:.1%}",
     ]
     if assessment.rationale:
-        lines += ["", assessment.rationale]
+        lines += ["", assessment.rationale, *([depends] if (depends := sentences.depends(assessment)) else [])]
     for finding in assessment.findings:
         state = STATE_BY_KEY.get(f"{finding.criterion}:{finding.state}")
         phrase = state.phrase if state else f"{finding.criterion} {finding.state}"

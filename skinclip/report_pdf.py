@@ -408,15 +408,18 @@ def _rationale(sheet: _Sheet, assessment: Assessment) -> None:
         return
     sheet.need(16)
     sheet.heading(MARGIN, "RATIONALE")
-    sheet.flow(MARGIN, INNER, _cited(assessment), 9.5)
+    sheet.flow(MARGIN, INNER, _cited(assessment.rationale, assessment), 9.5)
+    if depends := sentences.depends(assessment):
+        sheet.set_y(sheet.y + 1)
+        sheet.flow(MARGIN, INNER, _cited(depends, assessment), 8, SUBDUED)
     sheet.set_y(sheet.y + 3)
 
 
-def _cited(assessment: Assessment) -> list[_Piece]:
-    """The rationale with numbers in place of its references; a reference to no finding stays as it is."""
+def _cited(text: str, assessment: Assessment) -> list[_Piece]:
+    """A text with numbers in place of its references; a reference to no finding stays as it is."""
     index = {finding.ref: i for i, finding in enumerate(assessment.findings)}
     pieces = []
-    for word in assessment.rationale.split():
+    for word in text.split():
         parts = [p for p in re.split(r"(\[r[0-9]+\])", word) if p]
         pieces += [_Piece(part, chip=index.get(part[1:-1]), glued=k > 0) for k, part in enumerate(parts)]
     return pieces

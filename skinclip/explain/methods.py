@@ -21,7 +21,7 @@ from skinclip.assessment import Context, Finding
 from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.explain import saliency
 from skinclip.explain.counterfactual import region_mask
-from skinclip.explain.effects import SHARE, weighed
+from skinclip.explain.effects import SHARE, effects, weighed
 from skinclip.explain.faithfulness import Answer, random_region
 from skinclip.explain.saliency import Cam, DiagnosisPath, Network
 from skinclip.images import LesionImage
@@ -153,18 +153,27 @@ def evidence(subject: Subject) -> list[LabelledMap]:
     return [LabelledMap(_diagnosis(subject), whole), *parts]
 
 
-def cited_regions(subject: Subject) -> list[np.ndarray]:
-    """bool [GRID, GRID] each: where the cited criteria were seen, as a reader sees it, the most certain first.
+def cited_regions(subject: Subject) -> dict[str, np.ndarray]:
+    """Reference -> bool [GRID, GRID]: where the cited criteria were seen, as a reader sees it, the most certain first.
 
     Findings that were measured on the mask have the lesion itself as their region and are left out.
     """
     window, located = subject.window, {state.key for state in EVIDENCE_STATES}
-    found = [
-        region_mask(f.region, GRID, (window.x, window.y), GRID / window.side) & subject.lesion
+    found = {
+        f.ref: region_mask(f.region, GRID, (window.x, window.y), GRID / window.side) & subject.lesion
         for f in subject.findings
         if f"{f.criterion}:{f.state}" in located
-    ]
-    return [region for region in found if region.any()]
+    }
+    return {ref: region for ref, region in found.items() if region.any()}
+
+
+def cited_effects(subject: Subject) -> dict[str, float]:
+    """Reference -> `effects` of each of the `cited_regions`, by the same measure on every photo."""
+    regions = cited_regions(subject)
+    if not regions:
+        return {}
+    found = effects(subject.answer, subject.photo, np.stack(list(regions.values())), subject.lesion)
+    return dict(zip(regions, found.tolist(), strict=True))
 
 
 def joined(regions: list[np.ndarray], lesion: np.ndarray) -> np.ndarray:

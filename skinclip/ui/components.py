@@ -169,16 +169,20 @@ def chip(index: int) -> str:
 
 
 def rationale(assessment: Assessment) -> str:
-    """The text, its references as chips in the colours of their regions."""
+    """The text and what it depends on, references as chips in the colours of their regions."""
     if not assessment.rationale:
         return ""
-    index = {finding.ref: i for i, finding in enumerate(assessment.findings)}
-    text = re.sub(
-        r"\[(r\d+)\]",
-        lambda m: chip(index[m.group(1)]) if m.group(1) in index else m.group(0),
-        escape(assessment.rationale),
+    depends = sentences.depends(assessment)
+    measured = f'<p class="sk-note">{_with_chips(depends, assessment)}</p>' if depends else ""
+    return (
+        '<section class="sk-card"><h2 class="sk-label">Rationale</h2>'
+        f'<p class="sk-rationale">{_with_chips(assessment.rationale, assessment)}</p>{measured}</section>'
     )
-    return f'<section class="sk-card"><h2 class="sk-label">Rationale</h2><p class="sk-rationale">{text}</p></section>'
+
+
+def _with_chips(text: str, assessment: Assessment) -> str:
+    index = {finding.ref: i for i, finding in enumerate(assessment.findings)}
+    return re.sub(r"\[(r\d+)\]", lambda m: chip(index[m.group(1)]) if m.group(1) in index else m.group(0), escape(text))
 
 
 def figures(assessment: Assessment, regions: np.ndarray, heat: np.ndarray | None, only: str | None = None) -> str:
