@@ -167,7 +167,7 @@ class TrainConfig:
 _OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _VIT_L_14 = PerceptionConfig(
-    model="ViT-L-14",
+    model="ViT-L-14-quickgelu",  # as the OpenAI weights were trained
     pretrained="openai",
     image_size=224,
     mean=_OPENAI_MEAN,
@@ -187,8 +187,8 @@ def _qwen(preset: str, base: str, revision: str | None) -> ModelConfig:
 
 PRESETS: dict[str, ModelConfig] = {
     "mini": ModelConfig(),
-    "qwen-3b": _qwen("qwen-3b", "Qwen/Qwen2.5-VL-3B-Instruct", None),
-    "qwen-7b": _qwen("qwen-7b", "Qwen/Qwen2.5-VL-7B-Instruct", None),
+    "qwen-3b": _qwen("qwen-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "66285546d2b821cf421d4f5eb2576359d3770cd3"),
+    "qwen-7b": _qwen("qwen-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "cc594898137f460bfe9f0759e9844b3ce807cfb5"),
 }
 
 
