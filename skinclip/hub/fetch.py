@@ -174,7 +174,7 @@ def _gather(job: Job, part: Path, progress: Callable[[str], None]) -> None:
     else:
         check_complete(part)
         check_shape(job.source, part)
-    unknown = [file.name for file in files if not file.known]
+    unknown = sorted(file.name for file in files if not file.known)
     said = f"{len(files) - len(unknown)} of {len(files)} files have their published hash"
     progress(f"{said}; none is known of {', '.join(unknown)}" if unknown else said)
     told = not any(Path(name).suffix in (".safetensors", ".bin") for name in unknown)  # by the weights themselves
