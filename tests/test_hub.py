@@ -289,7 +289,7 @@ def test_without_a_network_both_ways_are_told(hub: FakeHub, monkeypatch: pytest.
 
 def test_too_small_a_disk_is_said_before_the_download(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**6, 10**6 - 1000, 1000))
-    with pytest.raises(FetchError, match=r"has 0.0 MB free, 1.0 MB are needed.*--store DIR"):
+    with pytest.raises(FetchError, match=r"has 1.0 kB free, 1.0 MB are needed.*--store DIR"):
         fetch("tiny", progress=lambda _: None)
     assert not hub.downloads() and not store_dir().exists()
 
