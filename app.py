@@ -22,17 +22,23 @@ def main() -> None:
     if args.study is not None:
         serve_study(args.study, args.host, args.port, parser)
     else:
-        serve_model(args.preset, args.weights, args.host, args.port)
+        serve_model(args.preset, args.weights, args.host, args.port, parser)
 
 
 # each page imports its own part: a study's needs no model, and starts in a tenth of the memory
 
 
-def serve_model(preset: str, weights: Path | None, host: str, port: int) -> None:
+def serve_model(preset: str, weights: Path | None, host: str, port: int, parser: argparse.ArgumentParser) -> None:
     from skinclip.assess import Assessor
+    from skinclip.hub import MissingWeights
+    from skinclip.model.skinclip_vl import CheckpointError
     from skinclip.ui.interface import build_page, launch
 
-    launch(build_page(Assessor.load(preset, weights)), host, port)
+    try:
+        assessor = Assessor.load(preset, weights)
+    except (ValueError, CheckpointError, MissingWeights) as problem:
+        parser.error(str(problem))
+    launch(build_page(assessor), host, port)
 
 
 def serve_study(folder: Path, host: str, port: int, parser: argparse.ArgumentParser) -> None:

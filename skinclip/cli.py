@@ -1,4 +1,4 @@
-"""The command line: `python -m skinclip assess | evaluate | train | study`.
+"""The command line: `python -m skinclip assess | evaluate | train | fetch | study`.
 
 Exit status 0, or 2 for bad input with one line on stderr that says what to do. Heavy imports happen inside the
 commands, so that `--help` and a mistyped option answer at once.
@@ -62,6 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, _bad_input()):
             raise
         return _fail(str(error))
+    except RuntimeError as error:
+        from skinclip.hub import MissingWeights
+
+        if not isinstance(error, MissingWeights):
+            raise
+        return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
 
@@ -92,6 +98,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _assess_arguments(commands.add_parser("assess", help="assess one photo"))
     _evaluate_arguments(commands.add_parser("evaluate", help="measure a model on labelled photos"), words)
+    _fetch_arguments(commands.add_parser("fetch", help="get the published weights that a big preset is built on"))
     study_commands.add_arguments(commands.add_parser("study", help="conduct a reader study"))
     train = commands.add_parser("train", help="train a model")
     if words and words[0] == "train":  # its options come from a module that imports torch
@@ -164,6 +171,24 @@ def _other_system_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--allow-missing", action="store_true", help="measure a file that lacks photos on those it has, and count them"
     )
+
+
+def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", required=True, help="the preset, such as qwen-3b")
+    parser.add_argument(
+        "--from",
+        type=Path,
+        dest="source",
+        metavar="DIR",
+        help="take the language model from this copy of its folder",
+    )
+    parser.add_argument("--clip", type=Path, metavar="FILE", help="take CLIP's weights from this file")
+    parser.add_argument("--link", action="store_true", help="hard-link the copies instead of copying them")
+    parser.add_argument("--yes", action="store_true", help="download without asking; the licences are agreed to")
+    parser.add_argument(
+        "--store", type=Path, metavar="DIR", help="keep the weights here (default: $SKINCLIP_HOME, or the user's cache)"
+    )
+    parser.set_defaults(run=_fetch)
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -335,7 +360,7 @@ def _readable(assessment: Assessment, notices: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-# --- evaluate and train -----------------------------------------------------------------------------------------
+# --- evaluate, fetch, train --------------------------------------------------------------------------------------
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -467,6 +492,31 @@ def _compared(comparison: dict[str, Any], name: str) -> list[str]:
         only = f"right only here {test['only_a_right']}, only there {test['only_b_right']}"
         lines.append(f"McNemar's exact test of accuracy: p = {test['p_value']:.3g} ({only})")
     return lines
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from skinclip import config
+
+    try:
+        config.preset(args.preset)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if args.link and not (args.source or args.clip):
+        raise UsageError("--link links copies: give them with --from and --clip, or leave it out")
+    from skinclip.hub.fetch import fetch
+
+    fetch(
+        args.preset, args.source, clip=args.clip, link=args.link, home=args.store, agree=lambda: args.yes or _agreed()
+    )
+    if args.store:
+        print(f"set SKINCLIP_HOME={args.store.absolute()} for the commands that are to find them there")
+    return 0
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("nothing was downloaded: add --yes to agree to the licences above")
+    return input("Agree and download? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _train(args: argparse.Namespace) -> int:

@@ -212,8 +212,8 @@ def _qwen(preset: str, base: str, revision: str | None) -> ModelConfig:
 
 PRESETS: dict[str, ModelConfig] = {
     "mini": ModelConfig(),
-    "qwen-3b": _qwen("qwen-3b", "Qwen/Qwen2.5-VL-3B-Instruct", None),
-    "qwen-7b": _qwen("qwen-7b", "Qwen/Qwen2.5-VL-7B-Instruct", None),
+    "qwen-3b": _qwen("qwen-3b", "Qwen/Qwen2.5-VL-3B-Instruct", "66285546d2b821cf421d4f5eb2576359d3770cd3"),
+    "qwen-7b": _qwen("qwen-7b", "Qwen/Qwen2.5-VL-7B-Instruct", "cc594898137f460bfe9f0759e9844b3ce807cfb5"),
 }
 
 

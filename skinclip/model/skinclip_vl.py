@@ -30,6 +30,7 @@ from transformers import PreTrainedTokenizerBase
 from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
 from skinclip.config import ModelConfig, ReasonerConfig, load_yaml, save_yaml
 from skinclip.config import preset as preset_config
+from skinclip.hub import find_base, no_checkpoint
 from skinclip.model.evidence import Evidence, EvidenceFinder, told_apart
 from skinclip.model.perception import Perception, VisualTokens
 from skinclip.model.prompt import Prompts, load_tokenizer, mini_tokenizer
@@ -224,15 +225,19 @@ def default_device(config: ModelConfig) -> str:
 
 
 def load_model(folder: Path, device: str | None = None) -> SkinClipVL:
-    """The model saved in `folder`, in eval mode. Raises CheckpointError saying what is missing or does not fit.
+    """The model saved in `folder`, in eval mode.
 
     Args:
         device: see `assemble`.
+
+    Raises CheckpointError saying what is missing or does not fit, MissingWeights for what the preset is built on.
     """
     for name in ("config.yaml", "heads.safetensors", "adapter.safetensors", "tokenizer"):
         if not (folder / name).exists():
             raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
     config = load_yaml(ModelConfig, folder / "config.yaml")
+    reasoner = config.reasoner  # its base first: what is missing is said before gigabytes are read
+    base = find_base(reasoner.base, reasoner.revision) if reasoner.base else folder / "reasoner"
     perception = Perception(config.perception)
     if config.perception.pretrained is None:
         state = {
@@ -244,7 +249,6 @@ def load_model(folder: Path, device: str | None = None) -> SkinClipVL:
             raise CheckpointError(_mismatch("perception.safetensors", expected, set(state)))
         perception.clip.load_state_dict(state)
     perception.freeze()
-    base = config.reasoner.base or folder / "reasoner"
     model = assemble(config, perception, base, load_tokenizer(folder / "tokenizer"), device)
     model.load_heads(load_file(folder / "heads.safetensors"))
     model.reasoner.load_adapter_state(load_file(folder / "adapter.safetensors"))
@@ -260,15 +264,13 @@ def create_model(
         weights: a checkpoint directory; by default the one embedded in assets/.
         device: see `assemble`.
 
-    Raises ValueError for an unknown preset, CheckpointError where its weights are not there or do not fit.
+    Raises ValueError for an unknown preset, CheckpointError where its weights are not there or do not fit,
+    MissingWeights where those that it is built on are not.
     """
     preset_config(preset)  # an unknown name is an error before anything is read
     folder = Path(weights) if weights else ASSETS / preset
     if not (folder / "config.yaml").exists():
-        raise CheckpointError(
-            f"there are no weights for the preset {preset!r} in {folder}; train them with "
-            f"`python -m skinclip train --preset {preset}` or give a checkpoint with --weights"
-        )
+        raise CheckpointError(no_checkpoint(preset, folder))
     model = load_model(folder, device)
     return model, PhotoTransform(model.config.photo_side)
 
