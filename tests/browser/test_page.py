@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import pillow_heif
 import pypdfium2
@@ -20,6 +14,7 @@ from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.assessment import Assessment
+from tests.served import await_status, serving
 
 pillow_heif.register_heif_opener()
 
@@ -35,24 +30,9 @@ def upload_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(upload_folder: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(upload_folder)}
-    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            assert process.poll() is None, "the page did not start"
-            try:
-                urlopen(url, timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
+    with serving(environment={"GRADIO_TEMP_DIR": str(upload_folder)}) as page:
+        await_status(page.url, page.process)
+        yield page.url
 
 
 @pytest.fixture

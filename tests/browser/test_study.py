@@ -7,10 +7,8 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from skinclip.study.protocol import ARMS
 from skinclip.study.store import ANSWERING, MEASURED
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
 from tests.browser.wire import Wire
+from tests.served import await_status, free_port, health
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
@@ -69,9 +68,7 @@ def serving(folder: Path) -> Iterator[Served]:
     tiny = build(folder)
     with Study.open(tiny.folder) as study:
         enrolled, coordinator = study.enrol(12, "Site A"), study.coordinator_code()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "app.py", "--study", str(tiny.folder), "--port", str(port)]
 
     def start() -> subprocess.Popen[bytes]:
@@ -79,7 +76,7 @@ def serving(folder: Path) -> Iterator[Served]:
 
     one = Served(tiny, coordinator, Wire(port), enrolled, start(), start)
     try:
-        _await(f"http://127.0.0.1:{port}", one.process)
+        await_status(f"http://127.0.0.1:{port}", one.process)
         yield one
     finally:
         one.wire.close()
@@ -92,16 +89,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """For the tests that leave the study open and no one shut out; each takes a reader of its own."""
     with serving(tmp_path_factory.mktemp("study")) as one:
         yield one
-
-
-def _await(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
-        assert process.poll() is None, "the page did not start"
-        try:
-            urlopen(url, timeout=2).close()
-            return
-        except OSError:
-            time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -504,3 +491,7 @@ def test_the_page_lists_no_handler(served: Served) -> None:
     with urlopen(f"{served.url}/gradio_api/info", timeout=10) as reply:
         info = json.loads(reply.read())
     assert not info["named_endpoints"] and not re.search("sign_in|submit", json.dumps(info))
+
+
+def test_the_health_answer_says_nothing_of_a_model(served: Served) -> None:
+    assert health(served.url) == (200, {"status": "ready", "ready": True})
