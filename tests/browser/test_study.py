@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,18 +16,18 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.conduct import EnrolledReader, Study
 from skinclip.study.protocol import ARMS
 from skinclip.study.store import ANSWERING, MEASURED
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
+from tests.browser.visits import chromium
 from tests.browser.wire import Wire
 from tests.served import await_status, free_port, health
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 pytestmark = pytest.mark.browser
 
 
@@ -93,12 +92,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert executable, "no Chromium: install it (Debian, Ubuntu: apt-get install chromium)"
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=executable, args=FLAGS)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
