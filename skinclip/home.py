@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from platformdirs import user_data_path
+from platformdirs import user_cache_path
 
 HOME = "SKINCLIP_HOME"
 SPACE = "SPACE_ID"  # set on every Hugging Face Space: https://huggingface.co/docs/hub/spaces-overview
@@ -41,14 +41,15 @@ def on_space(environment: Environment = os.environ) -> bool:
 
 
 def data_directory(environment: Environment = os.environ) -> DataDirectory:
-    """Where the program may write: below `SKINCLIP_HOME` if it is set, else in the user's own data folder.
+    """Where the program may write: below `SKINCLIP_HOME` if it is set, else in the user's cache.
 
+    All that stays can be fetched or made again.
     Raises DataDirectoryError for a user without any.
     """
     if chosen := environment.get(HOME):
         home = Path(chosen).expanduser().absolute()
         return DataDirectory(home, home / "tmp")
-    own = user_data_path("skinclip", appauthor=False)
+    own = user_cache_path("skinclip", appauthor=False)
     if not own.is_absolute():
         raise DataDirectoryError(f"this user has no home directory; set {HOME} to a folder that may be written to")
     attached = on_space(environment) and os.access(SPACE_STORAGE, os.W_OK)
@@ -74,7 +75,7 @@ def prepare(environment: Environment = os.environ) -> Path:
     except OSError as problem:
         raise DataDirectoryError(f"{problem}; set {HOME} to a folder that may be written to") from problem
     tempfile.tempdir = str(run)
-    environment.update({"TMPDIR": str(run), "XDG_CACHE_HOME": str(place.kept / "cache")})
+    environment.update({HOME: str(place.kept), "TMPDIR": str(run), "XDG_CACHE_HOME": str(place.kept / "cache")})
     for name, folder in _places(place.kept, run).items():
         environment.setdefault(name, str(folder))
     return place.kept

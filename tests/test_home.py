@@ -26,7 +26,7 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (home.HOME, home.SPACE, "XDG_DATA_HOME", "GRADIO_TEMP_DIR", "HF_HOME"):
+    for name in (home.HOME, home.SPACE, "XDG_CACHE_HOME", "GRADIO_TEMP_DIR", "HF_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     monkeypatch.setattr(home, "SPACE_STORAGE", tmp_path / "data")
@@ -82,7 +82,7 @@ def test_on_a_space_weights_stay_where_storage_is_attached_and_photos_never_get_
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(home, "user_data_path", lambda *_, **__: Path("~/.local/share/skinclip"))
+    monkeypatch.setattr(home, "user_cache_path", lambda *_, **__: Path("~/.cache/skinclip"))
     with pytest.raises(DataDirectoryError, match="set SKINCLIP_HOME"):
         home.data_directory({})
 
@@ -97,8 +97,8 @@ def test_everything_is_pointed_below_it(tmp_path: Path, start: Start) -> None:
     program = start(SKINCLIP_HOME=str(tmp_path / "here"), XDG_CACHE_HOME="/elsewhere", TMPDIR="/elsewhere")
     answer = said(program)
     places = {
-        *("GRADIO_TEMP_DIR", "HF_HOME", "MPLCONFIGDIR", "TORCH_HOME", "XDG_CACHE_HOME", "TMPDIR", "TRITON_CACHE_DIR"),
-        *("TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH"),
+        *("SKINCLIP_HOME", "GRADIO_TEMP_DIR", "HF_HOME", "MPLCONFIGDIR", "TORCH_HOME", "XDG_CACHE_HOME", "TMPDIR"),
+        *("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH"),
     }
     for name in places:
         assert Path(answer["environment"][name]).is_relative_to(tmp_path / "here"), name
