@@ -14,6 +14,10 @@ import pytest
 from skinclip import home
 from skinclip.home import DataDirectory, DataDirectoryError
 
+PLACES = (  # each read by one library
+    *("GRADIO_TEMP_DIR", "HF_HOME", "MPLCONFIGDIR", "TORCH_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"),
+    "CUDA_CACHE_PATH",
+)
 PREPARED = """
 import json, os, sys, tempfile
 from skinclip import home
@@ -26,7 +30,7 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (home.HOME, home.SPACE, "XDG_CACHE_HOME", "GRADIO_TEMP_DIR", "HF_HOME"):
+    for name in (home.HOME, home.SPACE, "XDG_CACHE_HOME", "TMPDIR", *PLACES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     monkeypatch.setattr(home, "SPACE_STORAGE", tmp_path / "data")
@@ -96,11 +100,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_everything_is_pointed_below_it(tmp_path: Path, start: Start) -> None:
     program = start(SKINCLIP_HOME=str(tmp_path / "here"), XDG_CACHE_HOME="/elsewhere", TMPDIR="/elsewhere")
     answer = said(program)
-    places = {
-        *("SKINCLIP_HOME", "GRADIO_TEMP_DIR", "HF_HOME", "MPLCONFIGDIR", "TORCH_HOME", "XDG_CACHE_HOME", "TMPDIR"),
-        *("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH"),
-    }
-    for name in places:
+    for name in (home.HOME, "XDG_CACHE_HOME", "TMPDIR", *PLACES):
         assert Path(answer["environment"][name]).is_relative_to(tmp_path / "here"), name
     run = Path(answer["environment"]["TMPDIR"])
     assert Path(answer["temporary"]).parent == run and run.stat().st_mode & 0o777 == 0o700
