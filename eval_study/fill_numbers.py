@@ -58,7 +58,7 @@ def speed() -> str:
         f"**Speed** on {s['threads']} CPU cores: a whole Assessment takes {s['assess_median_s']} s at "
         f"the median of {s['photos']} drawn photos ({s['assess_max_s']} s at most), predictions in batches "
         f"{s['predict_photos_per_s']:.0f} photos a second; {s['peak_resident_gb']} GB resident at the peak; the page "
-        f"answers {s['page_ready_s']} s after launch. Made by `python -m eval_study.speed`."
+        f"is ready {s['page_ready_s']} s after launch. Made by `python -m eval_study.speed`."
     )
 
 

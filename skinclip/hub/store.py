@@ -10,11 +10,11 @@ lays it out does as well, wherever it lies. What is missing, cut short or of ano
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from skinclip.config import PRESETS, PerceptionConfig
 from skinclip.config import preset as preset_config
+from skinclip.home import data_directory
 from skinclip.hub.layout import (
     IncompleteWeights,
     MissingWeights,
@@ -27,9 +27,8 @@ from skinclip.hub.sources import BASES, CLIP_FILES, CLIPS, sources
 
 
 def store_dir(home: Path | None = None) -> Path:
-    """Where weights are kept: `models` below `home`, $SKINCLIP_HOME or the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home or os.environ.get("SKINCLIP_HOME") or Path(cache, "skinclip")).expanduser() / "models"
+    """Where weights are kept: `models` below `home`, by default the data directory."""
+    return (home.expanduser() if home else data_directory().kept) / "models"
 
 
 def folder_of(hub_id: str, revision: str, store: Path | None = None) -> Path:

@@ -291,6 +291,13 @@ def assess_photo(assessor: Assessor, image: LesionImage, context: Context, tell:
     return Shown(assessment, pixels, heat)
 
 
+def warm_up(assessor: Assessor) -> None:
+    """Takes a synthetic photo the whole way, so that whatever is set up at first use is ready for the first visitor."""
+    shown = assess_photo(assessor, images.load(_example_files()[0]), Context(), lambda share, what: None)
+    pictures(shown)
+    components.downloads(shown.assessment, shown.pixels)
+
+
 def pictures(shown: Shown, choice: str = ALL) -> str:
     """The two pictures as HTML; `choice` is a reference ("r1") or ALL."""
     only = None if choice == ALL else choice

@@ -6,11 +6,8 @@ import base64
 import json
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,17 +16,18 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.conduct import EnrolledReader, Study
 from skinclip.study.protocol import ARMS
 from skinclip.study.store import ANSWERING, MEASURED
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
+from tests.browser.visits import chromium
 from tests.browser.wire import Wire
+from tests.served import await_status, free_port, health
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 pytestmark = pytest.mark.browser
 
 
@@ -69,9 +67,7 @@ def serving(folder: Path) -> Iterator[Served]:
     tiny = build(folder)
     with Study.open(tiny.folder) as study:
         enrolled, coordinator = study.enrol(12, "Site A"), study.coordinator_code()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "app.py", "--study", str(tiny.folder), "--port", str(port)]
 
     def start() -> subprocess.Popen[bytes]:
@@ -79,7 +75,7 @@ def serving(folder: Path) -> Iterator[Served]:
 
     one = Served(tiny, coordinator, Wire(port), enrolled, start(), start)
     try:
-        _await(f"http://127.0.0.1:{port}", one.process)
+        await_status(f"http://127.0.0.1:{port}", one.process)
         yield one
     finally:
         one.wire.close()
@@ -94,24 +90,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield one
 
 
-def _await(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
-        assert process.poll() is None, "the page did not start"
-        try:
-            urlopen(url, timeout=2).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert executable, "no Chromium: install it (Debian, Ubuntu: apt-get install chromium)"
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=executable, args=FLAGS)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -504,3 +486,7 @@ def test_the_page_lists_no_handler(served: Served) -> None:
     with urlopen(f"{served.url}/gradio_api/info", timeout=10) as reply:
         info = json.loads(reply.read())
     assert not info["named_endpoints"] and not re.search("sign_in|submit", json.dumps(info))
+
+
+def test_the_health_answer_says_nothing_of_a_model(served: Served) -> None:
+    assert health(served.url) == (200, {"status": "ready", "ready": True})
