@@ -27,6 +27,7 @@ __all__ = [
     "AnswerError",
     "CasePlan",
     "Completion",
+    "Contrast",
     "Ethics",
     "Option",
     "Plan",
@@ -61,6 +62,7 @@ DERIVED_ENDPOINTS: tuple[str, ...] = (
     "distrust_scale",
     "preference",
 )
+TESTED_KINDS: tuple[str, ...] = ("likert", "percent", "yes_no")  # scales whose answers arms can be compared in
 # The columns of the export rest on these, whatever else a study asks.
 NEEDED: dict[tuple[str, str], str] = {
     (phase, key): kind
@@ -136,6 +138,14 @@ class Safety:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """A further contrast of the primary endpoint: `arm` less `reference`."""
+
+    arm: str
+    reference: str
+
+
+@dataclass(frozen=True)
 class TimeOutliers:
     """Steps shorter or longer than this, in seconds, are left out of one sensitivity analysis and of no other."""
 
@@ -145,7 +155,11 @@ class TimeOutliers:
 
 @dataclass(frozen=True)
 class Plan:
-    """The analysis, fixed in advance: `secondary` endpoints are one family, corrected by Holm (1979)."""
+    """The analysis, fixed in advance.
+
+    `secondary` endpoints, in the contrast of the primary one, and further `contrasts` of the primary endpoint are one
+    family, corrected by Holm (1979). What is named in neither is described and not tested.
+    """
 
     primary: Primary
     safety: Safety
@@ -153,6 +167,7 @@ class Plan:
     alpha: float
     power: float
     time_outliers: TimeOutliers
+    contrasts: tuple[Contrast, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,6 +230,8 @@ class Protocol:
         """Plain dicts and lists, ready for JSON or YAML; `from_dict` reads them back."""
         values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "questions"}
         values["questions"] = {phase: [q.to_dict() for q in asked] for phase, asked in self.questions.items()}
+        if not self.plan.contrasts:  # plans that were locked before there was this field keep their hash
+            del values["plan"]["contrasts"]
         return values
 
     @property
@@ -361,7 +378,16 @@ def _read_plan(fields: Fields, arms: tuple[str, ...]) -> Plan:
         alpha=fields.number("alpha", 0.0001, 0.2),
         power=fields.number("power", 0.5, 0.999),
         time_outliers=TimeOutliers(outliers.number("min_seconds", 0, 60), outliers.number("max_seconds", 60, 86_400)),
+        contrasts=_read_contrasts(fields, arms),
     )
+
+
+def _read_contrasts(fields: Fields, arms: tuple[str, ...]) -> tuple[Contrast, ...]:
+    if fields.values.get("contrasts") in (None, []):
+        return ()
+    entries = fields.each("contrasts", "contrasts, each with an arm and a reference")
+    read = [Fields(value, path, fields.problems, _names(Contrast)) for path, value in entries]
+    return tuple(Contrast(one.one_of("arm", arms), one.one_of("reference", arms)) for one in read)
 
 
 def _read_ethics(fields: Fields) -> Ethics:
@@ -440,16 +466,32 @@ def _plan_problems(protocol: Protocol) -> list[str]:
         problems.append(f"plan.primary.endpoint: must be a rating asked after each case: {', '.join(ratings)}")
     elif not all(endpoint.asked_in(arm) for arm in contrast):
         problems.append(f"plan.primary.endpoint: {endpoint.key} is not asked in both {contrast[0]} and {contrast[1]}")
+    tested = [q.key for q in after.values() if q.scale.kind in TESTED_KINDS]
     allowed = [
         k
-        for k in dict.fromkeys((*after, *DERIVED_ENDPOINTS))
-        if k not in ("diagnosis", plan.primary.endpoint, plan.safety.endpoint)
+        for k in dict.fromkeys((*tested, *DERIVED_ENDPOINTS))
+        if k not in (plan.primary.endpoint, plan.safety.endpoint)
     ]
     for i, name in enumerate(plan.secondary):
         if name not in allowed:
             problems.append(f"plan.secondary[{i}]: must be one of {', '.join(allowed)}, not {shown(name)}")
     if len(set(plan.secondary)) < len(plan.secondary):
         problems.append("plan.secondary: names an endpoint twice; Holm would count it twice")
+    return problems + (_contrast_problems(plan, endpoint) if endpoint and not problems else [])
+
+
+def _contrast_problems(plan: Plan, endpoint: Question) -> list[str]:
+    """Only looked for where the primary endpoint is in order, since they are contrasts in it."""
+    taken, problems = [{plan.primary.arm, plan.primary.reference}], []
+    for i, contrast in enumerate(plan.contrasts):
+        path, pair = f"plan.contrasts[{i}]", {contrast.arm, contrast.reference}
+        if len(pair) == 1:
+            problems.append(f"{path}.reference: must be another arm than its arm ({contrast.arm})")
+        elif pair in taken:
+            problems.append(f"{path}: is the primary contrast, or listed above; Holm would count it twice")
+        elif not all(endpoint.asked_in(arm) for arm in pair):
+            problems.append(f"{path}: {endpoint.key} is not asked in both {contrast.arm} and {contrast.reference}")
+        taken.append(pair)
     return problems
 
 

@@ -114,7 +114,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "version": lambda v: v.update(version=2),
     "seed": lambda v: v.update(seed=1),
     "order of arms": lambda v: v["arms"].reverse(),
-    "fewer arms": lambda v: v["arms"].remove("none"),
+    "fewer arms": lambda v: (v["arms"].remove("none"), v["plan"].pop("contrasts")),
     "cases": lambda v: v["cases"].update(n=64),
     "practice": lambda v: v["cases"].update(practice=8),
     "repeats": lambda v: v["cases"].update(repeat_share=0.05),
@@ -124,7 +124,8 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "question arms": lambda v: v["questions"]["block"][0].update(arms=["regions"]),
     "likert points": lambda v: v["questions"]["after"][3]["scale"].update(points=9),
     "margin": lambda v: v["plan"]["safety"].update(margin=0.1),
-    "contrast": lambda v: v["plan"]["primary"].update(reference="none"),
+    "contrast": lambda v: v["plan"]["primary"].update(reference="grad_cam_text") or v["plan"]["contrasts"].pop(1),
+    "further contrasts": lambda v: v["plan"]["contrasts"].pop(),
     "alpha": lambda v: v["plan"].update(alpha=0.01),
     "outliers": lambda v: v["plan"]["time_outliers"].update(min_seconds=5),
     "secondary": lambda v: v["plan"]["secondary"].pop(),
@@ -140,6 +141,12 @@ def test_plan_hash_changes_with_what_readers_see_or_is_analysed(name: str, trust
     changed = trust_study.to_dict()
     CHANGES[name](changed)
     assert Protocol.from_dict(changed).plan_sha256 != trust_study.plan_sha256
+
+
+def test_a_plan_without_further_contrasts_keeps_the_hash_of_before_there_were_any(values: dict[str, Any]) -> None:
+    del values["plan"]["contrasts"]
+    study = Protocol.from_dict(values)
+    assert study.plan.contrasts == () and study.to_dict()["plan"] == values["plan"]
 
 
 @pytest.mark.parametrize("name", ["approval", "controller", "contact", "photo_licence", "retention"])
@@ -202,6 +209,23 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
             secondary=["act"],
         ),
         "plan.primary.endpoint: correct is not asked in both",
+    ),
+    "contrast with itself": (
+        _set("plan.contrasts.0.reference", "regions"),
+        "plan.contrasts[0].reference: must be another arm than its arm (regions)",
+    ),
+    "contrast twice": (
+        _set("plan.contrasts.1", {"arm": "none", "reference": "regions"}),
+        "plan.contrasts[1]: is the primary contrast, or listed above",
+    ),
+    "contrast of strangers": (_set("plan.contrasts.0.arm", "heatmap"), "plan.contrasts[0].arm: must be one of none"),
+    "contrast field": (_set("plan.contrasts.0.than", "none"), "plan.contrasts[0].than: is not a field here"),
+    "text as endpoint": (
+        lambda v: (
+            v["questions"]["after"].append({"key": "why", "text": "Why?", "scale": {"kind": "text"}}),
+            v["plan"].update(secondary=["why"]),
+        ),
+        "plan.secondary[0]: must be one of confidence, act, correct",
     ),
     "arm not in study": (_set("plan.safety.arm", "heatmap"), "plan.safety.arm: must be one of none, grad_cam"),
     "secondary": (_set("plan.secondary.0", "kappa"), "plan.secondary[0]: must be one of"),
