@@ -69,6 +69,8 @@ NEEDED: dict[tuple[str, str], str] = {
     for phase in ("before", "after")
     for key, kind in (("diagnosis", "choice"), ("confidence", "percent"), ("act", "yes_no"))
 } | {("after", "trust"): "likert", ("preference", "prefer"): "choice"}
+# The tables of the export hold these ratings, on scales of at most so many points.
+RATED: dict[str, int] = {"trust": 7, "correct": 5, "grounded": 5, "complete": 5, "harmful": 5}
 # Words that would unblind a reader wherever they stand in what he or she reads.
 BLINDED_WORDS: tuple[str, ...] = ("grad-cam", "grad cam", "gradcam", "grad_cam", "skinclip")
 _PLACEHOLDERS = frozenset({"todo", "tbd", "tba", "xxx", "n/a", "none", "?", "-", "..."})
@@ -445,12 +447,25 @@ def _question_problems(protocol: Protocol) -> list[str]:
             problems.append(f"{path}: diagnosis must offer {', '.join((*DIAGNOSIS_CODES, CANNOT_TELL))}")
         elif key == "prefer" and [o.value for o in found.scale.options] != ["a", "b"]:
             problems.append(f"{path}: prefer must offer a (left) and b (right), in this order")
+    problems += _rating_problems(protocol)
     for phase in ("background", "before", "preference"):
         problems += [
             f"questions.{phase}: {q.key} cannot be for some arms only: no arm is known yet when it is asked"
             for q in protocol.questions[phase]
             if q.arms is not None
         ]
+    return problems
+
+
+def _rating_problems(protocol: Protocol) -> list[str]:
+    """Ratings that the tables could not hold: found out when all is answered, that would be too late."""
+    problems = []
+    for q in protocol.questions["after"]:
+        most = RATED.get(q.key)
+        if most and (q.scale.points > most or (q.scale.kind != "likert" and ("after", q.key) not in NEEDED)):
+            problems.append(f"questions.after: {q.key} must be a likert scale of at most {most} points")
+        elif most and ("after", q.key) not in NEEDED and "none" in protocol.arms and q.asked_in("none"):
+            problems.append(f"questions.after: {q.key} is about the explanation; give it `arms: aid`")
     return problems
 
 
@@ -496,7 +511,8 @@ def _contrast_problems(plan: Plan, endpoint: Question) -> list[str]:
 
 
 def _blinding_problems(protocol: Protocol) -> list[str]:
-    texts = {"title": protocol.title, "ethics.consent_text": protocol.ethics.consent_text}
+    ethics = dataclasses.asdict(protocol.ethics)
+    texts = {"title": protocol.title} | {f"ethics.{k}": v for k, v in ethics.items() if k != "photo_licence"}
     texts |= {f"texts.{name}": text for name, text in dataclasses.asdict(protocol.texts).items()}
     for phase, questions in protocol.questions.items():
         for i, q in enumerate(questions):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 import yaml
 
 from skinclip.clinical import DIAGNOSIS_CODES
-from skinclip.study.protocol import ARMS, PHASES, AnswerError, Protocol, ProtocolError, Question, Scale
+from skinclip.study import protocol
+from skinclip.study.protocol import ARMS, PHASES, RATED, AnswerError, Protocol, ProtocolError, Question, Scale
+from skinclip.study.tables import AID_ITEMS, COLUMNS
 
 TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "protocol" / "trust_study.yaml"
 AIDS = ("grad_cam", "grad_cam_text", "regions")
@@ -55,6 +59,10 @@ def test_default_questions_by_arm(trust_study: Protocol) -> None:
         assert keys("after", arm) == [*unaided, "trust", "correct", "grounded", "complete", "harmful"]
         assert keys("block", arm) == ess + scales
     assert [q.key for q in trust_study.questions["background"]] == ["site", "role", "years"]
+
+
+def test_the_tables_can_hold_what_the_protocol_lets_through() -> None:
+    assert {key: COLUMNS[key].allowed[1] for key in ("trust", *AID_ITEMS)} == RATED
 
 
 def test_default_scales(trust_study: Protocol) -> None:
@@ -122,7 +130,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "question order": lambda v: v["questions"]["after"].reverse(),
     "option order": lambda v: v["questions"]["before"][0]["scale"]["options"].reverse(),
     "question arms": lambda v: v["questions"]["block"][0].update(arms=["regions"]),
-    "likert points": lambda v: v["questions"]["after"][3]["scale"].update(points=9),
+    "likert points": lambda v: v["questions"]["after"][3]["scale"].update(points=5),
     "margin": lambda v: v["plan"]["safety"].update(margin=0.1),
     "contrast": lambda v: v["plan"]["primary"].update(reference="grad_cam_text") or v["plan"]["contrasts"].pop(1),
     "further contrasts": lambda v: v["plan"]["contrasts"].pop(),
@@ -236,6 +244,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "questions.before: diagnosis must offer akiec",
     ),
     "optional trust": (_set("questions.after.3.required", False), "questions.after: trust must be required in all"),
+    "too many points": (_set("questions.after.3.scale.points", 9), "trust must be a likert scale of at most 7 points"),
+    "no rating": (_set("questions.after.5.scale", {"kind": "yes_no"}), "grounded must be a likert scale of at most 5"),
+    "rated without an aid": (_set("questions.after.4.arms", "all"), "correct is about the explanation"),
+    "unblinding contact": (_set("ethics.contact", "skinclip@example.org"), "ethics.contact: says 'skinclip'"),
     "arms before an arm is known": (
         lambda v: v["questions"]["background"][0].update(arms=["none"]),
         "questions.background: site cannot be for some arms only",
@@ -386,3 +398,23 @@ def test_the_coordinators_readme_explains_every_field(values: dict[str, Any]) ->
             else [name]
         ):
             assert f"`{path}" in readme, path
+
+
+# --- every field is used ---
+
+
+def _fields(kind: Any) -> set[str]:
+    return {f.name for f in dataclasses.fields(kind)}
+
+
+def test_every_field_of_plan_and_ethics_is_read_by_analysis_page_or_checklist() -> None:
+    """A field that changes nothing would promise what is not done. Each name is looked for as an attribute."""
+    code = "\n".join(
+        path.read_text() for path in Path(protocol.__file__).parent.glob("*.py") if path.name != "protocol.py"
+    )
+    kinds = (protocol.Plan, protocol.Primary, protocol.Safety, protocol.TimeOutliers, protocol.Contrast)
+    kinds += (protocol.Ethics, protocol.Washout, protocol.Completion, protocol.CasePlan, protocol.Texts)
+    counted = {"wrong_share", "ood_share", "repeat_share"}  # read inside the protocol, as `counts` and `repeats`
+    unread = {name for kind in kinds for name in _fields(kind) - counted if not re.search(rf"\.{name}\b", code)}
+    by_name = {"photo_licence"}  # the checklists take it by name
+    assert unread == by_name and "photo_licence" in code
