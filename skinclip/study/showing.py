@@ -41,7 +41,7 @@ def view_of(frozen: Frozen, protocol: Protocol, step: Step, done: int, total: in
         done=done,
         total=total,
         photo=None if case is None else frozen.photo(case),
-        questions=_questions(protocol, step),
+        questions=questions(protocol, step),
         aid=frozen.aid(step.shown.case, step.shown.arm) if step.kind == "after" and step.shown else None,
         aids=(
             (frozen.aid(step.pair.case, step.pair.side_a), frozen.aid(step.pair.case, step.pair.side_b))
@@ -79,7 +79,8 @@ def _consent(protocol: Protocol) -> str:
     return "\n\n".join((f"**{protocol.title}**", ethics.consent_text, WITHDRAWAL, about, version))
 
 
-def _questions(protocol: Protocol, step: Step) -> tuple[QuestionView, ...]:
+def questions(protocol: Protocol, step: Step) -> tuple[QuestionView, ...]:
+    """What a step asks, in order."""
     match step.kind:
         case "consent":
             return (QuestionView(CONSENT, AGREEMENT, "yes_no", required=True),)
