@@ -331,15 +331,14 @@ def _reader_row(reader: Reader, place: Place | None) -> dict[str, Any]:
         return {"reader": reader.id, "completed": False, "withdrawn": True}
     record = _Record(reader, place, {}, {})
     background = record.background()
-    years = background.get("years")
     return {
+        **background,  # whatever else a study asks of its readers
         "reader": reader.id,
         "site": record.site,
         "role": background.get("role"),
-        "years": years if isinstance(years, (int, float)) else None,
+        "years": background.get("years"),
         "completed": all(step.name in place.answered for step in place.steps[:-1]),  # to the end, but the debrief
         "withdrawn": False,
-        "years_answer": None if years is None else str(years),  # where years were asked for as a choice of ranges
     }
 
 

@@ -23,6 +23,7 @@ _PREVALENCE = np.array([0.08, 0.12, 0.15, 0.04, 0.25, 0.32, 0.04])  # of akiec, 
 _SHARED_ERROR, _CANNOT_TELL = 0.35, 0.08  # of unaided errors: the AI's own error where it errs, and "cannot tell"
 _SAME_AGAIN = 0.85  # a repeat gets the same unaided diagnosis
 _ITEM_LEVEL = {"correct": 3.4, "grounded": 3.2, "complete": 3.1, "harmful": 2.1}
+_YEARS = ("lt1", "1_3", "4_10", "gt10")  # of experience, as `questions.yaml` asks
 _REVERSED = ("ess_4",)  # a high answer speaks against, as in `questions.yaml`
 _ESS, _TRUST_ITEMS, _DISTRUST_ITEMS = 9, 5, 3
 
@@ -326,7 +327,7 @@ def _draw_readers(simulation: Simulation, rng: np.random.Generator) -> pd.DataFr
             "reader": [f"R{i + 1:03d}" for i in range(n)],
             "site": [f"S{i % 3 + 1}" for i in range(n)],
             "role": rng.choice(["consultant", "resident", "general practitioner"], n),
-            "years": np.round(rng.gamma(2.0, 4.0, n)),
+            "years": np.array(_YEARS)[np.digitize(rng.gamma(2.0, 4.0, n), (1.0, 3.5, 10.5))],
             "completed": ~stops,
             "withdrawn": withdrawn,
         }

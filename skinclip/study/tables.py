@@ -54,7 +54,7 @@ COLUMNS: dict[str, Column] = {
     "reader": Column("text", "R001, ...", "reader, under an opaque name", missing=False),
     "site": Column("text", "as enrolled", "site of the reader"),
     "role": Column("text", "as answered", "the reader's profession and grade"),
-    "years": Column("number", "years", "the reader's years of experience in dermatology"),
+    "years": Column("text", "as answered: lt1, 1_3, 4_10, gt10", "the reader's years of experience with dermoscopy"),
     "completed": Column("bool", _YES, "the reader reached the end of the session", missing=False),
     "withdrawn": Column("bool", _YES, "the reader withdrew; the answers are erased", missing=False),
     "case": Column("text", "C001, ...", "case, under an opaque name", missing=False),

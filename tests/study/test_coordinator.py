@@ -149,7 +149,23 @@ def test_withdrawn_readers_are_counted_and_their_data_gone(coordinator: Coordina
     assert pd.isna(readers.loc["R005", "site"])
     assert readers.loc["R001", "site"] == "a remark"  # named by the reader
     assert readers.loc["R001", "role"] == "dermatologist"
-    assert readers.loc["R001", "years_answer"] == "lt1"
+    assert readers.loc["R001", "years"] == "lt1"
+
+
+def test_what_a_study_asks_of_its_readers_is_exported(study_folder: Path, tmp_path: Path) -> None:
+    asked = {"key": "dermatoscope", "text": "Which one do you use?", "scale": {"kind": "text"}}
+    mine = [q for q in tiny.default_questions("background") if q["key"] != "years"]
+    tiny.write_protocol(study_folder / "protocol.yaml", questions={"background": [*mine, asked]})
+    with Study.open(study_folder) as study:
+        token = study.sign_in(study.enrol(1, "Here")[0].code)
+        for _ in tiny.session(study, token, lambda view: view.kind == "before"):
+            pass
+        Coordinator(study).close("test")
+        Coordinator(study).export(tmp_path / "out")
+    readers = pd.read_csv(tmp_path / "out" / "readers.csv")
+    assert readers["dermatoscope"].tolist() == ["a remark"] and readers["years"].isna().all()
+    dictionary = pd.read_csv(tmp_path / "out" / "data_dictionary.csv")
+    assert "dermatoscope" in set(dictionary.loc[dictionary["table"] == "readers", "column"])
 
 
 def test_an_export_can_be_read_back_and_verified(coordinator: Coordinator, study: Study, tmp_path: Path) -> None:
