@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +24,10 @@ from skinclip.study.chain import Event, receipt_of
 from skinclip.study.codes import read_key
 from skinclip.study.frozen import DATABASE, KEY, PROTOCOL, Frozen, StudyError, check_fits
 from skinclip.study.protocol import AnswerError, Protocol
-from skinclip.study.records import Session
+from skinclip.study.records import ANSWERING, Session
 from skinclip.study.showing import CLOSED, DONE, WITHDRAWN, view_of
 from skinclip.study.steps import Step, check, session_steps
-from skinclip.study.store import ANSWERING, MEASURED, Entry, Store, utc_now, where_from_environment
+from skinclip.study.store import MEASURED, Entry, Store, utc_now, where_from_environment
 from skinclip.study.views import StepView
 
 __all__ = [
@@ -46,6 +46,7 @@ PLAN_LOCKED, SHOWN = "plan_locked", "shown"  # kinds of events beside those of t
 END = "end"  # the name of the view after the last step
 LONGEST_STEP = 86_400.0  # seconds: what a browser tells beyond a day is no time on task
 MOST_READERS = 1000  # enrolled in one go
+KEPT_READERS = 1000  # of whom it is kept in memory which steps they have answered
 
 
 class SignInError(StudyError):
@@ -146,6 +147,7 @@ class Study:
         self._clock = clock
         self._steps: dict[str, tuple[Step, ...]] = {}  # an allocation never changes once it is stored
         self._seen: set[tuple[str, str]] = set()  # (reader, step) whose first showing this process has recorded
+        self._answered: dict[str, Mapping[str, Event]] = {}  # reader -> step -> its answer without payload
 
     @classmethod
     def open(cls, folder: str | Path, *, clock: Callable[[], datetime] = utc_now) -> Self:
@@ -286,7 +288,7 @@ class Study:
     @_told()
     def view(self, token: str) -> StepView:
         """What the reader is shown now. Raises Expired."""
-        return self._view(self.place(self._reader(token)))
+        return self._view(self._place(token))
 
     @_told()
     def submit(
@@ -301,7 +303,7 @@ class Study:
         Raises AnswerError (an answer is missing, wrong or not asked for), Locked (answered otherwise before: the first
         answer stands), StudyError (not this step's turn, a pause, a closed study) or Expired; nothing is stored then.
         """
-        place = self.place(self._reader(token))
+        place = self._place(token)
         asked = place.step(step)
         if step not in place.answered:
             self._check_turn(place, asked)
@@ -322,9 +324,10 @@ class Study:
     @_told()
     def withdraw(self, token: str) -> StepView:
         """Erase all answers of the reader, end the code and the sign-ins, and say so."""
-        place = self.place(self._reader(token))
+        place = self._place(token)
         self.store.withdraw(self.name, place.reader)
         self._steps.pop(place.reader, None)
+        self._answered.pop(place.reader, None)
         text = WITHDRAWN
         if place.steps[0].name in place.answered:  # who has begun is owed the debrief
             text = f"{WITHDRAWN}\n\n{self.protocol.texts.debrief}"
@@ -336,7 +339,7 @@ class Study:
 
         Raises StudyError before the first.
         """
-        answered = self.place(self._reader(token)).answered
+        answered = self._place(token).answered
         if not answered:
             raise StudyError("there is no receipt yet: nothing was stored of you")
         return receipt_of(max(answered.values(), key=lambda event: event.sequence))
@@ -355,10 +358,27 @@ class Study:
             self._steps[reader] = session_steps(self.protocol, Allocation.from_dict(allocation))
         return self._steps[reader]
 
-    def _reader(self, token: str) -> str:
-        reader = self.session(token).reader
-        assert reader is not None
-        return reader
+    def _place(self, token: str) -> Place:
+        """Where the reader of a token stands. An answer never changes: only what is new since the last time is read.
+
+        Raises SessionExpiredError where the sign-in has ended, or is not of this study or of no reader.
+        """
+        known: dict[str, Event] = {}
+
+        def since(reader: str) -> int:
+            known.update(self._answered.get(reader, {}))
+            return max((event.sequence for event in known.values()), default=0)
+
+        standing = self.store.standing(token, ANSWERING, since)
+        session = standing.session
+        if session.study != self.name or session.reader is None:
+            raise records.SessionExpiredError
+        fresh = {event.step: event for event in standing.events}
+        # That a step was answered is kept, not what: memory holds nothing that a withdrawal would have to erase.
+        self._answered[session.reader] = {**known, **{s: replace(e, body=None, salt=None) for s, e in fresh.items()}}
+        while len(self._answered) > KEPT_READERS:
+            self._answered.pop(next(iter(self._answered)), None)
+        return Place(session.reader, self.steps(session.reader), {**known, **fresh}, standing.closed)
 
     def _view(self, place: Place) -> StepView:
         step, done, total = place.current, len(place.answered), len(place.steps)
@@ -379,7 +399,12 @@ class Study:
         """The locked unaided answer to the case of a step `after`."""
         if step.kind != "after":
             return {}
-        answers: dict[str, Any] = (place.answered[place.before(step).name].payload or {})["answers"]
+        before = place.before(step).name
+        payload = place.answered[before].payload
+        if payload is None:  # answered a while ago
+            stored = self.store.events(self.name, place.reader, ["before"])
+            payload = next(event.payload for event in stored if event.step == before)
+        answers: dict[str, Any] = (payload or {})["answers"]
         return answers
 
     def _shown_next(self, place: Place, step: Step) -> Step | None:

@@ -20,7 +20,8 @@ for (package in c("lme4", "lmerTest")) if (!requireNamespace(package, quietly = 
 suppressPackageStartupMessages(library(lmerTest))
 
 cases <- read.csv("../data/cases.csv", check.names = FALSE)
-keep <- tolower(cases[["repeat"]]) == "false" & cases$stratum != "ood" & !is.na(cases${endpoint})
+cases$outcome <- {outcome}
+keep <- tolower(cases[["repeat"]]) == "false" & cases$stratum != "ood" & !is.na(cases$outcome)
 d <- cases[keep, ]
 
 # Strata are averaged at their shares in practice: the sum of the sampling weights of their cases.
@@ -30,7 +31,7 @@ shares <- tapply(of_case$weight, of_case$stratum, sum) / sum(of_case$weight)
 d$cell <- factor(paste(d$arm, d$stratum, sep = "|"))
 arms <- sort(unique(d$arm))
 if (nlevels(d$cell) < length(arms) * length(shares)) stop("an arm has no answers in one stratum: see the report")
-model <- "{endpoint} ~ 0 + cell + (1 | reader) + (1 | case) + (1 | reader:arm) + (1 | case:arm)"
+model <- "outcome ~ 0 + cell + (1 | reader) + (1 | case) + (1 | reader:arm) + (1 | case:arm)"
 if (length(unique(d$block)) > 1) {{
   # Blocks as centred indicators, so that a cell's effect is its mean over the session.
   blocks <- scale(model.matrix(~ factor(block), d)[, -1, drop = FALSE], scale = FALSE)
@@ -93,7 +94,17 @@ def scripts(tables: StudyTables, analysis: Mapping[str, Any]) -> dict[str, str]:
         f"interval {found['low']:.5f} to {found['high']:.5f}, p {found['p']:.3g}"
     )
     crossed = _CROSSED.format(
-        endpoint=plan["endpoint"], alpha=plan["alpha"], ours=ours.replace('"', "'"), **plan["primary"]
+        endpoint=plan["endpoint"],
+        outcome=_outcome(analysis["primary_endpoint"]),
+        alpha=plan["alpha"],
+        ours=ours.replace('"', "'"),
+        **plan["primary"],
     )
     head = f"# {' '.join(filter(None, (tables.mark, RESEARCH_USE_ONLY)))}\n"
     return {"crossed_model.R": head + crossed, "mrmc.R": head + _MRMC}
+
+
+def _outcome(endpoint: Mapping[str, Any]) -> str:
+    """The outcome as R computes it from the exported table."""
+    columns = [f'cases[["{endpoint[name]}"]]' for name in ("column", "minus") if endpoint[name]]
+    return " - ".join(columns)

@@ -114,6 +114,21 @@ def difference(
     return (pair[0] - pair[1]).interval(alpha)
 
 
+def share_difference(
+    cases: pd.DataFrame, outcome: np.ndarray, arm: str, against: str, bootstrap: TwoWayBootstrap, alpha: float
+) -> Result:
+    """`arm` less `against` in the share of yes of a yes-or-no `outcome` [n], 1, 0 or NaN.
+
+    Raises:
+        NotEstimable: One of the arms has no answers.
+    """
+    arms, known = cases["arm"].to_numpy(dtype=str), np.isfinite(outcome)
+    first, second = (
+        bootstrap.draw(metrics.mean(outcome[here]), here) for here in (known & (arms == one) for one in (arm, against))
+    )
+    return (first - second).interval(alpha)
+
+
 def safety(
     cases: pd.DataFrame, arm: str, against: str, bootstrap: TwoWayBootstrap, margin: float, alpha: float
 ) -> Result:

@@ -21,7 +21,8 @@ from playwright.sync_api import Browser, Page
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.conduct import EnrolledReader, Study
 from skinclip.study.protocol import ARMS
-from skinclip.study.store import ANSWERING, MEASURED
+from skinclip.study.records import ANSWERING
+from skinclip.study.store import MEASURED
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
 from tests.browser.visits import chromium
 from tests.browser.wire import Wire

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -47,9 +45,8 @@ def build(folder: Path) -> TinyStudy:
     candidates = [_candidate(number, folder, wrong=number > 6) for number in range(1, PHOTOS + 1)]
     out = folder / "study"
     out.mkdir()
-    model = SimpleNamespace(model_info=record.ModelInfo("mini", "0", WEIGHTS))
-    with mock.patch.object(freeze, "heat_on_photo", lambda assessor, image, *_: _heat(image.pixels)):
-        freeze.write(out, protocol_file, protocol, freeze.draw(protocol, candidates), model)  # type: ignore[arg-type]
+    model, drawn = record.ModelInfo("mini", "0", WEIGHTS), freeze.draw(protocol, candidates)
+    freeze.write(out, protocol_file, protocol, drawn, model, lambda image, _: _heat(image.pixels))
     read_key(out / KEY, create=True)
     truth = json.loads((out / TRUTH).read_text())
     numbers = {case: int(values["source"].rpartition("_")[2]) - 9000 for case, values in truth.items()}

@@ -182,7 +182,10 @@ def test_consent_tells_of_errors_and_withdrawal(study: Study, token: str) -> Non
     assert "Withdraw" in view.text
     assert "erased" in view.text
     assert study.protocol.ethics.consent_text in view.text
-    assert study.protocol.ethics.consent_version in view.text
+    ethics = study.protocol.ethics
+    for told in (ethics.consent_version, ethics.controller, ethics.contact, ethics.approval, ethics.retention):
+        assert told in view.text
+    assert study.protocol.title in view.text
 
 
 # --- resuming, sending twice ----------------------------------------------------------------------------------------

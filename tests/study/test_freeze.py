@@ -243,7 +243,7 @@ def test_build_refuses_a_study_with_readers_and_foreign_folders(study_folder: Pa
 def test_a_failed_build_leaves_nothing_behind(
     study_folder: Path, tmp_path: Path, tiny_photos: Path, monkeypatch: pytest.MonkeyPatch, assessment: Assessment
 ) -> None:
-    assessor = SimpleNamespace(assess=lambda image: assessment)
+    assessor = SimpleNamespace(assess=lambda image: assessment, model_info=assessment.model)
 
     def fails(*_: object) -> None:
         raise OSError("disk full")
