@@ -38,7 +38,7 @@ from transformers import (
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES, STATE_BY_KEY
 from skinclip.config import ReasonerConfig
-from skinclip.data.rationales import FORBIDDEN_OUTSIDE, write_rationale
+from skinclip.data.rationales import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
 from skinclip.model.decoding import CitationProcessor, Prefix, Rule, WordingProcessor, greedy
 from skinclip.model.evidence import Evidence
 from skinclip.model.own_vision import own_grid, own_tokens
@@ -47,6 +47,7 @@ from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, Prompt
 
 # What quantization must leave alone. Plain "visual" would not protect the vision tower.
 UNQUANTIZED = ["model.visual", "lm_head"]
+FALLBACK_WORDINGS = 64  # among which a rationale is decoded once more where it was written freely and is not sound
 
 
 @dataclass
@@ -394,6 +395,9 @@ class Reasoner(nn.Module):
     ) -> str:
         """The generated rationale of one photo (B = 1), as raw text; greedy, so the same photo gives the same words.
 
+        A text written freely (`config.wordings` = 0) is shown to nobody before it was found sound as a whole. Where it
+        is not, another is decoded among `FALLBACK_WORDINGS` true ones.
+
         Args:
             findings: state keys in the order of their references, at most MAX_FINDINGS.
             leading, runner_up: codes of the first two diagnoses; no other can be named.
@@ -402,29 +406,43 @@ class Reasoner(nn.Module):
         """
         prompts = self.writer.write([context], [Story(findings, leading, runner_up)]).to(self.device)
         embeds = self.inputs(prompts, seen.to(self.device), evidence.to(self.device))
-        rules, longest = self.rules(prompts.input_ids.shape[1], findings, leading, runner_up)
-        written: list[int] = []
-        for tokens in greedy(self.base, prompts, embeds, rules, self.writer.end_id, longest, prefix):
-            written += tokens
-            if on_text is not None:
-                on_text(self.decode(written))
-        return self.decode(written)
+        length = prompts.input_ids.shape[1]
+
+        def write(wordings: int, show: Callable[[str], None] | None) -> str:
+            rules, longest = self.rules(length, findings, leading, runner_up, wordings)
+            written: list[int] = []
+            for tokens in greedy(self.base, prompts, embeds, rules, self.writer.end_id, longest, prefix):
+                written += tokens
+                if show is not None:
+                    show(self.decode(written))
+            return self.decode(written)
+
+        if self.config.wordings:
+            return write(self.config.wordings, on_text)
+        text = write(0, None)
+        if check_rationale(text, findings, (leading, runner_up)):
+            return write(FALLBACK_WORDINGS, on_text)
+        if on_text is not None:
+            on_text(text)
+        return text
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def rules(self, length: int, findings: Sequence[str], leading: str, runner_up: str) -> tuple[list[Rule], int]:
+    def rules(
+        self, length: int, findings: Sequence[str], leading: str, runner_up: str, wordings: int
+    ) -> tuple[list[Rule], int]:
         """What holds a rationale that begins after `length` tokens to the truth, and how many tokens it may have."""
         rules: list[Rule] = [self.citations(length, findings, leading, runner_up)]
-        if not self.config.wordings:
+        if not wordings:
             return rules, self.config.max_new_tokens
-        texts = self.wordings(findings, leading, runner_up)
+        texts = self.wordings(findings, leading, runner_up, wordings)
         return [*rules, WordingProcessor(length, texts, self.writer.end_id)], max(map(len, texts)) + 1
 
-    def wordings(self, findings: Sequence[str], leading: str, runner_up: str) -> list[list[int]]:
+    def wordings(self, findings: Sequence[str], leading: str, runner_up: str, n: int) -> list[list[int]]:
         """Ways to say what the findings mean for the differential: the same ones for the same findings."""
         rng = random.Random(" ".join([leading, runner_up, *findings]))
-        texts = {write_rationale(leading, runner_up, findings, rng) for _ in range(self.config.wordings)}
+        texts = {write_rationale(leading, runner_up, findings, rng) for _ in range(n)}
         return [self.writer.words_between(text) for text in sorted(texts)]
 
     def citations(self, prompt_length: int, findings: Sequence[str], leading: str, runner_up: str) -> CitationProcessor:
