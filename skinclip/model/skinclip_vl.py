@@ -79,6 +79,10 @@ class SkinClipVL(nn.Module):
             photos: `config.photo_side` wide where the preset keeps Qwen's own vision tower, else of any side.
             flips: average over the photo and its mirror images.
         """
+        return self.perceive_with_gradients(photos, flips)
+
+    def perceive_with_gradients(self, photos: Tensor, flips: bool = False) -> VisualTokens:
+        """`perceive` for attribution: gradients reach the photos through CLIP, not through Qwen's own tower."""
         photos = photos.to(self.device)
         own = self.reasoner.own_tokens(photos)
         if own is not None:

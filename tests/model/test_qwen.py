@@ -20,11 +20,11 @@ from skinclip.model import reasoner as reasoner_module
 from skinclip.model.decoding import greedy
 from skinclip.model.evidence import Evidence
 from skinclip.model.own_vision import own_grid, patches
-from skinclip.model.perception import Perception, VisualTokens
+from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import Story, load_tokenizer
 from skinclip.model.reasoner import UNQUANTIZED, load_language_model, quantization
 from skinclip.model.skinclip_vl import CheckpointError, SkinClipVL, assemble, load_model
-from tests.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset
+from tests.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset, tiny_qwen
 
 FINDINGS = ["streaks:irregular", "pigment_network:atypical"]
 
@@ -36,13 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(base: Path, tmp_path_factory: pytest.TempPathFactory) -> SkinClipVL:
-    config = tiny_preset(base, tiny_clip(tmp_path_factory.mktemp("clip")))
-    torch.manual_seed(2)
-    made = assemble(config, Perception(config.perception).freeze(), base, load_tokenizer(base))
-    for name, parameter in made.reasoner.language_model.named_parameters():
-        if "lora_B" in name:  # LoRA starts as the identity; a test of it needs it to do something
-            torch.nn.init.normal_(parameter, std=0.05)
-    return made.eval()
+    return tiny_qwen(tiny_preset(base, tiny_clip(tmp_path_factory.mktemp("clip"))))
 
 
 @pytest.fixture(scope="module")
