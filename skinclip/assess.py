@@ -197,18 +197,35 @@ class Assessor:
         image: LesionImage,
         context: Context | None = None,
         progress: Progress | None = None,
-        on_text: Callable[[str], None] | None = None,
+        on_partial: Callable[[Assessment], None] | None = None,
     ) -> Assessment:
         """The whole path for one photo.
 
         Args:
             progress: called with a share done (0-1) and what is being done, for a page to show.
-            on_text: called with the rationale as far as it is written, while it is.
+            on_partial: called with the Assessment while its rationale is written: at first without, then with all of
+                the text that there is, each time there is more of it. Not called where the model abstains.
         """
         tell = progress or (lambda share, what: None)
         context = context or Context()
         tell(0.1, "Looking at the photo")
         seen = self.see([image], [context])
+        assessment = self._without_words(image, context, seen, tell)
+        if not assessment.abstained:
+            tell(0.6, "Writing the rationale")
+            show = on_partial or (lambda partial: None)
+            show(assessment)
+            keys = [f"{f.criterion}:{f.state}" for f in assessment.findings]
+            order = np.argsort(-seen.trust.probabilities[0], kind="stable")
+            text = self.rationale(
+                context, seen, keys, order, lambda written: show(replace(assessment, rationale=written))
+            )
+            assessment = replace(assessment, rationale=text)
+        tell(1.0, "Done")
+        return assessment
+
+    def _without_words(self, image: LesionImage, context: Context, seen: Seen, tell: Progress) -> Assessment:
+        """All of the Assessment of `image`, the first photo of `seen`, but its rationale."""
         window = seen.windows[0]
         mask = seen.evidence.mask_logits[0].sigmoid().numpy()
         quality = combine_quality(photo_quality(image), lesion_quality(mask > 0.5))
@@ -220,11 +237,6 @@ class Assessor:
             tell(0.5, "Weighing the findings")
             findings = self._weighed(image, context, seen, findings)
         order = np.argsort(-seen.trust.probabilities[0], kind="stable")
-        rationale = ""
-        if not abstained:
-            tell(0.6, "Writing the rationale")
-            rationale = self.rationale(context, seen, [f"{f.criterion}:{f.state}" for f in findings], order, on_text)
-        tell(1.0, "Done")
         return Assessment(
             model=self.model_info,
             photo=PhotoInfo(image.width, image.height, image.sha256, quality),
@@ -241,7 +253,7 @@ class Assessor:
             lesion=lesion,
             criteria=criterion_probabilities(seen.evidence.scores[0]),
             findings=tuple(findings),
-            rationale=rationale,
+            rationale="",
             abstained=abstained,
         )
 
@@ -257,7 +269,7 @@ class Assessor:
         """Display text for the first photo of `seen`, about the first two diagnoses of `order`.
 
         Args:
-            on_text: called with the text as far as it is written; only where every wording is known to be true.
+            on_text: called with the text as far as it is written; see `Reasoner.explain`.
         """
         leading, runner_up = DIAGNOSIS_CODES[order[0]], DIAGNOSIS_CODES[order[1]]
         tell = None if on_text is None else lambda raw: on_text(tidy(raw))
