@@ -17,6 +17,7 @@ import random
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, Prompt
 
 # What quantization must leave alone. Plain "visual" would not protect the vision tower.
 UNQUANTIZED = ["model.visual", "lm_head"]
+ADAPTER = "default"  # what peft calls the first LoRA layers of a model
 FALLBACK_WORDINGS = 64  # among which a rationale is decoded once more where it was written freely and is not sound
 
 
@@ -151,18 +153,23 @@ def quantize_to(model: Qwen2_5_VLForConditionalGeneration, out: Path) -> None:
 
 
 def add_lora(model: Qwen2_5_VLForConditionalGeneration, config: ReasonerConfig) -> Any:
-    """`model` with fresh LoRA layers on its language layers; all else frozen."""
+    """`model` with fresh LoRA layers on its language layers; all else frozen. Itself where the config has rank 0."""
+    if not config.lora.r:
+        return model
+    with warnings.catch_warnings():  # peft asks transformers for an attribute under its old name
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, lora_settings(config))
+
+
+def lora_settings(config: ReasonerConfig) -> PeftLoraConfig:
     lora = config.lora
-    settings = PeftLoraConfig(
+    return PeftLoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():  # peft asks transformers for an attribute under its old name
-        warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(model, settings)
 
 
 def at_most_unit(vectors: Tensor) -> Tensor:
@@ -218,9 +225,15 @@ class Reasoner(nn.Module):
         adapter_width: int,
         n_states: int,
         style_width: int,
+        adapter: str = ADAPTER,
     ) -> None:
+        """
+        Args:
+            adapter: the name of its LoRA layers in `language_model`, which may hold those of several models.
+        """
         super().__init__()
         self.config = config
+        self.adapter = adapter
         self.language_model = language_model
         self.tokenizer = tokenizer
         hidden = self.base.config.text_config.hidden_size
@@ -456,8 +469,13 @@ class Reasoner(nn.Module):
             end_id=self.writer.end_id,
         )
 
+    @property
+    def adapted(self) -> bool:
+        """Whether there are LoRA layers; they may have been merged into the base."""
+        return bool(self.config.lora.r)
+
     def adapter_state(self) -> dict[str, Tensor]:
-        return get_peft_model_state_dict(self.language_model)
+        return get_peft_model_state_dict(self.language_model, adapter_name=self.adapter) if self.adapted else {}
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
         """Raises RuntimeError where keys are missing or unexpected."""
@@ -465,4 +483,9 @@ class Reasoner(nn.Module):
         if expected != given:
             missing, unknown = sorted(expected - given)[:3], sorted(given - expected)[:3]
             raise RuntimeError(f"the adapter does not fit: missing {missing}, unexpected {unknown}")
-        set_peft_model_state_dict(self.language_model, state)
+        if self.adapted:
+            set_peft_model_state_dict(self.language_model, state, adapter_name=self.adapter)
+
+    def unadapted(self) -> AbstractContextManager[Any]:
+        """The language model as it was published, as long as the context lasts."""
+        return self.language_model.disable_adapter() if self.adapted else nullcontext()
