@@ -91,7 +91,7 @@ class Subject:
 
     @cached_property
     def network(self) -> Network:
-        """The model's own diagnosis, for saliency. Raises NotImplementedError for a tower that is not convolutional."""
+        """The model's own diagnosis, for saliency; see `saliency.own_network`."""
         return saliency.own_network(self.path)
 
     @cached_property

@@ -7,7 +7,8 @@ visitor alone and for half an hour; an uploaded file is read and deleted at once
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from skinclip.explain.render import DRAWN_SIDE, heatmap_overlay, region_overlay
 from skinclip.images import LesionImage, PhotoError, fit
 from skinclip.ui import change_panel, components
 from skinclip.ui.change_panel import Panel
+from skinclip.ui.running import Run, Runs, Stopped
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 # Extensions too: browsers do not know the type of HEIC and TIFF files everywhere.
@@ -39,6 +41,7 @@ PREVIEW_SIDE = 640  # px
 KEPT_SECONDS = 1800  # how long a visitor's photo stays in memory after its last use
 
 Updates = dict[Any, Any]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,17 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Step:
+    """How far an assessment is: a share (0-1) and what is being done."""
+
+    share: float
+    what: str
+
+
+News = Step | Assessment | Shown  # of an assessment: a step, what is there of the answer, in the end all of it
+
+
+@dataclass(frozen=True)
 class View:
     """The tab's components, and its two pieces of state: the photo file's bytes, and what is shown."""
 
@@ -60,6 +74,7 @@ class View:
     sex: gr.Dropdown
     site: gr.Dropdown
     button: gr.Button
+    stop: gr.Button
     result: gr.HTML
     finding: gr.Radio
     figures: gr.HTML
@@ -86,6 +101,7 @@ def build(assessor: Assessor) -> View:
                 sex = gr.Dropdown([NOT_GIVEN, *SEXES], value=NOT_GIVEN, label="Sex", min_width=110)
             site = gr.Dropdown([NOT_GIVEN, *SITES], value=NOT_GIVEN, label="Body site")
             button = gr.Button("Assess", variant="primary", size="lg", elem_id="assess")
+            stop = gr.Button("Stop", visible=False, elem_id="stop")
             examples = _example_buttons()
         with gr.Column(scale=8, min_width=320):
             result = gr.HTML(components.EMPTY, elem_id="result", min_height=140)
@@ -94,7 +110,7 @@ def build(assessor: Assessor) -> View:
             download = gr.HTML(visible=False, elem_id="download")
             panel = change_panel.build()
     photo, shown = gr.State(None, time_to_live=KEPT_SECONDS), gr.State(None, time_to_live=KEPT_SECONDS)
-    view = View(drop, preview, age, sex, site, button, result, finding, figures, download, panel, photo, shown)
+    view = View(drop, preview, age, sex, site, button, stop, result, finding, figures, download, panel, photo, shown)
     _wire(assessor, view, examples)
     return view
 
@@ -143,17 +159,7 @@ def _wire(assessor: Assessor, view: View, examples: list[tuple[gr.Button, Path]]
             api_visibility="private",
             show_progress="hidden",
         )
-    view.button.click(
-        lambda: gr.update(interactive=False), None, view.button, api_visibility="private", queue=False
-    ).then(
-        partial(on_assess, assessor, view),
-        [view.photo, view.age, view.sex, view.site],
-        view.answer,
-        concurrency_id="model",
-        concurrency_limit=1,
-        api_visibility="private",
-        show_progress_on=view.result,
-    ).then(lambda: gr.update(interactive=True), None, view.button, api_visibility="private", queue=False)
+    _wire_assessment(assessor, view)
     view.finding.input(
         partial(on_choice, view),
         [view.finding, view.shown],
@@ -163,6 +169,43 @@ def _wire(assessor: Assessor, view: View, examples: list[tuple[gr.Button, Path]]
         trigger_mode="always_last",
     )
     change_panel.wire(assessor, view.panel, view.photo, view.shown)
+
+
+def _wire_assessment(assessor: Assessor, view: View) -> None:
+    runs = Runs()
+    lengthy = assessor.config.reasoner.base is not None  # billions of parameters take long enough to change one's mind
+
+    # Gradio gives the request to functions alone that ask for it by their annotation
+    def run(
+        photo: bytes | None,
+        age: str | None,
+        sex: str | None,
+        site: str | None,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
+    ) -> Generator[Updates]:
+        visitor = request.session_hash
+        try:
+            yield from on_assess(assessor, view, photo, age, sex, site, progress, partial(runs.begin, visitor))
+        finally:
+            runs.end(visitor)
+
+    def stop(request: gr.Request) -> None:
+        runs.stop(request.session_hash)
+
+    begun = {view.button: gr.update(interactive=False), view.stop: gr.update(visible=lengthy)}
+    ended = {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
+    buttons = [view.button, view.stop]
+    view.button.click(lambda: begun, None, buttons, api_visibility="private", queue=False).then(
+        run,
+        [view.photo, view.age, view.sex, view.site],
+        view.answer,
+        concurrency_id="model",
+        concurrency_limit=1,
+        api_visibility="private",
+        show_progress_on=view.result,
+    ).then(lambda: ended, None, buttons, api_visibility="private", queue=False)
+    view.stop.click(stop, None, None, api_visibility="private", queue=False)
 
 
 # --- handlers -----------------------------------------------------------------------------------------------------
@@ -194,17 +237,46 @@ def on_assess(
     age: str | None,
     sex: str | None,
     site: str | None,
-    progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
-) -> Updates:
-    """Runs the model on the photo. Whatever goes wrong, the form keeps its entries."""
+    progress: Callable[..., Any],
+    begin: Callable[[Run], None] = lambda run: None,
+) -> Generator[Updates]:
+    """Runs the model on the photo and shows its answer as it comes. Whatever goes wrong, the form keeps its entries.
+
+    Args:
+        progress: a `gr.Progress`.
+        begin: given the run before it starts, so that it can be stopped.
+    """
     if photo is None:
         message = "Drop a photo on this page, paste it, or choose a file. Then press Assess."
-        return _cleared(view, components.error(message, "There is no photo yet"))
+        yield _cleared(view, components.error(message, "There is no photo yet"))
+        return
     try:
-        context = context_of(age, sex, site)
-        shown = assess_photo(assessor, images.load(photo), context, lambda share, what: progress(share, desc=what))
+        image, context = images.load(photo), context_of(age, sex, site)
+        run = Run[News](
+            lambda tell: assess_photo(assessor, image, context, lambda share, what: tell(Step(share, what)), tell)
+        )
+        begin(run)
+        written = False
+        for news in run:
+            if isinstance(news, Shown):
+                yield _filled(assessor, view, news)
+            elif isinstance(news, Assessment):
+                written = True
+                # what stands below stays until the end, dimmed: the page would jump twice
+                yield {view.result: components.result(news, _sensitivity(assessor), writing=True), view.shown: None}
+            elif not written:  # from then on the answer itself says how far it is
+                progress(news.share, desc=news.what)
     except PhotoError as problem:
-        return _cleared(view, components.error(str(problem)))
+        yield _cleared(view, components.error(str(problem)))
+    except Stopped:
+        yield _cleared(view, components.STOPPED)
+    except Exception:
+        log.exception("an assessment failed")
+        yield _cleared(view, components.error(components.FAILED))
+
+
+def _filled(assessor: Assessor, view: View, shown: Shown) -> Updates:
+    """The whole answer on the page."""
     options = choices(shown.assessment)
     return {
         view.result: components.result(shown.assessment, _sensitivity(assessor)),
@@ -280,9 +352,15 @@ def context_of(age: str | None, sex: str | None, site: str | None) -> Context:
     return Context(years, None if sex == NOT_GIVEN else sex, None if site == NOT_GIVEN else site)
 
 
-def assess_photo(assessor: Assessor, image: LesionImage, context: Context, tell: Callable[[float, str], None]) -> Shown:
-    """The photo -> everything the page shows."""
-    assessment = assessor.assess(image, context, lambda share, what: tell(0.8 * share, what))
+def assess_photo(
+    assessor: Assessor,
+    image: LesionImage,
+    context: Context,
+    tell: Callable[[float, str], None],
+    on_partial: Callable[[Assessment], None] | None = None,
+) -> Shown:
+    """The photo -> everything the page shows; `on_partial` as in `Assessor.assess`."""
+    assessment = assessor.assess(image, context, lambda share, what: tell(0.8 * share, what), on_partial)
     pixels, heat = fit(image.pixels, SHOWN_SIDE, DRAWN_SIDE), None
     if not assessment.abstained:  # there is no diagnosis that a map could explain
         tell(0.85, "Drawing the Grad-CAM map")

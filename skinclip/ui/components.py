@@ -43,6 +43,9 @@ READY = (
     "a few seconds.</p></div>"
 )
 
+STOPPED = '<div class="sk-empty"><h2>Stopped</h2><p>Nothing was assessed. Press <b>Assess</b> to begin again.</p></div>'
+FAILED = "Something went wrong in the program; its log says what. Try again, or another photo."
+
 
 def error(message: str, heading: str = "This photo could not be assessed") -> str:
     return (
@@ -71,16 +74,17 @@ def preview(pixels: np.ndarray, width: int, height: int, issues: tuple[QualityIs
 # --- the result ---------------------------------------------------------------------------------------------------
 
 
-def result(assessment: Assessment, sensitivity: float | None = None) -> str:
+def result(assessment: Assessment, sensitivity: float | None = None, writing: bool = False) -> str:
     """Warnings, then referral and differential, then the rationale. A model that abstains gives no figures at all.
 
     Args:
         sensitivity: that of the referral threshold on the calibration photos, where it is known.
+        writing: the rationale is not finished.
     """
     if assessment.abstained:
         return abstention(assessment)
     top = f'<div class="sk-top">{differential(assessment)}{referral(assessment, sensitivity)}</div>'
-    return warnings(assessment) + top + rationale(assessment)
+    return warnings(assessment) + top + rationale(assessment, writing)
 
 
 def abstention(assessment: Assessment) -> str:
@@ -168,15 +172,21 @@ def chip(index: int) -> str:
     )
 
 
-def rationale(assessment: Assessment) -> str:
-    """The text and what it depends on, references as chips in the colours of their regions."""
-    if not assessment.rationale:
+def rationale(assessment: Assessment, writing: bool = False) -> str:
+    """The text and what it depends on, references as chips in the colours of their regions.
+
+    Args:
+        writing: the text is not finished; a reference that has only begun is not shown yet.
+    """
+    if not assessment.rationale and not writing:
         return ""
     depends = sentences.depends(assessment)
     measured = f'<p class="sk-note">{_with_chips(depends, assessment)}</p>' if depends else ""
+    text = re.sub(r"\[[^\]]*$", "", assessment.rationale) if writing else assessment.rationale
+    state = ' sk-writing" aria-busy="true' if writing else ""
     return (
-        '<section class="sk-card"><h2 class="sk-label">Rationale</h2>'
-        f'<p class="sk-rationale">{_with_chips(assessment.rationale, assessment)}</p>{measured}</section>'
+        f'<section class="sk-card{state}"><h2 class="sk-label">Rationale</h2>'
+        f'<p class="sk-rationale">{_with_chips(text, assessment)}</p>{measured}</section>'
     )
 
 

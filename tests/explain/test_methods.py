@@ -98,3 +98,13 @@ def test_an_assessment_says_which_region_it_depends_on(subject: Subject) -> None
     none = replace(assessment, findings=tuple(replace(f, effect=-0.1) for f in assessment.findings))
     assert none.pivotal is None and "no region shown" in depends(none)
     assert depends(replace(assessment, findings=tuple(replace(f, effect=None) for f in assessment.findings))) == ""
+
+
+def test_every_method_explains_a_big_preset(big_assessor) -> None:
+    """Its tower is a vision transformer, and Qwen's own reads the photo beside it."""
+    photo = from_array(draw("melanoma", 7))
+    subject = Subject.of(big_assessor, photo)
+    for key, method in METHODS.items():
+        heat = on_photo(method.maps(subject)[0].heat, subject)
+        assert heat.shape == (photo.height, photo.width) and np.isfinite(heat).all(), key
+    assert on_photo(METHODS["grad_cam"].maps(subject)[0].heat, subject).max() == pytest.approx(1.0)
