@@ -25,6 +25,7 @@ from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.conduct import EnrolledReader, Study
 from skinclip.study.protocol import ARMS
 from skinclip.study.store import ANSWERING, MEASURED
+from tests.browser.contrast import pale
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
 from tests.browser.wire import Wire
 
@@ -458,7 +459,7 @@ def test_a_tablet_in_both_themes(page: Page, served: Served, scheme: str) -> Non
             looked.add(kind)
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1"), kind
             assert page.evaluate(SMALL) == [], kind
-            assert page.evaluate(PALE) == [], kind
+            assert pale(page, ".sk-step, [role=tab]") == [], kind
         confirm(page)
     assert {"consent", "before", "after", "feedback", "block"} <= looked
 
@@ -467,28 +468,6 @@ def test_a_tablet_in_both_themes(page: Page, served: Served, scheme: str) -> Non
 SMALL = """() => [...document.querySelectorAll(".sk-step button, .sk-pick, .sk-percent input, .sk-step textarea")]
     .filter((e) => e.offsetParent).map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 80)])
     .filter(([box]) => box.width < 43.5 || box.height < 43.5).map(([box, html]) => [box.width, html])"""
-# Texts whose contrast with what is behind them is below 4.5 : 1 (WCAG 2, AA).
-PALE = r"""() => {
-    const rgb = (c) => c.match(/[\d.]+/g).map(Number);
-    const light = (c) => {
-        const [r, g, b] = c.slice(0, 3).map((v) => v / 255)
-            .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const behind = (e) => {
-        for (; e; e = e.parentElement) {
-            const c = rgb(getComputedStyle(e).backgroundColor);
-            if (c.length < 4 || c[3] === 1) return c;
-        }
-        return [255, 255, 255];
-    };
-    const own = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    return [...document.querySelectorAll(".sk-step *, [role=tab]")].filter((e) => e.offsetParent && own(e))
-        .filter((e) => !e.closest(".sk-unseen")).map((e) => {
-            const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
-            return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.className + " " + e.innerText.slice(0, 40)];
-        }).filter(([ratio]) => ratio < 4.5).map(([ratio, text]) => `${ratio.toFixed(2)} ${text}`);
-}"""
 
 
 def test_no_file_of_the_study_is_served(served: Served) -> None:
