@@ -3,6 +3,7 @@
 window.skStudy = (() => {
   const TOKEN = "study-token", OWNER = "study-owner", DRAFT = "study-draft";
   const PATIENCE = 20_000; // ms until a request without an answer is sent again
+  const BANNER = 36; // px at the window's top that are covered
   const WAITS = [1, 2, 4, 8, 15]; // s before each further attempt; the last one repeats
   let root, server, sending = false, clock = null;
 
@@ -91,13 +92,13 @@ window.skStudy = (() => {
     const heading = $("[data-heading]");
     if (!heading || !root.offsetParent) return;
     heading.focus({ preventScroll: true });
-    const { top } = root.getBoundingClientRect();
-    if (top < 0) window.scrollBy({ top: top - 48 });
+    window.scrollBy({ top: root.getBoundingClientRect().top - BANNER }); // each step begins at the same place
   }
 
   function tell(words, urgent = false) {
     const line = $("[data-saving]");
     line.textContent = words;
+    delete line.dataset.open;
     line.classList.toggle("sk-urgent", urgent);
   }
 
@@ -190,7 +191,12 @@ window.skStudy = (() => {
     const question = event.target.closest("fieldset[data-key]");
     if (!question) return;
     if (event.target.matches("[data-slider], [data-number]")) setPercent(question, event.target.value);
+    changed(question);
+  }
+
+  function changed(question) {
     if (answerOf(question) !== null) mark(question, "");
+    if ($("[data-saving]").dataset.open) tellOpen();
     keep();
   }
 
@@ -215,9 +221,16 @@ window.skStudy = (() => {
       return wanting(question);
     });
     if (!open.length) return true;
-    tell(open.length === 1 ? "One question needs an answer." : `${open.length} questions need an answer.`, true);
+    tellOpen();
     $("input, textarea", open[0]).focus();
     return false;
+  }
+
+  // How many questions are still to be answered, counted down as they are.
+  function tellOpen() {
+    const open = questions().filter(wanting).length;
+    tell(open ? `${open === 1 ? "One question needs" : `${open} questions need`} an answer.` : "", open > 0);
+    if (open) $("[data-saving]").dataset.open = open;
   }
 
   // --- what the reader does ------------------------------------------------------------------------------------
@@ -440,8 +453,7 @@ window.skStudy = (() => {
     const question = event.target.closest?.("#study fieldset[data-key]");
     if (question && event.target.matches("[data-slider]")) {
       setPercent(question, event.target.value);
-      mark(question, "");
-      keep();
+      changed(question);
     }
   });
 

@@ -13,10 +13,18 @@ from skinclip.study.steps import CONSENT, Step
 from skinclip.study.views import QuestionKind, QuestionView, StepView
 
 WITHDRAWAL = (
-    "Taking part is free. You may stop at any time, without a reason, by choosing **Withdraw**: all your answers are "
-    "then erased, and your code ends. **The computer aid may be wrong**, and is on some of the photos. Until the study "
-    "is closed you are not told which diagnoses were right, but for the practice cases."
+    "Taking part is voluntary. You may stop at any time, without giving a reason, by choosing **Withdraw**: all your "
+    "answers are then erased, and your code stops working. **The computer aid may be wrong**, and it is wrong on some "
+    "of the photos. You are not told which diagnoses were right until the study is closed, except for practice cases."
 )
+# Whom a reader asks and who answers for the data, as the protocol's ethics fields say it.
+PARTICULARS = {
+    "approval": "Ethics approval",
+    "controller": "Responsible for the data",
+    "contact": "Questions and complaints",
+    "retention": "How long answers are kept",
+    "consent_version": "Version of this text",
+}
 AGREEMENT = "I have read this, I know that the aid may be wrong, and I agree to take part."
 TEXTS: dict[str, str] = {
     "background": "A few words about you. They are kept under a number, not under your name.",
@@ -55,8 +63,8 @@ def view_of(frozen: Frozen, protocol: Protocol, step: Step, done: int, total: in
 def _text(frozen: Frozen, protocol: Protocol, step: Step) -> str:
     match step.kind:
         case "consent":
-            version = protocol.ethics.consent_version
-            return f"{protocol.ethics.consent_text}\n\n{WITHDRAWAL}\n\nVersion of this text: {version}"
+            said = [f"- {words}: {getattr(protocol.ethics, name).strip()}" for name, words in PARTICULARS.items()]
+            return "\n\n".join((protocol.ethics.consent_text, WITHDRAWAL, "\n".join(said)))
         case "instructions":
             return protocol.texts.instructions
         case "feedback":
@@ -108,7 +116,7 @@ def _word(question: Question, value: Any) -> str:
         case "yes_no":
             return "Yes" if value else "No"
         case "percent":
-            return f"{value:g} %"
+            return f"{value:g}%"
         case "likert":
             return f"{value} of {question.scale.points}"
     return str(value)

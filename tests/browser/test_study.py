@@ -19,7 +19,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.conduct import EnrolledReader, Study
@@ -155,7 +155,7 @@ def fill(page: Page) -> None:
         elif kind == "text":
             question.locator("textarea").fill("a remark")
         else:
-            question.locator("input").first.check(force=True)
+            question.locator("label").first.click()
 
 
 def confirm(page: Page) -> None:
@@ -443,6 +443,34 @@ def test_withdrawal_erases_and_ends_the_code(page: Page, served: Served) -> None
     page.fill("#study-code", reader.code)
     page.keyboard.press("Enter")
     page.wait_for_selector("#study-signin-problem:not(:empty)")
+
+
+def test_a_laptop_shows_the_whole_case_and_the_next_button_without_scrolling(page: Page, served: Served) -> None:
+    page.set_viewport_size({"width": 1366, "height": 768})
+    sign_in(page, served.reader().code)
+    looked: dict[str, set[tuple[float, float]]] = {}
+
+    def each() -> None:
+        kind = shown(page)[1]
+        if kind in ("before", "after", "preference"):
+            pictures = [box(page, ".sk-frame img", i) for i in range(page.locator(".sk-frame img").count())]
+            looked.setdefault(kind, set()).update((p["width"], p["height"]) for p in pictures)
+            bottom = box(page, ".sk-case")
+            assert bottom["y"] + bottom["height"] <= 768, kind
+            if kind != "after":  # its form is longer than a window, and the case stays beside it
+                button = box(page, "button[type=submit]")
+                assert button["y"] + button["height"] <= 768, kind
+
+    go_to(page, "debrief", each)
+    assert {kind: len(sizes) for kind, sizes in looked.items()} == {"before": 1, "after": 1, "preference": 1}
+    smallest = {kind: min(min(size) for size in sizes) for kind, sizes in looked.items()}
+    assert smallest["before"] > 500 and smallest["after"] > 300 and smallest["preference"] > 250
+
+
+def box(page: Page, selector: str, index: int = 0) -> FloatRect:
+    found = page.locator(selector).nth(index).bounding_box()
+    assert found, selector
+    return found
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

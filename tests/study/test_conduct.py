@@ -86,7 +86,7 @@ def test_the_reader_sees_the_own_locked_answer_beside_the_aid(study: Study, toke
     view = at(study, token, "after")
     words = dict(view.own)
     assert words["What is your diagnosis?"] == "Melanoma"
-    assert words["How confident are you in this diagnosis?"] == "60 %"
+    assert words["How confident are you in this diagnosis?"] == "60%"
     assert words["Would you biopsy, excise or refer this lesion?"] == "Yes"
 
 
@@ -106,7 +106,7 @@ def test_practice_feedback_is_worded_the_same_in_every_arm(study: Study, token: 
     texts = [view.text for view, _ in tiny.session(study, token) if view.kind == "feedback"]
     assert len(texts) == 2
     assert set(texts) <= {
-        f"The confirmed diagnosis of this practice case is {name}." for name in ("melanoma", "melanocytic nevus")
+        f"The confirmed diagnosis of this practice case is **{name}**." for name in ("melanoma", "melanocytic nevus")
     }
 
 
@@ -182,7 +182,10 @@ def test_consent_tells_of_errors_and_withdrawal(study: Study, token: str) -> Non
     assert "Withdraw" in view.text
     assert "erased" in view.text
     assert study.protocol.ethics.consent_text in view.text
-    assert study.protocol.ethics.consent_version in view.text
+    ethics = study.protocol.ethics
+    for said in (ethics.consent_version, ethics.approval, ethics.controller, ethics.contact, ethics.retention):
+        assert said in view.text
+    assert ethics.photo_licence not in view.text  # it may name the photos' source, where truth can be looked up
 
 
 # --- resuming, sending twice ----------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def steps() -> list[StepView]:
         StepView("", "background", "About you", "", 0, 0, questions=(role,)),
     ]
     for i, aid in enumerate(aids()):
-        own = (("Diagnosis", "Melanoma"), ("Confidence", "60 %"), ("Biopsy or refer", "Yes"))
+        own = (("Diagnosis", "Melanoma"), ("Confidence", "60%"), ("Biopsy or refer", "Yes"))
         found.append(StepView("", "before", "Your own diagnosis", "", 0, 0, photo(100 + 20 * i), unaided()))
         found.append(StepView("", "after", "With the aid", "", 0, 0, photo(100 + 20 * i), aided(), aid, own=own))
         found.append(StepView("", "block", "About the aid", "Think of the last cases.", 0, 0, questions=block))
