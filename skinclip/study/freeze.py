@@ -256,7 +256,7 @@ def write(folder: Path, protocol_path: Path, protocol: Protocol, drawn: Drawn, a
 
 
 def write_case(folder: Path, chosen: Candidate, assessor: Assessor) -> None:
-    """Photo, the pictures of all arms in the photo's size, and what is said beside them."""
+    """Photo, the pictures of all arms in the photo's size and format, and what is said beside them."""
     folder.mkdir(parents=True)
     image, assessment = bounded(images.load(chosen.case.image)), chosen.assessment
     try:
@@ -271,7 +271,7 @@ def write_case(folder: Path, chosen: Candidate, assessor: Assessor) -> None:
         frozen.REGIONS: region_overlay(pixels, assessment, only),
     }
     for name, pixels in pictures.items():
-        (folder / name).write_bytes(images.encode_png(pixels))
+        (folder / name).write_bytes(images.encode_jpeg(pixels))
     (folder / frozen.ASSESSMENT).write_text(assessment.to_json() + "\n", encoding="utf-8")
     (folder / frozen.AID).write_text(json.dumps(aid_of(assessment), indent=2) + "\n", encoding="utf-8")
 

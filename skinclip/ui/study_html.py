@@ -144,13 +144,13 @@ def _ratio(photo: bytes) -> float:
     return width / height
 
 
-def picture(png: bytes, name: str) -> str:
+def picture(jpeg: bytes, name: str) -> str:
     """A picture that a click, Enter or Z enlarges. Part of the page itself: no file of it is served."""
-    data = base64.b64encode(png).decode()
+    data = base64.b64encode(jpeg).decode()
     return (
         f'<figure><figcaption class="sk-label">{name}</figcaption>'
         f'<button type="button" class="sk-enlarge" aria-label="Enlarge: {name}" data-name="{name}">'
-        f'<img alt="{name}" src="data:image/png;base64,{data}"></button></figure>'
+        f'<img alt="{name}" src="data:image/jpeg;base64,{data}"></button></figure>'
     )
 
 

@@ -253,7 +253,7 @@ class Spy:
         self.served = served
         self.aids = 0
         self.locked: set[int] = set()  # photos whose unaided answer is locked
-        encoded = {n: base64.b64encode(png).decode() for n, png in served.tiny.photos.items()}
+        encoded = {n: base64.b64encode(jpeg).decode() for n, jpeg in served.tiny.photos.items()}
         self.photos = {n: text[len(text) // 2 :][:80] for n, text in encoded.items()}
 
     def look(self, page: Page) -> None:
@@ -276,10 +276,10 @@ class Spy:
         """A stretch of each aid picture of the photo, as it would go over the wire."""
         folder = next(
             path.parent
-            for path in self.served.tiny.folder.glob("cases/*/photo.png")
+            for path in self.served.tiny.folder.glob("cases/*/photo.jpg")
             if path.read_bytes() == self.served.tiny.photos[number]
         )
-        texts = [base64.b64encode((folder / name).read_bytes()).decode() for name in ("grad_cam.png", "regions.png")]
+        texts = [base64.b64encode((folder / name).read_bytes()).decode() for name in ("grad_cam.jpg", "regions.jpg")]
         return [text[len(text) // 2 :][:80] for text in texts]
 
     def search_everything(self) -> None:
@@ -289,7 +289,7 @@ class Spy:
         assert not (found := re.findall(rb"\b(?:C00\d|P01)\b", text)), f"ids of cases: {found}"
         seen = text.lower()
         words = ["grad_cam", "grad-cam", "gradcam", "skinclip", "stratum", "ai_leading", "truth", SOURCE, "isic_"]
-        words += [WEIGHTS, WEIGHTS[:12], "photo.png", "regions.png"]
+        words += [WEIGHTS, WEIGHTS[:12], "photo.jpg", "regions.jpg"]
         for word in words:
             at = seen.find(word.lower().encode())
             assert at < 0, f"{word}: {bytes(seen[max(0, at - 80) : at + 80])!r}"
@@ -499,7 +499,7 @@ SMALL = """() => [...document.querySelectorAll(".sk-step button, .sk-pick, .sk-p
 
 
 def test_no_file_of_the_study_is_served(served: Served) -> None:
-    for path in ("truth.json", "key", "store.sqlite", "cases/C001/photo.png"):
+    for path in ("truth.json", "key", "store.sqlite", "cases/C001/photo.jpg"):
         for route in ("gradio_api/file=", "file=", ""):
             with pytest.raises(HTTPError) as refused:
                 urlopen(f"{served.url}/{route}{served.tiny.folder / path}", timeout=10)

@@ -36,7 +36,7 @@ def marker(number: int) -> str:
 @dataclass(frozen=True)
 class TinyStudy:
     folder: Path
-    photos: dict[int, bytes]  # number -> the PNG of the case drawn from this photo
+    photos: dict[int, bytes]  # number -> the JPEG of the case drawn from this photo
 
 
 def build(folder: Path) -> TinyStudy:
@@ -53,7 +53,7 @@ def build(folder: Path) -> TinyStudy:
     read_key(out / KEY, create=True)
     truth = json.loads((out / TRUTH).read_text())
     numbers = {case: int(values["source"].rpartition("_")[2]) - 9000 for case, values in truth.items()}
-    return TinyStudy(out, {n: (out / "cases" / case / "photo.png").read_bytes() for case, n in numbers.items()})
+    return TinyStudy(out, {n: (out / "cases" / case / "photo.jpg").read_bytes() for case, n in numbers.items()})
 
 
 def _protocol() -> dict[str, object]:

@@ -29,10 +29,10 @@ AGREE = ("I disagree strongly", "I disagree somewhat", "I'm neutral about it", "
 
 
 def photo(shade: int = 120) -> bytes:
-    """A PNG of 320 x 240 pixels with a dark spot."""
+    """A JPEG of 320 x 240 pixels with a dark spot."""
     pixels = np.full((240, 320, 3), (150, 175, 215), np.uint8)
     cv2.ellipse(pixels, (160, 120), (80, 60), 20, 0, 360, (shade // 2, shade // 2, shade), -1)
-    return cv2.imencode(".png", pixels)[1].tobytes()
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
 
 
 def likert(key: str, text: str, points: int, *anchors: str) -> QuestionView:
