@@ -75,6 +75,30 @@ window.skStudy = (() => {
     restore(reply.step);
     focusHeading();
     clock = clockFrom(draft(reply.step).seconds || 0);
+    countPause();
+  }
+
+  // A pause tells how long it lasts and in the reader's own time when it ends, then frees its button. It does not go on
+  // by itself: nobody may be there to see the next photo.
+  async function countPause() {
+    const line = $("[data-wait]");
+    if (!line) return;
+    const end = Date.now() + Number(line.dataset.wait) * 1000;
+    const at = new Date(end).toLocaleString([], { weekday: "long", hour: "2-digit", minute: "2-digit" });
+    for (let left; (left = Math.ceil((end - Date.now()) / 1000)) > 0 && line.isConnected; ) {
+      line.textContent = `In ${duration(left)}: ${at}, by the clock of this device.`;
+      await pause(1000);
+    }
+    if (!line.isConnected) return;
+    line.textContent = $("[data-announce]").textContent = "The next part is open.";
+    $("[data-act=resume]").disabled = false;
+    $("[data-act=resume]").focus();
+  }
+
+  function duration(seconds) {
+    const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
+    if (hours) return `${hours} h ${minutes} min`;
+    return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
   }
 
   function showSignIn(problem) {

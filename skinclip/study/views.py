@@ -93,6 +93,7 @@ class StepView:
         aid: The aid; only after the unaided answer is locked.
         aids: Two aids to prefer between, A then B.
         own: The reader's locked unaided answer as (question, answer) in words.
+        wait: Seconds until a `pause` ends, by the server's clock; 0 of any other step.
     """
 
     step: str
@@ -106,3 +107,4 @@ class StepView:
     aid: AidView | None = None
     aids: tuple[AidView, AidView] | None = None
     own: tuple[tuple[str, str], ...] = ()
+    wait: float = 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from html import escape
@@ -338,9 +339,11 @@ def _withdrawn(view: StepView) -> str:
 
 
 def _pause(view: StepView) -> str:
+    """The page counts down and then frees the button; whether the pause is over the server alone decides."""
     return (
-        f'<div class="sk-card">{prose(view.text)}</div><div class="sk-confirm">'
-        '<button type="button" class="sk-go" data-act="resume">Look whether it is open</button></div>'
+        f'<div class="sk-card">{prose(view.text)}'
+        f'<p class="sk-countdown" role="timer" data-wait="{math.ceil(max(view.wait, 0))}"></p></div>'
+        '<div class="sk-confirm"><button type="button" class="sk-go" data-act="resume" disabled>Go on</button></div>'
     )
 
 

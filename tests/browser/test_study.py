@@ -19,7 +19,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, Request, sync_playwright
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.conduct import EnrolledReader, Study
@@ -66,8 +66,8 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    tiny = build(folder)
+def serving(folder: Path, pause_seconds: float = 0) -> Iterator[Served]:
+    tiny = build(folder, pause_seconds)
     with Study.open(tiny.folder) as study:
         enrolled, coordinator = study.enrol(12, "Site A"), study.coordinator_code()
     with socket.socket() as free:
@@ -426,6 +426,81 @@ def test_wrong_codes_are_told_and_then_have_to_wait(browser: Browser, tmp_path: 
                 break
             assert "not known" in words
         assert page.locator("form button").is_disabled() and "(in" in page.inner_text("form button")
+
+
+def test_a_pause_counts_down_and_the_server_keeps_it(browser: Browser, tmp_path: Path) -> None:
+    with serving(tmp_path, pause_seconds=12) as served, opened(browser, served) as page:
+        reader = served.reader()
+        sign_in(page, reader.code)
+        go_to(page, "block")
+        fill(page)
+        with page.expect_request(lambda r: "request_id" in (r.post_data or "")) as sent:
+            page.click("button[type=submit]")
+        page.wait_for_selector("[data-kind=pause]")
+        step, answered = shown(page)[0], served.answered(reader)
+        go_on = page.locator("[data-act=resume]")
+        assert go_on.is_disabled()
+        seconds = [countdown(page)]
+        page.wait_for_timeout(2000)
+        seconds.append(countdown(page))
+        assert 12 >= seconds[0] > seconds[1] > 0
+        page.evaluate("document.querySelector('[data-act=resume]').disabled = false")
+        go_on.click()  # by force: the server sends the pause again, and nothing of the next photo
+        page.wait_for_function("document.querySelector('[data-act=resume]').disabled")
+        assert shown(page) == (step, "pause") and page.locator("[data-stage] img").count() == 0
+        assert "not open yet" in submit_again(page, sent.value, step) and served.answered(reader) == answered
+        page.wait_for_selector("[data-wait] >> text=The next part is open", timeout=15_000)
+        go_on.click()
+        page.wait_for_selector("[data-kind=before]")
+        assert shown(page)[0] == step
+
+
+def countdown(page: Page) -> int:
+    found = re.match(r"In (\d+) s", page.inner_text("[data-wait]"))
+    assert found
+    return int(found[1])
+
+
+def submit_again(page: Page, request: Request, step: str) -> str:
+    """What the server says when the answers of `request` are sent for another step."""
+    body = json.loads(request.post_data or "")
+    (message,) = body["data"] if isinstance(body["data"], list) else [body["data"]]
+    message |= {"step": step, "request_id": "by force", "answers": {}}
+    return page.request.post(request.url, data=body).text()
+
+
+def test_the_coordinator_renews_a_code_and_needs_none_after_a_refresh(browser: Browser, served: Served) -> None:
+    reader = served.reader()
+    with opened(browser, served) as desk, opened(browser, served) as page:
+        desk.get_by_role("tab", name="Coordinator").click()
+        desk.fill("#coordinator-code input", served.coordinator)
+        desk.keyboard.press("Enter")
+        desk.wait_for_selector(".sk-status")
+        sign_in(page, reader.code)
+        desk.reload()
+        desk.wait_for_selector(".sk-status")
+        assert not desk.locator("#coordinator-code").is_visible()
+        desk.get_by_role("button", name="Renew a lost code").click()
+        desk.locator("#study-lost input").click()
+        desk.get_by_role("option", name=reader.reader).click()
+        desk.click("#study-renew")
+        new = desk.locator("#study-renewed code").inner_text()
+        assert new != reader.code and desk.locator("#study-renewed code").count() == 1
+        fill(page)
+        page.click("button[type=submit]")
+        page.wait_for_selector("#study-signin-problem >> text=sign-in has ended")
+        page.fill("#study-code", reader.code)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#study-signin-problem >> text=not known")
+        sign_in(page, new)
+        assert shown(page)[1] == "consent"
+        desk.click("#coordinator-leave")
+        desk.wait_for_selector("#coordinator-refused >> text=signed out")
+        assert new not in desk.content()
+        desk.reload()
+        desk.get_by_role("tab", name="Coordinator").click()
+        assert desk.locator("#coordinator-code").is_visible() and not desk.locator(".sk-status").is_visible()
+        assert desk.evaluate("sessionStorage.length") == 0
 
 
 def test_withdrawal_erases_and_ends_the_code(page: Page, served: Served) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from skinclip.study.conduct import AnswerError, EnrolledReader, Expired, Locked, SignInError, TooManyAttempts
+from skinclip.study.conduct import (
+    AnswerError,
+    EnrolledReader,
+    Expired,
+    Locked,
+    SignInError,
+    StudyError,
+    TooManyAttempts,
+)
 from skinclip.study.views import AidView, Fragment, QuestionView, StepView
 
 CODE = "7K3M-9QXT-2B4H"
@@ -117,6 +125,11 @@ class FakeStudy:
 
     def enrol(self, readers: int, site: str) -> list[EnrolledReader]:
         return [EnrolledReader(f"R{i:03}", CODE) for i in range(1, readers + 1)]
+
+    def renew_code(self, reader: str) -> EnrolledReader:
+        if reader != "R001":
+            raise StudyError(f"the study has no reader {reader}")
+        return EnrolledReader(reader, "0000-1111-2222")
 
     def sign_in(self, code: str, *, coordinator: bool = False) -> str:
         if self.failed >= 3:

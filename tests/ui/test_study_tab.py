@@ -157,8 +157,8 @@ def test_text_of_a_protocol_is_never_markup() -> None:
 
 
 def test_a_pause_can_only_be_looked_at_again() -> None:
-    html = study_html.step(replace(FakeStudy().views[1], kind="pause", text="Come back tomorrow"))
-    assert 'data-act="resume"' in html and "<form" not in html
+    html = study_html.step(replace(FakeStudy().views[1], kind="pause", text="Come back tomorrow", wait=59.2))
+    assert 'data-act="resume" disabled' in html and 'data-wait="60"' in html and "<form" not in html
 
 
 @pytest.mark.parametrize(("p", "words"), [(0.0001, "&lt;1%"), (0.004, "&lt;1%"), (0.5, "50%"), (0.999, "&gt;99%")])
