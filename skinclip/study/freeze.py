@@ -256,7 +256,7 @@ def write(folder: Path, protocol_path: Path, protocol: Protocol, drawn: Drawn, a
 
 
 def write_case(folder: Path, chosen: Candidate, assessor: Assessor) -> None:
-    """Photo, the pictures of all arms in the photo's size and format, and what is said beside them."""
+    """Photo, the pictures of all arms in the photo's size, and what is said beside them."""
     folder.mkdir(parents=True)
     image, assessment = bounded(images.load(chosen.case.image)), chosen.assessment
     try:

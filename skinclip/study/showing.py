@@ -17,14 +17,6 @@ WITHDRAWAL = (
     "answers are then erased, and your code stops working. **The computer aid may be wrong**, and it is wrong on some "
     "of the photos. You are not told which diagnoses were right until the study is closed, except for practice cases."
 )
-# Whom a reader asks and who answers for the data, as the protocol's ethics fields say it.
-PARTICULARS = {
-    "approval": "Ethics approval",
-    "controller": "Responsible for the data",
-    "contact": "Questions and complaints",
-    "retention": "How long answers are kept",
-    "consent_version": "Version of this text",
-}
 AGREEMENT = "I have read this, I know that the aid may be wrong, and I agree to take part."
 TEXTS: dict[str, str] = {
     "background": "A few words about you. They are kept under a number, not under your name.",
@@ -63,8 +55,8 @@ def view_of(frozen: Frozen, protocol: Protocol, step: Step, done: int, total: in
 def _text(frozen: Frozen, protocol: Protocol, step: Step) -> str:
     match step.kind:
         case "consent":
-            said = [f"- {words}: {getattr(protocol.ethics, name).strip()}" for name, words in PARTICULARS.items()]
-            return "\n\n".join((protocol.ethics.consent_text, WITHDRAWAL, "\n".join(said)))
+            version = protocol.ethics.consent_version
+            return f"{protocol.ethics.consent_text}\n\n{WITHDRAWAL}\n\nVersion of this text: {version}"
         case "instructions":
             return protocol.texts.instructions
         case "feedback":

@@ -90,10 +90,10 @@ def build(study: Study) -> CoordinatorView:
         enter = gr.Button("Sign in", variant="primary", elem_id="coordinator-enter")
         refused = gr.HTML(elem_id="coordinator-refused")
     with gr.Column(visible=False, elem_classes="sk-room") as room:
-        status = gr.HTML(elem_id="study-status")
         with gr.Row():
             refresh = gr.Button("Refresh", size="md", scale=0, min_width=140, elem_id="study-refresh")
             leave = gr.Button("Sign out", size="md", scale=0, min_width=140, elem_id="coordinator-leave")
+        status = gr.HTML(elem_id="study-status")
         with gr.Accordion("Enrol readers", open=False):
             with gr.Row():
                 number = gr.Number(1, label="How many", precision=0, minimum=1, maximum=200, min_width=120)
@@ -319,9 +319,11 @@ def status(rows: Sequence[Progress], closed: bool, study: Study) -> str:
     )
     counts = {name: sum(row.state == name for row in rows) for name in ("enrolled", "in progress", "completed")}
     listed = " · ".join(f"{count} {name}" for name, count in counts.items() if count) or "nobody is enrolled yet"
+    needed = study.protocol.completion.min_readers
     return (
         f'<section class="sk-card sk-status"><h2>{escape(study.protocol.title)}</h2>'
-        f'<p class="sk-note">{escape(study.name)} · {len(rows)} readers: {listed}</p><p>{state}</p>{_table(rows)}'
+        f'<p class="sk-note">{escape(study.name)} · {len(rows)} readers: {listed}; the protocol asks for {needed} to '
+        f"complete</p><p>{state}</p>{_table(rows)}"
         "</section>"
     )
 

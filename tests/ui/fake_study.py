@@ -111,6 +111,9 @@ def steps() -> list[StepView]:
     return [replace(view, step=f"s{i:03}", done=i, total=total) for i, view in enumerate(found)]
 
 
+_PROTOCOL = SimpleNamespace(title="A made-up study", completion=SimpleNamespace(min_readers=20))
+
+
 @dataclass
 class FakeStudy:
     """Answers the page as `skinclip.study.conduct.Study` does; `stored` is what was acknowledged, in order."""
@@ -121,7 +124,7 @@ class FakeStudy:
     expired: bool = False
     withdrawn: bool = False
     name: str = "fake-v1"
-    protocol: Any = field(default_factory=lambda: SimpleNamespace(title="A made-up study"))
+    protocol: Any = field(default_factory=lambda: _PROTOCOL)
 
     def enrol(self, readers: int, site: str) -> list[EnrolledReader]:
         return [EnrolledReader(f"R{i:03}", CODE) for i in range(1, readers + 1)]
