@@ -47,6 +47,15 @@ _ANSWER_NAMES = {
     "harmful": "Explanation harmful",
     "seconds_after": "Time with the aid",
 }
+_NAMES = {
+    **_ANSWER_NAMES,
+    "primary": "the primary endpoint",
+    "safety": "the safety endpoint",
+    "agreement": "agreement between readers",
+    "retest": "agreement with oneself",
+    "mcnemar": "McNemar's test",
+    "ood": "cases out of distribution",
+}
 
 
 def write(tables: StudyTables, folder: Path, plan: AnalysisPlan = DEFAULT_PLAN, command: str = "") -> dict[str, Path]:
@@ -221,7 +230,7 @@ def _primary(analysis: Result, mark: str) -> tuple[Block, ...]:
         *_picture(
             "forest_primary",
             "Primary contrast, sensitivity analyses and further contrasts",
-            "Differences in points; the square is the planned primary analysis.",
+            "Differences in points: right of 0 the arm named first has more. The square is the planned analysis.",
             plots.forest(rows, label, mark),
         ),
         _difference_table("The same figures", rows, analysis),
@@ -365,7 +374,7 @@ def _reliance(analysis: Result, mark: str) -> tuple[Block, ...]:
         *_picture(
             "switches",
             "Where answers went: unaided (left) to aided (right)",
-            "Blue stayed right, green became right, red became wrong, grey stayed wrong.",
+            "Blue stayed right, green became right, orange became wrong, grey stayed wrong.",
             plots.switches(analysis["switches"], analysis["arms"], mark),
         ),
         Table("How readers took the AI's answer", ("Arm", "Rate", head, "Answers"), rates),
@@ -500,7 +509,8 @@ def _notes(analysis: Result) -> Bullets:
             "'unweighted strata' averages them as the study has them.",
             f"Rates and balanced accuracy: percentile intervals of {plan['resamples']:,} resamples of readers and "
             f"cases (seed {plan['seed']}). 'Cannot tell' is not right; cases of unknown truth do not count.",
-            f"Answers slower or faster than {low:g} to {high:g} s are left out where a row says so, and only there.",
+            f"Answers that took less than {low:g} s or more than {high:g} s are left out where a row says so, and only "
+            "there.",
             "Items on the explanation are missing by design where there is no explanation; nothing is imputed. Repeats "
             "and cases out of distribution are left out of the main analysis.",
             "'Not estimable' or a dash means that the data cannot answer the question, not that the answer is no.",
@@ -532,7 +542,7 @@ def _reasons(analysis: Any, path: str = "") -> list[tuple[str, str]]:
     if isinstance(analysis, Mapping):
         if "not_estimable" in analysis:
             name = analysis.get("label") or analysis.get("analysis") or analysis.get("answer") or path
-            return [(f"Not estimable: {_ANSWER_NAMES.get(name, name)}", str(analysis["not_estimable"]))]
+            return [(f"Not estimable: {_NAMES.get(name, name)}", str(analysis["not_estimable"]))]
         found = [row for key, value in analysis.items() for row in _reasons(value, path or key)]
     elif isinstance(analysis, list | tuple):
         found = [row for value in analysis for row in _reasons(value, path)]

@@ -232,6 +232,16 @@ class Study:
         enrolled = [self.store.enrol(self.name, self._allocation, site.strip()) for _ in range(readers)]
         return [EnrolledReader(one.reader, one.code) for one in enrolled]
 
+    @_told()
+    def renew_code(self, reader: str) -> EnrolledReader:
+        """A new personal code in place of a lost one, an event of the log; the old one and its sign-ins end.
+
+        Raises StudyError where there is no such reader, or the reader has withdrawn.
+        """
+        if self.store.reader(self.name, reader).withdrawn_at:
+            raise StudyError(f"{reader} has withdrawn and has no code any more; enrol another reader")
+        return EnrolledReader(reader, self.store.renew_code(self.name, reader))
+
     def _allocation(self, number: int) -> dict[str, Any]:
         return allocate(self.protocol, self.frozen.strata, self.frozen.practice, number).to_dict()
 
@@ -389,7 +399,8 @@ class Study:
         if opens is not None:
             when = opens.strftime("%d %B %Y, %H:%M UTC")
             text = f"This part is finished. The next one opens on {when}; come back then with your code."
-            return StepView(step.name, "pause", "Pause", text, done, total)
+            wait = (opens - self._clock()).total_seconds()
+            return StepView(step.name, "pause", "Pause", text, done, total, wait=wait)
         if (place.reader, step.name) not in self._seen:
             self.store.append_all(self.name, place.reader, [_showing(place.reader, step)])
             self._seen.add((place.reader, step.name))

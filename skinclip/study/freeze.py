@@ -282,7 +282,7 @@ def write_case(folder: Path, chosen: Candidate, heat: Heat) -> None:
         frozen.REGIONS: region_overlay(pixels, assessment, only),
     }
     for name, pixels in pictures.items():
-        (folder / name).write_bytes(images.encode_png(pixels))
+        (folder / name).write_bytes(images.encode_jpeg(pixels))
     (folder / frozen.ASSESSMENT).write_text(assessment.to_json() + "\n", encoding="utf-8")
     (folder / frozen.AID).write_text(json.dumps(aid_of(assessment), indent=2) + "\n", encoding="utf-8")
 

@@ -13,9 +13,9 @@ from skinclip.study.steps import CONSENT, Step
 from skinclip.study.views import QuestionKind, QuestionView, StepView
 
 WITHDRAWAL = (
-    "Taking part is free. You may stop at any time, without a reason, by choosing **Withdraw**: all your answers are "
-    "then erased, and your code ends. **The computer aid may be wrong**, and is on some of the photos. Until the study "
-    "is closed you are not told which diagnoses were right, but for the practice cases."
+    "Taking part is voluntary. You may stop at any time, without giving a reason, by choosing **Withdraw**: all your "
+    "answers are then erased, and your code stops working. **The computer aid may be wrong**, and it is wrong on some "
+    "of the photos. You are not told which diagnoses were right until the study is closed, except for practice cases."
 )
 AGREEMENT = "I have read this, I know that the aid may be wrong, and I agree to take part."
 TEXTS: dict[str, str] = {
@@ -119,7 +119,7 @@ def _word(question: Question, value: Any) -> str:
         case "yes_no":
             return "Yes" if value else "No"
         case "percent":
-            return f"{value:g} %"
+            return f"{value:g}%"
         case "likert":
             return f"{value} of {question.scale.points}"
     return str(value)

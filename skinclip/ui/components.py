@@ -9,13 +9,13 @@ import base64
 import re
 from html import escape
 
-import cv2
 import numpy as np
 
 from skinclip import RESEARCH_USE_ONLY, sentences
 from skinclip.assessment import Assessment, Finding, ModelInfo, QualityIssue
 from skinclip.clinical import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
 from skinclip.explain.render import colour_of, hex_colour, ink_of
+from skinclip.images import encode_jpeg
 from skinclip.report_pdf import assessment_pdf
 from skinclip.sentences import phrase
 
@@ -320,7 +320,4 @@ def _inline(pixels: np.ndarray, alt: str) -> str:
 
 def data_url(pixels: np.ndarray) -> str:
     """The picture itself as an address (JPEG)."""
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not ok:
-        raise RuntimeError("a picture could not be encoded")
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(pixels, 92)).decode()}"

@@ -13,7 +13,7 @@ from skinclip.study.conduct import Study
 from skinclip.ui import components, coordinator_tab, serving, study_tab
 from skinclip.ui.theme import study_css, study_head
 
-VISITORS = 2000  # all that is kept of one is a coordinator's token
+VISITORS = 2000  # next to nothing is kept of one: the tokens of sign-ins lie in the browsers
 
 
 def open_study_page(study: Study) -> FastAPI:
@@ -25,9 +25,10 @@ def build_study_page(study: Study) -> gr.Blocks:
     """The page around an opened study."""
     with gr.Blocks(title="Reader study", analytics_enabled=False, delete_cache=(300, 600)) as page:
         gr.HTML(components.BANNER, elem_id="banner")
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab("Reader study", id="study"):
                 study_tab.build(study)
-            with gr.Tab("Coordinator", id="coordinator"):
-                coordinator_tab.build(study)
+            with gr.Tab("Coordinator", id=coordinator_tab.TAB):
+                view = coordinator_tab.build(study)
+        coordinator_tab.resume_on_load(page, tabs, study, view)
     return page

@@ -13,6 +13,7 @@ from playwright.sync_api import Page
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.assessment import Assessment
+from tests.browser.contrast import pale
 from tests.browser.visits import add_photo, assess, chromium
 from tests.served import await_status, serving
 
@@ -211,36 +212,13 @@ def test_phone_width_in_both_themes(page: Page, scheme: str) -> None:
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
     box = page.locator("#banner .sk-banner").bounding_box()
     assert box and box["y"] == 0, "the banner must stay in view"
-    assert unreadable(page) == []
+    assert pale(page, READ) == []
 
 
-def unreadable(page: Page) -> list[str]:
-    """Texts of the result whose contrast with the card behind them is below 4.5 : 1 (WCAG 2, AA)."""
-    return page.evaluate(
-        r"""() => {
-            const rgb = (c) => c.match(/[\d.]+/g).map(Number);
-            const light = (c) => {
-                const [r, g, b] = c.slice(0, 3).map((v) => v / 255)
-                    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-            };
-            const behind = (e) => {
-                for (; e; e = e.parentElement) {
-                    const c = rgb(getComputedStyle(e).backgroundColor);
-                    if (c.length < 4 || c[3] === 1) return c;
-                }
-                return [255, 255, 255];
-            };
-            const all = document.querySelectorAll(
-                "#result h2, #result p, #result .sk-name, #result .sk-value, .sk-chip, .sk-header p, .sk-note, " +
-                ".sk-verdict, figcaption, .sk-download, .sk-footer, #finding label, #assess, .sk-banner");
-            return [...all].filter((e) => e.offsetParent).map((e) => {
-                const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
-                const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-                return [ratio, e.className + " " + e.innerText.slice(0, 40)];
-            }).filter(([ratio]) => ratio < 4.5).map(([ratio, text]) => `${ratio.toFixed(2)} ${text}`);
-        }"""
-    )
+READ = (
+    "#result h2, #result p, #result .sk-name, #result .sk-value, .sk-chip, .sk-header p, .sk-note, .sk-verdict, "
+    "figcaption, .sk-download, .sk-footer, #finding label, #assess, .sk-banner"
+)
 
 
 def test_every_control_has_a_name(page: Page) -> None:

@@ -7,12 +7,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
+import pypdfium2
 import pytest
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.study import analysis_report
+from skinclip.study import analysis_report, plots
 from skinclip.study.analysis_report import document, summary
-from skinclip.study.document import to_html, to_pdf
+from skinclip.study.document import Table, tied, to_html, to_pdf
 from skinclip.study.statistics import analyse
 from skinclip.study.tables import TABLES, StudyTables
 from tests.study.studies import PLAN, study
@@ -142,6 +143,44 @@ def test_names_from_outside_are_escaped():
     nasty = replace(study(), study="<script>alert(1)</script>")
     text = to_html(document(analyse(nasty, PLAN), command="<img src=x>"))
     assert "<script" not in text and "<img" not in text
+
+
+def test_figures_are_tied_to_their_signs():
+    assert tied("0.4 % (95 % interval, p = 0.03; p < 0.001) of 5") == (
+        "0.4\u00a0% (95\u00a0% interval, p\u00a0=\u00a00.03; p\u00a0<\u00a00.001) of 5"
+    )
+
+
+def test_no_word_of_a_table_in_the_pdf_is_broken(analysis):
+    with pypdfium2.PdfDocument(to_pdf(document(analysis))) as pdf:
+        lines = [line.strip() for page in pdf for line in page.get_textpage().get_text_range().splitlines()]
+    heads = {cell for section in document(analysis).sections for block in section.blocks
+             if isinstance(block, Table) for cell in block.header}  # fmt: skip
+    words = set(" ".join(lines).split())
+    assert {"Cronbach", "Difference", "explanation"} <= {word for head in heads for word in head.split()} <= words
+
+
+def test_densities_and_rates_stay_on_their_scales():
+    means = [{"reader": f"R{i}", "arm": "none", "mean": mean} for i, mean in enumerate((1.0, 1.5, 4.0, 7.0))]
+    cloud = plots.raincloud(means, ["none"], "trust", "")
+    assert cloud is not None
+    axes = cloud.figure.axes[0]
+    density = axes.collections[0].get_datalim(axes.transData)
+    assert (density.x0, density.x1) == (1.0, 7.0)
+    rate = {"value": 0.5, "low": 0.4, "high": 0.6}
+    rates = plots.dumbbells([{"arm": "none", "before": rate, "after": rate}], "balanced accuracy", "")
+    assert rates is not None and rates.figure.axes[0].get_xlim() == (-0.02, 1.02)
+
+
+def test_the_shares_of_crossing_bands_stand_apart():
+    rows = [
+        {"arm": "none", "ai_right": ai, "before": before, "after": after, "n": 5, "of": 20}
+        for ai in (True, False) for before in (True, False) for after in (True, False)
+    ]  # fmt: skip
+    drawn = plots.switches(rows, ["none"], "")
+    assert drawn is not None
+    shares = [text for text in drawn.figure.axes[0].texts if text.get_text() == "25%"]
+    assert len(shares) == 2 and abs(shares[0].get_position()[1] - shares[1].get_position()[1]) > 0.1
 
 
 def test_an_empty_study_has_a_report_that_says_why(tmp_path):

@@ -86,7 +86,7 @@ def test_the_reader_sees_the_own_locked_answer_beside_the_aid(study: Study, toke
     view = at(study, token, "after")
     words = dict(view.own)
     assert words["What is your diagnosis?"] == "Melanoma"
-    assert words["How confident are you in this diagnosis?"] == "60 %"
+    assert words["How confident are you in this diagnosis?"] == "60%"
     assert words["Would you biopsy, excise or refer this lesion?"] == "Yes"
 
 
@@ -106,7 +106,7 @@ def test_practice_feedback_is_worded_the_same_in_every_arm(study: Study, token: 
     texts = [view.text for view, _ in tiny.session(study, token) if view.kind == "feedback"]
     assert len(texts) == 2
     assert set(texts) <= {
-        f"The confirmed diagnosis of this practice case is {name}." for name in ("melanoma", "melanocytic nevus")
+        f"The confirmed diagnosis of this practice case is **{name}**." for name in ("melanoma", "melanocytic nevus")
     }
 
 
@@ -380,12 +380,12 @@ def test_blocks_are_kept_apart_by_the_washout(study_folder: Path, clock: Clock) 
         *_, (before_pause, _), (pause, _) = tiny.session(study, token)
         assert (before_pause.kind, pause.kind) == ("block", "pause")
         assert "25 November 2026, 09:00 UTC" in pause.text
-        assert pause.photo is None
+        assert (pause.photo, pause.wait) == (None, 24 * 3600)
         with pytest.raises(StudyError, match="not open yet"):
             study.submit(token, pause.step, {"diagnosis": "mel"}, "early")
         clock.forward(hours=23, minutes=59)
         token = study.sign_in(code)
-        assert study.view(token).kind == "pause"
+        assert (study.view(token).kind, study.view(token).wait) == ("pause", 60)
         clock.forward(minutes=1)
         view = study.view(token)
         assert (view.kind, view.step) == ("before", pause.step)
@@ -402,6 +402,26 @@ def test_withdrawal_erases_answers_and_ends_the_code(study: Study, token: str, c
         study.sign_in(code)
     assert all(event.payload is None for event in study.store.events(study.name, "R001")[:-1])
     assert not study.store.verify(study.name)
+
+
+def test_a_renewed_code_ends_the_lost_one_and_is_on_record(study: Study, token: str, code: str) -> None:
+    at(study, token, "background")
+    new = study.renew_code("R001")
+    with pytest.raises(Expired):
+        study.view(token)
+    with pytest.raises(SignInError, match="not known"):
+        study.sign_in(code)
+    assert study.view(study.sign_in(new.code)).kind == "background"
+    (event,) = study.store.events(study.name, kinds=["code_renewed"])
+    assert (event.reader, event.payload) == ("R001", {}) and not study.store.verify(study.name)
+
+
+def test_only_a_reader_who_takes_part_gets_a_new_code(study: Study, token: str) -> None:
+    with pytest.raises(StudyError, match="no reader 'R002'"):
+        study.renew_code("R002")
+    study.withdraw(token)
+    with pytest.raises(StudyError, match="R001 has withdrawn"):
+        study.renew_code("R001")
 
 
 def test_withdrawal_before_consent_needs_no_debrief(study: Study, token: str) -> None:

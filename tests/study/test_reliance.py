@@ -91,6 +91,13 @@ def test_non_inferiority_compares_the_interval_with_the_margin(regions, grad_cam
     assert found["value"] == pytest.approx(found["rate"] - found["rate_against"])
 
 
+def test_safety_is_not_claimed_where_nobody_switched():
+    """Each resample of nothing but zeros is zero: the interval would have no width and lie below any margin."""
+    held = ROWS.assign(diagnosis_after=ROWS["diagnosis_before"])
+    with pytest.raises(NotEstimable, match="none of 4 answers in the two arms switched to wrong"):
+        reliance.safety(held, "regions", "grad_cam", reliance.bootstrap_of(held, 20, 0), 0.05, 0.05)
+
+
 def test_safety_without_errors_of_the_ai_says_so():
     right = ROWS[ROWS["case"] == "C2"]
     with pytest.raises(NotEstimable, match="the AI errs"):
