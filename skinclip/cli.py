@@ -1,4 +1,4 @@
-"""The command line: `python -m skinclip assess | evaluate | train | fetch | study`.
+"""The command line: `python -m skinclip assess | evaluate | train | plot-training | fetch | study`.
 
 Exit status 0, or 2 for bad input with one line on stderr that says what to do. Heavy imports happen inside the
 commands, so that `--help` and a mistyped option answer at once.
@@ -106,6 +106,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
         training.add_arguments(train)
         train.set_defaults(run=_train)
+    plot = commands.add_parser("plot-training", help="draw how a training goes, or went")
+    plot.add_argument("folder", type=Path, help="what the training was given as --work, such as runs/mini")
+    plot.set_defaults(run=_plot_training)
     return parser
 
 
@@ -520,16 +523,19 @@ def _agreed() -> bool:
 
 
 def _train(args: argparse.Namespace) -> int:
-    import yaml
-
     from skinclip import config
     from skinclip import train as training
 
-    try:  # here and not around the run: what fails in the middle of training is a fault whose traceback helps
-        if args.preset != "plain":  # the baseline, which is no preset of the model
+    if args.preset != "plain":  # the baseline, which is no preset of the model
+        try:
             config.preset(args.preset)
-        if args.recipe:
-            config.load_yaml(config.TrainConfig, args.recipe)
-    except (ValueError, yaml.YAMLError) as error:
-        raise UsageError(str(error)) from error
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     return training.run(args)
+
+
+def _plot_training(args: argparse.Namespace) -> int:
+    from skinclip.training.plotting import plot_training
+
+    print(plot_training(args.folder))
+    return 0

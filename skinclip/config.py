@@ -152,14 +152,33 @@ class Stage1Config:
 
 
 @dataclass(frozen=True)
+class MaskConfig:
+    """The lesion mask over a published tower, learnt alone; stage 0 learns it beside the tower it makes."""
+
+    steps: int = 400
+    batch_size: int = 16
+    lr: float = 1e-3
+    weight_decay: float = 0.02
+    augmentation: float = 1.0  # strength
+    log_every: int = 10
+    save_every: int = 100
+
+
+@dataclass(frozen=True)
 class Stage2Config:
-    """Evidence adapter, projector, LoRA and heads under CFA, over the frozen tower."""
+    """Evidence adapter, projector, LoRA and heads under CFA, over the frozen tower.
+
+    A step looks at `batch_size + second_views` views. How many of them go through the language model at a time is
+    `micro_batch`: it decides the memory needed, not the loss. `cached_views` keeps on disk what the frozen towers see
+    of that many fixed views a photo.
+    """
 
     steps: int = 600
     batch_size: int = 32
     second_views: int = 16  # photos of a batch that are seen under two augmentations
     stories: int = 8  # photos of a batch that also carry a rationale
     lr: float = 7e-4
+    lora_rate: float = 1.0  # LoRA learns at this part of it
     weight_decay: float = 0.05
     held_out_repeat: float = 2.0  # how much likelier a lesion unseen by stage 0 is drawn
     draw_power: float = 0.35
@@ -167,15 +186,35 @@ class Stage2Config:
     told_criteria: float = 0.5  # of the photos with labelled criteria, those where the reasoner reads the labels
     augmentation: float = 0.7  # strength
     wordings: int = 64  # texts a diagnosis among which descriptions are drawn
+    micro_batch: int = 0  # views at a time; 0 is all at once
+    gradient_checkpointing: bool = False  # language layers are computed twice, and need a fraction of the memory
+    cached_views: int = 0  # 0 draws and looks at every view anew
+    log_every: int = 5
+    save_every: int = 50
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that do not go together."""
+        for name in ("second_views", "stories"):
+            if not 0 <= getattr(self, name) <= self.batch_size:
+                raise ValueError(f"{name} must lie in 0 to batch_size ({self.batch_size}), got {getattr(self, name)}")
+        for name in ("micro_batch", "cached_views"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.cached_views == 1 and self.second_views:
+            raise ValueError("second views need another view of the photo: cached_views must be 0, or 2 or more")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """A recipe. Presets that carry their own tower and language model go through stages 0 and 1, those built on
+    published weights learn the lesion mask instead; stage 2 is the same for all."""
+
     seed: int = 0
     photo_size: int = 176  # side at which photos are kept in memory for augmentation
     share: float = 1.0  # of the training lesions, chosen by a hash of their names; less than 1 measures scarcity
     stage0: Stage0Config = field(default_factory=Stage0Config)
     stage1: Stage1Config = field(default_factory=Stage1Config)
+    masks: MaskConfig = field(default_factory=MaskConfig)
     stage2: Stage2Config = field(default_factory=Stage2Config)
     loss: LossConfig = field(default_factory=LossConfig)
 

@@ -1,43 +1,60 @@
-"""Training, from data sets to a checkpoint: `python -m skinclip train --preset mini --data ROOT`.
+"""Training, from data sets to a checkpoint: `python -m skinclip train --preset PRESET --data ROOT`.
 
-    stage 0  the compact derm-CLIP, contrastive on photo-description pairs, then frozen
-    stage 1  the language of rationales, from texts alone, then NF4
-    stage 2  evidence, projector, LoRA and heads under CFA
+    mini                                           qwen-3b, qwen-7b
+    stage 0  the compact derm-CLIP, contrastive    masks    the lesion mask over the published CLIP
+             on photo-description pairs
+    stage 1  the language of rationales, from
+             texts alone, then NF4
+    stage 2  evidence, projector, LoRA and heads under CFA, over what is frozen by then
     fit      calibration, sets, shift and referral on `calib`; finding thresholds on `valid`
 
-Every stage keeps a checkpoint in `--work` and takes it up again after a kill. No stage reads a test split.
+Every stage keeps a checkpoint in `--work` and takes it up again after a kill, with the loss curve that it would have
+had. No stage reads a test split. The presets on published weights can be trained by several processes:
+`accelerate launch --config_file skinclip/training/accelerate/ddp.yaml -m skinclip train --preset qwen-3b --data ROOT`.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import logging
 import os
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from skinclip.assess import Assessor
 from skinclip.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
+from skinclip.model.perception import Perception
 from skinclip.model.plain import PlainClassifier
-from skinclip.model.prompt import mini_tokenizer
-from skinclip.model.skinclip_vl import ASSETS, assemble
+from skinclip.model.prompt import load_tokenizer, mini_tokenizer
+from skinclip.model.skinclip_vl import ASSETS, SkinClipVL, assemble, default_device
 from skinclip.training.common import (
     PhotoSet,
     gather,
     held_out_keys,
     keep_memory,
+    load_checkpoint,
+    photo_key,
     photo_set,
     scarce,
+    seed_everything,
     with_clinical,
 )
 from skinclip.training.fitting import fit
+from skinclip.training.masks import train_masks
 from skinclip.training.plain import train_plain
+from skinclip.training.processes import Team
 from skinclip.training.stage0 import train_stage0
 from skinclip.training.stage1 import train_stage1
 from skinclip.training.stage2 import train_stage2
 
 log = logging.getLogger(__name__)
+RECIPES = Path(__file__).parent / "training" / "recipes"
+PLAIN = "plain"  # the baseline, in place of a preset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,11 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset", default="mini", help="the preset to train (default: mini), or `plain`, the baseline classifier"
     )
     parser.add_argument("--data", type=Path, help="folder with one subfolder a data set (default: $SKINCLIP_DATA)")
-    parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: assets/PRESET)")
-    parser.add_argument("--work", type=Path, help="checkpoints, log.csv and caches (default: runs/PRESET)")
     parser.add_argument(
-        "--recipe", type=Path, help="YAML file with fields of TrainConfig (default: the built-in recipe)"
+        "--out",
+        type=Path,
+        help="where the checkpoint goes (default: assets/PRESET, or checkpoints/PRESET where it is built on published "
+        "weights)",
     )
+    parser.add_argument("--work", type=Path, help="checkpoints, log.csv and caches (default: runs/PRESET)")
+    parser.add_argument("--recipe", type=Path, help=f"YAML file with fields of TrainConfig (default: {RECIPES}/...)")
     parser.add_argument("--seed", type=int, help="overrides the recipe's seed")
     parser.add_argument("--strict", action="store_true", help="stop at the first bad row of a label file")
 
@@ -61,44 +81,116 @@ def run(args: argparse.Namespace) -> int:
     root = args.data or (Path(os.environ["SKINCLIP_DATA"]) if os.environ.get("SKINCLIP_DATA") else None)
     if root is None:
         raise DataError("no data: give --data ROOT or set $SKINCLIP_DATA to a folder with one subfolder a data set")
-    plain = args.preset == "plain"
-    config = preset("mini" if plain else args.preset)
-    if config.reasoner.base is not None:
-        raise DataError(f"the preset {args.preset!r} is not trained from scratch; only `mini` is")
-    recipe = load_yaml(TrainConfig, args.recipe) if args.recipe else TrainConfig()
+    recipe = recipe_of(args.preset, args.recipe)
     if args.seed is not None:
         recipe = dataclasses.replace(recipe, seed=args.seed)
-    work = args.work or Path("runs") / args.preset
-    out = args.out or ASSETS / args.preset
+    work, plain = args.work or Path("runs") / args.preset, args.preset == PLAIN
+    config = preset("mini" if plain else args.preset)
+    out = args.out or (ASSETS if config.reasoner.base is None else Path("checkpoints")) / args.preset
     if plain:
         train_baseline(recipe, root, work, out, args.strict)
-    else:
-        train(config, recipe, root, work, out, args.strict)
-    print(f"checkpoint written to {out}")
+    elif train(config, recipe, root, work, out, args.strict) is None:
+        return 0  # another process says it
+    using = "" if out.parent == ASSETS else f"; use it with --preset {args.preset} --weights {out}"
+    print(f"checkpoint written to {out}{using}")
     return 0
+
+
+def recipe_of(name: str, path: Path | None = None) -> TrainConfig:
+    """The recipe in a YAML file, by default that of a preset. Raises DataError where it does not hold one."""
+    path = path or RECIPES / f"{'mini' if name == PLAIN else name}.yaml"
+    try:
+        return load_yaml(TrainConfig, path)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} is no recipe: {error}") from error
 
 
 def train(
     config: ModelConfig, recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False
-) -> Assessor:
-    """All stages in turn; writes the checkpoint to `out` and returns it loaded.
+) -> Assessor | None:
+    """All stages in turn; writes the checkpoint to `out` and returns it loaded, in the first process.
 
-    Raises DataError where `work` holds the stages of another recipe.
+    Raises DataError where `work` holds the stages of another recipe or model, where weights that the preset is built on
+    are missing, or where several processes cannot train it.
     """
-    claim(work, recipe)
-    cases = gather_calibrated(root, strict)
-    photos = training_photos(recipe, cases["train"], work / "cache")
-    derm_clip = train_stage0(config, recipe, photos, valid_photos(recipe, cases, work / "cache"), work)
-    tokenizer = mini_tokenizer()
-    base = train_stage1(config, recipe, tokenizer, work)
-    model = assemble(config, derm_clip.perception, base, tokenizer)
-    model.evidence.mask_head.load_state_dict(derm_clip.mask_head.state_dict())
-    trained_prior = train_stage2(model, recipe, photos, work)
+    published = config.reasoner.base is not None
+    team = Team(default_device(config))
+    if team.size > 1 and not published:
+        raise DataError(f"{config.preset!r} is trained by one process: start it without `accelerate launch`")
+    if not team.first:
+        logging.getLogger("skinclip").setLevel(logging.WARNING)
+    base, identity = find_published(config) if published else (None, "")
+    with team.first_alone():
+        claim(work, recipe, config, identity)
+        cases = gather_calibrated(root, strict)
+        photos = training_photos(recipe, cases["train"], work / "cache", published)
+    if base is None:
+        model = with_own_weights(config, recipe, photos, valid_photos(recipe, cases, work / "cache"), work)
+    else:
+        model = on_published_weights(config, recipe, base, team)
+        train_masks(model, recipe, photos, work, team)
+    trained_prior = train_stage2(model, recipe, photos, work, team, identity)
+    team.leave()
+    if not team.first:
+        return None
+    if team.sharded and base is not None:  # this process holds a part of every weight only
+        model = on_published_weights(config, recipe, base, team, work)
     model.save(out)
     save_yaml(recipe, out / "recipe.yaml")
     assessor = fit(model, photos, cases["calib"], cases.get("valid", []), trained_prior)
     assessor.save_trust(out)
     return assessor
+
+
+def with_own_weights(
+    config: ModelConfig, recipe: TrainConfig, photos: PhotoSet, valid: dict[str, PhotoSet], work: Path
+) -> SkinClipVL:
+    """Stages 0 and 1, and the model made of them."""
+    derm_clip = train_stage0(config, recipe, photos, valid, work)
+    tokenizer = mini_tokenizer()
+    base = train_stage1(config, recipe, tokenizer, work)
+    model = assemble(config, derm_clip.perception, base, tokenizer)
+    model.evidence.mask_head.load_state_dict(derm_clip.mask_head.state_dict())
+    return model
+
+
+def on_published_weights(
+    config: ModelConfig, recipe: TrainConfig, base: Path, team: Team, work: Path | None = None
+) -> SkinClipVL:
+    """The model on a published tower and language model, with fresh heads, the same in every process.
+
+    Args:
+        work: where stage 2 left heads and adapter to take; the model is then whole, on this process alone.
+    """
+    seed_everything(recipe.seed)
+    perception = Perception(config.perception).freeze()
+    model = assemble(
+        config, perception, base, load_tokenizer(base), str(team.device), shared_out=team.sharded and work is None
+    )
+    if work is not None and (state := load_checkpoint(work / "stage2.pt")):
+        model.load_heads(state["heads"])
+        model.reasoner.load_adapter_state(state["adapter"])
+    return model.eval()
+
+
+def find_published(config: ModelConfig) -> tuple[Path, str]:
+    """The folder of the language model that a preset is built on, and what tells its weights from others.
+
+    Raises DataError where they are not on this computer.
+    """
+    folder = Path(config.reasoner.base or "")
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not files:
+        raise DataError(
+            f"the weights of {config.reasoner.base} are not on this computer; "
+            f"run `python -m skinclip fetch --preset {config.preset}`"
+        )
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in files:
+        with file.open("rb") as opened:
+            header = opened.read(8 + int.from_bytes(opened.read(8), "little"))
+        digest.update(f"{file.name} {file.stat().st_size}".encode() + header)
+    return folder, digest.hexdigest()
 
 
 def train_baseline(recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False) -> PlainClassifier:
@@ -115,13 +207,34 @@ def train_baseline(recipe: TrainConfig, root: Path, work: Path, out: Path, stric
     return model
 
 
-def claim(work: Path, recipe: TrainConfig) -> None:
-    """Marks `work` as this recipe's. Raises DataError where it is another's, whose stages must not be resumed."""
-    path = work / "recipe.yaml"
-    if path.exists() and load_yaml(TrainConfig, path) != recipe:
-        raise DataError(f"{work} holds a training by another recipe; give another --work or remove that folder")
+def claim(work: Path, recipe: TrainConfig, config: ModelConfig | None = None, base: str = "") -> None:
+    """Marks `work` as that of a recipe, a model and the published weights that it is built on.
+
+    Raises DataError where it is another's, whose stages must not be resumed.
+    """
     work.mkdir(parents=True, exist_ok=True)
+    path, other = work / "recipe.yaml", "give another --work or remove that folder"
+    if path.exists() and _read_as(TrainConfig, path) != recipe:
+        raise DataError(f"{work} holds a training by another recipe; {other}")
     save_yaml(recipe, path)
+    if config is None:
+        return
+    path = work / "config.yaml"
+    if path.exists() and _read_as(ModelConfig, path) != config:
+        raise DataError(f"{work} holds the training of another model; {other}")
+    save_yaml(config, path)
+    path = work / "base.txt"
+    if path.exists() and path.read_text() != base:
+        raise DataError(f"{work} holds a training on other weights than those in {config.reasoner.base}; {other}")
+    path.write_text(base)
+
+
+def _read_as(cls: type, path: Path) -> Any:
+    """The config in a file, None where another version wrote it."""
+    try:
+        return load_yaml(cls, path)
+    except ValueError:
+        return None
 
 
 def gather_calibrated(root: Path, strict: bool = False) -> dict[str, list[Case]]:
@@ -132,10 +245,15 @@ def gather_calibrated(root: Path, strict: bool = False) -> dict[str, list[Case]]
     return cases
 
 
-def training_photos(recipe: TrainConfig, cases: list[Case], cache: Path) -> PhotoSet:
-    """The photos to learn from, close-ups among them, with those held out of stage 0 marked."""
+def training_photos(recipe: TrainConfig, cases: list[Case], cache: Path, published: bool = False) -> PhotoSet:
+    """The photos to learn from, close-ups among them, with those that the tower never saw marked.
+
+    Args:
+        published: the tower comes from elsewhere and saw none of them.
+    """
     learnt = with_clinical(scarce(cases, recipe.share, recipe.seed))
-    return photo_set(learnt, recipe.photo_size, cache, held_out_keys(learnt, recipe.stage0.held_out, recipe.seed))
+    held_out = held_out_keys(learnt, recipe.stage0.held_out, recipe.seed)
+    return photo_set(learnt, recipe.photo_size, cache, {photo_key(c) for c in learnt} if published else held_out)
 
 
 def valid_photos(recipe: TrainConfig, cases: dict[str, list[Case]], cache: Path) -> dict[str, PhotoSet]:

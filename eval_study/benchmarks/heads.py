@@ -25,8 +25,9 @@ from skinclip.losses import MISSING, CFAInputs
 from skinclip.model.evidence import Evidence, EvidenceFinder
 from skinclip.model.reasoner import at_most_unit
 from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.training.answering import tell_criteria
 from skinclip.training.common import cosine
-from skinclip.training.stage2 import stage2_weights, tell_criteria
+from skinclip.training.stage2 import stage2_weights
 
 
 @dataclass(frozen=True)

@@ -8,74 +8,114 @@ loss of resolution, because in HAM10000 the resolution of a photo leaks its clas
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def geometry(batch: Tensor, side: int, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Random rotation, flip, zoom (0.7-1.15 of the photo shown), stretch, shift: [B, 4, H, W] -> [B, 4, side, side]."""
-    b = batch.shape[0]
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to each of n photos. It is drawn apart from being applied, so that several processes can draw alike
+    for a whole batch and each apply it to a share.
 
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.rand(b, generator=generator) * (high - low) + low
+    Attributes:
+        angle, zoom, stretch, flip: [n].
+        shift: [n, 2] in halves of the photo's side.
+        brightness, contrast, saturation: [n, 1, 1, 1] factors.
+        balance: [n, 3, 1, 1] a factor a channel.
+        shrink: [n] by how much a photo is shrunk before it is enlarged again, 0 where it is not.
+    """
 
-    angle = uniform(-math.pi, math.pi)
-    zoom = 1 + strength * (uniform(0.7, 1.15) - 1)
-    stretch = (uniform(-0.25, 0.25) * strength).exp()
-    flip = torch.where(torch.rand(b, generator=generator) < 0.5, -1.0, 1.0)
-    cos, sin = angle.cos(), angle.sin()
-    theta = torch.stack(
-        [
-            torch.stack([cos * zoom * stretch * flip, -sin * zoom / stretch, uniform(-0.08, 0.08) * strength], 1),
-            torch.stack([sin * zoom * stretch * flip, cos * zoom / stretch, uniform(-0.08, 0.08) * strength], 1),
-        ],
-        1,
-    )  # [B, 2, 3]
-    grid = F.affine_grid(theta, [b, batch.shape[1], side, side], align_corners=False)
-    return F.grid_sample(batch, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    angle: Tensor
+    zoom: Tensor
+    stretch: Tensor
+    flip: Tensor
+    shift: Tensor
+    brightness: Tensor
+    balance: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    shrink: Tensor
 
+    @classmethod
+    def draw(cls, n: int, generator: torch.Generator, strength: float = 1.0) -> Augmentation:
+        """Any rotation, flip, zoom (0.7-1.15 of the photo shown), stretch, shift and colour; half of the photos lose
+        resolution, by a common factor of up to 2.5."""
 
-def colour(batch: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """Random brightness, contrast, saturation and white balance of the first three channels."""
-    b = batch.shape[0]
+        def uniform(low: float, high: float) -> Tensor:
+            return torch.rand(n, generator=generator) * (high - low) + low
 
-    def factor(spread: float, channels: int = 1) -> Tensor:
-        return ((torch.rand(b, channels, 1, 1, generator=generator) * 2 - 1) * spread * strength).exp()
+        def factor(spread: float, channels: int = 1) -> Tensor:
+            return ((torch.rand(n, channels, 1, 1, generator=generator) * 2 - 1) * spread * strength).exp()
 
-    rgb = batch[:, :3]
-    rgb = rgb * factor(0.2) * factor(0.08, 3)
-    mean = rgb.mean((1, 2, 3), keepdim=True)
-    rgb = (rgb - mean) * factor(0.2) + mean
-    grey = rgb.mean(1, keepdim=True)
-    rgb = (rgb - grey) * factor(0.25) + grey
-    return torch.cat([rgb.clamp(0, 1), batch[:, 3:]], 1)
+        angle = uniform(-math.pi, math.pi)
+        zoom = 1 + strength * (uniform(0.7, 1.15) - 1)
+        stretch = (uniform(-0.25, 0.25) * strength).exp()
+        flip = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+        shift = torch.stack([uniform(-0.08, 0.08) * strength, uniform(-0.08, 0.08) * strength], 1)
+        colour = (factor(0.2), factor(0.08, 3), factor(0.2), factor(0.25))
+        coarse = torch.rand(n, generator=generator) < 0.5
+        shrink = torch.zeros(n, dtype=torch.double)
+        if coarse.any():
+            shrink[coarse] = 1 + 1.5 * torch.rand(1, generator=generator).item()
+        return cls(angle, zoom, stretch, flip, shift, *colour, shrink)
 
+    @classmethod
+    def cat(cls, parts: Sequence[Augmentation]) -> Augmentation:
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
-def lose_resolution(batch: Tensor, generator: torch.Generator, share: float = 0.5) -> Tensor:
-    """Shrinks a random part of the batch by a common random factor of up to 2.5 and enlarges it again."""
-    chosen = torch.rand(batch.shape[0], generator=generator) < share
-    if not chosen.any():
-        return batch
-    side = batch.shape[-1]
-    small = round(side / (1 + 1.5 * torch.rand(1, generator=generator).item()))
-    rgb = batch[chosen, :3]
-    blurred = F.interpolate(
-        F.interpolate(rgb, (small, small), mode="bilinear", align_corners=False, antialias=True),
-        (side, side),
-        mode="bilinear",
-        align_corners=False,
-    )
-    out = batch.clone()
-    out[chosen, :3] = blurred
-    return out
+    def pick(self, index: Tensor) -> Augmentation:
+        """What happens to the photos numbered `index`."""
+        return Augmentation(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def to(self, device: torch.device | str) -> Augmentation:
+        return Augmentation(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+    def __call__(self, batch: Tensor, side: int) -> Tensor:
+        """[n, 4, H, W] in 0..1 -> [n, 4, side, side] in 0..1."""
+        return self.coarsened(self.recoloured(self.moved(batch, side)))
+
+    def moved(self, batch: Tensor, side: int) -> Tensor:
+        cos, sin = self.angle.cos(), self.angle.sin()
+        zoom, stretch, flip, shift = self.zoom, self.stretch, self.flip, self.shift
+        theta = torch.stack(
+            [
+                torch.stack([cos * zoom * stretch * flip, -sin * zoom / stretch, shift[:, 0]], 1),
+                torch.stack([sin * zoom * stretch * flip, cos * zoom / stretch, shift[:, 1]], 1),
+            ],
+            1,
+        )  # [n, 2, 3]
+        grid = F.affine_grid(theta, [*batch.shape[:2], side, side], align_corners=False)
+        return F.grid_sample(batch, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+    def recoloured(self, batch: Tensor) -> Tensor:
+        """The first three channels under another light."""
+        rgb = batch[:, :3] * self.brightness * self.balance
+        mean = rgb.mean((1, 2, 3), keepdim=True)
+        rgb = (rgb - mean) * self.contrast + mean
+        grey = rgb.mean(1, keepdim=True)
+        rgb = (rgb - grey) * self.saturation + grey
+        return torch.cat([rgb.clamp(0, 1), batch[:, 3:]], 1)
+
+    def coarsened(self, batch: Tensor) -> Tensor:
+        """Some photos shrunk and enlarged again."""
+        side, out = batch.shape[-1], batch.clone()
+        for factor in sorted(set(self.shrink.tolist()) - {0.0}):
+            chosen = self.shrink == factor
+            small = round(side / factor)
+            shrunk = F.interpolate(
+                batch[chosen, :3], (small, small), mode="bilinear", align_corners=False, antialias=True
+            )
+            out[chosen, :3] = F.interpolate(shrunk, (side, side), mode="bilinear", align_corners=False)
+        return out
 
 
 def augment(batch: Tensor, side: int, generator: torch.Generator, strength: float = 1.0) -> Tensor:
-    """All of the above: [B, 4, H, W] in 0..1 -> [B, 4, side, side] in 0..1."""
-    batch = geometry(batch, side, generator, strength)
-    return lose_resolution(colour(batch, generator, strength), generator)
+    """A batch under an augmentation drawn for it: [B, 4, H, W] in 0..1 -> [B, 4, side, side] in 0..1."""
+    return Augmentation.draw(len(batch), generator, strength)(batch, side)
 
 
 def mix(

@@ -1,4 +1,4 @@
-"""Photos and masks of many cases as arrays in memory, decoded once and kept in a cache file.
+"""Photos and masks of many cases as arrays, decoded once and kept in a cache file.
 
 Photos are decoded by `images.load` and resized as at inference, so that training sees what an Assessment sees.
 """
@@ -87,30 +87,47 @@ def _cached(
 ) -> np.ndarray:
     if crop not in CROPS:
         raise ValueError(f"crop {crop!r}; expected one of {', '.join(CROPS)}")
-    if cache_dir is None:
-        return _read_all(kind, cases, shape, progress, one)
-    names = "\n".join(f"{c.source}/{c.image_id}/{f}/{_bytes_in(f)}" for c, f in zip(cases, files, strict=True))
+    if cache_dir is None or not cases:
+        return _read_all(kind, cases, np.empty((len(cases), *shape), np.uint8), progress, one)
+    names = "\n".join(f"{c.source}/{c.image_id}/{f}/{bytes_in(f)}" for c, f in zip(cases, files, strict=True))
     digest = hashlib.sha256(f"{_VERSION}|{names}|{shape}|{crop}".encode()).hexdigest()[:16]
     path = cache_dir / f"{kind}-{digest}.npy"
-    if path.exists():
-        return np.load(path)
-    array = _read_all(kind, cases, shape, progress, one)
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npy")
-    np.save(part, array)
-    part.replace(path)
-    return array
+    if not path.exists():
+        _write_all(path, kind, cases, shape, progress, one)
+    # Mapped, not read: thousands of large photos need not fit into memory, and processes share what they look at.
+    return np.load(path, mmap_mode="c")
 
 
-def _bytes_in(file: Path | None) -> int:
+def bytes_in(file: Path | None) -> int:
     """Size of a file, 0 where there is none: a file replaced by another of its name makes a new cache entry."""
     return file.stat().st_size if file is not None and file.exists() else 0
 
 
+def _write_all(
+    path: Path,
+    kind: str,
+    cases: Sequence[Case],
+    shape: tuple[int, ...],
+    progress: bool,
+    one: Callable[[Case], np.ndarray],
+) -> None:
+    """Decodes into a file beside `path` that takes its place when it is whole; a photo that fails leaves nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npy")
+    array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(cases), *shape))
+    try:
+        _read_all(kind, cases, array, progress, one)
+    except DataError:
+        part.unlink()
+        raise
+    array.flush()
+    part.replace(path)
+
+
 def _read_all(
-    kind: str, cases: Sequence[Case], shape: tuple[int, ...], progress: bool, one: Callable[[Case], np.ndarray]
+    kind: str, cases: Sequence[Case], out: np.ndarray, progress: bool, one: Callable[[Case], np.ndarray]
 ) -> np.ndarray:
-    out = np.empty((len(cases), *shape), np.uint8)
+    """Fills `out` [n, ...] and returns it."""
     for i, case in enumerate(tqdm(cases, desc=f"reading {kind}", disable=not progress, mininterval=5)):
         out[i] = one(case)
     return out

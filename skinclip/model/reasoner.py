@@ -110,23 +110,33 @@ def qwen_config(config: ReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> Q
     )
 
 
-def quantization(compute_dtype: torch.dtype = torch.float32) -> BitsAndBytesConfig:
+def quantization(compute_dtype: torch.dtype = torch.float32, storage: torch.dtype = torch.uint8) -> BitsAndBytesConfig:
+    """NF4 for the language layers.
+
+    Args:
+        storage: the type that the packed bits are called; FSDP shares out floating-point weights only.
+    """
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=compute_dtype,
+        bnb_4bit_quant_storage=storage,
         llm_int8_skip_modules=UNQUANTIZED,
     )
 
 
 def load_language_model(
-    source: str | Path, quantize: bool, revision: str | None = None, device: str = "cpu"
+    source: str | Path, quantize: bool, revision: str | None = None, device: str = "cpu", shared_out: bool = False
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Qwen2.5-VL from a directory or hub id, in NF4 when `quantize` (or when the directory holds it so).
 
     On a CPU NF4 is dequantized once, so that decoding does not do it at every step.
+
+    Args:
+        shared_out: FSDP is to share it out among processes.
     """
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    storage = dtype if shared_out else torch.uint8
     stored = Qwen2_5_VLConfig.from_pretrained(source, revision=revision or "main")
     already = getattr(stored, "quantization_config", None) is not None
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
@@ -134,7 +144,7 @@ def load_language_model(
         revision=revision or "main",
         dtype=dtype,
         device_map={"": device},
-        quantization_config=quantization(dtype) if quantize and not already else None,
+        quantization_config=quantization(dtype, storage) if quantize and not already else None,
     )
     if (quantize or already) and device == "cpu":
         model = model.dequantize(dtype=dtype)
@@ -236,6 +246,7 @@ class Reasoner(nn.Module):
         self.adapter = adapter
         self.language_model = language_model
         self.tokenizer = tokenizer
+        self.compute_type: torch.dtype | None = None  # of the language layers in training on a GPU
         hidden = self.base.config.text_config.hidden_size
         self.projector = TokenProjector(token_width, hidden, config.clip_grid)
         self.evidence_projector = EvidenceProjector(adapter_width, hidden, n_states)
@@ -314,15 +325,29 @@ class Reasoner(nn.Module):
 
     def hidden(self, prompts: Prompts, embeds: Tensor, cache: DynamicCache | None = None) -> Tensor:
         """Last hidden states [B, L, H]; `cache` is filled where one is given."""
-        return self.base.model(
-            input_ids=prompts.input_ids,
-            inputs_embeds=embeds,
-            attention_mask=prompts.attention_mask,
-            mm_token_type_ids=prompts.mm_token_type_ids,
-            image_grid_thw=prompts.image_grid_thw.flatten(0, 1),
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
+        with torch.autocast(embeds.device.type, self.compute_type, enabled=self.compute_type is not None):
+            return self.base.model(
+                input_ids=prompts.input_ids,
+                inputs_embeds=embeds,
+                attention_mask=prompts.attention_mask,
+                mm_token_type_ids=prompts.mm_token_type_ids,
+                image_grid_thw=prompts.image_grid_thw.flatten(0, 1),
+                past_key_values=cache,
+                use_cache=cache is not None,
+            ).last_hidden_state
+
+    def save_memory(self, compute_type: torch.dtype | None) -> None:
+        """For training: language layers keep their inputs only and compute the rest again in the backward pass.
+
+        What `peft.prepare_model_for_kbit_training` would do beside that is left undone: it casts all that is not
+        quantized to fp32, the untouched vision tower included.
+
+        Args:
+            compute_type: what the language layers compute in, LoRA among them, which is kept in fp32; None leaves each
+                layer its own. Heads and losses stay in fp32.
+        """
+        self.compute_type = compute_type
+        self.base.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def diagnose(
         self,

@@ -103,20 +103,21 @@ class SkinClipVL(nn.Module):
         }
 
     @torch.no_grad()
-    def perceive(self, photos: Tensor, flips: bool = False) -> VisualTokens:
+    def perceive(self, photos: Tensor, flips: bool = False, own_too: bool = True) -> VisualTokens:
         """[B, 3, side, side] in 0..1 -> VisualTokens; never any gradient, the towers are frozen.
 
         Args:
             photos: `config.photo_side` wide where the preset keeps Qwen's own vision tower, else of any side.
             flips: average over the photo and its mirror images.
+            own_too: let Qwen's own vision tower look as well, where the preset keeps it.
         """
-        return self.perceive_with_gradients(photos, flips)
+        return self.perceive_with_gradients(photos, flips, own_too)
 
-    def perceive_with_gradients(self, photos: Tensor, flips: bool = False) -> VisualTokens:
+    def perceive_with_gradients(self, photos: Tensor, flips: bool = False, own_too: bool = True) -> VisualTokens:
         """`perceive` for attribution: gradients reach the photos through CLIP, not through Qwen's own tower."""
         photos = photos.to(self.device)
-        own = self.reasoner.own_tokens(photos)
-        if own is not None:
+        own = self.reasoner.own_tokens(photos) if own_too else None
+        if self.config.reasoner.own_vision:
             side = self.config.perception.image_size
             photos = F.interpolate(photos, (side, side), mode="bilinear", antialias=True, align_corners=False)
         seen = self.perception.from_all_sides(photos) if flips else self.perception(photos)
@@ -263,17 +264,19 @@ def assemble(
     base: str | Path,
     tokenizer: PreTrainedTokenizerBase,
     device: str | None = None,
+    shared_out: bool = False,
 ) -> SkinClipVL:
     """The model from its parts: a tower, a language model's directory, and a tokenizer.
 
     Args:
         device: None is a GPU where there is one and the preset keeps a base of its own, else the CPU.
+        shared_out: FSDP is to share it out among processes.
 
     Raises CheckpointError where the tokenizer says more than the language model can read.
     """
     reasoner_config: ReasonerConfig = config.reasoner
     device = device or default_device(config)
-    language_model = load_language_model(base, reasoner_config.quantize, reasoner_config.revision, device)
+    language_model = load_language_model(base, reasoner_config.quantize, reasoner_config.revision, device, shared_out)
     language_model.requires_grad_(False)
     rows = len(language_model.lm_head.weight)
     if len(tokenizer) > rows:

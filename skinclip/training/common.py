@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
-from skinclip.data.cases import Case
+from skinclip.data.cases import Case, DataError
 from skinclip.data.photos import load_masks, load_photos
 from skinclip.data.readers import discover
 from skinclip.data.splits import check_no_leak, guard_training, hold_out
@@ -32,7 +32,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # opt
 
 @dataclass
 class PhotoSet:
-    """Photos in memory with their partial labels.
+    """Photos with their partial labels.
 
     Attributes:
         cases: the records, in the order of the tensors.
@@ -66,7 +66,7 @@ class PhotoSet:
         """[len(index), 4, side, side] in 0..1, the mask as fourth channel (0 where there is none)."""
         masks = self.masks[index]
         masks = torch.where(masks == 255, torch.zeros_like(masks), masks).unsqueeze(1)
-        return torch.cat([self.photos[index].float() / 255, masks.float()], 1)
+        return torch.cat([self.photos[index].contiguous().float() / 255, masks.float()], 1)
 
 
 def criterion_labels(case: Case) -> list[int]:
@@ -84,7 +84,7 @@ def photo_set(cases: list[Case], side: int, cache: Path | None, unseen: set[str]
     masks = load_masks(cases, side, cache_dir=cache, progress=True)
     return PhotoSet(
         cases,
-        torch.from_numpy(np.ascontiguousarray(photos.transpose(0, 3, 1, 2))),
+        torch.from_numpy(photos).permute(0, 3, 1, 2),
         torch.from_numpy(masks),
         diagnosis_labels(cases),
         torch.tensor([criterion_labels(c) for c in cases]).reshape(len(cases), len(CRITERIA)),
@@ -204,36 +204,79 @@ def seed_everything(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def rng_state() -> dict[str, Any]:
+    """Where all random generators of this process stand."""
+    state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes beside the target and renames, so that a kill leaves the old checkpoint or the new one, never half."""
+    """Writes beside the target and renames, so that a kill leaves the old checkpoint or the new one, never half.
+
+    Under "rng" goes where this process's random generators stand, unless `state` has it of several.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    torch.save({**state, "torch_rng": torch.get_rng_state(), "python_rng": random.getstate()}, part)
+    torch.save({"rng": [rng_state()], **state}, part)
     os.replace(part, path)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state saved at `path`, random generators set back to it, or None where there is none."""
+def load_checkpoint(path: Path, rank: int = 0) -> dict[str, Any] | None:
+    """The state saved at `path`, random generators set back to it, or None where there is none.
+
+    Raises DataError for one that another version saved.
+
+    Args:
+        rank: of this process; one that was not there at the time goes on with the generators it has.
+    """
     if not path.exists():
         return None
-    state = torch.load(path, weights_only=False)
-    torch.set_rng_state(state["torch_rng"])
-    random.setstate(state["python_rng"])
+    state = torch.load(path, map_location="cpu", weights_only=False)
+    if "rng" not in state:
+        raise DataError(f"{path} was saved by another version; give another --work or remove that folder")
+    if rank < len(state["rng"]):
+        set_rng_state(state["rng"][rank])
     return state
 
 
 class CsvLog:
-    """One row an event, appended at once: `stage,step,name,value`, long form, easy to plot."""
+    """The rows of one stage in a file of several, `stage,step,name,value` in long form, each appended at once."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, stage: str, rows: int | None = None) -> None:
+        """
+        Args:
+            rows: of this stage, those that were there when its checkpoint was saved: later ones are taken back, as
+                their steps are taken again. None keeps all.
+        """
+        self.path, self.stage = path, stage
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.write_text("stage,step,name,value\n")
+        text = path.read_text() if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1].splitlines()  # a kill may have cut the last row short
+        lines = whole or ["stage,step,name,value"]
+        own = [i for i, line in enumerate(lines) if line.startswith(f"{stage},")]
+        late = set() if rows is None else set(own[rows:])
+        self.rows = len(own) - len(late)
+        kept = "".join(f"{line}\n" for i, line in enumerate(lines) if i not in late)
+        if kept != text:
+            part = path.with_suffix(".part")
+            part.write_text(kept)
+            os.replace(part, path)
 
-    def write(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One row a value, exact for a float32."""
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows([stage, step, name, f"{value:.6g}"] for name, value in values.items())
+            csv.writer(file, lineterminator="\n").writerows(
+                [self.stage, step, name, f"{value:.9g}"] for name, value in values.items()
+            )
+        self.rows += len(values)
 
 
 def batches(order: Tensor, size: int) -> Iterator[Tensor]:

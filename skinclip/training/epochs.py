@@ -50,14 +50,14 @@ def train_epochs(
     optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
     sides = [side for side, length in cfg.phases for _ in range(length)]
     per_epoch = len(seen) // cfg.batch_size
-    done, first = 0, 0
+    done, first, rows = 0, 0, None
     if state := load_checkpoint(out / f"{name}.pt"):
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
-        done, first = state["step"], state["epoch"] + 1
-    csv_log = CsvLog(out / "log.csv")
+        done, first, rows = state["step"], state["epoch"] + 1, state["log_rows"]
+    csv_log = CsvLog(out / "log.csv", name, rows)
     for number in range(first, len(sides)):
         model.train()
         order = seen[torch.multinomial(weights, per_epoch * cfg.batch_size, replacement=True, generator=generator)]
@@ -72,11 +72,11 @@ def train_epochs(
             optimizer.step()
             _update_average(average, model, min(cfg.ema, (1 + done) / (10 + done)))
             if done % 20 == 0:
-                csv_log.write(name, done, {k: v.item() for k, v in parts.items()})
+                csv_log.write(done, {k: v.item() for k, v in parts.items()})
             done += 1
         if (number + 1) % VALIDATE_EVERY == 0 or number + 1 == len(sides):
             scores = validate(average)
-            csv_log.write(name, done, {f"balanced_accuracy/{k}": v for k, v in scores.items()})
+            csv_log.write(done, {f"balanced_accuracy/{k}": v for k, v in scores.items()})
             log.info("%s epoch %d: %s", name, number + 1, {k: round(v, 4) for k, v in scores.items()})
         save_checkpoint(
             out / f"{name}.pt",
@@ -87,6 +87,7 @@ def train_epochs(
                 "generator": generator.get_state(),
                 "step": done,
                 "epoch": number,
+                "log_rows": csv_log.rows,
             },
         )
     return average.eval()

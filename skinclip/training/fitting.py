@@ -13,18 +13,28 @@ from sklearn.metrics import f1_score, precision_score
 from torch import Tensor
 
 from skinclip import images
-from skinclip.assess import Assessor, look
+from skinclip.assess import Assessor, locate, look
 from skinclip.assessment import ModelInfo
 from skinclip.clinical import CRITERIA
 from skinclip.data.cases import Case, DataError
 from skinclip.losses import criterion_log_probs
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.model.transform import PhotoTransform
-from skinclip.training.common import MISSING, PhotoSet, criterion_labels, diagnosis_labels, is_close_up, natural_prior
+from skinclip.training.common import (
+    MISSING,
+    PhotoSet,
+    criterion_labels,
+    diagnosis_labels,
+    held_out_keys,
+    is_close_up,
+    natural_prior,
+    photo_key,
+)
 from skinclip.trust.bundle import Trust
 
 NEVER = 2.0  # the threshold of a state that cannot be told well enough to cite it
 MIN_PRECISION = 0.5
+BATCH = 32  # photos looked at together
 STYLE_SAMPLE = 600  # training photos of each source whose style the shift score is fitted on
 
 
@@ -34,14 +44,14 @@ def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.n
     Raises DataError naming a photo that cannot be read.
     """
     transform = PhotoTransform(model.config.photo_side)
-    logits, style, scores = [], [], []
-    for start in range(0, len(cases), 32):
-        part = cases[start : start + 32]
+    logits, seen, scores = [], [], []
+    for start in range(0, len(cases), BATCH):
+        part = cases[start : start + BATCH]
         looked = look(model, transform, [_photo(c) for c in part], [c.context for c in part])
         logits.append(looked.logits.double().numpy())
-        style.append(looked.tokens.style.double().numpy())
+        seen.append(looked.tokens.style.double().numpy())
         scores.append(looked.evidence.scores)
-    return np.concatenate(logits), np.concatenate(style), torch.cat(scores)
+    return np.concatenate(logits), np.concatenate(seen), torch.cat(scores)
 
 
 def _photo(case: Case) -> images.LesionImage:
@@ -82,18 +92,41 @@ def styles(model: SkinClipVL, train: PhotoSet) -> tuple[np.ndarray, np.ndarray]:
     """Style of a sample of the dermoscopy photos that the tower learnt from [m, S], and of those held out [k, S].
 
     As many of each source as can be, so that another clinic's dermoscopy is not out of domain merely because one source
-    is the largest. Close-ups are out of domain, so they are left out.
+    is the largest. Close-ups are out of domain, so they are left out. A published tower learnt from none of them: half
+    of the lesions then stand for those learnt from, a sample of the others for those held out.
     """
+    unseen, published = train.unseen, bool(train.unseen.all())
+    if published:
+        halves = held_out_keys(train.cases, 0.5, 0)
+        unseen = torch.tensor([photo_key(c) in halves for c in train.cases])
     dermoscopy = torch.tensor([not is_close_up(c) for c in train.cases])
     generator = torch.Generator().manual_seed(0)
-    drawn: list[int] = []
-    for source in sorted({c.source for c in train.cases}):
-        own = torch.tensor([c.source == source for c in train.cases])
-        learnt = (dermoscopy & own & ~train.unseen).nonzero()[:, 0]
-        drawn += learnt[torch.randperm(len(learnt), generator=generator)[:STYLE_SAMPLE]].tolist()
-    held = (dermoscopy & train.unseen).nonzero()[:, 0].tolist()
-    found = [features(model, [train.cases[i] for i in index])[1] for index in (drawn, held) if index]
+
+    def sample(of: Tensor) -> list[int]:
+        drawn: list[int] = []
+        for source in sorted({c.source for c in train.cases}):
+            own = (of & torch.tensor([c.source == source for c in train.cases])).nonzero()[:, 0]
+            drawn += own[torch.randperm(len(own), generator=generator)[:STYLE_SAMPLE]].tolist()
+        return drawn
+
+    learnt = sample(dermoscopy & ~unseen)
+    held = sample(dermoscopy & unseen) if published else (dermoscopy & unseen).nonzero()[:, 0].tolist()
+    found = [style(model, [train.cases[i] for i in index]) for index in (learnt, held) if index]
     return found[0], found[-1]
+
+
+@torch.inference_mode()
+def style(model: SkinClipVL, cases: Sequence[Case]) -> np.ndarray:
+    """Style [n, S] alone, which the tower gives without the reasoner. Raises DataError as `features`."""
+    transform = PhotoTransform(model.config.photo_side)
+    rows = []
+    for start in range(0, len(cases), BATCH):
+        photos = [_photo(c) for c in cases[start : start + BATCH]]
+        windows = locate(model, transform, photos)
+        cut = torch.stack([transform(p.pixels, w) for p, w in zip(photos, windows, strict=True)])
+        seen = model.perceive(cut, model.config.perception.flips, own_too=False)
+        rows.append(seen.style.double().cpu().numpy())
+    return np.concatenate(rows)
 
 
 def finding_thresholds(model: SkinClipVL, valid: Sequence[Case]) -> dict[str, float]:

@@ -49,6 +49,7 @@ def train_stage1(config: ModelConfig, recipe: TrainConfig, tokenizer: PreTrained
     """
     target = out / "reasoner"
     if target.exists():
+        load_checkpoint(out / "stage1.pt")  # for its random generators: what comes next starts as it would have
         return target
     cfg = recipe.stage1
     seed_everything(recipe.seed + 1)
@@ -56,13 +57,13 @@ def train_stage1(config: ModelConfig, recipe: TrainConfig, tokenizer: PreTrained
     model = Qwen2_5_VLForConditionalGeneration(qwen_config(config.reasoner, tokenizer))
     writer = PromptWriter(tokenizer, config.reasoner.clip_grid, 1 + len(EVIDENCE_STATES))
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    first = 0
+    first, rows = 0, None
     if state := load_checkpoint(out / "stage1.pt"):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        rng.setstate(state["rng"])
-        first = state["step"] + 1
-    csv_log = CsvLog(out / "log.csv")
+        rng.setstate(state["draws"])
+        first, rows = state["step"] + 1, state["log_rows"]
+    csv_log = CsvLog(out / "log.csv", "stage1", rows)
     model.train()
     for step in tqdm(range(first, cfg.steps), desc="stage 1", initial=first, total=cfg.steps, mininterval=5):
         cases = [random_story(rng) for _ in range(cfg.batch_size)]
@@ -74,13 +75,14 @@ def train_stage1(config: ModelConfig, recipe: TrainConfig, tokenizer: PreTrained
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 10 == 0:
-            csv_log.write("stage1", step, {"language": loss.item()})
+            csv_log.write(step, {"language": loss.item()})
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == cfg.steps:
             state = {
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
-                "rng": rng.getstate(),
+                "draws": rng.getstate(),
                 "step": step,
+                "log_rows": csv_log.rows,
             }
             save_checkpoint(out / "stage1.pt", state)
     quantize_to(model.eval(), target)

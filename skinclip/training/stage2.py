@@ -3,14 +3,21 @@
 Each batch is seen through the frozen tower under one augmentation, part of it under two (consistency), part of it with
 a rationale to tell (language). The CLIP tokens of a random share of photos are hidden, so that the diagnosis has to
 lean on the evidence. Confidence is learnt only on lesions that stage 0 never saw.
+
+The same for all presets, and for one process or several. CFA is a loss of the whole batch: calibration compares means,
+every part has its own photos. So a step first answers every view, `micro_batch` at a time and each process its share;
+then computes CFA on the answers of all; then goes back through each view with the gradient of its own answer (the
+gradient cache of Gao et al. 2021). The loss is that of the whole batch however it is cut up.
 """
 
 from __future__ import annotations
 
-import logging
 import random
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,25 +25,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from skinclip.assessment import Context
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
+from skinclip.clinical import DIAGNOSIS_CODES
 from skinclip.config import Stage2Config, TrainConfig
-from skinclip.data.augment import augment
-from skinclip.data.cases import Case
 from skinclip.data.rationales import write_rationale
 from skinclip.data.wordings import describe
-from skinclip.losses import (
-    STATE_COUNTS,
-    CFAInputs,
-    CFALoss,
-    LossConfig,
-    criterion_log_probs,
-    prior_tilt,
-)
-from skinclip.measure import measure_lesion, measured_findings
-from skinclip.model.evidence import CLEAR, Evidence
-from skinclip.model.perception import VisualTokens
-from skinclip.model.prompt import MAX_FINDINGS, Story
+from skinclip.losses import CFAInputs, CFALoss, LossConfig, prior_tilt
+from skinclip.model.prompt import Story
 from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.training.answering import PER_PORTION, Answerer, Part
 from skinclip.training.common import (
     MISSING,
     CsvLog,
@@ -45,13 +41,16 @@ from skinclip.training.common import (
     draw_weights,
     favour_criteria,
     load_checkpoint,
+    rng_state,
     save_checkpoint,
     seed_everything,
+    set_rng_state,
 )
+from skinclip.training.processes import Team, check_even, whole_tensors
+from skinclip.training.stories import supported_findings, training_context
+from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewStore, keep_views
 
-log = logging.getLogger(__name__)
-SAVE_EVERY = 50
-SHOWN = 0.3  # a training rationale cites a labelled state only where its map gives it at least this probability
+LOOK_AT = 16  # views that the towers see at a time where they are seen once for all
 
 
 def balanced_prior(labels: Tensor, drawn: Tensor, loss: LossConfig) -> Tensor:
@@ -72,66 +71,141 @@ def stage2_weights(train: PhotoSet, cfg: Stage2Config) -> Tensor:
     return favour_criteria(weights, train.criteria, cfg.criteria_share)
 
 
-def training_context(case: Case, rng: random.Random) -> Context:
-    """The case's context with parts left out at random, so that the model can do without any of them."""
-    c = case.context
-    keep = [rng.random() > 0.3 for _ in range(3)]
-    return Context(c.age if keep[0] else None, c.sex if keep[1] else None, c.site if keep[2] else None)
+@dataclass(frozen=True)
+class Drawn:
+    """All that is random about a step, drawn alike by every process: n views of B photos.
 
-
-def supported_findings(photo: Tensor, mask: Tensor, labels: Tensor, scores: Tensor) -> list[str]:
-    """State keys that a training rationale may cite: labelled and shown by their map, or measured on the mask.
-
-    Args:
-        photo: [3, side, side] in 0..1.
-        mask: [m, m] bool.
-        labels: [Q] labelled states, MISSING where not labelled.
-        scores: [K] evidence scores.
+    Attributes:
+        views: photo and augmentation of each view; the first B are one a photo, the first of them carry a story.
+        told: [n] bool, views whose labelled criteria the reasoner reads.
+        show: [n] bool, views whose CLIP tokens it may read.
+        contexts: of each view.
+        descriptions: [C, E] what the answer is compared with.
     """
-    found: list[tuple[float, str]] = []
-    for q, log_p in enumerate(criterion_log_probs(scores.unsqueeze(0))):
-        state = int(labels[q])
-        if state > 0 and log_p[0, state].exp() >= SHOWN:
-            found.append((log_p[0, state].exp().item(), CRITERIA[q].states[state - 1].key))
-    pixels = (photo.permute(1, 2, 0) * 255).byte().numpy()
-    size = (pixels.shape[1], pixels.shape[0])
-    whole = F.interpolate(mask[None, None].float(), (size[1], size[0]), mode="nearest")[0, 0].bool().numpy()
-    if whole.any():
-        found += [(score, key) for key, score in measured_findings(measure_lesion(pixels, whole))]
-    return [key for _, key in sorted(found, reverse=True)][:MAX_FINDINGS]
 
-
-def tell_criteria(scores: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Evidence scores [B, K] of which a random `share` of photos have those of labelled criteria as if seen clearly.
-
-    The reasoner so learns what the criteria mean from true ones, as a clinician may set them, and not only from what
-    the maps make of them.
-
-    Args:
-        labels: [B, Q], MISSING where not labelled.
-    """
-    chosen = torch.rand(len(scores), generator=generator) < share
-    columns = []
-    for q, own in enumerate(scores.split(STATE_COUNTS, dim=1)):
-        states = torch.arange(1, own.shape[1] + 1)
-        told = torch.where(labels[:, q, None] == states, CLEAR, -CLEAR)  # [B, states]
-        use = (chosen & (labels[:, q] != MISSING)).unsqueeze(1)
-        columns.append(torch.where(use, told, own))
-    return torch.cat(columns, 1)
+    views: ViewDraw
+    told: Tensor
+    show: Tensor
+    contexts: list[Context]
+    descriptions: Tensor
 
 
 class Stage2:
     """One batch at a time; see `step`."""
 
-    def __init__(self, model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        model: SkinClipVL,
+        recipe: TrainConfig,
+        train: PhotoSet,
+        generator: torch.Generator,
+        team: Team | None = None,
+        views: tuple[LiveViews, ViewStore | None] | None = None,
+    ) -> None:
+        """
+        Args:
+            team: the processes that train together; None is this one alone.
+            views: see `views_for`; None is new ones at every step.
+
+        Raises DataError where the team cannot share a batch evenly.
+        """
         self.model, self.recipe, self.cfg, self.train, self.generator = model, recipe, recipe.stage2, train, generator
+        self.team = team or Team(model.device.type)
         self.rng = random.Random(recipe.seed + 2)
         self.drawn = stage2_weights(train, self.cfg)
         counts = torch.bincount(train.diagnosis[train.diagnosis != MISSING], minlength=len(DIAGNOSIS_CODES))
-        self.loss = CFALoss(recipe.loss, class_counts=counts.tolist())
+        self.loss = CFALoss(recipe.loss, class_counts=counts.tolist()).to(model.device)
+        self.views, self.store = views or (LiveViews(train, model.config.photo_side, self.cfg.augmentation), None)
+        self.answerer: Any = Answerer(model)  # DDP or FSDP around it, once prepared
+        self.n = self.cfg.batch_size + self.cfg.second_views
+        check_even(self.team, self.n, self.cfg.stories)
         wordings = [describe(code, self.cfg.wordings, self.rng) for code in DIAGNOSIS_CODES]
         with torch.no_grad():
             self.wordings = torch.stack([model.perception.embed_texts(w) for w in wordings])  # [C, P, E]
+
+    def step(self) -> dict[str, Tensor]:
+        """Draws a batch and returns CFA's named parts; the gradients of the total are left in the parameters."""
+        drawn = self.draw()
+        parts = self.tell(drawn, [self.look(drawn, rows) for rows in self.portions()])
+        at_once, before, answers = len(parts) == 1, [], []
+        for part in parts:
+            before.append(rng_state())
+            with torch.set_grad_enabled(at_once):
+                answers.append(self.answerer("answer", part))
+        after = rng_state()
+        one_graph = at_once and self.team.size == 1  # from the photos to the loss
+        whole = answers[0] if one_graph else self.gathered(answers)
+        losses = self.measure(drawn, whole)
+        losses["total"].backward()
+        for number, part in enumerate([] if one_graph else parts):
+            last = number == len(parts) - 1
+            with nullcontext() if last else self.team.accelerator.no_sync(self.answerer):
+                if not at_once:
+                    set_rng_state(before[number])  # the same dropout as when it was measured
+                    answers[number] = self.answerer("answer", part)
+                self.go_back(part, answers[number], whole, number)
+        set_rng_state(after)
+        return {name: value.detach() for name, value in losses.items()}
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------------
+
+    def trained(self) -> list[nn.Parameter]:
+        return [p for group in self.model.trainable().values() for p in group if p.requires_grad]
+
+    def prepare(self) -> Any:
+        """Puts DDP or FSDP around the model where there are several processes, and returns the optimizer."""
+        groups = [
+            {"params": some, "weight_decay": decay, "rate": rate}
+            for part, rate in (("lora", self.cfg.lora_rate), ("heads", 1.0))
+            for decay, some in self._by_decay(self.model.trainable()[part])
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.cfg.lr)
+        self.answerer, optimizer = self.team.accelerator.prepare(self.answerer, optimizer)
+        return optimizer
+
+    def _by_decay(self, parameters: list[nn.Parameter]) -> list[tuple[float, list[nn.Parameter]]]:
+        """Weight decay for matrices, none for norms, biases and scales."""
+        learnt = [p for p in parameters if p.requires_grad]
+        kinds = ((self.cfg.weight_decay, True), (0.0, False))
+        split = [(decay, [p for p in learnt if (p.ndim > 1) == matrix]) for decay, matrix in kinds]
+        return [(decay, some) for decay, some in split if some]
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """All but the optimizer, which is restored once the model is prepared."""
+        self.model.load_heads(state["heads"])
+        self.model.reasoner.load_adapter_state(state["adapter"])
+        self.loss.load_state_dict(state["loss"])
+        self.generator.set_state(state["generator"])
+        self.rng.setstate(state["draws"])
+
+    def save(self, optimizer: Any, path: Path, step: int, log_rows: int) -> None:
+        """Writes the checkpoint of a finished step; all processes must come here, and wait for one another."""
+        state = {
+            "heads": whole_tensors(self.model.heads()),
+            "adapter": whole_tensors(self.model.reasoner.adapter_state()),
+            "optimizer": self.team.optimizer_state(self.answerer, optimizer),
+            "loss": self.loss.state_dict(),
+            "generator": self.generator.get_state(),
+            "draws": self.rng.getstate(),
+            "rng": self.team.everyones([rng_state()]),
+            "step": step,
+            "log_rows": log_rows,
+        }
+        if self.team.first:
+            save_checkpoint(path, state)
+        self.team.wait()
+
+    # ---- what is drawn -----------------------------------------------------------------------------------------------
+
+    def draw(self) -> Drawn:
+        cfg = self.cfg
+        index = torch.multinomial(self.drawn, cfg.batch_size, replacement=False, generator=self.generator)
+        views = self.views.draw(index, cfg.second_views, self.generator)
+        told = torch.rand(self.n, generator=self.generator) < cfg.told_criteria
+        descriptions = self.descriptions()
+        contexts = [training_context(self.train.cases[i], self.rng) for i in index.tolist()]
+        show = torch.rand(self.n, generator=self.generator) >= self.model.config.reasoner.clip_dropout
+        return Drawn(views, told, show, [*contexts, *contexts[: cfg.second_views]], descriptions)
 
     def descriptions(self) -> Tensor:
         """[C, E] what the answer is compared with: the model's own descriptions, or, as often, others as good.
@@ -144,138 +218,184 @@ class Stage2:
         chosen = torch.tensor([self.rng.sample(range(self.cfg.wordings), n) for _ in DIAGNOSIS_CODES])
         return F.normalize(self.wordings[torch.arange(len(chosen)).unsqueeze(1), chosen].mean(1), dim=-1)
 
-    def step(self) -> dict[str, Tensor]:
-        """Draws a batch and returns CFA's named parts."""
-        cfg, model = self.cfg, self.model
-        index = torch.multinomial(self.drawn, cfg.batch_size, replacement=False, generator=self.generator)
-        batch = self.train.batch(index)
-        batch = torch.cat([batch, batch[: cfg.second_views]])
-        views = augment(batch, model.config.photo_side, self.generator, cfg.augmentation)
-        seen = model.perceive(views[:, :3])
-        evidence = model.find_evidence(seen)
-        labels = self.train.criteria[torch.cat([index, index[: cfg.second_views]])]
-        told = replace(evidence, scores=tell_criteria(evidence.scores, labels, cfg.told_criteria, self.generator))
-        logits, spelled, language = self.reason(index, views, seen, evidence, told)
-        b = cfg.batch_size
-        has_second = torch.arange(b) < cfg.second_views
-        second = torch.cat([logits[b:], logits[: b - cfg.second_views].detach()])
-        first = slice(0, b)
-        has_mask = self.train.has_mask[index]
-        lesion = F.adaptive_avg_pool2d(views[first, 3:], seen.grid)[:, 0]
-        lesion = torch.where(has_mask.view(-1, 1, 1), lesion, evidence.lesion[first].detach())
-        return self.loss(
-            CFAInputs(
-                logits=logits[first],
-                target=self.train.diagnosis[index],
-                logits_second_view=second,
-                has_second_view=has_second,
-                spelled_logits=spelled,
-                has_spelled=torch.arange(b) < cfg.stories if spelled is not None else None,
-                embeddings=evidence.pooled[first],
-                descriptions=model.description_bank,
-                criterion_scores=evidence.scores[first],
-                criterion_labels=self.train.criteria[index],
-                maps=evidence.maps[first].sigmoid(),
-                lesion=lesion,
-                has_mask=has_mask,
-                language_loss=language,
-                confidence_mask=self.train.unseen[index],
-            )
+    # ---- this process's share ----------------------------------------------------------------------------------------
+
+    def portions(self, rank: int | None = None) -> list[Tensor]:
+        """The views that this process, or that of another `rank`, takes on, in portions that it takes at once."""
+        m, size = self.cfg.stories, self.cfg.micro_batch
+        spoken, silent = (self.team.share(rows, rank) for rows in torch.arange(self.n).split([m, self.n - m]))
+        if not size:
+            return [torch.cat([spoken, silent])]
+        return [rows for kind in (spoken, silent) if len(kind) for rows in kind.split(size)]
+
+    def look(self, drawn: Drawn, rows: Tensor) -> Part:
+        """Looks at the views numbered `rows`, or reads what was seen of them before."""
+        photo, device = drawn.views.photo[rows], self.model.device
+        if self.store is None:
+            seen = self.answerer("see", self.views.pixels(drawn.views, rows, device))
+        else:
+            seen = self.store.read(drawn.views, rows, self.model.perception.grid, device)
+        return Part(
+            rows,
+            seen,
+            labels=self.train.criteria[photo].to(device),
+            told=drawn.told[rows].to(device),
+            show=drawn.show[rows].to(device),
+            has_mask=self.train.has_mask[photo].to(device),
+            contexts=[drawn.contexts[i] for i in rows.tolist()],
+            descriptions=drawn.descriptions,
         )
 
-    def reason(
-        self, index: Tensor, views: Tensor, seen: VisualTokens, evidence: Evidence, told: Evidence
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Diagnosis logits of all views [B + second, C]; spelled logits [B, C], language loss of those with a story.
+    def tell(self, drawn: Drawn, parts: list[Part]) -> list[Part]:
+        """The parts with their stories. What may be told is found by the process whose view it is; what is told of it
+        is drawn by all alike, in the order of the views."""
+        found = {row: what for part in parts for row, what in self.tellable(drawn, part)}
+        found = dict(self.team.everyones(list(found.items())))
+        stories = [self.story(int(drawn.views.photo[row]), *found[row]) for row in range(self.cfg.stories)]
+        return [replace(p, stories=[stories[r] for r in p.rows.tolist() if r < self.cfg.stories]) for p in parts]
 
-        Args:
-            evidence: what the maps show, of which a story may tell.
-            told: the same as the reasoner reads it.
-        """
-        n, m, model, descriptions = len(views), self.cfg.stories, self.model, self.descriptions()
-        contexts = [training_context(self.train.cases[i], self.rng) for i in index.tolist()]
-        contexts += contexts[: n - len(index)]
-        show = torch.rand(n, generator=self.generator) >= model.config.reasoner.clip_dropout
-        plain, with_story = torch.arange(m, n), torch.arange(m)
-        prompts = model.reasoner.writer.write(contexts[m:])
-        silent = model.reason(prompts, seen.pick(plain), told.pick(plain), show[m:], descriptions)
-        stories = [self.story(int(i), views[k], evidence, k) for k, i in enumerate(index[:m])]
-        prompts = model.reasoner.writer.write(contexts[:m], stories)
-        spoken = model.reason(prompts, seen.pick(with_story), told.pick(with_story), show[:m], descriptions)
-        logits = torch.cat([spoken.logits, silent.logits])
-        if spoken.spelled is None:
-            return logits, None, spoken.language_loss
-        rest = torch.zeros(len(index) - m, logits.shape[1])
-        return logits, torch.cat([spoken.spelled, rest]), spoken.language_loss
+    @torch.no_grad()
+    def tellable(self, drawn: Drawn, part: Part) -> Iterator[tuple[int, tuple[list[str], list[int]]]]:
+        """(number of a view, findings that its maps and mask support and the diagnoses it resembles, the most first)
+        of the views of a part that carry a story."""
+        rows = part.rows[part.rows < self.cfg.stories]
+        if not len(rows):
+            return
+        before = rng_state()
+        evidence = self.answerer("find", part.seen).to("cpu")
+        set_rng_state(before)  # a look ahead: what is drawn for the answer does not depend on it
+        photos = self.views.pixels(drawn.views, rows)[:, :3]
+        similar = (evidence.pooled @ self.model.descriptions.cpu().T).argsort(descending=True)
+        for k, row in enumerate(rows.tolist()):
+            labels = self.train.criteria[drawn.views.photo[row]]
+            findings = supported_findings(photos[k], evidence.mask_logits[k] > 0, labels, evidence.scores[k])
+            yield row, (findings, similar[k].tolist())
 
-    def story(self, i: int, view: Tensor, evidence: Evidence, k: int) -> Story:
-        """What can be told of photo `i`; a photo without a diagnosis label is told as far as its findings."""
-        mask = evidence.mask_logits[k].detach() > 0
-        findings = supported_findings(view[:3], mask, self.train.criteria[i], evidence.scores[k].detach())
+    def story(self, i: int, findings: list[str], similar: list[int]) -> Story:
+        """What is told of photo `i`; a photo without a diagnosis label is told as far as its findings."""
         if self.rng.random() < 0.3:  # texts of all lengths, so that a rich label does not show in the style
             findings = findings[: self.rng.randint(0, len(findings))]
         label = int(self.train.diagnosis[i])
         if label == MISSING:
             return Story(findings)
         leading = DIAGNOSIS_CODES[label]
-        similar = (evidence.pooled[k].detach() @ self.model.descriptions.T).argsort(descending=True).tolist()
         runner_up = next(DIAGNOSIS_CODES[c] for c in similar if c != label)
         return Story(findings, leading, runner_up, write_rationale(leading, runner_up, findings, self.rng))
 
+    # ---- the loss of the whole ---------------------------------------------------------------------------------------
 
-def train_stage2(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Path) -> Tensor:
+    def measure(self, drawn: Drawn, whole: dict[str, Tensor]) -> dict[str, Tensor]:
+        """CFA's named parts on the answers to all views, in their order; `language` and `words` are one a portion."""
+        b, m, s = self.cfg.batch_size, self.cfg.stories, self.cfg.second_views
+        photo, device = drawn.views.photo[:b], self.model.device
+        logits, spelled, words = whole["logits"], whole.get("spelled"), whole["words"]
+        if spelled is not None:
+            spelled = torch.cat([spelled, spelled.new_zeros(b - m, spelled.shape[1])])
+        number = torch.arange(b, device=device)
+        return self.loss(
+            CFAInputs(
+                logits=logits[:b],
+                target=self.train.diagnosis[photo].to(device),
+                logits_second_view=torch.cat([logits[b:], logits[: b - s].detach()]),
+                has_second_view=number < s,
+                spelled_logits=spelled,
+                has_spelled=number < m if spelled is not None else None,
+                embeddings=whole["pooled"][:b],
+                descriptions=self.model.description_bank,
+                criterion_scores=whole["scores"][:b],
+                criterion_labels=self.train.criteria[photo].to(device),
+                maps=whole["maps"][:b].sigmoid(),
+                lesion=whole["lesion"][:b],
+                has_mask=self.train.has_mask[photo].to(device),
+                language_loss=(whole["language"] * (words / words.sum())).sum() if words.any() else None,
+                confidence_mask=self.train.unseen[photo].to(device),
+            )
+        )
+
+    def gathered(self, answers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The answers to all portions of all processes, as leaves at which gradients can be taken: those of views in
+        the order of the views, those of portions in the order of the processes."""
+        order = torch.cat([rows for rank in range(self.team.size) for rows in self.portions(rank)])
+        places = {"spelled": order[order < self.cfg.stories].argsort()} | dict.fromkeys(PER_PORTION, None)
+        whole = {}
+        for name in dict.fromkeys(name for answer in answers for name in answer):
+            values = self.team.whole(torch.cat([a[name].detach() for a in answers if name in a]))
+            place = places.get(name, order.argsort())
+            whole[name] = (values if place is None else values[place]).requires_grad_()
+        return whole
+
+    def go_back(self, part: Part, answer: dict[str, Tensor], whole: dict[str, Tensor], number: int) -> None:
+        """Takes the gradients of the answers to a portion, the process's `number`-th, to the parameters.
+
+        DDP and FSDP divide the sum over processes by their number, which is made good here.
+        """
+        number += self.team.rank * (len(whole["words"]) // self.team.size)
+        places = {"spelled": part.rows[: len(part.stories)]} | dict.fromkeys(PER_PORTION, torch.tensor([number]))
+        tensors, gradients = [], []
+        for name, value in answer.items():
+            if value.requires_grad:
+                gradient = whole[name].grad
+                tensors.append(value)
+                gradients.append(
+                    torch.zeros_like(value)  # a part of CFA without weight; all must take part all the same
+                    if gradient is None
+                    else gradient[places.get(name, part.rows)] * self.team.size
+                )
+        torch.autograd.backward(tensors, gradients)
+
+
+def views_for(
+    model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, folder: Path, base: str, team: Team
+) -> tuple[LiveViews, ViewStore | None]:
+    """The views that the recipe asks for: a few fixed ones, all looked at, or new ones at every step."""
+    cfg = recipe.stage2
+    if not cfg.cached_views:
+        return LiveViews(train, model.config.photo_side, cfg.augmentation), None
+    views = KeptViews(train, model.config.photo_side, cfg.augmentation, cfg.cached_views, recipe.seed)
+    return views, keep_views(model, views, base, folder, LOOK_AT, team)
+
+
+def train_stage2(
+    model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Path, team: Team | None = None, base: str = ""
+) -> Tensor:
     """Trains in place; resumes from `out/stage2.pt`.
+
+    Args:
+        team: the processes that train together; None is this one alone.
+        base: identity of the language model's weights.
 
     Returns:
         [C] the prior at which the diagnosis head was trained.
     """
-    cfg = recipe.stage2
+    cfg, team = recipe.stage2, team or Team(model.device.type)
     generator = seed_everything(recipe.seed + 2)
-    stage = Stage2(model, recipe, train, generator)
-    parts = model.trainable()
-    model.evidence.mask_head.requires_grad_(False)  # learnt beside the tower in stage 0
-    parameters = [p for group in parts.values() for p in group if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": cfg.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=cfg.lr,
-    )
-    first = 0
-    if state := load_checkpoint(out / "stage2.pt"):
-        model.load_heads(state["heads"])
-        model.reasoner.load_adapter_state(state["adapter"])
-        optimizer.load_state_dict(state["optimizer"])
-        stage.loss.load_state_dict(state["loss"])
-        generator.set_state(state["generator"])
-        stage.rng.setstate(state["rng"])
-        first = state["step"] + 1
-    csv_log = CsvLog(out / "log.csv")
+    if team.rank:
+        torch.manual_seed(recipe.seed + 2 + 7919 * team.rank)  # dropout of its own
+    model.evidence.mask_head.requires_grad_(False).eval()  # learnt before
+    stage = Stage2(model, recipe, train, generator, team, views_for(model, recipe, train, out / "cache", base, team))
+    if cfg.gradient_checkpointing:
+        model.reasoner.save_memory(torch.bfloat16 if model.device.type == "cuda" else None)
+    state = load_checkpoint(out / "stage2.pt", team.rank)
+    if state:
+        stage.restore(state)
+    optimizer = stage.prepare()
+    if state:
+        team.load_optimizer_state(stage.answerer, optimizer, state["optimizer"])
+    first, rows = (state["step"] + 1, state["log_rows"]) if state else (0, None)
+    csv_log = CsvLog(out / "log.csv", "stage2", rows) if team.first else None
     model.train()
     model.evidence.mask_head.eval()
-    for step in tqdm(range(first, cfg.steps), desc="stage 2", initial=first, total=cfg.steps, mininterval=5):
+    numbers = range(first, cfg.steps)
+    for step in tqdm(numbers, "stage 2", initial=first, total=cfg.steps, mininterval=5, disable=not team.first):
         for group in optimizer.param_groups:
-            group["lr"] = cfg.lr * cosine(step, cfg.steps, cfg.steps // 20)
-        losses = stage.step()
+            group["lr"] = cfg.lr * group["rate"] * cosine(step, cfg.steps, cfg.steps // 20)
         optimizer.zero_grad()
-        losses["total"].backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        losses = stage.step()
+        team.accelerator.clip_grad_norm_(stage.trained(), 1.0)
         optimizer.step()
-        if step % 5 == 0:
-            csv_log.write("stage2", step, {k: v.item() for k, v in losses.items()})
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == cfg.steps:
-            save_checkpoint(
-                out / "stage2.pt",
-                {
-                    "heads": model.heads(),
-                    "adapter": model.reasoner.adapter_state(),
-                    "optimizer": optimizer.state_dict(),
-                    "loss": stage.loss.state_dict(),
-                    "generator": generator.get_state(),
-                    "rng": stage.rng.getstate(),
-                    "step": step,
-                },
-            )
+        if csv_log and step % cfg.log_every == 0:
+            csv_log.write(step, {name: value.item() for name, value in losses.items()})
+        if (step + 1) % cfg.save_every == 0 or step + 1 == cfg.steps:
+            stage.save(optimizer, out / "stage2.pt", step, csv_log.rows if csv_log else 0)
     model.eval()
     return balanced_prior(train.diagnosis, stage.drawn, recipe.loss)

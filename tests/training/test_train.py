@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from skinclip import images
+from skinclip import train as train_module
 from skinclip.assess import Assessor
 from skinclip.assessment import Assessment, Context
 from skinclip.config import Stage0Config, Stage1Config, Stage2Config, TrainConfig
@@ -23,6 +24,7 @@ from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.train import claim, train, train_baseline
 from skinclip.training import epochs, stage2
+from skinclip.training.answering import tell_criteria
 from skinclip.training.common import gather, is_close_up, scarce, with_clinical
 from skinclip.training.fitting import best_threshold
 
@@ -31,7 +33,7 @@ RECIPE = TrainConfig(
     photo_size=72,
     stage0=Stage0Config(phases=((48, 1), (64, 1)), batch_size=8, held_out=0.3),
     stage1=Stage1Config(steps=3, batch_size=4),
-    stage2=Stage2Config(steps=3, batch_size=6, second_views=2, stories=2),
+    stage2=Stage2Config(steps=3, batch_size=6, second_views=2, stories=2, log_every=1, save_every=1),
 )
 
 
@@ -116,31 +118,32 @@ def test_no_stage_reads_a_test_split_or_a_shift_set(
 def test_training_is_resumed_where_it_was_killed(
     trained, monkeypatch: pytest.MonkeyPatch, tmp_path, tiny_config
 ) -> None:
-    """Killed after the first epoch of stage 0 and in the middle of stage 2: the weights are those of one run."""
-    data, _, _, whole = trained
+    """Killed after an epoch of stage 0, between stages 1 and 2, and within stage 2: all is as in one run."""
+    data, work, _, whole = trained
 
     class Killed(Exception):
         pass
 
-    def dying(save, after):  # type: ignore[no-untyped-def]
+    def dying(does, after):  # type: ignore[no-untyped-def]
         calls = iter(range(100))
 
-        def wrapped(path, state):  # type: ignore[no-untyped-def]
-            save(path, state)
+        def wrapped(*args):  # type: ignore[no-untyped-def]
             if next(calls) == after:
                 raise Killed
+            return does(*args)
 
         return wrapped
 
-    monkeypatch.setattr(stage2, "SAVE_EVERY", 1)
-    for module, after in ((epochs, 0), (stage2, 1)):
+    moments = ((epochs, "save_checkpoint", 1), (train_module, "train_stage2", 0), (stage2, "save_checkpoint", 2))
+    for module, name, after in moments:
         with monkeypatch.context() as patch:
-            patch.setattr(module, "save_checkpoint", dying(module.save_checkpoint, after))
+            patch.setattr(module, name, dying(getattr(module, name), after))
             with pytest.raises(Killed):
                 train(tiny_config, RECIPE, data, tmp_path / "work", tmp_path / "out")
     resumed = train(tiny_config, RECIPE, data, tmp_path / "work", tmp_path / "out")
+    assert (tmp_path / "work/log.csv").read_text() == (work / "log.csv").read_text()
     for (name, a), b in zip(whole.model.heads().items(), resumed.model.heads().values(), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=name)
+        assert torch.equal(a, b), name
 
 
 def test_nothing_to_learn_from_is_an_error(tmp_path, tiny_config) -> None:
@@ -214,11 +217,11 @@ def test_told_criteria_replace_only_what_is_labelled() -> None:
     scores = torch.linspace(-1, 1, sum(STATE_COUNTS)).repeat(2, 1)
     labels = torch.full((2, len(STATE_COUNTS)), MISSING)
     labels[0, 0], labels[0, 1] = 2, 0  # atypical network; streaks absent; the second photo has no label
-    told = stage2.tell_criteria(scores, labels, 1.0, torch.Generator().manual_seed(0))
+    told = tell_criteria(scores, labels, 1.0, torch.Generator().manual_seed(0))
     a, b = STATE_COUNTS[:2]
     assert told[0, : a + b].tolist() == [-CLEAR, CLEAR, *[-CLEAR] * b]
     assert torch.equal(told[0, a + b :], scores[0, a + b :]) and torch.equal(told[1], scores[1])
-    assert torch.equal(stage2.tell_criteria(scores, labels, 0.0, torch.Generator()), scores)
+    assert torch.equal(tell_criteria(scores, labels, 0.0, torch.Generator()), scores)
 
 
 def test_prior_of_the_logits_undoes_balancing() -> None:

@@ -1,0 +1,117 @@
+"""The model as stage 2 runs it: from views to what CFA reads, behind the single `forward` that DDP and FSDP ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skinclip.assessment import Context
+from skinclip.losses import MISSING, STATE_COUNTS
+from skinclip.model.evidence import CLEAR, Evidence
+from skinclip.model.prompt import IGNORE, Prompts, Story
+from skinclip.model.reasoner import Reasoning
+from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.training.views import SeenViews, see
+
+PER_PORTION = ("language", "words")  # answers that are given once; of the others there is a row a view
+
+
+def tell_criteria(scores: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Evidence scores [B, K] of which a random `share` of photos have those of labelled criteria as if seen clearly.
+
+    The reasoner so learns what the criteria mean from true ones, as a clinician may set them, and not only from what
+    the maps make of them.
+
+    Args:
+        labels: [B, Q], MISSING where not labelled.
+    """
+    return told_scores(scores, labels, torch.rand(len(scores), generator=generator) < share)
+
+
+def told_scores(scores: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+    """Evidence scores [B, K], those of labelled criteria [B, Q] as if seen clearly in the `chosen` photos [B]."""
+    columns = []
+    for q, own in enumerate(scores.split(STATE_COUNTS, dim=1)):
+        states = torch.arange(1, own.shape[1] + 1, device=own.device)
+        told = torch.where(labels[:, q, None] == states, CLEAR, -CLEAR)  # [B, states]
+        use = (chosen & (labels[:, q] != MISSING)).unsqueeze(1)
+        columns.append(torch.where(use, told, own))
+    return torch.cat(columns, 1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Views that go through the model together, and all that is known of them; those with a story come first.
+
+    Attributes:
+        rows: [k] their numbers among the n of the step.
+        seen: what the frozen parts make of them.
+        labels: [k, Q] criteria.
+        told, show, contexts, descriptions: as in `Drawn`.
+        has_mask: [k] bool, views with a reference mask.
+        stories: of the first of them.
+    """
+
+    rows: Tensor
+    seen: SeenViews
+    labels: Tensor
+    told: Tensor
+    show: Tensor
+    has_mask: Tensor
+    contexts: list[Context]
+    descriptions: Tensor
+    stories: list[Story] = field(default_factory=list)
+
+
+class Answerer(nn.Module):
+    """The model behind a single `forward`: what DDP and FSDP do, they do there."""
+
+    def __init__(self, model: SkinClipVL) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, do: str, *args: Any) -> Any:
+        """One of the methods below, by its name."""
+        return getattr(self, do)(*args)
+
+    def see(self, views: Tensor) -> SeenViews:
+        return see(self.model, views)
+
+    def find(self, seen: SeenViews) -> Evidence:
+        tokens = seen.tokens
+        return self.model.evidence(tokens.tokens, tokens.grid, seen.mask_logits, self.model.state_embeddings)
+
+    def answer(self, part: Part) -> dict[str, Tensor]:
+        """What CFA reads of k views, m of them with a story.
+
+        Returns:
+            logits [k, C], spelled [m, C], pooled [k, E], scores [k, K], maps [k, K, h, w], lesion [k, h, w], and
+            language [1], the mean cross-entropy of the words [1] of the rationales, 0 where there are none.
+        """
+        evidence = self.find(part.seen)
+        told = replace(evidence, scores=told_scores(evidence.scores, part.labels, part.told))
+        m, k, none = len(part.stories), len(part.rows), evidence.scores.new_zeros(1)
+        lesion = torch.where(part.has_mask.view(-1, 1, 1), part.seen.lesion, evidence.lesion.detach())
+        answers = {"pooled": evidence.pooled, "scores": evidence.scores, "maps": evidence.maps, "lesion": lesion}
+        answers |= {"language": none, "words": none}
+        write, said = self.model.reasoner.writer.write, []
+        if m < k:  # apart from those with a story, whose sequences are twice as long
+            said.append(self._reason(write(part.contexts[m:]), part, told, torch.arange(m, k)).logits)
+        if m:
+            prompts = write(part.contexts[:m], part.stories)
+            spoken = self._reason(prompts, part, told, torch.arange(m))
+            said.insert(0, spoken.logits)
+            if spoken.spelled is not None:
+                answers["spelled"] = spoken.spelled
+            if spoken.language_loss is not None:
+                words = (prompts.labels != IGNORE).sum().to(none)
+                answers |= {"language": spoken.language_loss.view(1), "words": words.view(1)}
+        return answers | {"logits": torch.cat(said)}
+
+    def _reason(self, prompts: Prompts, part: Part, told: Evidence, index: Tensor) -> Reasoning:
+        return self.model.reason(
+            prompts, part.seen.tokens.pick(index), told.pick(index), part.show[index], part.descriptions
+        )

@@ -1,0 +1,90 @@
+"""The mask stage: where a tower is published and was never trained here, the lesion mask is learnt alone, on its maps.
+
+A preset whose own tower stage 0 makes learns the mask beside it, with the same loss. The towers' work is shared out
+among the processes; the head is small, so each trains it alike, on all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from skinclip.config import TrainConfig
+from skinclip.data.augment import Augmentation
+from skinclip.data.cases import DataError
+from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.training.common import (
+    CsvLog,
+    PhotoSet,
+    cosine,
+    load_checkpoint,
+    rng_state,
+    save_checkpoint,
+    seed_everything,
+)
+from skinclip.training.processes import Team
+from skinclip.training.stage0 import mask_loss
+
+
+def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Path, team: Team) -> None:
+    """Trains `model.evidence.mask_head` in place; resumes from `out/masks.pt`.
+
+    Raises DataError where no photo has a reference mask, or where the processes cannot share a batch evenly.
+    """
+    cfg, generator = recipe.masks, seed_everything(recipe.seed)
+    masked = train.has_mask.nonzero()[:, 0]
+    if not len(masked):
+        raise DataError("no training photo has a lesion mask: add a data set that has them, such as HAM10000's")
+    if cfg.batch_size % team.size:
+        raise DataError(
+            f"{team.size} processes cannot share {cfg.batch_size} photos evenly: make `batch_size` under `masks` a "
+            "multiple of the number of processes"
+        )
+    head = model.evidence.mask_head
+    optimizer = torch.optim.AdamW(head.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
+    first, rows = 0, None
+    if state := load_checkpoint(out / "masks.pt", team.rank):
+        head.load_state_dict(state["head"])
+        optimizer.load_state_dict(state["optimizer"])
+        generator.set_state(state["generator"])
+        first, rows = state["step"] + 1, state["log_rows"]
+    csv_log = CsvLog(out / "log.csv", "masks", rows) if team.first else None
+    head.train()
+    numbers = range(first, cfg.steps)
+    for step in tqdm(numbers, "lesion mask", initial=first, total=cfg.steps, mininterval=5, disable=not team.first):
+        for group in optimizer.param_groups:
+            group["lr"] = cfg.lr * cosine(step, cfg.steps, cfg.steps // 20)
+        photo = masked[torch.randint(len(masked), (cfg.batch_size,), generator=generator)]
+        drawn = Augmentation.draw(cfg.batch_size, generator, cfg.augmentation)
+        levels, target = look(model, train, photo, drawn, team)
+        loss = mask_loss(head(levels), target, torch.ones(len(target), dtype=torch.bool, device=target.device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if csv_log and step % cfg.log_every == 0:
+            csv_log.write(step, {"mask": loss.item()})
+        if (step + 1) % cfg.save_every == 0 or step + 1 == cfg.steps:
+            state = {"head": head.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state()}
+            state |= {"step": step, "rng": team.everyones([rng_state()]), "log_rows": csv_log.rows if csv_log else 0}
+            if team.first:
+                save_checkpoint(out / "masks.pt", state)
+            team.wait()
+    team.same(head)
+    head.eval()
+
+
+def look(
+    model: SkinClipVL, train: PhotoSet, photo: Tensor, drawn: Augmentation, team: Team
+) -> tuple[list[Tensor], Tensor]:
+    """What CLIP makes of the photos [B] under an augmentation, level by level [B, D_i, h_i, w_i], and their masks
+    [B, m, m]; each process looks at its share. In the order of the processes."""
+    rows = team.share(torch.arange(len(photo)))
+    batch = train.batch(photo[rows]).to(model.device)
+    views = drawn.pick(rows).to(model.device)(batch, model.config.photo_side)
+    seen = model.perceive(views[:, :3], own_too=False)
+    size = model.config.evidence.mask_size
+    return [team.whole(level) for level in seen.levels], team.whole(F.adaptive_avg_pool2d(views[:, 3], size))

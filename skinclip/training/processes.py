@@ -1,0 +1,127 @@
+"""One process or several, under Accelerate: what each does of a step, and how their work comes together.
+
+Every process draws the same batch from the same seed, works on its share of the views, and computes the loss on the
+gathered whole. So the loss does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs, gather_object
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+from skinclip.data.cases import DataError
+
+PATIENCE = datetime.timedelta(hours=6)  # for which the others wait while the first process decodes photos
+
+
+class Team:
+    """The processes that train together, often just this one; see `share` and `whole`."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        """
+        Args:
+            device: "cpu", or "cuda" for the GPU of this process.
+        """
+        # the tower's buffers are frozen, the heads have none
+        handlers = [DistributedDataParallelKwargs(broadcast_buffers=False), InitProcessGroupKwargs(timeout=PATIENCE)]
+        # no mixed precision of Accelerate's own: `Reasoner.compute_type` says where it is wanted
+        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
+
+    @property
+    def size(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    @property
+    def rank(self) -> int:
+        return int(self.accelerator.process_index)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of every weight only (FSDP)."""
+        return self.accelerator.distributed_type == DistributedType.FSDP
+
+    def share(self, rows: Tensor, rank: int | None = None) -> Tensor:
+        """Every `size`-th of `rows`: this process's, or that of another."""
+        return rows[self.rank if rank is None else rank :: self.size]
+
+    def whole(self, own: Tensor) -> Tensor:
+        """The rows of all processes [size * k, ...], those of the first first; each has equally many [k, ...]."""
+        return self.accelerator.gather(own.contiguous())
+
+    def everyones(self, own: list[Any]) -> list[Any]:
+        """The lists of all processes in one, those of the first first; of anything that can be pickled."""
+        return gather_object(own) if self.size > 1 else own
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()
+
+    def leave(self) -> None:
+        """The end of working together: the first process may go on as long as it likes, the others need not wait."""
+        if self.size > 1:
+            self.wait()
+            torch.distributed.destroy_process_group()
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The first process goes through before the others, which then find what it wrote."""
+        with self.accelerator.main_process_first():
+            yield
+
+    def same(self, module: nn.Module) -> None:
+        """Gives every process the first one's weights of a module that is not prepared."""
+        if self.size > 1:
+            for value in module.state_dict().values():
+                torch.distributed.broadcast(value, 0)
+
+    def optimizer_state(self, module: nn.Module, optimizer: Any) -> dict[str, Any]:
+        """The optimizer's state, whole, on the first process; all must ask."""
+        if not self.sharded:
+            return optimizer.state_dict()
+        return get_optimizer_state_dict(module, optimizer.optimizer, options=_WHOLE)
+
+    def load_optimizer_state(self, module: nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
+        if self.sharded:
+            set_optimizer_state_dict(module, optimizer.optimizer, state, options=_WHOLE)
+        else:
+            optimizer.load_state_dict(state)
+
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def whole_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with what FSDP has shared out put together again; all processes must ask."""
+    return {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in state.items()}
+
+
+def check_even(team: Team, views: int, stories: int) -> None:
+    """Raises DataError where the views of a step, `stories` of them with a story, cannot be shared out evenly.
+
+    Processes that have different things to do would wait for one another.
+    """
+    if stories % team.size or (views - stories) % team.size:
+        raise DataError(
+            f"{team.size} processes cannot share {views} views evenly, {stories} of them with a story: make `stories` "
+            "and `batch_size + second_views - stories` of the recipe multiples of the number of processes"
+        )

@@ -1,0 +1,217 @@
+"""Augmented views of the training photos, and what the frozen parts of the model make of them.
+
+Stage 2 learns from no more than that: tokens, style, lesion mask. The towers never change, so it can be kept on disk
+for a few fixed views a photo, after which a step costs the language model alone. Levels are kept as their means, all
+that is still read of them once the mask is known: 1.6 MB a view for `qwen-3b`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from skinclip.data.augment import Augmentation
+from skinclip.data.cases import DataError
+from skinclip.data.photos import bytes_in
+from skinclip.model.perception import VisualTokens
+from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.training.common import PhotoSet, photo_key
+from skinclip.training.processes import Team
+
+_VERSION = 1  # of what is kept; views kept by another version are not used
+
+
+@dataclass
+class SeenViews:
+    """What the frozen parts make of k views.
+
+    Attributes:
+        tokens: with each of its levels as a map of one cell, its mean.
+        mask_logits: [k, m, m] predicted lesion mask.
+        lesion: [k, h, w] share of each patch that is lesion by the reference mask, 0 where there is none.
+    """
+
+    tokens: VisualTokens
+    mask_logits: Tensor
+    lesion: Tensor
+
+    def pick(self, index: Tensor) -> SeenViews:
+        return SeenViews(self.tokens.pick(index), self.mask_logits[index], self.lesion[index])
+
+
+@torch.no_grad()
+def see(model: SkinClipVL, views: Tensor) -> SeenViews:
+    """What towers and mask head make of views [k, 4, side, side], the reference mask as fourth channel."""
+    seen = model.perceive(views[:, :3])
+    mask_logits = model.evidence.segment(seen.levels)
+    lesion = F.adaptive_avg_pool2d(views[:, 3:], seen.grid)[:, 0]
+    means = [level.mean((2, 3), keepdim=True) for level in seen.levels]
+    return SeenViews(VisualTokens(seen.tokens, seen.grid, seen.embedding, means, seen.own), mask_logits, lesion)
+
+
+@dataclass(frozen=True)
+class ViewDraw:
+    """Which views a step looks at.
+
+    Attributes:
+        photo: [n] number of each view's photo.
+        augmentation: of the n views.
+        number: [n] which of the views that are kept of its photo each one is; None where none are.
+    """
+
+    photo: Tensor
+    augmentation: Augmentation
+    number: Tensor | None = None
+
+
+class LiveViews:
+    """Views that are drawn anew at every step."""
+
+    def __init__(self, photos: PhotoSet, side: int, strength: float) -> None:
+        self.photos, self.side, self.strength = photos, side, strength
+
+    def draw(self, photo: Tensor, seconds: int, generator: torch.Generator) -> ViewDraw:
+        """A view of each photo [B], then another of the first `seconds`."""
+        photo = torch.cat([photo, photo[:seconds]])
+        return ViewDraw(photo, Augmentation.draw(len(photo), generator, self.strength))
+
+    def pixels(self, drawn: ViewDraw, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """[k, 4, side, side] the views numbered `rows`."""
+        photos = self.photos.batch(drawn.photo[rows]).to(device)
+        return drawn.augmentation.pick(rows).to(device)(photos, self.side)
+
+
+class KeptViews(LiveViews):
+    """A few fixed views a photo, with what the frozen parts make of them on disk; see `keep_views`."""
+
+    def __init__(self, photos: PhotoSet, side: int, strength: float, count: int, seed: int) -> None:
+        super().__init__(photos, side, strength)
+        self.count, self.seed = count, seed
+
+    def draw(self, photo: Tensor, seconds: int, generator: torch.Generator) -> ViewDraw:
+        first = torch.randint(self.count, (len(photo),), generator=generator)
+        other = torch.randint(1, max(self.count, 2), (seconds,), generator=generator)  # never the first again
+        number = torch.cat([first, (first[:seconds] + other) % self.count])
+        return self.numbered(torch.cat([photo, photo[:seconds]]), number)
+
+    def numbered(self, photo: Tensor, number: Tensor) -> ViewDraw:
+        """The views `number` [n] of the photos [n]: always the same ones."""
+        pairs = zip(photo.tolist(), number.tolist(), strict=True)
+        return ViewDraw(photo, Augmentation.cat([self._augmentation(i, v) for i, v in pairs]), number)
+
+    def _augmentation(self, photo: int, number: int) -> Augmentation:
+        name = f"{self.seed}/{photo_key(self.photos.cases[photo])}/{number}"
+        return Augmentation.draw(1, torch.Generator().manual_seed(zlib.crc32(name.encode())), self.strength)
+
+
+class ViewStore:
+    """`SeenViews` of n photos under V views each, in files that are mapped, one a part."""
+
+    def __init__(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]], n: int, count: int):
+        """
+        Args:
+            shapes: of each part for one view, and the type it is kept in.
+        """
+        self.count = count
+        self.parts = {
+            name: torch.from_file(str(folder / name), shared=True, size=_numel((n * count, *shape)), dtype=dtype).view(
+                n * count, *shape
+            )
+            for name, (shape, dtype) in shapes.items()
+        }
+        self.written = torch.from_file(str(folder / "written"), shared=True, size=n * count, dtype=torch.uint8)
+
+    def write(self, rows: Tensor, seen: SeenViews) -> None:
+        for name, value in parts_of(seen).items():
+            self.parts[name][rows] = value.to("cpu", self.parts[name].dtype)
+        self.written[rows] = 1
+
+    def read(self, drawn: ViewDraw, rows: Tensor, grid: tuple[int, int], device: torch.device | str) -> SeenViews:
+        """Raises ValueError for views that have no number."""
+        if drawn.number is None:
+            raise ValueError("these views were drawn anew; only numbered ones are kept")
+        places = drawn.photo[rows] * self.count + drawn.number[rows]
+        part = {name: values[places].to(device) for name, values in self.parts.items()}
+        own = part.get("own")
+        style = part["style"].unsqueeze(-1).unsqueeze(-1)
+        tokens = VisualTokens(part["tokens"].float(), grid, part["embedding"], [style], own)
+        return SeenViews(tokens, part["mask_logits"].float(), part["lesion"].float())
+
+
+def parts_of(seen: SeenViews) -> dict[str, Tensor]:
+    """The tensors that are kept."""
+    tokens = seen.tokens
+    parts = {"tokens": tokens.tokens, "embedding": tokens.embedding, "style": tokens.style}
+    parts |= {"mask_logits": seen.mask_logits, "lesion": seen.lesion}
+    return parts if tokens.own is None else parts | {"own": tokens.own}
+
+
+# Photo embedding and style decide answers by small differences and are small themselves. Qwen's own tokens are kept in
+# the type that its tower computes in on a GPU.
+_KEPT_AS = {"embedding": torch.float32, "style": torch.float32, "own": torch.bfloat16}
+
+
+def keep_views(model: SkinClipVL, views: KeptViews, base: str, folder: Path, batch: int, team: Team) -> ViewStore:
+    """What the frozen parts make of all views of all photos, from `folder` as far as it is there already.
+
+    Processes share the work; a build that was interrupted goes on.
+
+    Args:
+        base: identity of the language model's weights, which Qwen's own tower is a part of.
+
+    Raises DataError where the disk has no room.
+    """
+    n, count = len(views.photos), views.count
+    first = views.numbered(torch.tensor([0]), torch.tensor([0]))
+    example = parts_of(see(model, views.pixels(first, torch.tensor([0]), model.device)))
+    shapes = {k: (tuple(v.shape[1:]), _KEPT_AS.get(k, torch.float16)) for k, v in example.items()}
+    folder = folder / f"views-{_digest(model, views, base)}"
+    with team.first_alone():
+        if team.first and not folder.exists():
+            _check_room(folder.parent, n * count * sum(_numel(s) * t.itemsize for s, t in shapes.values()))
+            folder.mkdir(parents=True)
+        store = ViewStore(folder, shapes, n, count)
+    missing = team.share((store.written == 0).nonzero()[:, 0])
+    team.wait()  # all know what is missing before any of it is written
+    for rows in tqdm(missing.split(batch), desc="looking at photos", disable=not team.first, mininterval=5):
+        drawn = views.numbered(rows // count, rows % count)
+        store.write(rows, see(model, views.pixels(drawn, torch.arange(len(rows)), model.device)))
+    team.wait()
+    return store
+
+
+def _digest(model: SkinClipVL, views: KeptViews, base: str) -> str:
+    """Hash of all that decides what is kept."""
+    digest = hashlib.sha256()
+    config = model.config
+    settings = [_VERSION, config.perception, config.reasoner.own_vision, views.side, views.strength, views.count]
+    digest.update(json.dumps([str(s) for s in [*settings, views.seed, base]]).encode())
+    digest.update("\n".join(f"{photo_key(c)}/{bytes_in(c.image)}" for c in views.photos.cases).encode())
+    digest.update(str(tuple(views.photos.photos.shape)).encode())
+    for name, value in model.evidence.mask_head.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"the views to keep need {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free: give another "
+            "--work, or a smaller `cached_views` in the recipe (0 looks at every view anew)"
+        )
+
+
+def _numel(shape: Sequence[int]) -> int:
+    return torch.Size(shape).numel()
