@@ -163,7 +163,9 @@ def assemble(
 ) -> SkinClipVL:
     """The model from its parts: a tower, a language model's directory or hub id, and a tokenizer."""
     reasoner_config: ReasonerConfig = config.reasoner
-    language_model = load_language_model(base, reasoner_config.quantize, reasoner_config.revision)
+    language_model = load_language_model(
+        base, reasoner_config.quantize, reasoner_config.revision, cpu_weights=reasoner_config.cpu_weights
+    )
     language_model.requires_grad_(False)
     reasoner = Reasoner(
         reasoner_config,
