@@ -22,7 +22,7 @@ INDEX = "model.safetensors.index.json"
 # True architecture, smaller: what the budget is held against before it is believed at full size. The vision towers are
 # cut to fewer layers, or they would be most of it.
 SMALLER = {
-    "0.3b": (QwenShape(896, 4864, 12, 14, 2, 50_000, tied=True), 4),
+    "0.3b": (QwenShape(896, 4864, 12, 7, 1, 50_000, tied=True), 4),
     "0.8b": (QwenShape(1280, 6912, 16, 10, 2, 100_000, tied=True), 8),
 }
 _VIT_B_16 = PerceptionConfig(model="ViT-B-16", image_size=224, levels=(2, 5, 8, 10), token_levels=(10,), flips=False)
@@ -56,7 +56,7 @@ def random_weight(name: str, shape: torch.Size, generator: torch.Generator) -> T
         return torch.ones(shape, dtype=torch.bfloat16)
     if name.endswith(".bias"):
         return torch.zeros(shape, dtype=torch.bfloat16)
-    return torch.empty(shape, dtype=torch.bfloat16).normal_(0.0, STD, generator=generator)
+    return torch.empty(shape).normal_(0.0, STD, generator=generator).bfloat16()
 
 
 def write_base(config: Qwen2_5_VLConfig, folder: Path, seed: int = 0) -> None:

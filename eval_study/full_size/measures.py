@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,10 +24,11 @@ from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from eval_study.full_size.base import model_config
-from eval_study.full_size.meter import Meter, held_bytes, machine
+from eval_study.full_size.meter import Meter, Peak, held_bytes, machine, resident
 from skinclip.assessment import Context
 from skinclip.config import ModelConfig
 from skinclip.data.rationales import write_rationale
+from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.perception import Perception
 from skinclip.model.prompt import Story, mini_tokenizer
 from skinclip.model.reasoner import load_language_model
@@ -54,8 +55,9 @@ def main() -> None:
     torch.manual_seed(0)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    found = {"machine": machine(args.device)}
-    print(json.dumps(found | MEASURES[args.name](args)))
+    found = {"machine": machine(args.device), "start": resident(), **MEASURES[args.name](args)}
+    found["machine"]["load_after"] = round(os.getloadavg()[0], 2)
+    print(json.dumps(found))
 
 
 # ---- the language model alone ----------------------------------------------------------------------------------------
@@ -63,22 +65,23 @@ def main() -> None:
 
 def language(args: argparse.Namespace) -> dict[str, Any]:
     """Load, bytes by part, prefill and decode; the better of two runs."""
+    give_back_large_blocks()
     with Meter(args.device) as load:
         model = load_base(args.base, args.way, args.device)
     vocabulary = model.config.text_config.vocab_size
     ids = torch.randint(vocabulary, (1, args.prompt + args.tokens), device=args.device)
     with Meter(args.device) as use, torch.inference_mode():
-        read(model, ids[:, :8], args.device)  # the first step of a process sets things up
+        read(model, ids[:, :8])  # the first step of a process sets things up
         runs = [speak(model, ids, args.prompt, args.device) for _ in range(2)]
     if args.logits:
         save_file({"logits": runs[0][2].float().cpu().contiguous()}, args.logits)
+    prefill, decode = (min((run[i] for run in runs), key=lambda peak: peak.seconds) for i in (0, 1))
     return {
         "bytes": held_bytes(model),
         "load": asdict(load),
         "use": asdict(use),
-        "prefill_tokens_per_s": args.prompt / min(prefill for prefill, _, _ in runs),
-        "decode_tokens_per_s": args.tokens / min(decode for _, decode, _ in runs),
-        "prompt_tokens": args.prompt,
+        "prefill": asdict(prefill) | {"tokens": args.prompt, "tokens_per_s": args.prompt / prefill.seconds},
+        "decode": asdict(decode) | {"tokens": args.tokens, "tokens_per_s": args.tokens / decode.seconds},
     }
 
 
@@ -89,21 +92,20 @@ def load_base(base: Path, way: str, device: str) -> Any:
     return load_language_model(base, quantize=True, device=device, **({"cpu_weights": way} if device == "cpu" else {}))
 
 
-def read(model: Any, ids: Tensor, device: str, cache: DynamicCache | None = None) -> tuple[float, Tensor]:
-    """Seconds to read `ids` [1, L], and the logits [min(L, KEPT), V] of the last of them."""
-    start = time.perf_counter()
+def read(model: Any, ids: Tensor, cache: DynamicCache | None = None) -> Tensor:
+    """Reads `ids` [1, L]; logits [min(L, KEPT), V] of the last of them."""
     out = model(input_ids=ids, past_key_values=cache, use_cache=cache is not None, logits_to_keep=KEPT)
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, out.logits[0]
+    return out.logits[0]
 
 
-def speak(model: Any, ids: Tensor, prompt: int, device: str) -> tuple[float, float, Tensor]:
-    """Seconds to read the prompt, seconds to read the rest token by token as decoding does, and all logits kept."""
+def speak(model: Any, ids: Tensor, prompt: int, device: str) -> tuple[Peak, Peak, Tensor]:
+    """Reads the prompt at once and the rest token by token, as decoding does; what each took, and all logits kept."""
     cache = DynamicCache(config=model.config.text_config)
-    prefill, logits = read(model, ids[:, :prompt], device, cache)
-    steps = [read(model, ids[:, i : i + 1], device, cache) for i in range(prompt, ids.shape[1])]
-    return prefill, sum(seconds for seconds, _ in steps), torch.cat([logits, *(step for _, step in steps)])
+    with Meter(device) as prefill:
+        logits = [read(model, ids[:, :prompt], cache)]
+    with Meter(device) as decode:
+        logits += [read(model, ids[:, i : i + 1], cache) for i in range(prompt, ids.shape[1])]
+    return prefill, decode, torch.cat(logits)
 
 
 # ---- the whole model -------------------------------------------------------------------------------------------------
@@ -168,7 +170,7 @@ def step(model: SkinClipVL, optimizer: torch.optim.Optimizer) -> float:
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    return float(loss)
+    return float(loss.detach())
 
 
 MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

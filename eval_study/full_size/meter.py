@@ -43,6 +43,7 @@ class Peak:
     resident: int = 0
     gpu: int | None = None
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of all threads: what it would take alone, whatever else the machine was busy with
 
 
 class Meter:
@@ -59,7 +60,7 @@ class Meter:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         self._thread.start()
-        self._start = time.perf_counter()
+        self._start, self._cpu = time.perf_counter(), time.process_time()
         return self.peak
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -67,6 +68,7 @@ class Meter:
             torch.cuda.synchronize()
             self.peak.gpu = torch.cuda.max_memory_reserved()
         self.peak.seconds = time.perf_counter() - self._start
+        self.peak.cpu_seconds = time.process_time() - self._cpu
         self._stop.set()
         self._thread.join()
         self._look()

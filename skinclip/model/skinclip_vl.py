@@ -29,6 +29,7 @@ from transformers import PreTrainedTokenizerBase
 from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
 from skinclip.config import ModelConfig, ReasonerConfig, load_yaml, save_yaml
 from skinclip.config import preset as preset_config
+from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.evidence import Evidence, EvidenceFinder, told_apart
 from skinclip.model.perception import Perception, VisualTokens
 from skinclip.model.prompt import Prompts, load_tokenizer, mini_tokenizer
@@ -163,6 +164,8 @@ def assemble(
 ) -> SkinClipVL:
     """The model from its parts: a tower, a language model's directory or hub id, and a tokenizer."""
     reasoner_config: ReasonerConfig = config.reasoner
+    if reasoner_config.base is not None:
+        give_back_large_blocks()
     language_model = load_language_model(
         base, reasoner_config.quantize, reasoner_config.revision, cpu_weights=reasoner_config.cpu_weights
     )
