@@ -90,7 +90,10 @@ class Perception(nn.Module):
             logging.root.setLevel(logging.ERROR)
         try:
             self.clip = open_clip.create_model(
-                config.model, pretrained=find_clip(config), load_weights=config.pretrained is not None
+                config.model,
+                pretrained=find_clip(config),
+                load_weights=config.pretrained is not None,
+                device=torch.get_default_device(),
             )
         finally:
             logging.root.setLevel(level)

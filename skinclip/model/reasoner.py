@@ -42,6 +42,7 @@ from skinclip.config import ReasonerConfig
 from skinclip.data.rationales import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
 from skinclip.model.decoding import CitationProcessor, Prefix, Rule, WordingProcessor, greedy
 from skinclip.model.evidence import Evidence
+from skinclip.model.int8 import to_int8
 from skinclip.model.own_vision import own_grid, own_tokens
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story, token_id
@@ -50,6 +51,12 @@ from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, Prompt
 UNQUANTIZED = ["model.visual", "lm_head"]
 ADAPTER = "default"  # what peft calls the first LoRA layers of a model
 FALLBACK_WORDINGS = 64  # among which a rationale is decoded once more where it was written freely and is not sound
+# What a CPU may make of layers that were loaded in NF4.
+CPU_WEIGHTS: dict[str, Callable[[Any], Any]] = {
+    "fp32": lambda model: model.dequantize(dtype=torch.float32),
+    "int8": to_int8,
+    "nf4": lambda model: model,
+}
 
 
 @dataclass
@@ -126,15 +133,24 @@ def quantization(compute_dtype: torch.dtype = torch.float32, storage: torch.dtyp
 
 
 def load_language_model(
-    source: str | Path, quantize: bool, revision: str | None = None, device: str = "cpu", shared_out: bool = False
+    source: str | Path,
+    quantize: bool,
+    revision: str | None = None,
+    device: str = "cpu",
+    shared_out: bool = False,
+    cpu_weights: str = "fp32",
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Qwen2.5-VL from a directory or hub id, in NF4 when `quantize` (or when the directory holds it so).
 
-    On a CPU NF4 is dequantized once, so that decoding does not do it at every step.
-
     Args:
         shared_out: FSDP is to share it out among processes.
+        cpu_weights: what a CPU makes of the NF4 layers at load, so that decoding does not unpack them at every step:
+            "fp32" the same numbers dequantized, "int8" those rounded to 8 bits a row, or "nf4" to leave them.
+
+    Raises ValueError for other `cpu_weights`.
     """
+    if cpu_weights not in CPU_WEIGHTS:
+        raise ValueError(f"cpu_weights must be one of {', '.join(CPU_WEIGHTS)}, got {cpu_weights!r}")
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     storage = dtype if shared_out else torch.uint8
     stored = Qwen2_5_VLConfig.from_pretrained(source, revision=revision or "main")
@@ -147,7 +163,7 @@ def load_language_model(
         quantization_config=quantization(dtype, storage) if quantize and not already else None,
     )
     if (quantize or already) and device == "cpu":
-        model = model.dequantize(dtype=dtype)
+        model = CPU_WEIGHTS[cpu_weights](model)
     return model.eval()
 
 

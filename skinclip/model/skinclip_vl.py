@@ -34,6 +34,7 @@ from skinclip.config import ModelConfig, ReasonerConfig, load_yaml, save_yaml
 from skinclip.config import preset as preset_config
 from skinclip.hub import find_base, no_checkpoint
 from skinclip.model import foundation
+from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.evidence import Evidence, EvidenceFinder, told_apart
 from skinclip.model.foundation import Foundation
 from skinclip.model.perception import Perception, VisualTokens
@@ -276,7 +277,16 @@ def assemble(
     """
     reasoner_config: ReasonerConfig = config.reasoner
     device = device or default_device(config)
-    language_model = load_language_model(base, reasoner_config.quantize, reasoner_config.revision, device, shared_out)
+    if reasoner_config.base is not None:
+        give_back_large_blocks()
+    language_model = load_language_model(
+        base,
+        reasoner_config.quantize,
+        reasoner_config.revision,
+        device,
+        shared_out,
+        reasoner_config.cpu_weights,
+    )
     language_model.requires_grad_(False)
     rows = len(language_model.lm_head.weight)
     if len(tokenizer) > rows:
