@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         home.prepare()  # before anything is imported that chooses by itself where to write
         from skinclip.ui import door
 
-        page = study_page(args.study) if args.study else model_page(args.preset, args.weights)
+        page = study_page(args.study) if args.study else model_page(args.preset, args.weights, parser)
         listener = door.listen(args.host, args.port)
     except (ValueError, OSError) as problem:
         parser.error(str(problem))
@@ -64,8 +64,16 @@ def default_host() -> str:
 # each page imports its own part: a study's needs no model, and starts in a tenth of the memory
 
 
-def model_page(preset: str, weights: Path | None) -> Door:
+def model_page(preset: str, weights: Path | None, parser: argparse.ArgumentParser) -> Door:
     from skinclip.ui.door import Door
+
+    if preset != "mini" and not home.on_space():  # on a Space the page says it: nobody sees the terminal
+        from skinclip.hub import MissingWeights, check_preset
+
+        try:
+            check_preset(preset, weights)
+        except MissingWeights as problem:
+            parser.error(str(problem))
 
     def opened(tell: Tell) -> FastAPI:
         tell("Loading the program")

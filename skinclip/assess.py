@@ -38,8 +38,11 @@ from skinclip.assessment import (
     Shift,
 )
 from skinclip.clinical import CRITERIA, DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.config import ModelConfig, load_yaml
+from skinclip.config import preset as preset_config
 from skinclip.data.rationales import tidy
 from skinclip.explain.regions import lesion_region, region_from_map
+from skinclip.hub import checkpoint_folder
 from skinclip.images import LesionImage, combine_quality, lesion_quality, photo_quality
 from skinclip.losses import criterion_log_probs
 from skinclip.measure import measure_lesion, measured_findings
@@ -48,10 +51,10 @@ from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import MAX_FINDINGS
 from skinclip.model.skinclip_vl import (
-    ASSETS,
     CheckpointError,
     SkinClipVL,
     create_model,
+    default_device,
     read_config,
     refuse,
     weights_sha256,
@@ -104,6 +107,16 @@ class Seen(Looked):
     """The same with what trust makes of it."""
 
     trust: TrustOutput
+
+
+def check_room(preset: str, folder: Path) -> None:
+    """Raises TooLittleMemory, before anything is loaded, where a preset on a base of its own would not fit."""
+    if preset_config(preset).reasoner.base is None or not (folder / "config.yaml").exists():
+        return
+    from skinclip.model.budget import check_memory  # which builds the presets to count them, without their weights
+
+    config = load_yaml(ModelConfig, folder / "config.yaml")
+    check_memory(preset, default_device(config), "assess", config)
 
 
 @torch.inference_mode()
@@ -163,10 +176,15 @@ class Assessor:
 
     @classmethod
     def load(cls, preset: str = "mini", weights: Path | None = None) -> Assessor:
-        """The assessor of a preset. Raises ValueError or CheckpointError saying what is missing."""
+        """The assessor of a preset.
+
+        Raises ValueError, CheckpointError or MissingWeights saying what is missing, TooLittleMemory where it would not
+        fit.
+        """
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
-        folder = Path(weights) if weights else ASSETS / preset
+        folder = Path(weights) if weights else checkpoint_folder(preset)
+        check_room(preset, folder)
         model, transform = create_model(preset, weights)
         assessor = cls(model, transform, *_fitted(folder), ModelInfo(preset, __version__, weights_sha256(folder)))
         assessor.checkpoints[assessor.model_info.weights_sha256] = folder

@@ -64,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except RuntimeError as error:
         from skinclip.hub import MissingWeights
+        from skinclip.model.budget import TooLittleMemory
 
-        if not isinstance(error, MissingWeights):
+        if not isinstance(error, (MissingWeights, TooLittleMemory)):
             raise
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -28,10 +28,12 @@ import yaml
 from skinclip.assess import Assessor
 from skinclip.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
+from skinclip.hub import ASSETS, checkpoint_folder
+from skinclip.model.budget import check_memory
 from skinclip.model.perception import Perception
 from skinclip.model.plain import PlainClassifier
 from skinclip.model.prompt import load_tokenizer, mini_tokenizer
-from skinclip.model.skinclip_vl import ASSETS, SkinClipVL, assemble, default_device
+from skinclip.model.skinclip_vl import SkinClipVL, assemble, default_device
 from skinclip.training.common import (
     PhotoSet,
     gather,
@@ -86,12 +88,12 @@ def run(args: argparse.Namespace) -> int:
         recipe = dataclasses.replace(recipe, seed=args.seed)
     work, plain = args.work or Path("runs") / args.preset, args.preset == PLAIN
     config = preset("mini" if plain else args.preset)
-    out = args.out or (ASSETS if config.reasoner.base is None else Path("checkpoints")) / args.preset
+    out = args.out or (ASSETS / PLAIN if plain else checkpoint_folder(args.preset))
     if plain:
         train_baseline(recipe, root, work, out, args.strict)
     elif train(config, recipe, root, work, out, args.strict) is None:
         return 0  # another process says it
-    using = "" if out.parent == ASSETS else f"; use it with --preset {args.preset} --weights {out}"
+    using = "" if args.out is None else f"; use it with --preset {args.preset} --weights {out}"
     print(f"checkpoint written to {out}{using}")
     return 0
 
@@ -111,7 +113,7 @@ def train(
     """All stages in turn; writes the checkpoint to `out` and returns it loaded, in the first process.
 
     Raises DataError where `work` holds the stages of another recipe or model, where weights that the preset is built on
-    are missing, or where several processes cannot train it.
+    are missing, or where several processes cannot train it; TooLittleMemory where it would not fit.
     """
     published = config.reasoner.base is not None
     team = Team(default_device(config))
@@ -120,6 +122,8 @@ def train(
     if not team.first:
         logging.getLogger("skinclip").setLevel(logging.WARNING)
     base, identity = find_published(config) if published else (None, "")
+    if published:
+        check_memory(config.preset, team.device.type, "train", config)
     with team.first_alone():
         claim(work, recipe, config, identity)
         cases = gather_calibrated(root, strict)

@@ -81,6 +81,6 @@ def big_assessor(big_config: ModelConfig, big_checkpoint: Path):
 
 @pytest.fixture
 def embedded_weights() -> Path:
-    from skinclip.model.skinclip_vl import ASSETS
+    from skinclip.hub import ASSETS
 
     return ASSETS / "mini"

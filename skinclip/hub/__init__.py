@@ -8,15 +8,18 @@ from skinclip.hub.layout import (
     base_identity,
     check_complete,
 )
-from skinclip.hub.store import find_base, find_clip, no_checkpoint, store_dir
+from skinclip.hub.store import ASSETS, check_preset, checkpoint_folder, find_base, find_clip, no_checkpoint, store_dir
 
 __all__ = [
+    "ASSETS",
     "BaseIdentity",
     "IncompleteWeights",
     "MissingWeights",
     "WrongRevision",
     "base_identity",
     "check_complete",
+    "check_preset",
+    "checkpoint_folder",
     "find_base",
     "find_clip",
     "no_checkpoint",

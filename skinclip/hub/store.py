@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skinclip.config import PRESETS, PerceptionConfig
+from skinclip.config import PRESETS, ModelConfig, PerceptionConfig, load_yaml
 from skinclip.config import preset as preset_config
 from skinclip.home import data_directory
 from skinclip.hub.layout import (
@@ -24,6 +24,28 @@ from skinclip.hub.layout import (
     read_source,
 )
 from skinclip.hub.sources import BASES, CLIP_FILES, CLIPS, sources
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+
+
+def checkpoint_folder(preset: str) -> Path:
+    """Where a preset's own checkpoint lies: embedded, or where `train` puts what stands on published weights."""
+    return (ASSETS if preset_config(preset).reasoner.base is None else Path("checkpoints")) / preset
+
+
+def check_preset(preset: str, weights: Path | None = None) -> None:
+    """Says before anything is loaded what is missing to load a preset. Raises ValueError or MissingWeights.
+
+    Args:
+        weights: its checkpoint, where it lies elsewhere.
+    """
+    folder = weights or checkpoint_folder(preset)
+    if not (folder / "config.yaml").exists():
+        raise MissingWeights(no_checkpoint(preset, folder))
+    config = load_yaml(ModelConfig, folder / "config.yaml")
+    if config.reasoner.base is not None and not config.reasoner.base.startswith("./"):  # which it carries itself
+        find_base(config.reasoner.base, config.reasoner.revision)
+    find_clip(config.perception)
 
 
 def store_dir(home: Path | None = None) -> Path:

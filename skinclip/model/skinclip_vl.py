@@ -32,7 +32,7 @@ from transformers import PreTrainedTokenizerBase
 from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
 from skinclip.config import ModelConfig, ReasonerConfig, load_yaml, save_yaml
 from skinclip.config import preset as preset_config
-from skinclip.hub import find_base, no_checkpoint
+from skinclip.hub import checkpoint_folder, find_base, no_checkpoint
 from skinclip.model import foundation
 from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.evidence import Evidence, EvidenceFinder, told_apart
@@ -52,7 +52,6 @@ from skinclip.model.reasoner import (
 from skinclip.model.transform import PhotoTransform
 
 CARRIED = "./reasoner"  # the base of a checkpoint with a 16-bit language model of its own, LoRA merged into it
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 class CheckpointError(RuntimeError):
@@ -407,14 +406,14 @@ def create_model(
     """The model of a preset and the transform that belongs to it.
 
     Args:
-        weights: a checkpoint directory; by default the one embedded in assets/.
+        weights: a checkpoint directory; by default the preset's own (`hub.checkpoint_folder`).
         device: see `assemble`.
 
     Raises ValueError for an unknown preset, CheckpointError where its weights are not there or do not fit,
     MissingWeights where those that it is built on are not.
     """
     preset_config(preset)  # an unknown name is an error before anything is read
-    folder = Path(weights) if weights else ASSETS / preset
+    folder = Path(weights) if weights else checkpoint_folder(preset)
     if not (folder / "config.yaml").exists():
         raise CheckpointError(no_checkpoint(preset, folder))
     model = load_model(folder, device)

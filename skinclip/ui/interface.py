@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from skinclip.assess import Assessor
 from skinclip.hub import MissingWeights
+from skinclip.model.budget import TooLittleMemory
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import assess_tab, compare_tab, components, serving
 from skinclip.ui.door import NotOpened, Tell
@@ -25,7 +26,7 @@ def open_page(preset: str, weights: Path | None, tell: Tell) -> FastAPI:
     tell("Loading the model")
     try:
         assessor = Assessor.load(preset, weights)
-    except (ValueError, OSError, CheckpointError, MissingWeights) as problem:
+    except (ValueError, OSError, CheckpointError, MissingWeights, TooLittleMemory) as problem:
         raise NotOpened(str(problem)) from problem
     tell("Trying the model on a synthetic photo")
     assess_tab.warm_up(assessor)

@@ -11,7 +11,8 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from eval_study.full_size.meter import held_bytes
-from skinclip.config import LoraConfig, ModelConfig, preset
+from skinclip.assess import Assessor
+from skinclip.config import LoraConfig, ModelConfig, preset, save_yaml
 from skinclip.model import budget
 from skinclip.model.budget import GB, MemoryPlan, TooLittleMemory
 from skinclip.model.reasoner import UNQUANTIZED, quantization
@@ -169,3 +170,11 @@ def test_a_container_may_have_less_than_the_machine(tmp_path: Path) -> None:
     assert budget.container_bytes(tmp_path) == math.inf
     (tmp_path / "memory.max").write_text("4000\n")
     assert budget.container_bytes(tmp_path) == 3000
+
+
+def test_what_would_not_fit_is_refused_before_anything_is_loaded(tmp_path: Path, monkeypatch) -> None:
+    """No weights lie where the config says: had they been asked for, the words would be others."""
+    save_yaml(preset("qwen-3b"), tmp_path / "config.yaml")
+    monkeypatch.setattr(budget, "free_bytes", lambda device: 2 * GB)
+    with pytest.raises(TooLittleMemory, match=r"qwen-3b needs about .* GB of memory to assess, 2.0 GB are free"):
+        Assessor.load("qwen-3b", tmp_path)
