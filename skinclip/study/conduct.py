@@ -398,7 +398,7 @@ class Study:
         opens = self._opens_at(place, step)
         if opens is not None:
             when = opens.strftime("%d %B %Y, %H:%M UTC")
-            text = f"This part is finished. The next one opens on {when}; come back then with your code."
+            text = f"This part is finished. The next one opens on {when}. You may close the page: your code opens it."
             wait = (opens - self._clock()).total_seconds()
             return StepView(step.name, "pause", "Pause", text, done, total, wait=wait)
         if (place.reader, step.name) not in self._seen:
