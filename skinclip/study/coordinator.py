@@ -21,6 +21,7 @@ from skinclip.study.conduct import SHOWN, Place, Study
 from skinclip.study.frozen import StudyError, Truth
 from skinclip.study.protocol import Protocol
 from skinclip.study.records import Reader
+from skinclip.study.reporting import write_checklists
 from skinclip.study.steps import Step
 from skinclip.study.store import MEASURED
 from skinclip.study.tables import TABLES, StudyTables, answer_column
@@ -28,6 +29,7 @@ from skinclip.study.tables import TABLES, StudyTables, answer_column
 CLOSING = "closing"  # the event that says why, right before the store's own `closed`
 EVENT_LOG = "events.jsonl"
 REMARKS = "remarks.csv"
+CHECKLISTS = "checklists"
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,14 @@ class Coordinator:
 
     def analyse(self, folder: Path, command: str = "") -> dict[str, Path]:
         """The analysis that the plan fixed in advance, as a report with its data and figures; its main files by name.
+        The reporting checklists, filled from the protocol, lie beside it in `checklists/`.
 
         Raises StudyError before the study is closed.
         """
         tables = self.tables()
         from skinclip.study import analysis_plan, analysis_report  # statistics and plots are loaded for this alone
 
+        write_checklists(self.study.protocol, folder / CHECKLISTS)
         return analysis_report.write(tables, folder, analysis_plan.of(self.study.protocol), command)
 
     # -- readers ----------------------------------------------------------------------------------------------------

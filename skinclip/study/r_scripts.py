@@ -52,29 +52,35 @@ cat("\nThis study's report, for comparison:\n{ours}\n")
 
 _MRMC = r"""# Run it in this folder: Rscript mrmc.R
 # Area under the readers' ROC curves, malignant against benign; the score is 50 +- confidence / 2 (data dictionary).
+# Written to the documented interfaces of iMRMC 2.1.0 (doAUCmrmc, dfMRMC_example) and MRMCaov 0.3.0 (mrmc, summary), from
+# CRAN. This script is tested to parse and to hand over data of the documented form; with the packages themselves it was
+# not run.
 scores <- read.csv("../data/mrmc.csv")
 found <- FALSE
 
 if (requireNamespace("iMRMC", quietly = TRUE)) {
-  # U-statistics, which allow that each reader saw each case in one arm only. doIMRMC needs Java.
+  # U-statistics, which allow that each reader saw each case in one arm only. Pure R from version 2.0 on.
   truth <- unique(scores[, c("case", "malignant")])
   input <- rbind(
     data.frame(readerID = "truth", caseID = truth$case, modalityID = "truth", score = truth$malignant),
     data.frame(readerID = scores$reader, caseID = scores$case, modalityID = scores$modality, score = scores$score)
   )
   for (column in c("readerID", "caseID", "modalityID")) input[[column]] <- factor(input[[column]])
-  result <- try(iMRMC::doIMRMC(input))
-  if (!inherits(result, "try-error")) print(result$Ustat)
+  result <- try(iMRMC::doAUCmrmc(input))
+  if (!inherits(result, "try-error")) print(result$Ustat.full)
   found <- TRUE
 }
 
 if (requireNamespace("MRMCaov", quietly = TRUE)) {
   # Obuchowski and Rockette want every reader to read every case in every test. Unaided against aided (whichever aid)
-  # is such a design; arms against each other are not.
+  # is such a design; arms against each other are not. Readers who stopped are left out, then cases that one left out.
   suppressPackageStartupMessages(library(MRMCaov))
   scores$test <- ifelse(scores$modality == "unaided", "unaided", "aided")
-  key <- paste(scores$reader, scores$case)
-  d <- scores[ave(seq_along(key), key, FUN = length) == 2, ]
+  both <- table(scores$reader, scores$case) == 2
+  readers <- rownames(both)[rowMeans(both) >= 0.9]
+  cases <- colnames(both)[colSums(both[readers, , drop = FALSE]) == length(readers)]
+  d <- scores[scores$reader %in% readers & scores$case %in% cases, ]
+  cat(length(readers), "readers and", length(cases), "cases, each read unaided and aided\n")
   result <- try(mrmc(empirical_auc(malignant, score), test, reader, case, data = d))
   if (!inherits(result, "try-error")) print(summary(result))
   found <- TRUE

@@ -221,3 +221,5 @@ def test_a_closed_study_is_analysed(coordinator: Coordinator, tmp_path: Path) ->
     assert "SIMULATED" not in written["report.html"].read_text()
     analysis = json.loads(written["analysis.json"].read_text())
     assert analysis["study"] == "tiny-study-v1"
+    lists = sorted(path.name for path in (tmp_path / "report" / "checklists").iterdir())
+    assert lists == ["clear_derm.md", "decide_ai.md"]

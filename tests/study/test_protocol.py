@@ -77,6 +77,47 @@ def test_default_scales(trust_study: Protocol) -> None:
     assert [q.key for q in trust_study.questions["block"] if q.reverse] == ["ess_4"]
 
 
+# The published words: Hoffman et al. 2018 and 2023; Jian et al. 2000.
+SCALES = {
+    "ess": (
+        "From the explanation, I understand how the {} works.",
+        "This explanation of how the {} works is satisfying.",
+        "This explanation of how the {} works has sufficient detail.",
+        "This explanation of how the {} works contains irrelevant details.",
+        "This explanation of how the {} works seems complete.",
+        "This explanation of how the {} works tells me how to use it.",
+        "This explanation of how the {} works is useful to my goals.",
+        "This explanation of the {} shows me how accurate the {} is.",
+        "This explanation lets me judge when I should trust and not trust the {}.",
+    ),
+    "distrust": (
+        "The {} is deceptive.",
+        "The {} behaves in an underhanded manner.",
+        "I am suspicious of the {}'s intent, action, or outputs.",
+        "I am wary of the {}.",
+        "The {}'s actions will have a harmful or injurious outcome.",
+    ),
+    "trust": (
+        "I am confident in the {}.",
+        "The {} provides security.",
+        "The {} has integrity.",
+        "The {} is dependable.",
+        "The {} is reliable.",
+        "I can trust the {}.",
+        "I am familiar with the {}.",
+    ),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_published_scales_keep_their_words(scale: str, trust_study: Protocol) -> None:
+    asked = {q.key: q for q in trust_study.questions["block"]}
+    mine = [asked[f"{scale}_{i}"] for i in range(1, len(SCALES[scale]) + 1)]
+    assert [q.text for q in mine] == [text.replace("{}", "aid") for text in SCALES[scale]]
+    ends = ("I disagree strongly", "I agree strongly") if scale == "ess" else ("Not at all", "Extremely")
+    assert {(q.scale.anchors[0], q.scale.anchors[-1]) for q in mine} == {ends}
+
+
 def test_nobody_can_be_enrolled_until_the_ethics_fields_are_filled(
     trust_study: Protocol, filled_study: Protocol, values: dict[str, Any]
 ) -> None:
