@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 GRID = 80  # side to which maps of different methods are brought before they are compared
 CITED_SHARE = 0.4  # of the lesion, the most that cited regions are joined to
+FADE = 0.06  # of the window, the breadth of a map's rim where it ends inside the photo
 SMOOTH = 3.0  # places of that grid: blur of a map that is made of regions; chosen on validation photos
 # The best of 16 settings on validation photos, for either network: `eval_study.explanations`, part "tuning"
 OWN_CAM = Cam(stage=-2, relu=False, mirrors=True)
@@ -278,14 +279,27 @@ def on_grid(heat: np.ndarray, side: int = GRID) -> np.ndarray:
 
 
 def on_photo(heat: np.ndarray, subject: Subject) -> np.ndarray:
-    """float32 [H, W] in 0..1 on the photo's pixels: negative places are 0, the highest is 1, past the window 0."""
+    """float32 [H, W] in 0..1 on the photo's pixels: negative places are 0, the highest is 1, past the window 0.
+
+    It fades towards an edge of the window that is not one of the photo: nothing is known beyond, and a map that ended
+    there in a line would look as if the line were a finding.
+    """
     window, image = subject.window, subject.image
     top = float(heat.max())
     scaled = (heat / top if top > 0 else np.zeros_like(heat)).astype(np.float32)
     whole = np.zeros((image.height, image.width), np.float32)
     fine = cv2.resize(scaled, (window.side, window.side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    whole[window.y : window.y + window.side, window.x : window.x + window.side] = fine
+    rows, columns = _fade(window.y, window.side, image.height), _fade(window.x, window.side, image.width)
+    whole[window.y : window.y + window.side, window.x : window.x + window.side] = fine * rows[:, None] * columns
     return whole
+
+
+def _fade(start: int, side: int, length: int) -> np.ndarray:
+    """float32 [side] in 0..1: 1, but for a ramp to each end of the window that lies inside the photo's `length`."""
+    place = (np.arange(side, dtype=np.float32) + 0.5) / (FADE * side)
+    before = place if start > 0 else np.ones_like(place)
+    after = place[::-1] if start + side < length else np.ones_like(place)
+    return np.minimum(before, after).clip(0, 1)
 
 
 def heat_on_photo(

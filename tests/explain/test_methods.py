@@ -81,6 +81,15 @@ def test_on_photo_fills_the_window_alone(subject: Subject) -> None:
     assert not on_photo(np.zeros((4, 4), np.float32), subject).any()
 
 
+def test_a_map_ends_softly_inside_a_photo_and_not_at_its_rim(subject: Subject) -> None:
+    heat, window = on_photo(np.ones((4, 4), np.float32), subject), subject.window
+    assert window.x > 0 and window.x + window.side < subject.image.width and window.side == subject.image.height
+    inside = heat[:, window.x : window.x + window.side]
+    assert inside[:, 0].max() < 0.05 and inside[:, -1].max() < 0.05  # the window's own edges, in the photo
+    assert inside[[0, -1], 40:-40].min() > 0.999  # those that are the photo's as well
+    assert np.all(np.diff(inside[0, :40]) > -1e-6)
+
+
 def test_an_assessment_says_which_region_it_depends_on(subject: Subject) -> None:
     """The effect told of a region is that of blurring it in the photo the model reads."""
     assessment = subject.assessor.assess(subject.image, subject.context)
