@@ -85,6 +85,7 @@ _SQLITE_FAULTS = {sqlite3.SQLITE_FULL: _FULL, sqlite3.SQLITE_READONLY: _READ_ONL
 _PG_FAULTS = {"53100": _FULL, "25006": _READ_ONLY, "42501": _READ_ONLY}
 
 T = TypeVar("T")
+Allocate = Callable[[int, str, Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 Entry = tuple[str, str, Mapping[str, Any], str]  # kind, step, payload and request id of an event to be stored
 
 
@@ -373,11 +374,12 @@ class Store:
 
     # -- readers ------------------------------------------------------------------------------------------------------
 
-    def enrol(self, study: str, allocation: Callable[[int], Mapping[str, Any]], site: str) -> Enrolment:
+    def enrol(self, study: str, allocation: Allocate, site: str) -> Enrolment:
         """Enrol the next reader and return the id with the personal code, which is not kept.
 
-        `allocation` is called with the reader's number (1, 2, ...) inside the transaction, so that no two readers
-        enrolled at once share one; what it returns is stored in the event `enrolled`.
+        `allocation` is called inside the transaction, so that no two readers enrolled at once share a number or a seat:
+        with the reader's number (1, 2, ...), the site, and what the events `enrolled` hold of those who have not
+        withdrawn. What it returns is stored in the event of this reader.
         """
         request_id = f"{ENROLLED}-{secrets.token_hex(8)}"
         code, kept = self._new_code()
@@ -393,7 +395,8 @@ class Store:
             reader = f"R{number:03d}"
             connection.execute(_readers.insert().values(study=study, reader=reader, number=number))
             connection.execute(_codes.insert().values(study=study, reader=reader, **kept))
-            payload = {"number": number, "site": site, "allocation": allocation(number)}
+            others = [payload for event in _enrolled(connection, study) if (payload := event.payload) is not None]
+            payload = {"number": number, "site": site, "allocation": allocation(number, site, others)}
             self._append(connection, [self._draft(study, reader, ENROLLED, ENROLLED, payload, request_id)])
             return Enrolment(reader, str(code))
 
@@ -831,6 +834,12 @@ def _erase(connection: Connection, withdrawn: Event) -> None:
 def _rewrite_payloads(connection: Connection) -> None:
     for table in (_payloads, _codes):
         connection.execute(sa.text(f"VACUUM FULL {table.name}"))
+
+
+def _enrolled(connection: Connection, study: str) -> list[Event]:
+    """The events by which readers were enrolled, in order; those of readers who withdrew are without payload."""
+    query = _event_columns.where(_events.c.study == study, _events.c.kind == ENROLLED).order_by(_events.c.sequence)
+    return [_event(row) for row in connection.execute(query)]
 
 
 def _inserted(result: sa.CursorResult[Any]) -> int:

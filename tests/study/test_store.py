@@ -68,7 +68,7 @@ def store(database: str, clock: Clock) -> Iterator[Store]:
 
 
 def enrol(store: Store, site: str = "Graz") -> str:
-    return store.enrol(STUDY, lambda number: {"number": number}, site).reader
+    return store.enrol(STUDY, lambda number, site, others: {"number": number}, site).reader
 
 
 def answers(store: Store, reader: str, n: int) -> None:
@@ -374,7 +374,7 @@ def test_readers_enrolled_at_once_get_different_numbers(store: Store) -> None:
 
 
 def test_withdrawal_erases_and_the_log_stays_valid(store: Store) -> None:
-    leaving, staying = store.enrol(STUDY, lambda n: {"number": n}, "Graz"), enrol(store, "Wien")
+    leaving, staying = store.enrol(STUDY, lambda n, site, others: {"number": n}, "Graz"), enrol(store, "Wien")
     session = store.sign_in(leaving.code)
     store.append(STUDY, leaving.reader, "before", "before/C001", {"remark": SECRET_WORDS}, "q1")
     answers(store, staying, 2)
@@ -433,7 +433,7 @@ def test_no_column_holds_where_a_reader_sits(store: Store) -> None:
 
 
 def test_code_is_stored_hashed_and_signs_in_however_it_is_typed(store: Store) -> None:
-    enrolment = store.enrol(STUDY, lambda number: {}, "Graz")
+    enrolment = store.enrol(STUDY, lambda *_: {}, "Graz")
     assert len(enrolment.code) == 14 and enrolment.code not in repr(enrolment)
     session = store.sign_in(enrolment.code.lower().replace("-", " ").replace("0", "o").replace("1", "l"))
     assert (session.study, session.reader, session.is_coordinator) == (STUDY, enrolment.reader, False)
@@ -461,7 +461,7 @@ def test_session_ends(store: Store, clock: Clock) -> None:
 
 
 def test_renewed_code_ends_the_old_one(store: Store) -> None:
-    enrolment, other = store.enrol(STUDY, lambda n: {}, "Graz"), store.enrol(STUDY, lambda n: {}, "Graz")
+    enrolment, other = store.enrol(STUDY, lambda *_: {}, "Graz"), store.enrol(STUDY, lambda *_: {}, "Graz")
     session = store.sign_in(enrolment.code)
     code = store.renew_code(STUDY, enrolment.reader)
     with pytest.raises(WrongCodeError, match="ask the coordinator"):
@@ -484,7 +484,7 @@ def test_text_that_is_no_code_is_a_wrong_code(store: Store, typed: str) -> None:
 
 
 def test_guesses_at_one_code_are_limited(store: Store, clock: Clock) -> None:
-    enrolment = store.enrol(STUDY, lambda number: {}, "Graz")
+    enrolment = store.enrol(STUDY, lambda *_: {}, "Graz")
     handle = parse_code(enrolment.code).handle
     for _ in range(ATTEMPTS_PER_HANDLE):
         with pytest.raises(WrongCodeError):
@@ -498,7 +498,7 @@ def test_guesses_at_one_code_are_limited(store: Store, clock: Clock) -> None:
 
 
 def test_guesses_at_once_are_limited_too(store: Store) -> None:
-    handle = parse_code(store.enrol(STUDY, lambda number: {}, "Graz").code).handle
+    handle = parse_code(store.enrol(STUDY, lambda *_: {}, "Graz").code).handle
 
     def guess(_: int) -> type[Exception]:
         try:
