@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 
 from eval_study import study_load
 from skinclip.study import store as store_module
-from skinclip.study.chain import Event, audit, read_log, receipt_of
+from skinclip.study.chain import audit, read_log, receipt_of
 from skinclip.study.codes import Code, KeyFileError, new_code, parse_code, read_key
 from skinclip.study.records import (
     AlreadyAnswered,
@@ -790,13 +790,20 @@ def test_what_is_refused_of_one_thread_does_not_stop_the_others(store: Store) ->
 def test_what_breaks_the_transaction_of_many_is_stored_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, insert = enrol(store), store_module._insert
 
-    def failing(connection: sa.Connection, study: str, events: list[Event]) -> None:
-        if any(event.request_id == "b" for event in events):
+    def failing(connection: sa.Connection, tails: dict[str, store_module._Tail]) -> None:
+        if any(event.request_id == "b" for event in tails[STUDY].fresh):
             raise sa.exc.DataError("INSERT", None, Exception("a value that the database does not take"))
-        insert(connection, study, events)
+        insert(connection, tails)
 
     monkeypatch.setattr(store_module, "_insert", failing)
     found = _at_once(store, [(reader, "a"), (reader, "b"), (reader, "c")])
     assert isinstance(found[1], StoreError) and "nothing was stored" in str(found[1])
     assert {event.request_id for event in store.events(STUDY, reader, ["before"])} == {"a", "c"}
+    assert store.verify(STUDY) == []
+
+
+def test_the_same_answer_sent_twice_for_one_turn_is_stored_once(store: Store) -> None:
+    reader = enrol(store)
+    found = _at_once(store, [(reader, "a"), (reader, "a"), (reader, "b")])
+    assert found[0] == found[1] and len(store.events(STUDY, reader, ["before"])) == 2
     assert store.verify(STUDY) == []
