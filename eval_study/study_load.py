@@ -72,7 +72,10 @@ def load(where: str | Path, *, readers: int, cases: int, think: float = 0.0, see
     """
     with Store.open(where, KEY) as store:
         store.create(STUDY, {"simulated": True})
-        names = [store.enrol(STUDY, lambda number: {"number": number}, "simulated").reader for _ in range(readers)]
+        names = [
+            store.enrol(STUDY, lambda number, site, others: {"number": number}, "simulated").reader
+            for _ in range(readers)
+        ]
         start_line = threading.Barrier(readers)
 
         def session(name: str) -> list[Sent]:
@@ -94,6 +97,10 @@ def load(where: str | Path, *, readers: int, cases: int, think: float = 0.0, see
         **compare(sent, stored),
         "problems": [str(problem) for problem in problems],
     }
+
+
+def _nothing_allocated(number: int, *_: object) -> dict[str, int]:
+    return {"number": number}
 
 
 def _steps(cases: int) -> list[str]:
@@ -184,7 +191,7 @@ def write(where: str | Path, told: Path, answers: int) -> None:
         store.create(STUDY, {"simulated": True})
 
         def session(_: int) -> None:
-            reader = store.enrol(STUDY, lambda number: {"number": number}, "simulated").reader
+            reader = store.enrol(STUDY, _nothing_allocated, "simulated").reader
             for number in itertools.count(1) if answers == 0 else range(1, answers + 1):
                 value, step = secrets.token_hex(8), f"before/{number}"
                 start = time.perf_counter()

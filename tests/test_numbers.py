@@ -46,6 +46,19 @@ def test_what_the_readme_says_against_the_model_is_what_was_measured() -> None:
     assert flips["descriptions paraphrased otherwise"]["flips"]["value"] == pytest.approx(0.07, abs=0.005)
 
 
+def test_the_readme_says_of_the_readers_analysis_what_was_simulated() -> None:
+    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+    found = json.loads((RESULTS / "study" / "power.json").read_text())["settings"].values()
+    proofs = [setting for setting in found if setting["question"] != "power"]
+    (studies,) = {setting["studies"] for setting in proofs}
+    covered = [100 * setting["coverage"]["value"] for setting in proofs]
+    positive = [100 * setting["significant"]["value"] for setting in proofs if setting["question"] == "null"]
+    sizes = {(s["readers"], s["cases"]) for s in found if s["question"] == "power"}
+    assert f"covers in {min(covered):.0f} to {max(covered):.0f} % of {studies} studies a setting" in text
+    assert f"{min(positive):.0f} to {max(positive):.0f} % are significant where there is no effect" in text
+    assert f"power for {['no', 'one', 'two', 'three', 'four', 'five', 'six'][len(sizes)]} sizes" in text
+
+
 def test_the_page_says_of_explanations_what_was_measured() -> None:
     assert PAGE_FIGURES.read_text() == explanations(), "run python -m eval_study.fill_numbers"
 

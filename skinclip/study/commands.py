@@ -179,9 +179,9 @@ def _enrol(args: argparse.Namespace) -> int:
         if args.study.is_file():
             study.adopt(args.study)  # ethics fields that were filled in after the build
         status = _give_out(study.enrol(args.readers, args.site), args.codes)
-        arms = len(study.protocol.arms)
-        if len(study.store.readers(study.name)) % arms:
-            print(f"allocation is balanced once the number of readers is a multiple of {arms}")
+        arms, here = len(study.protocol.arms), study.readers_at(args.site)
+        if here % arms:
+            print(f"{here} readers of this site; allocation is balanced once their number is a multiple of {arms}")
         return status
 
 

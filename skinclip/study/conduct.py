@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from skinclip.study import records
-from skinclip.study.allocation import Allocation, allocate
+from skinclip.study.allocation import Allocation, allocate, next_seat, same_site
 from skinclip.study.chain import Event, receipt_of
 from skinclip.study.codes import read_key
 from skinclip.study.frozen import DATABASE, KEY, PROTOCOL, Frozen, StudyError, check_fits
@@ -227,7 +227,7 @@ class Study:
             )
         if self.store.is_closed(self.name):
             raise StudyError(f"the study {self.name} is closed; nobody can be enrolled any more")
-        self._allocation(1)  # a protocol that does not fit its cases is told before anything is stored
+        self._allocation(1, site, [])  # a protocol that does not fit its cases is told before anything is stored
         self._lock_plan()
         enrolled = [self.store.enrol(self.name, self._allocation, site.strip()) for _ in range(readers)]
         return [EnrolledReader(one.reader, one.code) for one in enrolled]
@@ -242,8 +242,14 @@ class Study:
             raise StudyError(f"{reader} has withdrawn and has no code any more; enrol another reader")
         return EnrolledReader(reader, self.store.renew_code(self.name, reader))
 
-    def _allocation(self, number: int) -> dict[str, Any]:
-        return allocate(self.protocol, self.frozen.strata, self.frozen.practice, number).to_dict()
+    def readers_at(self, site: str) -> int:
+        """How many readers of a site have not withdrawn."""
+        return sum(reader.site is not None and same_site(reader.site, site) for reader in self.store.readers(self.name))
+
+    def _allocation(self, number: int, site: str, enrolled: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The allocation of the next reader, after those whose enrolments are stored in `enrolled`."""
+        seat = next_seat(site, ((one["site"], one["allocation"]) for one in enrolled))
+        return allocate(self.protocol, self.frozen.strata, self.frozen.practice, number, seat).to_dict()
 
     def _lock_plan(self) -> None:
         if self.locked_plan() is None:

@@ -52,8 +52,8 @@ cat("\nThis study's report, for comparison:\n{ours}\n")
 
 _MRMC = r"""# Run it in this folder: Rscript mrmc.R
 # Area under the readers' ROC curves, malignant against benign; the score is 50 +- confidence / 2 (data dictionary).
-# Written to the documented interfaces of iMRMC 2.1.0 (doAUCmrmc, dfMRMC_example) and MRMCaov 0.3.0 (mrmc, summary),
-# from CRAN. This script is tested to parse and to hand over data of the documented form; with the packages themselves
+# Written to the documented interfaces of iMRMC 2.1.0 (doAUCmrmc, dfMRMC_example) and MRMCaov 0.3.0 (mrmc, summary), on
+# CRAN both. This script is tested to parse and to hand over data of the documented form; with the packages themselves
 # it was not run.
 scores <- read.csv("../data/mrmc.csv")
 found <- FALSE

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
@@ -85,6 +85,7 @@ _SQLITE_FAULTS = {sqlite3.SQLITE_FULL: _FULL, sqlite3.SQLITE_READONLY: _READ_ONL
 _PG_FAULTS = {"53100": _FULL, "25006": _READ_ONLY, "42501": _READ_ONLY}
 
 T = TypeVar("T")
+Allocate = Callable[[int, str, Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 Entry = tuple[str, str, Mapping[str, Any], str]  # kind, step, payload and request id of an event to be stored
 
 
@@ -373,11 +374,12 @@ class Store:
 
     # -- readers ------------------------------------------------------------------------------------------------------
 
-    def enrol(self, study: str, allocation: Callable[[int], Mapping[str, Any]], site: str) -> Enrolment:
+    def enrol(self, study: str, allocation: Allocate, site: str) -> Enrolment:
         """Enrol the next reader and return the id with the personal code, which is not kept.
 
-        `allocation` is called with the reader's number (1, 2, ...) inside the transaction, so that no two readers
-        enrolled at once share one; what it returns is stored in the event `enrolled`.
+        `allocation` is called inside the transaction, so that no two readers enrolled at once share a number or a seat:
+        with the reader's number (1, 2, ...), the site, and what the events `enrolled` hold of those who have not
+        withdrawn. What it returns is stored in the event of this reader.
         """
         request_id = f"{ENROLLED}-{secrets.token_hex(8)}"
         code, kept = self._new_code()
@@ -393,7 +395,8 @@ class Store:
             reader = f"R{number:03d}"
             connection.execute(_readers.insert().values(study=study, reader=reader, number=number))
             connection.execute(_codes.insert().values(study=study, reader=reader, **kept))
-            payload = {"number": number, "site": site, "allocation": allocation(number)}
+            others = [payload for event in _enrolled(connection, study) if (payload := event.payload) is not None]
+            payload = {"number": number, "site": site, "allocation": allocation(number, site, others)}
             self._append(connection, [self._draft(study, reader, ENROLLED, ENROLLED, payload, request_id)])
             return Enrolment(reader, str(code))
 
@@ -571,8 +574,10 @@ class Store:
         """Store `jobs` in one transaction; the error of the database where that failed, which each of them then has."""
 
         def work(connection: Connection) -> None:
+            tails: dict[str, _Tail] = {}
             for job in jobs:
-                job.store(connection, self._append)
+                job.store(lambda drafts: self._follow(connection, drafts, tails))
+            _insert(connection, tails)
 
         try:
             self._run(self._writing, work)
@@ -589,27 +594,35 @@ class Store:
         return None
 
     def _append(self, connection: Connection, drafts: Sequence[Event]) -> list[Event]:
-        """Store `drafts`, all of one reader, as the next events of their study; of each the stored event, old or new.
+        """Store `drafts`, all of one reader, as the next events of their study; returns of each the stored event."""
+        tails: dict[str, _Tail] = {}
+        events = self._follow(connection, drafts, tails)
+        _insert(connection, tails)
+        return events
 
-        Statements are few and sent together where they can be: this is what a reader waits for.
+    def _follow(self, connection: Connection, drafts: Sequence[Event], tails: dict[str, _Tail]) -> list[Event]:
+        """As `_append`, but what is new only joins the study's tail, for `_insert`: statements are few and go together,
+        since this is what readers wait for. Where a draft is refused, none of them has joined.
         """
         study, reader = drafts[0].study, drafts[0].reader
-        row = _known_study(connection, study, lock=True)
+        if study not in tails:
+            row = _known_study(connection, study, lock=True)
+            tails[study] = _Tail(Head(row.sequence, row.digest), row.closed_at is not None)
+        tail = tails[study]
         _may_still_send(connection, study, reader)
-        known, head = _candidates(connection, drafts), Head(row.sequence, row.digest)
+        known, head = [*_candidates(connection, drafts), *tail.fresh], tail.head
         fresh: list[Event] = []
         events: list[Event] = []
         for draft in drafts:
             event = _repeated([*known, *fresh], draft)
             if event is None:
-                if row.closed_at is not None and draft.kind in ANSWERING - AFTER_CLOSING:
+                if tail.closed and draft.kind in ANSWERING - AFTER_CLOSING:
                     raise StudyClosedError("the study is closed; this answer came too late and was not stored")
                 event = follow(head, replace(draft, at=self._now()), self._key)
                 head = Head(event.sequence, event.digest)
                 fresh.append(event)
             events.append(event)
-        if fresh:
-            _insert(connection, study, fresh)
+        tail.head, tail.fresh = head, [*tail.fresh, *fresh]
         return events
 
     def _now(self) -> str:
@@ -669,6 +682,15 @@ class Store:
             raise StoreError("the answers are erased, but the log file was in use and may hold bytes; withdraw again")
 
 
+@dataclass
+class _Tail:
+    """The end of a study's log within a transaction that holds its row, and the events that are to be written."""
+
+    head: Head
+    closed: bool
+    fresh: list[Event] = field(default_factory=list)
+
+
 class _Job:
     """Events that a thread wants stored together, and what became of them."""
 
@@ -678,11 +700,11 @@ class _Job:
         self._events: list[Event] = []
         self._error: BaseException | None = None
 
-    def store(self, connection: Connection, append: Callable[[Connection, Sequence[Event]], list[Event]]) -> None:
+    def store(self, append: Callable[[Sequence[Event]], list[Event]]) -> None:
         """Append within a transaction. What the log refuses fails this job alone: nothing was written of it yet."""
         self._events, self._error = [], None
         try:
-            self._events = append(connection, self.drafts)
+            self._events = append(self.drafts)
         except SQLAlchemyError:
             raise
         except Exception as error:
@@ -791,14 +813,17 @@ def _repeated(known: Sequence[Event], draft: Event) -> Event | None:
     return stored
 
 
-def _insert(connection: Connection, study: str, events: Sequence[Event]) -> None:
-    """Write sealed events with their payloads, and move the study's head to the last."""
-    rows = [{**_columns(event), "at_server": event.at, "answers": _answered(event)} for event in events]
-    connection.execute(_INSERT_EVENT, [{k: v for k, v in row.items() if k != "at"} for row in rows])
-    bodies = [{"study": study, "place": e.sequence, "salt": e.salt, "body": e.body} for e in events]
-    connection.execute(_INSERT_PAYLOAD, bodies)
-    last = events[-1]
-    connection.execute(_MOVE_HEAD, {"of_study": study, "place": last.sequence, "seal": last.digest})
+def _insert(connection: Connection, tails: Mapping[str, _Tail]) -> None:
+    """Write the new events of each study with their payloads, and move its head to the last."""
+    for study, tail in tails.items():
+        if not tail.fresh:
+            continue
+        rows = [{**_columns(event), "at_server": event.at, "answers": _answered(event)} for event in tail.fresh]
+        connection.execute(_INSERT_EVENT, [{k: v for k, v in row.items() if k != "at"} for row in rows])
+        bodies = [{"study": study, "place": e.sequence, "salt": e.salt, "body": e.body} for e in tail.fresh]
+        connection.execute(_INSERT_PAYLOAD, bodies)
+        moved = {"of_study": study, "place": tail.head.sequence, "seal": tail.head.digest}
+        connection.execute(_MOVE_HEAD, moved)
 
 
 def _answered(event: Event) -> str | None:
@@ -831,6 +856,12 @@ def _erase(connection: Connection, withdrawn: Event) -> None:
 def _rewrite_payloads(connection: Connection) -> None:
     for table in (_payloads, _codes):
         connection.execute(sa.text(f"VACUUM FULL {table.name}"))
+
+
+def _enrolled(connection: Connection, study: str) -> list[Event]:
+    """The events by which readers were enrolled, in order; those of readers who withdrew are without payload."""
+    query = _event_columns.where(_events.c.study == study, _events.c.kind == ENROLLED).order_by(_events.c.sequence)
+    return [_event(row) for row in connection.execute(query)]
 
 
 def _inserted(result: sa.CursorResult[Any]) -> int:

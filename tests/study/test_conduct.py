@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -361,6 +362,23 @@ def test_another_build_cannot_use_the_same_log(study: Study, study_folder: Path)
     path.write_text(path.read_text().replace('"built"', '"built_on"'))
     with pytest.raises(StudyError, match="already holds another study"):
         Study.open(study_folder)
+
+
+def test_sites_that_take_turns_are_each_balanced_and_who_withdraws_is_replaced(study: Study) -> None:
+    enrolled = {site: [] for site in ("Graz", "Wien")}
+    for site in ("Graz", "Wien", "Wien", "Graz", "wien ", "Graz", "Wien", "Graz"):
+        enrolled[site.strip().capitalize()] += study.enrol(1, site)
+    for readers in enrolled.values():
+        shown = [s.shown for one in readers for s in study.steps(one.reader) if s.kind == "after" and s.shown]
+        met = Counter((p.case, p.arm) for p in shown if not p.practice and not p.repeat)
+        assert len(met) == 8 * 4 and set(met.values()) == {1}
+    assert study.readers_at("graz") == 4
+    gone = enrolled["Graz"][1]
+    seat = study.store.reader(study.name, gone.reader).allocation["seat"]
+    study.withdraw(study.sign_in(gone.code))
+    assert study.readers_at("Graz") == 3
+    (instead,) = study.enrol(1, "Graz")
+    assert study.store.reader(study.name, instead.reader).allocation["seat"] == seat
 
 
 @pytest.mark.parametrize("readers", [0, -1, 1001])

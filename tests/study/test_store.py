@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 
 from eval_study import study_load
 from skinclip.study import store as store_module
-from skinclip.study.chain import Event, audit, read_log, receipt_of
+from skinclip.study.chain import audit, read_log, receipt_of
 from skinclip.study.codes import Code, KeyFileError, new_code, parse_code, read_key
 from skinclip.study.records import (
     AlreadyAnswered,
@@ -68,7 +68,7 @@ def store(database: str, clock: Clock) -> Iterator[Store]:
 
 
 def enrol(store: Store, site: str = "Graz") -> str:
-    return store.enrol(STUDY, lambda number: {"number": number}, site).reader
+    return store.enrol(STUDY, lambda number, site, others: {"number": number}, site).reader
 
 
 def answers(store: Store, reader: str, n: int) -> None:
@@ -374,7 +374,7 @@ def test_readers_enrolled_at_once_get_different_numbers(store: Store) -> None:
 
 
 def test_withdrawal_erases_and_the_log_stays_valid(store: Store) -> None:
-    leaving, staying = store.enrol(STUDY, lambda n: {"number": n}, "Graz"), enrol(store, "Wien")
+    leaving, staying = store.enrol(STUDY, lambda n, site, others: {"number": n}, "Graz"), enrol(store, "Wien")
     session = store.sign_in(leaving.code)
     store.append(STUDY, leaving.reader, "before", "before/C001", {"remark": SECRET_WORDS}, "q1")
     answers(store, staying, 2)
@@ -433,7 +433,7 @@ def test_no_column_holds_where_a_reader_sits(store: Store) -> None:
 
 
 def test_code_is_stored_hashed_and_signs_in_however_it_is_typed(store: Store) -> None:
-    enrolment = store.enrol(STUDY, lambda number: {}, "Graz")
+    enrolment = store.enrol(STUDY, lambda *_: {}, "Graz")
     assert len(enrolment.code) == 14 and enrolment.code not in repr(enrolment)
     session = store.sign_in(enrolment.code.lower().replace("-", " ").replace("0", "o").replace("1", "l"))
     assert (session.study, session.reader, session.is_coordinator) == (STUDY, enrolment.reader, False)
@@ -461,7 +461,7 @@ def test_session_ends(store: Store, clock: Clock) -> None:
 
 
 def test_renewed_code_ends_the_old_one(store: Store) -> None:
-    enrolment, other = store.enrol(STUDY, lambda n: {}, "Graz"), store.enrol(STUDY, lambda n: {}, "Graz")
+    enrolment, other = store.enrol(STUDY, lambda *_: {}, "Graz"), store.enrol(STUDY, lambda *_: {}, "Graz")
     session = store.sign_in(enrolment.code)
     code = store.renew_code(STUDY, enrolment.reader)
     with pytest.raises(WrongCodeError, match="ask the coordinator"):
@@ -484,7 +484,7 @@ def test_text_that_is_no_code_is_a_wrong_code(store: Store, typed: str) -> None:
 
 
 def test_guesses_at_one_code_are_limited(store: Store, clock: Clock) -> None:
-    enrolment = store.enrol(STUDY, lambda number: {}, "Graz")
+    enrolment = store.enrol(STUDY, lambda *_: {}, "Graz")
     handle = parse_code(enrolment.code).handle
     for _ in range(ATTEMPTS_PER_HANDLE):
         with pytest.raises(WrongCodeError):
@@ -498,7 +498,7 @@ def test_guesses_at_one_code_are_limited(store: Store, clock: Clock) -> None:
 
 
 def test_guesses_at_once_are_limited_too(store: Store) -> None:
-    handle = parse_code(store.enrol(STUDY, lambda number: {}, "Graz").code).handle
+    handle = parse_code(store.enrol(STUDY, lambda *_: {}, "Graz").code).handle
 
     def guess(_: int) -> type[Exception]:
         try:
@@ -790,13 +790,20 @@ def test_what_is_refused_of_one_thread_does_not_stop_the_others(store: Store) ->
 def test_what_breaks_the_transaction_of_many_is_stored_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, insert = enrol(store), store_module._insert
 
-    def failing(connection: sa.Connection, study: str, events: list[Event]) -> None:
-        if any(event.request_id == "b" for event in events):
+    def failing(connection: sa.Connection, tails: dict[str, store_module._Tail]) -> None:
+        if any(event.request_id == "b" for event in tails[STUDY].fresh):
             raise sa.exc.DataError("INSERT", None, Exception("a value that the database does not take"))
-        insert(connection, study, events)
+        insert(connection, tails)
 
     monkeypatch.setattr(store_module, "_insert", failing)
     found = _at_once(store, [(reader, "a"), (reader, "b"), (reader, "c")])
     assert isinstance(found[1], StoreError) and "nothing was stored" in str(found[1])
     assert {event.request_id for event in store.events(STUDY, reader, ["before"])} == {"a", "c"}
+    assert store.verify(STUDY) == []
+
+
+def test_the_same_answer_sent_twice_for_one_turn_is_stored_once(store: Store) -> None:
+    reader = enrol(store)
+    found = _at_once(store, [(reader, "a"), (reader, "a"), (reader, "b")])
+    assert found[0] == found[1] and len(store.events(STUDY, reader, ["before"])) == 2
     assert store.verify(STUDY) == []
