@@ -169,7 +169,7 @@ def on_published_weights(
     seed_everything(recipe.seed)
     perception = Perception(config.perception).freeze()
     model = assemble(
-        config, perception, base, load_tokenizer(base), str(team.device), shared_out=team.sharded and work is None
+        config, perception, base, load_tokenizer(base), team.device, shared_out=team.sharded and work is None
     )
     if work is not None and (state := load_checkpoint(work / "stage2.pt")):
         model.load_heads(state["heads"])

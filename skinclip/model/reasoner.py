@@ -363,7 +363,7 @@ class Reasoner(nn.Module):
                 layer its own. Heads and losses stay in fp32.
         """
         self.compute_type = compute_type
-        self.base.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.base.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
 
     def diagnose(
         self,

@@ -38,6 +38,7 @@ class Team:
         handlers = [DistributedDataParallelKwargs(broadcast_buffers=False), InitProcessGroupKwargs(timeout=PATIENCE)]
         # no mixed precision of Accelerate's own: `Reasoner.compute_type` says where it is wanted
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
+        self.replicated: list[nn.Parameter] = []
 
     @property
     def size(self) -> int:
@@ -53,8 +54,10 @@ class Team:
         return bool(self.accelerator.is_main_process)
 
     @property
-    def device(self) -> torch.device:
-        return self.accelerator.device
+    def device(self) -> str:
+        """ "cpu", or "cuda:N"."""
+        given = self.accelerator.device
+        return "cpu" if given.type == "cpu" else str(given)  # Accelerate numbers CPUs as well
 
     @property
     def sharded(self) -> bool:
@@ -93,6 +96,28 @@ class Team:
         if self.size > 1:
             for value in module.state_dict().values():
                 torch.distributed.broadcast(value, 0)
+
+    def prepare(self, module: nn.Module, optimizer: Any, replicated: list[nn.Parameter]) -> tuple[Any, Any]:
+        """Puts DDP or FSDP around the module where there are several processes.
+
+        Args:
+            replicated: parameters that FSDP leaves whole on every process, because they are small or, being scalars,
+                cannot be shared out. `average` is for them.
+
+        Raises DataError for the first version of FSDP, which knows no parameters of different types.
+        """
+        if self.sharded:
+            if not self.accelerator.is_fsdp2:
+                raise DataError("only FSDP2 can share out quantized weights: set `fsdp_version: 2`, as in fsdp.yaml")
+            self.accelerator.state.fsdp_plugin.ignored_modules = [nn.ParameterList(replicated)]
+            self.replicated = [p for p in replicated if p.requires_grad]
+        return self.accelerator.prepare(module, optimizer)
+
+    def average(self) -> None:
+        """Averages the gradients that FSDP does not: those of the parameters that every process holds whole."""
+        for parameter in self.replicated:
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= self.size  # type: ignore[operator]
 
     def optimizer_state(self, module: nn.Module, optimizer: Any) -> dict[str, Any]:
         """The optimizer's state, whole, on the first process; all must ask."""

@@ -160,7 +160,9 @@ class Stage2:
             for decay, some in self._by_decay(self.model.trainable()[part])
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.cfg.lr)
-        self.answerer, optimizer = self.team.accelerator.prepare(self.answerer, optimizer)
+        language = {id(p) for p in self.model.reasoner.language_model.parameters()}
+        others = [p for p in self.model.parameters() if id(p) not in language]  # heads and CLIP: small beside it
+        self.answerer, optimizer = self.team.prepare(self.answerer, optimizer, others)
         return optimizer
 
     def _by_decay(self, parameters: list[nn.Parameter]) -> list[tuple[float, list[nn.Parameter]]]:
@@ -391,6 +393,7 @@ def train_stage2(
             group["lr"] = cfg.lr * group["rate"] * cosine(step, cfg.steps, cfg.steps // 20)
         optimizer.zero_grad()
         losses = stage.step()
+        team.average()
         team.accelerator.clip_grad_norm_(stage.trained(), 1.0)
         optimizer.step()
         if csv_log and step % cfg.log_every == 0:

@@ -37,7 +37,7 @@ RECIPE = TrainConfig(
 )
 
 
-def made_up_data(root: Path) -> None:
+def made_up_data(root: Path, side: int = 96) -> None:
     folder = root / "drawn"
     (folder / "images").mkdir(parents=True)
     rows = ["image,mask,diagnosis,age,sex,localization,lesion_id,split,confirmation,pixels,streaks,blue_whitish_veil"]
@@ -45,7 +45,7 @@ def made_up_data(root: Path) -> None:
     for split, count in (("train", 6), ("valid", 2), ("calib", 3), ("test", 1)):
         for kind, code in KINDS.items():
             for _ in range(count):
-                photo, mask = draw_with_mask(kind, number, (96, 96))
+                photo, mask = draw_with_mask(kind, number, (side, side))
                 cv2.imwrite(str(folder / f"images/{number}.png"), photo)
                 cv2.imwrite(str(folder / f"images/{number}_mask.png"), mask.astype(np.uint8) * 255)
                 veil = "present" if kind == "melanoma" else "absent"
