@@ -46,6 +46,7 @@ from skinclip.hub import checkpoint_folder
 from skinclip.images import LesionImage, combine_quality, lesion_quality, photo_quality
 from skinclip.losses import criterion_log_probs
 from skinclip.measure import measure_lesion, measured_findings
+from skinclip.model.card import write_card
 from skinclip.model.decoding import Prefix
 from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
@@ -191,8 +192,11 @@ class Assessor:
         return assessor
 
     def save_trust(self, folder: Path) -> None:
+        """Completes the checkpoint that the model was saved to, with the card of an adapter."""
         save_file(self.trust.to_arrays(), folder / "trust.safetensors")
         (folder / "findings.json").write_text(json.dumps(self.thresholds, indent=2) + "\n")
+        if self.model.foundation is not None:
+            write_card(folder)
 
     # ---- adapters ----------------------------------------------------------------------------------------------------
 
