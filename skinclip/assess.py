@@ -52,6 +52,7 @@ from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import MAX_FINDINGS
 from skinclip.model.skinclip_vl import (
+    CARRIED,
     CheckpointError,
     SkinClipVL,
     create_model,
@@ -116,7 +117,9 @@ def check_room(preset: str, folder: Path) -> None:
         return
     from skinclip.model.budget import check_memory  # which builds the presets to count them, without their weights
 
-    config = load_yaml(ModelConfig, folder / "config.yaml")
+    config: ModelConfig = load_yaml(ModelConfig, folder / "config.yaml")
+    if config.reasoner.base == CARRIED:
+        config = replace(config, reasoner=replace(config.reasoner, base=str(folder / CARRIED)))
     check_memory(preset, default_device(config), "assess", config)
 
 
