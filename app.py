@@ -1,8 +1,9 @@
 """The web page: `python app.py [--preset mini] [--host 127.0.0.1] [--port 7860]`. Research use only.
 
 `python app.py --study FOLDER` serves a reader study instead, as `python -m skinclip study build` made it. Where an
-option is not given, the environment is asked: SKINCLIP_PRESET, SKINCLIP_WEIGHTS, SKINCLIP_HOST, SKINCLIP_PORT, and
-SKINCLIP_HOME, the one directory that is written to. On a Hugging Face Space it listens where Spaces look for it.
+option is not given, the environment is asked: SKINCLIP_PRESET, SKINCLIP_WEIGHTS, SKINCLIP_ADAPTERS, SKINCLIP_HOST,
+SKINCLIP_PORT, and SKINCLIP_HOME, the one directory that is written to. On a Hugging Face Space it listens where Spaces
+look for it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         home.prepare()  # before anything is imported that chooses by itself where to write
         from skinclip.ui import door
 
-        page = study_page(args.study) if args.study else model_page(args.preset, args.weights, parser)
+        page = study_page(args.study) if args.study else model_page(args.preset, args.weights, args.adapters, parser)
         listener = door.listen(args.host, args.port)
     except (ValueError, OSError) as problem:
         parser.error(str(problem))
@@ -45,6 +46,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--preset", default=setting("SKINCLIP_PRESET") or "mini")
     weights = setting("SKINCLIP_WEIGHTS")
     parser.add_argument("--weights", type=Path, default=weights, help="a checkpoint directory (default: the preset's)")
+    adapters = setting("SKINCLIP_ADAPTERS")
+    parser.add_argument(
+        "--adapters", type=Path, default=adapters, help="a folder of checkpoints that visitors choose from"
+    )
     parser.add_argument("--host", default=setting("SKINCLIP_HOST", "GRADIO_SERVER_NAME") or default_host())
     parser.add_argument("--port", type=int, default=setting("SKINCLIP_PORT", "GRADIO_SERVER_PORT") or "7860")
     parser.add_argument("--study", type=Path, help="the folder of a reader study, which is served instead")
@@ -64,14 +69,15 @@ def default_host() -> str:
 # each page imports its own part: a study's needs no model, and starts in a tenth of the memory
 
 
-def model_page(preset: str, weights: Path | None, parser: argparse.ArgumentParser) -> Door:
+def model_page(preset: str, weights: Path | None, adapters: Path | None, parser: argparse.ArgumentParser) -> Door:
     from skinclip.ui.door import Door
 
     if preset != "mini" and not home.on_space():  # on a Space the page says it: nobody sees the terminal
         from skinclip.hub import MissingWeights, check_preset
 
         try:
-            check_preset(preset, weights)
+            offered = sorted(adapters.glob("*/config.yaml")) if adapters else []
+            check_preset(preset, weights or (offered[0].parent if offered else None))
         except MissingWeights as problem:
             parser.error(str(problem))
 
@@ -79,7 +85,7 @@ def model_page(preset: str, weights: Path | None, parser: argparse.ArgumentParse
         tell("Loading the program")
         from skinclip.ui.interface import open_page
 
-        return open_page(preset, weights, tell)
+        return open_page(preset, weights, tell, adapters)
 
     return Door(opened, "SkinCLIP-VL", {"preset": preset, "version": __version__})
 

@@ -46,11 +46,13 @@ from skinclip.hub import checkpoint_folder
 from skinclip.images import LesionImage, combine_quality, lesion_quality, photo_quality
 from skinclip.losses import criterion_log_probs
 from skinclip.measure import measure_lesion, measured_findings
+from skinclip.model.card import write_card
 from skinclip.model.decoding import Prefix
 from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import MAX_FINDINGS
 from skinclip.model.skinclip_vl import (
+    CARRIED,
     CheckpointError,
     SkinClipVL,
     create_model,
@@ -115,7 +117,9 @@ def check_room(preset: str, folder: Path) -> None:
         return
     from skinclip.model.budget import check_memory  # which builds the presets to count them, without their weights
 
-    config = load_yaml(ModelConfig, folder / "config.yaml")
+    config: ModelConfig = load_yaml(ModelConfig, folder / "config.yaml")
+    if config.reasoner.base == CARRIED:
+        config = replace(config, reasoner=replace(config.reasoner, base=str(folder / CARRIED)))
     check_memory(preset, default_device(config), "assess", config)
 
 
@@ -191,8 +195,11 @@ class Assessor:
         return assessor
 
     def save_trust(self, folder: Path) -> None:
+        """Completes the checkpoint that the model was saved to, with the card of an adapter."""
         save_file(self.trust.to_arrays(), folder / "trust.safetensors")
         (folder / "findings.json").write_text(json.dumps(self.thresholds, indent=2) + "\n")
+        if self.model.foundation is not None:
+            write_card(folder)
 
     # ---- adapters ----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m skinclip assess | evaluate | train | plot-training | fetch | study`.
+"""The command line: `python -m skinclip assess | evaluate | train | plot-training | fetch | adapter | study`.
 
 Exit status 0, or 2 for bad input with one line on stderr that says what to do. Heavy imports happen inside the
 commands, so that `--help` and a mistyped option answer at once.
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from skinclip import RESEARCH_USE_ONLY, sentences
+from skinclip import RESEARCH_USE_ONLY, adapter_commands, sentences
 from skinclip.clinical import SEXES, SITES, STATE_BY_KEY, canonical_site
 from skinclip.study import commands as study_commands
 
@@ -65,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         from skinclip.hub import MissingWeights
         from skinclip.model.budget import TooLittleMemory
+        from skinclip.model.skinclip_vl import CheckpointError
 
-        if not isinstance(error, (MissingWeights, TooLittleMemory)):
+        if not isinstance(error, (MissingWeights, TooLittleMemory, CheckpointError)):
             raise
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -100,6 +101,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _assess_arguments(commands.add_parser("assess", help="assess one photo"))
     _evaluate_arguments(commands.add_parser("evaluate", help="measure a model on labelled photos"), words)
     _fetch_arguments(commands.add_parser("fetch", help="get the published weights that a big preset is built on"))
+    adapter_commands.add_arguments(commands.add_parser("adapter", help="look at, merge or hand on what was trained"))
     study_commands.add_arguments(commands.add_parser("study", help="conduct a reader study"))
     train = commands.add_parser("train", help="train a model")
     if words and words[0] == "train":  # its options come from a module that imports torch

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PRESET", "WEIGHTS", "HOST", "PORT"):
+    for name in ("PRESET", "WEIGHTS", "ADAPTERS", "HOST", "PORT"):
         monkeypatch.delenv(f"SKINCLIP_{name}", raising=False)
     for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -42,10 +42,17 @@ def test_options_win_over_our_variables_and_these_over_gradios(monkeypatch: pyte
     monkeypatch.setenv("GRADIO_SERVER_NAME", "10.0.0.1")
     monkeypatch.setenv("GRADIO_SERVER_PORT", "7001")
     assert (told().host, told().port) == ("10.0.0.1", 7001)
-    for name, value in {"HOST": "10.0.0.2", "PORT": "7002", "PRESET": "qwen-3b", "WEIGHTS": "/some/where"}.items():
+    for name, value in {
+        "HOST": "10.0.0.2",
+        "PORT": "7002",
+        "PRESET": "qwen-3b",
+        "WEIGHTS": "/some/where",
+        "ADAPTERS": "/a",
+    }.items():
         monkeypatch.setenv(f"SKINCLIP_{name}", value)
     args = told()
     assert (args.host, args.port, args.preset, args.weights) == ("10.0.0.2", 7002, "qwen-3b", Path("/some/where"))
+    assert args.adapters == Path("/a") and told("--adapters", "b").adapters == Path("b")
     args = told("--host", "::1", "--port", "7003", "--preset", "mini", "--weights", "here")
     assert (args.host, args.port, args.preset, args.weights) == ("::1", 7003, "mini", Path("here"))
 

@@ -26,6 +26,8 @@ from skinclip.clinical import SEXES, SITES
 from skinclip.explain.methods import heat_on_photo
 from skinclip.explain.render import DRAWN_SIDE, heatmap_overlay, region_overlay
 from skinclip.images import LesionImage, PhotoError, fit
+from skinclip.model.card import card_name
+from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import change_panel, components
 from skinclip.ui.change_panel import Panel
 from skinclip.ui.running import Run, Runs, Stopped
@@ -73,6 +75,7 @@ class View:
     age: gr.Textbox
     sex: gr.Dropdown
     site: gr.Dropdown
+    adapter: gr.Dropdown
     button: gr.Button
     stop: gr.Button
     result: gr.HTML
@@ -100,6 +103,14 @@ def build(assessor: Assessor) -> View:
                 age = gr.Textbox(label="Age", placeholder="years", max_lines=1, min_width=110, elem_id="age")
                 sex = gr.Dropdown([NOT_GIVEN, *SEXES], value=NOT_GIVEN, label="Sex", min_width=110)
             site = gr.Dropdown([NOT_GIVEN, *SITES], value=NOT_GIVEN, label="Body site")
+            offered = adapters(assessor)
+            adapter = gr.Dropdown(
+                offered,
+                value=assessor.model_info.weights_sha256 if offered else None,
+                label="Model",
+                visible=len(offered) > 1,
+                elem_id="adapter",
+            )
             button = gr.Button("Assess", variant="primary", size="lg", elem_id="assess")
             stop = gr.Button("Stop", visible=False, elem_id="stop")
             examples = _example_buttons()
@@ -110,7 +121,8 @@ def build(assessor: Assessor) -> View:
             download = gr.HTML(visible=False, elem_id="download")
             panel = change_panel.build()
     photo, shown = gr.State(None, time_to_live=KEPT_SECONDS), gr.State(None, time_to_live=KEPT_SECONDS)
-    view = View(drop, preview, age, sex, site, button, stop, result, finding, figures, download, panel, photo, shown)
+    form = (drop, preview, age, sex, site, adapter, button, stop)
+    view = View(*form, result, finding, figures, download, panel, photo, shown)
     _wire(assessor, view, examples)
     return view
 
@@ -181,12 +193,14 @@ def _wire_assessment(assessor: Assessor, view: View) -> None:
         age: str | None,
         sex: str | None,
         site: str | None,
+        adapter: str | None,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
     ) -> Generator[Updates]:
         visitor = request.session_hash
         try:
-            yield from on_assess(assessor, view, photo, age, sex, site, progress, partial(runs.begin, visitor))
+            begin = partial(runs.begin, visitor)
+            yield from on_assess(assessor, view, photo, age, sex, site, adapter, progress, begin)
         finally:
             runs.end(visitor)
 
@@ -198,7 +212,7 @@ def _wire_assessment(assessor: Assessor, view: View) -> None:
     buttons = [view.button, view.stop]
     view.button.click(lambda: begun, None, buttons, api_visibility="private", queue=False).then(
         run,
-        [view.photo, view.age, view.sex, view.site],
+        [view.photo, view.age, view.sex, view.site, view.adapter],
         view.answer,
         concurrency_id="model",
         concurrency_limit=1,
@@ -237,12 +251,14 @@ def on_assess(
     age: str | None,
     sex: str | None,
     site: str | None,
+    adapter: str | None,
     progress: Callable[..., Any],
     begin: Callable[[Run], None] = lambda run: None,
 ) -> Generator[Updates]:
     """Runs the model on the photo and shows its answer as it comes. Whatever goes wrong, the form keeps its entries.
 
     Args:
+        adapter: `weights_sha256` of the checkpoint to use; None is the one in force.
         progress: a `gr.Progress`.
         begin: given the run before it starts, so that it can be stopped.
     """
@@ -250,23 +266,28 @@ def on_assess(
         message = "Drop a photo on this page, paste it, or choose a file. Then press Assess."
         yield _cleared(view, components.error(message, "There is no photo yet"))
         return
+    about: dict[str, Any] = {}  # what the page says of the model, as it was when it answered
+
+    def answer(tell: Callable[[News], None]) -> Shown:
+        with assessor.using(adapter):
+            about.update(sensitivity=_sensitivity(assessor), made_by=_made_by(assessor))
+            return assess_photo(assessor, image, context, lambda share, what: tell(Step(share, what)), tell)
+
     try:
         image, context = images.load(photo), context_of(age, sex, site)
-        run = Run[News](
-            lambda tell: assess_photo(assessor, image, context, lambda share, what: tell(Step(share, what)), tell)
-        )
+        run = Run[News](answer)
         begin(run)
         written = False
         for news in run:
             if isinstance(news, Shown):
-                yield _filled(assessor, view, news)
+                yield _filled(view, news, about)
             elif isinstance(news, Assessment):
                 written = True
                 # what stands below stays until the end, dimmed: the page would jump twice
-                yield {view.result: components.result(news, _sensitivity(assessor), writing=True), view.shown: None}
+                yield {view.result: components.result(news, **about, writing=True), view.shown: None}
             elif not written:  # from then on the answer itself says how far it is
                 progress(news.share, desc=news.what)
-    except PhotoError as problem:
+    except (PhotoError, CheckpointError) as problem:
         yield _cleared(view, components.error(str(problem)))
     except Stopped:
         yield _cleared(view, components.STOPPED)
@@ -275,11 +296,11 @@ def on_assess(
         yield _cleared(view, components.error(components.FAILED))
 
 
-def _filled(assessor: Assessor, view: View, shown: Shown) -> Updates:
+def _filled(view: View, shown: Shown, about: dict[str, Any]) -> Updates:
     """The whole answer on the page."""
     options = choices(shown.assessment)
     return {
-        view.result: components.result(shown.assessment, _sensitivity(assessor)),
+        view.result: components.result(shown.assessment, **about),
         view.finding: gr.update(choices=options, value=ALL, visible=len(options) > 1),
         view.figures: gr.update(value=pictures(shown), visible=True),
         view.download: gr.update(value=components.downloads(shown.assessment, shown.pixels), visible=True),
@@ -400,3 +421,19 @@ def example_name(file: Path) -> str:
 def _sensitivity(assessor: Assessor) -> float | None:
     value = assessor.trust.referral.sensitivity
     return value if np.isfinite(value) else None
+
+
+def adapters(assessor: Assessor) -> list[tuple[str, str]]:
+    """(name, weights_sha256) of each checkpoint on offer; a name that several share gets its folder's beside it."""
+    names = {weights: card_name(folder) for weights, folder in assessor.checkpoints.items()}
+    shared = {name for name in names.values() if list(names.values()).count(name) > 1}
+    return [
+        (f"{name} ({assessor.checkpoints[weights].name})" if name in shared else name, weights)
+        for weights, name in names.items()
+    ]
+
+
+def _made_by(assessor: Assessor) -> str | None:
+    """The name of the checkpoint in force, where there are several."""
+    names = {weights: name for name, weights in adapters(assessor)}
+    return names.get(assessor.model_info.weights_sha256) if len(names) > 1 else None

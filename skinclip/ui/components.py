@@ -53,10 +53,16 @@ def error(message: str, heading: str = "This photo could not be assessed") -> st
     )
 
 
-def footer(info: ModelInfo) -> str:
+def footer(info: ModelInfo, several: bool = False) -> str:
+    """
+    Args:
+        several: there are several models; each answer says which of them gave it.
+    """
+    model = f"model {escape(info.preset)} {escape(info.version)}"
+    model += "" if several else f", weights {escape(info.weights_sha256[:12])}"
     return (
-        f'<footer class="sk-footer">{RESEARCH_USE_ONLY} · model {escape(info.preset)} {escape(info.version)}, '
-        f"weights {escape(info.weights_sha256[:12])} · probabilities are at the prevalence of HAM10000</footer>"
+        f'<footer class="sk-footer">{RESEARCH_USE_ONLY} · {model} · probabilities are at the prevalence of HAM10000'
+        "</footer>"
     )
 
 
@@ -74,17 +80,25 @@ def preview(pixels: np.ndarray, width: int, height: int, issues: tuple[QualityIs
 # --- the result ---------------------------------------------------------------------------------------------------
 
 
-def result(assessment: Assessment, sensitivity: float | None = None, writing: bool = False) -> str:
+def result(
+    assessment: Assessment, sensitivity: float | None = None, made_by: str | None = None, writing: bool = False
+) -> str:
     """Warnings, then referral and differential, then the rationale. A model that abstains gives no figures at all.
 
     Args:
         sensitivity: that of the referral threshold on the calibration photos, where it is known.
+        made_by: the name of the model, where there are several to choose from.
         writing: the rationale is not finished.
     """
+    name = "" if made_by is None else _made_by(made_by, assessment.model)
     if assessment.abstained:
-        return abstention(assessment)
+        return abstention(assessment) + name
     top = f'<div class="sk-top">{differential(assessment)}{referral(assessment, sensitivity)}</div>'
-    return warnings(assessment) + top + rationale(assessment, writing)
+    return warnings(assessment) + top + rationale(assessment, writing) + name
+
+
+def _made_by(name: str, info: ModelInfo) -> str:
+    return f'<p class="sk-note">Answered by {escape(name)}, weights {escape(info.weights_sha256[:12])}.</p>'
 
 
 def abstention(assessment: Assessment) -> str:

@@ -1,4 +1,7 @@
-"""The page of a big preset on a tiny base, its words far enough apart to be seen: slow_page.py FOLDER PORT SECONDS."""
+"""The page of a big preset on a tiny base with two adapters, its words far enough apart to be seen.
+
+slow_page.py FOLDER PORT SECONDS
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from skinclip.assess import Assessor
 from skinclip.model import reasoner
 from skinclip.ui import assess_tab
-from skinclip.ui.interface import build_page
-from skinclip.ui.theme import css, head
+from skinclip.ui.interface import build_page, offering
+from skinclip.ui.theme import css, head, theme
 from tests.tiny_hub import tiny_base, tiny_checkpoint, tiny_clip, tiny_preset
 
 FOLDER, PORT, SECONDS = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
@@ -26,7 +28,15 @@ def slowly(*arguments: Any) -> Iterator[list[int]]:
 
 
 config = tiny_preset(tiny_base(FOLDER / "base"), tiny_clip(FOLDER / "clip"))
-checkpoint = tiny_checkpoint(FOLDER / "checkpoint", config)
+for seed, name in enumerate(("first", "second"), 2):
+    tiny_checkpoint(FOLDER / "adapters" / name, config, seed)
 reasoner.greedy = slowly  # type: ignore[assignment]
-page = build_page(Assessor.load(config.preset, checkpoint))
-page.launch(server_name="127.0.0.1", server_port=PORT, css=css() + assess_tab.example_css(), head=head(), quiet=True)
+page = build_page(offering(config.preset, None, FOLDER / "adapters"))
+page.launch(
+    server_name="127.0.0.1",
+    server_port=PORT,
+    css=css() + assess_tab.example_css(),
+    head=head(),
+    theme=theme(),
+    quiet=True,
+)

@@ -118,3 +118,17 @@ def test_an_assessment_is_stopped_and_begun_again(page: Page) -> None:
     page.click("#assess")
     page.wait_for_selector("#figures img", timeout=60_000)
     assert page.inner_text(".sk-rationale").endswith(".")
+
+
+def test_a_model_is_chosen_and_answers_for_itself(page: Page) -> None:
+    choose(page, "melanoma")
+    said = []
+    for name in ("second", "first"):
+        page.locator("#adapter input").click()
+        page.get_by_role("option", name=f"SkinCLIP-VL qwen-3b, {name}").click()
+        watched(page)
+        assert f"Answered by SkinCLIP-VL qwen-3b, {name}, weights" in page.inner_text("#result")
+        said.append(page.inner_text("#result .sk-rows"))
+        page.wait_for_timeout(200)
+    assert said[0] != said[1]
+    assert "weights" not in page.inner_text(".sk-footer")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import io
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +20,12 @@ from PIL import Image
 from skinclip import assessment as record
 from skinclip.config import preset
 from skinclip.images import LesionImage, PhotoError
+from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import assess_tab, components
 from skinclip.ui.assess_tab import ALL, Shown, View
 from skinclip.ui.running import Runs
+
+GONE = "9" * 64  # weights that are not on offer
 
 
 class FakeAssessor:
@@ -42,6 +46,16 @@ class FakeAssessor:
         self.read: threading.Event | None = None
         self.ended = threading.Event()
         self.words = 0
+        self.model_info = answer.model
+        self.checkpoints: dict[str, Path] = {}
+        self.used: list[str | None] = []
+
+    @contextlib.contextmanager
+    def using(self, weights: str | None) -> Iterator[None]:
+        if weights == GONE:
+            raise CheckpointError("it is no longer here")
+        self.used.append(weights)
+        yield
 
     def assess(
         self,
@@ -119,9 +133,10 @@ def assessing(
     photo: bytes | None,
     age: str = "",
     begin: Callable = lambda run: None,
+    adapter: str | None = None,
 ) -> Generator[dict[Any, Any]]:
     """What the page gets, one update after the other."""
-    return assess_tab.on_assess(assessor, view, photo, age, "female", "not given", progress, begin)  # type: ignore
+    return assess_tab.on_assess(assessor, view, photo, age, "female", "not given", adapter, progress, begin)  # type: ignore
 
 
 def test_an_upload_is_shown_and_gone_from_disk(view: View, uploads: Path) -> None:
@@ -206,6 +221,31 @@ def test_what_fails_while_the_rationale_is_written_is_told(assessor: FakeAssesso
     last = assess(assessor, view, photo_file())
     assert 'role="alert"' in last[view.result] and "out of memory" not in last[view.result]
     assert "out of memory" in caplog.text and last[view.shown] is None
+
+
+def test_one_of_several_models_is_chosen_and_named(assessor: FakeAssessor, tmp_path: Path) -> None:
+    named = {"0" * 64: ("first", "Skin model"), "1" * 64: ("second", "Skin model"), "2" * 64: ("third", "Another")}
+    for sha, (folder, name) in named.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "README.md").write_text(f"---\na: b\n---\n\n# Model card: {name}\n")
+        assessor.checkpoints[sha] = tmp_path / folder
+
+    async def build() -> View:
+        with gr.Blocks():
+            return assess_tab.build(assessor)  # type: ignore[arg-type]
+
+    view = asyncio.run(build())
+    names = ["Skin model (first)", "Skin model (second)", "Another"]
+    assert view.adapter.visible and view.adapter.choices == list(zip(names, named, strict=True))
+    last = list(assessing(assessor, view, photo_file(), adapter="1" * 64))[-1]
+    assert assessor.used == ["1" * 64]
+    assert "Answered by Skin model (first), weights 000000000000" in last[view.result]
+    last = list(assessing(assessor, view, photo_file(), adapter=GONE))[-1]
+    assert "it is no longer here" in last[view.result] and last[view.shown] is None
+
+
+def test_a_single_model_is_neither_chosen_nor_named(assessor: FakeAssessor, view: View) -> None:
+    assert not view.adapter.visible and "Answered by" not in assess(assessor, view, photo_file())[view.result]
 
 
 def test_choosing_a_finding_changes_the_picture(assessor: FakeAssessor, view: View) -> None:
