@@ -49,7 +49,7 @@ from skinclip.training.common import (
 from skinclip.training.fitting import fit
 from skinclip.training.masks import train_masks
 from skinclip.training.plain import train_plain
-from skinclip.training.processes import Team
+from skinclip.training.processes import Team, check_even
 from skinclip.training.stage0 import train_stage0
 from skinclip.training.stage1 import train_stage1
 from skinclip.training.stage2 import train_stage2
@@ -119,11 +119,12 @@ def train(
     team = Team(default_device(config))
     if team.size > 1 and not published:
         raise DataError(f"{config.preset!r} is trained by one process: start it without `accelerate launch`")
+    check_even(team, recipe)
     if not team.first:
         logging.getLogger("skinclip").setLevel(logging.WARNING)
     base, identity = find_published(config) if published else (None, "")
     if published:
-        check_memory(config.preset, team.device.type, "train", config)
+        check_memory(config.preset, default_device(config), "train", config)
     with team.first_alone():
         claim(work, recipe, config, identity)
         cases = gather_calibrated(root, strict)

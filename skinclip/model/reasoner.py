@@ -363,7 +363,9 @@ class Reasoner(nn.Module):
                 layer its own. Heads and losses stay in fp32.
         """
         self.compute_type = compute_type
-        self.base.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        layers = self.base.model.language_model
+        layers.activation_checkpointing_enable({"use_reentrant": False})
+        layers.disable_input_require_grads()  # only the reentrant kind needs gradients of frozen embeddings
 
     def diagnose(
         self,

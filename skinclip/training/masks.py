@@ -33,17 +33,12 @@ from skinclip.training.stage0 import mask_loss
 def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Path, team: Team) -> None:
     """Trains `model.evidence.mask_head` in place; resumes from `out/masks.pt`.
 
-    Raises DataError where no photo has a reference mask, or where the processes cannot share a batch evenly.
+    Raises DataError where no photo has a reference mask.
     """
     cfg, generator = recipe.masks, seed_everything(recipe.seed)
     masked = train.has_mask.nonzero()[:, 0]
     if not len(masked):
         raise DataError("no training photo has a lesion mask: add a data set that has them, such as HAM10000's")
-    if cfg.batch_size % team.size:
-        raise DataError(
-            f"{team.size} processes cannot share {cfg.batch_size} photos evenly: make `batch_size` under `masks` a "
-            "multiple of the number of processes"
-        )
     head = model.evidence.mask_head
     optimizer = torch.optim.AdamW(head.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
     first, rows = 0, None

@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from skinclip.config import TrainConfig
 from skinclip.data.cases import DataError
 
 PATIENCE = datetime.timedelta(hours=6)  # for which the others wait while the first process decodes photos
@@ -115,9 +116,9 @@ class Team:
 
     def average(self) -> None:
         """Averages the gradients that FSDP does not: those of the parameters that every process holds whole."""
-        for parameter in self.replicated:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= self.size  # type: ignore[operator]
+        for gradient in (p.grad for p in self.replicated if p.grad is not None):
+            torch.distributed.all_reduce(gradient)
+            gradient.div_(self.size)
 
     def optimizer_state(self, module: nn.Module, optimizer: Any) -> dict[str, Any]:
         """The optimizer's state, whole, on the first process; all must ask."""
@@ -140,13 +141,20 @@ def whole_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in state.items()}
 
 
-def check_even(team: Team, views: int, stories: int) -> None:
-    """Raises DataError where the views of a step, `stories` of them with a story, cannot be shared out evenly.
+def check_even(team: Team, recipe: TrainConfig) -> None:
+    """Raises DataError where the photos of a step cannot be shared out evenly.
 
     Processes that have different things to do would wait for one another.
     """
-    if stories % team.size or (views - stories) % team.size:
+    cfg, size = recipe.stage2, team.size
+    views = cfg.batch_size + cfg.second_views
+    if cfg.stories % size or (views - cfg.stories) % size:
         raise DataError(
-            f"{team.size} processes cannot share {views} views evenly, {stories} of them with a story: make `stories` "
-            "and `batch_size + second_views - stories` of the recipe multiples of the number of processes"
+            f"{size} processes cannot share {views} views evenly, {cfg.stories} of them with a story: make `stories` "
+            "and `batch_size + second_views - stories` of the recipe's stage2 multiples of the number of processes"
+        )
+    if recipe.masks.batch_size % size:
+        raise DataError(
+            f"{size} processes cannot share {recipe.masks.batch_size} photos evenly: make `batch_size` of the recipe's "
+            "masks a multiple of the number of processes"
         )

@@ -46,7 +46,7 @@ from skinclip.training.common import (
     seed_everything,
     set_rng_state,
 )
-from skinclip.training.processes import Team, check_even, whole_tensors
+from skinclip.training.processes import Team, whole_tensors
 from skinclip.training.stories import supported_findings, training_context
 from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewStore, keep_views
 
@@ -104,10 +104,8 @@ class Stage2:
     ) -> None:
         """
         Args:
-            team: the processes that train together; None is this one alone.
+            team: the processes that train together (`check_even`); None is this one alone.
             views: see `views_for`; None is new ones at every step.
-
-        Raises DataError where the team cannot share a batch evenly.
         """
         self.model, self.recipe, self.cfg, self.train, self.generator = model, recipe, recipe.stage2, train, generator
         self.team = team or Team(model.device.type)
@@ -118,7 +116,6 @@ class Stage2:
         self.views, self.store = views or (LiveViews(train, model.config.photo_side, self.cfg.augmentation), None)
         self.answerer: Any = Answerer(model)  # DDP or FSDP around it, once prepared
         self.n = self.cfg.batch_size + self.cfg.second_views
-        check_even(self.team, self.n, self.cfg.stories)
         wordings = [describe(code, self.cfg.wordings, self.rng) for code in DIAGNOSIS_CODES]
         with torch.no_grad():
             self.wordings = torch.stack([model.perception.embed_texts(w) for w in wordings])  # [C, P, E]

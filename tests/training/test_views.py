@@ -1,0 +1,134 @@
+"""Views of the training photos that are kept, as the frozen parts see them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from skinclip import cli
+from skinclip.config import ModelConfig
+from skinclip.data.cases import DataError
+from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.train import gather_calibrated, on_published_weights, training_photos
+from skinclip.training import views as views_module
+from skinclip.training.common import PhotoSet, seed_everything
+from skinclip.training.processes import Team
+from skinclip.training.stage2 import Stage2
+from skinclip.training.views import KeptViews, keep_views, parts_of, see
+from tests.training.conftest import BIG_RECIPE
+
+COUNT = 3
+
+
+@pytest.fixture
+def model(big: ModelConfig, hub: Path) -> SkinClipVL:
+    return on_published_weights(big, BIG_RECIPE, hub / "base", Team())
+
+
+@pytest.fixture
+def photos(hub: Path) -> PhotoSet:
+    cases = gather_calibrated(hub / "data")["train"][:8]
+    return training_photos(BIG_RECIPE, cases, hub / "cache", published=True)
+
+
+def kept(photos: PhotoSet, model: SkinClipVL, seed: int = 0) -> KeptViews:
+    return KeptViews(photos, model.config.photo_side, 0.7, COUNT, seed)
+
+
+def test_what_is_kept_is_what_is_seen(model: SkinClipVL, photos: PhotoSet, tmp_path) -> None:
+    views = kept(photos, model)
+    store = keep_views(model, views, "base", tmp_path, 5, Team())
+    photo, number = torch.tensor([0, 7, 3, 3]), torch.tensor([2, 0, 1, 2])
+    drawn, rows = views.numbered(photo, number), torch.arange(4)
+    live = see(model, views.pixels(drawn, rows))
+    read = store.read(drawn, rows, model.perception.grid, "cpu")
+    assert parts_of(read).keys() == parts_of(live).keys() and "own" in parts_of(live)
+    for name, value in parts_of(live).items():
+        again = parts_of(read)[name].float()
+        # another batch of the towers gives the last bits otherwise; the rest is what half precision leaves
+        exact = name in ("embedding", "style")
+        torch.testing.assert_close(again, value, atol=2e-6 if exact else 2e-3, rtol=1e-5 if exact else 1e-2, msg=name)
+    assert torch.equal(store.read(drawn, rows[2:], model.perception.grid, "cpu").lesion, read.lesion[2:])
+    with pytest.raises(ValueError, match="only numbered ones are kept"):
+        store.read(super(KeptViews, views).draw(photo, 0, torch.Generator()), rows, model.perception.grid, "cpu")
+
+
+def test_a_step_on_kept_views_is_one_on_the_views_themselves(model: SkinClipVL, photos: PhotoSet, tmp_path) -> None:
+    views, losses = kept(photos, model), []
+    store = keep_views(model, views, "base", tmp_path, 16, Team())
+    model.evidence.mask_head.requires_grad_(False)
+    for found in (store, None):
+        stage = Stage2(model, BIG_RECIPE, photos, seed_everything(3), views=(views, found))
+        model.train().evidence.mask_head.eval()
+        model.zero_grad()
+        losses.append(stage.step())
+    for name, value in losses[1].items():
+        torch.testing.assert_close(losses[0][name], value, atol=5e-3, rtol=5e-3, msg=name)
+
+
+def test_views_are_looked_at_once(model: SkinClipVL, photos: PhotoSet, tmp_path, monkeypatch) -> None:
+    looked: list[int] = []
+
+    def counting(model, batch):  # type: ignore[no-untyped-def]
+        looked.append(len(batch))
+        return see(model, batch)
+
+    monkeypatch.setattr(views_module, "see", counting)
+    store = keep_views(model, kept(photos, model), "base", tmp_path, 5, Team())
+    example = 1  # looked at to learn the shapes
+    assert sum(looked) == len(photos) * COUNT + example and max(looked) == 5
+    looked.clear()
+    keep_views(model, kept(photos, model), "base", tmp_path, 5, Team())
+    assert sum(looked) == example
+    looked.clear()
+    store.written[[2, 11]] = 0  # as far as an interrupted run came
+    keep_views(model, kept(photos, model), "base", tmp_path, 5, Team())
+    assert sum(looked) == example + 2 and len(list(tmp_path.iterdir())) == 1
+
+    for other in (
+        lambda: keep_views(model, kept(photos, model, seed=1), "base", tmp_path, 5, Team()),
+        lambda: keep_views(model, kept(photos, model), "another base", tmp_path, 5, Team()),
+        lambda: keep_views(_with_another_mask(model), kept(photos, model), "base", tmp_path, 5, Team()),
+    ):
+        looked.clear()
+        other()
+        assert sum(looked) == len(photos) * COUNT + example
+
+
+def _with_another_mask(model: SkinClipVL) -> SkinClipVL:
+    with torch.no_grad():
+        model.evidence.mask_head.refine[2].weight.add_(0.1)
+    return model
+
+
+def test_a_second_view_is_another_view_and_a_view_is_always_the_same(model: SkinClipVL, photos: PhotoSet) -> None:
+    views = kept(photos, model)
+    photo = torch.arange(8)
+    drawn = views.draw(photo, 6, torch.Generator().manual_seed(4))
+    assert drawn.number is not None
+    assert drawn.photo.tolist() == [*range(8), *range(6)]
+    assert (drawn.number[8:] != drawn.number[:6]).all() and set(drawn.number.tolist()) == set(range(COUNT))
+    again = views.numbered(drawn.photo.flip(0), drawn.number.flip(0))
+    rows = torch.tensor([0, 5])
+    assert torch.equal(views.pixels(again, 13 - rows), views.pixels(drawn, rows))
+
+
+def test_a_full_disk_is_said_before_anything_is_written(
+    model: SkinClipVL, photos: PhotoSet, tmp_path, monkeypatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DataError, match="GB are free: give another --work, or a smaller `cached_views`"):
+        keep_views(model, kept(photos, model), "base", tmp_path / "cache", 5, Team())
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_recipe_asks_for_kept_views(big, hub: Path, command: Callable[..., list[str]], tmp_path: Path) -> None:
+    assert cli.main(command("cached", cached_views=2)) == 0
+    folder = next((tmp_path / "cached/cache").glob("views-*"))
+    assert (folder / "written").read_bytes() == bytes([1]) * 30 * 2  # every view of every training photo
+    assert "stage2,3,total" in (tmp_path / "cached/log.csv").read_text()
