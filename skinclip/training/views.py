@@ -183,7 +183,8 @@ def keep_views(model: SkinClipVL, views: KeptViews, base: str, folder: Path, bat
         store = ViewStore(folder, shapes, n, count)
     missing = team.share((store.written == 0).nonzero()[:, 0])
     team.wait()  # all know what is missing before any of it is written
-    for rows in tqdm(missing.split(batch), desc="looking at photos", disable=not team.first, mininterval=5):
+    portions = missing.split(batch) if len(missing) else ()
+    for rows in tqdm(portions, desc="looking at photos", disable=not team.first, mininterval=5):
         drawn = views.numbered(rows // count, rows % count)
         store.write(rows, see(model, views.pixels(drawn, torch.arange(len(rows)), model.device)))
     team.wait()
