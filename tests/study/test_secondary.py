@@ -110,7 +110,7 @@ def test_the_arms_of_primary_and_safety_are_each_the_plans_own() -> None:
     assert found["safety"]["rate"] == 1.0 and found["safety"]["rate_against"] == 0.0
     assert found["safety"]["decision"] == "inferior"
     assert found["primary"]["contrast"] == "regions - grad_cam"
-    text = to_html(document(found))
+    text = to_html(document(found)).replace("\xa0", " ")
     assert "100.0 % of answers with Grad-CAM + text and 0.0 % with No explanation" in text
 
 
