@@ -1,50 +1,113 @@
 """The web page: `python app.py [--preset mini] [--host 127.0.0.1] [--port 7860]`. Research use only.
 
-`python app.py --study FOLDER` serves a reader study instead, as `python -m skinclip study build` made it.
+`python app.py --study FOLDER` serves a reader study instead, as `python -m skinclip study build` made it. Where an
+option is not given, the environment is asked: SKINCLIP_PRESET, SKINCLIP_WEIGHTS, SKINCLIP_ADAPTERS, SKINCLIP_HOST,
+SKINCLIP_PORT, and SKINCLIP_HOME, the one directory that is written to. On a Hugging Face Space it listens where Spaces
+look for it.
 """
+
+from __future__ import annotations
 
 import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.dont_write_bytecode = True  # the program's own folder may be read-only, and is no place to write to
+
+from skinclip import __version__, home  # noqa: E402  after the line above
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from skinclip.ui.door import Door, Tell
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="The web page. Research use only.")
-    parser.add_argument("--preset", default=os.environ.get("SKINCLIP_PRESET", "mini"))
-    parser.add_argument("--weights", type=Path, help="a checkpoint directory (default: the embedded one)")
-    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
-    parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")))
-    parser.add_argument("--study", type=Path, help="the folder of a reader study, which is served instead")
-    args = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments()
+    args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an ordinary exit, so that the upload folder goes too
-    if args.study is not None:
-        serve_study(args.study, args.host, args.port, parser)
-    else:
-        serve_model(args.preset, args.weights, args.host, args.port)
+    try:
+        home.prepare()  # before anything is imported that chooses by itself where to write
+        from skinclip.ui import door
+
+        page = study_page(args.study) if args.study else model_page(args.preset, args.weights, args.adapters, parser)
+        listener = door.listen(args.host, args.port)
+    except (ValueError, OSError) as problem:
+        parser.error(str(problem))
+    door.serve(page, listener)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="The web page. Research use only.")
+    parser.add_argument("--preset", default=setting("SKINCLIP_PRESET") or "mini")
+    weights = setting("SKINCLIP_WEIGHTS")
+    parser.add_argument("--weights", type=Path, default=weights, help="a checkpoint directory (default: the preset's)")
+    adapters = setting("SKINCLIP_ADAPTERS")
+    parser.add_argument(
+        "--adapters", type=Path, default=adapters, help="a folder of checkpoints that visitors choose from"
+    )
+    parser.add_argument("--host", default=setting("SKINCLIP_HOST", "GRADIO_SERVER_NAME") or default_host())
+    parser.add_argument("--port", type=int, default=setting("SKINCLIP_PORT", "GRADIO_SERVER_PORT") or "7860")
+    parser.add_argument("--study", type=Path, help="the folder of a reader study, which is served instead")
+    return parser
+
+
+def setting(*names: str) -> str | None:
+    """The first of these environment variables that says something."""
+    return next(filter(None, map(os.environ.get, names)), None)
+
+
+def default_host() -> str:
+    """This computer alone, but on a Space every address: its proxy comes from outside."""
+    return "0.0.0.0" if home.on_space() else "127.0.0.1"
 
 
 # each page imports its own part: a study's needs no model, and starts in a tenth of the memory
 
 
-def serve_model(preset: str, weights: Path | None, host: str, port: int) -> None:
-    from skinclip.assess import Assessor
-    from skinclip.ui.interface import build_page, launch
+def model_page(preset: str, weights: Path | None, adapters: Path | None, parser: argparse.ArgumentParser) -> Door:
+    from skinclip.ui.door import Door
 
-    launch(build_page(Assessor.load(preset, weights)), host, port)
+    if preset != "mini" and not home.on_space():  # on a Space the page says it: nobody sees the terminal
+        from skinclip.hub import MissingWeights, check_preset
+
+        try:
+            offered = sorted(adapters.glob("*/config.yaml")) if adapters else []
+            check_preset(preset, weights or (offered[0].parent if offered else None))
+        except MissingWeights as problem:
+            parser.error(str(problem))
+
+    def opened(tell: Tell) -> FastAPI:
+        tell("Loading the program")
+        from skinclip.ui.interface import open_page
+
+        return open_page(preset, weights, tell, adapters)
+
+    return Door(opened, "SkinCLIP-VL", {"preset": preset, "version": __version__})
 
 
-def serve_study(folder: Path, host: str, port: int, parser: argparse.ArgumentParser) -> None:
+def study_page(folder: Path) -> Door:
+    """Raises ValueError where the folder holds no study that can be conducted."""
     from skinclip.study.conduct import Study
     from skinclip.study.records import StoreError
-    from skinclip.ui.study_page import build_study_page, launch_study
+    from skinclip.ui.door import Door
 
     try:
         study = Study.open(folder)
-    except (ValueError, StoreError) as problem:
-        parser.error(str(problem))
-    launch_study(build_study_page(study), host, port)
+    except StoreError as problem:
+        raise ValueError(str(problem)) from problem
+
+    def opened(tell: Tell) -> FastAPI:
+        tell("Opening the study")
+        from skinclip.ui.study_page import open_study_page
+
+        return open_study_page(study)
+
+    return Door(opened, "Reader study")
 
 
 if __name__ == "__main__":

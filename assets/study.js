@@ -3,6 +3,7 @@
 window.skStudy = (() => {
   const TOKEN = "study-token", OWNER = "study-owner", DRAFT = "study-draft";
   const PATIENCE = 20_000; // ms until a request without an answer is sent again
+  const BANNER = 36; // px at the window's top that are covered
   const WAITS = [1, 2, 4, 8, 15]; // s before each further attempt; the last one repeats
   let root, server, sending = false, clock = null;
 
@@ -74,6 +75,30 @@ window.skStudy = (() => {
     restore(reply.step);
     focusHeading();
     clock = clockFrom(draft(reply.step).seconds || 0);
+    countPause();
+  }
+
+  // A pause tells how long it lasts and in the reader's own time when it ends, then frees its button. It does not go on
+  // by itself: nobody may be there to see the next photo.
+  async function countPause() {
+    const line = $("[data-wait]");
+    if (!line) return;
+    const end = Date.now() + Number(line.dataset.wait) * 1000;
+    const at = new Date(end).toLocaleString([], { weekday: "long", hour: "2-digit", minute: "2-digit" });
+    for (let left; (left = Math.ceil((end - Date.now()) / 1000)) > 0 && line.isConnected; ) {
+      line.textContent = `In ${duration(left)}: ${at}, by the clock of this device.`;
+      await pause(1000);
+    }
+    if (!line.isConnected) return;
+    line.textContent = $("[data-announce]").textContent = "The next part is open.";
+    $("[data-act=resume]").disabled = false;
+    $("[data-act=resume]").focus();
+  }
+
+  function duration(seconds) {
+    const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
+    if (hours) return `${hours} h ${minutes} min`;
+    return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
   }
 
   function showSignIn(problem) {
@@ -91,13 +116,13 @@ window.skStudy = (() => {
     const heading = $("[data-heading]");
     if (!heading || !root.offsetParent) return;
     heading.focus({ preventScroll: true });
-    const { top } = root.getBoundingClientRect();
-    if (top < 0) window.scrollBy({ top: top - 48 });
+    window.scrollBy({ top: root.getBoundingClientRect().top - BANNER }); // each step begins at the same place
   }
 
   function tell(words, urgent = false) {
     const line = $("[data-saving]");
     line.textContent = words;
+    delete line.dataset.open;
     line.classList.toggle("sk-urgent", urgent);
   }
 
@@ -190,7 +215,12 @@ window.skStudy = (() => {
     const question = event.target.closest("fieldset[data-key]");
     if (!question) return;
     if (event.target.matches("[data-slider], [data-number]")) setPercent(question, event.target.value);
+    changed(question);
+  }
+
+  function changed(question) {
     if (answerOf(question) !== null) mark(question, "");
+    if ($("[data-saving]").dataset.open) tellOpen();
     keep();
   }
 
@@ -215,9 +245,16 @@ window.skStudy = (() => {
       return wanting(question);
     });
     if (!open.length) return true;
-    tell(open.length === 1 ? "One question needs an answer." : `${open.length} questions need an answer.`, true);
+    tellOpen();
     $("input, textarea", open[0]).focus();
     return false;
+  }
+
+  // How many questions are still to be answered, counted down as they are.
+  function tellOpen() {
+    const open = questions().filter(wanting).length;
+    tell(open ? `${open === 1 ? "One question needs" : `${open} questions need`} an answer.` : "", open > 0);
+    if (open) $("[data-saving]").dataset.open = open;
   }
 
   // --- what the reader does ------------------------------------------------------------------------------------
@@ -440,8 +477,7 @@ window.skStudy = (() => {
     const question = event.target.closest?.("#study fieldset[data-key]");
     if (question && event.target.matches("[data-slider]")) {
       setPercent(question, event.target.value);
-      mark(question, "");
-      keep();
+      changed(question);
     }
   });
 

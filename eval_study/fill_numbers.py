@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from eval_study.benchmarks.figures import shown
-from eval_study.explanations.maps import TITLES
+from eval_study.explanations.maps import TITLES, WHICH
 from skinclip.explain.measured import FIGURES as PAGE_FIGURES
 from skinclip.explain.measured import GOOD_AT
 from skinclip.explain.methods import METHODS
@@ -58,7 +58,7 @@ def speed() -> str:
         f"**Speed** on {s['threads']} CPU cores: a whole Assessment takes {s['assess_median_s']} s at "
         f"the median of {s['photos']} drawn photos ({s['assess_max_s']} s at most), predictions in batches "
         f"{s['predict_photos_per_s']:.0f} photos a second; {s['peak_resident_gb']} GB resident at the peak; the page "
-        f"answers {s['page_ready_s']} s after launch. Made by `python -m eval_study.speed`."
+        f"is ready {s['page_ready_s']} s after launch. Made by `python -m eval_study.speed`."
     )
 
 
@@ -66,7 +66,7 @@ def compared() -> str:
     """What was measured of the explanations that are compared most, as a Markdown table."""
     result = json.loads((RESULTS / "maps.json").read_text())
     found = result["sets"]["ham10000"]
-    together, strongest = found["cited"]["joined"], found["cited"]["effect"]
+    together, strongest = found["cited"]["joined"], found["cited"]["pivotal"]
     rows = [
         f"| {METHODS[method].title} | {' | '.join(shown(found['methods'][method][name]) for name in COMPARED_BY)} |"
         for method in COMPARED
@@ -83,8 +83,9 @@ def compared() -> str:
             "Without the regions of all cited criteria the diagnosis loses "
             f"{shown(together['drop'])} of its probability, without random places of the lesion as large "
             f"{shown(together['random'])}: more in {shown(together['beats_random'])} of the {found['cited']['n']} "
-            "photos that have such regions; without that of the finding with the largest effect more in "
-            f"{shown(strongest['beats_random'])}. Made by `{result['meta']['command']}`.",
+            "photos that have such regions; without the region on which the answer depends most, as the page names it "
+            f"({found['cited']['n_pivotal']} photos have one), more in {shown(strongest['beats_random'])}. Made by "
+            f"`{result['meta']['command']}`.",
         ]
     )
 
@@ -110,7 +111,7 @@ def explanations() -> str:
         "cited": {
             which: {name: round(row[name]["value"], 3) for name in ("drop", "random", "beats_random")}
             for which, row in found["cited"].items()
-            if which != "n"
+            if which in WHICH
         },
     }
     return json.dumps(figures, indent=1) + "\n"

@@ -1,10 +1,13 @@
-"""Whether the study's store keeps what it acknowledged, at full size.
+"""Whether a study keeps what it acknowledged, and how long a reader waits for it, at full size.
 
-    python -m eval_study.study_load --readers 50 --cases 20 --out DIR      all readers at once, without a pause
-    python -m eval_study.study_load --kills 200 --out DIR                  a writing process killed at random moments
+    python -m eval_study.study_load --sessions --out DIR     whole sessions by Study.submit: 50 readers, 20 cases
+    python -m eval_study.study_load --served --out DIR       the same over HTTP, against app.py --study
+    python -m eval_study.study_load --out DIR                the store alone, two events a case
+    python -m eval_study.study_load --kills 200 --out DIR    a writing process killed at random moments
 
-Each writes a JSON file. The database is a fresh SQLite file, or an empty PostgreSQL database by `--url`. The readers
-are threads that send made-up answers; nothing here is from people.
+All readers begin at once and never pause (the worst there can be), or with `--think 2` pause 0 to 4 s before each
+submit, where a real reader takes half a minute. Each command writes a JSON file. The database is a fresh SQLite file,
+or an empty PostgreSQL database by `--url`. The readers are threads that send made-up answers; nothing is from people.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from skinclip.study.chain import Event
-from skinclip.study.store import Store
+from skinclip.study.store import URL_VARIABLE, Store
 
 STUDY = "load"
 TWICE = 0.1  # share of submits that are sent again, as by a double click
@@ -49,6 +52,19 @@ class Sent:
     seconds: float
 
 
+def times(seconds: Sequence[float], wall: float) -> dict[str, float | int]:
+    """Count and rate of the submits, their median, 95th percentile and maximum in milliseconds."""
+    milliseconds = sorted(1000 * one for one in seconds)
+    return {
+        "submits": len(milliseconds),
+        "wall_s": round(wall, 2),
+        "submits_per_s": round(len(milliseconds) / wall, 1),
+        "p50_ms": round(milliseconds[len(milliseconds) // 2], 1),
+        "p95_ms": round(milliseconds[int(0.95 * len(milliseconds))], 1),
+        "max_ms": round(milliseconds[-1], 1),
+    }
+
+
 def load(where: str | Path, *, readers: int, cases: int, think: float = 0.0, seed: int = 0) -> dict[str, Any]:
     """All readers at once answer `cases` cases, unaided and aided, pausing 0 to 2 `think` seconds between submits.
 
@@ -56,7 +72,10 @@ def load(where: str | Path, *, readers: int, cases: int, think: float = 0.0, see
     """
     with Store.open(where, KEY) as store:
         store.create(STUDY, {"simulated": True})
-        names = [store.enrol(STUDY, lambda number: {"number": number}, "simulated").reader for _ in range(readers)]
+        names = [
+            store.enrol(STUDY, lambda number, site, others: {"number": number}, "simulated").reader
+            for _ in range(readers)
+        ]
         start_line = threading.Barrier(readers)
 
         def session(name: str) -> list[Sent]:
@@ -74,10 +93,14 @@ def load(where: str | Path, *, readers: int, cases: int, think: float = 0.0, see
         "readers": readers,
         "cases": cases,
         "mean_pause_s": think,
-        **_times(sent, wall),
+        **times([one.seconds for one in sent], wall),
         **compare(sent, stored),
         "problems": [str(problem) for problem in problems],
     }
+
+
+def _nothing_allocated(number: int, *_: object) -> dict[str, int]:
+    return {"number": number}
 
 
 def _steps(cases: int) -> list[str]:
@@ -95,18 +118,6 @@ def _submit(store: Store, reader: str, step: str, rng: random.Random, think: flo
     if rng.random() < TWICE:
         store.append(STUDY, reader, step.partition("/")[0], step, {"answers": value}, request_id)
     return Sent(reader, step, value, event.sequence, seconds)
-
-
-def _times(sent: Sequence[Sent], wall: float) -> dict[str, float | int]:
-    milliseconds = sorted(1000 * one.seconds for one in sent)
-    return {
-        "submits": len(sent),
-        "wall_s": round(wall, 2),
-        "submits_per_s": round(len(sent) / wall, 1),
-        "p50_ms": round(milliseconds[len(sent) // 2], 1),
-        "p95_ms": round(milliseconds[int(0.95 * len(sent))], 1),
-        "max_ms": round(milliseconds[-1], 1),
-    }
 
 
 def compare(sent: Sequence[Sent], stored: Sequence[Event]) -> dict[str, int]:
@@ -180,7 +191,7 @@ def write(where: str | Path, told: Path, answers: int) -> None:
         store.create(STUDY, {"simulated": True})
 
         def session(_: int) -> None:
-            reader = store.enrol(STUDY, lambda number: {"number": number}, "simulated").reader
+            reader = store.enrol(STUDY, _nothing_allocated, "simulated").reader
             for number in itertools.count(1) if answers == 0 else range(1, answers + 1):
                 value, step = secrets.token_hex(8), f"before/{number}"
                 start = time.perf_counter()
@@ -193,42 +204,67 @@ def write(where: str | Path, told: Path, answers: int) -> None:
 
 
 def main() -> None:
+    args = _parser().parse_args()
+    if args.write:
+        write(args.url, args.write, args.answers)
+        return
+    about = {
+        "command": _command(),
+        "database": "postgresql" if str(args.url).startswith("postgres") else "sqlite",
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": round(os.getloadavg()[0], 2),  # what else kept the machine busy
+        "python": platform.python_version(),
+        "seed": args.seed,
+        "simulated": True,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        name, result = _measured(args, Path(folder))
+    text = json.dumps({**about, **result}, indent=2)
+    print(text)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / f"{name}_{about['database']}.json").write_text(text + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", action="store_true", help="whole sessions by Study.submit")
+    parser.add_argument("--served", action="store_true", help="whole sessions over HTTP")
+    parser.add_argument("--kills", type=int, default=0, help="kill a writing process so often instead")
     parser.add_argument("--readers", type=int, default=50)
     parser.add_argument("--cases", type=int, default=20)
-    parser.add_argument("--think", type=float, default=0.0, help="mean pause between submits, seconds")
-    parser.add_argument("--kills", type=int, default=0, help="kill a writing process so often instead")
+    parser.add_argument("--think", type=float, default=0.0, help="mean pause before each submit, seconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--url", help="an empty PostgreSQL database, or a path; default: a fresh SQLite file")
     parser.add_argument("--out", type=Path, help="folder for the JSON file")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--answers", type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.write:
-        write(args.url, args.write, args.answers)
-        return
-    load_before = round(os.getloadavg()[0], 2)  # what else kept the machine busy
-    with tempfile.TemporaryDirectory() as folder:
-        where = args.url or Path(folder) / "load.sqlite"
-        if args.kills:
-            name, result = "study_kills", kills(where, runs=args.kills, seed=args.seed)
-        else:
-            name = "study_load_with_pauses" if args.think else "study_load"
-            result = load(where, readers=args.readers, cases=args.cases, think=args.think, seed=args.seed)
-    kind = "postgresql" if str(where).startswith("postgres") else "sqlite"
-    result = {
-        "database": kind,
-        "cores": os.cpu_count(),
-        "load_before": load_before,
-        "python": platform.python_version(),
-        "simulated": True,
-        **result,
-    }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"{name}_{kind}.json").write_text(text + "\n")
+    return parser
+
+
+def _command() -> str:
+    """What was typed, without the address of a database and the folder of the result."""
+    hidden = {"--url": "URL", "--out": "DIR"}
+    shown = [hidden.get(before, word) for before, word in itertools.pairwise(("", *sys.argv[1:]))]
+    return " ".join(("python -m eval_study.study_load", *shown))
+
+
+def _measured(args: argparse.Namespace, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The name of the result's file, and the result."""
+    paused = "_with_pauses" if args.think else ""
+    if args.sessions or args.served:
+        from eval_study import study_sessions  # its drawing and freezing take seconds to load
+
+        if args.url:
+            os.environ[URL_VARIABLE] = args.url
+        study = study_sessions.made_up_study(folder, args.cases)
+        name, run = ("served", study_sessions.served) if args.served else ("submit", study_sessions.sessions)
+        return f"study_{name}{paused}", run(study, readers=args.readers, think=args.think, seed=args.seed)
+    where = args.url or folder / "load.sqlite"
+    if args.kills:
+        return "study_kills", kills(where, runs=args.kills, seed=args.seed)
+    result = load(where, readers=args.readers, cases=args.cases, think=args.think, seed=args.seed)
+    return f"study_load{paused}", result
 
 
 if __name__ == "__main__":

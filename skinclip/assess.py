@@ -8,16 +8,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
+from yaml import YAMLError
 
 from skinclip import __version__
 from skinclip.assessment import (
@@ -33,17 +37,30 @@ from skinclip.assessment import (
     Region,
     Shift,
 )
-from skinclip.clinical import CRITERIA, DIAGNOSES, DIAGNOSIS_CODES, STATE_BY_KEY
+from skinclip.clinical import CRITERIA, DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.config import ModelConfig, load_yaml
+from skinclip.config import preset as preset_config
 from skinclip.data.rationales import tidy
 from skinclip.explain.regions import lesion_region, region_from_map
+from skinclip.hub import checkpoint_folder
 from skinclip.images import LesionImage, combine_quality, lesion_quality, photo_quality
 from skinclip.losses import criterion_log_probs
 from skinclip.measure import measure_lesion, measured_findings
+from skinclip.model.card import write_card
 from skinclip.model.decoding import Prefix
 from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import MAX_FINDINGS
-from skinclip.model.skinclip_vl import ASSETS, CheckpointError, SkinClipVL, create_model, weights_sha256
+from skinclip.model.skinclip_vl import (
+    CARRIED,
+    CheckpointError,
+    SkinClipVL,
+    create_model,
+    default_device,
+    read_config,
+    refuse,
+    weights_sha256,
+)
 from skinclip.model.transform import PhotoTransform, Window
 from skinclip.trust.bundle import Trust, TrustOutput
 
@@ -94,6 +111,18 @@ class Seen(Looked):
     trust: TrustOutput
 
 
+def check_room(preset: str, folder: Path) -> None:
+    """Raises TooLittleMemory, before anything is loaded, where a preset on a base of its own would not fit."""
+    if preset_config(preset).reasoner.base is None or not (folder / "config.yaml").exists():
+        return
+    from skinclip.model.budget import check_memory  # which builds the presets to count them, without their weights
+
+    config: ModelConfig = load_yaml(ModelConfig, folder / "config.yaml")
+    if config.reasoner.base == CARRIED:
+        config = replace(config, reasoner=replace(config.reasoner, base=str(folder / CARRIED)))
+    check_memory(preset, default_device(config), "assess", config)
+
+
 @torch.inference_mode()
 def locate(model: SkinClipVL, transform: PhotoTransform, images: Sequence[LesionImage]) -> list[Window]:
     """The square window of each photo that holds its lesion; a square photo is its own window."""
@@ -133,30 +162,82 @@ class Assessor:
     def __init__(
         self, model: SkinClipVL, transform: PhotoTransform, trust: Trust, thresholds: dict[str, float], info: ModelInfo
     ) -> None:
-        self.model = model.eval()
+        self.lock = threading.RLock()  # held while the model answers, and while another adapter is put in its place
+        self.checkpoints: dict[str, Path] = {}  # by weights_sha256, those that `using` may put in force
+        self._put_in_force(model.eval(), transform, trust, thresholds, info)
+
+    def _put_in_force(
+        self, model: SkinClipVL, transform: PhotoTransform, trust: Trust, thresholds: dict[str, float], info: ModelInfo
+    ) -> None:
+        self.model = model
         self.config = model.config
         self.transform = transform
         self.trust = trust
         self.thresholds = thresholds  # state key -> score from which a finding is cited
         self.model_info = info
+        # ten photos more a photo: not for billions of parameters on a CPU
+        self.weighs = self.config.reasoner.base is None or model.device.type != "cpu"
 
     @classmethod
     def load(cls, preset: str = "mini", weights: Path | None = None) -> Assessor:
-        """The assessor of a preset. Raises ValueError or CheckpointError saying what is missing."""
+        """The assessor of a preset.
+
+        Raises ValueError, CheckpointError or MissingWeights saying what is missing, TooLittleMemory where it would not
+        fit.
+        """
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
-        folder = Path(weights) if weights else ASSETS / preset
+        folder = Path(weights) if weights else checkpoint_folder(preset)
+        check_room(preset, folder)
         model, transform = create_model(preset, weights)
-        for name in ("trust.safetensors", "findings.json"):
-            if not (folder / name).exists():
-                raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
-        trust = Trust.from_arrays(load_file(folder / "trust.safetensors"))
-        thresholds = json.loads((folder / "findings.json").read_text())
-        return cls(model, transform, trust, thresholds, ModelInfo(preset, __version__, weights_sha256(folder)))
+        assessor = cls(model, transform, *_fitted(folder), ModelInfo(preset, __version__, weights_sha256(folder)))
+        assessor.checkpoints[assessor.model_info.weights_sha256] = folder
+        return assessor
 
     def save_trust(self, folder: Path) -> None:
+        """Completes the checkpoint that the model was saved to, with the card of an adapter."""
         save_file(self.trust.to_arrays(), folder / "trust.safetensors")
         (folder / "findings.json").write_text(json.dumps(self.thresholds, indent=2) + "\n")
+        if self.model.foundation is not None:
+            write_card(folder)
+
+    # ---- adapters ----------------------------------------------------------------------------------------------------
+
+    def switch(self, folder: Path) -> None:
+        """Puts the adapter in `folder` in force, whole: LoRA, heads, trust, thresholds, name. The base stays loaded.
+
+        Waits for an assessment that is running. Raises CheckpointError where the adapter is not whole, or was made for
+        another base; the one before then stays in force.
+        """
+        with self.lock:
+            try:
+                fitted, weights = _fitted(folder), weights_sha256(folder)
+                model = self.model.with_adapter(folder)
+            except CheckpointError:
+                raise
+            except (ValueError, RuntimeError, OSError, SafetensorError, YAMLError) as problem:
+                raise CheckpointError(f"{folder} cannot be put in force: {problem}") from problem
+            info = ModelInfo(model.config.preset, __version__, weights)
+            self.model.replaced_by(model)
+            self._put_in_force(model, PhotoTransform(model.config.photo_side), *fitted, info)
+
+    def offer(self, folder: Path) -> None:
+        """Makes a checkpoint available to `using`. Raises CheckpointError where it cannot stand on this base."""
+        refuse(folder, read_config(folder), self.model)
+        self.checkpoints[weights_sha256(folder)] = folder
+
+    @contextmanager
+    def using(self, weights: str | None) -> Iterator[None]:
+        """The checkpoint with this `weights_sha256` is in force, for this thread alone; None takes what there is.
+
+        Raises CheckpointError where it is not one of `checkpoints`, or does not fit.
+        """
+        with self.lock:
+            if weights not in (None, self.model_info.weights_sha256):
+                if weights not in self.checkpoints:
+                    raise CheckpointError(f"the model with the weights {weights[:12]} is no longer here; assess again")
+                self.switch(self.checkpoints[weights])
+            yield
 
     # ---- the steps ---------------------------------------------------------------------------------------------------
 
@@ -167,8 +248,9 @@ class Assessor:
     @torch.inference_mode()
     def see(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> Seen:
         """Perception, evidence, diagnosis and trust for a batch."""
-        looked = look(self.model, self.transform, images, contexts)
-        trust = self.trust.apply(looked.logits.double().numpy(), looked.tokens.style.double().numpy())
+        with self.lock:
+            looked = look(self.model, self.transform, images, contexts)
+            trust = self.trust.apply(looked.logits.double().numpy(), looked.tokens.style.double().numpy())
         return Seen(**{f.name: getattr(looked, f.name) for f in fields(looked)}, trust=trust)
 
     def predict(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> list[Prediction]:
@@ -195,18 +277,36 @@ class Assessor:
         image: LesionImage,
         context: Context | None = None,
         progress: Progress | None = None,
-        on_text: Callable[[str], None] | None = None,
+        on_partial: Callable[[Assessment], None] | None = None,
     ) -> Assessment:
         """The whole path for one photo.
 
         Args:
             progress: called with a share done (0-1) and what is being done, for a page to show.
-            on_text: called with the rationale as far as it is written, while it is.
+            on_partial: called with the Assessment while its rationale is written: at first without, then with all of
+                the text that there is, each time there is more of it. Not called where the model abstains.
         """
         tell = progress or (lambda share, what: None)
+        show = on_partial or (lambda partial: None)
         context = context or Context()
-        tell(0.1, "Looking at the photo")
-        seen = self.see([image], [context])
+        with self.lock:
+            tell(0.1, "Looking at the photo")
+            seen = self.see([image], [context])
+            assessment = self._without_words(image, context, seen, tell)
+            if not assessment.abstained:
+                tell(0.6, "Writing the rationale")
+                show(assessment)
+                keys = [f"{f.criterion}:{f.state}" for f in assessment.findings]
+                order = np.argsort(-seen.trust.probabilities[0], kind="stable")
+                text = self.rationale(
+                    context, seen, keys, order, lambda written: show(replace(assessment, rationale=written))
+                )
+                assessment = replace(assessment, rationale=text)
+        tell(1.0, "Done")
+        return assessment
+
+    def _without_words(self, image: LesionImage, context: Context, seen: Seen, tell: Progress) -> Assessment:
+        """All of the Assessment of `image`, the first photo of `seen`, but its rationale."""
         window = seen.windows[0]
         mask = seen.evidence.mask_logits[0].sigmoid().numpy()
         quality = combine_quality(photo_quality(image), lesion_quality(mask > 0.5))
@@ -214,12 +314,10 @@ class Assessor:
         lesion = lesion_of(image, window, mask)
         findings = self._findings(image, window, seen.evidence, mask, lesion)
         abstained = not quality.usable or not bool(seen.trust.in_domain[0])
+        if self.weighs and not abstained:
+            tell(0.5, "Weighing the findings")
+            findings = self._weighed(image, context, seen, findings)
         order = np.argsort(-seen.trust.probabilities[0], kind="stable")
-        rationale = ""
-        if not abstained:
-            tell(0.6, "Writing the rationale")
-            rationale = self.rationale(context, seen, [f"{f.criterion}:{f.state}" for f in findings], order, on_text)
-        tell(1.0, "Done")
         return Assessment(
             model=self.model_info,
             photo=PhotoInfo(image.width, image.height, image.sha256, quality),
@@ -236,7 +334,7 @@ class Assessor:
             lesion=lesion,
             criteria=criterion_probabilities(seen.evidence.scores[0]),
             findings=tuple(findings),
-            rationale=rationale,
+            rationale="",
             abstained=abstained,
         )
 
@@ -252,7 +350,7 @@ class Assessor:
         """Display text for the first photo of `seen`, about the first two diagnoses of `order`.
 
         Args:
-            on_text: called with the text as far as it is written; only where every wording is known to be true.
+            on_text: called with the text as far as it is written; see `Reasoner.explain`.
         """
         leading, runner_up = DIAGNOSIS_CODES[order[0]], DIAGNOSIS_CODES[order[1]]
         tell = None if on_text is None else lambda raw: on_text(tidy(raw))
@@ -260,6 +358,14 @@ class Assessor:
             context, seen.tokens, seen.evidence, findings, leading, runner_up, seen.prefix, tell
         )
         return tidy(raw)
+
+    def _weighed(self, image: LesionImage, context: Context, seen: Seen, findings: list[Finding]) -> list[Finding]:
+        """The findings with what the leading diagnosis owes to the region of each."""
+        from skinclip.explain.methods import Subject, cited_effects  # which take their photos from here
+
+        subject = Subject(self, image, context, seen, int(seen.trust.probabilities[0].argmax()))
+        owed = cited_effects(subject)
+        return [replace(f, effect=owed.get(f.ref)) for f in findings]
 
     def findings(self, image: LesionImage, seen: Seen) -> list[Finding]:
         """What an Assessment cites of the first photo of `seen`, which is `image`; none where no lesion was found."""
@@ -304,6 +410,18 @@ class Assessor:
         small = cv2.resize(cut, (MEASURE_SIDE, MEASURE_SIDE), interpolation=cv2.INTER_AREA)
         binary = cv2.resize(mask.astype(np.float32), (MEASURE_SIDE, MEASURE_SIDE)) > 0.5
         return [(key, score, region) for key, score in measured_findings(measure_lesion(small, binary))]
+
+
+def _fitted(folder: Path) -> tuple[Trust, dict[str, float]]:
+    """What was fitted on top of the model in `folder`. Raises CheckpointError naming what is missing."""
+    for name in ("trust.safetensors", "findings.json"):
+        if not (folder / name).exists():
+            raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
+    trust = Trust.from_arrays(load_file(folder / "trust.safetensors"))
+    thresholds = json.loads((folder / "findings.json").read_text())
+    if set(thresholds) != {state.key for state in EVIDENCE_STATES}:
+        raise CheckpointError(f"{folder / 'findings.json'} does not hold a threshold for each state of the criteria")
+    return trust, thresholds
 
 
 def lesion_of(image: LesionImage, window: Window, mask: np.ndarray) -> Lesion:

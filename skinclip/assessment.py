@@ -101,13 +101,18 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Finding:
-    """One cited finding. `ref` is "r1", "r2", ...; `score` 0-1; `criterion` and `state` as in `clinical.py`."""
+    """One cited finding. `ref` is "r1", "r2", ...; `score` 0-1; `criterion` and `state` as in `clinical.py`.
+
+    `effect` is what the leading diagnosis loses without the region and gains by it alone, in log-odds
+    (`explain.effects`); None where it was not measured, or the region is the lesion itself.
+    """
 
     ref: str
     criterion: str
     state: str
     score: float
     region: Region
+    effect: float | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,12 @@ class Assessment:
     findings: tuple[Finding, ...]
     rationale: str
     abstained: bool
+
+    @property
+    def pivotal(self) -> Finding | None:
+        """The finding whose region the leading diagnosis depends on most; None where it depends on none of them."""
+        weighed = [f for f in self.findings if f.effect is not None and f.effect > 0]
+        return max(weighed, key=lambda f: f.effect or 0.0, default=None)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

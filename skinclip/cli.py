@@ -1,4 +1,4 @@
-"""The command line: `python -m skinclip assess | evaluate | train | plot-training | study`.
+"""The command line: `python -m skinclip assess | evaluate | train | plot-training | fetch | adapter | study`.
 
 Exit status 0, or 2 for bad input with one line on stderr that says what to do. Heavy imports happen inside the
 commands, so that `--help` and a mistyped option answer at once.
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from skinclip import RESEARCH_USE_ONLY
+from skinclip import RESEARCH_USE_ONLY, adapter_commands, sentences
 from skinclip.clinical import SEXES, SITES, STATE_BY_KEY, canonical_site
 from skinclip.study import commands as study_commands
 
@@ -62,6 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, _bad_input()):
             raise
         return _fail(str(error))
+    except RuntimeError as error:
+        from skinclip.hub import MissingWeights
+        from skinclip.model.budget import TooLittleMemory
+        from skinclip.model.skinclip_vl import CheckpointError
+
+        if not isinstance(error, (MissingWeights, TooLittleMemory, CheckpointError)):
+            raise
+        return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
 
@@ -92,6 +100,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _assess_arguments(commands.add_parser("assess", help="assess one photo"))
     _evaluate_arguments(commands.add_parser("evaluate", help="measure a model on labelled photos"), words)
+    _fetch_arguments(commands.add_parser("fetch", help="get the published weights that a big preset is built on"))
+    adapter_commands.add_arguments(commands.add_parser("adapter", help="look at, merge or hand on what was trained"))
     study_commands.add_arguments(commands.add_parser("study", help="conduct a reader study"))
     train = commands.add_parser("train", help="train a model")
     if words and words[0] == "train":  # its options come from a module that imports torch
@@ -167,6 +177,24 @@ def _other_system_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--allow-missing", action="store_true", help="measure a file that lacks photos on those it has, and count them"
     )
+
+
+def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", required=True, help="the preset, such as qwen-3b")
+    parser.add_argument(
+        "--from",
+        type=Path,
+        dest="source",
+        metavar="DIR",
+        help="take the language model from this copy of its folder",
+    )
+    parser.add_argument("--clip", type=Path, metavar="FILE", help="take CLIP's weights from this file")
+    parser.add_argument("--link", action="store_true", help="hard-link the copies instead of copying them")
+    parser.add_argument("--yes", action="store_true", help="download without asking; the licences are agreed to")
+    parser.add_argument(
+        "--store", type=Path, metavar="DIR", help="keep the weights here (default: $SKINCLIP_HOME, or the user's cache)"
+    )
+    parser.set_defaults(run=_fetch)
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -328,7 +356,7 @@ def _readable(assessment: Assessment, notices: Sequence[str]) -> str:
         f"{decision}: P(malignant) is {m.probability:.1%}, referral from {m.threshold:.1%}",
     ]
     if assessment.rationale:
-        lines += ["", assessment.rationale]
+        lines += ["", assessment.rationale, *([depends] if (depends := sentences.depends(assessment)) else [])]
     for finding in assessment.findings:
         state = STATE_BY_KEY.get(f"{finding.criterion}:{finding.state}")
         phrase = state.phrase if state else f"{finding.criterion} {finding.state}"
@@ -338,7 +366,7 @@ def _readable(assessment: Assessment, notices: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-# --- evaluate and train -----------------------------------------------------------------------------------------
+# --- evaluate, fetch, train --------------------------------------------------------------------------------------
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -470,6 +498,31 @@ def _compared(comparison: dict[str, Any], name: str) -> list[str]:
         only = f"right only here {test['only_a_right']}, only there {test['only_b_right']}"
         lines.append(f"McNemar's exact test of accuracy: p = {test['p_value']:.3g} ({only})")
     return lines
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from skinclip import config
+
+    try:
+        config.preset(args.preset)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if args.link and not (args.source or args.clip):
+        raise UsageError("--link links copies: give them with --from and --clip, or leave it out")
+    from skinclip.hub.fetch import fetch
+
+    fetch(
+        args.preset, args.source, clip=args.clip, link=args.link, home=args.store, agree=lambda: args.yes or _agreed()
+    )
+    if args.store:
+        print(f"set SKINCLIP_HOME={args.store.absolute()} for the commands that are to find them there")
+    return 0
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("nothing was downloaded: add --yes to agree to the licences above")
+    return input("Agree and download? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _train(args: argparse.Namespace) -> int:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import cv2
 import matplotlib
 import numpy as np
 from fpdf import FPDF
@@ -24,7 +23,7 @@ from skinclip import RESEARCH_USE_ONLY, sentences
 from skinclip.assessment import Assessment, Context
 from skinclip.clinical import CRITERION_BY_CODE, DIAGNOSIS_BY_CODE
 from skinclip.explain.render import DRAWN_SIDE, colour_of, ink_of, region_overlay
-from skinclip.images import fit
+from skinclip.images import encode_jpeg, fit
 
 # All lengths are millimetres, sizes of letters points.
 WIDTH, MARGIN, GAP = 210.0, 14.0, 6.0
@@ -304,7 +303,7 @@ def _pictures(sheet: _Sheet, assessment: Assessment, pixels: np.ndarray) -> None
     top = sheet.y
     named = ("Photo", _regions_caption(assessment))
     for x, picture, name in zip((MARGIN, MARGIN + HALF + GAP), (pixels, shown), named, strict=True):
-        sheet.image(_jpeg(picture), x=x, y=top, w=width, h=height, alt_text=name)
+        sheet.image(encode_jpeg(picture, 90), x=x, y=top, w=width, h=height, alt_text=name)
         sheet.put(x, top + height + 4, name, SMALL, colour=SUBDUED)
     sheet.set_y(top + height + 8)
 
@@ -315,13 +314,6 @@ def _regions_caption(assessment: Assessment) -> str:
     if assessment.abstained or not assessment.findings:
         return "Dashed: the lesion as the model outlines it"
     return "Findings, numbered as below; on the dashed line: the lesion itself"
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    if not ok:
-        raise RuntimeError("a picture could not be encoded")
-    return data.tobytes()
 
 
 def _answer(sheet: _Sheet, assessment: Assessment) -> None:
@@ -408,15 +400,18 @@ def _rationale(sheet: _Sheet, assessment: Assessment) -> None:
         return
     sheet.need(16)
     sheet.heading(MARGIN, "RATIONALE")
-    sheet.flow(MARGIN, INNER, _cited(assessment), 9.5)
+    sheet.flow(MARGIN, INNER, _cited(assessment.rationale, assessment), 9.5)
+    if depends := sentences.depends(assessment):
+        sheet.set_y(sheet.y + 1)
+        sheet.flow(MARGIN, INNER, _cited(depends, assessment), 8, SUBDUED)
     sheet.set_y(sheet.y + 3)
 
 
-def _cited(assessment: Assessment) -> list[_Piece]:
-    """The rationale with numbers in place of its references; a reference to no finding stays as it is."""
+def _cited(text: str, assessment: Assessment) -> list[_Piece]:
+    """A text with numbers in place of its references; a reference to no finding stays as it is."""
     index = {finding.ref: i for i, finding in enumerate(assessment.findings)}
     pieces = []
-    for word in assessment.rationale.split():
+    for word in text.split():
         parts = [p for p in re.split(r"(\[r[0-9]+\])", word) if p]
         pieces += [_Piece(part, chip=index.get(part[1:-1]), glued=k > 0) for k, part in enumerate(parts)]
     return pieces

@@ -68,3 +68,13 @@ def verdict(assessment: Assessment) -> str:
 
 def phrase(finding: Finding) -> str:
     return STATE_BY_KEY[f"{finding.criterion}:{finding.state}"].phrase
+
+
+def depends(assessment: Assessment) -> str:
+    """On which of the regions shown the answer depends, as measured; "" where none was weighed."""
+    if all(finding.effect is None for finding in assessment.findings):
+        return ""
+    pivotal = assessment.pivotal
+    if pivotal is None:
+        return "Measured: no region shown carries the answer by itself; it rests on the lesion as a whole."
+    return f"Measured: of the regions shown, the answer depends most on [{pivotal.ref}] (each blurred in turn)."

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -28,10 +27,12 @@ import yaml
 from skinclip.assess import Assessor
 from skinclip.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
+from skinclip.hub import ASSETS, base_identity, checkpoint_folder, find_base, find_clip
+from skinclip.model.budget import check_memory
 from skinclip.model.perception import Perception
 from skinclip.model.plain import PlainClassifier
 from skinclip.model.prompt import load_tokenizer, mini_tokenizer
-from skinclip.model.skinclip_vl import ASSETS, SkinClipVL, assemble, default_device
+from skinclip.model.skinclip_vl import SkinClipVL, assemble, default_device
 from skinclip.training.common import (
     PhotoSet,
     gather,
@@ -86,12 +87,12 @@ def run(args: argparse.Namespace) -> int:
         recipe = dataclasses.replace(recipe, seed=args.seed)
     work, plain = args.work or Path("runs") / args.preset, args.preset == PLAIN
     config = preset("mini" if plain else args.preset)
-    out = args.out or (ASSETS if config.reasoner.base is None else Path("checkpoints")) / args.preset
+    out = args.out or (ASSETS / PLAIN if plain else checkpoint_folder(args.preset))
     if plain:
         train_baseline(recipe, root, work, out, args.strict)
     elif train(config, recipe, root, work, out, args.strict) is None:
         return 0  # another process says it
-    using = "" if out.parent == ASSETS else f"; use it with --preset {args.preset} --weights {out}"
+    using = "" if args.out is None else f"; use it with --preset {args.preset} --weights {out}"
     print(f"checkpoint written to {out}{using}")
     return 0
 
@@ -110,8 +111,8 @@ def train(
 ) -> Assessor | None:
     """All stages in turn; writes the checkpoint to `out` and returns it loaded, in the first process.
 
-    Raises DataError where `work` holds the stages of another recipe or model, where weights that the preset is built on
-    are missing, or where several processes cannot train it.
+    Raises DataError where `work` holds the stages of another recipe or model, or where several processes cannot train
+    it; MissingWeights where those that the preset is built on are not there; TooLittleMemory where it would not fit.
     """
     published = config.reasoner.base is not None
     team = Team(default_device(config))
@@ -121,6 +122,8 @@ def train(
     if not team.first:
         logging.getLogger("skinclip").setLevel(logging.WARNING)
     base, identity = find_published(config) if published else (None, "")
+    if published:
+        check_memory(config.preset, default_device(config), "train", config)
     with team.first_alone():
         claim(work, recipe, config, identity)
         cases = gather_calibrated(root, strict)
@@ -177,21 +180,12 @@ def on_published_weights(
 def find_published(config: ModelConfig) -> tuple[Path, str]:
     """The folder of the language model that a preset is built on, and what tells its weights from others.
 
-    Raises DataError where they are not on this computer.
+    Raises MissingWeights, saying what to run, where they or those of CLIP are not on this computer.
     """
-    folder = Path(config.reasoner.base or "")
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    if not files:
-        raise DataError(
-            f"the weights of {config.reasoner.base} are not on this computer; "
-            f"run `python -m skinclip fetch --preset {config.preset}`"
-        )
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for file in files:
-        with file.open("rb") as opened:
-            header = opened.read(8 + int.from_bytes(opened.read(8), "little"))
-        digest.update(f"{file.name} {file.stat().st_size}".encode() + header)
-    return folder, digest.hexdigest()
+    folder = find_base(str(config.reasoner.base), config.reasoner.revision)
+    find_clip(config.perception)
+    identity = base_identity(folder)
+    return folder, f"{identity.architecture} {identity.weights}"
 
 
 def train_baseline(recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False) -> PlainClassifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ TINY = ModelConfig(
         max_new_tokens=24,
     ),
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The data directory of every page that a test serves: not that of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKINCLIP_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +55,32 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfi
     return model.eval()
 
 
+@pytest.fixture(scope="session")
+def big_config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
+    """A big preset on a tiny base and a tiny CLIP; see `tiny_hub`."""
+    from tests.tiny_hub import tiny_base, tiny_clip, tiny_preset
+
+    return tiny_preset(tiny_base(tmp_path_factory.mktemp("base")), tiny_clip(tmp_path_factory.mktemp("clip")))
+
+
+@pytest.fixture(scope="session")
+def big_checkpoint(tmp_path_factory: pytest.TempPathFactory, big_config: ModelConfig) -> Path:
+    """A whole checkpoint of it; tests must not change its files."""
+    from tests.tiny_hub import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"), big_config)
+
+
+@pytest.fixture(scope="session")
+def big_assessor(big_config: ModelConfig, big_checkpoint: Path):
+    """It loaded; tests must leave it as it is."""
+    from skinclip.assess import Assessor
+
+    return Assessor.load(big_config.preset, big_checkpoint)
+
+
 @pytest.fixture
 def embedded_weights() -> Path:
-    from skinclip.model.skinclip_vl import ASSETS
+    from skinclip.hub import ASSETS
 
     return ASSETS / "mini"

@@ -50,7 +50,15 @@ def test_orientation_is_applied_and_metadata_dropped(photo: np.ndarray) -> None:
     exif[315] = "A. Clinician"
     loaded = load(encoded(photo, "PNG", exif=exif))
     assert np.array_equal(loaded.pixels, np.rot90(photo, -1))
-    assert b"Clinician" not in images.encode_png(loaded.pixels)
+    for data in (images.encode_png(loaded.pixels), images.encode_jpeg(loaded.pixels)):
+        assert b"Clinician" not in data and not Image.open(io.BytesIO(data)).getexif()
+
+
+def test_a_jpeg_keeps_colour_edges() -> None:
+    lines = np.zeros((64, 64, 3), np.uint8)
+    lines[::4] = (86, 180, 233)  # thin lines of one colour, as of a region: 4:2:0 would smear them
+    back = load(images.encode_jpeg(lines)).pixels.astype(int)
+    assert np.abs(back - lines).max() < 25
 
 
 def test_16_bit_grey_is_scaled_not_clipped() -> None:

@@ -9,7 +9,8 @@ import pytest
 from eval_study.explanations.tuning import name_of
 from eval_study.fill_numbers import DOCUMENTS, PAGE_FIGURES, RESULTS, explanations, filled
 from skinclip.explain.methods import OWN_CAM, PLAIN_CAM
-from skinclip.model.skinclip_vl import ASSETS, weights_sha256
+from skinclip.hub import ASSETS
+from skinclip.model.skinclip_vl import weights_sha256
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.parent.name))
@@ -43,6 +44,19 @@ def test_what_the_readme_says_against_the_model_is_what_was_measured() -> None:
     assert "flip seven diagnoses in a thousand" in text and "seven in a hundred" in text
     assert flips["descriptions paraphrased"]["flips"]["value"] == pytest.approx(0.007, abs=0.0005)
     assert flips["descriptions paraphrased otherwise"]["flips"]["value"] == pytest.approx(0.07, abs=0.005)
+
+
+def test_the_readme_says_of_the_readers_analysis_what_was_simulated() -> None:
+    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+    found = json.loads((RESULTS / "study" / "power.json").read_text())["settings"].values()
+    proofs = [setting for setting in found if setting["question"] != "power"]
+    (studies,) = {setting["studies"] for setting in proofs}
+    covered = [100 * setting["coverage"]["value"] for setting in proofs]
+    positive = [100 * setting["significant"]["value"] for setting in proofs if setting["question"] == "null"]
+    sizes = {(s["readers"], s["cases"]) for s in found if s["question"] == "power"}
+    assert f"covers in {min(covered):.0f} to {max(covered):.0f} % of {studies} studies a setting" in text
+    assert f"{min(positive):.0f} to {max(positive):.0f} % are significant where there is no effect" in text
+    assert f"power for {['no', 'one', 'two', 'three', 'four', 'five', 'six'][len(sizes)]} sizes" in text
 
 
 def test_the_page_says_of_explanations_what_was_measured() -> None:

@@ -11,6 +11,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import torch
 from safetensors.torch import save_file
@@ -20,8 +21,16 @@ from tokenizers.trainers import BpeTrainer
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2TokenizerFast, Qwen2VLImageProcessor
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
+from skinclip.assess import Assessor
+from skinclip.assessment import ModelInfo
+from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
 from skinclip.config import LoraConfig, ModelConfig, PerceptionConfig, preset
 from skinclip.data.rationales import random_example, vocabulary, write_rationale
+from skinclip.model.perception import Perception
+from skinclip.model.prompt import load_tokenizer
+from skinclip.model.skinclip_vl import SkinClipVL, assemble
+from skinclip.model.transform import PhotoTransform
+from skinclip.trust.bundle import Trust
 
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
@@ -139,3 +148,32 @@ def tiny_preset(base: Path, clip: Path, name: str = "qwen-3b") -> ModelConfig:
             lora=LoraConfig(r=2, alpha=4, dropout=0.0),
         ),
     )
+
+
+def tiny_qwen(config: ModelConfig, seed: int = 2) -> SkinClipVL:
+    """The model of a `tiny_preset`, its adapter and heads random, so that each seed answers differently."""
+    torch.manual_seed(seed)
+    base = Path(str(config.reasoner.base))
+    model = assemble(config, Perception(config.perception).freeze(), base, load_tokenizer(base))
+    for name, parameter in model.reasoner.language_model.named_parameters():
+        if "lora_B" in name:  # LoRA starts as the identity; a test of it needs it to do something
+            torch.nn.init.normal_(parameter, std=0.05)
+    torch.nn.init.normal_(model.reasoner.checklist.weight, std=0.2)  # and so do the checklist's directions
+    return model.eval()
+
+
+def tiny_checkpoint(folder: Path, config: ModelConfig, seed: int = 2) -> Path:
+    """A whole checkpoint of a `tiny_preset` that abstains from no photo and cites something of most."""
+    model = tiny_qwen(config, seed)
+    rng = np.random.default_rng(seed)
+    c = len(DIAGNOSES)
+    style = rng.normal(size=(8, sum(model.perception.level_widths)))
+    prior = rng.dirichlet(np.full(c, 9.0))
+    trust = Trust.fit(rng.normal(size=(40, c)), np.arange(40) % c, style, style, prior, np.zeros(c))
+    usual = dataclasses.replace(trust.shift, calibration_distances=np.array([np.inf], np.float32))
+    trust = dataclasses.replace(trust, shift=usual)
+    thresholds = {state.key: round(float(rng.uniform(0.05, 0.3)), 3) for state in EVIDENCE_STATES}
+    model.save(folder)
+    info = ModelInfo(config.preset, "0", "0" * 64)
+    Assessor(model, PhotoTransform(config.photo_side), trust, thresholds, info).save_trust(folder)
+    return folder

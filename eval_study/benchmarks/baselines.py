@@ -28,10 +28,11 @@ from eval_study.benchmarks.features import Features
 from skinclip import metrics
 from skinclip.clinical import DIAGNOSIS_CODES
 from skinclip.config import Stage0Config, TrainConfig
+from skinclip.hub import ASSETS
 from skinclip.losses import MISSING
 from skinclip.model.perception import MIRRORS
 from skinclip.model.plain import PlainClassifier, load_plain
-from skinclip.model.skinclip_vl import ASSETS, CheckpointError, weights_sha256
+from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
 from skinclip.scores import cluster
 from skinclip.training.common import PhotoSet
 from skinclip.training.plain import plain_logits

@@ -23,7 +23,8 @@ from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
 from skinclip.evaluate import LEDGER, lesion_iou, log_test_use
-from skinclip.model.skinclip_vl import ASSETS, weights_sha256
+from skinclip.hub import ASSETS
+from skinclip.model.skinclip_vl import weights_sha256
 from skinclip.scores import cluster
 from skinclip.training.common import criterion_labels, diagnosis_labels
 from skinclip.trust.bundle import MALIGNANT

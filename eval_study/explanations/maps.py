@@ -27,7 +27,6 @@ from skinclip import images, metrics
 from skinclip.data.cases import Case
 from skinclip.data.photos import read_mask
 from skinclip.explain import faithfulness
-from skinclip.explain.effects import effects
 from skinclip.explain.methods import (
     GRID,
     METHODS,
@@ -35,6 +34,7 @@ from skinclip.explain.methods import (
     PLAIN_CAM,
     SMOOTH,
     Subject,
+    cited_effects,
     cited_regions,
     joined,
     on_grid,
@@ -62,7 +62,7 @@ CITED = ("drop", "random", "beats_random", "share")
 WHICH = {
     "joined": "all, as far as they fit into 40 %",
     "certain": "of the most certain finding",
-    "effect": "of the finding with the largest effect",
+    "pivotal": "of the finding on which the answer depends most, as the page names it",
 }
 CURVES = ("evidence", "grad_cam", "usual_grad_cam", "rise", "lesion_mask", "gaussian", "random")
 TOP = 0.2  # of the lesion, the region that each method is asked for where all are compared
@@ -149,17 +149,16 @@ def answered(subject: Subject, heat: np.ndarray, seed: int) -> dict[str, Any]:
 def cited(subject: Subject, seed: int) -> dict[str, np.ndarray]:
     """ "which/figure": what the answer loses without regions of the cited criteria; nothing where none is cited.
 
-    Which: all `joined`; that of the finding that is most `certain`; that of the finding with the largest `effect`.
+    Which: all `joined`; that of the finding that is most `certain`; that of the `pivotal` one, where there is one.
     """
     regions = cited_regions(subject)
     if not regions:
         return {}
-    effect = effects(subject.answer, subject.photo, np.stack(regions), subject.lesion)
-    shown = {
-        "joined": joined(regions, subject.lesion),
-        "certain": regions[0],
-        "effect": regions[int(effect.argmax())],
-    }
+    shown = {"joined": joined(list(regions.values()), subject.lesion), "certain": next(iter(regions.values()))}
+    owed = cited_effects(subject)
+    pivotal = max(owed, key=owed.__getitem__)
+    if owed[pivotal] > 0:
+        shown["pivotal"] = regions[pivotal]
     found = {}
     for which, region in shown.items():
         rng = np.random.default_rng(seed)
@@ -183,7 +182,7 @@ def rows_of(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.nda
 
 def cited_rows(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.ndarray]]:
     """What `cited` gives for each photo."""
-    folder = Path(_short(f"{bench.sha}|cited")) / name
+    folder = Path(_short(f"{bench.sha}|cited|pivotal")) / name
     return kept(bench, cases, folder, lambda subject, case, i: cited(subject, bench.seed + i))
 
 
@@ -249,7 +248,8 @@ def cited_summary(bench: Bench, cases: list[Case], rows: list[dict[str, np.ndarr
     found = {
         which: {k: resamples.interval(metrics.mean(column(rows, f"{which}/{k}"))) for k in CITED} for which in WHICH
     }
-    return {"n": sum(bool(row) for row in rows), **found}
+    n_pivotal = sum("pivotal/drop" in row for row in rows)
+    return {"n": sum(bool(row) for row in rows), "n_pivotal": n_pivotal, **found}
 
 
 def wilcoxon_p(differences: np.ndarray) -> float:
@@ -318,8 +318,8 @@ def cited_table(found: dict[str, Any]) -> list[str]:
         for which in WHICH
     ]
     return [
-        f"What a reader sees, the regions of the cited criteria ({found['n']} photos have some), taken out of the "
-        "photo, against random places of the lesion as large:",
+        f"What a reader sees, the regions of the cited criteria ({found['n']} photos have some, {found['n_pivotal']} "
+        "one on which the answer depends), taken out of the photo, against random places of the lesion as large:",
         "",
         figures.table(header, rows),
     ]

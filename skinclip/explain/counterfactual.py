@@ -75,7 +75,7 @@ def what_if(assessor: Assessor, seen: Seen, context: Context, edits: Mapping[str
     with torch.inference_mode():
         prompts = assessor.model.reasoner.writer.write([context])
         logits = assessor.model.reason(prompts, seen.tokens, replace(seen.evidence, scores=scores)).logits
-    return assessor.trust.apply(logits.double().numpy(), seen.tokens.style.double().numpy())
+    return assessor.trust.apply(logits.cpu().double().numpy(), seen.tokens.style.double().numpy())
 
 
 def edited_scores(scores: torch.Tensor, edits: Mapping[str, str]) -> torch.Tensor:

@@ -61,11 +61,11 @@ def cited() -> str:
     found = figures().get("cited")
     if not found:
         return ""
-    together, strongest = found["joined"], found["effect"]
+    together, strongest = found["joined"], found["pivotal"]
     return (
         f"Without the outlined regions the probability of the diagnosis drops by {100 * together['drop']:.0f} points, "
         f"without random places of the lesion as large by {100 * together['random']:.0f}; by more in "
-        f"{_percent(together['beats_random'])} of the photos, and without the one region on which it hangs most in "
+        f"{_percent(together['beats_random'])} of the photos, and without the one region on which it depends most in "
         f"{_percent(strongest['beats_random'])}. “What would change this answer?” tells it for each finding of a photo."
     )
 

@@ -21,7 +21,7 @@ from skinclip.assessment import Context, Finding
 from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.explain import saliency
 from skinclip.explain.counterfactual import region_mask
-from skinclip.explain.effects import SHARE, weighed
+from skinclip.explain.effects import SHARE, effects, weighed
 from skinclip.explain.faithfulness import Answer, random_region
 from skinclip.explain.saliency import Cam, DiagnosisPath, Network
 from skinclip.images import LesionImage
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 GRID = 80  # side to which maps of different methods are brought before they are compared
 CITED_SHARE = 0.4  # of the lesion, the most that cited regions are joined to
+FADE = 0.06  # of the window, the breadth of a map's rim where it ends inside the photo
 SMOOTH = 3.0  # places of that grid: blur of a map that is made of regions; chosen on validation photos
 # The best of 16 settings on validation photos, for either network: `eval_study.explanations`, part "tuning"
 OWN_CAM = Cam(stage=-2, relu=False, mirrors=True)
@@ -91,7 +92,7 @@ class Subject:
 
     @cached_property
     def network(self) -> Network:
-        """The model's own diagnosis, for saliency. Raises NotImplementedError for a tower that is not convolutional."""
+        """The model's own diagnosis, for saliency; see `saliency.own_network`."""
         return saliency.own_network(self.path)
 
     @cached_property
@@ -153,18 +154,27 @@ def evidence(subject: Subject) -> list[LabelledMap]:
     return [LabelledMap(_diagnosis(subject), whole), *parts]
 
 
-def cited_regions(subject: Subject) -> list[np.ndarray]:
-    """bool [GRID, GRID] each: where the cited criteria were seen, as a reader sees it, the most certain first.
+def cited_regions(subject: Subject) -> dict[str, np.ndarray]:
+    """Reference -> bool [GRID, GRID]: where the cited criteria were seen, as a reader sees it, the most certain first.
 
     Findings that were measured on the mask have the lesion itself as their region and are left out.
     """
     window, located = subject.window, {state.key for state in EVIDENCE_STATES}
-    found = [
-        region_mask(f.region, GRID, (window.x, window.y), GRID / window.side) & subject.lesion
+    found = {
+        f.ref: region_mask(f.region, GRID, (window.x, window.y), GRID / window.side) & subject.lesion
         for f in subject.findings
         if f"{f.criterion}:{f.state}" in located
-    ]
-    return [region for region in found if region.any()]
+    }
+    return {ref: region for ref, region in found.items() if region.any()}
+
+
+def cited_effects(subject: Subject) -> dict[str, float]:
+    """Reference -> `effects` of each of the `cited_regions`, by the same measure on every photo."""
+    regions = cited_regions(subject)
+    if not regions:
+        return {}
+    found = effects(subject.answer, subject.photo, np.stack(list(regions.values())), subject.lesion)
+    return dict(zip(regions, found.tolist(), strict=True))
 
 
 def joined(regions: list[np.ndarray], lesion: np.ndarray) -> np.ndarray:
@@ -269,14 +279,27 @@ def on_grid(heat: np.ndarray, side: int = GRID) -> np.ndarray:
 
 
 def on_photo(heat: np.ndarray, subject: Subject) -> np.ndarray:
-    """float32 [H, W] in 0..1 on the photo's pixels: negative places are 0, the highest is 1, past the window 0."""
+    """float32 [H, W] in 0..1 on the photo's pixels: negative places are 0, the highest is 1, past the window 0.
+
+    It fades towards an edge of the window that is not one of the photo: nothing is known beyond, and a map that ended
+    there in a line would look as if the line were a finding.
+    """
     window, image = subject.window, subject.image
     top = float(heat.max())
     scaled = (heat / top if top > 0 else np.zeros_like(heat)).astype(np.float32)
     whole = np.zeros((image.height, image.width), np.float32)
     fine = cv2.resize(scaled, (window.side, window.side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    whole[window.y : window.y + window.side, window.x : window.x + window.side] = fine
+    rows, columns = _fade(window.y, window.side, image.height), _fade(window.x, window.side, image.width)
+    whole[window.y : window.y + window.side, window.x : window.x + window.side] = fine * rows[:, None] * columns
     return whole
+
+
+def _fade(start: int, side: int, length: int) -> np.ndarray:
+    """float32 [side] in 0..1: 1, but for a ramp to each end of the window that lies inside the photo's `length`."""
+    place = (np.arange(side, dtype=np.float32) + 0.5) / (FADE * side)
+    before = place if start > 0 else np.ones_like(place)
+    after = place[::-1] if start + side < length else np.ones_like(place)
+    return np.minimum(before, after).clip(0, 1)
 
 
 def heat_on_photo(

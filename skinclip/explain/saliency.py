@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,14 +41,50 @@ class DiagnosisPath(nn.Module):
         self.prompts = prompts
 
     def forward(self, photos: Tensor) -> Tensor:
-        """[B, 3, side, side] -> [B, C]; all photos with the same patient context."""
-        seen = self.model.perception(photos)
-        return self.model.reason(self.prompts.repeated(len(photos)), seen, self.model.find_evidence(seen)).logits
+        """[B, 3, side, side] -> [B, C] on the CPU; all photos with the same patient context."""
+        seen = self.model.perceive_with_gradients(photos)
+        logits = self.model.reason(self.prompts.repeated(len(photos)), seen, self.model.find_evidence(seen)).logits
+        return logits.cpu()
+
+
+class TokenStages(nn.Module):
+    """Photo -> logits as `path`, for a tower whose blocks give tokens: patches pass as maps [B, D, h, w] on their way.
+
+    Class activation maps need a module whose output has its channels second; of tokens they would sum over places.
+
+    Attributes:
+        maps: a module that changes nothing for each of the tower's levels, fine to coarse; see `Network.stages`.
+    """
+
+    def __init__(self, path: DiagnosisPath) -> None:
+        super().__init__()
+        perception = path.model.perception
+        blocks = perception.clip.visual.transformer.resblocks
+        self.path = path
+        self.blocks = [blocks[i] for i in perception.config.levels]
+        self.maps = nn.ModuleList(nn.Identity() for _ in self.blocks)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        hooks = [
+            block.register_forward_hook(partial(self._as_maps, maps))
+            for block, maps in zip(self.blocks, self.maps, strict=True)
+        ]
+        try:
+            return self.path(photos)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _as_maps(self, maps: nn.Module, block: nn.Module, args: Any, tokens: Tensor) -> Tensor:
+        h, w = self.path.model.perception.grid
+        first = tokens.shape[1] - h * w  # the class token
+        patches = maps(tokens[:, first:].transpose(1, 2).unflatten(2, (h, w)))
+        return torch.cat([tokens[:, :first], patches.flatten(2).transpose(1, 2)], 1)
 
 
 @dataclass(frozen=True)
 class Network:
-    """What saliency explains: photos [B, 3, side, side] in 0..1 -> logits [B, C], and its convolutional stages."""
+    """What saliency explains: photos [B, 3, side, side] in 0..1 -> logits [B, C], and modules that give its maps."""
 
     logits: nn.Module
     stages: Sequence[nn.Module]
@@ -68,14 +106,15 @@ class Cam:
 
 
 def own_network(path: DiagnosisPath) -> Network:
-    """The model's own diagnosis.
-
-    Raises NotImplementedError for a tower whose blocks give tokens: Grad-CAM on them would sum over tokens.
-    """
-    trunk = getattr(path.model.perception.clip.visual, "trunk", None)
-    if trunk is None or not hasattr(trunk, "blocks") or not hasattr(trunk, "conv_stem"):
-        raise NotImplementedError("Grad-CAM needs a convolutional image tower")
-    return Network(path, list(trunk.blocks))
+    """The model's own diagnosis. Raises NotImplementedError for a tower of a kind whose maps are not known here."""
+    visual = path.model.perception.clip.visual
+    trunk = getattr(visual, "trunk", None)
+    if trunk is not None and hasattr(trunk, "blocks") and hasattr(trunk, "conv_stem"):
+        return Network(path, list(trunk.blocks))
+    if hasattr(getattr(visual, "transformer", None), "resblocks"):
+        network = TokenStages(path)
+        return Network(network, list(network.maps))
+    raise NotImplementedError("Grad-CAM needs a convolutional image tower, or open_clip's own vision transformer")
 
 
 def plain_network(model: PlainClassifier) -> Network:
@@ -102,7 +141,7 @@ def integrated_gradients(network: Network, photo: Tensor, target: int) -> np.nda
         found = IntegratedGradients(network.logits).attribute(
             photo.clone().requires_grad_(True), blurred(photo), target=target, n_steps=STEPS, internal_batch_size=8
         )
-    return found.detach().sum(1)[0].numpy()
+    return found.detach().sum(1)[0].cpu().numpy()
 
 
 @torch.no_grad()
@@ -138,7 +177,7 @@ def _over_mirrors(photo: Tensor, cam: Cam, one: Callable[[Tensor], Tensor]) -> n
             one(photo.flip(axes).clone().requires_grad_(True)).flip([a - 1 for a in axes])
             for axes in (MIRRORS if cam.mirrors else MIRRORS[:1])
         ]
-    return torch.stack(found).mean(0)[0].numpy()
+    return torch.stack(found).mean(0)[0].cpu().numpy()
 
 
 def _layer_cam(network: Network, photo: Tensor, target: int, cam: Cam) -> Tensor:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skinclip.config import PerceptionConfig
+from skinclip.hub import find_clip
 
 MIRRORS = ((), (3,), (2,), (2, 3))  # axes of [B, D, h, w] that are turned over: the photo, and its mirror images
 
@@ -81,7 +82,7 @@ class Perception(nn.Module):
     std: Tensor
 
     def __init__(self, config: PerceptionConfig) -> None:
-        """Raises RuntimeError (open_clip's own) for a model or weights tag that it does not know."""
+        """Raises RuntimeError: open_clip's own for a model that it does not know, MissingWeights for its weights."""
         super().__init__()
         self.config = config
         level = logging.root.level
@@ -89,7 +90,10 @@ class Perception(nn.Module):
             logging.root.setLevel(logging.ERROR)
         try:
             self.clip = open_clip.create_model(
-                config.model, pretrained=config.pretrained, load_weights=config.pretrained is not None
+                config.model,
+                pretrained=find_clip(config),
+                load_weights=config.pretrained is not None,
+                device=torch.get_default_device(),
             )
         finally:
             logging.root.setLevel(level)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from skinclip.clinical import DIAGNOSIS_CODES
 from skinclip.config import PerceptionConfig
-from skinclip.model.skinclip_vl import ASSETS, CheckpointError
+from skinclip.hub import ASSETS
+from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.trust.calibration import Calibration
 
 TRUNK = "tf_efficientnet_lite0"

@@ -17,6 +17,7 @@ import random
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,24 @@ from transformers import (
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES, STATE_BY_KEY
 from skinclip.config import ReasonerConfig
-from skinclip.data.rationales import FORBIDDEN_OUTSIDE, write_rationale
+from skinclip.data.rationales import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
 from skinclip.model.decoding import CitationProcessor, Prefix, Rule, WordingProcessor, greedy
 from skinclip.model.evidence import Evidence
+from skinclip.model.int8 import to_int8
 from skinclip.model.own_vision import own_grid, own_tokens
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story, token_id
 
 # What quantization must leave alone. Plain "visual" would not protect the vision tower.
 UNQUANTIZED = ["model.visual", "lm_head"]
+ADAPTER = "default"  # what peft calls the first LoRA layers of a model
+FALLBACK_WORDINGS = 64  # among which a rationale is decoded once more where it was written freely and is not sound
+# What a CPU may make of layers that were loaded in NF4.
+CPU_WEIGHTS: dict[str, Callable[[Any], Any]] = {
+    "fp32": lambda model: model.dequantize(dtype=torch.float32),
+    "int8": to_int8,
+    "nf4": lambda model: model,
+}
 
 
 @dataclass
@@ -123,15 +133,24 @@ def quantization(compute_dtype: torch.dtype = torch.float32, storage: torch.dtyp
 
 
 def load_language_model(
-    source: str | Path, quantize: bool, revision: str | None = None, device: str = "cpu", shared_out: bool = False
+    source: str | Path,
+    quantize: bool,
+    revision: str | None = None,
+    device: str = "cpu",
+    shared_out: bool = False,
+    cpu_weights: str = "fp32",
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Qwen2.5-VL from a directory or hub id, in NF4 when `quantize` (or when the directory holds it so).
 
-    On a CPU NF4 is dequantized once, so that decoding does not do it at every step.
-
     Args:
         shared_out: FSDP is to share it out among processes.
+        cpu_weights: what a CPU makes of the NF4 layers at load, so that decoding does not unpack them at every step:
+            "fp32" the same numbers dequantized, "int8" those rounded to 8 bits a row, or "nf4" to leave them.
+
+    Raises ValueError for other `cpu_weights`.
     """
+    if cpu_weights not in CPU_WEIGHTS:
+        raise ValueError(f"cpu_weights must be one of {', '.join(CPU_WEIGHTS)}, got {cpu_weights!r}")
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     storage = dtype if shared_out else torch.uint8
     stored = Qwen2_5_VLConfig.from_pretrained(source, revision=revision or "main")
@@ -144,7 +163,7 @@ def load_language_model(
         quantization_config=quantization(dtype, storage) if quantize and not already else None,
     )
     if (quantize or already) and device == "cpu":
-        model = model.dequantize(dtype=dtype)
+        model = CPU_WEIGHTS[cpu_weights](model)
     return model.eval()
 
 
@@ -160,18 +179,23 @@ def quantize_to(model: Qwen2_5_VLForConditionalGeneration, out: Path) -> None:
 
 
 def add_lora(model: Qwen2_5_VLForConditionalGeneration, config: ReasonerConfig) -> Any:
-    """`model` with fresh LoRA layers on its language layers; all else frozen."""
+    """`model` with fresh LoRA layers on its language layers; all else frozen. Itself where the config has rank 0."""
+    if not config.lora.r:
+        return model
+    with warnings.catch_warnings():  # peft asks transformers for an attribute under its old name
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, lora_settings(config))
+
+
+def lora_settings(config: ReasonerConfig) -> PeftLoraConfig:
     lora = config.lora
-    settings = PeftLoraConfig(
+    return PeftLoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():  # peft asks transformers for an attribute under its old name
-        warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(model, settings)
 
 
 def at_most_unit(vectors: Tensor) -> Tensor:
@@ -227,9 +251,15 @@ class Reasoner(nn.Module):
         adapter_width: int,
         n_states: int,
         style_width: int,
+        adapter: str = ADAPTER,
     ) -> None:
+        """
+        Args:
+            adapter: the name of its LoRA layers in `language_model`, which may hold those of several models.
+        """
         super().__init__()
         self.config = config
+        self.adapter = adapter
         self.language_model = language_model
         self.tokenizer = tokenizer
         self.compute_type: torch.dtype | None = None  # of the language layers in training on a GPU
@@ -421,6 +451,9 @@ class Reasoner(nn.Module):
     ) -> str:
         """The generated rationale of one photo (B = 1), as raw text; greedy, so the same photo gives the same words.
 
+        A text written freely (`config.wordings` = 0) is shown to nobody before it was found sound as a whole. Where it
+        is not, another is decoded among `FALLBACK_WORDINGS` true ones.
+
         Args:
             findings: state keys in the order of their references, at most MAX_FINDINGS.
             leading, runner_up: codes of the first two diagnoses; no other can be named.
@@ -429,29 +462,43 @@ class Reasoner(nn.Module):
         """
         prompts = self.writer.write([context], [Story(findings, leading, runner_up)]).to(self.device)
         embeds = self.inputs(prompts, seen.to(self.device), evidence.to(self.device))
-        rules, longest = self.rules(prompts.input_ids.shape[1], findings, leading, runner_up)
-        written: list[int] = []
-        for tokens in greedy(self.base, prompts, embeds, rules, self.writer.end_id, longest, prefix):
-            written += tokens
-            if on_text is not None:
-                on_text(self.decode(written))
-        return self.decode(written)
+        length = prompts.input_ids.shape[1]
+
+        def write(wordings: int, show: Callable[[str], None] | None) -> str:
+            rules, longest = self.rules(length, findings, leading, runner_up, wordings)
+            written: list[int] = []
+            for tokens in greedy(self.base, prompts, embeds, rules, self.writer.end_id, longest, prefix):
+                written += tokens
+                if show is not None:
+                    show(self.decode(written))
+            return self.decode(written)
+
+        if self.config.wordings:
+            return write(self.config.wordings, on_text)
+        text = write(0, None)
+        if check_rationale(text, findings, (leading, runner_up)):
+            return write(FALLBACK_WORDINGS, on_text)
+        if on_text is not None:
+            on_text(text)
+        return text
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def rules(self, length: int, findings: Sequence[str], leading: str, runner_up: str) -> tuple[list[Rule], int]:
+    def rules(
+        self, length: int, findings: Sequence[str], leading: str, runner_up: str, wordings: int
+    ) -> tuple[list[Rule], int]:
         """What holds a rationale that begins after `length` tokens to the truth, and how many tokens it may have."""
         rules: list[Rule] = [self.citations(length, findings, leading, runner_up)]
-        if not self.config.wordings:
+        if not wordings:
             return rules, self.config.max_new_tokens
-        texts = self.wordings(findings, leading, runner_up)
+        texts = self.wordings(findings, leading, runner_up, wordings)
         return [*rules, WordingProcessor(length, texts, self.writer.end_id)], max(map(len, texts)) + 1
 
-    def wordings(self, findings: Sequence[str], leading: str, runner_up: str) -> list[list[int]]:
+    def wordings(self, findings: Sequence[str], leading: str, runner_up: str, n: int) -> list[list[int]]:
         """Ways to say what the findings mean for the differential: the same ones for the same findings."""
         rng = random.Random(" ".join([leading, runner_up, *findings]))
-        texts = {write_rationale(leading, runner_up, findings, rng) for _ in range(self.config.wordings)}
+        texts = {write_rationale(leading, runner_up, findings, rng) for _ in range(n)}
         return [self.writer.words_between(text) for text in sorted(texts)]
 
     def citations(self, prompt_length: int, findings: Sequence[str], leading: str, runner_up: str) -> CitationProcessor:
@@ -465,8 +512,13 @@ class Reasoner(nn.Module):
             end_id=self.writer.end_id,
         )
 
+    @property
+    def adapted(self) -> bool:
+        """Whether there are LoRA layers; they may have been merged into the base."""
+        return bool(self.config.lora.r)
+
     def adapter_state(self) -> dict[str, Tensor]:
-        return get_peft_model_state_dict(self.language_model)
+        return get_peft_model_state_dict(self.language_model, adapter_name=self.adapter) if self.adapted else {}
 
     def load_adapter_state(self, state: dict[str, Tensor]) -> None:
         """Raises RuntimeError where keys are missing or unexpected."""
@@ -474,4 +526,9 @@ class Reasoner(nn.Module):
         if expected != given:
             missing, unknown = sorted(expected - given)[:3], sorted(given - expected)[:3]
             raise RuntimeError(f"the adapter does not fit: missing {missing}, unexpected {unknown}")
-        set_peft_model_state_dict(self.language_model, state)
+        if self.adapted:
+            set_peft_model_state_dict(self.language_model, state, adapter_name=self.adapter)
+
+    def unadapted(self) -> AbstractContextManager[Any]:
+        """The language model as it was published, as long as the context lasts."""
+        return self.language_model.disable_adapter() if self.adapted else nullcontext()

@@ -5,6 +5,9 @@ and so every case, once into every arm; the rows of a balanced square (Williams 
 position, and every arm once (k even; over 2k readers twice, k odd) right after every other. Which row a reader gets is
 drawn within each group of k, so that it cannot be told from the order of enrolment.
 
+The square goes round within each site, so that every k readers of a site are balanced however sites take turns; sites
+are shifted against each other, so that k sites with a reader each are balanced too.
+
 All drawing is sorting by a digest of seed, purpose and item: the same on every machine, without a generator's state.
 """
 
@@ -24,6 +27,14 @@ T = TypeVar("T")
 
 class AllocationError(ValueError):
     """Cases that do not fit the protocol, or a stored allocation that is none."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A reader's place in the square of a site: `site` counts sites from 0 as they join, `place` its readers from 1."""
+
+    site: int
+    place: int
 
 
 @dataclass(frozen=True)
@@ -53,11 +64,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Allocation:
-    """All that one reader will be shown, in session order: practice, blocks, repeats; then the pairs."""
+    """All that one reader will be shown, in session order: practice, blocks, repeats; then the pairs.
+
+    `seat` is that of the first site and the reader's number in allocations of before seats were stored.
+    """
 
     reader_number: int
     presentations: tuple[Presentation, ...]
     pairs: tuple[Pair, ...]
+    seat: Seat
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -70,22 +85,56 @@ class Allocation:
                 int(values["reader_number"]),
                 tuple(Presentation(**p) for p in values["presentations"]),
                 tuple(Pair(**p) for p in values["pairs"]),
+                _seat(values),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise AllocationError(f"not a stored allocation: {error}") from error
 
 
+def next_seat(site: str, enrolled: Iterable[tuple[str, Mapping[str, Any]]]) -> Seat:
+    """The seat of the next reader of `site`: the first that is free there, so that who withdrew is replaced.
+
+    `enrolled` gives site and stored allocation of everyone who has not withdrawn.
+    """
+    seats: dict[str, list[Seat]] = {}
+    for name, allocation in enrolled:
+        seats.setdefault(_plain(name), []).append(_seat(allocation))
+    here = seats.get(_plain(site), [])
+    taken = {seat.place for seat in here}
+    place = next(place for place in range(1, len(taken) + 2) if place not in taken)
+    known = {seat.site for others in seats.values() for seat in others}
+    return Seat(here[0].site if here else max(known, default=-1) + 1, place)
+
+
+def same_site(one: str, other: str) -> bool:
+    """Whether two names are of one site, whatever their capitals and spaces."""
+    return _plain(one) == _plain(other)
+
+
+def _plain(site: str) -> str:
+    return " ".join(site.split()).casefold()
+
+
+def _seat(allocation: Mapping[str, Any]) -> Seat:
+    stored = allocation.get("seat")
+    return Seat(**stored) if stored else Seat(0, int(allocation["reader_number"]))
+
+
 def allocate(
-    protocol: Protocol, case_strata: Mapping[str, str], practice: Sequence[str], reader_number: int
+    protocol: Protocol,
+    case_strata: Mapping[str, str],
+    practice: Sequence[str],
+    reader_number: int,
+    seat: Seat | None = None,
 ) -> Allocation:
-    """The session of reader `reader_number` (1 for the first enrolled, without gaps).
+    """The session of reader `reader_number` (1 for the first enrolled, without gaps) on `seat`, of one site by default.
 
     `case_strata` gives the stratum of each case, in any order; `practice` lists the practice cases. Raises
     AllocationError where they do not fit the protocol.
     """
     _check(protocol, case_strata, practice, reader_number)
-    lists = split_cases(protocol, case_strata)
-    order, rotation = reader_square(protocol, reader_number)
+    lists, seat = split_cases(protocol, case_strata), seat or Seat(0, reader_number)
+    order, rotation = reader_square(protocol, seat)
     draw = _Draw(protocol.seed, reader_number)
     arms = protocol.arms
     main: list[Presentation] = []
@@ -94,7 +143,7 @@ def allocate(
         main += [Presentation(case, arm, block, len(main) + i) for i, case in enumerate(cases, start=1)]
     repeats = _repeats(protocol, case_strata, main, draw)
     shown = (*_practice(protocol, practice, rotation, draw), *main, *repeats)
-    return Allocation(reader_number, shown, _pairs(protocol, case_strata, main, repeats, draw))
+    return Allocation(reader_number, shown, _pairs(protocol, case_strata, main, repeats, draw), seat)
 
 
 def split_cases(protocol: Protocol, case_strata: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
@@ -109,15 +158,15 @@ def split_cases(protocol: Protocol, case_strata: Mapping[str, str]) -> tuple[tup
     return tuple(map(tuple, lists))
 
 
-def reader_square(protocol: Protocol, reader_number: int) -> tuple[tuple[str, ...], int]:
+def reader_square(protocol: Protocol, seat: Seat) -> tuple[tuple[str, ...], int]:
     """(order of the arms by block, rotation of case lists over arms) for one reader.
 
-    k readers in a row have the k rotations and k rows of one square; over the groups that follow, every row meets
-    every rotation, so that a case list is not tied to a block position either.
+    k readers of a site in a row have the k rotations and k rows of one square; over the groups that follow, every row
+    meets every rotation, so that a case list is not tied to a block position either.
     """
     k, squares = len(protocol.arms), williams(len(protocol.arms))
-    group, place = divmod(reader_number - 1, k)
-    rotation = _Draw(protocol.seed, 0).shuffled(range(k), "group", str(group))[place]
+    group, place = divmod(seat.place - 1, k)
+    rotation = _Draw(protocol.seed, 0).shuffled(range(k), "group", str(group))[(place + seat.site) % k]
     row = squares[group % len(squares)][(rotation + group // len(squares)) % k]
     arms = _Draw(protocol.seed, 0).shuffled(protocol.arms, "square")
     return tuple(arms[i] for i in row), rotation
@@ -138,7 +187,7 @@ def williams(k: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
 
 
 def _practice(protocol: Protocol, practice: Sequence[str], rotation: int, draw: _Draw) -> tuple[Presentation, ...]:
-    """Practice cases under arms that rotate: over k readers in a row each gets its feedback once in every arm."""
+    """Practice cases under arms that rotate: over k readers of a site each gets its feedback once in every arm."""
     arms = protocol.arms
     arm = {case: arms[(i + rotation) % len(arms)] for i, case in enumerate(practice)}
     cases = draw.shuffled(practice, "practice")

@@ -14,6 +14,7 @@ from typing import Any
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study import plots, r_scripts
+from skinclip.study.analysis_plan import DEFAULT_PLAN, AnalysisPlan
 from skinclip.study.document import (
     Block,
     Bullets,
@@ -28,7 +29,7 @@ from skinclip.study.document import (
     write_pictures,
 )
 from skinclip.study.plots import Plot, arm_name, contrast_name
-from skinclip.study.statistics import DEFAULT_PLAN, ENDPOINTS, AnalysisPlan, analyse
+from skinclip.study.statistics import analyse
 from skinclip.study.tables import StudyTables
 
 Result = Mapping[str, Any]
@@ -45,6 +46,15 @@ _ANSWER_NAMES = {
     "complete": "Explanation complete",
     "harmful": "Explanation harmful",
     "seconds_after": "Time with the aid",
+}
+_NAMES = {
+    **_ANSWER_NAMES,
+    "primary": "the primary endpoint",
+    "safety": "the safety endpoint",
+    "agreement": "agreement between readers",
+    "retest": "agreement with oneself",
+    "mcnemar": "McNemar's test",
+    "ood": "cases out of distribution",
 }
 
 
@@ -124,16 +134,16 @@ def _primary_words(analysis: Result) -> str:
         f"{_endpoint_label(analysis)} was {abs(found['value']):.2f} points {direction} with {arm} than with {against} "
     )
     words += f"({_level(analysis)} interval {_interval(found, sign=True)}, {_p(found['p'])})"
-    if found["p"] < analysis["plan"]["alpha"]:
-        return f"{words}: a difference beyond chance."
-    return f"{words}: no difference beyond chance was shown."
+    shown = found["p"] < analysis["plan"]["alpha"]
+    words += ": a difference beyond chance. " if shown else ": no difference beyond chance was shown. "
+    return f"{words}The plan's smallest difference of interest is {analysis['plan']['smallest_effect']:g} points."
 
 
 def _safety_words(analysis: Result) -> str:
     found = analysis["safety"]
     if "not_estimable" in found:
         return f"The safety result is not estimable: {found['not_estimable']}."
-    arm, against = (arm_name(analysis["plan"]["primary"][side]) for side in ("arm", "against"))
+    arm, against = (arm_name(analysis["plan"]["safety"][side]) for side in ("arm", "against"))
     verdict = {
         "non-inferior": "By the plan, this is not inferior.",
         "inferior": "By the plan, this is inferior: it misleads more.",
@@ -206,7 +216,7 @@ def _primary(analysis: Result, mark: str) -> tuple[Block, ...]:
     rows += [{"name": row["analysis"], **row} for row in analysis["sensitivity"]]
     rows += [
         {"name": contrast_name(row["contrast"]), **row}
-        for row in analysis["secondary"]
+        for row in (*analysis["secondary"], *analysis["described"])
         if row["endpoint"] == analysis["plan"]["endpoint"]
     ]
     kept = ("name", "strong", "value", "low", "high", "p", "not_estimable")
@@ -220,13 +230,13 @@ def _primary(analysis: Result, mark: str) -> tuple[Block, ...]:
         *_picture(
             "forest_primary",
             "Primary contrast, sensitivity analyses and further contrasts",
-            "Differences in points; the square is the planned primary analysis.",
+            "Differences in points: right of 0 the arm named first has more. The square is the planned analysis.",
             plots.forest(rows, label, mark),
         ),
         _difference_table("The same figures", rows, analysis),
         *_picture(
             "raincloud",
-            "Readers' mean trust by arm",
+            f"Readers' mean {_endpoint_label(analysis).lower()} by arm",
             "Each dot is a reader; above it the density, the bar spans the quartiles.",
             plots.raincloud(analysis["reader_means"], analysis["arms"], _endpoint_label(analysis).lower(), mark),
         ),
@@ -252,11 +262,12 @@ def _variances(primary: Result) -> list[Block]:
 
 def _wilcoxon(analysis: Result) -> Table:
     rows = tuple(
-        (row["label"], row["readers"], _value(row, sign=not _is_ratio(row)), _p_cell(row), _p_cell(row, "p_holm"))
+        (row["label"], row["readers"], _value(row, sign=not row["ratio"]), _p_cell(row), _p_cell(row, "p_holm"))
         for row in analysis["wilcoxon"]
     )
-    caption = "By rank: Wilcoxon's signed-rank test of readers' means, "
-    caption += f"{contrast_name(_primary_contrast(analysis))}; median difference (of time, ratio)"
+    caption = "A sensitivity analysis by rank: Wilcoxon's signed-rank test of readers' means, "
+    caption += f"{contrast_name(_primary_contrast(analysis))}; median difference (of time, ratio); Holm's p over the "
+    caption += "secondary endpoints in this table"
     return Table(caption, ("Endpoint", "Readers", "Median", "p", "p, Holm"), rows)
 
 
@@ -278,32 +289,44 @@ def _safety(analysis: Result, mark: str) -> tuple[Block, ...]:
 
 
 def _secondary(analysis: Result, mark: str) -> tuple[Block, ...]:
-    rows = analysis["secondary"]
-    table = tuple(
-        (
-            (row["label"], f"{contrast_name(row['contrast'])}; {row['unit']}"),
-            _value(row, sign=not _is_ratio(row)),
-            _interval(row, sign=not _is_ratio(row)),
-            _p_cell(row),
-            _p_cell(row, "p_holm"),
-        )
-        for row in (*rows, analysis["time_without_outliers"])
-    )
-    others = [row for row in rows if row.get("standardised") and row["endpoint"] != analysis["plan"]["endpoint"]]
-    drawn = [{"name": row["label"], **row["standardised"]} for row in others]
+    rows, head = analysis["secondary"], _interval_head(analysis)
+    tested = sum("p_holm" in row for row in rows)
+    family = tuple((*_difference_cells(row), row["test"], _p_cell(row), _p_cell(row, "p_holm")) for row in rows)
+    apart = (*analysis["described"], analysis["time_without_outliers"])
+    shown = [row for row in (*rows, *analysis["described"]) if row.get("standardised")]
+    drawn = [
+        {"name": row["label"], **row["standardised"]}
+        for row in shown
+        if row["endpoint"] != analysis["plan"]["endpoint"]
+    ]
     return (
         Table(
-            "All secondary endpoints and contrasts, Holm's p over all of them; last, a sensitivity analysis of time",
-            ("Endpoint", "Difference", _interval_head(analysis), "p", "p, Holm"),
-            table,
+            f"One family: the {len(rows)} secondary endpoints and contrasts that the plan names; Holm's p over the "
+            f"{tested} of them that could be tested",
+            ("Endpoint", "Difference", head, "Test", "p", "p, Holm"),
+            family,
+        ),
+        Table(
+            "Not in the family: described, not tested; last, time without outliers",
+            ("Endpoint", "Difference", head),
+            tuple(map(_difference_cells, apart)),
         ),
         *_picture(
             "forest_secondary",
-            f"Secondary endpoints, {contrast_name(_primary_contrast(analysis))}",
+            f"Ratings and time, {contrast_name(_primary_contrast(analysis))}",
             "Differences over the answers' standard deviation, so that unlike units share an axis.",
             plots.forest(drawn, "standardised difference", mark),
         ),
     )
+
+
+def _difference_cells(row: Result) -> tuple[object, str, str]:
+    """What is compared (or why it cannot be), the difference and its interval."""
+    words = f"{contrast_name(row['contrast'])}; {row['unit']}"
+    if "not_estimable" in row:
+        words = f"not testable: {row['not_estimable']}"
+    sign = not row.get("ratio", False)
+    return (row["label"], words), _value(row, sign=sign), _interval(row, sign=sign)
 
 
 def _reliance(analysis: Result, mark: str) -> tuple[Block, ...]:
@@ -351,7 +374,7 @@ def _reliance(analysis: Result, mark: str) -> tuple[Block, ...]:
         *_picture(
             "switches",
             "Where answers went: unaided (left) to aided (right)",
-            "Blue stayed right, green became right, red became wrong, grey stayed wrong.",
+            "Blue stayed right, green became right, orange became wrong, grey stayed wrong.",
             plots.switches(analysis["switches"], analysis["arms"], mark),
         ),
         Table("How readers took the AI's answer", ("Arm", "Rate", head, "Answers"), rates),
@@ -381,13 +404,12 @@ def _opinions(analysis: Result, mark: str) -> tuple[Block, ...]:
                 scale["label"],
                 *cells,
                 shown if "value" in difference else _DASH,
-                _p_cell(difference, "p_wilcoxon"),
                 _value(scale["cronbach"]),
             )
         )
-    header = ("Scale", *(arm_name(arm) for arm in analysis["arms"]), "Difference", "p", "Cronbach α")
+    header = ("Scale", *(arm_name(arm) for arm in analysis["arms"]), "Difference", "Cronbach α")
     contrast = contrast_name(_primary_contrast(analysis))
-    caption = f"Scales asked after each block: means, and {contrast} within readers; p by Wilcoxon's signed-rank test"
+    caption = f"Scales asked after each block: means, and {contrast} within readers"
     return (Table(caption, header, tuple(rows)), *_preferences(analysis, mark))
 
 
@@ -408,10 +430,7 @@ def _preferences(analysis: Result, mark: str) -> list[Block]:
         if row["of"]
     )
     side = found["side_a"]
-    words = (
-        f"{found['pairs']} pairs of {found['readers']} readers. Side A was chosen in {side['chosen']} of {side['of']} "
-    )
-    words += f"({_p(side['p'])} against chance)."
+    words = f"{found['pairs']} pairs of {found['readers']} readers. Side A was chosen in {side['chosen']} of them."
     return [
         *_picture(
             "preferences",
@@ -482,15 +501,16 @@ def _notes(analysis: Result) -> Bullets:
     low, high = plan["time_limits"]
     return Bullets(
         (
-            "The plan was fixed before the first answer. It names one primary and one safety endpoint; all else is "
-            "secondary (Holm's correction) or descriptive.",
+            "The plan was fixed before the first answer. It names the primary and the safety endpoint, and the "
+            "secondary ones, a single family under Holm's correction; all else is description, whatever its interval.",
             "Ratings: linear mixed model by restricted maximum likelihood; arm by stratum and block as fixed effects, "
             "reader, case, reader x arm and case x arm as random ones; Satterthwaite's degrees of freedom.",
             "AI errors are enriched in the study. Effects are averaged over strata at their shares in practice; "
             "'unweighted strata' averages them as the study has them.",
             f"Rates and balanced accuracy: percentile intervals of {plan['resamples']:,} resamples of readers and "
             f"cases (seed {plan['seed']}). 'Cannot tell' is not right; cases of unknown truth do not count.",
-            f"Answers slower or faster than {low:g} to {high:g} s are left out where a row says so, and only there.",
+            f"Answers that took less than {low:g} s or more than {high:g} s are left out where a row says so, and only "
+            "there.",
             "Items on the explanation are missing by design where there is no explanation; nothing is imputed. Repeats "
             "and cases out of distribution are left out of the main analysis.",
             "'Not estimable' or a dash means that the data cannot answer the question, not that the answer is no.",
@@ -505,7 +525,8 @@ def _made(analysis: Result, command: str) -> Table:
         ("Data", analysis["data_kind"]),
         ("Plan, sha256", analysis["plan_sha256"] or _DASH),
         ("Primary contrast", f"{plan['primary']['arm']} - {plan['primary']['against']} on {plan['endpoint']}"),
-        ("Safety margin", f"{plan['safety_margin']:g}"),
+        ("Planned for", f"a difference of {plan['smallest_effect']:g} points, power {plan['power']:g}"),
+        ("Safety contrast", f"{plan['safety']['arm']} - {plan['safety']['against']}, margin {plan['safety_margin']:g}"),
         ("Alpha, two-sided", f"{plan['alpha']:g}"),
         ("Software", f"SkinCLIP-VL {analysis['version']}"),
         ("Command", command or _DASH),
@@ -521,7 +542,7 @@ def _reasons(analysis: Any, path: str = "") -> list[tuple[str, str]]:
     if isinstance(analysis, Mapping):
         if "not_estimable" in analysis:
             name = analysis.get("label") or analysis.get("analysis") or analysis.get("answer") or path
-            return [(f"Not estimable: {_ANSWER_NAMES.get(name, name)}", str(analysis["not_estimable"]))]
+            return [(f"Not estimable: {_NAMES.get(name, name)}", str(analysis["not_estimable"]))]
         found = [row for key, value in analysis.items() for row in _reasons(value, path or key)]
     elif isinstance(analysis, list | tuple):
         found = [row for value in analysis for row in _reasons(value, path)]
@@ -542,7 +563,7 @@ def _primary_contrast(analysis: Result) -> str:
 
 
 def _endpoint_label(analysis: Result) -> str:
-    return ENDPOINTS[analysis["plan"]["endpoint"]].label
+    return str(analysis["primary_endpoint"]["label"])
 
 
 def _level(analysis: Result) -> str:
@@ -551,10 +572,6 @@ def _level(analysis: Result) -> str:
 
 def _interval_head(analysis: Result) -> str:
     return f"{_level(analysis)} interval"
-
-
-def _is_ratio(row: Result) -> bool:
-    return ENDPOINTS[row["endpoint"]].log if row["endpoint"] in ENDPOINTS else False
 
 
 def _number(value: float, digits: int, sign: bool = False) -> str:

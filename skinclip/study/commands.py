@@ -168,8 +168,6 @@ def _built_words(built: Built, missing_ethics: Sequence[str]) -> str:
 
 
 def _enrol(args: argparse.Namespace) -> int:
-    from skinclip.study.conduct import EnrolledReader
-
     with _open(args) as study:
         if args.coordinator:
             print(f"code of the coordinator, shown this once: {study.coordinator_code()}")
@@ -177,14 +175,13 @@ def _enrol(args: argparse.Namespace) -> int:
         if args.codes:
             _reserve(args.codes)
         if args.renew:
-            code = study.store.renew_code(study.name, args.renew)
-            return _give_out([EnrolledReader(args.renew, code)], args.codes)
+            return _give_out([study.renew_code(args.renew)], args.codes)
         if args.study.is_file():
             study.adopt(args.study)  # ethics fields that were filled in after the build
         status = _give_out(study.enrol(args.readers, args.site), args.codes)
-        arms = len(study.protocol.arms)
-        if len(study.store.readers(study.name)) % arms:
-            print(f"allocation is balanced once the number of readers is a multiple of {arms}")
+        arms, here = len(study.protocol.arms), study.readers_at(args.site)
+        if here % arms:
+            print(f"{here} readers of this site; allocation is balanced once their number is a multiple of {arms}")
         return status
 
 

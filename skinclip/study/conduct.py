@@ -10,24 +10,24 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from skinclip.study import records
-from skinclip.study.allocation import Allocation, allocate
+from skinclip.study.allocation import Allocation, allocate, next_seat, same_site
 from skinclip.study.chain import Event, receipt_of
 from skinclip.study.codes import read_key
 from skinclip.study.frozen import DATABASE, KEY, PROTOCOL, Frozen, StudyError, check_fits
 from skinclip.study.protocol import AnswerError, Protocol
-from skinclip.study.records import Session
+from skinclip.study.records import ANSWERING, Session
 from skinclip.study.showing import CLOSED, DONE, WITHDRAWN, view_of
 from skinclip.study.steps import Step, check, session_steps
-from skinclip.study.store import ANSWERING, MEASURED, Entry, Store, utc_now, where_from_environment
+from skinclip.study.store import MEASURED, Entry, Store, utc_now, where_from_environment
 from skinclip.study.views import StepView
 
 __all__ = [
@@ -46,6 +46,7 @@ PLAN_LOCKED, SHOWN = "plan_locked", "shown"  # kinds of events beside those of t
 END = "end"  # the name of the view after the last step
 LONGEST_STEP = 86_400.0  # seconds: what a browser tells beyond a day is no time on task
 MOST_READERS = 1000  # enrolled in one go
+KEPT_READERS = 1000  # of whom it is kept in memory which steps they have answered
 
 
 class SignInError(StudyError):
@@ -146,6 +147,7 @@ class Study:
         self._clock = clock
         self._steps: dict[str, tuple[Step, ...]] = {}  # an allocation never changes once it is stored
         self._seen: set[tuple[str, str]] = set()  # (reader, step) whose first showing this process has recorded
+        self._answered: dict[str, Mapping[str, Event]] = {}  # reader -> step -> its answer without payload
 
     @classmethod
     def open(cls, folder: str | Path, *, clock: Callable[[], datetime] = utc_now) -> Self:
@@ -225,13 +227,29 @@ class Study:
             )
         if self.store.is_closed(self.name):
             raise StudyError(f"the study {self.name} is closed; nobody can be enrolled any more")
-        self._allocation(1)  # a protocol that does not fit its cases is told before anything is stored
+        self._allocation(1, site, [])  # a protocol that does not fit its cases is told before anything is stored
         self._lock_plan()
         enrolled = [self.store.enrol(self.name, self._allocation, site.strip()) for _ in range(readers)]
         return [EnrolledReader(one.reader, one.code) for one in enrolled]
 
-    def _allocation(self, number: int) -> dict[str, Any]:
-        return allocate(self.protocol, self.frozen.strata, self.frozen.practice, number).to_dict()
+    @_told()
+    def renew_code(self, reader: str) -> EnrolledReader:
+        """A new personal code in place of a lost one, an event of the log; the old one and its sign-ins end.
+
+        Raises StudyError where there is no such reader, or the reader has withdrawn.
+        """
+        if self.store.reader(self.name, reader).withdrawn_at:
+            raise StudyError(f"{reader} has withdrawn and has no code any more; enrol another reader")
+        return EnrolledReader(reader, self.store.renew_code(self.name, reader))
+
+    def readers_at(self, site: str) -> int:
+        """How many readers of a site have not withdrawn."""
+        return sum(reader.site is not None and same_site(reader.site, site) for reader in self.store.readers(self.name))
+
+    def _allocation(self, number: int, site: str, enrolled: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The allocation of the next reader, after those whose enrolments are stored in `enrolled`."""
+        seat = next_seat(site, ((one["site"], one["allocation"]) for one in enrolled))
+        return allocate(self.protocol, self.frozen.strata, self.frozen.practice, number, seat).to_dict()
 
     def _lock_plan(self) -> None:
         if self.locked_plan() is None:
@@ -286,7 +304,7 @@ class Study:
     @_told()
     def view(self, token: str) -> StepView:
         """What the reader is shown now. Raises Expired."""
-        return self._view(self.place(self._reader(token)))
+        return self._view(self._place(token))
 
     @_told()
     def submit(
@@ -301,7 +319,7 @@ class Study:
         Raises AnswerError (an answer is missing, wrong or not asked for), Locked (answered otherwise before: the first
         answer stands), StudyError (not this step's turn, a pause, a closed study) or Expired; nothing is stored then.
         """
-        place = self.place(self._reader(token))
+        place = self._place(token)
         asked = place.step(step)
         if step not in place.answered:
             self._check_turn(place, asked)
@@ -322,9 +340,10 @@ class Study:
     @_told()
     def withdraw(self, token: str) -> StepView:
         """Erase all answers of the reader, end the code and the sign-ins, and say so."""
-        place = self.place(self._reader(token))
+        place = self._place(token)
         self.store.withdraw(self.name, place.reader)
         self._steps.pop(place.reader, None)
+        self._answered.pop(place.reader, None)
         text = WITHDRAWN
         if place.steps[0].name in place.answered:  # who has begun is owed the debrief
             text = f"{WITHDRAWN}\n\n{self.protocol.texts.debrief}"
@@ -336,7 +355,7 @@ class Study:
 
         Raises StudyError before the first.
         """
-        answered = self.place(self._reader(token)).answered
+        answered = self._place(token).answered
         if not answered:
             raise StudyError("there is no receipt yet: nothing was stored of you")
         return receipt_of(max(answered.values(), key=lambda event: event.sequence))
@@ -355,10 +374,27 @@ class Study:
             self._steps[reader] = session_steps(self.protocol, Allocation.from_dict(allocation))
         return self._steps[reader]
 
-    def _reader(self, token: str) -> str:
-        reader = self.session(token).reader
-        assert reader is not None
-        return reader
+    def _place(self, token: str) -> Place:
+        """Where the reader of a token stands. An answer never changes: only what is new since the last time is read.
+
+        Raises SessionExpiredError where the sign-in has ended, or is not of this study or of no reader.
+        """
+        known: dict[str, Event] = {}
+
+        def since(reader: str) -> int:
+            known.update(self._answered.get(reader, {}))
+            return max((event.sequence for event in known.values()), default=0)
+
+        standing = self.store.standing(token, ANSWERING, since)
+        session = standing.session
+        if session.study != self.name or session.reader is None:
+            raise records.SessionExpiredError
+        fresh = {event.step: event for event in standing.events}
+        # That a step was answered is kept, not what: memory holds nothing that a withdrawal would have to erase.
+        self._answered[session.reader] = {**known, **{s: replace(e, body=None, salt=None) for s, e in fresh.items()}}
+        while len(self._answered) > KEPT_READERS:
+            self._answered.pop(next(iter(self._answered)), None)
+        return Place(session.reader, self.steps(session.reader), {**known, **fresh}, standing.closed)
 
     def _view(self, place: Place) -> StepView:
         step, done, total = place.current, len(place.answered), len(place.steps)
@@ -368,8 +404,9 @@ class Study:
         opens = self._opens_at(place, step)
         if opens is not None:
             when = opens.strftime("%d %B %Y, %H:%M UTC")
-            text = f"This part is finished. The next one opens on {when}; come back then with your code."
-            return StepView(step.name, "pause", "Pause", text, done, total)
+            text = f"This part is finished. The next one opens on {when}. You may close the page: your code opens it."
+            wait = (opens - self._clock()).total_seconds()
+            return StepView(step.name, "pause", "Pause", text, done, total, wait=wait)
         if (place.reader, step.name) not in self._seen:
             self.store.append_all(self.name, place.reader, [_showing(place.reader, step)])
             self._seen.add((place.reader, step.name))
@@ -379,7 +416,12 @@ class Study:
         """The locked unaided answer to the case of a step `after`."""
         if step.kind != "after":
             return {}
-        answers: dict[str, Any] = (place.answered[place.before(step).name].payload or {})["answers"]
+        before = place.before(step).name
+        payload = place.answered[before].payload
+        if payload is None:  # answered a while ago
+            stored = self.store.events(self.name, place.reader, ["before"])
+            payload = next(event.payload for event in stored if event.step == before)
+        answers: dict[str, Any] = (payload or {})["answers"]
         return answers
 
     def _shown_next(self, place: Place, step: Step) -> Step | None:

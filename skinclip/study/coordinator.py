@@ -21,16 +21,15 @@ from skinclip.study.conduct import SHOWN, Place, Study
 from skinclip.study.frozen import StudyError, Truth
 from skinclip.study.protocol import Protocol
 from skinclip.study.records import Reader
+from skinclip.study.reporting import write_checklists
 from skinclip.study.steps import Step
 from skinclip.study.store import MEASURED
-from skinclip.study.tables import TABLES, StudyTables
+from skinclip.study.tables import TABLES, StudyTables, answer_column
 
 CLOSING = "closing"  # the event that says why, right before the store's own `closed`
 EVENT_LOG = "events.jsonl"
 REMARKS = "remarks.csv"
-# Columns that no question may take over, and the answers that are asked for twice.
-_NOT_ANSWERS = TABLES["cases"][: TABLES["cases"].index("diagnosis_before")]
-_TWICE = ("diagnosis", "confidence", "act")
+CHECKLISTS = "checklists"
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Coordinator:
         records = list(self._records())
         frames = {
             "cases": [row for record in records for row in record.cases()],
-            "blocks": [row for record in records for row in record.blocks()],
+            "blocks": [row for record in records for row in record.blocks(self.study.protocol)],
             "preferences": [row for record in records for row in record.preferences()],
             "readers": [_reader_row(reader, self._place(reader)) for reader in self._readers()],
         }
@@ -131,12 +130,14 @@ class Coordinator:
 
     def analyse(self, folder: Path, command: str = "") -> dict[str, Path]:
         """The analysis that the plan fixed in advance, as a report with its data and figures; its main files by name.
+        The reporting checklists, filled from the protocol, lie beside it in `checklists/`.
 
         Raises StudyError before the study is closed.
         """
         tables = self.tables()
         from skinclip.study import analysis_plan, analysis_report  # statistics and plots are loaded for this alone
 
+        write_checklists(self.study.protocol, folder / CHECKLISTS)
         return analysis_report.write(tables, folder, analysis_plan.of(self.study.protocol), command)
 
     # -- readers ----------------------------------------------------------------------------------------------------
@@ -241,21 +242,22 @@ class _Record:
             "ai_leading": truth.ai_leading,
             "ai_correct": None if truth.truth is None else truth.truth == truth.ai_leading,
             **{f"{key}_before": value for key, value in self._answers(before).items()},
-            **{_column(key): value for key, value in self._answers(after).items()},
+            **{answer_column(key): value for key, value in self._answers(after).items()},
             "seconds_before": self.seconds(before),
             "seconds_after": self.seconds(after),
             "server_seconds_before": self.server_seconds(before),
             "server_seconds_after": self.server_seconds(after),
         }
 
-    def blocks(self) -> Iterator[dict[str, Any]]:
+    def blocks(self, protocol: Protocol) -> Iterator[dict[str, Any]]:
         """A row for each item of the scales; remarks are not among them."""
+        asked = {q.key: q for q in protocol.questions["block"]}
         numbers = (step for step in self.place.steps if step.kind == "block" and self._event(step))
         for block, step in enumerate(numbers, start=1):
             for item, value in self._answers(step).items():
                 if isinstance(value, (bool, int, float)):
                     row = {"reader": self.reader.id, "arm": step.arm, "block": block}
-                    yield {**row, "item": item, "value": float(value)}
+                    yield {**row, "item": item, "value": float(value), "score": asked[item].score(value)}
 
     def preferences(self) -> Iterator[dict[str, Any]]:
         """A row for each pair of aids."""
@@ -327,26 +329,20 @@ class _Record:
         return self.background().get("site") or self.reader.site
 
 
-def _column(key: str) -> str:
-    """The column of an aided answer: its question's key, which says when it was given where it could be mistaken."""
-    return f"{key}_after" if key in _TWICE or key in _NOT_ANSWERS else key
-
-
 def _reader_row(reader: Reader, place: Place | None) -> dict[str, Any]:
     """Of a reader who has withdrawn only that."""
     if place is None:
         return {"reader": reader.id, "completed": False, "withdrawn": True}
     record = _Record(reader, place, {}, {})
     background = record.background()
-    years = background.get("years")
     return {
+        **background,  # whatever else a study asks of its readers
         "reader": reader.id,
         "site": record.site,
         "role": background.get("role"),
-        "years": years if isinstance(years, (int, float)) else None,
+        "years": background.get("years"),
         "completed": all(step.name in place.answered for step in place.steps[:-1]),  # to the end, but the debrief
         "withdrawn": False,
-        "years_answer": None if years is None else str(years),  # where years were asked for as a choice of ranges
     }
 
 

@@ -25,8 +25,10 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from skinclip import clinical, images
-from skinclip.assessment import Assessment, Context
+from skinclip.assessment import Assessment, Context, ModelInfo
 from skinclip.data.cases import Case
 from skinclip.data.readers import read_cases
 from skinclip.explain.methods import heat_on_photo
@@ -48,6 +50,7 @@ LONGEST_SIDE = 1024  # pixels of a frozen photo: structures stay visible, a page
 
 _REFERENCE = re.compile(r"\[r(\d+)\]")
 Tell = Callable[[int, int], None]  # photos done, photos in all
+Heat = Callable[[LesionImage, str], np.ndarray]  # photo and diagnosis code -> Grad-CAM map [H, W], 0 to 1
 T = TypeVar("T")
 
 
@@ -109,7 +112,7 @@ def build(
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        write(draft, protocol_path, protocol, drawn, assessor)
+        write(draft, protocol_path, protocol, drawn, assessor.model_info, _grad_cam(assessor))
         _place_key(draft, key or out / frozen.KEY)
         _move(draft, out)
     finally:
@@ -231,12 +234,12 @@ def _shuffled(seed: int, purpose: str, candidates: Iterable[Candidate]) -> list[
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, protocol_path: Path, protocol: Protocol, drawn: Drawn, assessor: Assessor) -> None:
+def write(folder: Path, protocol_path: Path, protocol: Protocol, drawn: Drawn, model: ModelInfo, heat: Heat) -> None:
     """All files of a study but its key and store."""
     shutil.copyfile(protocol_path, folder / frozen.PROTOCOL)
     both = {**drawn.cases, **drawn.practice}
     for case, chosen in both.items():
-        write_case(folder / "cases" / case, chosen, assessor)
+        write_case(folder / "cases" / case, chosen, heat)
     truths = {case: dataclasses.asdict(truth_of(c, drawn.weights)) for case, c in both.items()}
     with open(os.open(folder / frozen.TRUTH, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(json.dumps(truths, indent=2) + "\n")
@@ -246,7 +249,7 @@ def write(folder: Path, protocol_path: Path, protocol: Protocol, drawn: Drawn, a
         "drawn_by": frozen.drawn_by(protocol),
         "plan_sha256_when_built": protocol.plan_sha256,
         "built": date.today().isoformat(),
-        "model": dataclasses.asdict(assessor.model_info),
+        "model": dataclasses.asdict(model),
         "prompts_sha256": prompts_sha256(),
         "cases": list(drawn.cases),
         "practice": list(drawn.practice),
@@ -255,23 +258,31 @@ def write(folder: Path, protocol_path: Path, protocol: Protocol, drawn: Drawn, a
     (folder / frozen.RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def write_case(folder: Path, chosen: Candidate, assessor: Assessor) -> None:
+def _grad_cam(assessor: Assessor) -> Heat:
+    """The model's own map. It raises StudyError where the model has none."""
+
+    def heat(image: LesionImage, code: str) -> np.ndarray:
+        try:
+            return heat_on_photo(assessor, image, Context(), code)
+        except NotImplementedError as error:
+            raise StudyError(f"this model has no Grad-CAM, which the arms need: {error}") from error
+
+    return heat
+
+
+def write_case(folder: Path, chosen: Candidate, heat: Heat) -> None:
     """Photo, the pictures of all arms in the photo's size, and what is said beside them."""
     folder.mkdir(parents=True)
     image, assessment = bounded(images.load(chosen.case.image)), chosen.assessment
-    try:
-        heat = heat_on_photo(assessor, image, Context(), chosen.leading)
-    except NotImplementedError as error:
-        raise StudyError(f"this model has no Grad-CAM, which the arms need: {error}") from error
     pixels = images.fit(image.pixels, LONGEST_SIDE, DRAWN_SIDE)
     only = "none" if assessment.abstained else None  # as on the page: the lesion alone, where no finding is cited
     pictures = {
         frozen.PHOTO: pixels,
-        frozen.GRAD_CAM: heatmap_overlay(pixels, heat),
+        frozen.GRAD_CAM: heatmap_overlay(pixels, heat(image, chosen.leading)),
         frozen.REGIONS: region_overlay(pixels, assessment, only),
     }
     for name, pixels in pictures.items():
-        (folder / name).write_bytes(images.encode_png(pixels))
+        (folder / name).write_bytes(images.encode_jpeg(pixels))
     (folder / frozen.ASSESSMENT).write_text(assessment.to_json() + "\n", encoding="utf-8")
     (folder / frozen.AID).write_text(json.dumps(aid_of(assessment), indent=2) + "\n", encoding="utf-8")
 

@@ -2,7 +2,7 @@
 
     protocol.yaml      the protocol
     frozen.json        what was frozen, by which model, and the sha256 of every file; nothing about truth
-    cases/C001/        photo.png, grad_cam.png, regions.png (of one size), aid.json, assessment.json
+    cases/C001/        photo.jpg, grad_cam.jpg, regions.jpg (of one size), aid.json, assessment.json
     truth.json         0600: truth, stratum, source and sampling weight of every case
     key, store.sqlite  the log of answers and the key that seals it
 
@@ -23,9 +23,9 @@ from skinclip.study.protocol import Protocol
 from skinclip.study.views import AidView, Fragment
 
 PROTOCOL, RECORD, TRUTH, KEY, DATABASE = "protocol.yaml", "frozen.json", "truth.json", "key", "store.sqlite"
-PHOTO, GRAD_CAM, REGIONS, AID, ASSESSMENT = "photo.png", "grad_cam.png", "regions.png", "aid.json", "assessment.json"
+PHOTO, GRAD_CAM, REGIONS, AID, ASSESSMENT = "photo.jpg", "grad_cam.jpg", "regions.jpg", "aid.json", "assessment.json"
 STUDIES = Path("studies")
-FORM = "skinclip-frozen-study-1"
+FORM = "skinclip-frozen-study-2"
 NO_RATIONALE = "The aid gave no rationale for this photo."
 _KEPT_FILES = 512  # pictures in memory: a study of 100 cases with room to spare
 
@@ -138,7 +138,7 @@ class Frozen:
         return {case: self.truths[case].stratum for case in self.cases}
 
     def photo(self, case: str) -> bytes:
-        """The case's photo as a PNG."""
+        """The case's photo as a JPEG."""
         return self._file(case, PHOTO)
 
     def aid(self, case: str, arm: str) -> AidView:

@@ -1,8 +1,8 @@
 """What readers say of the aids as wholes: the scales asked after each block, and the side-by-side preferences.
 
-Scales are means of their items (Explanation Satisfaction Scale; trust and distrust apart, as Scharowski et al. 2024
-advise), compared within readers. Preferences become strengths by the Bradley-Terry model (1952) with an interval over
-readers, because one reader's choices are no independent evidence.
+Scales are means of their items' scores (Explanation Satisfaction Scale; trust and distrust apart, as Scharowski et al.
+2024 advise), compared within readers. Preferences become strengths by the Bradley-Terry model (1952) with an interval
+over readers, because one reader's choices are no independent evidence.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from skinclip.study.mixed import NotEstimable, attempt
+from skinclip.study.resampling import Drawn
 
 Result = dict[str, Any]
 SCALES: Mapping[str, str] = {
@@ -28,12 +29,11 @@ _PRIOR = 0.1  # keeps the strength of an aid that won or lost every pair finite
 
 def scales(blocks: pd.DataFrame, arms: Sequence[str], arm: str, against: str, alpha: float) -> list[Result]:
     """Mean of each scale in each arm, its Cronbach alpha, and the difference of the two arms within readers."""
-    known = blocks.dropna(subset="value")
-    known = known.assign(scale=known["item"].str.replace(r"_\d+$", "", regex=True))
+    known = _scored(blocks)
     rows = []
     for scale in [*SCALES, *sorted(set(known["scale"]) - set(SCALES))]:
         items = known[known["scale"] == scale]
-        means = items.groupby(["reader", "arm"])["value"].mean().unstack()
+        means = _by_reader(items)
         by_arm = [{"arm": a, **attempt(_mean, means.get(a), alpha)} for a in arms if a in means]
         rows.append(
             {
@@ -45,6 +45,32 @@ def scales(blocks: pd.DataFrame, arms: Sequence[str], arm: str, against: str, al
             }
         )
     return rows
+
+
+def scale_difference(blocks: pd.DataFrame, scale: str, arm: str, against: str, alpha: float) -> Result:
+    """`arm` less `against` in readers' means of a scale, with its t interval and the p of Wilcoxon's signed-rank test.
+
+    Raises:
+        NotEstimable: Fewer than two readers answered it in both arms, or none differs between them.
+    """
+    known = _scored(blocks)
+    means = _by_reader(known[known["scale"] == scale])
+    found = _paired(means, arm, against, alpha)
+    differences = (means[arm] - means[against]).dropna()
+    if not np.any(differences):
+        raise NotEstimable("no reader differs between the arms")
+    return {**found, "p": float(stats.wilcoxon(differences).pvalue)}
+
+
+def _scored(blocks: pd.DataFrame) -> pd.DataFrame:
+    """Answered items with the scale that each belongs to."""
+    known = blocks.dropna(subset="score")
+    return known.assign(scale=known["item"].str.replace(r"_\d+$", "", regex=True))
+
+
+def _by_reader(items: pd.DataFrame) -> pd.DataFrame:
+    """Mean score of each reader (rows) in each arm (columns)."""
+    return items.groupby(["reader", "arm"])["score"].mean().unstack()
 
 
 def _mean(values: pd.Series, alpha: float) -> Result:
@@ -60,10 +86,7 @@ def _paired(means: pd.DataFrame, arm: str, against: str, alpha: float) -> Result
     differences = (means[arm] - means[against]).dropna().to_numpy(dtype=np.float64)
     if len(differences) < 2:
         raise NotEstimable("fewer than two readers with answers in both arms")
-    found: Result = {"readers": len(differences), **_t_interval(differences, alpha)}
-    if np.any(differences):
-        found["p_wilcoxon"] = float(stats.wilcoxon(differences).pvalue)
-    return found
+    return {"readers": len(differences), **_t_interval(differences, alpha)}
 
 
 def _t_interval(values: np.ndarray, alpha: float) -> Result:
@@ -74,7 +97,7 @@ def _t_interval(values: np.ndarray, alpha: float) -> Result:
 
 def _cronbach(items: pd.DataFrame) -> Result:
     """Internal consistency over readers and arms (Cronbach 1951), complete answers only."""
-    wide = items.pivot_table(index=["reader", "arm"], columns="item", values="value").dropna()
+    wide = items.pivot_table(index=["reader", "arm"], columns="item", values="score").dropna()
     if wide.shape[0] < 3 or wide.shape[1] < 2:
         raise NotEstimable("too few complete answers")
     total = float(wide.sum(axis=1).var(ddof=1))
@@ -90,22 +113,15 @@ def preferences(pairs: pd.DataFrame, resamples: int, seed: int, alpha: float) ->
     Raises:
         NotEstimable: No pair was answered, or fewer than two aids were compared.
     """
-    chosen = pairs.dropna(subset="chosen")
-    chosen = chosen[(chosen["chosen"] == chosen["side_a"]) | (chosen["chosen"] == chosen["side_b"])]
-    if chosen.empty:
-        raise NotEstimable("no preferences were answered")
-    aids = sorted(set(chosen["side_a"]) | set(chosen["side_b"]))
+    chosen = _chosen(pairs)
+    wins, aids = _wins(chosen)
     place = {aid: i for i, aid in enumerate(aids)}
-    lost = chosen["side_b"].where(chosen["chosen"] == chosen["side_a"], chosen["side_a"])
-    readers, reader = np.unique(chosen["reader"].to_numpy(dtype=str), return_inverse=True)
-    wins = np.zeros((len(readers), len(aids), len(aids)))  # [reader, winner, loser]
-    np.add.at(wins, (reader, chosen["chosen"].map(place).to_numpy(), lost.map(place).to_numpy()), 1.0)
     strengths = _strengths(wins.sum(axis=0))
-    intervals = _over_readers(wins, resamples, seed, alpha)
+    intervals = _intervals(_drawn(wins, resamples, seed), alpha)
     on_a = int((chosen["chosen"] == chosen["side_a"]).sum())
     return {
         "pairs": len(chosen),
-        "readers": len(readers),
+        "readers": len(wins),
         "strengths": [{"arm": aid, "value": float(strengths[i]), **intervals[i]} for aid, i in place.items()],
         "wins": [
             {
@@ -118,8 +134,49 @@ def preferences(pairs: pd.DataFrame, resamples: int, seed: int, alpha: float) ->
             for b, j in place.items()
             if i != j
         ],
-        "side_a": {"chosen": on_a, "of": len(chosen), "p": float(stats.binomtest(on_a, len(chosen)).pvalue)},
+        "side_a": {
+            "chosen": on_a,
+            "of": len(chosen),
+        },
     }
+
+
+def preferred(pairs: pd.DataFrame, arm: str, against: str, resamples: int, seed: int, alpha: float) -> Result:
+    """`arm` less `against` in Bradley-Terry strength, log-odds; interval and p over readers.
+
+    Raises:
+        NotEstimable: No pair was answered, one of the two was in none, or one reader only.
+    """
+    wins, aids = _wins(_chosen(pairs))
+    absent = [one for one in (arm, against) if one not in aids]
+    if absent:
+        raise NotEstimable(f"{absent[0]} was never shown side by side")
+    if len(wins) < 2:
+        raise NotEstimable("preferences of fewer than two readers")
+    first, second = aids.index(arm), aids.index(against)
+    strengths, drawn = _strengths(wins.sum(axis=0)), _drawn(wins, resamples, seed)
+    found = Drawn(float(strengths[first] - strengths[second]), drawn[:, first] - drawn[:, second]).interval(alpha)
+    return {"readers": len(wins), **found}
+
+
+def _chosen(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs of which one side was chosen. Raises NotEstimable where there is none."""
+    chosen = pairs.dropna(subset="chosen")
+    chosen = chosen[(chosen["chosen"] == chosen["side_a"]) | (chosen["chosen"] == chosen["side_b"])]
+    if chosen.empty:
+        raise NotEstimable("no preferences were answered")
+    return chosen
+
+
+def _wins(chosen: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """Pairs won [reader, winner, loser], and the aids in the order of both."""
+    aids = sorted(set(chosen["side_a"]) | set(chosen["side_b"]))
+    place = {aid: i for i, aid in enumerate(aids)}
+    lost = chosen["side_b"].where(chosen["chosen"] == chosen["side_a"], chosen["side_a"])
+    readers, reader = np.unique(chosen["reader"].to_numpy(dtype=str), return_inverse=True)
+    wins = np.zeros((len(readers), len(aids), len(aids)))
+    np.add.at(wins, (reader, chosen["chosen"].map(place).to_numpy(), lost.map(place).to_numpy()), 1.0)
+    return wins, aids
 
 
 def _strengths(wins: np.ndarray) -> np.ndarray:
@@ -128,11 +185,17 @@ def _strengths(wins: np.ndarray) -> np.ndarray:
     return np.asarray(strengths - strengths.mean())
 
 
-def _over_readers(wins: np.ndarray, resamples: int, seed: int, alpha: float) -> list[Result]:
+def _drawn(wins: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """[resamples, aids] strengths of readers drawn anew; none of one reader."""
     n = len(wins)
     if n < 2:
-        return [{"low": None, "high": None}] * wins.shape[1]
+        return np.zeros((0, wins.shape[1]))
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    drawn = np.array([_strengths(np.tensordot(count, wins, axes=1)) for count in counts])
+    return np.array([_strengths(np.tensordot(count, wins, axes=1)) for count in counts])
+
+
+def _intervals(drawn: np.ndarray, alpha: float) -> list[Result]:
+    if not len(drawn):
+        return [{"low": None, "high": None}] * drawn.shape[1]
     low, high = np.percentile(drawn, [100 * alpha / 2, 100 * (1 - alpha / 2)], axis=0)
     return [{"low": float(a), "high": float(b)} for a, b in zip(low, high, strict=True)]

@@ -109,7 +109,10 @@ def forest(
 
 @_styled
 def raincloud(means: Sequence[Result], arms: Sequence[str], label: str, mark: str) -> Plot | None:
-    """Readers' means by arm: density above, quartiles in the middle, each reader a dot below (Allen et al. 2019)."""
+    """Readers' means by arm: density above, quartiles in the middle, each reader a dot below (Allen et al. 2019).
+
+    The density ends where the readers do: beyond them there may be no scale.
+    """
     frame = pd.DataFrame(means, columns=["reader", "arm", "mean"])
     shown = [arm for arm in arms if (frame["arm"] == arm).any()]
     if not shown:
@@ -119,7 +122,7 @@ def raincloud(means: Sequence[Result], arms: Sequence[str], label: str, mark: st
     for y, arm in zip(range(len(shown))[::-1], shown, strict=True):
         values, colour = frame.loc[frame["arm"] == arm, "mean"].to_numpy(dtype=float), _colour(arm)
         if len(values) > 2 and np.ptp(values) > 0:
-            grid = np.linspace(values.min() - values.std(), values.max() + values.std(), 200)
+            grid = np.linspace(values.min(), values.max(), 200)
             density = gaussian_kde(values)(grid)
             axes.fill_between(grid, y + 0.12, y + 0.12 + 0.42 * density / density.max(), color=colour, alpha=0.45, lw=0)
         low, middle, high = np.percentile(values, [25, 50, 75])
@@ -189,7 +192,7 @@ def switches(rows: Sequence[Result], arms: Sequence[str], mark: str) -> Plot | N
 
 @_styled
 def dumbbells(rows: Sequence[Result], label: str, mark: str) -> Plot | None:
-    """Unaided (hollow) and aided (filled) figure of each arm, with intervals."""
+    """Unaided (hollow) and aided (filled) rate of each arm, with intervals, on the axis of all rates, 0 to 1."""
     known = [row for row in rows if row["before"].get("value") is not None and row["after"].get("value") is not None]
     if not known:
         return None
@@ -205,7 +208,7 @@ def dumbbells(rows: Sequence[Result], label: str, mark: str) -> Plot | None:
             axes.plot([found["value"]], [y + offset], "o", color=colour, markerfacecolor=face, markersize=6)
             flat.append({"arm": row["arm"], "phase": phase, **{k: found[k] for k in ("value", "low", "high")}})
     axes.set_yticks(range(len(known))[::-1], [arm_name(row["arm"]) for row in known])
-    axes.set(ylim=(-0.5, len(known) - 0.5), xlabel=label)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.5, len(known) - 0.5), xlabel=label)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=PALE, linewidth=0.6)
     axes.spines["left"].set_visible(False)
@@ -247,8 +250,9 @@ def _flows(axes: Axes, counts: Mapping[tuple[bool, bool], int]) -> None:
     order = [(True, True), (True, False), (False, True), (False, False)]
     ends = sorted(order, key=lambda flow: (not flow[1], not flow[0]))
     left, right = _tops(order, counts, 0), _tops(ends, counts, 1)
-    steps = np.linspace(0, 1, 30)
+    steps = np.linspace(0, 1, 31)
     curve = steps**2 * (3 - 2 * steps)
+    labelled = 8 if counts[True, False] and counts[False, True] else 15  # before the bands cross, else half way
     for flow in order:
         share = counts[flow] / total
         if share:
@@ -256,7 +260,8 @@ def _flows(axes: Axes, counts: Mapping[tuple[bool, bool], int]) -> None:
             outline = np.column_stack([np.concatenate([steps, steps[::-1]]), np.concatenate([top, top[::-1] + share])])
             axes.add_patch(Polygon(outline, facecolor=_FLOW_COLOURS[flow], alpha=0.6, linewidth=0))
             if flow[0] != flow[1]:
-                axes.text(0.5, float(np.median(top)) + share / 2, f"{share:.0%}", ha="center", va="center", fontsize=8)
+                middle = float(top[labelled]) + share / 2
+                axes.text(steps[labelled], middle, f"{share:.0%}", ha="center", va="center", fontsize=8)
     for x, side, sign in ((-0.04, 0, "right"), (1.04, 1, "left")):
         for state in (True, False):
             share = sum(n for flow, n in counts.items() if flow[side] == state) / total

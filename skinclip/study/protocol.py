@@ -27,6 +27,7 @@ __all__ = [
     "AnswerError",
     "CasePlan",
     "Completion",
+    "Contrast",
     "Ethics",
     "Option",
     "Plan",
@@ -61,12 +62,15 @@ DERIVED_ENDPOINTS: tuple[str, ...] = (
     "distrust_scale",
     "preference",
 )
+TESTED_KINDS: tuple[str, ...] = ("likert", "percent", "yes_no")  # scales whose answers arms can be compared in
 # The columns of the export rest on these, whatever else a study asks.
 NEEDED: dict[tuple[str, str], str] = {
     (phase, key): kind
     for phase in ("before", "after")
     for key, kind in (("diagnosis", "choice"), ("confidence", "percent"), ("act", "yes_no"))
 } | {("after", "trust"): "likert", ("preference", "prefer"): "choice"}
+# The tables of the export hold these ratings, on scales of at most so many points.
+RATED: dict[str, int] = {"trust": 7, "correct": 5, "grounded": 5, "complete": 5, "harmful": 5}
 # Words that would unblind a reader wherever they stand in what he or she reads.
 BLINDED_WORDS: tuple[str, ...] = ("grad-cam", "grad cam", "gradcam", "grad_cam", "skinclip")
 _PLACEHOLDERS = frozenset({"todo", "tbd", "tba", "xxx", "n/a", "none", "?", "-", "..."})
@@ -136,6 +140,14 @@ class Safety:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """A further contrast of the primary endpoint: `arm` less `reference`."""
+
+    arm: str
+    reference: str
+
+
+@dataclass(frozen=True)
 class TimeOutliers:
     """Steps shorter or longer than this, in seconds, are left out of one sensitivity analysis and of no other."""
 
@@ -145,7 +157,11 @@ class TimeOutliers:
 
 @dataclass(frozen=True)
 class Plan:
-    """The analysis, fixed in advance: `secondary` endpoints are one family, corrected by Holm (1979)."""
+    """The analysis, fixed in advance.
+
+    `secondary` endpoints, in the contrast of the primary one, and further `contrasts` of the primary endpoint are one
+    family, corrected by Holm (1979). What is named in neither is described and not tested.
+    """
 
     primary: Primary
     safety: Safety
@@ -153,6 +169,7 @@ class Plan:
     alpha: float
     power: float
     time_outliers: TimeOutliers
+    contrasts: tuple[Contrast, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,6 +232,8 @@ class Protocol:
         """Plain dicts and lists, ready for JSON or YAML; `from_dict` reads them back."""
         values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "questions"}
         values["questions"] = {phase: [q.to_dict() for q in asked] for phase, asked in self.questions.items()}
+        if not self.plan.contrasts:  # plans that were locked before there was this field keep their hash
+            del values["plan"]["contrasts"]
         return values
 
     @property
@@ -361,7 +380,16 @@ def _read_plan(fields: Fields, arms: tuple[str, ...]) -> Plan:
         alpha=fields.number("alpha", 0.0001, 0.2),
         power=fields.number("power", 0.5, 0.999),
         time_outliers=TimeOutliers(outliers.number("min_seconds", 0, 60), outliers.number("max_seconds", 60, 86_400)),
+        contrasts=_read_contrasts(fields, arms),
     )
+
+
+def _read_contrasts(fields: Fields, arms: tuple[str, ...]) -> tuple[Contrast, ...]:
+    if fields.values.get("contrasts") in (None, []):
+        return ()
+    entries = fields.each("contrasts", "contrasts, each with an arm and a reference")
+    read = [Fields(value, path, fields.problems, _names(Contrast)) for path, value in entries]
+    return tuple(Contrast(one.one_of("arm", arms), one.one_of("reference", arms)) for one in read)
 
 
 def _read_ethics(fields: Fields) -> Ethics:
@@ -419,12 +447,25 @@ def _question_problems(protocol: Protocol) -> list[str]:
             problems.append(f"{path}: diagnosis must offer {', '.join((*DIAGNOSIS_CODES, CANNOT_TELL))}")
         elif key == "prefer" and [o.value for o in found.scale.options] != ["a", "b"]:
             problems.append(f"{path}: prefer must offer a (left) and b (right), in this order")
+    problems += _rating_problems(protocol)
     for phase in ("background", "before", "preference"):
         problems += [
             f"questions.{phase}: {q.key} cannot be for some arms only: no arm is known yet when it is asked"
             for q in protocol.questions[phase]
             if q.arms is not None
         ]
+    return problems
+
+
+def _rating_problems(protocol: Protocol) -> list[str]:
+    """Ratings that the tables could not hold: found out when all is answered, that would be too late."""
+    problems = []
+    for q in protocol.questions["after"]:
+        most = RATED.get(q.key)
+        if most and (q.scale.points > most or (q.scale.kind != "likert" and ("after", q.key) not in NEEDED)):
+            problems.append(f"questions.after: {q.key} must be a likert scale of at most {most} points")
+        elif most and ("after", q.key) not in NEEDED and "none" in protocol.arms and q.asked_in("none"):
+            problems.append(f"questions.after: {q.key} is about the explanation; give it `arms: aid`")
     return problems
 
 
@@ -440,21 +481,38 @@ def _plan_problems(protocol: Protocol) -> list[str]:
         problems.append(f"plan.primary.endpoint: must be a rating asked after each case: {', '.join(ratings)}")
     elif not all(endpoint.asked_in(arm) for arm in contrast):
         problems.append(f"plan.primary.endpoint: {endpoint.key} is not asked in both {contrast[0]} and {contrast[1]}")
+    tested = [q.key for q in after.values() if q.scale.kind in TESTED_KINDS]
     allowed = [
         k
-        for k in dict.fromkeys((*after, *DERIVED_ENDPOINTS))
-        if k not in ("diagnosis", plan.primary.endpoint, plan.safety.endpoint)
+        for k in dict.fromkeys((*tested, *DERIVED_ENDPOINTS))
+        if k not in (plan.primary.endpoint, plan.safety.endpoint)
     ]
     for i, name in enumerate(plan.secondary):
         if name not in allowed:
             problems.append(f"plan.secondary[{i}]: must be one of {', '.join(allowed)}, not {shown(name)}")
     if len(set(plan.secondary)) < len(plan.secondary):
         problems.append("plan.secondary: names an endpoint twice; Holm would count it twice")
+    return problems + (_contrast_problems(plan, endpoint) if endpoint and not problems else [])
+
+
+def _contrast_problems(plan: Plan, endpoint: Question) -> list[str]:
+    """Only looked for where the primary endpoint is in order, since they are contrasts in it."""
+    taken, problems = [{plan.primary.arm, plan.primary.reference}], []
+    for i, contrast in enumerate(plan.contrasts):
+        path, pair = f"plan.contrasts[{i}]", {contrast.arm, contrast.reference}
+        if len(pair) == 1:
+            problems.append(f"{path}.reference: must be another arm than its arm ({contrast.arm})")
+        elif pair in taken:
+            problems.append(f"{path}: is the primary contrast, or listed above; Holm would count it twice")
+        elif not all(endpoint.asked_in(arm) for arm in pair):
+            problems.append(f"{path}: {endpoint.key} is not asked in both {contrast.arm} and {contrast.reference}")
+        taken.append(pair)
     return problems
 
 
 def _blinding_problems(protocol: Protocol) -> list[str]:
-    texts = {"title": protocol.title, "ethics.consent_text": protocol.ethics.consent_text}
+    ethics = dataclasses.asdict(protocol.ethics)
+    texts = {"title": protocol.title} | {f"ethics.{k}": v for k, v in ethics.items() if k != "photo_licence"}
     texts |= {f"texts.{name}": text for name, text in dataclasses.asdict(protocol.texts).items()}
     for phase, questions in protocol.questions.items():
         for i, q in enumerate(questions):

@@ -60,7 +60,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Question:
-    """`arms` are those whose readers are asked (None: all); `reverse`: a high answer speaks against, in sum scores."""
+    """`arms` are those whose readers are asked (None: all); `reverse`: a high answer speaks against, see `score`."""
 
     key: str
     text: str
@@ -82,6 +82,11 @@ class Question:
                 raise AnswerError(f"{self.key}: an answer is needed")
             return None
         return _CHECKS[self.scale.kind](self, value)
+
+    def score(self, value: bool | int | float) -> float:
+        """A stored answer as it enters a scale's mean: turned round on its scale where a high one speaks against."""
+        low, high = {"likert": (1, self.scale.points), "percent": (0, 100), "yes_no": (0, 1)}[self.scale.kind]
+        return float(low + high - value if self.reverse else value)
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -20,7 +20,8 @@ for (package in c("lme4", "lmerTest")) if (!requireNamespace(package, quietly = 
 suppressPackageStartupMessages(library(lmerTest))
 
 cases <- read.csv("../data/cases.csv", check.names = FALSE)
-keep <- tolower(cases[["repeat"]]) == "false" & cases$stratum != "ood" & !is.na(cases${endpoint})
+cases$outcome <- {outcome}
+keep <- tolower(cases[["repeat"]]) == "false" & cases$stratum != "ood" & !is.na(cases$outcome)
 d <- cases[keep, ]
 
 # Strata are averaged at their shares in practice: the sum of the sampling weights of their cases.
@@ -30,7 +31,7 @@ shares <- tapply(of_case$weight, of_case$stratum, sum) / sum(of_case$weight)
 d$cell <- factor(paste(d$arm, d$stratum, sep = "|"))
 arms <- sort(unique(d$arm))
 if (nlevels(d$cell) < length(arms) * length(shares)) stop("an arm has no answers in one stratum: see the report")
-model <- "{endpoint} ~ 0 + cell + (1 | reader) + (1 | case) + (1 | reader:arm) + (1 | case:arm)"
+model <- "outcome ~ 0 + cell + (1 | reader) + (1 | case) + (1 | reader:arm) + (1 | case:arm)"
 if (length(unique(d$block)) > 1) {{
   # Blocks as centred indicators, so that a cell's effect is its mean over the session.
   blocks <- scale(model.matrix(~ factor(block), d)[, -1, drop = FALSE], scale = FALSE)
@@ -51,29 +52,35 @@ cat("\nThis study's report, for comparison:\n{ours}\n")
 
 _MRMC = r"""# Run it in this folder: Rscript mrmc.R
 # Area under the readers' ROC curves, malignant against benign; the score is 50 +- confidence / 2 (data dictionary).
+# Written to the documented interfaces of iMRMC 2.1.0 (doAUCmrmc, dfMRMC_example) and MRMCaov 0.3.0 (mrmc, summary), on
+# CRAN both. This script is tested to parse and to hand over data of the documented form; with the packages themselves
+# it was not run.
 scores <- read.csv("../data/mrmc.csv")
 found <- FALSE
 
 if (requireNamespace("iMRMC", quietly = TRUE)) {
-  # U-statistics, which allow that each reader saw each case in one arm only. doIMRMC needs Java.
+  # U-statistics, which allow that each reader saw each case in one arm only. Pure R from version 2.0 on.
   truth <- unique(scores[, c("case", "malignant")])
   input <- rbind(
     data.frame(readerID = "truth", caseID = truth$case, modalityID = "truth", score = truth$malignant),
     data.frame(readerID = scores$reader, caseID = scores$case, modalityID = scores$modality, score = scores$score)
   )
   for (column in c("readerID", "caseID", "modalityID")) input[[column]] <- factor(input[[column]])
-  result <- try(iMRMC::doIMRMC(input))
-  if (!inherits(result, "try-error")) print(result$Ustat)
+  result <- try(iMRMC::doAUCmrmc(input))
+  if (!inherits(result, "try-error")) print(result$Ustat.full)
   found <- TRUE
 }
 
 if (requireNamespace("MRMCaov", quietly = TRUE)) {
   # Obuchowski and Rockette want every reader to read every case in every test. Unaided against aided (whichever aid)
-  # is such a design; arms against each other are not.
+  # is such a design; arms against each other are not. Readers who stopped are left out, then cases that one left out.
   suppressPackageStartupMessages(library(MRMCaov))
   scores$test <- ifelse(scores$modality == "unaided", "unaided", "aided")
-  key <- paste(scores$reader, scores$case)
-  d <- scores[ave(seq_along(key), key, FUN = length) == 2, ]
+  both <- table(scores$reader, scores$case) == 2
+  readers <- rownames(both)[rowMeans(both) >= 0.9]
+  cases <- colnames(both)[colSums(both[readers, , drop = FALSE]) == length(readers)]
+  d <- scores[scores$reader %in% readers & scores$case %in% cases, ]
+  cat(length(readers), "readers and", length(cases), "cases, each read unaided and aided\n")
   result <- try(mrmc(empirical_auc(malignant, score), test, reader, case, data = d))
   if (!inherits(result, "try-error")) print(summary(result))
   found <- TRUE
@@ -93,7 +100,17 @@ def scripts(tables: StudyTables, analysis: Mapping[str, Any]) -> dict[str, str]:
         f"interval {found['low']:.5f} to {found['high']:.5f}, p {found['p']:.3g}"
     )
     crossed = _CROSSED.format(
-        endpoint=plan["endpoint"], alpha=plan["alpha"], ours=ours.replace('"', "'"), **plan["primary"]
+        endpoint=plan["endpoint"],
+        outcome=_outcome(analysis["primary_endpoint"]),
+        alpha=plan["alpha"],
+        ours=ours.replace('"', "'"),
+        **plan["primary"],
     )
     head = f"# {' '.join(filter(None, (tables.mark, RESEARCH_USE_ONLY)))}\n"
     return {"crossed_model.R": head + crossed, "mrmc.R": head + _MRMC}
+
+
+def _outcome(endpoint: Mapping[str, Any]) -> str:
+    """The outcome as R computes it from the exported table."""
+    columns = [f'cases[["{endpoint[name]}"]]' for name in ("column", "minus") if endpoint[name]]
+    return " - ".join(columns)

@@ -12,6 +12,13 @@ from typing import Any
 
 from skinclip.study.chain import Event
 
+CREATED, ENROLLED, CODE_RENEWED, CLOSED = "created", "enrolled", "code_renewed", "closed"
+# Kinds of events that answer a step; each step of a reader has one answer, the first.
+ANSWERING = frozenset(
+    {"consent", "instructions", "background", "before", "after", "feedback", "block", "preference", "debrief"}
+)
+AFTER_CLOSING = frozenset({"debrief"})  # the answering kinds that a closed study still takes
+
 
 class StoreError(RuntimeError):
     """The database failed; the message says why and what to do. Nothing stored before is lost."""
@@ -104,3 +111,12 @@ class Session:
     @property
     def is_coordinator(self) -> bool:
         return self.reader is None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A sign-in, whether its study is closed, and events of its reader: all of one moment."""
+
+    session: Session
+    closed: bool
+    events: tuple[Event, ...]

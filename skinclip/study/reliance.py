@@ -114,6 +114,21 @@ def difference(
     return (pair[0] - pair[1]).interval(alpha)
 
 
+def share_difference(
+    cases: pd.DataFrame, outcome: np.ndarray, arm: str, against: str, bootstrap: TwoWayBootstrap, alpha: float
+) -> Result:
+    """`arm` less `against` in the share of yes of a yes-or-no `outcome` [n], 1, 0 or NaN.
+
+    Raises:
+        NotEstimable: One of the arms has no answers.
+    """
+    arms, known = cases["arm"].to_numpy(dtype=str), np.isfinite(outcome)
+    first, second = (
+        bootstrap.draw(metrics.mean(outcome[here]), here) for here in (known & (arms == one) for one in (arm, against))
+    )
+    return (first - second).interval(alpha)
+
+
 def safety(
     cases: pd.DataFrame, arm: str, against: str, bootstrap: TwoWayBootstrap, margin: float, alpha: float
 ) -> Result:
@@ -123,11 +138,16 @@ def safety(
     at alpha / 2; inferior where the lower end lies above it.
 
     Raises:
-        NotEstimable: No answers to cases where the AI errs in one of the arms, or too few to resample.
+        NotEstimable: No answers to cases where the AI errs in one of the arms, too few to resample, or no switch in
+            either arm, from which resampling makes an interval without width, whatever the number of answers.
     """
     answers = _Answers.of(cases)
-    if not answers.rate("to_wrong")[1].any():
+    switched, among = answers.rate("to_wrong")
+    if not among.any():
         raise NotEstimable("no answers to cases where the AI errs and the truth is known")
+    here = among & np.isin(answers.arm, [arm, against])
+    if here.any() and not switched[here].any():
+        raise NotEstimable(f"none of {int(here.sum())} answers in the two arms switched to wrong: nothing to resample")
     first, second = (_rate(answers, "to_wrong", one, bootstrap) for one in (arm, against))
     found = (first - second).interval(alpha)
     found.pop("p")  # against 0, which is not the question

@@ -3,7 +3,7 @@
 Each item says where the protocol answers it, or that its authors must. `checklists.yaml` puts the items in few words of
 our own; what they ask for in full is in the papers: Daneshjou et al., JAMA Dermatol 158:90-96 (2022), "Checklist for
 Evaluation of Image-Based Artificial Intelligence Reports in Dermatology" (CLEAR Derm); Vasey et al., Nat Med 28:924-933
-and BMJ 377:e070904 (2022) (DECIDE-AI).
+and BMJ 377:e070904 (2022) (DECIDE-AI). Their DOIs stand with the items.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def facts(protocol: Protocol) -> dict[str, str]:
         f"{plan.safety.endpoint} where the AI errs, {plan.safety.arm} not inferior to {plan.safety.reference} "
         f"by a margin of {plan.safety.margin:g}"
     )
+    contrasts = [f"{plan.primary.endpoint}, {c.arm} against {c.reference}" for c in plan.contrasts]
     words = {
         "title": protocol.title,
         "key": protocol.key,
@@ -70,7 +71,7 @@ def facts(protocol: Protocol) -> dict[str, str]:
         "roles": ", ".join(_labels(protocol, "background", "role")) or TO_BE_STATED,
         "primary": primary,
         "safety": safety,
-        "endpoints": f"primary: {primary}; safety: {safety}; secondary: {', '.join(plan.secondary)}",
+        "endpoints": f"primary: {primary}; safety: {safety}; secondary: {', '.join((*plan.secondary, *contrasts))}",
     }
     ethics = {
         name: TO_BE_STATED if f"ethics.{name}" in missing else getattr(protocol.ethics, name)
@@ -88,7 +89,7 @@ def _numbers(protocol: Protocol) -> dict[str, str]:
         "practice": cases.practice,
         "min_readers": protocol.completion.min_readers,
         "block_items": len(protocol.questions["block"]),
-        "n_secondary": len(plan.secondary),
+        "n_secondary": len(plan.secondary) + len(plan.contrasts),
         "alpha": plan.alpha,
         "power": plan.power,
         "smallest_effect": plan.primary.smallest_effect,

@@ -13,9 +13,9 @@ from skinclip.study.steps import CONSENT, Step
 from skinclip.study.views import QuestionKind, QuestionView, StepView
 
 WITHDRAWAL = (
-    "Taking part is free. You may stop at any time, without a reason, by choosing **Withdraw**: all your answers are "
-    "then erased, and your code ends. **The computer aid may be wrong**, and is on some of the photos. Until the study "
-    "is closed you are not told which diagnoses were right, but for the practice cases."
+    "Taking part is voluntary. You may stop at any time, without giving a reason, by choosing **Withdraw**: all your "
+    "answers are then erased, and your code stops working. **The computer aid may be wrong**, and it is wrong on some "
+    "of the photos. You are not told which diagnoses were right until the study is closed, except for practice cases."
 )
 AGREEMENT = "I have read this, I know that the aid may be wrong, and I agree to take part."
 TEXTS: dict[str, str] = {
@@ -41,7 +41,7 @@ def view_of(frozen: Frozen, protocol: Protocol, step: Step, done: int, total: in
         done=done,
         total=total,
         photo=None if case is None else frozen.photo(case),
-        questions=_questions(protocol, step),
+        questions=questions(protocol, step),
         aid=frozen.aid(step.shown.case, step.shown.arm) if step.kind == "after" and step.shown else None,
         aids=(
             (frozen.aid(step.pair.case, step.pair.side_a), frozen.aid(step.pair.case, step.pair.side_b))
@@ -55,8 +55,7 @@ def view_of(frozen: Frozen, protocol: Protocol, step: Step, done: int, total: in
 def _text(frozen: Frozen, protocol: Protocol, step: Step) -> str:
     match step.kind:
         case "consent":
-            version = protocol.ethics.consent_version
-            return f"{protocol.ethics.consent_text}\n\n{WITHDRAWAL}\n\nVersion of this text: {version}"
+            return _consent(protocol)
         case "instructions":
             return protocol.texts.instructions
         case "feedback":
@@ -69,7 +68,19 @@ def _text(frozen: Frozen, protocol: Protocol, step: Step) -> str:
     return TEXTS[step.kind]
 
 
-def _questions(protocol: Protocol, step: Step) -> tuple[QuestionView, ...]:
+def _consent(protocol: Protocol) -> str:
+    """What a reader agrees to, with whom to turn to and what becomes of the answers."""
+    ethics = protocol.ethics
+    about = (
+        f"Responsible for the data: {ethics.controller}. Questions and complaints: {ethics.contact}. Ethics approval: "
+        f"{ethics.approval}. How long answers are kept: {ethics.retention}."
+    )
+    version = f"Version of this text: {ethics.consent_version}"
+    return "\n\n".join((f"**{protocol.title}**", ethics.consent_text, WITHDRAWAL, about, version))
+
+
+def questions(protocol: Protocol, step: Step) -> tuple[QuestionView, ...]:
+    """What a step asks, in order."""
     match step.kind:
         case "consent":
             return (QuestionView(CONSENT, AGREEMENT, "yes_no", required=True),)
@@ -108,7 +119,7 @@ def _word(question: Question, value: Any) -> str:
         case "yes_no":
             return "Yes" if value else "No"
         case "percent":
-            return f"{value:g} %"
+            return f"{value:g}%"
         case "likert":
             return f"{value} of {question.scale.points}"
     return str(value)

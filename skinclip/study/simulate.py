@@ -23,6 +23,8 @@ _PREVALENCE = np.array([0.08, 0.12, 0.15, 0.04, 0.25, 0.32, 0.04])  # of akiec, 
 _SHARED_ERROR, _CANNOT_TELL = 0.35, 0.08  # of unaided errors: the AI's own error where it errs, and "cannot tell"
 _SAME_AGAIN = 0.85  # a repeat gets the same unaided diagnosis
 _ITEM_LEVEL = {"correct": 3.4, "grounded": 3.2, "complete": 3.1, "harmful": 2.1}
+_YEARS = ("lt1", "1_3", "4_10", "gt10")  # of experience, as `questions.yaml` asks
+_REVERSED = ("ess_4",)  # a high answer speaks against, as in `questions.yaml`
 _ESS, _TRUST_ITEMS, _DISTRUST_ITEMS = 9, 5, 3
 
 
@@ -325,7 +327,7 @@ def _draw_readers(simulation: Simulation, rng: np.random.Generator) -> pd.DataFr
             "reader": [f"R{i + 1:03d}" for i in range(n)],
             "site": [f"S{i % 3 + 1}" for i in range(n)],
             "role": rng.choice(["consultant", "resident", "general practitioner"], n),
-            "years": np.round(rng.gamma(2.0, 4.0, n)),
+            "years": np.array(_YEARS)[np.digitize(rng.gamma(2.0, 4.0, n), (1.0, 3.5, 10.5))],
             "completed": ~stops,
             "withdrawn": withdrawn,
         }
@@ -355,9 +357,10 @@ def _scales(simulation: Simulation, readers: pd.Series, rng: np.random.Generator
             aimed |= {f"distrust_{i + 1}": (3.0, 7) for i in range(_DISTRUST_ITEMS)}
             for item, (level, points) in aimed.items():
                 sign = -1.0 if item.startswith("distrust") else 1.0
-                value = level + sign * (leaning + effect.satisfaction) + rng.normal(0, 0.8)
-                rows.append((reader, arm, block, item, float(np.clip(np.round(value), 1, points))))
-    return pd.DataFrame(rows, columns=["reader", "arm", "block", "item", "value"])
+                drawn = level + sign * (leaning + effect.satisfaction) + rng.normal(0, 0.8)
+                score = float(np.clip(np.round(drawn), 1, points))
+                rows.append((reader, arm, block, item, points + 1 - score if item in _REVERSED else score, score))
+    return pd.DataFrame(rows, columns=["reader", "arm", "block", "item", "value", "score"])
 
 
 def _preferences(

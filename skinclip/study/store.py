@@ -16,8 +16,10 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
@@ -34,13 +36,21 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from skinclip.study.chain import WITHDRAWN, Audit, Event, Head, Problem, audit, canonical, follow
 from skinclip.study.codes import SALT_BYTES, Code, CodeError, hash_code, new_code, parse_code
+from skinclip.study.consistency import Columns, ReaderRow, contradictions
 from skinclip.study.records import (
+    AFTER_CLOSING,
+    ANSWERING,
+    CLOSED,
+    CODE_RENEWED,
+    CREATED,
+    ENROLLED,
     AlreadyAnswered,
     Enrolment,
     Reader,
     RequestTakenError,
     Session,
     SessionExpiredError,
+    Standing,
     StoreError,
     StudyClosedError,
     TooManyAttempts,
@@ -54,13 +64,7 @@ from skinclip.study.records import (
 URL_VARIABLE = "SKINCLIP_DATABASE_URL"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-# Kinds of events that answer a step; each step of a reader has one answer, the first.
-ANSWERING = frozenset(
-    {"consent", "instructions", "background", "before", "after", "feedback", "block", "preference", "debrief"}
-)
-AFTER_CLOSING = frozenset({"debrief"})  # the answering kinds that a closed study still takes
 MEASURED = "measured"  # payload entry (times, window size) that may differ between two sends of the same answer
-CREATED, ENROLLED, CODE_RENEWED, CLOSED = "created", "enrolled", "code_renewed", "closed"
 _OWN_KINDS = frozenset({CREATED, ENROLLED, CODE_RENEWED, CLOSED, WITHDRAWN})
 
 SESSION_LIFE = timedelta(hours=12)
@@ -81,6 +85,7 @@ _SQLITE_FAULTS = {sqlite3.SQLITE_FULL: _FULL, sqlite3.SQLITE_READONLY: _READ_ONL
 _PG_FAULTS = {"53100": _FULL, "25006": _READ_ONLY, "42501": _READ_ONLY}
 
 T = TypeVar("T")
+Allocate = Callable[[int, str, Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 Entry = tuple[str, str, Mapping[str, Any], str]  # kind, step, payload and request id of an event to be stored
 
 
@@ -159,6 +164,51 @@ _sessions = sa.Table(
     sa.Column("expires_at", sa.Text, nullable=False),
 )
 
+# Statements of every submit, built once: building them anew would cost as much as running them.
+_event_columns = sa.select(_events, _payloads.c.salt, _payloads.c.body).select_from(
+    _events.outerjoin(_payloads, _payloads.c.event == _events.c.id)
+)
+_OF_STUDY = _events.c.study == sa.bindparam("study")
+_FIND_STUDY = sa.select(_studies).where(_studies.c.study == sa.bindparam("study"))
+_LOCK_STUDY = _FIND_STUDY.with_for_update()
+_FIND_READER = sa.select(_readers).where(
+    _readers.c.study == sa.bindparam("study"), _readers.c.reader == sa.bindparam("reader")
+)
+_FIND_SESSION = (
+    sa.select(_sessions, _studies.c.closed_at)
+    .join(_studies, _studies.c.study == _sessions.c.study)
+    .where(_sessions.c.token_sha == sa.bindparam("token_sha"))
+)
+_FIND_SINCE = _event_columns.where(
+    _OF_STUDY,
+    _events.c.reader == sa.bindparam("reader"),
+    _events.c.sequence > sa.bindparam("since"),
+    _events.c.kind.in_(sa.bindparam("kinds", expanding=True)),
+).order_by(_events.c.sequence)
+# Each side names the study, so that each is looked up in its own index.
+_FIND_REPEATED = _event_columns.where(
+    sa.or_(
+        sa.and_(_OF_STUDY, _events.c.request_id.in_(sa.bindparam("requests", expanding=True))),
+        sa.and_(
+            _OF_STUDY,
+            _events.c.reader == sa.bindparam("reader"),
+            _events.c.answers.in_(sa.bindparam("steps", expanding=True)),
+        ),
+    )
+)
+_INSERT_EVENT = _events.insert()
+_INSERT_PAYLOAD = _payloads.insert().from_select(
+    ["event", "salt", "body"],
+    sa.select(_events.c.id, sa.bindparam("salt", type_=sa.LargeBinary), sa.bindparam("body", type_=sa.Text)).where(
+        _OF_STUDY, _events.c.sequence == sa.bindparam("place")
+    ),
+)
+_MOVE_HEAD = (
+    _studies.update()
+    .where(_studies.c.study == sa.bindparam("of_study"))
+    .values(sequence=sa.bindparam("place"), digest=sa.bindparam("seal"))
+)
+
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
@@ -179,8 +229,10 @@ class Store:
         self._reading = engine if _is_sqlite(engine) else engine.execution_options(isolation_level="REPEATABLE READ")
         self._key = key
         self._clock = clock
-        # SQLite has one writer; threads that wait here are let in at once, those that poll the file are not.
-        self._turn: AbstractContextManager[Any] = threading.Lock() if _is_sqlite(engine) else nullcontext()
+        # One thread writes at a time. Threads that wait here are let in at once, those that poll SQLite's file are not;
+        # and who holds a study's row on PostgreSQL need not fight for the interpreter with those who wait for it.
+        self._turn = threading.Lock()
+        self._waiting: deque[_Job] = deque()
 
     @classmethod
     def open(cls, where: str | Path, key: bytes, *, clock: Callable[[], datetime] = utc_now) -> Self:
@@ -218,7 +270,7 @@ class Store:
                 return stored
             head = Head()
             connection.execute(_studies.insert().values(study=study, sequence=head.sequence, digest=head.digest))
-            return self._append(connection, draft)
+            return self._append(connection, [draft])[0]
 
         return self._write(work)
 
@@ -242,11 +294,16 @@ class Store:
         own = [draft.kind for draft in drafts if draft.kind in _OWN_KINDS]
         if own:
             raise ValueError(f"events of the kind {own[0]!r} are made by the store alone; call the method for it")
-        return self._write(lambda connection: [self._append(connection, draft) for draft in drafts])
+        job = _Job(drafts)
+        self._waiting.append(job)
+        with self._turn:
+            if not job.done:
+                self._store_waiting()
+        return job.result()
 
     def events(self, study: str, reader: str | None = None, kinds: Collection[str] | None = None) -> list[Event]:
         """The events of a study in order, of one reader or of some kinds where given; payload None where erased."""
-        query = _event_query().where(_events.c.study == study).order_by(_events.c.sequence)
+        query = _event_columns.where(_events.c.study == study).order_by(_events.c.sequence)
         if reader is not None:
             query = query.where(_events.c.reader == reader)
         if kinds is not None:
@@ -269,18 +326,23 @@ class Store:
         return self._read(lambda connection: list(connection.scalars(query)))
 
     def audit(self, study: str, receipts: Iterable[str] = ()) -> Audit:
-        """Check the whole log of a study against the key, its recorded head and readers' receipts.
+        """Check the whole log of a study against the key, its recorded head, readers' receipts, and what the database
+        says beside the log.
 
         Raises ReceiptError where a receipt was copied wrongly.
         """
-        query = _event_query().where(_events.c.study == study).order_by(_events.c.sequence)
+        query = _event_columns.where(_events.c.study == study).order_by(_events.c.sequence)
 
-        def work(connection: Connection) -> tuple[Head, list[Event]]:
+        def work(connection: Connection) -> tuple[Head, list[Event], Columns]:
             row = _known_study(connection, study)
-            return Head(row.sequence, row.digest), [_event(found) for found in connection.execute(query)]
+            events = [_event(found) for found in connection.execute(query)]
+            return Head(row.sequence, row.digest), events, _columns_beside(connection, row)
 
-        head, events = self._read(work)
-        return audit(study, events, self._key, head=head, receipts=receipts)
+        head, events, columns = self._read(work)
+        found = audit(study, events, self._key, head=head, receipts=receipts)
+        told = {problem.sequence for problem in found.problems} - {None}
+        further = [problem for problem in contradictions(events, columns) if problem.sequence not in told]
+        return replace(found, problems=(*found.problems, *further))
 
     def verify(self, study: str, receipts: Iterable[str] = ()) -> list[Problem]:
         """The problems that `audit` finds; none where the log is whole."""
@@ -301,7 +363,7 @@ class Store:
         draft = self._draft(study, None, CLOSED, CLOSED, {}, CLOSED)
 
         def work(connection: Connection) -> Event:
-            event = self._append(connection, draft)
+            event = self._append(connection, [draft])[0]
             connection.execute(_studies.update().where(_studies.c.study == study).values(closed_at=event.at))
             return event
 
@@ -312,11 +374,12 @@ class Store:
 
     # -- readers ------------------------------------------------------------------------------------------------------
 
-    def enrol(self, study: str, allocation: Callable[[int], Mapping[str, Any]], site: str) -> Enrolment:
+    def enrol(self, study: str, allocation: Allocate, site: str) -> Enrolment:
         """Enrol the next reader and return the id with the personal code, which is not kept.
 
-        `allocation` is called with the reader's number (1, 2, ...) inside the transaction, so that no two readers
-        enrolled at once share one; what it returns is stored in the event `enrolled`.
+        `allocation` is called inside the transaction, so that no two readers enrolled at once share a number or a seat:
+        with the reader's number (1, 2, ...), the site, and what the events `enrolled` hold of those who have not
+        withdrawn. What it returns is stored in the event of this reader.
         """
         request_id = f"{ENROLLED}-{secrets.token_hex(8)}"
         code, kept = self._new_code()
@@ -332,8 +395,9 @@ class Store:
             reader = f"R{number:03d}"
             connection.execute(_readers.insert().values(study=study, reader=reader, number=number))
             connection.execute(_codes.insert().values(study=study, reader=reader, **kept))
-            payload = {"number": number, "site": site, "allocation": allocation(number)}
-            self._append(connection, self._draft(study, reader, ENROLLED, ENROLLED, payload, request_id))
+            others = [payload for event in _enrolled(connection, study) if (payload := event.payload) is not None]
+            payload = {"number": number, "site": site, "allocation": allocation(number, site, others)}
+            self._append(connection, [self._draft(study, reader, ENROLLED, ENROLLED, payload, request_id)])
             return Enrolment(reader, str(code))
 
         return self._write(work)
@@ -364,7 +428,7 @@ class Store:
                 stored = _by_request(connection, study, draft.request_id)
                 assert stored is not None
                 return stored
-            event = self._append(connection, draft)
+            event = self._append(connection, [draft])[0]
             _erase(connection, event)
             return event
 
@@ -403,11 +467,33 @@ class Store:
 
     def session_reader(self, token: str) -> Session:
         """The session of a token. Raises SessionExpiredError where it has ended or never was."""
-        query = sa.select(_sessions).where(_sessions.c.token_sha == _token_sha(token))
-        row = self._read(lambda connection: connection.execute(query).one_or_none())
+        return self._read(lambda connection: self._session(connection, token)[0])
+
+    def standing(self, token: str, kinds: Collection[str], since: Callable[[str], int]) -> Standing:
+        """The session of a token, whether its study is closed, and its reader's events of some kinds.
+
+        `since` is called with the reader's id and gives the sequence after which events are wanted: what was stored
+        is never changed, so that a caller need not read twice what it has. The coordinator has none.
+
+        Raises SessionExpiredError where the session has ended or never was.
+        """
+
+        def work(connection: Connection) -> Standing:
+            session, closed = self._session(connection, token)
+            if session.reader is None:
+                return Standing(session, closed, ())
+            wanted = {"study": session.study, "reader": session.reader, "since": since(session.reader)}
+            rows = connection.execute(_FIND_SINCE, {**wanted, "kinds": sorted(kinds)})
+            return Standing(session, closed, tuple(map(_event, rows)))
+
+        return self._read(work)
+
+    def _session(self, connection: Connection, token: str) -> tuple[Session, bool]:
+        """The session of a token, and whether its study is closed."""
+        row = connection.execute(_FIND_SESSION, {"token_sha": _token_sha(token)}).one_or_none()
         if row is None or row.expires_at <= self._now():
             raise SessionExpiredError
-        return Session(token, row.study, row.reader, row.expires_at)
+        return Session(token, row.study, row.reader, row.expires_at), row.closed_at is not None
 
     def sign_out(self, token: str) -> None:
         self._write(lambda c: c.execute(_sessions.delete().where(_sessions.c.token_sha == _token_sha(token))))
@@ -419,7 +505,7 @@ class Store:
 
         def work(connection: Connection) -> str:
             _known_study(connection, study, lock=True)
-            self._append(connection, draft)
+            self._append(connection, [draft])
             _end_access(connection, study, reader)
             connection.execute(_codes.insert().values(study=study, reader=reader, **kept))
             return str(code)
@@ -476,23 +562,68 @@ class Store:
         body = canonical(dict(payload))
         return Event(study, 0, reader, kind, step, request_id, "", "", "", "", body, secrets.token_bytes(SALT_BYTES))
 
-    def _append(self, connection: Connection, draft: Event) -> Event:
-        """Store `draft` as the next event of its study, or return the stored event that it repeats."""
-        row = _known_study(connection, draft.study, lock=True)
-        _may_still_send(connection, draft)
-        if (stored := _repeated(connection, draft)) is not None:
-            return stored
-        if row.closed_at is not None and draft.kind in ANSWERING - AFTER_CLOSING:
-            raise StudyClosedError("the study is closed; this answer came too late and was not stored")
-        timed = Event(**{**_columns(draft), "at": self._now()}, body=draft.body, salt=draft.salt)
-        event = follow(Head(row.sequence, row.digest), timed, self._key)
-        values = _columns(event)
-        values["at_server"] = values.pop("at")
-        result = connection.execute(_events.insert().values(**values, answers=_answered(event)))
-        connection.execute(_payloads.insert().values(event=_inserted(result), salt=event.salt, body=event.body))
-        moved = _studies.update().where(_studies.c.study == event.study)
-        connection.execute(moved.values(sequence=event.sequence, digest=event.digest))
-        return event
+    def _store_waiting(self) -> None:
+        """Store what all threads wait for in one transaction: the disk is waited for once, however many they are."""
+        jobs = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        failed = self._store_all(jobs)
+        if failed is not None and not _passes(failed) and len(jobs) > 1:  # one of them is to blame
+            for job in jobs:
+                self._store_all([job])
+
+    def _store_all(self, jobs: Sequence[_Job]) -> SQLAlchemyError | None:
+        """Store `jobs` in one transaction; the error of the database where that failed, which each of them then has."""
+
+        def work(connection: Connection) -> None:
+            tails: dict[str, _Tail] = {}
+            for job in jobs:
+                job.store(lambda drafts: self._follow(connection, drafts, tails))
+            _insert(connection, tails)
+
+        try:
+            self._run(self._writing, work)
+        except StoreError as error:
+            for job in jobs:
+                job.end(StoreError(str(error)))
+            return error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else None
+        except BaseException as error:
+            for job in jobs:
+                job.end(error)
+            raise
+        for job in jobs:
+            job.end()
+        return None
+
+    def _append(self, connection: Connection, drafts: Sequence[Event]) -> list[Event]:
+        """Store `drafts`, all of one reader, as the next events of their study; returns of each the stored event."""
+        tails: dict[str, _Tail] = {}
+        events = self._follow(connection, drafts, tails)
+        _insert(connection, tails)
+        return events
+
+    def _follow(self, connection: Connection, drafts: Sequence[Event], tails: dict[str, _Tail]) -> list[Event]:
+        """As `_append`, but what is new only joins the study's tail, for `_insert`: statements are few and go together,
+        since this is what readers wait for. Where a draft is refused, none of them has joined.
+        """
+        study, reader = drafts[0].study, drafts[0].reader
+        if study not in tails:
+            row = _known_study(connection, study, lock=True)
+            tails[study] = _Tail(Head(row.sequence, row.digest), row.closed_at is not None)
+        tail = tails[study]
+        _may_still_send(connection, study, reader)
+        known, head = [*_candidates(connection, drafts), *tail.fresh], tail.head
+        fresh: list[Event] = []
+        events: list[Event] = []
+        for draft in drafts:
+            event = _repeated([*known, *fresh], draft)
+            if event is None:
+                if tail.closed and draft.kind in ANSWERING - AFTER_CLOSING:
+                    raise StudyClosedError("the study is closed; this answer came too late and was not stored")
+                event = follow(head, replace(draft, at=self._now()), self._key)
+                head = Head(event.sequence, event.digest)
+                fresh.append(event)
+            events.append(event)
+        tail.head, tail.fresh = head, [*tail.fresh, *fresh]
+        return events
 
     def _now(self) -> str:
         return _iso(self._clock())
@@ -503,17 +634,18 @@ class Store:
         return self._run(self._reading, work)
 
     def _write(self, work: Callable[[Connection], T]) -> T:
-        with self._turn:
-            return self._run(self._writing, work)
+        return self._run(self._writing, work, self._turn)
 
-    def _run(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+    def _run(
+        self, engine: Engine, work: Callable[[Connection], T], turn: AbstractContextManager[Any] | None = None
+    ) -> T:
         """What `work` returns, run in one transaction; tried again, a few times, where others are in the way.
 
         Raises StoreError where the database fails; what `work` raises itself passes through, rolled back.
         """
         for attempt in range(1, _TRIES + 1):
             try:
-                with engine.begin() as connection:
+                with turn or nullcontext(), engine.begin() as connection:
                     return work(connection)
             except SQLAlchemyError as error:
                 if attempt == _TRIES or not _passes(error):
@@ -550,12 +682,46 @@ class Store:
             raise StoreError("the answers are erased, but the log file was in use and may hold bytes; withdraw again")
 
 
+@dataclass
+class _Tail:
+    """The end of a study's log within a transaction that holds its row, and the events that are to be written."""
+
+    head: Head
+    closed: bool
+    fresh: list[Event] = field(default_factory=list)
+
+
+class _Job:
+    """Events that a thread wants stored together, and what became of them."""
+
+    def __init__(self, drafts: Sequence[Event]) -> None:
+        self.drafts = drafts
+        self.done = False
+        self._events: list[Event] = []
+        self._error: BaseException | None = None
+
+    def store(self, append: Callable[[Sequence[Event]], list[Event]]) -> None:
+        """Append within a transaction. What the log refuses fails this job alone: nothing was written of it yet."""
+        self._events, self._error = [], None
+        try:
+            self._events = append(self.drafts)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            self._error = error
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The transaction was committed, or failed by `error`."""
+        self._error, self.done = error or self._error, True
+
+    def result(self) -> list[Event]:
+        """The stored events. Raises what storing them raised."""
+        if self._error is not None:
+            raise self._error
+        return self._events
+
+
 # -- rows -------------------------------------------------------------------------------------------------------------
-
-
-def _event_query() -> sa.Select[Any]:
-    joined = _events.outerjoin(_payloads, _payloads.c.event == _events.c.id)
-    return sa.select(_events, _payloads.c.salt, _payloads.c.body).select_from(joined)
 
 
 def _event(row: Row[Any]) -> Event:
@@ -575,10 +741,23 @@ def _reader(row: Row[Any], enrolled: Event) -> Reader:
     return Reader(row.study, row.reader, row.number, site, allocation, enrolled.at, row.withdrawn_at)
 
 
+def _columns_beside(connection: Connection, study: Row[Any]) -> Columns:
+    """What the database says of a study beside the sealed events."""
+    of = {table: table.c.study == study.study for table in (_events, _readers, _codes, _sessions)}
+    readers = connection.execute(sa.select(_readers).where(of[_readers]).order_by(_readers.c.number))
+    answers = connection.execute(sa.select(_events.c.sequence, _events.c.answers).where(of[_events]))
+    return Columns(
+        closed_at=study.closed_at,
+        readers=tuple(ReaderRow(row.reader, row.number, row.withdrawn_at) for row in readers),
+        answers={row.sequence: row.answers for row in answers},
+        codes=tuple(connection.scalars(sa.select(_codes.c.reader).where(of[_codes]))),
+        sessions=tuple(connection.scalars(sa.select(_sessions.c.reader).where(of[_sessions]))),
+    )
+
+
 def _study_row(connection: Connection, study: str, *, lock: bool = False) -> Row[Any] | None:
     """The study's row. `lock` holds it to the end of the transaction: who has it takes the next sequence."""
-    query = sa.select(_studies).where(_studies.c.study == study)
-    return connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return connection.execute(_LOCK_STUDY if lock else _FIND_STUDY, {"study": study}).one_or_none()
 
 
 def _known_study(connection: Connection, study: str, *, lock: bool = False) -> Row[Any]:
@@ -589,45 +768,62 @@ def _known_study(connection: Connection, study: str, *, lock: bool = False) -> R
 
 
 def _known_reader(connection: Connection, study: str, reader: str) -> Row[Any]:
-    query = sa.select(_readers).where(_readers.c.study == study, _readers.c.reader == reader)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_FIND_READER, {"study": study, "reader": reader}).one_or_none()
     if row is None:
         raise UnknownReaderError(f"the study {study} has no reader {reader!r}; enrol the reader first")
     return row
 
 
-def _may_still_send(connection: Connection, draft: Event) -> None:
-    """Raise unless the draft's reader, if it has one, is enrolled and has not withdrawn."""
-    if draft.reader is not None and _known_reader(connection, draft.study, draft.reader).withdrawn_at is not None:
+def _may_still_send(connection: Connection, study: str, reader: str | None) -> None:
+    """Raise unless the reader, if there is one, is enrolled and has not withdrawn."""
+    if reader is not None and _known_reader(connection, study, reader).withdrawn_at is not None:
         raise WithdrawnError("you have withdrawn from this study; nothing is stored any more")
 
 
 def _by_request(connection: Connection, study: str, request_id: str) -> Event | None:
-    query = _event_query().where(_events.c.study == study, _events.c.request_id == request_id)
+    query = _event_columns.where(_events.c.study == study, _events.c.request_id == request_id)
     row = connection.execute(query).one_or_none()
     return None if row is None else _event(row)
 
 
-def _repeated(connection: Connection, draft: Event) -> Event | None:
-    """The stored event that `draft` sends again.
+def _candidates(connection: Connection, drafts: Sequence[Event]) -> list[Event]:
+    """The stored events that share a request id, or an answered step, with one of `drafts`."""
+    steps = [step for draft in drafts if (step := _answered(draft)) is not None]
+    wanted = {"study": drafts[0].study, "reader": drafts[0].reader, "steps": steps}
+    rows = connection.execute(_FIND_REPEATED, {**wanted, "requests": [draft.request_id for draft in drafts]})
+    return [_event(row) for row in rows]
 
-    Raises AlreadyAnswered where the stored one says something else, RequestTakenError where it is of another step.
+
+def _repeated(known: Sequence[Event], draft: Event) -> Event | None:
+    """The event among `known` that `draft` sends again.
+
+    Raises AlreadyAnswered where it says something else, RequestTakenError where it is of another step.
     """
-    of_study = _events.c.study == draft.study
-    of_step = (_events.c.reader == draft.reader, _events.c.answers == sa.bindparam("step", _answered(draft), sa.Text))
-    # Each side names the study, so that each is looked up in its own index.
-    repeated = sa.or_(sa.and_(of_study, _events.c.request_id == draft.request_id), sa.and_(of_study, *of_step))
-    rows = connection.execute(_event_query().where(repeated)).all()
-    found = sorted(map(_event, rows), key=lambda event: event.request_id != draft.request_id)
-    if not found:
+    step = _answered(draft)
+    same_request = [event for event in known if event.request_id == draft.request_id]
+    same_step = [e for e in known if step is not None and (e.reader, _answered(e)) == (draft.reader, step)]
+    if not same_request and not same_step:
         return None
-    stored = found[0]  # that of the request where there is one, else that of the step
+    stored = (same_request or same_step)[0]
     other_step = (stored.reader, stored.step) != (draft.reader, draft.step)
-    if stored.request_id == draft.request_id and (other_step or stored.kind != draft.kind):
+    if same_request and (other_step or stored.kind != draft.kind):
         raise RequestTakenError("this request id was used for another step; reload the page and send again")
     if stored.kind != draft.kind or _answer(stored) != _answer(draft):
         raise AlreadyAnswered(stored)
     return stored
+
+
+def _insert(connection: Connection, tails: Mapping[str, _Tail]) -> None:
+    """Write the new events of each study with their payloads, and move its head to the last."""
+    for study, tail in tails.items():
+        if not tail.fresh:
+            continue
+        rows = [{**_columns(event), "at_server": event.at, "answers": _answered(event)} for event in tail.fresh]
+        connection.execute(_INSERT_EVENT, [{k: v for k, v in row.items() if k != "at"} for row in rows])
+        bodies = [{"study": study, "place": e.sequence, "salt": e.salt, "body": e.body} for e in tail.fresh]
+        connection.execute(_INSERT_PAYLOAD, bodies)
+        moved = {"of_study": study, "place": tail.head.sequence, "seal": tail.head.digest}
+        connection.execute(_MOVE_HEAD, moved)
 
 
 def _answered(event: Event) -> str | None:
@@ -660,6 +856,12 @@ def _erase(connection: Connection, withdrawn: Event) -> None:
 def _rewrite_payloads(connection: Connection) -> None:
     for table in (_payloads, _codes):
         connection.execute(sa.text(f"VACUUM FULL {table.name}"))
+
+
+def _enrolled(connection: Connection, study: str) -> list[Event]:
+    """The events by which readers were enrolled, in order; those of readers who withdrew are without payload."""
+    query = _event_columns.where(_events.c.study == study, _events.c.kind == ENROLLED).order_by(_events.c.sequence)
+    return [_event(row) for row in connection.execute(query)]
 
 
 def _inserted(result: sa.CursorResult[Any]) -> int:
@@ -707,7 +909,8 @@ def _engine(where: str | Path) -> Engine:
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
     options = f"-c lock_timeout={int(_BUSY_SECONDS * 1000)} -c synchronous_commit=on"
-    return sa.create_engine(url, pool_size=10, max_overflow=10, connect_args={"options": options})
+    # A submit needs a connection for milliseconds: with more of them threads only fight for the interpreter.
+    return sa.create_engine(url, pool_size=5, max_overflow=5, connect_args={"options": options})
 
 
 def _url(where: str | Path) -> URL:

@@ -54,7 +54,7 @@ COLUMNS: dict[str, Column] = {
     "reader": Column("text", "R001, ...", "reader, under an opaque name", missing=False),
     "site": Column("text", "as enrolled", "site of the reader"),
     "role": Column("text", "as answered", "the reader's profession and grade"),
-    "years": Column("number", "years", "the reader's years of experience in dermatology"),
+    "years": Column("text", "as answered: lt1, 1_3, 4_10, gt10", "the reader's years of experience with dermoscopy"),
     "completed": Column("bool", _YES, "the reader reached the end of the session", missing=False),
     "withdrawn": Column("bool", _YES, "the reader withdrew; the answers are erased", missing=False),
     "case": Column("text", "C001, ...", "case, under an opaque name", missing=False),
@@ -86,6 +86,9 @@ COLUMNS: dict[str, Column] = {
     "seconds_after": Column("number", "seconds", "time on the aided answer", (0.0, 1e7)),
     "item": Column("text", "ess_1, trust_1, distrust_1, ...", "item of a scale asked after a block", missing=False),
     "value": Column("number", "points of the item's scale", "answer to the item"),
+    "score": Column(
+        "number", "points of the item's scale", "the answer, turned round on its scale where a high one speaks against"
+    ),
     "side_a": Column("text", "arm key", "aid shown on side A (drawn at random)", missing=False),
     "side_b": Column("text", "arm key", "aid shown on side B", missing=False),
     "chosen": Column("text", "arm key", "the aid preferred"),
@@ -98,7 +101,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         *("confidence_before", "confidence_after", "act_before", "act_after", "trust", *AID_ITEMS),
         *("seconds_before", "seconds_after"),
     ),
-    "blocks": ("reader", "arm", "block", "item", "value"),
+    "blocks": ("reader", "arm", "block", "item", "value", "score"),
     "preferences": ("reader", "case", "side_a", "side_b", "chosen"),
     "readers": ("reader", "site", "role", "years", "completed", "withdrawn"),
 }
@@ -250,6 +253,12 @@ def imrmc(tables: StudyTables) -> str:
 def primary_cases(cases: pd.DataFrame) -> pd.DataFrame:
     """The rows of the main analysis: no repeats, nothing out of distribution."""
     return cases[~cases["repeat"] & (cases["stratum"] != "ood")]
+
+
+def answer_column(key: str) -> str:
+    """The column of an aided answer: its question's key, which says when it was given where it could be mistaken."""
+    taken = (*TABLES["cases"][: TABLES["cases"].index("diagnosis_before")], "diagnosis", "confidence", "act")
+    return f"{key}_after" if key in taken else key
 
 
 # --- checks and files ---------------------------------------------------------------------------------------------

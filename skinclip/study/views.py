@@ -68,7 +68,7 @@ class AidView:
 
     Attributes:
         differential: (diagnosis, probability in 0-1) pairs, most probable first.
-        picture: A PNG of the photo's size, or None where the photo itself stands in the picture's place.
+        picture: A JPEG of the photo's size, or None where the photo itself stands in the picture's place.
         text: The pieces of the rationale in order; empty where there is none.
     """
 
@@ -88,11 +88,12 @@ class StepView:
         text: What the reader is told, in Markdown.
         done: Steps answered so far.
         total: Steps in the whole session.
-        photo: The case's photo as a PNG; None where the step has none.
+        photo: The case's photo as a JPEG; None where the step has none.
         questions: The questions to answer, in order.
         aid: The aid; only after the unaided answer is locked.
         aids: Two aids to prefer between, A then B.
         own: The reader's locked unaided answer as (question, answer) in words.
+        wait: Seconds until a `pause` ends, by the server's clock; 0 of any other step.
     """
 
     step: str
@@ -106,3 +107,4 @@ class StepView:
     aid: AidView | None = None
     aids: tuple[AidView, AidView] | None = None
     own: tuple[tuple[str, str], ...] = ()
+    wait: float = 0.0

@@ -7,7 +7,8 @@ visitor alone and for half an hour; an uploaded file is read and deleted at once
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,11 @@ from skinclip.clinical import SEXES, SITES
 from skinclip.explain.methods import heat_on_photo
 from skinclip.explain.render import DRAWN_SIDE, heatmap_overlay, region_overlay
 from skinclip.images import LesionImage, PhotoError, fit
+from skinclip.model.card import card_name
+from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import change_panel, components
 from skinclip.ui.change_panel import Panel
+from skinclip.ui.running import Run, Runs, Stopped
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 # Extensions too: browsers do not know the type of HEIC and TIFF files everywhere.
@@ -39,6 +43,7 @@ PREVIEW_SIDE = 640  # px
 KEPT_SECONDS = 1800  # how long a visitor's photo stays in memory after its last use
 
 Updates = dict[Any, Any]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,17 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Step:
+    """How far an assessment is: a share (0-1) and what is being done."""
+
+    share: float
+    what: str
+
+
+News = Step | Assessment | Shown  # of an assessment: a step, what is there of the answer, in the end all of it
+
+
+@dataclass(frozen=True)
 class View:
     """The tab's components, and its two pieces of state: the photo file's bytes, and what is shown."""
 
@@ -59,7 +75,9 @@ class View:
     age: gr.Textbox
     sex: gr.Dropdown
     site: gr.Dropdown
+    adapter: gr.Dropdown
     button: gr.Button
+    stop: gr.Button
     result: gr.HTML
     finding: gr.Radio
     figures: gr.HTML
@@ -85,7 +103,16 @@ def build(assessor: Assessor) -> View:
                 age = gr.Textbox(label="Age", placeholder="years", max_lines=1, min_width=110, elem_id="age")
                 sex = gr.Dropdown([NOT_GIVEN, *SEXES], value=NOT_GIVEN, label="Sex", min_width=110)
             site = gr.Dropdown([NOT_GIVEN, *SITES], value=NOT_GIVEN, label="Body site")
+            offered = adapters(assessor)
+            adapter = gr.Dropdown(
+                offered,
+                value=assessor.model_info.weights_sha256 if offered else None,
+                label="Model",
+                visible=len(offered) > 1,
+                elem_id="adapter",
+            )
             button = gr.Button("Assess", variant="primary", size="lg", elem_id="assess")
+            stop = gr.Button("Stop", visible=False, elem_id="stop")
             examples = _example_buttons()
         with gr.Column(scale=8, min_width=320):
             result = gr.HTML(components.EMPTY, elem_id="result", min_height=140)
@@ -94,7 +121,8 @@ def build(assessor: Assessor) -> View:
             download = gr.HTML(visible=False, elem_id="download")
             panel = change_panel.build()
     photo, shown = gr.State(None, time_to_live=KEPT_SECONDS), gr.State(None, time_to_live=KEPT_SECONDS)
-    view = View(drop, preview, age, sex, site, button, result, finding, figures, download, panel, photo, shown)
+    form = (drop, preview, age, sex, site, adapter, button, stop)
+    view = View(*form, result, finding, figures, download, panel, photo, shown)
     _wire(assessor, view, examples)
     return view
 
@@ -143,17 +171,7 @@ def _wire(assessor: Assessor, view: View, examples: list[tuple[gr.Button, Path]]
             api_visibility="private",
             show_progress="hidden",
         )
-    view.button.click(
-        lambda: gr.update(interactive=False), None, view.button, api_visibility="private", queue=False
-    ).then(
-        partial(on_assess, assessor, view),
-        [view.photo, view.age, view.sex, view.site],
-        view.answer,
-        concurrency_id="model",
-        concurrency_limit=1,
-        api_visibility="private",
-        show_progress_on=view.result,
-    ).then(lambda: gr.update(interactive=True), None, view.button, api_visibility="private", queue=False)
+    _wire_assessment(assessor, view)
     view.finding.input(
         partial(on_choice, view),
         [view.finding, view.shown],
@@ -163,6 +181,45 @@ def _wire(assessor: Assessor, view: View, examples: list[tuple[gr.Button, Path]]
         trigger_mode="always_last",
     )
     change_panel.wire(assessor, view.panel, view.photo, view.shown)
+
+
+def _wire_assessment(assessor: Assessor, view: View) -> None:
+    runs = Runs()
+    lengthy = assessor.config.reasoner.base is not None  # billions of parameters take long enough to change one's mind
+
+    # Gradio gives the request to functions alone that ask for it by their annotation
+    def run(
+        photo: bytes | None,
+        age: str | None,
+        sex: str | None,
+        site: str | None,
+        adapter: str | None,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
+    ) -> Generator[Updates]:
+        visitor = request.session_hash
+        try:
+            begin = partial(runs.begin, visitor)
+            yield from on_assess(assessor, view, photo, age, sex, site, adapter, progress, begin)
+        finally:
+            runs.end(visitor)
+
+    def stop(request: gr.Request) -> None:
+        runs.stop(request.session_hash)
+
+    begun = {view.button: gr.update(interactive=False), view.stop: gr.update(visible=lengthy)}
+    ended = {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
+    buttons = [view.button, view.stop]
+    view.button.click(lambda: begun, None, buttons, api_visibility="private", queue=False).then(
+        run,
+        [view.photo, view.age, view.sex, view.site, view.adapter],
+        view.answer,
+        concurrency_id="model",
+        concurrency_limit=1,
+        api_visibility="private",
+        show_progress_on=view.result,
+    ).then(lambda: ended, None, buttons, api_visibility="private", queue=False)
+    view.stop.click(stop, None, None, api_visibility="private", queue=False)
 
 
 # --- handlers -----------------------------------------------------------------------------------------------------
@@ -194,20 +251,56 @@ def on_assess(
     age: str | None,
     sex: str | None,
     site: str | None,
-    progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
-) -> Updates:
-    """Runs the model on the photo. Whatever goes wrong, the form keeps its entries."""
+    adapter: str | None,
+    progress: Callable[..., Any],
+    begin: Callable[[Run], None] = lambda run: None,
+) -> Generator[Updates]:
+    """Runs the model on the photo and shows its answer as it comes. Whatever goes wrong, the form keeps its entries.
+
+    Args:
+        adapter: `weights_sha256` of the checkpoint to use; None is the one in force.
+        progress: a `gr.Progress`.
+        begin: given the run before it starts, so that it can be stopped.
+    """
     if photo is None:
         message = "Drop a photo on this page, paste it, or choose a file. Then press Assess."
-        return _cleared(view, components.error(message, "There is no photo yet"))
+        yield _cleared(view, components.error(message, "There is no photo yet"))
+        return
+    about: dict[str, Any] = {}  # what the page says of the model, as it was when it answered
+
+    def answer(tell: Callable[[News], None]) -> Shown:
+        with assessor.using(adapter):
+            about.update(sensitivity=_sensitivity(assessor), made_by=_made_by(assessor))
+            return assess_photo(assessor, image, context, lambda share, what: tell(Step(share, what)), tell)
+
     try:
-        context = context_of(age, sex, site)
-        shown = assess_photo(assessor, images.load(photo), context, lambda share, what: progress(share, desc=what))
-    except PhotoError as problem:
-        return _cleared(view, components.error(str(problem)))
+        image, context = images.load(photo), context_of(age, sex, site)
+        run = Run[News](answer)
+        begin(run)
+        written = False
+        for news in run:
+            if isinstance(news, Shown):
+                yield _filled(view, news, about)
+            elif isinstance(news, Assessment):
+                written = True
+                # what stands below stays until the end, dimmed: the page would jump twice
+                yield {view.result: components.result(news, **about, writing=True), view.shown: None}
+            elif not written:  # from then on the answer itself says how far it is
+                progress(news.share, desc=news.what)
+    except (PhotoError, CheckpointError) as problem:
+        yield _cleared(view, components.error(str(problem)))
+    except Stopped:
+        yield _cleared(view, components.STOPPED)
+    except Exception:
+        log.exception("an assessment failed")
+        yield _cleared(view, components.error(components.FAILED))
+
+
+def _filled(view: View, shown: Shown, about: dict[str, Any]) -> Updates:
+    """The whole answer on the page."""
     options = choices(shown.assessment)
     return {
-        view.result: components.result(shown.assessment, _sensitivity(assessor)),
+        view.result: components.result(shown.assessment, **about),
         view.finding: gr.update(choices=options, value=ALL, visible=len(options) > 1),
         view.figures: gr.update(value=pictures(shown), visible=True),
         view.download: gr.update(value=components.downloads(shown.assessment, shown.pixels), visible=True),
@@ -280,15 +373,28 @@ def context_of(age: str | None, sex: str | None, site: str | None) -> Context:
     return Context(years, None if sex == NOT_GIVEN else sex, None if site == NOT_GIVEN else site)
 
 
-def assess_photo(assessor: Assessor, image: LesionImage, context: Context, tell: Callable[[float, str], None]) -> Shown:
-    """The photo -> everything the page shows."""
-    assessment = assessor.assess(image, context, lambda share, what: tell(0.8 * share, what))
+def assess_photo(
+    assessor: Assessor,
+    image: LesionImage,
+    context: Context,
+    tell: Callable[[float, str], None],
+    on_partial: Callable[[Assessment], None] | None = None,
+) -> Shown:
+    """The photo -> everything the page shows; `on_partial` as in `Assessor.assess`."""
+    assessment = assessor.assess(image, context, lambda share, what: tell(0.8 * share, what), on_partial)
     pixels, heat = fit(image.pixels, SHOWN_SIDE, DRAWN_SIDE), None
     if not assessment.abstained:  # there is no diagnosis that a map could explain
         tell(0.85, "Drawing the Grad-CAM map")
         whole = heat_on_photo(assessor, image, context, assessment.diagnosis[0].code)
         heat = cv2.resize(whole, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_LINEAR)
     return Shown(assessment, pixels, heat)
+
+
+def warm_up(assessor: Assessor) -> None:
+    """Takes a synthetic photo the whole way, so that whatever is set up at first use is ready for the first visitor."""
+    shown = assess_photo(assessor, images.load(_example_files()[0]), Context(), lambda share, what: None)
+    pictures(shown)
+    components.downloads(shown.assessment, shown.pixels)
 
 
 def pictures(shown: Shown, choice: str = ALL) -> str:
@@ -315,3 +421,19 @@ def example_name(file: Path) -> str:
 def _sensitivity(assessor: Assessor) -> float | None:
     value = assessor.trust.referral.sensitivity
     return value if np.isfinite(value) else None
+
+
+def adapters(assessor: Assessor) -> list[tuple[str, str]]:
+    """(name, weights_sha256) of each checkpoint on offer; a name that several share gets its folder's beside it."""
+    names = {weights: card_name(folder) for weights, folder in assessor.checkpoints.items()}
+    shared = {name for name in names.values() if list(names.values()).count(name) > 1}
+    return [
+        (f"{name} ({assessor.checkpoints[weights].name})" if name in shared else name, weights)
+        for weights, name in names.items()
+    ]
+
+
+def _made_by(assessor: Assessor) -> str | None:
+    """The name of the checkpoint in force, where there are several."""
+    names = {weights: name for name, weights in adapters(assessor)}
+    return names.get(assessor.model_info.weights_sha256) if len(names) > 1 else None

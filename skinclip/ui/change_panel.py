@@ -17,7 +17,8 @@ from skinclip.assess import Assessor
 from skinclip.assessment import Assessment
 from skinclip.clinical import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
-from skinclip.images import PhotoError
+from skinclip.images import LesionImage, PhotoError
+from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import components
 
 AS_SEEN, NOTHING = "as seen", "nothing"
@@ -81,8 +82,16 @@ def on_change(
         return {panel.answer: ""}
     try:
         image = images.load(photo)
-    except PhotoError as problem:
+        with assessor.using(assessment.model.weights_sha256):
+            return {panel.answer: "".join(_answers(assessor, image, assessment, edits, ref))}
+    except (PhotoError, CheckpointError) as problem:
         return {panel.answer: components.error(str(problem))}
+
+
+def _answers(
+    assessor: Assessor, image: LesionImage, assessment: Assessment, edits: dict[str, str], ref: str
+) -> list[str]:
+    """The model's answer without the region `ref`, then with the checklist as edited, as far as there is a choice."""
     seen = assessor.see([image], [assessment.context])
     parts = []
     if ref != NOTHING:
@@ -101,7 +110,7 @@ def on_change(
         t = what_if(assessor, seen, assessment.context, edits)
         heading = "With the checklist as you set it"
         parts.append(components.changed(assessment, t.probabilities[0], float(t.malignancy[0]), heading))
-    return {panel.answer: "".join(parts)}
+    return parts
 
 
 def fresh(panel: Panel, assessment: Assessment) -> Updates:

@@ -50,7 +50,7 @@ Updates = dict[Any, Any]
 @dataclass(frozen=True)
 class CompareView:
     stage: gr.HTML
-    done: gr.State  # hash of the photo whose layers are on the page
+    done: gr.State  # the photo, context and model whose layers are on the page
 
 
 def build(assessor: Assessor, tab: gr.Tab, assessed: View) -> CompareView:
@@ -82,12 +82,14 @@ def on_open(
         return {view.stage: NOTHING_YET, view.done: None}
     if shown.assessment.abstained:
         return {view.stage: ABSTAINED, view.done: None}
-    key = f"{shown.assessment.photo.sha256} {shown.assessment.context}"
+    weights = shown.assessment.model.weights_sha256
+    key = f"{shown.assessment.photo.sha256} {shown.assessment.context} {weights}"
     if key == done:
         return {}
     try:
-        heats = layers(assessor, photo, shown.assessment, lambda share, what: progress(share, desc=what))
-    except PhotoError as problem:
+        with assessor.using(weights):
+            heats = layers(assessor, photo, shown.assessment, lambda share, what: progress(share, desc=what))
+    except (PhotoError, CheckpointError) as problem:
         return {view.stage: components.error(str(problem)), view.done: None}
     return {view.stage: compare(shown.assessment, shown.pixels, heats), view.done: key}
 

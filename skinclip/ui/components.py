@@ -9,13 +9,13 @@ import base64
 import re
 from html import escape
 
-import cv2
 import numpy as np
 
 from skinclip import RESEARCH_USE_ONLY, sentences
 from skinclip.assessment import Assessment, Finding, ModelInfo, QualityIssue
 from skinclip.clinical import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
 from skinclip.explain.render import colour_of, hex_colour, ink_of
+from skinclip.images import encode_jpeg
 from skinclip.report_pdf import assessment_pdf
 from skinclip.sentences import phrase
 
@@ -43,6 +43,9 @@ READY = (
     "a few seconds.</p></div>"
 )
 
+STOPPED = '<div class="sk-empty"><h2>Stopped</h2><p>Nothing was assessed. Press <b>Assess</b> to begin again.</p></div>'
+FAILED = "Something went wrong in the program; its log says what. Try again, or another photo."
+
 
 def error(message: str, heading: str = "This photo could not be assessed") -> str:
     return (
@@ -50,10 +53,16 @@ def error(message: str, heading: str = "This photo could not be assessed") -> st
     )
 
 
-def footer(info: ModelInfo) -> str:
+def footer(info: ModelInfo, several: bool = False) -> str:
+    """
+    Args:
+        several: there are several models; each answer says which of them gave it.
+    """
+    model = f"model {escape(info.preset)} {escape(info.version)}"
+    model += "" if several else f", weights {escape(info.weights_sha256[:12])}"
     return (
-        f'<footer class="sk-footer">{RESEARCH_USE_ONLY} · model {escape(info.preset)} {escape(info.version)}, '
-        f"weights {escape(info.weights_sha256[:12])} · probabilities are at the prevalence of HAM10000</footer>"
+        f'<footer class="sk-footer">{RESEARCH_USE_ONLY} · {model} · probabilities are at the prevalence of HAM10000'
+        "</footer>"
     )
 
 
@@ -71,16 +80,25 @@ def preview(pixels: np.ndarray, width: int, height: int, issues: tuple[QualityIs
 # --- the result ---------------------------------------------------------------------------------------------------
 
 
-def result(assessment: Assessment, sensitivity: float | None = None) -> str:
+def result(
+    assessment: Assessment, sensitivity: float | None = None, made_by: str | None = None, writing: bool = False
+) -> str:
     """Warnings, then referral and differential, then the rationale. A model that abstains gives no figures at all.
 
     Args:
         sensitivity: that of the referral threshold on the calibration photos, where it is known.
+        made_by: the name of the model, where there are several to choose from.
+        writing: the rationale is not finished.
     """
+    name = "" if made_by is None else _made_by(made_by, assessment.model)
     if assessment.abstained:
-        return abstention(assessment)
+        return abstention(assessment) + name
     top = f'<div class="sk-top">{differential(assessment)}{referral(assessment, sensitivity)}</div>'
-    return warnings(assessment) + top + rationale(assessment)
+    return warnings(assessment) + top + rationale(assessment, writing) + name
+
+
+def _made_by(name: str, info: ModelInfo) -> str:
+    return f'<p class="sk-note">Answered by {escape(name)}, weights {escape(info.weights_sha256[:12])}.</p>'
 
 
 def abstention(assessment: Assessment) -> str:
@@ -168,17 +186,27 @@ def chip(index: int) -> str:
     )
 
 
-def rationale(assessment: Assessment) -> str:
-    """The text, its references as chips in the colours of their regions."""
-    if not assessment.rationale:
+def rationale(assessment: Assessment, writing: bool = False) -> str:
+    """The text and what it depends on, references as chips in the colours of their regions.
+
+    Args:
+        writing: the text is not finished; a reference that has only begun is not shown yet.
+    """
+    if not assessment.rationale and not writing:
         return ""
-    index = {finding.ref: i for i, finding in enumerate(assessment.findings)}
-    text = re.sub(
-        r"\[(r\d+)\]",
-        lambda m: chip(index[m.group(1)]) if m.group(1) in index else m.group(0),
-        escape(assessment.rationale),
+    depends = sentences.depends(assessment)
+    measured = f'<p class="sk-note">{_with_chips(depends, assessment)}</p>' if depends else ""
+    text = re.sub(r"\[[^\]]*$", "", assessment.rationale) if writing else assessment.rationale
+    state = ' sk-writing" aria-busy="true' if writing else ""
+    return (
+        f'<section class="sk-card{state}"><h2 class="sk-label">Rationale</h2>'
+        f'<p class="sk-rationale">{_with_chips(text, assessment)}</p>{measured}</section>'
     )
-    return f'<section class="sk-card"><h2 class="sk-label">Rationale</h2><p class="sk-rationale">{text}</p></section>'
+
+
+def _with_chips(text: str, assessment: Assessment) -> str:
+    index = {finding.ref: i for i, finding in enumerate(assessment.findings)}
+    return re.sub(r"\[(r\d+)\]", lambda m: chip(index[m.group(1)]) if m.group(1) in index else m.group(0), escape(text))
 
 
 def figures(assessment: Assessment, regions: np.ndarray, heat: np.ndarray | None, only: str | None = None) -> str:
@@ -306,7 +334,4 @@ def _inline(pixels: np.ndarray, alt: str) -> str:
 
 def data_url(pixels: np.ndarray) -> str:
     """The picture itself as an address (JPEG)."""
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not ok:
-        raise RuntimeError("a picture could not be encoded")
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(pixels, 92)).decode()}"

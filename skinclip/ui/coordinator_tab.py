@@ -1,7 +1,8 @@
 """The tab of a study's coordinator: progress, enrolment, closing, checking the log, export and analysis.
 
-Handlers are plain functions; each asks the study anew whether the session's token is the coordinator's. Nothing is
-served as a file: new codes, the export and the report are part of the reply to the one who asked.
+Handlers are plain functions; each asks the study anew whether the token that the browser sends is the coordinator's. As
+with readers, the token lies in the browser tab's own sessionStorage, so that a refresh needs no code. Nothing is served
+as a file: new codes, the export and the report are part of the reply to the one who asked.
 """
 
 from __future__ import annotations
@@ -26,18 +27,26 @@ from skinclip.study.conduct import EnrolledReader, Expired, SignInError, Study, 
 from skinclip.study.coordinator import Coordinator, Progress
 from skinclip.ui.study_tab import sentence
 
-TOKEN_LIFE = 12 * 3600  # s, as long as a sign-in
+# Runs in the browser: the token of the sign-in is kept in this tab alone, and given back once the page is loaded anew.
+KEPT = "study-coordinator"
+KEEP = f"(token) => token ? sessionStorage.setItem('{KEPT}', token) : sessionStorage.removeItem('{KEPT}')"
+GIVE_BACK = f"() => sessionStorage.getItem('{KEPT}') || ''"
 WORDS = (  # read by readers too: the program's name would tell them which model it is
     '<div class="sk-empty"><h2>For the coordinator of this study</h2><p>Type the coordinator code. The command '
     "<code>study enrol STUDY --coordinator</code> makes a new one, on the computer that holds the study.</p></div>"
 )
+RENEWAL = (
+    "<p>The new code is shown once; the old one stops working at once, and its sign-in ends. Confirmed answers stay, "
+    "and the reader goes on where he or she stopped. The renewal is put on record.</p>"
+)
 SIGNED_OUT = '<p class="sk-note" role="status">You are signed out.</p>'
+TAB = "coordinator"  # id of the tab that this is built in
 Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
 class CoordinatorView:
-    """The tab's components; `token` is the sign-in, known to the server and this browser alone."""
+    """The tab's components; `token` carries the sign-in, unseen, from the browser to every handler."""
 
     door: gr.Column
     code: gr.Textbox
@@ -51,6 +60,9 @@ class CoordinatorView:
     site: gr.Textbox
     enrol: gr.Button
     codes: gr.HTML
+    lost: gr.Dropdown
+    renew: gr.Button
+    renewed: gr.HTML
     receipts: gr.Textbox
     verify: gr.Button
     verified: gr.HTML
@@ -62,12 +74,12 @@ class CoordinatorView:
     exported: gr.HTML
     analyse: gr.Button
     report: gr.HTML
-    token: gr.State
+    token: gr.Textbox
 
     @property
     def secrets(self) -> list[gr.HTML]:
         """What must not stay on the page after the coordinator has left it."""
-        return [self.status, self.codes, self.verified, self.closed, self.exported, self.report]
+        return [self.status, self.codes, self.renewed, self.verified, self.closed, self.exported, self.report]
 
 
 def build(study: Study) -> CoordinatorView:
@@ -78,16 +90,21 @@ def build(study: Study) -> CoordinatorView:
         enter = gr.Button("Sign in", variant="primary", elem_id="coordinator-enter")
         refused = gr.HTML(elem_id="coordinator-refused")
     with gr.Column(visible=False, elem_classes="sk-room") as room:
-        status = gr.HTML(elem_id="study-status")
         with gr.Row():
             refresh = gr.Button("Refresh", size="md", scale=0, min_width=140, elem_id="study-refresh")
             leave = gr.Button("Sign out", size="md", scale=0, min_width=140, elem_id="coordinator-leave")
+        status = gr.HTML(elem_id="study-status")
         with gr.Accordion("Enrol readers", open=False):
             with gr.Row():
                 number = gr.Number(1, label="How many", precision=0, minimum=1, maximum=200, min_width=120)
                 site = gr.Textbox(label="Site", placeholder="hospital or practice", max_lines=1, max_length=120)
             enrol = gr.Button("Enrol and show their codes", elem_id="study-enrol")
             codes = gr.HTML(elem_id="study-codes")
+        with gr.Accordion("Renew a lost code", open=False):
+            gr.HTML(RENEWAL)
+            lost = gr.Dropdown([], label="Reader", interactive=True, elem_id="study-lost")
+            renew = gr.Button("Make a new code", elem_id="study-renew")
+            renewed = gr.HTML(elem_id="study-renewed")
         with gr.Accordion("Check that no answer was lost or changed", open=False):
             receipts = gr.Textbox(label="Readers' receipts, one a line (optional)", lines=3)
             verify = gr.Button("Check the log", elem_id="study-verify")
@@ -103,10 +120,10 @@ def build(study: Study) -> CoordinatorView:
                 export = gr.Button("Make the export", elem_id="study-export")
                 analyse = gr.Button("Analyse as planned", elem_id="study-analyse")
             exported, report = gr.HTML(elem_id="study-exported"), gr.HTML(elem_id="study-report")
-    token = gr.State(None, time_to_live=TOKEN_LIFE)
+    token = gr.Textbox(visible="hidden")
     view = CoordinatorView(
-        door, code, enter, refused, room, status, refresh, leave, number, site, enrol, codes, receipts, verify,
-        verified, reason, typed, close, closed, export, exported, analyse, report, token,
+        door, code, enter, refused, room, status, refresh, leave, number, site, enrol, codes, lost, renew, renewed,
+        receipts, verify, verified, reason, typed, close, closed, export, exported, analyse, report, token,
     )  # fmt: skip
     _wire(study, view)
     return view
@@ -137,13 +154,24 @@ def _wire(study: Study, view: CoordinatorView) -> None:
     on(view.refresh, on_refresh, [], view.status)
     on(view.leave, on_leave, [], view.status)
     on(view.enrol, on_enrol, [view.number, view.site], view.codes)
+    on(view.renew, on_renew, [view.lost], view.renewed)
     on(view.verify, on_verify, [view.receipts], view.verified)
     on(view.close, on_close, [view.reason, view.typed], view.closed)
     on(view.export, on_export, [], view.exported)
     on(view.analyse, on_analyse, [], view.report)
+    view.token.change(None, [view.token], None, js=KEEP)
     view.code.submit(
         partial(on_enter, study, view), [view.token, view.code], every, concurrency_id="coordinator",
         api_visibility="private", show_progress_on=view.refused,
+    )  # fmt: skip
+
+
+def resume_on_load(page: gr.Blocks, tabs: gr.Tabs, study: Study, view: CoordinatorView) -> None:
+    """After a refresh of `page` the coordinator who is signed in is back in the room, without the code."""
+    every = [getattr(view, name) for name in CoordinatorView.__dataclass_fields__]
+    page.load(
+        partial(on_resume, study, view, tabs), [view.token], [tabs, *every], js=GIVE_BACK, api_visibility="private",
+        show_progress="hidden",
     )  # fmt: skip
 
 
@@ -158,14 +186,16 @@ def on_enter(study: Study, view: CoordinatorView, token: str | None, code: str |
         token = study.sign_in(code or "", coordinator=True)
     except SignInError as problem:
         return {view.refused: alert(sentence(problem)), view.code: ""}
-    return {
-        view.door: gr.update(visible=False),
-        view.room: gr.update(visible=True),
-        view.refused: "",
-        view.code: "",
-        view.token: token,
-        view.status: status(Coordinator.of(study, token), study),
-    }
+    return _inside(study, view, token)
+
+
+def on_resume(study: Study, view: CoordinatorView, tabs: gr.Tabs, token: str | None) -> Updates:
+    """The room again, and its tab, for a token that the browser kept and that is still good."""
+    if not token:
+        return {view.token: ""}
+    return _asked(
+        study, view, token, view.refused, lambda _: {tabs: gr.Tabs(selected=TAB), **_inside(study, view, token)}
+    )
 
 
 def on_leave(study: Study, view: CoordinatorView, token: str | None) -> Updates:
@@ -175,7 +205,7 @@ def on_leave(study: Study, view: CoordinatorView, token: str | None) -> Updates:
 
 
 def on_refresh(study: Study, view: CoordinatorView, token: str | None) -> Updates:
-    return _asked(study, view, token, view.status, lambda desk: {view.status: status(desk, study)})
+    return _asked(study, view, token, view.status, lambda desk: _progress(desk, study, view))
 
 
 def on_enrol(study: Study, view: CoordinatorView, token: str | None, number: float | None, site: str | None) -> Updates:
@@ -185,9 +215,20 @@ def on_enrol(study: Study, view: CoordinatorView, token: str | None, number: flo
         if not (site or "").strip():
             raise StudyError("name the site of the readers, such as the hospital")
         enrolled = study.enrol(int(number or 0), site or "")
-        return {view.codes: codes_once(enrolled), view.status: status(desk, study)}
+        return {view.codes: codes_once(enrolled), **_progress(desk, study, view)}
 
     return _asked(study, view, token, view.codes, work)
+
+
+def on_renew(study: Study, view: CoordinatorView, token: str | None, reader: str | None) -> Updates:
+    """A new code for one reader; it is on the page this once."""
+
+    def work(desk: Coordinator) -> Updates:
+        if not reader:
+            raise StudyError("choose the reader whose code was lost")
+        return {view.renewed: codes_once([study.renew_code(reader)]), view.lost: None}
+
+    return _asked(study, view, token, view.renewed, work)
 
 
 def on_verify(study: Study, view: CoordinatorView, token: str | None, receipts: str | None) -> Updates:
@@ -204,7 +245,7 @@ def on_close(study: Study, view: CoordinatorView, token: str | None, reason: str
         if (typed or "").strip() != study.name:
             raise StudyError(f"type {study.name} to confirm that the study is to be closed for good")
         desk.close(reason or "")
-        return {view.closed: note("The study is closed."), view.typed: "", view.status: status(desk, study)}
+        return {view.closed: note("The study is closed."), view.typed: "", **_progress(desk, study, view)}
 
     return _asked(study, view, token, view.closed, work)
 
@@ -238,10 +279,24 @@ def _asked(
         return {place: alert(sentence(problem))}
 
 
+def _inside(study: Study, view: CoordinatorView, token: str) -> Updates:
+    shown = {view.door: gr.update(visible=False), view.room: gr.update(visible=True), view.refused: "", view.code: ""}
+    return {**shown, view.token: token, **_progress(Coordinator.of(study, token), study, view)}
+
+
+def _progress(desk: Coordinator, study: Study, view: CoordinatorView) -> Updates:
+    """How far the readers are, and who of them can be given a new code."""
+    rows = desk.status()
+    return {
+        view.status: status(rows, desk.is_closed, study),
+        view.lost: gr.update(choices=[row.reader for row in rows if row.state != "withdrawn"]),
+    }
+
+
 def _outside(view: CoordinatorView, words: str) -> Updates:
     """Back to the door; nothing stays on the page."""
     shown = {view.door: gr.update(visible=True), view.room: gr.update(visible=False), view.refused: words}
-    return {**shown, view.token: None, **dict.fromkeys(view.secrets, "")}
+    return {**shown, view.token: "", **dict.fromkeys(view.secrets, "")}
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------
@@ -255,19 +310,20 @@ def note(words: str) -> str:
     return f'<p class="sk-ok" role="status">{escape(words)}</p>'
 
 
-def status(desk: Coordinator, study: Study) -> str:
+def status(rows: Sequence[Progress], closed: bool, study: Study) -> str:
     """How far the readers are; of a study that is open, nothing of what they answered."""
-    rows = desk.status()
     state = (
         "Closed. Arms and truth may be seen: export or analyse below."
-        if desk.is_closed
+        if closed
         else "Open. Until it is closed everyone stays blinded: there is progress and time here, and no answer."
     )
     counts = {name: sum(row.state == name for row in rows) for name in ("enrolled", "in progress", "completed")}
     listed = " · ".join(f"{count} {name}" for name, count in counts.items() if count) or "nobody is enrolled yet"
+    needed = study.protocol.completion.min_readers
     return (
         f'<section class="sk-card sk-status"><h2>{escape(study.protocol.title)}</h2>'
-        f'<p class="sk-note">{escape(study.name)} · {len(rows)} readers: {listed}</p><p>{state}</p>{_table(rows)}'
+        f'<p class="sk-note">{escape(study.name)} · {len(rows)} readers: {listed}; the protocol asks for {needed} to '
+        f"complete</p><p>{state}</p>{_table(rows)}"
         "</section>"
     )
 
@@ -303,18 +359,19 @@ def _when(moment: str) -> str:
 
 def codes_once(enrolled: Sequence[EnrolledReader]) -> str:
     """The new codes, to be handed on now: only a hash of each is kept."""
+    one = len(enrolled) == 1
     rows = "".join(
-        f'<tr><th scope="row">{escape(one.reader)}</th><td><code>{escape(one.code)}</code></td></tr>'
-        for one in enrolled
+        f'<tr><th scope="row">{escape(new.reader)}</th><td><code>{escape(new.code)}</code></td></tr>'
+        for new in enrolled
     )
     text = io.StringIO()
-    csv.writer(text).writerows([("reader", "code"), *((one.reader, one.code) for one in enrolled)])
+    csv.writer(text).writerows([("reader", "code"), *((new.reader, new.code) for new in enrolled)])
     return (
-        '<section class="sk-card sk-caution"><h2>These codes are shown once</h2><p>Give each reader one, now. They '
-        "cannot be shown again; <code>study enrol STUDY --renew READER</code> replaces a lost one.</p>"
-        '<table class="sk-codes"><thead><tr><th scope="col">'
-        f'Reader</th><th scope="col">Code</th></tr></thead><tbody>{rows}</tbody></table>'
-        f"{link(text.getvalue().encode(), 'codes.csv', 'Save these codes (CSV)', 'text/csv')}</section>"
+        f'<section class="sk-card sk-caution"><h2>{"This code is" if one else "These codes are"} shown once</h2>'
+        f"<p>Give {'it to the reader' if one else 'each reader one'}, now. A lost code cannot be shown again, but it "
+        'can be renewed.</p><table class="sk-codes"><thead><tr><th scope="col">Reader</th><th scope="col">Code</th>'
+        f"</tr></thead><tbody>{rows}</tbody></table>"
+        f"{link(text.getvalue().encode(), 'codes.csv', 'Save as CSV', 'text/csv')}</section>"
     )
 
 

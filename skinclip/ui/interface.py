@@ -1,17 +1,65 @@
-"""The model's page as a whole: composes the tabs."""
+"""The model's page as a whole: loads the model, composes the tabs."""
 
 from __future__ import annotations
 
-import gradio as gr
+import sys
+from pathlib import Path
 
+import gradio as gr
+from fastapi import FastAPI
+
+from skinclip.adapters import list_adapters
 from skinclip.assess import Assessor
+from skinclip.hub import MissingWeights
+from skinclip.model.budget import TooLittleMemory
+from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import assess_tab, compare_tab, components, serving
+from skinclip.ui.door import NotOpened, Tell
 from skinclip.ui.theme import css, head
+
+
+def open_page(preset: str, weights: Path | None, tell: Tell, adapters: Path | None = None) -> FastAPI:
+    """The page of a preset's model, ready for the first visitor. Raises NotOpened saying what is missing.
+
+    Args:
+        weights: a checkpoint directory; by default the first of `adapters`, or the preset's own.
+        tell: told what is being done, for those who wait.
+        adapters: a folder of checkpoints on the same base, among which visitors choose.
+    """
+    tell("Loading the model")
+    try:
+        assessor = offering(preset, weights, adapters)
+    except (ValueError, OSError, CheckpointError, MissingWeights, TooLittleMemory) as problem:
+        raise NotOpened(str(problem)) from problem
+    tell("Trying the model on a synthetic photo")
+    assess_tab.warm_up(assessor)
+    return serving.mounted(build_page(assessor), css() + assess_tab.example_css(), head())
+
+
+def offering(preset: str, weights: Path | None, adapters: Path | None) -> Assessor:
+    """The assessor with all `adapters` that fit its base on offer; those that do not are told on stderr.
+
+    Raises ValueError, CheckpointError or MissingWeights where there is no model at all.
+    """
+    found = [] if adapters is None else list_adapters(adapters)
+    usable = [a for a in found if a.problem is None]
+    if adapters is not None and not usable:
+        raise CheckpointError(
+            f"there is no adapter in {adapters} that can be used; see `python -m skinclip adapter list`"
+        )
+    assessor = Assessor.load(preset, weights or (usable[0].folder if usable else None))
+    for adapter in found:
+        try:
+            if adapter.problem:
+                raise CheckpointError(f"{adapter.folder}: {adapter.problem}")
+            assessor.offer(adapter.folder)
+        except CheckpointError as problem:
+            print(f"not offered: {problem}", file=sys.stderr)
+    return assessor
 
 
 def build_page(assessor: Assessor) -> gr.Blocks:
     """The page around a loaded assessor."""
-    serving.own_upload_folder()
     # uploads are deleted when they are read; delete_cache catches those of broken connections
     with gr.Blocks(title="SkinCLIP-VL", analytics_enabled=False, delete_cache=(300, 600)) as page:
         gr.HTML(components.BANNER, elem_id="banner")
@@ -21,10 +69,5 @@ def build_page(assessor: Assessor) -> gr.Blocks:
                 assessed = assess_tab.build(assessor)
             with gr.Tab("Compare explanations", id="compare") as tab:
                 compare_tab.build(assessor, tab, assessed)
-        gr.HTML(components.footer(assessor.model_info))
+        gr.HTML(components.footer(assessor.model_info, len(assessor.checkpoints) > 1))
     return page
-
-
-def launch(page: gr.Blocks, host: str, port: int, block: bool = True) -> str:
-    """Serves the page and returns its local address."""
-    return serving.serve(page, host, port, css() + assess_tab.example_css(), head(), "SkinCLIP-VL", block)

@@ -1,54 +1,53 @@
-"""Launches a page with everything closed that need not be open."""
+"""Makes a page an application with everything closed that need not be open."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
+import contextlib
+from collections.abc import AsyncIterator
 
 import gradio as gr
+from fastapi import FastAPI
+from gradio.routes import App
 
+from skinclip.images import MAX_FILE_MB
 from skinclip.ui.theme import theme
 
-
-def own_upload_folder() -> None:
-    """Uploads pass through a folder that only this user can enter and that goes when the program ends."""
-    if "GRADIO_TEMP_DIR" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="skinclip-")
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+QUEUE = 16  # events that may wait
 
 
-def serve(
-    page: gr.Blocks, host: str, port: int, css: str, head: str, name: str, block: bool = True, visitors: int = 64
-) -> str:
-    """Serves the page and returns its local address. What the page keeps of more than `visitors` is forgotten.
+def mounted(page: gr.Blocks, css: str, head: str, visitors: int = 64) -> FastAPI:
+    """The page as an application. What the page keeps of more than `visitors` is forgotten.
 
     No history of runs: Gradio would keep photos and results in the browser's own storage. No file is served beside
     the page's own code: pictures are part of the page.
     """
-    page.queue(max_size=16, default_concurrency_limit=4)
-    _, url, _ = page.launch(
-        server_name=host,
-        server_port=port,
+    page.queue(max_size=QUEUE, default_concurrency_limit=4)
+    page.state_session_capacity = visitors
+    application = gr.mount_gradio_app(
+        FastAPI(lifespan=_ends_streams, docs_url=None, redoc_url=None, openapi_url=None),
+        page,
+        "/",
         theme=theme(),
         css=css,
         head=head,
-        share=False,
         show_error=False,
-        max_file_size="20mb",
+        max_file_size=f"{MAX_FILE_MB}mb",
         run_history=False,
         enable_monitoring=False,
         mcp_server=False,
         ssr_mode=False,
         pwa=False,
-        state_session_capacity=visitors,
         footer_links=[],
-        quiet=True,
-        prevent_thread_lock=True,
     )
-    print(f"{name} is ready on {url}", flush=True)
-    if block:
-        page.block_thread()
-    return url
+    page.has_launched = True  # Gradio checks which files a request may name only on a page that was launched
+    return application
+
+
+@contextlib.asynccontextmanager
+async def _ends_streams(application: FastAPI) -> AsyncIterator[None]:
+    """Ends the connection that each open browser tab holds, when the page is closed."""
+    yield
+    for route in application.routes:
+        served = getattr(route, "app", None)
+        if isinstance(served, App):
+            served.stop_event.set()

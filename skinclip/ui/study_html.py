@@ -1,16 +1,22 @@
 """One step of a reader's session as HTML: a pure function of its StepView.
 
 Every step is one form of native fields, so that keyboard, touch and screen reader work as anywhere else. All arms get
-the same frame: the same places for picture, differential and text, of the same size, whatever they hold.
+the same frame: the same places for picture, differential and text, of the same size, whatever they hold. The
+differential, the same in all arms, stands below the photo, so that picture and text of an aid have room beside it.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import io
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from html import escape
+from itertools import groupby
 
 from markdown_it import MarkdownIt
+from PIL import Image
 
 from skinclip.sentences import whole_percent
 from skinclip.study.views import AidView, Fragment, QuestionView, StepView
@@ -40,6 +46,7 @@ BUTTONS = {
     "block": "Confirm my answers",
     "preference": "Confirm my choice",
 }
+HINT = '<span class="sk-hint-slider">Move the slider or type a number</span>'
 LOCKS = "Once locked, this answer cannot be changed."
 KEYS = (
     '<p class="sk-note sk-keys">Keyboard: <kbd>1</kbd> to <kbd>9</kbd> choose, <kbd>Tab</kbd> goes on, '
@@ -51,12 +58,14 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False})
 
 
 def step(view: StepView) -> str:
-    """The whole step: how far the session is, heading, words, and the form with the case and its questions."""
+    """The whole step: how far the session is, heading, words, and the form with the case and its questions.
+
+    The heading, where each step's focus begins, comes after the progress, so that Tab leads from it into the form.
+    """
     body = _END[view.kind](view) if view.kind in _END else _form(view)
     return (
         f'<section class="sk-step" data-kind="{escape(view.kind)}" data-step="{escape(view.step)}">'
-        f"{_progress(view)}"
-        f'<h2 tabindex="-1" data-heading>{escape(view.title)}</h2>'
+        f'<div class="sk-head">{_progress(view)}<h2 tabindex="-1" data-heading>{escape(view.title)}</h2></div>'
         f"{body}</section>"
     )
 
@@ -97,7 +106,7 @@ def prose(text: str) -> str:
 def _form(view: StepView) -> str:
     shown, words = _shown(view), prose(view.text)
     above = "" if shown or not words else f'<div class="sk-card">{words}</div>'
-    questions = "".join(question(q, i) for i, q in enumerate(view.questions))
+    questions = _questions(view.questions)
     asked = (
         f'<div class="sk-questions">{_own(view.own)}{words if shown else ""}'
         f'<div class="sk-problem" role="alert" tabindex="-1" data-problem></div>{questions}{_confirm(view.kind)}'
@@ -118,45 +127,55 @@ def _shown(view: StepView) -> str:
     """What the questions are about: the photo, with the aid beside it once it may be seen."""
     if view.photo is None:
         return ""
-    photo = picture(view.photo, "Photo")
-    if view.aids is not None:
-        left, right = (aid(a, view.photo, name) for a, name in zip(view.aids, ("Aid A", "Aid B"), strict=True))
-        return f'<div class="sk-case sk-pair-case"><div class="sk-frame">{photo}</div>{left}{right}</div>'
-    if view.aid is not None:
-        return f'<div class="sk-case">{_beside(view.aid, view.photo, photo)}</div>'
-    return f'<div class="sk-case"><div class="sk-frame sk-alone">{photo}</div></div>'
+    named = {"Aid A": view.aids[0], "Aid B": view.aids[1]} if view.aids else {"The aid": view.aid} if view.aid else {}
+    beside = "".join(aid(shown, view.photo, name) for name, shown in named.items())
+    layout = "sk-pair" if view.aids else "sk-beside" if view.aid else "sk-alone"
+    probabilities = differential(next(iter(named.values())).differential) if named else ""
+    return (
+        f'<div class="sk-case {layout}" style="--ratio:{_ratio(view.photo):.3f}">'
+        f'<div class="sk-frame">{picture(view.photo, "Photo")}{probabilities}</div>{beside}</div>'
+    )
 
 
-def _beside(shown: AidView, photo: bytes, figure: str) -> str:
-    return f'<div class="sk-frame">{figure}</div>{aid(shown, photo, "The aid")}'
+@lru_cache(maxsize=256)
+def _ratio(photo: bytes) -> float:
+    """Width over height, from the header alone: the frame has the photo's shape, in every arm the same."""
+    with Image.open(io.BytesIO(photo)) as header:
+        width, height = header.size
+    return width / height
 
 
-def picture(png: bytes, name: str) -> str:
+def picture(jpeg: bytes, name: str) -> str:
     """A picture that a click, Enter or Z enlarges. Part of the page itself: no file of it is served."""
-    data = base64.b64encode(png).decode()
+    data = base64.b64encode(jpeg).decode()
     return (
         f'<figure><figcaption class="sk-label">{name}</figcaption>'
         f'<button type="button" class="sk-enlarge" aria-label="Enlarge: {name}" data-name="{name}">'
-        f'<img alt="{name}" src="data:image/png;base64,{data}"></button></figure>'
+        f'<img alt="{name}" src="data:image/jpeg;base64,{data}"></button></figure>'
     )
 
 
 def aid(shown: AidView, photo: bytes, name: str) -> str:
-    """The aid in its frame. Without a picture of its own the photo stands in its place."""
+    """The aid's picture and text in their frame. Without a picture of its own the photo stands in its place."""
     return (
         f'<section class="sk-frame sk-aid" aria-label="{name}">{picture(shown.picture or photo, name)}'
-        f'<div class="sk-rows" role="list" aria-label="{name}: probabilities">{differential(shown.differential)}</div>'
-        f'<div class="sk-says" tabindex="0" role="group" aria-label="{name}: text">{fragments(shown.text)}</div>'
+        f'<div class="sk-below"><h3 class="sk-label">What it says</h3>'
+        f'<div class="sk-says" tabindex="0" role="group" aria-label="{name}: text">{fragments(shown.text)}</div></div>'
         "</section>"
     )
 
 
 def differential(rows: tuple[tuple[str, float], ...]) -> str:
-    return "".join(
+    """The aid's probabilities, which are the same in all arms."""
+    listed = "".join(
         f'<div class="sk-row" role="listitem"><span class="sk-name">{escape(name)}</span>'
         f'<span class="sk-track" aria-hidden="true"><span class="sk-bar" style="width:{100 * p:.1f}%"></span></span>'
         f'<span class="sk-value">{percent(p)}</span></div>'
         for name, p in rows
+    )
+    return (
+        '<div class="sk-below"><h3 class="sk-label">The aid\'s probabilities</h3>'
+        f'<div role="list" aria-label="The aid: probabilities">{listed}</div></div>'
     )
 
 
@@ -200,6 +219,23 @@ def _own(answers: tuple[tuple[str, str], ...]) -> str:
 # --- questions ----------------------------------------------------------------------------------------------------
 
 
+def _questions(asked: Sequence[QuestionView]) -> str:
+    """All questions in order; three or more in a row on one scale share its words, as the published scales do."""
+    numbered = groupby(enumerate(asked), key=lambda one: (one[1].kind, one[1].points, one[1].anchors))
+    return "".join(_group([(question(q, i), q) for i, q in group]) for _, group in numbered)
+
+
+def _group(drawn: list[tuple[str, QuestionView]]) -> str:
+    fields, first = "".join(html for html, _ in drawn), drawn[0][1]
+    if len(drawn) < 3 or first.kind != "likert":
+        return fields
+    head = "".join(f"<span>{escape(word)}</span>" for word in first.anchors)
+    return (
+        f'<div class="sk-battery" style="--points:{first.points}"><div class="sk-scale-head" aria-hidden="true">'
+        f'<div class="sk-scale-words">{head}</div></div>{fields}</div>'
+    )
+
+
 def question(asked: QuestionView, index: int) -> str:
     """One question as a group of native fields; `index` makes its ids unique on the page."""
     needed = "" if asked.required else ' <span class="sk-optional">(optional)</span>'
@@ -212,13 +248,12 @@ def question(asked: QuestionView, index: int) -> str:
 
 
 def _choice(asked: QuestionView, index: int) -> str:
-    short = all(len(label) <= 34 for _, label in asked.options)
     radios = "".join(_radio(index, value, label, i + 1) for i, (value, label) in enumerate(asked.options))
-    return f'<div class="sk-options{" sk-two" if short else ""}">{radios}</div>'
+    return f'<div class="sk-options">{radios}</div>'
 
 
 def _yes_no(asked: QuestionView, index: int) -> str:
-    return f'<div class="sk-options sk-two">{_radio(index, "true", "Yes", 1)}{_radio(index, "false", "No", 2)}</div>'
+    return f'<div class="sk-options">{_radio(index, "true", "Yes", 1)}{_radio(index, "false", "No", 2)}</div>'
 
 
 def _radio(index: int, value: str, label: str, digit: int) -> str:
@@ -250,11 +285,9 @@ def _point(index: int, point: int, words: str, end: str) -> str:
     )
 
 
-def _ends(anchors: tuple[str, ...]) -> str:
-    if len(anchors) != 2:
-        return ""
-    low, high = (escape(a) for a in anchors)
-    return f'<div class="sk-ends" aria-hidden="true"><span>{low}</span><span>{high}</span></div>'
+def _ends(anchors: tuple[str, ...], between: str = "") -> str:
+    low, high = (escape(a) for a in anchors) if len(anchors) == 2 else ("", "")
+    return f'<div class="sk-ends" aria-hidden="true"><span>{low}</span>{between}<span>{high}</span></div>'
 
 
 def _percent_field(asked: QuestionView, index: int) -> str:
@@ -264,8 +297,8 @@ def _percent_field(asked: QuestionView, index: int) -> str:
         '<div class="sk-percent sk-untouched"><input type="range" min="0" max="100" step="1" value="50" '
         f'aria-label="{name}" aria-valuetext="not answered yet" data-slider>'
         '<span class="sk-number"><input type="number" min="0" max="100" step="1" inputmode="numeric" '
-        f'aria-label="{name}, as a number from 0 to 100" data-number> %</span></div>{_ends(asked.anchors)}'
-        '<p class="sk-note sk-hint-slider">Move the slider or type a number.</p>'
+        f'aria-label="{name}, as a number from 0 to 100" data-number> %</span></div>'
+        f"{_ends(asked.anchors, HINT)}"
     )
 
 
@@ -306,9 +339,11 @@ def _withdrawn(view: StepView) -> str:
 
 
 def _pause(view: StepView) -> str:
+    """The page counts down and then frees the button; whether the pause is over the server alone decides."""
     return (
-        f'<div class="sk-card">{prose(view.text)}</div><div class="sk-confirm">'
-        '<button type="button" class="sk-go" data-act="resume">Look whether it is open</button></div>'
+        f'<div class="sk-card">{prose(view.text)}'
+        f'<p class="sk-countdown" role="timer" data-wait="{math.ceil(max(view.wait, 0))}"></p></div>'
+        '<div class="sk-confirm"><button type="button" class="sk-go" data-act="resume" disabled>Go on</button></div>'
     )
 
 

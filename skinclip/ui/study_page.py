@@ -7,27 +7,28 @@ them: which model it is, what it says about a photo, and how the aid differs bet
 from __future__ import annotations
 
 import gradio as gr
+from fastapi import FastAPI
 
 from skinclip.study.conduct import Study
 from skinclip.ui import components, coordinator_tab, serving, study_tab
 from skinclip.ui.theme import study_css, study_head
 
-VISITORS = 2000  # all that is kept of one is a coordinator's token
+VISITORS = 2000  # next to nothing is kept of one: the tokens of sign-ins lie in the browsers
+
+
+def open_study_page(study: Study) -> FastAPI:
+    """The page around an opened study, ready for the first reader."""
+    return serving.mounted(build_study_page(study), study_css(), study_head(), VISITORS)
 
 
 def build_study_page(study: Study) -> gr.Blocks:
     """The page around an opened study."""
-    serving.own_upload_folder()
     with gr.Blocks(title="Reader study", analytics_enabled=False, delete_cache=(300, 600)) as page:
         gr.HTML(components.BANNER, elem_id="banner")
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab("Reader study", id="study"):
                 study_tab.build(study)
-            with gr.Tab("Coordinator", id="coordinator"):
-                coordinator_tab.build(study)
+            with gr.Tab("Coordinator", id=coordinator_tab.TAB):
+                view = coordinator_tab.build(study)
+        coordinator_tab.resume_on_load(page, tabs, study, view)
     return page
-
-
-def launch_study(page: gr.Blocks, host: str, port: int, block: bool = True) -> str:
-    """Serves the page and returns its local address."""
-    return serving.serve(page, host, port, study_css(), study_head(), "The reader study", block, VISITORS)

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import pillow_heif
 import pypdfium2
 import pytest
 from PIL import Image, ImageFilter
-from playwright.sync_api import Page, TimeoutError, sync_playwright
+from playwright.sync_api import Page
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.assessment import Assessment
+from tests.browser.contrast import pale
+from tests.browser.visits import add_photo, assess, chromium
+from tests.served import await_status, serving
 
 pillow_heif.register_heif_opener()
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 pytestmark = pytest.mark.browser
 
 
@@ -35,32 +30,14 @@ def upload_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(upload_folder: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(upload_folder)}
-    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            assert process.poll() is None, "the page did not start"
-            try:
-                urlopen(url, timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
+    with serving(environment={"GRADIO_TEMP_DIR": str(upload_folder)}) as page:
+        await_status(page.url, page.process)
+        yield page.url
 
 
 @pytest.fixture
 def page(server: str) -> Iterator[Page]:
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert executable, "no Chromium: install it (Debian, Ubuntu: apt-get install chromium)"
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=executable, args=FLAGS)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.foreign = []  # type: ignore[attr-defined]
         page.on(
@@ -70,26 +47,6 @@ def page(server: str) -> Iterator[Page]:
         page.goto(server)
         page.wait_for_selector("#assess")
         yield page
-        browser.close()
-
-
-def add_photo(page: Page, file: Path) -> None:
-    """Chooses a file, again where the page was drawn but not yet listening, and waits until it is shown or refused."""
-    for _ in range(8):
-        try:
-            with page.expect_response(lambda r: "/upload" in r.url, timeout=4_000):
-                page.set_input_files("#photo input[type=file]", str(file))
-            break
-        except TimeoutError:
-            continue
-    page.wait_for_selector("#preview figure img, #preview [role=alert]", timeout=30_000)
-
-
-def assess(page: Page) -> str:
-    """Presses the button; the text of the result."""
-    page.click("#assess")
-    page.wait_for_selector("#result .sk-card", timeout=60_000)
-    return page.inner_text("#result")
 
 
 def test_an_example_is_assessed_and_the_result_can_be_read(page: Page) -> None:
@@ -255,36 +212,13 @@ def test_phone_width_in_both_themes(page: Page, scheme: str) -> None:
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
     box = page.locator("#banner .sk-banner").bounding_box()
     assert box and box["y"] == 0, "the banner must stay in view"
-    assert unreadable(page) == []
+    assert pale(page, READ) == []
 
 
-def unreadable(page: Page) -> list[str]:
-    """Texts of the result whose contrast with the card behind them is below 4.5 : 1 (WCAG 2, AA)."""
-    return page.evaluate(
-        r"""() => {
-            const rgb = (c) => c.match(/[\d.]+/g).map(Number);
-            const light = (c) => {
-                const [r, g, b] = c.slice(0, 3).map((v) => v / 255)
-                    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-            };
-            const behind = (e) => {
-                for (; e; e = e.parentElement) {
-                    const c = rgb(getComputedStyle(e).backgroundColor);
-                    if (c.length < 4 || c[3] === 1) return c;
-                }
-                return [255, 255, 255];
-            };
-            const all = document.querySelectorAll(
-                "#result h2, #result p, #result .sk-name, #result .sk-value, .sk-chip, .sk-header p, .sk-note, " +
-                ".sk-verdict, figcaption, .sk-download, .sk-footer, #finding label, #assess, .sk-banner");
-            return [...all].filter((e) => e.offsetParent).map((e) => {
-                const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
-                const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-                return [ratio, e.className + " " + e.innerText.slice(0, 40)];
-            }).filter(([ratio]) => ratio < 4.5).map(([ratio, text]) => `${ratio.toFixed(2)} ${text}`);
-        }"""
-    )
+READ = (
+    "#result h2, #result p, #result .sk-name, #result .sk-value, .sk-chip, .sk-header p, .sk-note, .sk-verdict, "
+    "figcaption, .sk-download, .sk-footer, #finding label, #assess, .sk-banner"
+)
 
 
 def test_every_control_has_a_name(page: Page) -> None:

@@ -6,11 +6,8 @@ import base64
 import json
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,17 +16,20 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, Request
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.conduct import EnrolledReader, Study
 from skinclip.study.protocol import ARMS
-from skinclip.study.store import ANSWERING, MEASURED
+from skinclip.study.records import ANSWERING
+from skinclip.study.store import MEASURED
+from tests.browser.contrast import pale
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
+from tests.browser.visits import chromium
 from tests.browser.wire import Wire
+from tests.served import await_status, free_port, health
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
 pytestmark = pytest.mark.browser
 
 
@@ -65,13 +65,11 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    tiny = build(folder)
+def serving(folder: Path, pause_seconds: float = 0) -> Iterator[Served]:
+    tiny = build(folder, pause_seconds)
     with Study.open(tiny.folder) as study:
         enrolled, coordinator = study.enrol(12, "Site A"), study.coordinator_code()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "app.py", "--study", str(tiny.folder), "--port", str(port)]
 
     def start() -> subprocess.Popen[bytes]:
@@ -79,7 +77,7 @@ def serving(folder: Path) -> Iterator[Served]:
 
     one = Served(tiny, coordinator, Wire(port), enrolled, start(), start)
     try:
-        _await(f"http://127.0.0.1:{port}", one.process)
+        await_status(f"http://127.0.0.1:{port}", one.process)
         yield one
     finally:
         one.wire.close()
@@ -94,24 +92,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield one
 
 
-def _await(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
-        assert process.poll() is None, "the page did not start"
-        try:
-            urlopen(url, timeout=2).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert executable, "no Chromium: install it (Debian, Ubuntu: apt-get install chromium)"
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=executable, args=FLAGS)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -154,7 +138,7 @@ def fill(page: Page) -> None:
         elif kind == "text":
             question.locator("textarea").fill("a remark")
         else:
-            question.locator("input").first.check(force=True)
+            question.locator("label").first.click()
 
 
 def confirm(page: Page) -> None:
@@ -252,7 +236,7 @@ class Spy:
         self.served = served
         self.aids = 0
         self.locked: set[int] = set()  # photos whose unaided answer is locked
-        encoded = {n: base64.b64encode(png).decode() for n, png in served.tiny.photos.items()}
+        encoded = {n: base64.b64encode(jpeg).decode() for n, jpeg in served.tiny.photos.items()}
         self.photos = {n: text[len(text) // 2 :][:80] for n, text in encoded.items()}
 
     def look(self, page: Page) -> None:
@@ -275,10 +259,10 @@ class Spy:
         """A stretch of each aid picture of the photo, as it would go over the wire."""
         folder = next(
             path.parent
-            for path in self.served.tiny.folder.glob("cases/*/photo.png")
+            for path in self.served.tiny.folder.glob("cases/*/photo.jpg")
             if path.read_bytes() == self.served.tiny.photos[number]
         )
-        texts = [base64.b64encode((folder / name).read_bytes()).decode() for name in ("grad_cam.png", "regions.png")]
+        texts = [base64.b64encode((folder / name).read_bytes()).decode() for name in ("grad_cam.jpg", "regions.jpg")]
         return [text[len(text) // 2 :][:80] for text in texts]
 
     def search_everything(self) -> None:
@@ -288,7 +272,7 @@ class Spy:
         assert not (found := re.findall(rb"\b(?:C00\d|P01)\b", text)), f"ids of cases: {found}"
         seen = text.lower()
         words = ["grad_cam", "grad-cam", "gradcam", "skinclip", "stratum", "ai_leading", "truth", SOURCE, "isic_"]
-        words += [WEIGHTS, WEIGHTS[:12], "photo.png", "regions.png"]
+        words += [WEIGHTS, WEIGHTS[:12], "photo.jpg", "regions.jpg"]
         for word in words:
             at = seen.find(word.lower().encode())
             assert at < 0, f"{word}: {bytes(seen[max(0, at - 80) : at + 80])!r}"
@@ -427,6 +411,81 @@ def test_wrong_codes_are_told_and_then_have_to_wait(browser: Browser, tmp_path: 
         assert page.locator("form button").is_disabled() and "(in" in page.inner_text("form button")
 
 
+def test_a_pause_counts_down_and_the_server_keeps_it(browser: Browser, tmp_path: Path) -> None:
+    with serving(tmp_path, pause_seconds=12) as served, opened(browser, served) as page:
+        reader = served.reader()
+        sign_in(page, reader.code)
+        go_to(page, "block")
+        fill(page)
+        with page.expect_request(lambda r: "request_id" in (r.post_data or "")) as sent:
+            page.click("button[type=submit]")
+        page.wait_for_selector("[data-kind=pause]")
+        step, answered = shown(page)[0], served.answered(reader)
+        go_on = page.locator("[data-act=resume]")
+        assert go_on.is_disabled()
+        seconds = [countdown(page)]
+        page.wait_for_timeout(2000)
+        seconds.append(countdown(page))
+        assert 12 >= seconds[0] > seconds[1] > 0
+        page.evaluate("document.querySelector('[data-act=resume]').disabled = false")
+        go_on.click()  # by force: the server sends the pause again, and nothing of the next photo
+        page.wait_for_function("document.querySelector('[data-act=resume]').disabled")
+        assert shown(page) == (step, "pause") and page.locator("[data-stage] img").count() == 0
+        assert "not open yet" in submit_again(page, sent.value, step) and served.answered(reader) == answered
+        page.wait_for_selector("[data-wait] >> text=The next part is open", timeout=15_000)
+        go_on.click()
+        page.wait_for_selector("[data-kind=before]")
+        assert shown(page)[0] == step
+
+
+def countdown(page: Page) -> int:
+    found = re.match(r"In (\d+) s", page.inner_text("[data-wait]"))
+    assert found
+    return int(found[1])
+
+
+def submit_again(page: Page, request: Request, step: str) -> str:
+    """What the server says when the answers of `request` are sent for another step."""
+    body = json.loads(request.post_data or "")
+    (message,) = body["data"] if isinstance(body["data"], list) else [body["data"]]
+    message |= {"step": step, "request_id": "by force", "answers": {}}
+    return page.request.post(request.url, data=body).text()
+
+
+def test_the_coordinator_renews_a_code_and_needs_none_after_a_refresh(browser: Browser, served: Served) -> None:
+    reader = served.reader()
+    with opened(browser, served) as desk, opened(browser, served) as page:
+        desk.get_by_role("tab", name="Coordinator").click()
+        desk.fill("#coordinator-code input", served.coordinator)
+        desk.keyboard.press("Enter")
+        desk.wait_for_selector(".sk-status")
+        sign_in(page, reader.code)
+        desk.reload()
+        desk.wait_for_selector(".sk-status")
+        assert not desk.locator("#coordinator-code").is_visible()
+        desk.get_by_role("button", name="Renew a lost code").click()
+        desk.locator("#study-lost input").click()
+        desk.get_by_role("option", name=reader.reader).click()
+        desk.click("#study-renew")
+        new = desk.locator("#study-renewed code").inner_text()
+        assert new != reader.code and desk.locator("#study-renewed code").count() == 1
+        fill(page)
+        page.click("button[type=submit]")
+        page.wait_for_selector("#study-signin-problem >> text=sign-in has ended")
+        page.fill("#study-code", reader.code)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#study-signin-problem >> text=not known")
+        sign_in(page, new)
+        assert shown(page)[1] == "consent"
+        desk.click("#coordinator-leave")
+        desk.wait_for_selector("#coordinator-refused >> text=signed out")
+        assert new not in desk.content()
+        desk.reload()
+        desk.get_by_role("tab", name="Coordinator").click()
+        assert desk.locator("#coordinator-code").is_visible() and not desk.locator(".sk-status").is_visible()
+        assert desk.evaluate("sessionStorage.length") == 0
+
+
 def test_withdrawal_erases_and_ends_the_code(page: Page, served: Served) -> None:
     reader = served.reader()
     sign_in(page, reader.code)
@@ -444,6 +503,34 @@ def test_withdrawal_erases_and_ends_the_code(page: Page, served: Served) -> None
     page.wait_for_selector("#study-signin-problem:not(:empty)")
 
 
+def test_a_laptop_shows_the_whole_case_and_the_next_button_without_scrolling(page: Page, served: Served) -> None:
+    page.set_viewport_size({"width": 1366, "height": 768})
+    sign_in(page, served.reader().code)
+    looked: dict[str, set[tuple[float, float]]] = {}
+
+    def each() -> None:
+        kind = shown(page)[1]
+        if kind in ("before", "after", "preference"):
+            pictures = [box(page, ".sk-frame img", i) for i in range(page.locator(".sk-frame img").count())]
+            looked.setdefault(kind, set()).update((p["width"], p["height"]) for p in pictures)
+            bottom = box(page, ".sk-case")
+            assert bottom["y"] + bottom["height"] <= 768, kind
+            if kind != "after":  # its form is longer than a window, and the case stays beside it
+                button = box(page, "button[type=submit]")
+                assert button["y"] + button["height"] <= 768, kind
+
+    go_to(page, "debrief", each)
+    assert {kind: len(sizes) for kind, sizes in looked.items()} == {"before": 1, "after": 1, "preference": 1}
+    smallest = {kind: min(min(size) for size in sizes) for kind, sizes in looked.items()}
+    assert smallest["before"] > 500 and smallest["after"] > 300 and smallest["preference"] > 250
+
+
+def box(page: Page, selector: str, index: int = 0) -> FloatRect:
+    found = page.locator(selector).nth(index).bounding_box()
+    assert found, selector
+    return found
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_tablet_in_both_themes(page: Page, served: Served, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
@@ -458,7 +545,7 @@ def test_a_tablet_in_both_themes(page: Page, served: Served, scheme: str) -> Non
             looked.add(kind)
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1"), kind
             assert page.evaluate(SMALL) == [], kind
-            assert page.evaluate(PALE) == [], kind
+            assert pale(page, ".sk-step, [role=tab]") == [], kind
         confirm(page)
     assert {"consent", "before", "after", "feedback", "block"} <= looked
 
@@ -467,32 +554,10 @@ def test_a_tablet_in_both_themes(page: Page, served: Served, scheme: str) -> Non
 SMALL = """() => [...document.querySelectorAll(".sk-step button, .sk-pick, .sk-percent input, .sk-step textarea")]
     .filter((e) => e.offsetParent).map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 80)])
     .filter(([box]) => box.width < 43.5 || box.height < 43.5).map(([box, html]) => [box.width, html])"""
-# Texts whose contrast with what is behind them is below 4.5 : 1 (WCAG 2, AA).
-PALE = r"""() => {
-    const rgb = (c) => c.match(/[\d.]+/g).map(Number);
-    const light = (c) => {
-        const [r, g, b] = c.slice(0, 3).map((v) => v / 255)
-            .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const behind = (e) => {
-        for (; e; e = e.parentElement) {
-            const c = rgb(getComputedStyle(e).backgroundColor);
-            if (c.length < 4 || c[3] === 1) return c;
-        }
-        return [255, 255, 255];
-    };
-    const own = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    return [...document.querySelectorAll(".sk-step *, [role=tab]")].filter((e) => e.offsetParent && own(e))
-        .filter((e) => !e.closest(".sk-unseen")).map((e) => {
-            const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
-            return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.className + " " + e.innerText.slice(0, 40)];
-        }).filter(([ratio]) => ratio < 4.5).map(([ratio, text]) => `${ratio.toFixed(2)} ${text}`);
-}"""
 
 
 def test_no_file_of_the_study_is_served(served: Served) -> None:
-    for path in ("truth.json", "key", "store.sqlite", "cases/C001/photo.png"):
+    for path in ("truth.json", "key", "store.sqlite", "cases/C001/photo.jpg"):
         for route in ("gradio_api/file=", "file=", ""):
             with pytest.raises(HTTPError) as refused:
                 urlopen(f"{served.url}/{route}{served.tiny.folder / path}", timeout=10)
@@ -504,3 +569,7 @@ def test_the_page_lists_no_handler(served: Served) -> None:
     with urlopen(f"{served.url}/gradio_api/info", timeout=10) as reply:
         info = json.loads(reply.read())
     assert not info["named_endpoints"] and not re.search("sign_in|submit", json.dumps(info))
+
+
+def test_the_health_answer_says_nothing_of_a_model(served: Served) -> None:
+    assert health(served.url) == (200, {"status": "ready", "ready": True})

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -36,33 +34,35 @@ def marker(number: int) -> str:
 @dataclass(frozen=True)
 class TinyStudy:
     folder: Path
-    photos: dict[int, bytes]  # number -> the PNG of the case drawn from this photo
+    photos: dict[int, bytes]  # number -> the JPEG of the case drawn from this photo
 
 
-def build(folder: Path) -> TinyStudy:
-    """Eight cases, on half of which the AI is wrong, one practice case, one repeat and one pair."""
+def build(folder: Path, pause_seconds: float = 0) -> TinyStudy:
+    """Eight cases, on half of which the AI is wrong, one practice case, one repeat and one pair.
+
+    `pause_seconds` is the pause that is forced between two parts.
+    """
     protocol_file = folder / "tiny.yaml"
-    protocol_file.write_text(yaml.safe_dump(_protocol(), sort_keys=False))
+    protocol_file.write_text(yaml.safe_dump(_protocol(pause_seconds), sort_keys=False))
     protocol = Protocol.read(protocol_file)
     candidates = [_candidate(number, folder, wrong=number > 6) for number in range(1, PHOTOS + 1)]
     out = folder / "study"
     out.mkdir()
-    model = SimpleNamespace(model_info=record.ModelInfo("mini", "0", WEIGHTS))
-    with mock.patch.object(freeze, "heat_on_photo", lambda assessor, image, *_: _heat(image.pixels)):
-        freeze.write(out, protocol_file, protocol, freeze.draw(protocol, candidates), model)  # type: ignore[arg-type]
+    model, drawn = record.ModelInfo("mini", "0", WEIGHTS), freeze.draw(protocol, candidates)
+    freeze.write(out, protocol_file, protocol, drawn, model, lambda image, _: _heat(image.pixels))
     read_key(out / KEY, create=True)
     truth = json.loads((out / TRUTH).read_text())
     numbers = {case: int(values["source"].rpartition("_")[2]) - 9000 for case, values in truth.items()}
-    return TinyStudy(out, {n: (out / "cases" / case / "photo.png").read_bytes() for case, n in numbers.items()})
+    return TinyStudy(out, {n: (out / "cases" / case / "photo.jpg").read_bytes() for case, n in numbers.items()})
 
 
-def _protocol() -> dict[str, object]:
+def _protocol(pause_seconds: float) -> dict[str, object]:
     values = yaml.safe_load(TRUST_STUDY.read_text())
     values["key"], values["title"] = "tiny", "A tiny study for tests"
     values["cases"] = {
         "n": 8, "wrong_share": 0.5, "ood_share": 0, "practice": 1, "repeat_share": 0.125, "preference_pairs": 1
     }  # fmt: skip
-    values["washout"] = {"presentations": 1, "hours": 0}
+    values["washout"] = {"presentations": 1, "hours": pause_seconds / 3600}
     values["completion"] = {"min_cases_share": 0.9, "min_readers": 2}
     values["ethics"] = {name: f"for tests only: {name}" for name in values["ethics"]}
     return values

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +9,10 @@ from skinclip.assess import Assessor
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.examples import draw
+from skinclip.explain.faithfulness import without
 from skinclip.explain.methods import GRID, METHODS, Subject, cited_regions, joined, on_grid, on_photo
 from skinclip.images import from_array
+from skinclip.sentences import depends
 
 EVIDENCE_KEYS = {state.key for state in EVIDENCE_STATES}
 
@@ -32,7 +34,7 @@ def test_every_method_gives_a_finite_map_of_the_window_and_the_same_twice(subjec
 
 
 def test_controls_know_nothing_of_the_diagnosis(subject: Subject) -> None:
-    other = dataclasses.replace(subject, target=(subject.target + 1) % 7)
+    other = replace(subject, target=(subject.target + 1) % 7)
     for method in METHODS.values():
         same = np.array_equal(method.maps(subject)[0].heat, method.maps(other)[0].heat)
         assert same != method.knows, method.key
@@ -51,12 +53,12 @@ def test_the_whole_of_the_evidence_lies_in_the_lesion(subject: Subject) -> None:
 
 def test_the_cited_region_is_what_a_reader_sees_and_no_more_than_its_share(subject: Subject) -> None:
     regions = cited_regions(subject)
-    whole = joined(regions, subject.lesion)
-    assert regions and not any((region & ~subject.lesion).any() for region in regions)
+    whole = joined(list(regions.values()), subject.lesion)
+    assert regions and not any((region & ~subject.lesion).any() for region in regions.values())
     assert np.count_nonzero(whole) <= 0.42 * np.count_nonzero(subject.lesion)  # a region's own share, and its rim
     subject.__dict__["findings"] = [f for f in subject.findings if f"{f.criterion}:{f.state}" not in EVIDENCE_KEYS]
     try:
-        assert cited_regions(subject) == []  # what was measured has the lesion as its region
+        assert cited_regions(subject) == {}  # what was measured has the lesion as its region
     finally:
         del subject.__dict__["findings"]
 
@@ -77,3 +79,41 @@ def test_on_photo_fills_the_window_alone(subject: Subject) -> None:
     outside[window.y : window.y + window.side, window.x : window.x + window.side] = False
     assert not heat[outside].any()
     assert not on_photo(np.zeros((4, 4), np.float32), subject).any()
+
+
+def test_a_map_ends_softly_inside_a_photo_and_not_at_its_rim(subject: Subject) -> None:
+    heat, window = on_photo(np.ones((4, 4), np.float32), subject), subject.window
+    assert window.x > 0 and window.x + window.side < subject.image.width and window.side == subject.image.height
+    inside = heat[:, window.x : window.x + window.side]
+    assert inside[:, 0].max() < 0.05 and inside[:, -1].max() < 0.05  # the window's own edges, in the photo
+    assert inside[[0, -1], 40:-40].min() > 0.999  # those that are the photo's as well
+    assert np.all(np.diff(inside[0, :40]) > -1e-6)
+
+
+def test_an_assessment_says_which_region_it_depends_on(subject: Subject) -> None:
+    """The effect told of a region is that of blurring it in the photo the model reads."""
+    assessment = subject.assessor.assess(subject.image, subject.context)
+    owed = {f.ref: f.effect for f in assessment.findings if f.effect is not None}
+    regions = cited_regions(subject)
+    assert set(owed) == set(regions)
+    ref, region = next(iter(regions.items()))
+    nothing, rest = np.zeros_like(region), subject.lesion & ~region
+    p = subject.answer(without(subject.photo, np.stack([nothing, region, subject.lesion, rest]))).astype(np.float64)
+    odds = np.log(p / (1 - p))
+    assert owed[ref] == pytest.approx((odds[0] - odds[1]) + (odds[3] - odds[2]), abs=1e-3)
+    if max(owed.values()) > 0:
+        assert assessment.pivotal is not None and assessment.pivotal.effect == max(owed.values())
+        assert f"most on [{assessment.pivotal.ref}]" in depends(assessment)
+    none = replace(assessment, findings=tuple(replace(f, effect=-0.1) for f in assessment.findings))
+    assert none.pivotal is None and "no region shown" in depends(none)
+    assert depends(replace(assessment, findings=tuple(replace(f, effect=None) for f in assessment.findings))) == ""
+
+
+def test_every_method_explains_a_big_preset(big_assessor) -> None:
+    """Its tower is a vision transformer, and Qwen's own reads the photo beside it."""
+    photo = from_array(draw("melanoma", 7))
+    subject = Subject.of(big_assessor, photo)
+    for key, method in METHODS.items():
+        heat = on_photo(method.maps(subject)[0].heat, subject)
+        assert heat.shape == (photo.height, photo.width) and np.isfinite(heat).all(), key
+    assert on_photo(METHODS["grad_cam"].maps(subject)[0].heat, subject).max() == pytest.approx(1.0)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from skinclip.assessment import Context
 from skinclip.explain import saliency
 from skinclip.explain.saliency import Cam, Network
+from tests.tiny_hub import OWN_SIDE
 
 
 class Corner(nn.Module):
@@ -93,7 +94,40 @@ def test_blur_keeps_colour_and_takes_structure(photo) -> None:
     torch.testing.assert_close(saliency.blurred(plain), plain)
 
 
-def test_a_tower_of_tokens_is_refused(tiny_model) -> None:
+@pytest.fixture(scope="module")
+def of_tokens(big_assessor) -> Network:
+    """The diagnosis of a big preset, whose tower is a vision transformer."""
+    model = big_assessor.model
+    return saliency.own_network(saliency.DiagnosisPath(model, model.reasoner.writer.write([Context()])))
+
+
+def test_the_maps_of_a_tower_of_tokens_are_its_levels_and_change_nothing(big_assessor, of_tokens) -> None:
+    photos = torch.rand(2, 3, OWN_SIDE, OWN_SIDE)
+    kept: list[Tensor] = []
+    hooks = [m.register_forward_hook(lambda module, args, output: kept.append(output)) for m in of_tokens.stages]
+    with torch.no_grad():
+        logits = of_tokens.logits(photos)
+        seen = big_assessor.model.perceive(photos)
+        assert torch.equal(logits, of_tokens.logits.path(photos))
+    for hook in hooks:
+        hook.remove()
+    for maps, level in zip(kept, seen.levels, strict=False):
+        torch.testing.assert_close(maps, level)
+    assert not any(block._forward_hooks for block in of_tokens.logits.blocks)
+
+
+@pytest.mark.parametrize("stage", [-1, -2])
+def test_grad_cam_of_a_tower_of_tokens_equals_its_definition_and_is_not_zero(of_tokens, stage: int) -> None:
+    photo = torch.rand(1, 3, OWN_SIDE, OWN_SIDE)
+    maps, gradient = by_hand(of_tokens, photo, 0, stage)
+    expected = (gradient.mean((2, 3), keepdim=True) * maps).sum(1)[0].detach().numpy()
+    given = saliency.grad_cam(of_tokens, photo, 0, Cam(stage, relu=False))
+    assert given.shape == (16, 16) and np.abs(expected).max() > 0
+    np.testing.assert_allclose(given, expected, atol=1e-8, rtol=1e-3)
+    assert saliency.layer_cam(of_tokens, photo, 0, Cam(stage)).shape == (16, 16)
+
+
+def test_a_tower_of_a_kind_that_is_not_known_is_refused() -> None:
     visual = SimpleNamespace(trunk=SimpleNamespace(blocks=[nn.Identity()]))  # no convolutional stem
     model = SimpleNamespace(perception=SimpleNamespace(clip=SimpleNamespace(visual=visual)))
     with pytest.raises(NotImplementedError, match="convolutional"):

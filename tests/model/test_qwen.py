@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from transformers import LogitsProcessorList, Qwen2_5_VLForConditionalGeneration
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSES
 from skinclip.data.rationales import check_rationale
+from skinclip.model import reasoner as reasoner_module
+from skinclip.model.decoding import greedy
 from skinclip.model.evidence import Evidence
 from skinclip.model.own_vision import own_grid, patches
-from skinclip.model.perception import Perception, VisualTokens
+from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import Story, load_tokenizer
 from skinclip.model.reasoner import UNQUANTIZED, load_language_model, quantization
 from skinclip.model.skinclip_vl import CheckpointError, SkinClipVL, assemble, load_model
-from tests.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset
+from tests.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset, tiny_qwen
 
 FINDINGS = ["streaks:irregular", "pigment_network:atypical"]
 
@@ -33,13 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(base: Path, tmp_path_factory: pytest.TempPathFactory) -> SkinClipVL:
-    config = tiny_preset(base, tiny_clip(tmp_path_factory.mktemp("clip")))
-    torch.manual_seed(2)
-    made = assemble(config, Perception(config.perception).freeze(), base, load_tokenizer(base))
-    for name, parameter in made.reasoner.language_model.named_parameters():
-        if "lora_B" in name:  # LoRA starts as the identity; a test of it needs it to do something
-            torch.nn.init.normal_(parameter, std=0.05)
-    return made.eval()
+    return tiny_qwen(tiny_preset(base, tiny_clip(tmp_path_factory.mktemp("clip"))))
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +211,7 @@ def test_decoding_equals_generate_with_and_without_what_was_read(which, model, t
     with torch.no_grad():
         prefix = m.reason(reasoner.writer.write([context]), seen, evidence, keep=True).prefix
         prompts = reasoner.writer.write([context], [Story(FINDINGS, "mel", "nv")])
-        rules, longest = reasoner.rules(prompts.input_ids.shape[1], FINDINGS, "mel", "nv")
+        rules, longest = reasoner.rules(prompts.input_ids.shape[1], FINDINGS, "mel", "nv", reasoner.config.wordings)
         plain = reasoner.base.generate(
             input_ids=prompts.input_ids,
             inputs_embeds=reasoner.inputs(prompts, seen, evidence),
@@ -236,6 +233,35 @@ def test_decoding_equals_generate_with_and_without_what_was_read(which, model, t
     assert told[-1] == expected and all(b.startswith(a) for a, b in itertools.pairwise(told))
     with pytest.raises(ValueError, match="does not begin"):
         reasoner.explain(Context(5, "female", None), *args[1:], prefix)
+
+
+def test_a_free_text_is_shown_to_nobody_before_it_is_found_sound(model: SkinClipVL, look, monkeypatch) -> None:
+    """A random model babbles: what is shown is decoded anew among true wordings. A sound free text is shown whole."""
+    args = (Context(), *one(look), FINDINGS, "mel", "nv")
+    monkeypatch.setattr(model.reasoner, "config", dataclasses.replace(model.reasoner.config, wordings=64))
+    expected = model.reasoner.explain(*args)
+    monkeypatch.setattr(model.reasoner, "config", dataclasses.replace(model.reasoner.config, wordings=0))
+    passes: list[tuple[int, str]] = []  # rules of a pass, its text
+
+    def watched(base, prompts, embeds, rules, *rest):
+        written: list[int] = []
+        passes.append((len(rules), ""))
+        for run in greedy(base, prompts, embeds, rules, *rest):
+            written += run
+            passes[-1] = (len(rules), model.reasoner.decode(written))
+            yield run
+
+    monkeypatch.setattr(reasoner_module, "greedy", watched)
+    told: list[str] = []
+    assert model.reasoner.explain(*args, None, told.append) == expected
+    assert [n for n, _ in passes] == [1, 2] and passes[1][1] == expected
+    assert check_rationale(passes[0][1], FINDINGS, ("mel", "nv")) and not check_rationale(expected, FINDINGS)
+    assert told and all(expected.startswith(text) for text in told)
+
+    sound = model.reasoner.writer.words_between(expected)
+    monkeypatch.setattr(reasoner_module, "greedy", lambda *_: ([token] for token in sound))
+    told.clear()
+    assert model.reasoner.explain(*args, None, told.append) == told[0] and len(told) == 1
 
 
 def test_the_model_is_not_asked_where_one_token_is_possible(model: SkinClipVL, look) -> None:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from skinclip.study.analysis_plan import AnalysisPlan
 from skinclip.study.simulate import Simulation, simulate
-from skinclip.study.statistics import AnalysisPlan
 from skinclip.study.tables import StudyTables
 
 SMALL = Simulation(readers=6, cases=16, ood_cases=4)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from collections import Counter
 from itertools import combinations, pairwise
 
 import pytest
 
-from skinclip.study.allocation import Allocation, AllocationError, allocate, split_cases, williams
+from skinclip.study.allocation import (
+    Allocation,
+    AllocationError,
+    Seat,
+    allocate,
+    next_seat,
+    split_cases,
+    williams,
+)
 from skinclip.study.protocol import Primary, Protocol
 
 READERS = 1000
@@ -74,6 +83,84 @@ def test_no_case_list_is_tied_to_a_block_position(trust_study: Protocol, session
         (p.case, p.block) for s in sessions[:992] for p in s.presentations if not p.practice and not p.repeat
     )
     assert set(place.values()) == {992 // 4}  # 62 whole rounds of 16 readers
+
+
+# --- several sites ---
+
+SITES = ("Graz", "Wien", "Linz", "Bern", "Ulm")
+
+
+@pytest.fixture(scope="module")
+def at_sites(trust_study: Protocol) -> list[tuple[str, Allocation]]:
+    """1,000 readers of five sites of unequal size, enrolled in any order."""
+    rng, cases = random.Random(5), strata(trust_study)
+    enrolled: list[tuple[str, Allocation]] = []
+    seats: list[tuple[str, dict]] = []
+    for number in range(1, READERS + 1):
+        (site,) = rng.choices(SITES, weights=(8, 4, 2, 2, 1))
+        seat = next_seat(site, seats)
+        enrolled.append((site, allocate(trust_study, cases, PRACTICE, number, seat)))
+        seats.append((site, {"seat": dataclasses.asdict(seat)}))
+    return enrolled
+
+
+def test_any_four_readers_of_a_site_in_a_row_are_balanced(at_sites: list[tuple[str, Allocation]]) -> None:
+    for site in SITES:
+        here = [session for name, session in at_sites if name == site]
+        assert len(here) > 30
+        for start in range(0, len(here) // 4 * 4, 4):
+            group = here[start : start + 4]
+            met = Counter((p.case, p.arm) for s in group for p in s.presentations if not p.practice and not p.repeat)
+            assert set(met.values()) == {1} and len(met) == 240
+            blocks = Counter((i, arm) for s in group for i, arm in enumerate(order_of_arms(s, 4)))
+            assert set(blocks.values()) == {1} and len(blocks) == 16
+            practice = Counter((p.case, p.arm) for s in group for p in s.presentations if p.practice)
+            assert set(practice.values()) == {1}
+
+
+def test_all_sites_together_are_as_balanced_as_their_last_groups_allow(at_sites: list[tuple[str, Allocation]]) -> None:
+    sessions = [session for _, session in at_sites]
+    met = Counter((p.case, p.arm) for s in sessions for p in s.presentations if not p.practice and not p.repeat)
+    assert len(met) == 240 and max(met.values()) - min(met.values()) <= len(SITES)
+    orders = [order_of_arms(s, 4) for s in sessions]
+    successors = Counter(pair for order in orders for pair in pairwise(order))
+    assert len(successors) == 12 and max(successors.values()) - min(successors.values()) <= len(SITES)
+    places = Counter((p.case, p.block) for s in sessions for p in s.presentations if not p.practice and not p.repeat)
+    assert max(places.values()) - min(places.values()) <= 4 * len(SITES)
+
+
+def test_four_sites_with_one_reader_each_are_balanced(trust_study: Protocol) -> None:
+    cases = strata(trust_study)
+    group = [allocate(trust_study, cases, PRACTICE, n, Seat(n - 1, 1)) for n in range(1, 5)]
+    met = Counter((p.case, p.arm) for s in group for p in s.presentations if not p.practice and not p.repeat)
+    assert set(met.values()) == {1} and len(met) == 240
+
+
+def test_one_site_is_allocated_as_before_there_were_seats(trust_study: Protocol, sessions: list[Allocation]) -> None:
+    seated = [allocate(trust_study, strata(trust_study), PRACTICE, n, Seat(0, n)) for n in range(1, 20)]
+    assert seated == sessions[:19]
+
+
+def test_seats_are_filled_in_order_and_free_ones_first() -> None:
+    def taken(*seats: tuple[str, int, int]) -> list[tuple[str, dict]]:
+        return [(name, {"seat": {"site": site, "place": place}}) for name, site, place in seats]
+
+    assert next_seat("Graz", []) == Seat(0, 1)
+    assert next_seat("Wien", taken(("Graz", 0, 1))) == Seat(1, 1)
+    assert next_seat(" graz ", taken(("Graz", 0, 1), ("Wien", 1, 1))) == Seat(0, 2)
+    assert next_seat("Graz", taken(("Graz", 0, 1), ("Graz", 0, 3), ("Wien", 1, 1))) == Seat(0, 2)  # 2 has withdrawn
+    assert next_seat("Linz", taken(("Wien", 1, 1))) == Seat(
+        2, 1
+    )  # Graz has no reader any more; its square is not mixed
+
+
+def test_allocations_stored_before_there_were_seats_stay_valid(sessions: list[Allocation]) -> None:
+    old = json.loads(json.dumps(sessions[6].to_dict()))
+    del old["seat"]
+    assert Allocation.from_dict(old) == sessions[6]
+    assert next_seat("Graz", [("Graz", old)]) == Seat(0, 1)
+    earlier = [{**old, "reader_number": number} for number in (1, 2, 3)]
+    assert next_seat("Graz", [("Graz", one) for one in earlier]) == Seat(0, 4)
 
 
 @pytest.mark.parametrize("k", [2, 3, 4, 5, 6])

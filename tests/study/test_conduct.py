@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_the_reader_sees_the_own_locked_answer_beside_the_aid(study: Study, toke
     view = at(study, token, "after")
     words = dict(view.own)
     assert words["What is your diagnosis?"] == "Melanoma"
-    assert words["How confident are you in this diagnosis?"] == "60 %"
+    assert words["How confident are you in this diagnosis?"] == "60%"
     assert words["Would you biopsy, excise or refer this lesion?"] == "Yes"
 
 
@@ -106,7 +107,7 @@ def test_practice_feedback_is_worded_the_same_in_every_arm(study: Study, token: 
     texts = [view.text for view, _ in tiny.session(study, token) if view.kind == "feedback"]
     assert len(texts) == 2
     assert set(texts) <= {
-        f"The confirmed diagnosis of this practice case is {name}." for name in ("melanoma", "melanocytic nevus")
+        f"The confirmed diagnosis of this practice case is **{name}**." for name in ("melanoma", "melanocytic nevus")
     }
 
 
@@ -182,7 +183,10 @@ def test_consent_tells_of_errors_and_withdrawal(study: Study, token: str) -> Non
     assert "Withdraw" in view.text
     assert "erased" in view.text
     assert study.protocol.ethics.consent_text in view.text
-    assert study.protocol.ethics.consent_version in view.text
+    ethics = study.protocol.ethics
+    for told in (ethics.consent_version, ethics.controller, ethics.contact, ethics.approval, ethics.retention):
+        assert told in view.text
+    assert study.protocol.title in view.text
 
 
 # --- resuming, sending twice ----------------------------------------------------------------------------------------
@@ -360,6 +364,23 @@ def test_another_build_cannot_use_the_same_log(study: Study, study_folder: Path)
         Study.open(study_folder)
 
 
+def test_sites_that_take_turns_are_each_balanced_and_who_withdraws_is_replaced(study: Study) -> None:
+    enrolled = {site: [] for site in ("Graz", "Wien")}
+    for site in ("Graz", "Wien", "Wien", "Graz", "wien ", "Graz", "Wien", "Graz"):
+        enrolled[site.strip().capitalize()] += study.enrol(1, site)
+    for readers in enrolled.values():
+        shown = [s.shown for one in readers for s in study.steps(one.reader) if s.kind == "after" and s.shown]
+        met = Counter((p.case, p.arm) for p in shown if not p.practice and not p.repeat)
+        assert len(met) == 8 * 4 and set(met.values()) == {1}
+    assert study.readers_at("graz") == 4
+    gone = enrolled["Graz"][1]
+    seat = study.store.reader(study.name, gone.reader).allocation["seat"]
+    study.withdraw(study.sign_in(gone.code))
+    assert study.readers_at("Graz") == 3
+    (instead,) = study.enrol(1, "Graz")
+    assert study.store.reader(study.name, instead.reader).allocation["seat"] == seat
+
+
 @pytest.mark.parametrize("readers", [0, -1, 1001])
 def test_how_many_can_be_enrolled(study: Study, readers: int) -> None:
     with pytest.raises(StudyError, match="enrol 1 to 1000"):
@@ -377,12 +398,12 @@ def test_blocks_are_kept_apart_by_the_washout(study_folder: Path, clock: Clock) 
         *_, (before_pause, _), (pause, _) = tiny.session(study, token)
         assert (before_pause.kind, pause.kind) == ("block", "pause")
         assert "25 November 2026, 09:00 UTC" in pause.text
-        assert pause.photo is None
+        assert (pause.photo, pause.wait) == (None, 24 * 3600)
         with pytest.raises(StudyError, match="not open yet"):
             study.submit(token, pause.step, {"diagnosis": "mel"}, "early")
         clock.forward(hours=23, minutes=59)
         token = study.sign_in(code)
-        assert study.view(token).kind == "pause"
+        assert (study.view(token).kind, study.view(token).wait) == ("pause", 60)
         clock.forward(minutes=1)
         view = study.view(token)
         assert (view.kind, view.step) == ("before", pause.step)
@@ -399,6 +420,26 @@ def test_withdrawal_erases_answers_and_ends_the_code(study: Study, token: str, c
         study.sign_in(code)
     assert all(event.payload is None for event in study.store.events(study.name, "R001")[:-1])
     assert not study.store.verify(study.name)
+
+
+def test_a_renewed_code_ends_the_lost_one_and_is_on_record(study: Study, token: str, code: str) -> None:
+    at(study, token, "background")
+    new = study.renew_code("R001")
+    with pytest.raises(Expired):
+        study.view(token)
+    with pytest.raises(SignInError, match="not known"):
+        study.sign_in(code)
+    assert study.view(study.sign_in(new.code)).kind == "background"
+    (event,) = study.store.events(study.name, kinds=["code_renewed"])
+    assert (event.reader, event.payload) == ("R001", {}) and not study.store.verify(study.name)
+
+
+def test_only_a_reader_who_takes_part_gets_a_new_code(study: Study, token: str) -> None:
+    with pytest.raises(StudyError, match="no reader 'R002'"):
+        study.renew_code("R002")
+    study.withdraw(token)
+    with pytest.raises(StudyError, match="R001 has withdrawn"):
+        study.renew_code("R001")
 
 
 def test_withdrawal_before_consent_needs_no_debrief(study: Study, token: str) -> None:

@@ -125,6 +125,15 @@ def test_arms_and_blocks_are_those_of_the_allocation(coordinator: Coordinator, s
     assert set(tables.blocks.loc[tables.blocks["arm"] == "none", "item"].str[:3]) == {"tru", "dis"}
 
 
+def test_items_that_speak_against_the_aid_are_scored_the_other_way_round(coordinator: Coordinator) -> None:
+    coordinator.close()
+    blocks = coordinator.tables().blocks
+    assert (blocks["value"] == 2).all()  # the test's reader always answers 2
+    turned = blocks["item"] == "ess_4"
+    assert turned.sum() == 9  # three readers, three arms with an explanation
+    assert (blocks.loc[turned, "score"] == 4).all() and (blocks.loc[~turned, "score"] == 2).all()
+
+
 def test_the_chosen_side_is_told_as_its_arm(coordinator: Coordinator) -> None:
     coordinator.close()
     preferences = coordinator.tables().preferences
@@ -140,7 +149,23 @@ def test_withdrawn_readers_are_counted_and_their_data_gone(coordinator: Coordina
     assert pd.isna(readers.loc["R005", "site"])
     assert readers.loc["R001", "site"] == "a remark"  # named by the reader
     assert readers.loc["R001", "role"] == "dermatologist"
-    assert readers.loc["R001", "years_answer"] == "lt1"
+    assert readers.loc["R001", "years"] == "lt1"
+
+
+def test_what_a_study_asks_of_its_readers_is_exported(study_folder: Path, tmp_path: Path) -> None:
+    asked = {"key": "dermatoscope", "text": "Which one do you use?", "scale": {"kind": "text"}}
+    mine = [q for q in tiny.default_questions("background") if q["key"] != "years"]
+    tiny.write_protocol(study_folder / "protocol.yaml", questions={"background": [*mine, asked]})
+    with Study.open(study_folder) as study:
+        token = study.sign_in(study.enrol(1, "Here")[0].code)
+        for _ in tiny.session(study, token, lambda view: view.kind == "before"):
+            pass
+        Coordinator(study).close("test")
+        Coordinator(study).export(tmp_path / "out")
+    readers = pd.read_csv(tmp_path / "out" / "readers.csv")
+    assert readers["dermatoscope"].tolist() == ["a remark"] and readers["years"].isna().all()
+    dictionary = pd.read_csv(tmp_path / "out" / "data_dictionary.csv")
+    assert "dermatoscope" in set(dictionary.loc[dictionary["table"] == "readers", "column"])
 
 
 def test_an_export_can_be_read_back_and_verified(coordinator: Coordinator, study: Study, tmp_path: Path) -> None:
@@ -184,9 +209,10 @@ def test_the_plan_goes_into_the_analysis(trust_study: Protocol) -> None:
     assert plan.primary.text == "regions - grad_cam"
     assert plan.safety_margin == 0.05
     assert plan.time_limits == (3, 600)
-    assert "confidence_change" in plan.secondary
-    assert "time" in plan.secondary
-    assert plan.primary not in plan.secondary_contrasts
+    assert plan.secondary == trust_study.plan.secondary
+    assert plan.secondary_contrasts[0].text == "regions - none"
+    # The defaults of simulated studies are the default study's.
+    assert dataclasses.replace(plan, seed=0, resamples=1000) == analysis_plan.DEFAULT_PLAN
 
 
 def test_a_closed_study_is_analysed(coordinator: Coordinator, tmp_path: Path) -> None:
@@ -195,3 +221,5 @@ def test_a_closed_study_is_analysed(coordinator: Coordinator, tmp_path: Path) ->
     assert "SIMULATED" not in written["report.html"].read_text()
     analysis = json.loads(written["analysis.json"].read_text())
     assert analysis["study"] == "tiny-study-v1"
+    lists = sorted(path.name for path in (tmp_path / "report" / "checklists").iterdir())
+    assert lists == ["clear_derm.md", "decide_ai.md"]

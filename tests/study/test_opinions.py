@@ -57,7 +57,7 @@ def blocks(values: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
         for arm, answers in arms.items()
         for i, value in enumerate(answers)
     ]
-    return pd.DataFrame(rows, columns=["reader", "arm", "item", "value"])
+    return pd.DataFrame(rows, columns=["reader", "arm", "item", "score"])
 
 
 def test_scales_are_compared_within_readers():
@@ -75,3 +75,28 @@ def test_a_scale_without_answers_is_not_estimable():
     found = opinions.scales(blocks({}), ["regions"], "regions", "grad_cam", 0.05)
     assert [s["scale"] for s in found] == ["ess", "trust", "distrust"]
     assert all("not_estimable" in s["difference"] for s in found)
+
+
+def test_a_scale_is_tested_within_readers():
+    regions, cam = [4.0, 5.0, 3.5, 4.0, 4.5, 5.0], [3.0, 3.0, 3.0, 2.5, 3.0, 2.0]
+    frame = blocks({"ess_1": {"regions": regions, "grad_cam": cam}, "trust_1": {"regions": cam, "grad_cam": regions}})
+    found = opinions.scale_difference(frame, "ess", "regions", "grad_cam", 0.05)
+    assert found["p"] == pytest.approx(2 / 64)  # all six readers in one direction
+    assert found["value"] > 0 > opinions.scale_difference(frame, "trust", "regions", "grad_cam", 0.05)["value"]
+    same = blocks({"ess_1": {"regions": cam, "grad_cam": cam}})
+    with pytest.raises(NotEstimable, match="no reader differs"):
+        opinions.scale_difference(same, "ess", "regions", "grad_cam", 0.05)
+
+
+def test_a_preference_is_tested_over_readers():
+    chosen = ["regions"] * 9 + ["grad_cam"]
+    rows = [(f"R{i}", "regions", "grad_cam", chosen[(i + j) % 10]) for i in range(10) for j in range(4)]
+    found = opinions.preferred(pairs(rows), "regions", "grad_cam", 200, 0, 0.05)
+    assert found["value"] == pytest.approx(np.log(9), rel=0.02) and found["readers"] == 10
+    assert 0 < found["low"] < found["value"] < found["high"] and found["p"] == pytest.approx(2 / 201)
+    back = opinions.preferred(pairs(rows), "grad_cam", "regions", 200, 0, 0.05)
+    assert back["value"] == pytest.approx(-found["value"])
+    with pytest.raises(NotEstimable, match="none was never shown side by side"):
+        opinions.preferred(pairs(rows), "regions", "none", 200, 0, 0.05)
+    with pytest.raises(NotEstimable, match="fewer than two readers"):
+        opinions.preferred(pairs(rows[:4]), "regions", "grad_cam", 200, 0, 0.05)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 import yaml
 
 from skinclip.clinical import DIAGNOSIS_CODES
-from skinclip.study.protocol import ARMS, PHASES, AnswerError, Protocol, ProtocolError, Question, Scale
+from skinclip.study import protocol
+from skinclip.study.protocol import ARMS, PHASES, RATED, AnswerError, Protocol, ProtocolError, Question, Scale
+from skinclip.study.tables import AID_ITEMS, COLUMNS
 
 TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "protocol" / "trust_study.yaml"
 AIDS = ("grad_cam", "grad_cam_text", "regions")
@@ -57,6 +61,10 @@ def test_default_questions_by_arm(trust_study: Protocol) -> None:
     assert [q.key for q in trust_study.questions["background"]] == ["site", "role", "years"]
 
 
+def test_the_tables_can_hold_what_the_protocol_lets_through() -> None:
+    assert {key: COLUMNS[key].allowed[1] for key in ("trust", *AID_ITEMS)} == RATED
+
+
 def test_default_scales(trust_study: Protocol) -> None:
     asked = {(phase, q.key): q for phase in PHASES for q in trust_study.questions[phase]}
     diagnosis = asked["before", "diagnosis"].scale
@@ -67,6 +75,47 @@ def test_default_scales(trust_study: Protocol) -> None:
     assert {asked["block", f"ess_{i}"].scale.points for i in range(1, 10)} == {5}
     assert {asked["block", f"distrust_{i}"].scale.points for i in range(1, 6)} == {7}
     assert [q.key for q in trust_study.questions["block"] if q.reverse] == ["ess_4"]
+
+
+# The published words: Hoffman et al. 2018 and 2023; Jian et al. 2000.
+SCALES = {
+    "ess": (
+        "From the explanation, I understand how the {} works.",
+        "This explanation of how the {} works is satisfying.",
+        "This explanation of how the {} works has sufficient detail.",
+        "This explanation of how the {} works contains irrelevant details.",
+        "This explanation of how the {} works seems complete.",
+        "This explanation of how the {} works tells me how to use it.",
+        "This explanation of how the {} works is useful to my goals.",
+        "This explanation of the {} shows me how accurate the {} is.",
+        "This explanation lets me judge when I should trust and not trust the {}.",
+    ),
+    "distrust": (
+        "The {} is deceptive.",
+        "The {} behaves in an underhanded manner.",
+        "I am suspicious of the {}'s intent, action, or outputs.",
+        "I am wary of the {}.",
+        "The {}'s actions will have a harmful or injurious outcome.",
+    ),
+    "trust": (
+        "I am confident in the {}.",
+        "The {} provides security.",
+        "The {} has integrity.",
+        "The {} is dependable.",
+        "The {} is reliable.",
+        "I can trust the {}.",
+        "I am familiar with the {}.",
+    ),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_published_scales_keep_their_words(scale: str, trust_study: Protocol) -> None:
+    asked = {q.key: q for q in trust_study.questions["block"]}
+    mine = [asked[f"{scale}_{i}"] for i in range(1, len(SCALES[scale]) + 1)]
+    assert [q.text for q in mine] == [text.replace("{}", "aid") for text in SCALES[scale]]
+    ends = ("I disagree strongly", "I agree strongly") if scale == "ess" else ("Not at all", "Extremely")
+    assert {(q.scale.anchors[0], q.scale.anchors[-1]) for q in mine} == {ends}
 
 
 def test_nobody_can_be_enrolled_until_the_ethics_fields_are_filled(
@@ -114,7 +163,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "version": lambda v: v.update(version=2),
     "seed": lambda v: v.update(seed=1),
     "order of arms": lambda v: v["arms"].reverse(),
-    "fewer arms": lambda v: v["arms"].remove("none"),
+    "fewer arms": lambda v: (v["arms"].remove("none"), v["plan"].pop("contrasts")),
     "cases": lambda v: v["cases"].update(n=64),
     "practice": lambda v: v["cases"].update(practice=8),
     "repeats": lambda v: v["cases"].update(repeat_share=0.05),
@@ -122,9 +171,10 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "question order": lambda v: v["questions"]["after"].reverse(),
     "option order": lambda v: v["questions"]["before"][0]["scale"]["options"].reverse(),
     "question arms": lambda v: v["questions"]["block"][0].update(arms=["regions"]),
-    "likert points": lambda v: v["questions"]["after"][3]["scale"].update(points=9),
+    "likert points": lambda v: v["questions"]["after"][3]["scale"].update(points=5),
     "margin": lambda v: v["plan"]["safety"].update(margin=0.1),
-    "contrast": lambda v: v["plan"]["primary"].update(reference="none"),
+    "contrast": lambda v: v["plan"]["primary"].update(reference="grad_cam_text") or v["plan"]["contrasts"].pop(1),
+    "further contrasts": lambda v: v["plan"]["contrasts"].pop(),
     "alpha": lambda v: v["plan"].update(alpha=0.01),
     "outliers": lambda v: v["plan"]["time_outliers"].update(min_seconds=5),
     "secondary": lambda v: v["plan"]["secondary"].pop(),
@@ -140,6 +190,12 @@ def test_plan_hash_changes_with_what_readers_see_or_is_analysed(name: str, trust
     changed = trust_study.to_dict()
     CHANGES[name](changed)
     assert Protocol.from_dict(changed).plan_sha256 != trust_study.plan_sha256
+
+
+def test_a_plan_without_further_contrasts_keeps_the_hash_of_before_there_were_any(values: dict[str, Any]) -> None:
+    del values["plan"]["contrasts"]
+    study = Protocol.from_dict(values)
+    assert study.plan.contrasts == () and study.to_dict()["plan"] == values["plan"]
 
 
 @pytest.mark.parametrize("name", ["approval", "controller", "contact", "photo_licence", "retention"])
@@ -203,6 +259,23 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         ),
         "plan.primary.endpoint: correct is not asked in both",
     ),
+    "contrast with itself": (
+        _set("plan.contrasts.0.reference", "regions"),
+        "plan.contrasts[0].reference: must be another arm than its arm (regions)",
+    ),
+    "contrast twice": (
+        _set("plan.contrasts.1", {"arm": "none", "reference": "regions"}),
+        "plan.contrasts[1]: is the primary contrast, or listed above",
+    ),
+    "contrast of strangers": (_set("plan.contrasts.0.arm", "heatmap"), "plan.contrasts[0].arm: must be one of none"),
+    "contrast field": (_set("plan.contrasts.0.than", "none"), "plan.contrasts[0].than: is not a field here"),
+    "text as endpoint": (
+        lambda v: (
+            v["questions"]["after"].append({"key": "why", "text": "Why?", "scale": {"kind": "text"}}),
+            v["plan"].update(secondary=["why"]),
+        ),
+        "plan.secondary[0]: must be one of confidence, act, correct",
+    ),
     "arm not in study": (_set("plan.safety.arm", "heatmap"), "plan.safety.arm: must be one of none, grad_cam"),
     "secondary": (_set("plan.secondary.0", "kappa"), "plan.secondary[0]: must be one of"),
     "primary is no secondary": (_set("plan.secondary.0", "trust"), "plan.secondary[0]: must be one of"),
@@ -212,6 +285,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "questions.before: diagnosis must offer akiec",
     ),
     "optional trust": (_set("questions.after.3.required", False), "questions.after: trust must be required in all"),
+    "too many points": (_set("questions.after.3.scale.points", 9), "trust must be a likert scale of at most 7 points"),
+    "no rating": (_set("questions.after.5.scale", {"kind": "yes_no"}), "grounded must be a likert scale of at most 5"),
+    "rated without an aid": (_set("questions.after.4.arms", "all"), "correct is about the explanation"),
+    "unblinding contact": (_set("ethics.contact", "skinclip@example.org"), "ethics.contact: says 'skinclip'"),
     "arms before an arm is known": (
         lambda v: v["questions"]["background"][0].update(arms=["none"]),
         "questions.background: site cannot be for some arms only",
@@ -362,3 +439,23 @@ def test_the_coordinators_readme_explains_every_field(values: dict[str, Any]) ->
             else [name]
         ):
             assert f"`{path}" in readme, path
+
+
+# --- every field is used ---
+
+
+def _fields(kind: Any) -> set[str]:
+    return {f.name for f in dataclasses.fields(kind)}
+
+
+def test_every_field_of_plan_and_ethics_is_read_by_analysis_page_or_checklist() -> None:
+    """A field that changes nothing would promise what is not done. Each name is looked for as an attribute."""
+    code = "\n".join(
+        path.read_text() for path in Path(protocol.__file__).parent.glob("*.py") if path.name != "protocol.py"
+    )
+    kinds = (protocol.Plan, protocol.Primary, protocol.Safety, protocol.TimeOutliers, protocol.Contrast)
+    kinds += (protocol.Ethics, protocol.Washout, protocol.Completion, protocol.CasePlan, protocol.Texts)
+    counted = {"wrong_share", "ood_share", "repeat_share"}  # read inside the protocol, as `counts` and `repeats`
+    unread = {name for kind in kinds for name in _fields(kind) - counted if not re.search(rf"\.{name}\b", code)}
+    by_name = {"photo_licence"}  # the checklists take it by name
+    assert unread == by_name and "photo_licence" in code

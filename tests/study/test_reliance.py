@@ -91,6 +91,13 @@ def test_non_inferiority_compares_the_interval_with_the_margin(regions, grad_cam
     assert found["value"] == pytest.approx(found["rate"] - found["rate_against"])
 
 
+def test_safety_is_not_claimed_where_nobody_switched():
+    """Each resample of nothing but zeros is zero: the interval would have no width and lie below any margin."""
+    held = ROWS.assign(diagnosis_after=ROWS["diagnosis_before"])
+    with pytest.raises(NotEstimable, match="none of 4 answers in the two arms switched to wrong"):
+        reliance.safety(held, "regions", "grad_cam", reliance.bootstrap_of(held, 20, 0), 0.05, 0.05)
+
+
 def test_safety_without_errors_of_the_ai_says_so():
     right = ROWS[ROWS["case"] == "C2"]
     with pytest.raises(NotEstimable, match="the AI errs"):
@@ -132,3 +139,17 @@ def test_bootstrap_p_is_two_sided_and_never_0():
     found = Drawn(1.0, np.arange(1.0, 100.0)).interval()
     assert found["p"] == pytest.approx(2 / 100)
     assert Drawn(0.0, np.linspace(-1, 1, 99)).interval()["p"] == 1.0
+
+
+def test_a_share_is_compared_as_its_answers_say():
+    arms = ["regions", "regions", "grad_cam", "grad_cam"]
+    rows = answers([(f"R{i}", f"C{j}", arms[j], "mel", "mel", "mel", "mel") for i in range(6) for j in range(4)])
+    yes = np.array([1.0, 1.0, 1.0, 0.0] * 6)
+    bootstrap = reliance.bootstrap_of(rows, 100, 0)
+    found = reliance.share_difference(rows, yes, "regions", "grad_cam", bootstrap, 0.05)
+    assert found["value"] == pytest.approx(0.5) and found["low"] <= 0.5 <= found["high"]
+    rows.loc[3::4, "weight"] = 3.0  # cases that stand for three in practice
+    weighed = reliance.share_difference(rows, yes, "regions", "grad_cam", reliance.bootstrap_of(rows, 100, 0), 0.05)
+    assert weighed["value"] == pytest.approx(0.75)
+    with pytest.raises(NotEstimable):
+        reliance.share_difference(rows, yes, "regions", "none", bootstrap, 0.05)

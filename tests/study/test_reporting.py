@@ -35,8 +35,21 @@ def test_decide_ai_has_its_28_subitems_and_10_generic_ones(trust_study: Protocol
 
 
 def test_ethics_fields_are_quoted_once_they_are_filled(trust_study: Protocol, filled_study: Protocol) -> None:
-    assert rows(checklist("decide_ai", trust_study))["III"].endswith(f"`ethics.approval`: {TO_BE_STATED}")
-    assert rows(checklist("decide_ai", filled_study))["III"].endswith(filled_study.ethics.approval)
+    assert f"`ethics.approval`: {TO_BE_STATED}" in rows(checklist("decide_ai", trust_study))["III"]
+    governance = rows(checklist("decide_ai", filled_study))["III"]
+    for told in (filled_study.ethics.approval, filled_study.ethics.consent_version, filled_study.ethics.retention):
+        assert told in governance
+
+
+def test_the_papers_are_named_with_their_dois(trust_study: Protocol) -> None:
+    assert "doi:10.1001/jamadermatol.2021.4915" in checklist("clear_derm", trust_study)
+    assert "doi:10.1038/s41591-022-01772-9" in checklist("decide_ai", trust_study)
+
+
+def test_the_plans_family_is_told_whole(trust_study: Protocol) -> None:
+    found = rows(checklist("decide_ai", trust_study))
+    assert "trust, grad_cam_text against grad_cam" in found["IV"] and "preference" in found["IV"]
+    assert "17 secondary endpoints and contrasts under Holm" in found["V"]
 
 
 def test_words_of_the_coordinator_cannot_break_the_table(trust_study: Protocol) -> None:

@@ -5,9 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinclip.study import statistics
+from skinclip.study import secondary, statistics
+from skinclip.study.analysis_plan import ENDPOINTS, TRUST, AnalysisPlan, Contrast
+from skinclip.study.arm_model import arm_model
 from skinclip.study.mixed import NotEstimable
-from skinclip.study.statistics import ENDPOINTS, TRUST, AnalysisPlan, Contrast, analyse, arm_model, primary_result
+from skinclip.study.statistics import analyse, primary_result
 from skinclip.study.tables import TABLES, StudyTables, primary_cases
 from tests.study.studies import PLAN, study
 
@@ -78,26 +80,16 @@ def test_repeats_and_strangers_are_left_out_of_the_primary_analysis():
     assert same[0] == same[1]
 
 
-def test_holm_equals_hand_computed():
-    rows = [{"p": 0.01}, {"p": 0.04}, {"p": 0.03}, {"not_estimable": "none"}]
-    adjusted = [row.get("p_holm") for row in statistics._with_holm(rows)]
-    assert adjusted == [pytest.approx(0.03), pytest.approx(0.06), pytest.approx(0.06), None]
-
-
-def test_holm_spans_endpoints_and_contrasts(analysis):
-    rows = analysis["secondary"]
-    assert len(rows) == len(PLAN.secondary) + len(PLAN.secondary_contrasts) + 2
-    tested = [row for row in rows if "p" in row]
-    smallest = min(tested, key=lambda row: row["p"])
-    assert smallest["p_holm"] == pytest.approx(min(1.0, len(tested) * smallest["p"]))
-
-
 def test_time_is_a_ratio_and_outliers_leave_one_sensitivity_analysis_only():
     tables = study(pauses=0.0, readers=12, cases=32)
     slow = tables.cases.copy()
     slow.loc[slow["arm"] == "regions", "seconds_after"] *= 2.0
-    row = lambda cases: statistics._endpoint_row(primary_cases(cases), ENDPOINTS["time"], PLAN)  # noqa: E731
-    trimmed = lambda cases: statistics.time_without_outliers(primary_cases(cases), PLAN)  # noqa: E731
+
+    def answers(cases):
+        return secondary.Answers(primary_cases(cases), tables.blocks, tables.preferences, None)
+
+    row = lambda cases: secondary.endpoint_row(answers(cases), "seconds", PLAN)  # noqa: E731
+    trimmed = lambda cases: statistics.time_without_outliers(answers(cases), PLAN)  # noqa: E731
     assert row(slow)["value"] == pytest.approx(2 * row(tables.cases)["value"], rel=1e-3)
     paused = tables.cases.copy()
     paused.loc[paused.index[:5], "seconds_after"] = 4000.0

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -67,7 +68,7 @@ def store(database: str, clock: Clock) -> Iterator[Store]:
 
 
 def enrol(store: Store, site: str = "Graz") -> str:
-    return store.enrol(STUDY, lambda number: {"number": number}, site).reader
+    return store.enrol(STUDY, lambda number, site, others: {"number": number}, site).reader
 
 
 def answers(store: Store, reader: str, n: int) -> None:
@@ -236,6 +237,92 @@ def test_verify_finds(store: Store, name: str) -> None:
     assert all("event" in str(problem) for problem in problems)
 
 
+# Columns that no digest covers, changed by who has the database and not the key; events 3 to 6 are answers of R001.
+BESIDE = {
+    "reopened": (["UPDATE studies SET closed_at = NULL"], [("reopened", 8)], "it was reopened"),
+    "closing moved": (["UPDATE studies SET closed_at = '2026-11-24T10:00:00.000Z'"], [("closed", 8)], "says on 2026"),
+    "reader removed": (["DELETE FROM readers WHERE reader = 'R001'"], [("reader", 2)], "gone from the table"),
+    "reader put in": (
+        ["INSERT INTO readers (study, reader, number) VALUES ('trust', 'R009', 9)"],
+        [("reader", None)],
+        "no event enrolled",
+    ),
+    "reader renumbered": (
+        ["UPDATE readers SET number = 7 WHERE reader = 'R001'"], [("reader", 2)], "as number 1, and the table",
+    ),
+    "withdrawal made up": (
+        ["UPDATE readers SET withdrawn_at = '2026-11-24T10:00:00.000Z' WHERE reader = 'R001'"],
+        [("reader", None)],
+        "says that R001 withdrew on 2026-11-24T10:00:00.000Z; no event says so",
+    ),
+    "withdrawal taken back": (
+        ["UPDATE readers SET withdrawn_at = NULL WHERE reader = 'R002'"], [("reader", 9)], "R002 has not withdrawn",
+    ),
+    "code of one who withdrew": (
+        ["UPDATE codes SET reader = 'R002' WHERE reader = 'R001'"], [("access", None)], "R002 has withdrawn and still",
+    ),
+    "code of a stranger": (
+        ["UPDATE codes SET reader = 'R009' WHERE reader = 'R001'"], [("access", None)], "R009 has a code, and no event",
+    ),
+    "mark of an answer removed": (
+        ["UPDATE events SET answers = NULL WHERE sequence = 4"], [("answers", 4)], "not marked as the answer",
+    ),
+    "mark of an answer put on": (
+        ["UPDATE events SET answers = 'before/C009' WHERE sequence = 2"], [("answers", 2)], "and is none",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_verify_finds_columns_that_contradict_the_events(store: Store, name: str) -> None:
+    answers(store, enrol(store), 4)
+    second = enrol(store)
+    store.close_study(STUDY)
+    store.withdraw(STUDY, second)
+    assert store.verify(STUDY) == []
+    statements, found, words = BESIDE[name]
+    run_sql(store, *statements)
+    problems = store.verify(STUDY)
+    assert [(problem.kind, problem.sequence) for problem in problems] == found
+    assert words in str(problems[0])
+
+
+def test_what_was_stored_in_a_reopened_study_is_found_even_when_it_was_closed_again(store: Store) -> None:
+    reader = enrol(store)
+    closed = store.close_study(STUDY)
+    run_sql(store, "UPDATE studies SET closed_at = NULL")
+    answers(store, reader, 1)
+    enrol(store)
+    run_sql(store, f"UPDATE studies SET closed_at = '{closed.at}'")
+    found = store.verify(STUDY)
+    assert [(problem.kind, problem.sequence) for problem in found] == [("after_closing", 4), ("after_closing", 5)]
+    assert "after the study was closed by event 3: it had been reopened" in str(found[0])
+
+
+def test_a_study_that_only_the_database_calls_closed_is_found(store: Store) -> None:
+    run_sql(store, "UPDATE studies SET closed_at = '2026-11-24T10:00:00.000Z'")
+    assert [problem.kind for problem in store.verify(STUDY)] == ["closed"]
+
+
+def test_answers_after_a_withdrawal_that_was_taken_back_are_found(store: Store) -> None:
+    reader = enrol(store)
+    withdrawn = store.withdraw(STUDY, reader)
+    run_sql(store, "UPDATE readers SET withdrawn_at = NULL")
+    answers(store, reader, 1)
+    run_sql(store, f"UPDATE readers SET withdrawn_at = '{withdrawn.at}'")
+    assert [problem.kind for problem in store.verify(STUDY)] == ["after_withdrawal"]
+
+
+def test_a_second_answer_to_a_step_is_found(store: Store) -> None:
+    reader = enrol(store)
+    answers(store, reader, 1)
+    run_sql(store, "UPDATE events SET answers = NULL WHERE sequence = 3")
+    store.append(STUDY, reader, "before", "before/C001", {"diagnosis": "mel"}, "other")
+    run_sql(store, "UPDATE events SET answers = NULL WHERE sequence = 4")
+    run_sql(store, "UPDATE events SET answers = step WHERE sequence = 3")
+    assert [(p.kind, p.sequence) for p in store.verify(STUDY)] == [("answers", 4), ("answers", 4)]
+
+
 def test_verify_finds_a_cut_tail_by_receipts(store: Store) -> None:
     answers(store, enrol(store), 4)
     receipts = [receipt_of(event) for event in store.events(STUDY)]
@@ -287,7 +374,7 @@ def test_readers_enrolled_at_once_get_different_numbers(store: Store) -> None:
 
 
 def test_withdrawal_erases_and_the_log_stays_valid(store: Store) -> None:
-    leaving, staying = store.enrol(STUDY, lambda n: {"number": n}, "Graz"), enrol(store, "Wien")
+    leaving, staying = store.enrol(STUDY, lambda n, site, others: {"number": n}, "Graz"), enrol(store, "Wien")
     session = store.sign_in(leaving.code)
     store.append(STUDY, leaving.reader, "before", "before/C001", {"remark": SECRET_WORDS}, "q1")
     answers(store, staying, 2)
@@ -346,7 +433,7 @@ def test_no_column_holds_where_a_reader_sits(store: Store) -> None:
 
 
 def test_code_is_stored_hashed_and_signs_in_however_it_is_typed(store: Store) -> None:
-    enrolment = store.enrol(STUDY, lambda number: {}, "Graz")
+    enrolment = store.enrol(STUDY, lambda *_: {}, "Graz")
     assert len(enrolment.code) == 14 and enrolment.code not in repr(enrolment)
     session = store.sign_in(enrolment.code.lower().replace("-", " ").replace("0", "o").replace("1", "l"))
     assert (session.study, session.reader, session.is_coordinator) == (STUDY, enrolment.reader, False)
@@ -374,7 +461,7 @@ def test_session_ends(store: Store, clock: Clock) -> None:
 
 
 def test_renewed_code_ends_the_old_one(store: Store) -> None:
-    enrolment, other = store.enrol(STUDY, lambda n: {}, "Graz"), store.enrol(STUDY, lambda n: {}, "Graz")
+    enrolment, other = store.enrol(STUDY, lambda *_: {}, "Graz"), store.enrol(STUDY, lambda *_: {}, "Graz")
     session = store.sign_in(enrolment.code)
     code = store.renew_code(STUDY, enrolment.reader)
     with pytest.raises(WrongCodeError, match="ask the coordinator"):
@@ -397,7 +484,7 @@ def test_text_that_is_no_code_is_a_wrong_code(store: Store, typed: str) -> None:
 
 
 def test_guesses_at_one_code_are_limited(store: Store, clock: Clock) -> None:
-    enrolment = store.enrol(STUDY, lambda number: {}, "Graz")
+    enrolment = store.enrol(STUDY, lambda *_: {}, "Graz")
     handle = parse_code(enrolment.code).handle
     for _ in range(ATTEMPTS_PER_HANDLE):
         with pytest.raises(WrongCodeError):
@@ -411,7 +498,7 @@ def test_guesses_at_one_code_are_limited(store: Store, clock: Clock) -> None:
 
 
 def test_guesses_at_once_are_limited_too(store: Store) -> None:
-    handle = parse_code(store.enrol(STUDY, lambda number: {}, "Graz").code).handle
+    handle = parse_code(store.enrol(STUDY, lambda *_: {}, "Graz").code).handle
 
     def guess(_: int) -> type[Exception]:
         try:
@@ -666,3 +753,57 @@ def test_several_events_are_stored_together_or_not_at_all(store: Store) -> None:
     assert store.append_all(STUDY, reader, [("before", "s1", {"a": 1}, "one"), ("shown", "s2", {}, "two")]) == stored
     with pytest.raises(ValueError, match="by the store alone"):
         store.append_all(STUDY, reader, [("shown", "s4", {}, "five"), ("closed", "closed", {}, "six")])
+
+
+# -- threads whose events are stored together
+
+
+def _at_once(store: Store, calls: list[tuple[str, str]]) -> list[object]:
+    """(reader, request id) of answers that wait for the same turn; each one's event, or the error that it got."""
+
+    def send(reader: str, request_id: str) -> object:
+        try:
+            return store.append(STUDY, reader, "before", f"step {request_id}", {"x": 1}, request_id)
+        except (StoreError, ValueError) as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        with store._turn:
+            waiting = [pool.submit(send, *call) for call in calls]
+            deadline = time.monotonic() + 10
+            while len(store._waiting) < len(calls) and time.monotonic() < deadline:
+                time.sleep(0.001)
+        return [one.result() for one in waiting]
+
+
+def test_what_is_refused_of_one_thread_does_not_stop_the_others(store: Store) -> None:
+    reader = enrol(store)
+    commits: list[object] = []
+    sa.event.listen(store._engine, "commit", commits.append)
+    found = _at_once(store, [(reader, "a"), ("R404", "b"), (reader, "c")])
+    assert isinstance(found[1], UnknownReaderError)
+    assert sorted(event.sequence for event in (found[0], found[2])) == [3, 4]
+    assert len(commits) == 1  # the disk is waited for once
+    assert store.verify(STUDY) == []
+
+
+def test_what_breaks_the_transaction_of_many_is_stored_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, insert = enrol(store), store_module._insert
+
+    def failing(connection: sa.Connection, tails: dict[str, store_module._Tail]) -> None:
+        if any(event.request_id == "b" for event in tails[STUDY].fresh):
+            raise sa.exc.DataError("INSERT", None, Exception("a value that the database does not take"))
+        insert(connection, tails)
+
+    monkeypatch.setattr(store_module, "_insert", failing)
+    found = _at_once(store, [(reader, "a"), (reader, "b"), (reader, "c")])
+    assert isinstance(found[1], StoreError) and "nothing was stored" in str(found[1])
+    assert {event.request_id for event in store.events(STUDY, reader, ["before"])} == {"a", "c"}
+    assert store.verify(STUDY) == []
+
+
+def test_the_same_answer_sent_twice_for_one_turn_is_stored_once(store: Store) -> None:
+    reader = enrol(store)
+    found = _at_once(store, [(reader, "a"), (reader, "a"), (reader, "b")])
+    assert found[0] == found[1] and len(store.events(STUDY, reader, ["before"])) == 2
+    assert store.verify(STUDY) == []

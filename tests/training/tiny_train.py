@@ -15,7 +15,6 @@ import warnings
 from pathlib import Path
 
 from accelerate.state import AcceleratorState, DistributedType, PartialState
-from transformers import Qwen2_5_VLForConditionalGeneration
 
 from skinclip import cli, config
 from skinclip.config import ModelConfig
@@ -36,7 +35,7 @@ def die_after(last: int) -> None:
 
 
 def share_out() -> None:
-    """FSDP on the CPU, and with NF4 kept as it is on a GPU: Accelerate offers it for GPUs only, and is told it does."""
+    """FSDP on the CPU: Accelerate offers it for GPUs only, and is told that it does."""
     init = AcceleratorState.__init__
 
     def wrapped(self, *args, fsdp_plugin=None, **kwargs):
@@ -46,7 +45,6 @@ def share_out() -> None:
             self.fsdp_plugin = fsdp_plugin
 
     AcceleratorState.__init__ = wrapped
-    Qwen2_5_VLForConditionalGeneration.dequantize = lambda self, **_: self
 
 
 def without_dropout(of: ModelConfig) -> ModelConfig:
@@ -65,6 +63,7 @@ if __name__ == "__main__":
         tiny, words = without_dropout(tiny), words[1:]
     if words[0] == "--fsdp":
         share_out()
+        tiny = dataclasses.replace(tiny, reasoner=dataclasses.replace(tiny.reasoner, cpu_weights="nf4"))
         words = words[1:]
     if words[0] == "--die-after":
         die_after(int(words[1]))

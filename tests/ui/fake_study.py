@@ -9,7 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from skinclip.study.conduct import AnswerError, EnrolledReader, Expired, Locked, SignInError, TooManyAttempts
+from skinclip.study.conduct import (
+    AnswerError,
+    EnrolledReader,
+    Expired,
+    Locked,
+    SignInError,
+    StudyError,
+    TooManyAttempts,
+)
 from skinclip.study.views import AidView, Fragment, QuestionView, StepView
 
 CODE = "7K3M-9QXT-2B4H"
@@ -29,10 +37,10 @@ AGREE = ("I disagree strongly", "I disagree somewhat", "I'm neutral about it", "
 
 
 def photo(shade: int = 120) -> bytes:
-    """A PNG of 320 x 240 pixels with a dark spot."""
+    """A JPEG of 320 x 240 pixels with a dark spot."""
     pixels = np.full((240, 320, 3), (150, 175, 215), np.uint8)
     cv2.ellipse(pixels, (160, 120), (80, 60), 20, 0, 360, (shade // 2, shade // 2, shade), -1)
-    return cv2.imencode(".png", pixels)[1].tobytes()
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
 
 
 def likert(key: str, text: str, points: int, *anchors: str) -> QuestionView:
@@ -91,7 +99,7 @@ def steps() -> list[StepView]:
         StepView("", "background", "About you", "", 0, 0, questions=(role,)),
     ]
     for i, aid in enumerate(aids()):
-        own = (("Diagnosis", "Melanoma"), ("Confidence", "60 %"), ("Biopsy or refer", "Yes"))
+        own = (("Diagnosis", "Melanoma"), ("Confidence", "60%"), ("Biopsy or refer", "Yes"))
         found.append(StepView("", "before", "Your own diagnosis", "", 0, 0, photo(100 + 20 * i), unaided()))
         found.append(StepView("", "after", "With the aid", "", 0, 0, photo(100 + 20 * i), aided(), aid, own=own))
         found.append(StepView("", "block", "About the aid", "Think of the last cases.", 0, 0, questions=block))
@@ -101,6 +109,9 @@ def steps() -> list[StepView]:
     found.append(StepView("", "done", "All done", "Thank you for taking part.", 0, 0))
     total = len(found) - 1
     return [replace(view, step=f"s{i:03}", done=i, total=total) for i, view in enumerate(found)]
+
+
+_PROTOCOL = SimpleNamespace(title="A made-up study", completion=SimpleNamespace(min_readers=20))
 
 
 @dataclass
@@ -113,10 +124,15 @@ class FakeStudy:
     expired: bool = False
     withdrawn: bool = False
     name: str = "fake-v1"
-    protocol: Any = field(default_factory=lambda: SimpleNamespace(title="A made-up study"))
+    protocol: Any = field(default_factory=lambda: _PROTOCOL)
 
     def enrol(self, readers: int, site: str) -> list[EnrolledReader]:
         return [EnrolledReader(f"R{i:03}", CODE) for i in range(1, readers + 1)]
+
+    def renew_code(self, reader: str) -> EnrolledReader:
+        if reader != "R001":
+            raise StudyError(f"the study has no reader {reader}")
+        return EnrolledReader(reader, "0000-1111-2222")
 
     def sign_in(self, code: str, *, coordinator: bool = False) -> str:
         if self.failed >= 3:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,26 +18,71 @@ import pytest
 from PIL import Image
 
 from skinclip import assessment as record
+from skinclip.config import preset
 from skinclip.images import LesionImage, PhotoError
-from skinclip.ui import assess_tab
+from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.ui import assess_tab, components
 from skinclip.ui.assess_tab import ALL, Shown, View
+from skinclip.ui.running import Runs
+
+GONE = "9" * 64  # weights that are not on offer
 
 
 class FakeAssessor:
-    """Answers every photo alike and remembers what it was asked."""
+    """Answers every photo alike, word by word, and remembers what it was asked.
+
+    Attributes:
+        failing: raised half way through the rationale.
+        read: set by a test when it has read what was told; the answer waits for it, if it is there.
+        ended: set when an assessment has ended, whichever way.
+    """
 
     def __init__(self, answer: record.Assessment) -> None:
         self.answer = answer
         self.trust = SimpleNamespace(referral=SimpleNamespace(sensitivity=0.92))
+        self.config = preset("mini")
         self.context: record.Context | None = None
+        self.failing: Exception | None = None
+        self.read: threading.Event | None = None
+        self.ended = threading.Event()
+        self.words = 0
+        self.model_info = answer.model
+        self.checkpoints: dict[str, Path] = {}
+        self.used: list[str | None] = []
+
+    @contextlib.contextmanager
+    def using(self, weights: str | None) -> Iterator[None]:
+        if weights == GONE:
+            raise CheckpointError("it is no longer here")
+        self.used.append(weights)
+        yield
 
     def assess(
-        self, image: LesionImage, context: record.Context, progress: Callable[[float, str], None]
+        self,
+        image: LesionImage,
+        context: record.Context,
+        progress: Callable[[float, str], None],
+        on_partial: Callable[[record.Assessment], None],
     ) -> record.Assessment:
         progress(0.5, "Looking at the photo")
         self.context = context
         photo = dataclasses.replace(self.answer.photo, width=image.width, height=image.height)
-        return dataclasses.replace(self.answer, photo=photo, context=context)
+        whole = dataclasses.replace(self.answer, photo=photo, context=context)
+        try:
+            if not whole.abstained:
+                self._write(whole, on_partial)
+        finally:
+            self.ended.set()
+        return whole
+
+    def _write(self, whole: record.Assessment, on_partial: Callable[[record.Assessment], None]) -> None:
+        words = whole.rationale.split(" ")
+        for self.words in range(len(words)):
+            if self.words == 4 and self.failing is not None:
+                raise self.failing
+            if self.words > 4 and self.read is not None:
+                assert self.read.wait(20)
+            on_partial(dataclasses.replace(whole, rationale=" ".join(words[: self.words])))
 
 
 @pytest.fixture
@@ -77,7 +124,19 @@ def progress(share: float, desc: str) -> None:
 
 
 def assess(assessor: FakeAssessor, view: View, photo: bytes | None, age: str = "") -> dict[Any, Any]:
-    return assess_tab.on_assess(assessor, view, photo, age, "female", "not given", progress)  # type: ignore[arg-type]
+    return list(assessing(assessor, view, photo, age))[-1]
+
+
+def assessing(
+    assessor: FakeAssessor,
+    view: View,
+    photo: bytes | None,
+    age: str = "",
+    begin: Callable = lambda run: None,
+    adapter: str | None = None,
+) -> Generator[dict[Any, Any]]:
+    """What the page gets, one update after the other."""
+    return assess_tab.on_assess(assessor, view, photo, age, "female", "not given", adapter, progress, begin)  # type: ignore
 
 
 def test_an_upload_is_shown_and_gone_from_disk(view: View, uploads: Path) -> None:
@@ -117,6 +176,76 @@ def test_a_photo_is_assessed(assessor: FakeAssessor, view: View) -> None:
     assert [value for _, value in updates[view.finding]["choices"]] == [ALL, "r1", "r2"]
     shown = updates[view.shown]
     assert shown.pixels.shape[:2] == shown.heat.shape == (480, 640)  # small photos are enlarged to be drawn on
+
+
+def test_the_rationale_is_seen_while_it_is_written(assessor: FakeAssessor, view: View) -> None:
+    """The answer cannot go on before the page has what there is of it; what it shows in the end is as ever."""
+    assessor.read = threading.Event()
+    updates = assessing(assessor, view, photo_file())
+    first, part = next(updates), [next(updates) for _ in range(4)][-1]
+    assert "Differential diagnosis" in first[view.result] and 'aria-busy="true"' in first[view.result]
+    assert "Melanoma is the leading<" in part[view.result] and "supported" not in part[view.result]
+    assert set(part) == {view.result, view.shown} and part[view.shown] is None  # nothing else moves
+    assessor.read.set()
+    *_, before, last = updates
+    assert components.chip(0) in before[view.result] and "irregular border" not in before[view.result]
+    assert last[view.shown].assessment.rationale == assessor.answer.rationale
+    assert "irregular border" in last[view.result] and "aria-busy" not in last[view.result]
+
+
+@pytest.mark.parametrize("how", ["stopped", "left"])
+def test_an_assessment_ends_when_it_is_stopped_or_the_visitor_leaves(
+    assessor: FakeAssessor, view: View, how: str
+) -> None:
+    assessor.read, runs = threading.Event(), Runs()
+    updates = assessing(assessor, view, photo_file(), begin=lambda run: runs.begin("me", run))
+    for _ in range(3):
+        next(updates)
+    if how == "stopped":
+        runs.stop("someone else")
+        runs.stop("me")
+        *_, last = updates
+        assert last[view.result] == components.STOPPED
+        assert last[view.shown] is None and not last[view.figures]["visible"]
+    else:
+        updates.close()
+    assessor.read.set()
+    assert assessor.ended.wait(20) and assessor.words < len(assessor.answer.rationale.split()) - 1
+
+
+def test_what_fails_while_the_rationale_is_written_is_told(assessor: FakeAssessor, view: View, caplog) -> None:
+    assessor.failing = PhotoError("The photo is a riddle.")
+    assert "The photo is a riddle." in assess(assessor, view, photo_file())[view.result]
+    assert not caplog.records
+    assessor.failing = RuntimeError("out of memory")
+    last = assess(assessor, view, photo_file())
+    assert 'role="alert"' in last[view.result] and "out of memory" not in last[view.result]
+    assert "out of memory" in caplog.text and last[view.shown] is None
+
+
+def test_one_of_several_models_is_chosen_and_named(assessor: FakeAssessor, tmp_path: Path) -> None:
+    named = {"0" * 64: ("first", "Skin model"), "1" * 64: ("second", "Skin model"), "2" * 64: ("third", "Another")}
+    for sha, (folder, name) in named.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "README.md").write_text(f"---\na: b\n---\n\n# Model card: {name}\n")
+        assessor.checkpoints[sha] = tmp_path / folder
+
+    async def build() -> View:
+        with gr.Blocks():
+            return assess_tab.build(assessor)  # type: ignore[arg-type]
+
+    view = asyncio.run(build())
+    names = ["Skin model (first)", "Skin model (second)", "Another"]
+    assert view.adapter.visible and view.adapter.choices == list(zip(names, named, strict=True))
+    last = list(assessing(assessor, view, photo_file(), adapter="1" * 64))[-1]
+    assert assessor.used == ["1" * 64]
+    assert "Answered by Skin model (first), weights 000000000000" in last[view.result]
+    last = list(assessing(assessor, view, photo_file(), adapter=GONE))[-1]
+    assert "it is no longer here" in last[view.result] and last[view.shown] is None
+
+
+def test_a_single_model_is_neither_chosen_nor_named(assessor: FakeAssessor, view: View) -> None:
+    assert not view.adapter.visible and "Answered by" not in assess(assessor, view, photo_file())[view.result]
 
 
 def test_choosing_a_finding_changes_the_picture(assessor: FakeAssessor, view: View) -> None:

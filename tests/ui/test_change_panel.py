@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import io
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +26,11 @@ TRUST = SimpleNamespace(probabilities=AFTER[None], malignancy=AFTER[None][:, MAL
 
 
 class FakeAssessor:
+    @contextlib.contextmanager
+    def using(self, weights: str) -> Iterator[None]:
+        assert weights == "0" * 64  # those of the Assessment that is asked about
+        yield
+
     def see(self, photos: Any, contexts: Any) -> str:
         return "seen"
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import dataclasses
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,7 +52,7 @@ def test_each_method_is_told_with_what_was_measured(html: str, made_up: record.A
     row = {"energy": 0.8, "deletion": 0.4, "insertion": 0.7, "beats_random": 0.9, "stable": 0.6}
     methods = {"evidence": row, "grad_cam": {**row, "energy": 0.3, "deletion": 0.5, "stable": 0.9}}
     found = {"drop": 0.2, "random": 0.05, "beats_random": 0.75}
-    cited = {"joined": found, "effect": {**found, "beats_random": 0.9}}
+    cited = {"joined": found, "pivotal": {**found, "beats_random": 0.9}}
     monkeypatch.setattr(measured, "figures", lambda: {"n": 7, "data": "drawn", "methods": methods, "cited": cited})
     shown = compare_tab.compare(made_up, np.full((120, 160, 3), 90, np.uint8), HEATS)
     grad_cam = re.findall('data-how="grad_cam".*?</section>', shown)[0]
@@ -95,12 +96,16 @@ def test_layers_are_made_once_for_each_photo(view: CompareView, made_up: record.
     monkeypatch.setattr(compare_tab, "layers", layers)
     shown = SimpleNamespace(assessment=made_up, pixels=np.zeros((120, 160, 3), np.uint8))
 
+    used: list[str] = []
+    assessor = SimpleNamespace(using=lambda weights: nullcontext(used.append(weights)))
+
     def opened(photo: bytes | None, shown: Any, done: str | None) -> dict[Any, Any]:
-        return compare_tab.on_open(None, view, photo, shown, done, lambda share, desc: None)  # type: ignore[arg-type]
+        return compare_tab.on_open(assessor, view, photo, shown, done, lambda share, desc: None)  # type: ignore[arg-type]
 
     assert "Assess a photo first" in opened(None, None, None)[view.stage]
     first = opened(b"photo", shown, None)
     assert "sk-compare" in first[view.stage] and first[view.done]
     assert opened(b"photo", shown, first[view.done]) == {} and made == [b"photo"]
+    assert used == [made_up.model.weights_sha256]  # that which made the assessment explains it
     quiet = SimpleNamespace(assessment=dataclasses.replace(made_up, abstained=True), pixels=shown.pixels)
     assert "abstained" in opened(b"photo", quiet, first[view.done])[view.stage]

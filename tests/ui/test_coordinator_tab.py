@@ -89,6 +89,7 @@ def test_without_a_sign_in_nothing_is_shown_or_done(study: Any, view: tab.Coordi
     for handler, given in (
         (tab.on_refresh, ()),
         (tab.on_enrol, (1, "Bern")),
+        (tab.on_renew, ("R001",)),
         (tab.on_verify, ("",)),
         (tab.on_close, ("why", study.name)),
         (tab.on_export, ()),
@@ -96,7 +97,8 @@ def test_without_a_sign_in_nothing_is_shown_or_done(study: Any, view: tab.Coordi
     ):
         for token in (None, "", "guess"):
             updates = handler(study, view, token, *given)  # type: ignore[operator]
-            assert "sign-in has ended" in updates[view.refused] and updates[view.codes] == updates[view.status] == ""
+            assert "sign-in has ended" in updates[view.refused] and updates[view.token] == ""
+            assert all(updates[place] == "" for place in view.secrets)
     assert not desk.is_closed
 
 
@@ -107,6 +109,25 @@ def test_new_codes_are_shown_once_and_can_be_saved(study: Any, view: tab.Coordin
     saved = base64.b64decode(re.search(r'base64,([^"]+)', html)[1]).decode()  # type: ignore[index]
     assert saved.splitlines() == ["reader,code", f"R001,{CODE}", f"R002,{CODE}"]
     assert tab.on_leave(study, view, "token")[view.codes] == ""
+
+
+def test_a_lost_code_is_renewed(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
+    opened = tab.on_enter(study, view, None, CODE)
+    assert opened[view.lost]["choices"] == ["R001"]
+    assert "choose the reader" in tab.on_renew(study, view, "token", None)[view.renewed].lower()
+    assert "no reader R009" in tab.on_renew(study, view, "token", "R009")[view.renewed]
+    updates = tab.on_renew(study, view, "token", "R001")
+    assert "0000-1111-2222" in updates[view.renewed] and "This code is shown once" in updates[view.renewed]
+    assert updates[view.lost] is None and tab.on_leave(study, view, "token")[view.renewed] == ""
+
+
+def test_a_kept_token_opens_the_room_and_its_tab_again(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
+    tabs = gr.Tabs(render=False)
+    opened = tab.on_resume(study, view, tabs, "token")
+    assert "12 of 30" in opened[view.status] and opened[view.token] == "token" and opened[tabs].selected == tab.TAB
+    assert view.status not in tab.on_resume(study, view, tabs, "")
+    ended = tab.on_resume(study, view, tabs, "ended")
+    assert ended[view.status] == "" and tabs not in ended and "sign-in has ended" in ended[view.refused]
 
 
 def test_closing_needs_the_study_s_name(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:

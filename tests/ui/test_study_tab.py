@@ -129,6 +129,19 @@ def test_points_of_a_scale_have_words_where_they_have_any() -> None:
     assert re.findall(r'aria-label="(.*?)"', ends) == ["1, low", "2", "3, high"]
 
 
+def test_items_on_one_scale_share_its_words_and_others_stand_alone() -> None:
+    items = tuple(likert(f"ess_{i}", "Text", 5, "low", "high") for i in range(3))
+    block = StepView("s1", "block", "About the aid", "", 1, 9, questions=(*items, likert("other", "Text", 7, "a", "b")))
+    html = study_html.step(block)
+    battery = re.search(r'<div class="sk-battery".*?</div></div>(.*)</div><fieldset', html, re.S)
+    assert battery and battery[1].count("<fieldset") == 3 and html.count("<fieldset") == 4
+    assert html.count("sk-battery") == 1 and "sk-battery" not in study_html.step(replace(block, questions=items[:2]))
+
+
+def test_the_case_has_the_shape_of_its_photo() -> None:
+    assert "--ratio:1.333" in study_html.step(StepView("s1", "before", "Photo 1", "", 1, 9, photo()))
+
+
 def test_nothing_is_chosen_beforehand_and_every_field_has_a_group() -> None:
     for view in FakeStudy().views:
         html = study_html.step(view)
@@ -144,8 +157,8 @@ def test_text_of_a_protocol_is_never_markup() -> None:
 
 
 def test_a_pause_can_only_be_looked_at_again() -> None:
-    html = study_html.step(replace(FakeStudy().views[1], kind="pause", text="Come back tomorrow"))
-    assert 'data-act="resume"' in html and "<form" not in html
+    html = study_html.step(replace(FakeStudy().views[1], kind="pause", text="Come back tomorrow", wait=59.2))
+    assert 'data-act="resume" disabled' in html and 'data-wait="60"' in html and "<form" not in html
 
 
 @pytest.mark.parametrize(("p", "words"), [(0.0001, "&lt;1%"), (0.004, "&lt;1%"), (0.5, "50%"), (0.999, "&gt;99%")])

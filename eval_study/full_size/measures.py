@@ -1,0 +1,183 @@
+"""What is measured, each in a process of its own: `python -m eval_study.full_size.measures NAME WAY --preset P ...`.
+
+Prints one JSON object. Names: `language` (bytes by part, load, prefill, decode, logits), `whole` (load and assess with
+CLIP, evidence and rationale), `train` (a QLoRA step with one photo). Ways to hold the language layers: "nf4", "int8"
+and "fp32" as `load_language_model` offers them; "dense-bf16" and "dense-fp32" never saw NF4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from eval_study.full_size.base import model_config
+from eval_study.full_size.meter import Meter, Peak, held_bytes, machine, resident
+from skinclip.assessment import Context
+from skinclip.config import ModelConfig
+from skinclip.data.rationales import write_rationale
+from skinclip.model.allocator import give_back_large_blocks
+from skinclip.model.perception import Perception
+from skinclip.model.prompt import Story, mini_tokenizer
+from skinclip.model.reasoner import load_language_model
+from skinclip.model.skinclip_vl import SkinClipVL, assemble
+
+KEPT = 16  # positions of the prompt whose logits are compared
+DENSE = {"dense-bf16": torch.bfloat16, "dense-fp32": torch.float32}
+FINDINGS = ("pigment_network:atypical", "streaks:irregular", "blue_whitish_veil:present")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=sorted(MEASURES))
+    parser.add_argument("way")
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--base", type=Path, required=True, help="directory that `write_base` made")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prompt", type=int, default=350, help="tokens of the prompt that is timed")
+    parser.add_argument("--tokens", type=int, default=8, help="tokens decoded one after another")
+    parser.add_argument("--logits", type=Path, help="where `language` leaves its logits")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    found = {"machine": machine(args.device), "start": resident(), **MEASURES[args.name](args)}
+    found["machine"]["load_after"] = round(os.getloadavg()[0], 2)
+    print(json.dumps(found))
+
+
+# ---- the language model alone ----------------------------------------------------------------------------------------
+
+
+def language(args: argparse.Namespace) -> dict[str, Any]:
+    """Load, bytes by part, prefill and decode; the better of two runs."""
+    give_back_large_blocks()
+    with Meter(args.device) as load:
+        model = load_base(args.base, args.way, args.device)
+    vocabulary = model.config.text_config.vocab_size
+    ids = torch.randint(vocabulary, (1, args.prompt + args.tokens), device=args.device)
+    with Meter(args.device) as use, torch.inference_mode():
+        read(model, ids[:, :8])  # the first step of a process sets things up
+        runs = [speak(model, ids, args.prompt, args.device) for _ in range(2)]
+    if args.logits:
+        save_file({"logits": runs[0][2].float().cpu().contiguous()}, args.logits)
+    prefill, decode = (min((run[i] for run in runs), key=lambda peak: peak.seconds) for i in (0, 1))
+    return {
+        "bytes": held_bytes(model),
+        "load": asdict(load),
+        "use": asdict(use),
+        "prefill": asdict(prefill) | {"tokens": args.prompt, "tokens_per_s": args.prompt / prefill.seconds},
+        "decode": asdict(decode) | {"tokens": args.tokens, "tokens_per_s": args.tokens / decode.seconds},
+    }
+
+
+def load_base(base: Path, way: str, device: str) -> Any:
+    if way in DENSE:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=DENSE[way], device_map={"": device})
+        return model.eval()
+    return load_language_model(base, quantize=True, device=device, **({"cpu_weights": way} if device == "cpu" else {}))
+
+
+def read(model: Any, ids: Tensor, cache: DynamicCache | None = None) -> Tensor:
+    """Reads `ids` [1, L]; logits [min(L, KEPT), V] of the last of them."""
+    out = model(input_ids=ids, past_key_values=cache, use_cache=cache is not None, logits_to_keep=KEPT)
+    return out.logits[0]
+
+
+def speak(model: Any, ids: Tensor, prompt: int, device: str) -> tuple[Peak, Peak, Tensor]:
+    """Reads the prompt at once and the rest token by token, as decoding does; what each took, and all logits kept."""
+    cache = DynamicCache(config=model.config.text_config)
+    with Meter(device) as prefill:
+        logits = [read(model, ids[:, :prompt], cache)]
+    with Meter(device) as decode:
+        logits += [read(model, ids[:, i : i + 1], cache) for i in range(prompt, ids.shape[1])]
+    return prefill, decode, torch.cat(logits)
+
+
+# ---- the whole model -------------------------------------------------------------------------------------------------
+
+
+def build(args: argparse.Namespace) -> SkinClipVL:
+    config = model_config(args.preset, args.base)
+    config = replace(config, reasoner=replace(config.reasoner, cpu_weights=args.way))
+    return assemble(config, Perception(config.perception).freeze(), args.base, mini_tokenizer())
+
+
+def photo(config: ModelConfig) -> Tensor:
+    """[1, 3, side, side] noise: speed and memory do not depend on what is in it."""
+    own = config.reasoner.own_vision
+    side = config.reasoner.own_side if own else config.perception.image_size
+    return torch.rand(1, 3, side, side)
+
+
+def whole(args: argparse.Namespace) -> dict[str, Any]:
+    """Load and one Assessment: perceive, find evidence, read the diagnosis, write the rationale."""
+    with Meter(args.device) as load:
+        model = build(args).eval()
+    with Meter(args.device) as assess, torch.inference_mode():
+        context = Context(55, "male", "back")
+        seen = model.perceive(photo(model.config))
+        evidence = model.find_evidence(seen)
+        prompts = model.reasoner.writer.write([context])
+        model.reason(prompts, seen, evidence)
+        text = model.reasoner.explain(context, seen, evidence, FINDINGS, "mel", "nv")
+    length = prompts.input_ids.shape[1]
+    return {"load": asdict(load), "assess": asdict(assess), "prompt_tokens": length, "words": len(text.split())}
+
+
+def train(args: argparse.Namespace) -> dict[str, Any]:
+    """Two steps of AdamW on LoRA and heads with one photo that carries a rationale; the second is timed.
+
+    Activations of the language layers are checkpointed, logits are made only where the rationale is learnt.
+    """
+    with Meter(args.device) as load:
+        model = build(args)
+    model.reasoner.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    parts = model.trainable()
+    optimizer = torch.optim.AdamW([*parts["lora"], *parts["heads"]], lr=1e-5)
+    with Meter(args.device) as first:
+        step(model, optimizer)
+    with Meter(args.device) as second:
+        loss = step(model, optimizer)
+    trained = {part: sum(p.numel() for p in parameters) for part, parameters in parts.items()}
+    return {"load": asdict(load), "first": asdict(first), "step": asdict(second), "loss": loss, "trained": trained}
+
+
+def step(model: SkinClipVL, optimizer: torch.optim.Optimizer) -> float:
+    findings = [*FINDINGS, "dots_and_globules:irregular", "regression_structures:present"]
+    rationale = write_rationale("mel", "nv", findings, random.Random(0))
+    prompts = model.reasoner.writer.write([Context(55, "male", "back")], [Story(findings, "mel", "nv", rationale)])
+    seen = model.perceive(photo(model.config))
+    said = model.reason(prompts, seen, model.find_evidence(seen))
+    assert said.language_loss is not None
+    loss = F.cross_entropy(said.logits, torch.zeros(1, dtype=torch.long, device=said.logits.device))
+    loss = loss + said.language_loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(loss.detach())
+
+
+MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "language": language,
+    "whole": whole,
+    "train": train,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The page while a rationale is written, in a real browser: what a visitor of a big preset sees and can do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Page, TimeoutError
+
+from tests.browser.visits import chromium
+from tests.served import ROOT, free_port
+
+SECONDS = 0.4  # between the runs of a rationale
+pytestmark = pytest.mark.browser
+
+# notes in every frame what stands where
+WATCH = """() => {
+    window.frames_seen = [];
+    const note = () => {
+        const result = document.querySelector("#result"), text = result.querySelector(".sk-rationale");
+        const box = result.getBoundingClientRect(), form = document.querySelector("#photo").getBoundingClientRect();
+        const frame = JSON.stringify({
+            text: text ? text.innerText : null, writing: !!result.querySelector("[aria-busy]"),
+            top: Math.round(box.top), height: Math.round(box.height), left: Math.round(form.left),
+            figures: !!document.querySelector("#figures img"),
+        });
+        if (window.frames_seen.at(-1) !== frame) window.frames_seen.push(frame);
+        window.watching = requestAnimationFrame(note);
+    };
+    note();
+}"""
+DONE = "!document.querySelector('#result [aria-busy]') && document.querySelector('#assess:not([disabled])')"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    folder, port = tmp_path_factory.mktemp("slow"), free_port()
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(Path(__file__).with_name("slow_page.py")), str(folder), str(port), str(SECONDS)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    try:
+        wait_for(f"http://127.0.0.1:{port}", process)
+        with chromium() as browser:
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.goto(f"http://127.0.0.1:{port}")
+            page.wait_for_selector("#assess")
+            yield page
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def wait_for(url: str, process: subprocess.Popen) -> None:
+    for _ in range(240):
+        assert process.poll() is None, "the page did not start"
+        try:
+            urlopen(url, timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError("the page did not start")
+
+
+def choose(page: Page, name: str) -> None:
+    """An example; pressed again where the page was drawn but not yet listening."""
+    for _ in range(20):
+        page.click(f"#synthetic_{name}")
+        try:
+            page.wait_for_selector(f"#preview >> text=Synthetic example: {name}", timeout=2_000)
+            return
+        except TimeoutError:
+            continue
+    raise AssertionError("the example was not taken")
+
+
+def watched(page: Page) -> list[dict[str, Any]]:
+    """Assesses; every different frame until the answer is whole."""
+    page.evaluate(WATCH)
+    page.click("#assess")
+    page.wait_for_selector("#result [aria-busy]", timeout=60_000)
+    page.wait_for_function(DONE, timeout=60_000)
+    page.wait_for_selector("#figures img")
+    page.wait_for_timeout(300)
+    return page.evaluate("() => { cancelAnimationFrame(window.watching); return window.frames_seen.map(JSON.parse); }")
+
+
+def test_the_rationale_grows_before_the_eyes_and_nothing_else_moves(page: Page) -> None:
+    choose(page, "melanoma")
+    frames = watched(page)
+    final = page.inner_text(".sk-rationale")
+    parts = list(dict.fromkeys(f["text"].strip() for f in frames if f["writing"] and f["text"].strip()))
+    assert len(parts) >= 2 and len(parts[0]) < len(final) / 2, parts
+    assert all(final.startswith(part) for part in parts)
+    assert all(a["height"] <= b["height"] for a, b in pairwise(f for f in frames if f["text"] is not None))
+    assert len({(f["top"], f["left"]) for f in frames}) == 1
+    assert not any(f["figures"] for f in frames if f["writing"])
+    again = watched(page)  # what is below stays in its place, dimmed, until the new answer is whole
+    assert all(f["figures"] for f in again if f["writing"])
+    assert again[-1] == frames[-1]
+
+
+def test_an_assessment_is_stopped_and_begun_again(page: Page) -> None:
+    choose(page, "nevus")
+    page.click("#assess")
+    page.wait_for_selector("#result [aria-busy]", timeout=60_000)
+    page.click("#stop")
+    page.wait_for_selector("#result >> text=Stopped", timeout=10_000)
+    page.wait_for_function(DONE)
+    assert not page.locator("#stop").is_visible() and not page.locator("#figures").is_visible()
+    page.click("#assess")
+    page.wait_for_selector("#figures img", timeout=60_000)
+    assert page.inner_text(".sk-rationale").endswith(".")
+
+
+def test_a_model_is_chosen_and_answers_for_itself(page: Page) -> None:
+    choose(page, "melanoma")
+    said = []
+    for name in ("second", "first"):
+        page.locator("#adapter input").click()
+        page.get_by_role("option", name=f"SkinCLIP-VL qwen-3b, {name}").click()
+        watched(page)
+        assert f"Answered by SkinCLIP-VL qwen-3b, {name}, weights" in page.inner_text("#result")
+        said.append(page.inner_text("#result .sk-rows"))
+        page.wait_for_timeout(200)
+    assert said[0] != said[1]
+    assert "weights" not in page.inner_text(".sk-footer")
