@@ -1,4 +1,4 @@
-"""How fast and how large: `python -m eval_study.speed [--photos 20] [--threads 2]`.
+"""How fast and how large: `python -m eval_study.speed [--photos 20] [--threads 2] [--only serving]`.
 
 Prints the load time, the median time of a whole Assessment on drawn photos and what of it regions and rationale take,
 that of each way to explain, photos a second in batches, peak resident memory, and how long the page takes from launch
@@ -20,13 +20,17 @@ from statistics import median
 from typing import Any
 from urllib.request import urlopen
 
+import numpy as np
 import torch
+from transformers import LogitsProcessorList
 
 from skinclip.assess import Assessor
 from skinclip.assessment import Context
+from skinclip.clinical import DIAGNOSIS_CODES
 from skinclip.examples import LOOKS, draw
 from skinclip.explain.methods import METHODS, Subject
-from skinclip.images import from_array
+from skinclip.images import LesionImage, from_array
+from skinclip.model.prompt import Story
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,11 +67,98 @@ def seconds_of(made: Callable[[Any], object], photos: Sequence[Any]) -> list[flo
     return times
 
 
+def rationale_by(assessor: Assessor, photo: LesionImage, how: str) -> Callable[[], str]:
+    """Writes the rationale of a photo that was looked at before.
+
+    Args:
+        how: by transformers' "generate" under the same rules, by our own decoding in "runs", or in "runs, prompt kept"
+            from its diagnosis.
+    """
+    context = Context(55, "male", "back")
+    reasoner, seen = assessor.model.reasoner, assessor.see([photo], [context])
+    findings = [f"{f.criterion}:{f.state}" for f in assessor.findings(photo, seen)]
+    leading, runner_up = (DIAGNOSIS_CODES[c] for c in np.argsort(-seen.trust.probabilities[0], kind="stable")[:2])
+    told = (findings, leading, runner_up)
+    if how != "generate":
+        prefix = seen.prefix if how == "runs, prompt kept" else None
+        return lambda: reasoner.explain(context, seen.tokens, seen.evidence, *told, prefix)
+
+    def generate() -> str:
+        prompts = reasoner.writer.write([context], [Story(*told)])
+        length = prompts.input_ids.shape[1]
+        rules, longest = reasoner.rules(length, *told, reasoner.config.wordings)
+        with torch.no_grad():
+            written = reasoner.base.generate(
+                input_ids=prompts.input_ids,
+                inputs_embeds=reasoner.inputs(prompts, seen.tokens, seen.evidence),
+                attention_mask=prompts.attention_mask,
+                mm_token_type_ids=prompts.mm_token_type_ids,
+                image_grid_thw=prompts.image_grid_thw[0],
+                logits_processor=LogitsProcessorList(rules),
+                max_new_tokens=longest,
+                do_sample=False,
+                eos_token_id=reasoner.writer.end_id,
+                pad_token_id=reasoner.writer.pad_id,
+            )
+        return reasoner.decode(written[0, length:])
+
+    return generate
+
+
+WAYS = ("generate", "runs", "runs, prompt kept")
+BATCHES = (1, 2, 4, 8)
+
+
+def serving(assessor: Assessor, photos: Sequence[LesionImage], repeats: int) -> dict[str, Any]:
+    """What the ways to write a rationale take, and how many photos a second are predicted in batches.
+
+    Everything is done several times over, in turn, and the fastest time counts: other work on the machine falls on all.
+
+    Raises RuntimeError where two ways write different texts.
+    """
+    writers = {how: [rationale_by(assessor, photo, how) for photo in photos] for how in WAYS}
+    calls: list[int] = []
+    hook = assessor.model.reasoner.base.model.language_model.register_forward_hook(lambda *_: calls.append(1))
+    texts, asked = {}, {}
+    try:
+        for how in WAYS:
+            calls.clear()
+            texts[how] = [write() for write in writers[how]]
+            asked[how] = round(len(calls) / len(photos), 1)
+    finally:
+        hook.remove()
+    if any(texts[how] != texts["generate"] for how in WAYS):
+        raise RuntimeError("two ways to decode write different texts")
+    written = {how: [seconds_of(lambda w: w(), writers[how]) for _ in range(repeats)] for how in WAYS}
+    batches = {size: [photos[i : i + size] for i in range(0, len(photos), size)] for size in BATCHES}
+    predicted = {
+        size: [seconds_of(lambda b: assessor.predict(b, [Context()] * len(b)), parts) for _ in range(repeats)]
+        for size, parts in batches.items()
+    }
+    assessed = [seconds_of(assessor.assess, photos) for _ in range(repeats)]
+    tokens = [len(assessor.model.reasoner.writer.encode(text)) for text in texts["generate"]]
+    return {
+        "rationale_tokens_median": median(tokens),
+        "rationale_ms_median": {how: round(1000 * median(fastest(runs))) for how, runs in written.items()},
+        "language_model_calls_mean": asked,
+        "assess_ms_median": round(1000 * median(fastest(assessed))),
+        "predict_photos_per_s": {size: round(len(photos) / sum(fastest(runs)), 1) for size, runs in predicted.items()},
+        "photos": len(photos),
+    }
+
+
+def fastest(runs: Sequence[Sequence[float]]) -> list[float]:
+    """The least time of each item over several runs."""
+    return [min(times) for times in zip(*runs, strict=True)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-page", action="store_true")
+    parser.add_argument("--only", choices=["serving"])
+    parser.add_argument("--repeats", type=int, default=5, help="of `--only serving`, the fastest of which counts")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     start = time.perf_counter()
@@ -76,6 +167,9 @@ def main() -> None:
     kinds = sorted(LOOKS)
     photos = [from_array(draw(kinds[i % len(kinds)], i)) for i in range(args.photos)]
     assessor.assess(photos[0])
+    if args.only:
+        print(json.dumps(serving(assessor, photos, args.repeats) | {"threads": args.threads}, indent=2))
+        return
     times = seconds_of(lambda photo: assessor.assess(photo, Context(55, "male", "back")), photos)
     seen = seconds_of(lambda photo: assessor.see([photo], [Context(55, "male", "back")]), photos)
     subjects = [Subject.of(assessor, photo) for photo in photos]

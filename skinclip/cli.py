@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -126,6 +127,11 @@ def _assess_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="write assessment.json, regions.png and gradcam.png there"
     )
     parser.add_argument("--pdf", type=Path, metavar="FILE", help="write the Assessment as a page to print or file")
+    parser.add_argument(
+        "--second-opinion",
+        action="store_true",
+        help="ask Qwen2.5-VL itself where each finding is; for presets with its vision tower",
+    )
     parser.set_defaults(run=_assess)
 
 
@@ -280,13 +286,30 @@ def _assess(args: argparse.Namespace) -> int:
             from skinclip.report_pdf import assessment_pdf
 
             args.pdf.write_bytes(assessment_pdf(assessment, image.pixels))
+        opinions = _second_opinion(args, assessor, image, assessment) if args.second_opinion else []
     if args.json:
         print(assessment.to_json())
-        for notice in notices:
+        for notice in [*opinions, *notices]:
             print(f"skinclip: {notice}", file=sys.stderr)
     else:
-        print(_readable(assessment, notices))
+        print("\n".join([_readable(assessment, notices), *opinions]))
     return 0
+
+
+def _second_opinion(
+    args: argparse.Namespace, assessor: Assessor, image: LesionImage, assessment: Assessment
+) -> list[str]:
+    """A line for each finding that was asked about; boxes and all in second_opinion.json with --out."""
+    from skinclip.explain.grounding import second_opinions
+
+    try:
+        found = second_opinions(assessor, image, assessment)
+    except NotImplementedError as error:
+        raise UsageError(f"{error}; leave out --second-opinion, or choose another --preset") from error
+    if args.out:
+        text = json.dumps([dataclasses.asdict(opinion) for opinion in found], indent=2)
+        (args.out / "second_opinion.json").write_text(text + "\n", encoding="utf-8")
+    return [f"Qwen2.5-VL on [{o.reference}]: {sentences.second_opinion(o)}" for o in found]
 
 
 @contextlib.contextmanager

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from skinclip.assessment import Assessment, Finding
 from skinclip.clinical import DIAGNOSIS_BY_CODE, STATE_BY_KEY
+
+if TYPE_CHECKING:
+    from skinclip.explain.grounding import SecondOpinion
 
 ABSTAINS = "No assessment: the model abstains"
 INSTEAD_OF_AN_ANSWER = (
@@ -78,3 +83,11 @@ def depends(assessment: Assessment) -> str:
     if pivotal is None:
         return "Measured: no region shown carries the answer by itself; it rests on the lesion as a whole."
     return f"Measured: of the regions shown, the answer depends most on [{pivotal.ref}] (each blurred in turn)."
+
+
+def second_opinion(opinion: SecondOpinion) -> str:
+    """Whether Qwen2.5-VL itself sees a finding where its region is."""
+    if opinion.iou is None:
+        return "It gave no usable box."
+    where = "It sees it there too" if opinion.agrees else "It points elsewhere"
+    return f"{where} (overlap {opinion.iou:.2f})."

@@ -6,6 +6,7 @@ line is cased in black (a black one in white): it stands out on pale skin and on
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +14,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from skinclip.assessment import Assessment, Finding
+from skinclip.assessment import Assessment, Box, Finding
 
 # Okabe & Ito (2008) and grey, told apart by colour-blind readers, the ones least like skin first. They repeat after
 # nine; the numbers beside them never do.
@@ -99,6 +100,19 @@ def region_overlay(pixels: np.ndarray, assessment: Assessment, only: str | None 
         badges.append(_Badge(finding.ref[1:], i, _places(outlines, bottom=whole)))
     _draw_regions(out, regions, thick)
     return _draw_badges(out, badges)
+
+
+def boxes_overlay(pixels: np.ndarray, assessment: Assessment, boxes: Mapping[str, Sequence[Box]]) -> np.ndarray:
+    """`region_overlay` with boxes [x0, y0, x1, y1] in photo pixels, by reference, in the colours of the findings."""
+    out = region_overlay(pixels, assessment).copy()
+    scale = np.array([out.shape[1] / assessment.photo.width, out.shape[0] / assessment.photo.height] * 2)
+    thick = max(2, round(min(out.shape[:2]) / 160))
+    for i, finding in enumerate(assessment.findings):
+        for box in boxes.get(finding.ref, ()):
+            x0, y0, x1, y1 = (round(float(v)) for v in np.asarray(box) * scale)
+            for colour, width in ((_casing(colour_of(i)), thick + 2), (colour_of(i), thick)):
+                cv2.rectangle(out, (x0, y0), (x1, y1), colour, width)
+    return out
 
 
 def heatmap_overlay(pixels: np.ndarray, heat: np.ndarray, alpha: float = 0.6) -> np.ndarray:

@@ -26,6 +26,7 @@ from skinclip.data.rationales import vocabulary
 
 EVIDENCE_TOKEN, ANSWER_TOKEN, IMAGE_TOKEN = "<|evidence|>", "<|answer|>", "<|image_pad|>"
 END_TOKEN = "<|im_end|>"
+ASSISTANT = "You are a helpful assistant."  # the system prompt of Qwen2.5-VL's own chat template
 _CHAT_TOKENS = ("<|im_start|>", END_TOKEN, "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
 MAX_FINDINGS = 9  # one digit, so that no reference is the beginning of another
 REFERENCES = tuple(f"[r{i + 1}]" for i in range(MAX_FINDINGS))
@@ -203,6 +204,22 @@ class PromptWriter:
             rows.append(ids + more)
             labels.append([IGNORE] * len(ids) + learn)
         return self._pad(rows, labels, [-1] * len(rows), [-1] * len(rows))
+
+    def question(self, text: str) -> Prompts:
+        """One question about a photo that Qwen's own tower sees, as to the published model: no CLIP, no evidence.
+
+        Raises ValueError where the prompts are written without an `own_grid`.
+        """
+        if len(self.grids) < 2:
+            raise ValueError("these prompts have no photo of Qwen's own vision tower")
+        own = self.grids[0]
+        ids = [
+            *self.encode(f"<|im_start|>system\n{ASSISTANT}<|im_end|>\n<|im_start|>user\n{text}<|vision_start|>"),
+            *[self.image_id] * own**2,
+            *self.encode("<|vision_end|><|im_end|>\n<|im_start|>assistant\n"),
+        ]
+        prompts = self._pad([ids], [[IGNORE] * len(ids)], [-1], [-1])
+        return dataclasses.replace(prompts, image_grid_thw=prompts.image_grid_thw[:, :1])
 
     def _differential(self, story: Story) -> tuple[list[int], list[int]]:
         if story.leading is None or story.runner_up is None:

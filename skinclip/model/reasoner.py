@@ -482,6 +482,22 @@ class Reasoner(nn.Module):
             on_text(text)
         return text
 
+    @torch.no_grad()
+    def ask(self, own: Tensor, question: str, longest: int) -> str:
+        """What the published model, LoRA off, answers to a question about a photo; greedy, bound by no rules.
+
+        Args:
+            own: [1, M, H] as `own_tokens` gives them.
+            longest: tokens at most.
+        """
+        prompts = self.writer.question(question).to(self.device)
+        embeds = self.base.get_input_embeddings()(prompts.input_ids)
+        photo = (prompts.input_ids == self.writer.image_id).unsqueeze(-1)
+        embeds = embeds.masked_scatter(photo, own.to(self.device, embeds.dtype))
+        with self.unadapted():
+            runs = greedy(self.base, prompts, embeds, (), self.writer.end_id, longest)
+            return self.decode([token for run in runs for token in run])
+
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 

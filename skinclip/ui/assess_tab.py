@@ -28,8 +28,9 @@ from skinclip.explain.render import DRAWN_SIDE, heatmap_overlay, region_overlay
 from skinclip.images import LesionImage, PhotoError, fit
 from skinclip.model.card import card_name
 from skinclip.model.skinclip_vl import CheckpointError
-from skinclip.ui import change_panel, components
+from skinclip.ui import change_panel, components, opinion_panel
 from skinclip.ui.change_panel import Panel
+from skinclip.ui.opinion_panel import OpinionPanel
 from skinclip.ui.running import Run, Runs, Stopped
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
@@ -83,13 +84,15 @@ class View:
     figures: gr.HTML
     download: gr.HTML
     panel: Panel
+    opinion: OpinionPanel | None  # None where the model has no vision tower of Qwen's
     photo: gr.State
     shown: gr.State
 
     @property
     def answer(self) -> list[Any]:
         """What an assessment fills."""
-        return [self.result, self.finding, self.figures, self.download, *self.panel.all, self.shown]
+        opinion = [] if self.opinion is None else self.opinion.all
+        return [self.result, self.finding, self.figures, self.download, *self.panel.all, *opinion, self.shown]
 
 
 def build(assessor: Assessor) -> View:
@@ -120,9 +123,10 @@ def build(assessor: Assessor) -> View:
             figures = gr.HTML(visible=False, elem_id="figures")
             download = gr.HTML(visible=False, elem_id="download")
             panel = change_panel.build()
+            opinion = opinion_panel.build() if assessor.config.reasoner.own_vision else None
     photo, shown = gr.State(None, time_to_live=KEPT_SECONDS), gr.State(None, time_to_live=KEPT_SECONDS)
     form = (drop, preview, age, sex, site, adapter, button, stop)
-    view = View(*form, result, finding, figures, download, panel, photo, shown)
+    view = View(*form, result, finding, figures, download, panel, opinion, photo, shown)
     _wire(assessor, view, examples)
     return view
 
@@ -181,6 +185,8 @@ def _wire(assessor: Assessor, view: View, examples: list[tuple[gr.Button, Path]]
         trigger_mode="always_last",
     )
     change_panel.wire(assessor, view.panel, view.photo, view.shown)
+    if view.opinion is not None:
+        opinion_panel.wire(assessor, view.opinion, view.photo, view.shown)
 
 
 def _wire_assessment(assessor: Assessor, view: View) -> None:
@@ -305,6 +311,7 @@ def _filled(view: View, shown: Shown, about: dict[str, Any]) -> Updates:
         view.figures: gr.update(value=pictures(shown), visible=True),
         view.download: gr.update(value=components.downloads(shown.assessment, shown.pixels), visible=True),
         **change_panel.fresh(view.panel, shown.assessment),
+        **opinion_panel.fresh(view.opinion, shown.assessment),
         view.shown: shown,
     }
 
@@ -334,6 +341,7 @@ def _cleared(view: View, message: str) -> Updates:
         view.figures: gr.update(value="", visible=False),
         view.download: gr.update(value="", visible=False),
         **change_panel.hidden(view.panel),
+        **opinion_panel.hidden(view.opinion),
         view.shown: None,
     }
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from skinclip.explain.render import colour_of, hex_colour, ink_of
 from skinclip.images import encode_jpeg
 from skinclip.report_pdf import assessment_pdf
 from skinclip.sentences import phrase
+
+if TYPE_CHECKING:
+    from skinclip.explain.grounding import SecondOpinion
 
 BANNER = f'<div class="sk-banner" role="note">{RESEARCH_USE_ONLY}</div>'
 HEADER = (
@@ -290,6 +295,27 @@ def _change_row(name: str, before: float, after: float) -> str:
         f'<tr><th scope="row">{escape(name)}</th><td>{_percent(before)}</td><td>{_percent(after)}</td>'
         f"<td>{amount}</td></tr>"
     )
+
+
+OPINION_NOTE = (
+    '<p class="sk-note">The language model as it was published, without what it learnt here, is asked where each '
+    "finding is. It has not read the answer above. It was never trained on such findings: where it agrees, two ways "
+    "of looking lead to the same place; where it does not, look for yourself.</p>"
+)
+
+
+def second_opinion(assessment: Assessment, opinions: Sequence[SecondOpinion], drawn: np.ndarray | None) -> str:
+    """What Qwen2.5-VL says of each finding, and its boxes on the photo where it gave any."""
+    if not opinions:
+        return '<p class="sk-note">No finding here has a region of its own to ask about.</p>'
+    index = {finding.ref: i for i, finding in enumerate(assessment.findings)}
+    lines = "".join(
+        f"<li>{chip(index[o.reference])} {escape(phrase(assessment.findings[index[o.reference]]))}: "
+        f"{escape(sentences.second_opinion(o))}</li>"
+        for o in opinions
+    )
+    picture = "" if drawn is None else f'<div class="sk-opinion-photo">{_inline(drawn, "Boxes of Qwen2.5-VL")}</div>'
+    return f'<section class="sk-card sk-opinion">{picture}<ul>{lines}</ul></section>'
 
 
 def downloads(assessment: Assessment, pixels: np.ndarray) -> str:

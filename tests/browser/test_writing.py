@@ -132,3 +132,17 @@ def test_a_model_is_chosen_and_answers_for_itself(page: Page) -> None:
         page.wait_for_timeout(200)
     assert said[0] != said[1]
     assert "weights" not in page.inner_text(".sk-footer")
+
+
+def test_a_second_opinion_is_asked_for(page: Page) -> None:
+    choose(page, "melanoma")
+    page.click("#assess")
+    page.wait_for_function(DONE)
+    page.wait_for_selector("#figures img", timeout=60_000)
+    page.click("#opinion button")
+    page.click("#ask-opinion")
+    page.wait_for_selector("#second-opinion .sk-opinion", timeout=60_000)
+    assert "It gave no usable box." in page.inner_text("#second-opinion")  # random weights write no JSON
+    page.click("#assess")  # another assessment has not been asked about
+    page.wait_for_selector("#result:not(:has([aria-busy])) .sk-rationale", timeout=60_000)
+    page.wait_for_selector("#second-opinion .sk-opinion", state="detached", timeout=60_000)
