@@ -59,6 +59,19 @@ def test_the_readme_says_of_the_readers_analysis_what_was_simulated() -> None:
     assert f"power for {['no', 'one', 'two', 'three', 'four', 'five', 'six'][len(sizes)]} sizes" in text
 
 
+def test_the_readme_says_how_long_readers_were_seen_to_wait() -> None:
+    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+
+    def slowest(name: str) -> float:
+        found = [json.loads(path.read_text()) for path in (RESULTS / "study").rglob(f"study_{name}_*.json")]
+        kinds = {one["database"] for one in found if one["mean_pause_s"] == (2.0 if "pauses" in name else 0.0)}
+        assert kinds == {"sqlite", "postgresql"}
+        return max(one["p95_ms"] for one in found if ("pauses" in name) == bool(one["mean_pause_s"]))
+
+    assert f"wait {slowest('served_with_pauses'):.0f} ms at p95 for the next step over HTTP with 2 s between" in text
+    assert f"{slowest('served') / 1000:.1f} s if none ever pauses" in text
+
+
 def test_the_page_says_of_explanations_what_was_measured() -> None:
     assert PAGE_FIGURES.read_text() == explanations(), "run python -m eval_study.fill_numbers"
 

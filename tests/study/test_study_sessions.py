@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from eval_study import study_sessions
+from eval_study import study_load, study_sessions
 from skinclip.study.conduct import Study
 from skinclip.study.coordinator import Coordinator
 from skinclip.study.store import URL_VARIABLE
 from tests.study import tiny
 
+RESULTS = Path(study_load.__file__).parent / "results" / "study"
 NOTHING_LOST = {"lost": 0, "doubled": 0, "misplaced": 0, "problems": []}
 
 
@@ -64,3 +66,15 @@ def test_what_was_answered_is_not_kept_in_memory(study: Study) -> None:
         pass
     kept = study._answered["R001"]
     assert len(kept) >= 33 and all(event.payload is None for event in kept.values())
+
+
+@pytest.mark.parametrize("name", ["submit", "submit_with_pauses", "served", "served_with_pauses"])
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("run", [".", "second_run"])
+def test_kept_results_are_of_full_size_and_lost_nothing(name: str, database: str, run: str) -> None:
+    found = json.loads((RESULTS / run / f"study_{name}_{database}.json").read_text())
+    assert (found["readers"], found["cases"], found["cores"], found["simulated"]) == (50, 20, 2, True)
+    assert {key: found[key] for key in NOTHING_LOST} == NOTHING_LOST
+    assert found["submits"] == 50 * 66
+    if found["mean_pause_s"]:
+        assert found["p95_ms"] <= 300
