@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import socket
 import subprocess
 import sys
 import time
@@ -18,12 +17,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import torch
 from transformers import LogitsProcessorList
 
+from eval_study.serving import await_ready, free_port
 from skinclip.assess import Assessor
 from skinclip.assessment import Context
 from skinclip.clinical import DIAGNOSIS_CODES
@@ -37,21 +36,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def page_ready() -> float:
     """Seconds from launch until the page is open, the model loaded and tried."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        while time.perf_counter() - start < 120:
-            try:
-                urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2).close()
-                return time.perf_counter() - start
-            except OSError:  # nobody answers yet, or 503
-                time.sleep(0.1)
-        raise TimeoutError("the page was not ready within 120 s")
+        await_ready(port, process)
+        return time.perf_counter() - start
     finally:
         process.terminate()
         process.wait(20)

@@ -14,7 +14,6 @@ import os
 import random
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from eval_study.serving import await_ready, free_port
 from eval_study.study_load import times
 from skinclip import assessment as record
 from skinclip import examples
@@ -51,7 +51,6 @@ TRUST_STUDY = ROOT / "eval_study" / "protocol" / "trust_study.yaml"
 PRACTICE, PREFERENCES = 4, 2
 _SIZE = (640, 480)  # pixels of a photo
 _GRAIN = 3.0  # grey levels of camera noise, without which a drawn photo is a tenth of a real one's bytes
-_START_SECONDS = 120
 _STEP = re.compile(rb'"step":"(\w+)"')
 
 
@@ -296,13 +295,11 @@ class _Page:
 
 @contextmanager
 def _serving(folder: Path) -> Iterator[_Page]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "app.py", "--study", str(folder), "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
-        _await(port, process)
+        await_ready(port, process)
         page = _Page(port, process)
         yield page
         for connection in page.connections:
@@ -310,16 +307,3 @@ def _serving(folder: Path) -> Iterator[_Page]:
     finally:
         process.terminate()
         process.wait(30)
-
-
-def _await(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError("app.py --study ended; start it by hand to see why")
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError(f"app.py --study does not answer within {_START_SECONDS} s")

@@ -251,6 +251,7 @@ def _qwen(preset: str, base: str, revision: str | None, lora: LoraConfig) -> Mod
         clip_grid=8,
         prompt=_QWEN_CHAT,
         own_vision=True,
+        cpu_weights="int8",  # unpacked to fp32 the 3B model alone is 18 GB, and slower: a token reads all of it
         max_new_tokens=160,
     )
     return ModelConfig(preset=preset, perception=_VIT_L_14, reasoner=reasoner)

@@ -35,7 +35,7 @@ from skinclip.model.budget import GB, MemoryPlan, count_statement, free_bytes, i
 
 WAYS = {"cpu": ("nf4", "int8", "fp32"), "cuda": ("nf4",)}
 DENSE = {"cpu": ("dense-bf16", "dense-fp32"), "cuda": ("dense-bf16",)}
-TRAINED = {"cpu": "nf4", "cuda": "nf4"}  # how the weights are held in the training step
+TRAINED = {"cpu": "int8", "cuda": "nf4"}  # how the weights are held in the training step
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 

@@ -146,7 +146,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     """
     with Meter(args.device) as load:
         model = build(args)
-    model.reasoner.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.reasoner.save_memory(torch.bfloat16 if args.device == "cuda" else None)
     model.train()
     parts = model.trainable()
     optimizer = torch.optim.AdamW([*parts["lora"], *parts["heads"]], lr=1e-5)

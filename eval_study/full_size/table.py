@@ -21,7 +21,7 @@ GPU_LIMITS = {("qwen-3b", "load"): 12, ("qwen-3b", "assess"): 12, ("qwen-3b", "t
 CPU_LIMITS = {("fp32", "load"): 20, ("fp32", "assess"): 20, ("int8", "load"): 10, ("int8", "assess"): 10} | {
     ("nf4", "load"): 10,
     ("nf4", "assess"): 10,
-    ("nf4", "train"): 12,
+    ("int8", "train"): 12,
 }
 WHAT = {"load": "load", "assess": "one Assessment", "train": "a training step, one photo"}
 
@@ -67,7 +67,7 @@ def gpu_memory(results: dict[str, Any]) -> str:
     rows = []
     for name in BIG:
         for purpose in WHAT:
-            peak = predict(preset(name), plan_for(preset(name), "cuda", purpose), purpose)
+            peak = predict(preset(name), plan_for(preset(name), "cuda"), purpose)
             found = results.get(f"{name}-cuda", {}).get("measured", {})
             measured = _gpu_peak(found, purpose)
             shown = "not measured" if measured is None else f"{measured / GB:.1f} GB"

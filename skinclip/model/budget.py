@@ -205,11 +205,11 @@ class MemoryPlan:
     rest: str
 
 
-def plan_for(config: ModelConfig, device: str, purpose: str = "assess") -> MemoryPlan:
-    """How `load_language_model` holds the preset on `device`. int8 layers have no gradient: training takes NF4."""
+def plan_for(config: ModelConfig, device: str) -> MemoryPlan:
+    """How `load_language_model` holds the preset on `device`."""
     if device == "cpu":
         weights = config.reasoner.cpu_weights if config.reasoner.quantize else "fp32"
-        return MemoryPlan("cpu", "nf4" if purpose == "train" and weights == "int8" else weights, "fp32")
+        return MemoryPlan("cpu", weights, "fp32")
     return MemoryPlan("cuda", "nf4" if config.reasoner.quantize else "bf16", "bf16")
 
 
@@ -385,7 +385,7 @@ def check_memory(name: str, device: str, purpose: str, config: ModelConfig | Non
     Raises TooLittleMemory saying what is needed, what is free and what would fit.
     """
     config = config or preset(name)
-    free, plan = free_bytes(device), plan_for(config, device, purpose)
+    free, plan = free_bytes(device), plan_for(config, device)
     peak = predict(config, plan, purpose)
     if peak.total <= free:
         return peak
@@ -397,13 +397,11 @@ def check_memory(name: str, device: str, purpose: str, config: ModelConfig | Non
 
 def remedy(config: ModelConfig, plan: MemoryPlan, purpose: str, free: int) -> str:
     """What would fit into `free` bytes, in words: the same preset held smaller, else the largest other one."""
-    if plan.device == "cpu" and purpose != "train" and plan.weights == "fp32" and config.reasoner.quantize:
+    if plan.device == "cpu" and plan.weights == "fp32" and config.reasoner.quantize:
         smaller = predict(config, replace(plan, weights="int8"), purpose)
         if smaller.total <= free:
             return f"With `cpu_weights: int8` in its config.yaml it needs {smaller.gb:.1f} GB."
-    peaks = {
-        n: predict(c, plan_for(c, plan.device, purpose), purpose) for n, c in PRESETS.items() if n != config.preset
-    }
+    peaks = {n: predict(c, plan_for(c, plan.device), purpose) for n, c in PRESETS.items() if n != config.preset}
     fitting = {name: peak for name, peak in peaks.items() if peak.total <= free}
     if not fitting:
         return "No preset fits: close other programs, or use a larger machine."

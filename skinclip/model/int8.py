@@ -8,6 +8,7 @@ buffer and stay in the processor's cache.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import bitsandbytes as bnb
@@ -81,12 +82,33 @@ class _Unpacked(torch.autograd.Function):
         return out, None, None
 
 
-def to_int8(model: Any) -> Any:
-    """`model` (a transformers model loaded in NF4) with its NF4 layers held in 8 bits, one after another."""
-    names = [name for name, layer in model.named_modules() if isinstance(layer, bnb.nn.Linear4bit)]
-    for name in names:  # names, not layers: a layer is let go as soon as its successor stands
-        layer: Any = model.get_submodule(name)
-        dense = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
-        model.set_submodule(name, Int8Linear(dense, layer.bias))
+def int8(layer: bnb.nn.Linear4bit) -> Int8Linear:
+    """An NF4 layer rounded to 8 bits."""
+    return Int8Linear(unpacked(layer), layer.bias)
+
+
+def dense(layer: bnb.nn.Linear4bit) -> nn.Linear:
+    """An NF4 layer's own numbers as an fp32 layer."""
+    out = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+    out.weight = nn.Parameter(unpacked(layer), requires_grad=False)
+    if layer.bias is not None:
+        out.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
+    return out
+
+
+def unpacked(layer: bnb.nn.Linear4bit) -> Tensor:
+    """[out, in] fp32, the weight that an NF4 layer stands for."""
+    packed: Any = layer.weight
+    return bnb.functional.dequantize_4bit(packed.data, packed.quant_state).float()
+
+
+def unpack(model: Any, make: Callable[[bnb.nn.Linear4bit], nn.Linear]) -> Any:
+    """`model` (a transformers model loaded in NF4) with another layer in place of each of its NF4 layers.
+
+    One after another, and each is let go as soon as its successor stands: transformers' own `dequantize` holds all of
+    NF4 beside all of fp32.
+    """
+    for name in [name for name, layer in model.named_modules() if isinstance(layer, bnb.nn.Linear4bit)]:
+        model.set_submodule(name, make(model.get_submodule(name)))
     model.hf_quantizer.remove_quantization_config(model)
     return model

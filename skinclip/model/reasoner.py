@@ -42,7 +42,7 @@ from skinclip.config import ReasonerConfig
 from skinclip.data.rationales import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
 from skinclip.model.decoding import CitationProcessor, Prefix, Rule, WordingProcessor, greedy
 from skinclip.model.evidence import Evidence
-from skinclip.model.int8 import to_int8
+from skinclip.model.int8 import dense, int8, unpack
 from skinclip.model.own_vision import own_grid, own_tokens
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story, token_id
@@ -53,8 +53,8 @@ ADAPTER = "default"  # what peft calls the first LoRA layers of a model
 FALLBACK_WORDINGS = 64  # among which a rationale is decoded once more where it was written freely and is not sound
 # What a CPU may make of layers that were loaded in NF4.
 CPU_WEIGHTS: dict[str, Callable[[Any], Any]] = {
-    "fp32": lambda model: model.dequantize(dtype=torch.float32),
-    "int8": to_int8,
+    "fp32": lambda model: unpack(model, dense),
+    "int8": lambda model: unpack(model, int8),
     "nf4": lambda model: model,
 }
 

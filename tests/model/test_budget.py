@@ -108,7 +108,7 @@ def test_bytes_of_a_matrix_by_hand() -> None:
         ("qwen-3b", MemoryPlan("cpu", "fp32", "fp32"), "assess", 20),
         ("qwen-3b", MemoryPlan("cpu", "int8", "fp32"), "assess", 10),
         ("qwen-3b", MemoryPlan("cpu", "nf4", "fp32"), "assess", 10),
-        ("qwen-3b", MemoryPlan("cpu", "nf4", "fp32"), "train", 12),
+        ("qwen-3b", MemoryPlan("cpu", "int8", "fp32"), "train", 12),
         ("qwen-7b", MemoryPlan("cuda", "nf4", "bf16"), "load", 12),
         ("qwen-7b", MemoryPlan("cuda", "nf4", "bf16"), "assess", 12),
         ("qwen-7b", MemoryPlan("cuda", "nf4", "bf16"), "train", 24),
@@ -120,10 +120,11 @@ def test_presets_stay_within_what_they_promise(name: str, plan: MemoryPlan, purp
 
 def test_plans_follow_the_configuration() -> None:
     config = preset("qwen-3b")
-    small = dataclasses.replace(config, reasoner=dataclasses.replace(config.reasoner, cpu_weights="int8"))
+    packed = dataclasses.replace(config, reasoner=dataclasses.replace(config.reasoner, cpu_weights="nf4"))
     assert budget.plan_for(config, "cuda") == MemoryPlan("cuda", "nf4", "bf16")
-    assert budget.plan_for(small, "cpu") == MemoryPlan("cpu", "int8", "fp32")
-    assert budget.plan_for(small, "cpu", "train") == MemoryPlan("cpu", "nf4", "fp32")  # int8 has no gradient
+    assert budget.plan_for(config, "cpu") == MemoryPlan("cpu", "int8", "fp32")
+    assert budget.plan_for(packed, "cpu") == MemoryPlan("cpu", "nf4", "fp32")
+    assert budget.plan_for(preset("mini"), "cpu") == MemoryPlan("cpu", "fp32", "fp32")
 
 
 def test_an_unknown_purpose_or_base_is_refused() -> None:
@@ -149,8 +150,11 @@ def test_too_little_memory_names_what_would_fit(monkeypatch: pytest.MonkeyPatch)
 
 def test_too_little_memory_for_fp32_offers_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "free_bytes", lambda device: 12 * GB)
+    config = preset("qwen-3b")
+    large = dataclasses.replace(config, reasoner=dataclasses.replace(config.reasoner, cpu_weights="fp32"))
     with pytest.raises(TooLittleMemory, match=r"cpu_weights: int8"):
-        budget.check_memory("qwen-3b", "cpu", "assess")
+        budget.check_memory("qwen-3b", "cpu", "assess", large)
+    assert budget.check_memory("qwen-3b", "cpu", "assess").total <= 12 * GB
 
 
 def test_no_preset_may_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_adapter_off_is_the_base_exactly(model: SkinClipVL, base: Path, look) ->
     seen, evidence = look
     reasoner = model.reasoner
     prompts = reasoner.writer.write([Context(), Context(60, "male", "back")])
-    plain = load_language_model(base, quantize=True)
+    plain = load_language_model(base, quantize=True, cpu_weights=model.config.reasoner.cpu_weights)
     with torch.no_grad():
         embeds = reasoner.inputs(prompts, seen, evidence)
         on = reasoner.hidden(prompts, embeds)
