@@ -7,7 +7,7 @@
 # It writes to /data (caches and downloaded weights) and /tmp (photos on their way, in memory) and nowhere else. A folder
 # of the host in the place of the volume must belong to user 10001. A big preset on a GPU, a reader study:
 #
-#   ... --gpus all -e SKINCLIP_PRESET=qwen-3b skinclip
+#   ... --gpus all -e SKINCLIP_PRESET=qwen-3b -e SKINCLIP_FETCH=yes -e SKINCLIP_PULL=OWNER/NAME@COMMIT skinclip
 #   ... -v "$PWD/studies:/studies" skinclip python app.py --study /studies/trust-study
 #
 # The installed torch runs on CPU and on GPU. Without CUDA the image is much smaller: give

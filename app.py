@@ -2,8 +2,9 @@
 
 `python app.py --study FOLDER` serves a reader study instead, as `python -m skinclip study build` made it. Where an
 option is not given, the environment is asked: SKINCLIP_PRESET, SKINCLIP_WEIGHTS, SKINCLIP_ADAPTERS, SKINCLIP_HOST,
-SKINCLIP_PORT, and SKINCLIP_HOME, the one directory that is written to. On a Hugging Face Space it listens where Spaces
-look for it.
+SKINCLIP_PORT, and SKINCLIP_HOME, the one directory that is written to. With SKINCLIP_FETCH=yes a big preset's published
+weights, and the adapter that SKINCLIP_PULL names, are downloaded first. On a Hugging Face Space it listens where
+Spaces look for it.
 """
 
 from __future__ import annotations
@@ -70,9 +71,11 @@ def default_host() -> str:
 
 
 def model_page(preset: str, weights: Path | None, adapters: Path | None, parser: argparse.ArgumentParser) -> Door:
+    from skinclip.ui import provision
     from skinclip.ui.door import Door
 
-    if preset != "mini" and not home.on_space():  # on a Space the page says it: nobody sees the terminal
+    # on a Space the page says what is missing: nobody sees the terminal
+    if preset != "mini" and not home.on_space() and not provision.agreed():
         from skinclip.hub import MissingWeights, check_preset
 
         try:

@@ -20,6 +20,8 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 HOME = "SKINCLIP_HOME"
+FETCH = "SKINCLIP_FETCH"  # "yes": the page may download what its preset is built on
+PULL = "SKINCLIP_PULL"  # OWNER/NAME or OWNER/NAME@COMMIT on the hub, for a preset without a checkpoint here
 SPACE = "SPACE_ID"  # set on every Hugging Face Space: https://huggingface.co/docs/hub/spaces-overview
 SPACE_STORAGE = Path("/data")  # where storage is attached to a Space by custom
 RUN = "run-"

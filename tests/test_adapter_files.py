@@ -27,6 +27,8 @@ from skinclip.images import from_array
 from skinclip.model.card import card_name, model_card, write_card
 from skinclip.model.prompt import Story
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, load_model, weights_sha256
+from skinclip.ui import provision
+from skinclip.ui.door import NotOpened
 from tests.fake_hub import FakeHub
 from tests.tiny_hub import OWN_SIDE, tiny_checkpoint
 
@@ -330,6 +332,19 @@ def test_a_download_that_is_cut_damaged_or_not_an_adapter_leaves_nothing(
         pull(NAME, out, REVISION)
     hub.repositories[NAME] = contents(published)
     assert not list(out.parent.iterdir())
+
+
+def test_a_page_brings_the_adapter_it_is_told_to_by_a_process_of_its_own(
+    published: Path, hub: FakeHub, tmp_path: Path, monkeypatch
+) -> None:
+    hub.repositories[NAME] = contents(published)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as in the page's own process
+    told: list[str] = []
+    provision.command(["adapter", "pull", NAME, str(tmp_path / "here" / "back"), "--revision", REVISION], told.append)
+    assert contents(tmp_path / "here" / "back") == contents(published)
+    assert told[-1] == f"{tmp_path / 'here' / 'back'} holds revision {REVISION} of {NAME}"
+    with pytest.raises(NotOpened, match="has no lab/none"):
+        provision.command(["adapter", "pull", "lab/none", str(tmp_path / "none"), "--revision", REVISION], told.append)
 
 
 def test_a_download_that_was_cut_goes_on(published: Path, hub: FakeHub, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
         perception=dataclasses.replace(like.perception, model="tiny", pretrained="test"),
         reasoner=dataclasses.replace(like.reasoner, base=BASE, revision=REVISION),
     )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # another test may have imported the page before
     monkeypatch.setitem(PRESETS, "tiny", tiny)
     monkeypatch.setitem(BASES, BASE, base)
     monkeypatch.setitem(CLIPS, ("tiny", "test"), clip)

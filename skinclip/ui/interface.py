@@ -13,7 +13,7 @@ from skinclip.assess import Assessor
 from skinclip.hub import MissingWeights
 from skinclip.model.budget import TooLittleMemory
 from skinclip.model.skinclip_vl import CheckpointError
-from skinclip.ui import assess_tab, compare_tab, components, serving
+from skinclip.ui import assess_tab, compare_tab, components, provision, serving
 from skinclip.ui.door import NotOpened, Tell
 from skinclip.ui.theme import css, head
 
@@ -26,8 +26,9 @@ def open_page(preset: str, weights: Path | None, tell: Tell, adapters: Path | No
         tell: told what is being done, for those who wait.
         adapters: a folder of checkpoints on the same base, among which visitors choose.
     """
-    tell("Loading the model")
     try:
+        weights = provision.bring(preset, weights, tell)
+        tell("Loading the model")
         assessor = offering(preset, weights, adapters)
     except (ValueError, OSError, CheckpointError, MissingWeights, TooLittleMemory) as problem:
         raise NotOpened(str(problem)) from problem

@@ -1,0 +1,91 @@
+"""Brings a big preset's weights before its page opens, where whoever runs the page agreed to that beforehand.
+
+On a Hugging Face Space, and in many containers, there is nobody who could run `fetch` first. So where SKINCLIP_FETCH is
+"yes", the page fetches what is missing and says how far it is. The commands are those of the command line, each in a
+process of its own: this one never uses a network, whatever is asked of it later.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from skinclip.home import FETCH, PULL, data_directory
+from skinclip.ui.door import NotOpened, Tell
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def agreed() -> bool:
+    """Whether weights may be downloaded at the start of the page.
+
+    Raises ValueError for a word that is neither yes nor no: nobody's licence is agreed to by guessing.
+    """
+    word = os.environ.get(FETCH, "").strip().lower()
+    if word not in ("", "yes", "no"):
+        raise ValueError(f"{FETCH} must be yes (agree to the weights' licences and download them) or no, not {word!r}")
+    return word == "yes"
+
+
+def bring(preset: str, weights: Path | None, tell: Tell) -> Path | None:
+    """Fetches what `preset` is built on, and the adapter that SKINCLIP_PULL names, as far as they are not here.
+
+    Does nothing for an embedded preset, or where nobody agreed.
+
+    Args:
+        weights: the checkpoint that was asked for; an adapter is pulled only where that is None.
+
+    Returns:
+        the checkpoint to load, None for the preset's own.
+
+    Raises NotOpened saying why something could not be brought.
+    """
+    if not agreed():
+        return weights
+    from skinclip.config import (
+        preset as preset_config,  # not before: torch comes with it, and the door must open at once
+    )
+    from skinclip.hub import checkpoint_folder
+
+    if preset_config(preset).reasoner.base is None:
+        return weights
+    command(["fetch", "--preset", preset, "--yes"], tell)
+    source = os.environ.get(PULL, "").strip()
+    if weights is not None or not source or (checkpoint_folder(preset) / "config.yaml").exists():
+        return weights
+    repository, _, revision = source.partition("@")
+    folder = data_directory().kept / "adapters" / source.replace("/", "--")
+    if not folder.exists():
+        command(["adapter", "pull", repository, str(folder), *(["--revision", revision] if revision else [])], tell)
+    return folder
+
+
+def command(words: Sequence[str], tell: Tell) -> None:
+    """Runs a command of the command line, and tells each line of it. Raises NotOpened with the last one if it fails."""
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skinclip", *words],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,  # a progress bar's carriage returns end lines too
+        errors="replace",
+    )
+    said = ""
+    with process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.strip():
+                    said = line.strip()
+                    tell(said)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise NotOpened(said.removeprefix("skinclip: ") or f"`{' '.join(words)}` ended with {process.returncode}")
