@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from skinclip.config import ModelConfig, PerceptionConfig, preset
 from skinclip.model.budget import QwenShape, base_config
+from skinclip.model.prompt import mini_tokenizer
 
 SHARD_BYTES = 10**9
 STD = 0.02  # of every matrix, as Qwen initialises them
@@ -60,7 +61,10 @@ def random_weight(name: str, shape: torch.Size, generator: torch.Generator) -> T
 
 
 def write_base(config: Qwen2_5_VLConfig, folder: Path, seed: int = 0) -> None:
-    """Writes config.json, bf16 shards of about a gigabyte and their index into `folder`."""
+    """Writes config.json, bf16 shards of about a gigabyte and their index into `folder`.
+
+    The tokenizer beside them is that of `mini`: what a token means does not matter to speed or memory.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config.architectures, config.dtype = ["Qwen2_5_VLForConditionalGeneration"], torch.bfloat16
     config.save_pretrained(folder)
@@ -76,6 +80,8 @@ def write_base(config: Qwen2_5_VLConfig, folder: Path, seed: int = 0) -> None:
         save_file(weights, folder / file, metadata={"format": "pt"})
         where |= dict.fromkeys(names, file)
     total = sum(2 * math.prod(shape) for shape in shapes.values())
+    mini_tokenizer().save_pretrained(folder)
+    Qwen2VLImageProcessor().save_pretrained(folder)
     (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=1))
 
 

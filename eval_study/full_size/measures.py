@@ -133,8 +133,8 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
         seen = model.perceive(photo(model.config))
         evidence = model.find_evidence(seen)
         prompts = model.reasoner.writer.write([context])
-        model.reason(prompts, seen, evidence)
-        text = model.reasoner.explain(context, seen, evidence, FINDINGS, "mel", "nv")
+        said = model.reason(prompts, seen, evidence, keep=True)
+        text = model.reasoner.explain(context, seen, evidence, FINDINGS, "mel", "nv", said.prefix)
     length = prompts.input_ids.shape[1]
     return {"load": asdict(load), "assess": asdict(assess), "prompt_tokens": length, "words": len(text.split())}
 

@@ -302,13 +302,10 @@ def predict(config: ModelConfig, plan: MemoryPlan, purpose: str, work: Workload 
 
 
 def loading_bytes(counted: Inventory, plan: MemoryPlan) -> int:
-    """What loading holds beside the weights: the largest tensor once more, in the number format it ends up in.
-
-    That is the embedding table or, where NF4 is turned into something else, one layer's weight twice over.
-    """
-    table = max(map(math.prod, counted.shapes["embeddings"])) * WIDTH[plan.rest]
+    """What loading holds beside the weights: one layer's weight before it is packed, and where NF4 is turned into
+    something else, once more. Tables and other tensors are read straight into the number format they end up in."""
     matrix = max(map(math.prod, counted.shapes["language linears"]))
-    return max(table, 2 * matrix * WIDTH["fp32"] if plan.device == "cpu" else matrix * WIDTH["bf16"])
+    return matrix * (2 * WIDTH["fp32"] if plan.device == "cpu" else WIDTH["bf16"])
 
 
 def assessing_bytes(counted: Inventory, plan: MemoryPlan, work: Workload) -> dict[str, int]:

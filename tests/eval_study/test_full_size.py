@@ -10,11 +10,12 @@ import torch
 from safetensors import safe_open
 
 from eval_study.full_size import base, layers, table
-from eval_study.full_size.__main__ import compared
+from eval_study.full_size.__main__ import WAYS, compared
 from eval_study.full_size.meter import Meter, held_bytes
-from skinclip.model.budget import GB, QwenShape
+from skinclip.model.budget import GB, PURPOSES, MemoryPlan, QwenShape, predict
 from skinclip.model.reasoner import load_language_model
 
+KEPT = Path(table.__file__).parents[1] / "results" / "full_size"
 TINY = QwenShape(256, 512, 2, 2, 1, 600, tied=True)
 
 
@@ -102,3 +103,16 @@ def test_the_report_tells_measured_from_computed(tmp_path: Path) -> None:
     assert "| 8.50 GB |" in text  # its own memory and the libraries' pages
     assert "- qwen-3b-cpu, train-nf4: needs 9.9 GB, 1.0 GB free" in text
     assert "- qwen-7b on a CPU" in text
+
+
+@pytest.mark.parametrize("size", sorted(base.SMALLER))
+def test_the_budget_is_within_a_tenth_of_what_was_measured(size: str, tmp_path: Path) -> None:
+    measured = json.loads((KEPT / f"{size}-cpu.json").read_text())["measured"]
+    base.shape_config(size).save_pretrained(tmp_path)  # shapes are all that the budget asks for
+    config = base.model_config(size, tmp_path)
+    for way in WAYS["cpu"]:
+        for purpose in PURPOSES:
+            peak = table.cpu_peak(measured, way, purpose)
+            assert peak is not None
+            computed = predict(config, MemoryPlan("cpu", way, "fp32"), purpose).total
+            assert computed == pytest.approx(peak, rel=0.1), (way, purpose)
