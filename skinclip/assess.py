@@ -131,7 +131,7 @@ def locate(model: SkinClipVL, transform: PhotoTransform, images: Sequence[Lesion
     if not oblong:
         return windows
     squashed = torch.stack([transform.squash(images[i].pixels) for i in oblong])
-    masks = model.evidence.segment(model.perceive(squashed).levels).sigmoid() > 0.5
+    masks = model.evidence.segment(model.perceive(squashed, own_too=False).levels).sigmoid() > 0.5
     for i, mask in zip(oblong, masks.cpu().numpy(), strict=True):
         if mask.mean() < 0.002:
             continue

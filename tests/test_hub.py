@@ -510,6 +510,14 @@ def test_find_base_says_what_to_run(hub: FakeHub, monkeypatch: pytest.MonkeyPatc
         find_base("some/folder")
 
 
+def test_a_preset_on_folders_of_its_own_has_nothing_to_fetch(tmp_path: Path, monkeypatch) -> None:
+    like = preset("qwen-3b")
+    own = dataclasses.replace(like, reasoner=dataclasses.replace(like.reasoner, base=str(tmp_path), revision=None))
+    monkeypatch.setitem(PRESETS, "own", own)
+    with pytest.raises(MissingWeights, match="stands on folders of its own: nothing to fetch"):
+        fetch("own", progress=print)
+
+
 def test_find_base_takes_a_folder_as_it_is(tmp_path: Path) -> None:
     folder = write(tmp_path / "base", BASE_FILES)
     assert find_base(str(folder)) == folder == find_base(str(folder), REVISION)

@@ -126,7 +126,10 @@ def sources(preset: str) -> list[Source]:
     config = preset_config(preset)
     if config.reasoner.base is None:
         raise MissingWeights(f"the preset {preset!r} is embedded: nothing to fetch")
-    return [BASES[config.reasoner.base], CLIPS[config.perception.model, config.perception.pretrained or ""]]
+    base, clip = config.reasoner.base, (config.perception.model, config.perception.pretrained or "")
+    if base not in BASES or clip not in CLIPS:
+        raise MissingWeights(f"the preset {preset!r} stands on folders of its own: nothing to fetch")
+    return [BASES[base], CLIPS[clip]]
 
 
 def check_shape(source: Source, folder: Path) -> None:

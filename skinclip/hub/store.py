@@ -10,6 +10,7 @@ lays it out does as well, wherever it lies. What is missing, cut short or of ano
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from skinclip.config import PRESETS, ModelConfig, PerceptionConfig, load_yaml
@@ -131,9 +132,10 @@ def part_of(folder: Path) -> Path:
 
 def _remedy(hub_id: str) -> str:
     """The commands that bring the weights."""
-    for name, config in PRESETS.items():
-        if config.reasoner.base is not None and hub_id in (source.hub_id for source in sources(name)):
-            return how_to_fetch(name)
+    for name in PRESETS:
+        with contextlib.suppress(MissingWeights):  # of a preset that stands on nothing published
+            if hub_id in (source.hub_id for source in sources(name)):
+                return how_to_fetch(name)
     return "copy the whole folder again from where it came from"
 
 

@@ -14,7 +14,7 @@ from eval_study.full_size.meter import held_bytes
 from skinclip.assess import Assessor
 from skinclip.config import LoraConfig, ModelConfig, preset, save_yaml
 from skinclip.model import budget
-from skinclip.model.budget import GB, MemoryPlan, TooLittleMemory
+from skinclip.model.budget import GB, PURPOSES, MemoryPlan, TooLittleMemory
 from skinclip.model.reasoner import UNQUANTIZED, quantization
 from skinclip.model.skinclip_vl import SkinClipVL
 
@@ -116,6 +116,20 @@ def test_bytes_of_a_matrix_by_hand() -> None:
 )
 def test_presets_stay_within_what_they_promise(name: str, plan: MemoryPlan, purpose: str, limit: float) -> None:
     assert gb(name, plan, purpose) <= limit
+
+
+@pytest.mark.parametrize("name", ["qwen-3b", "qwen-7b"])
+def test_the_readme_says_what_is_computed(name: str) -> None:
+    config = preset(name)
+    peaks = {
+        (d, p): budget.predict(config, budget.plan_for(config, d), p).gb for d in ("cuda", "cpu") for p in PURPOSES
+    }
+    shown = [
+        *(max(peaks["cuda", "load"], peaks["cuda", "assess"]), peaks["cuda", "train"]),
+        *(max(peaks["cpu", "load"], peaks["cpu", "assess"]), peaks["cpu", "train"]),
+    ]
+    row = " | ".join([f"| `{name}`", *(f"{gb:.1f} GB" for gb in shown)]) + " |"
+    assert row in (Path(budget.__file__).parents[2] / "README.md").read_text()
 
 
 def test_plans_follow_the_configuration() -> None:
