@@ -25,7 +25,7 @@ DIAGNOSES = (
     ("mel", "Melanoma"),
     ("nv", "Melanocytic nevus"),
     ("bcc", "Basal cell carcinoma"),
-    ("akiec", "Actinic keratosis or intraepithelial carcinoma"),
+    ("akiec", "Actinic keratosis, also intraepithelial carcinoma"),
     ("bkl", "Benign keratosis"),
     ("df", "Dermatofibroma"),
     ("vasc", "Vascular lesion"),
