@@ -221,9 +221,9 @@ def layers(results: dict[str, Any]) -> str:
         "One decoder layer of the true shape, processor milliseconds of one core, mean cosine with the dense layer: of "
         "one linear layer's output, of what the decoder layer adds to the residual stream, the same where six channels "
         "of its input are twenty times the others, and of the stream itself. bitsandbytes' NF4 kernel for evaluation "
-        "needs AVX-512 with bf16, which a processor may lack (where it takes as long as in training, it unpacks the "
-        "weights at every step). Adopted: int8 of NF4 on a CPU. 8-bit activations are faster but lose their precision to outliers; "
-        "torchao (installed for this measurement alone) without a compiler is slower than fp32, and its int4 needs a library "
+        "needs AVX-512 with bf16; where a processor lacks it, the weights are unpacked at every step as in training. "
+        "Adopted: int8 of NF4 on a CPU. 8-bit activations are faster but lose their precision to outliers; torchao "
+        "(installed for this measurement alone) without a compiler is slower than fp32, and its int4 needs a library "
         "that a CPU lacks."
     )
     return "## Ways to hold a layer on a CPU\n\n" + "\n\n".join([text, *parts])
