@@ -54,19 +54,20 @@ window.skStudy = (() => {
 
   // --- drawing -------------------------------------------------------------------------------------------------
 
-  async function show(reply) {
+  // `since`: when the answers were sent, by performance.now()
+  async function show(reply, since = performance.now()) {
     if (reply.signed_out) return showSignIn(reply.problem);
     if (!reply.html) return tell(reply.problem || "The study could not be opened. Reload the page.", true);
     const next = document.createElement("template");
     next.innerHTML = reply.html;
-    // the aid comes after the same time in every arm, however large its pictures are
+    // the aid comes at the same time after the click in every arm, however large its pictures are
     const loaded = all("img", next.content).map((image) => {
       const copy = new Image();
       copy.src = image.src;
       return copy.decode().catch(() => null);
     });
     if (reply.delay) tell("Saved. The aid will be shown in a moment.");
-    await Promise.all([...loaded, pause(reply.delay * 1000)]);
+    await Promise.all([...loaded, pause(Math.max(0, reply.delay * 1000 - (performance.now() - since)))]);
     const stage = $("[data-stage]");
     stage.replaceChildren(next.content);
     stage.removeAttribute("aria-busy");
@@ -285,12 +286,13 @@ window.skStudy = (() => {
   async function send(form) {
     clock.stop();
     const { step, request, answers, seconds } = keep();
+    const since = performance.now();
     tell("Saving …");
     const message = { token: stored(TOKEN), step, request_id: request, answers, seconds };
     const reply = await insist("submit", message, "Not saved yet; your answers stay on this page.");
     if (reply.html) sessionStorage.removeItem(DRAFT); // acknowledged
     if (reply.problem && !reply.signed_out) return refuse(form, reply.problem);
-    await show(reply);
+    await show(reply, since);
   }
 
   // The server names a question by its key; the words go to that question, or above all of them.

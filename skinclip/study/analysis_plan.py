@@ -106,7 +106,8 @@ class AnalysisPlan:
         secondary_contrasts: further contrasts of the primary endpoint; with `secondary` they are Holm's one family.
         further: endpoints that are a study's own questions.
         smallest_effect, power: what the study was planned to find, in points of the primary endpoint, and how surely.
-        completion: least share of a reader's cases answered to count as a completer.
+        completion: least share of `cases` rated to count as a completer.
+        cases: those that each reader is to see, repeats and practice apart; None is the most that any reader saw.
         time_limits: seconds with the aid outside of which an answer was interrupted or a slip; they are left out
             of one sensitivity analysis and of no other.
         resamples, seed: of the bootstraps.
@@ -123,6 +124,7 @@ class AnalysisPlan:
     smallest_effect: float = 0.3
     power: float = 0.8
     completion: float = 0.9
+    cases: int | None = None
     time_limits: tuple[float, float] = (3.0, 600.0)
     resamples: int = 1000
     seed: int = 0
@@ -170,6 +172,7 @@ def of(protocol: Protocol) -> AnalysisPlan:
         smallest_effect=plan.primary.smallest_effect,
         power=plan.power,
         completion=protocol.completion.min_cases_share,
+        cases=protocol.cases.n,
         time_limits=(plan.time_outliers.min_seconds, plan.time_outliers.max_seconds),
         # The smallest p of a bootstrap is 2 / (resamples + 1): Holm's factor must leave it below alpha.
         resamples=max(_RESAMPLES, ceil(4 * family / plan.alpha)),

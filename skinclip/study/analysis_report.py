@@ -189,7 +189,7 @@ def _participants(analysis: Result) -> tuple[Block, ...]:
         "withdrawn": "Readers withdrawn, answers erased",
         "finished": "Readers who finished the session",
         "analysed": "Readers analysed: with any answer",
-        "completers": f"Completers: finished, and rated at least {enough} of their cases",
+        "completers": f"Completers: rated at least {enough} of the cases",
         "cases": "Cases",
         "cases_ai_wrong": "Cases on which the AI errs",
         "cases_ood": "Cases out of distribution, analysed apart",
@@ -237,7 +237,7 @@ def _primary(analysis: Result, mark: str) -> tuple[Block, ...]:
         *_picture(
             "raincloud",
             f"Readers' mean {_endpoint_label(analysis).lower()} by arm",
-            "Each dot is a reader; above it the density, the bar spans the quartiles.",
+            "Each dot is a reader, cases unweighted; above it the density, the bar spans the quartiles.",
             plots.raincloud(analysis["reader_means"], analysis["arms"], _endpoint_label(analysis).lower(), mark),
         ),
         *_variances(analysis["primary"]),
@@ -265,7 +265,7 @@ def _wilcoxon(analysis: Result) -> Table:
         (row["label"], row["readers"], _value(row, sign=not row["ratio"]), _p_cell(row), _p_cell(row, "p_holm"))
         for row in analysis["wilcoxon"]
     )
-    caption = "A sensitivity analysis by rank: Wilcoxon's signed-rank test of readers' means, "
+    caption = "A sensitivity analysis by rank: Wilcoxon's signed-rank test of readers' unweighted means, "
     caption += f"{contrast_name(_primary_contrast(analysis))}; median difference (of time, ratio); Holm's p over the "
     caption += "secondary endpoints in this table"
     return Table(caption, ("Endpoint", "Readers", "Median", "p", "p, Holm"), rows)

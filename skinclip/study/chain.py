@@ -168,7 +168,12 @@ class Receipt:
 
 def receipt_of(event: Event) -> str:
     """The receipt of an event, short enough to be written down: `study:sequence:XXXX-XXXX-XXXX-XXXX-XXXX`."""
-    return str(Receipt(event.study, event.sequence, _short(event.digest)))
+    return receipt_at(event.study, event.sequence, event.digest)
+
+
+def receipt_at(study: str, sequence: int, digest: str) -> str:
+    """The receipt of the event at `sequence`, whose digest is `digest`."""
+    return str(Receipt(study, sequence, _short(digest)))
 
 
 @dataclass(frozen=True)

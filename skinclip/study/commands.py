@@ -159,6 +159,11 @@ def _built_words(built: Built, missing_ethics: Sequence[str]) -> str:
     if built.left_out:
         lines.append(f"{len(built.left_out)} photos or rows left out, the first of them:")
         lines += [f"  {problem}" for problem in built.left_out[:_LEFT_OUT_TOLD]]
+    if not built.enriched:
+        lines.append(
+            "the AI errs on as large a share of these photos as cases.wrong_share or a larger one: its errors are not "
+            "enriched, though readers are told so; raise wrong_share and build again, or change texts.debrief"
+        )
     lines.append(
         f"keep {built.folder / 'key'} and its backup apart from the database: without it nothing can be verified"
     )
@@ -248,8 +253,10 @@ def _close(args: argparse.Namespace) -> int:
     from skinclip.study.coordinator import Coordinator
 
     with _open(args) as study:
-        Coordinator(study).close(args.reason)
+        coordinator = Coordinator(study)
+        coordinator.close(args.reason)
         print(f"{study.name} is closed; export and analyse it now")
+        print(f"keep this receipt of the closing with the readers' ones, for `study verify`: {coordinator.receipt()}")
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from skinclip.study.chain import Event, Problem
+from skinclip.study.chain import Event, Problem, receipt_at
 from skinclip.study.conduct import SHOWN, Place, Study
 from skinclip.study.frozen import StudyError, Truth
 from skinclip.study.protocol import Protocol
@@ -94,6 +94,14 @@ class Coordinator:
         payload = {"completed": completed, "needed": needed, "reason": reason.strip()}
         self.study.store.append(self.study.name, None, CLOSING, CLOSING, payload, f"{CLOSING}-{secrets.token_hex(8)}")
         self.study.store.close_study(self.study.name)
+
+    def receipt(self) -> str:
+        """A short text that proves the newest event, the closing itself once the study is closed.
+
+        Readers' receipts end before it: without this one, a log that was cut there and opened again would verify.
+        """
+        head = self.study.store.head(self.study.name)
+        return receipt_at(self.study.name, head.sequence, head.digest)
 
     def verify(self, receipts: Iterable[str] = ()) -> list[Problem]:
         """What is wrong with the log; nothing where it is whole. Raises ReceiptError for a receipt copied wrongly."""

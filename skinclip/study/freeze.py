@@ -78,11 +78,15 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Built:
-    """What `build` made: the folder, how many photos there were of each stratum, and why others were left out."""
+    """What `build` made: the folder, how many photos there were of each stratum, and why others were left out.
+
+    `enriched`: whether the AI's errors are a larger part of the cases than of the photos, as readers are told.
+    """
 
     folder: Path
     eligible: dict[str, int]
     left_out: tuple[str, ...]
+    enriched: bool = True
 
 
 def build(
@@ -117,7 +121,8 @@ def build(
         _move(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Built(out, dict(Counter(c.stratum for c in candidates)), left_out)
+    enriched = drawn.weights["wrong"] < 1
+    return Built(out, dict(Counter(c.stratum for c in candidates)), left_out, enriched)
 
 
 def check_free(out: Path) -> None:

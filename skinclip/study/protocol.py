@@ -406,6 +406,13 @@ def _contradictions(protocol: Protocol) -> list[str]:
     ]
 
 
+# What a question may not be called: the export has columns of these names.
+RESERVED = {
+    "background": ("reader", "completed", "withdrawn"),
+    "before": ("seconds", "server_seconds"),
+}
+
+
 def _case_problems(protocol: Protocol) -> list[str]:
     cases, counts, washout = protocol.cases, protocol.cases.counts, protocol.washout.presentations
     problems = []
@@ -448,6 +455,12 @@ def _question_problems(protocol: Protocol) -> list[str]:
         elif key == "prefer" and [o.value for o in found.scale.options] != ["a", "b"]:
             problems.append(f"{path}: prefer must offer a (left) and b (right), in this order")
     problems += _rating_problems(protocol)
+    problems += [
+        f"questions.{phase}: {q.key} is the name of a column of its own; choose another key"
+        for phase, reserved in RESERVED.items()
+        for q in protocol.questions[phase]
+        if q.key in reserved
+    ]
     for phase in ("background", "before", "preference"):
         problems += [
             f"questions.{phase}: {q.key} cannot be for some arms only: no arm is known yet when it is asked"

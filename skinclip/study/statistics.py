@@ -107,13 +107,17 @@ def time_without_outliers(answers: secondary.Answers, plan: AnalysisPlan) -> Res
 
 
 def completers(tables: StudyTables, plan: AnalysisPlan) -> set[str]:
-    """Readers who reached the end, did not withdraw and rated at least the plan's share of the cases they saw."""
-    cases = primary_cases(tables.cases)
-    answered = pd.Series(np.isfinite(plan.primary_endpoint.of(cases)), index=cases.index)
-    share = answered.groupby(cases["reader"]).mean()
-    enough = set(share[share >= plan.completion].index)
+    """Readers who did not withdraw and rated at least the plan's share of all cases, as for closing the study.
+
+    Cases out of distribution count, repeats do not. Who stopped after that, before the last scales, is one.
+    """
+    cases = tables.cases[~tables.cases["repeat"]]
+    rated = pd.Series(np.isfinite(plan.primary_endpoint.of(cases)), index=cases.index).groupby(cases["reader"])
+    planned = plan.cases or rated.size().max()
+    found = rated.sum()
+    enough = set(found[found >= plan.completion * planned].index)
     readers = tables.readers
-    return enough & set(readers.loc[readers["completed"] & ~readers["withdrawn"], "reader"])
+    return enough & set(readers.loc[~readers["withdrawn"], "reader"])
 
 
 def _on_task(cases: pd.DataFrame, plan: AnalysisPlan) -> np.ndarray:

@@ -52,7 +52,7 @@ _AID = "; missing by design in the arm without an aid"
 
 COLUMNS: dict[str, Column] = {
     "reader": Column("text", "R001, ...", "reader, under an opaque name", missing=False),
-    "site": Column("text", "as enrolled", "site of the reader"),
+    "site": Column("text", "as enrolled, or as the reader entered it", "site of the reader"),
     "role": Column("text", "as answered", "the reader's profession and grade"),
     "years": Column("text", "as answered: lt1, 1_3, 4_10, gt10", "the reader's years of experience with dermoscopy"),
     "completed": Column("bool", _YES, "the reader reached the end of the session", missing=False),
@@ -84,6 +84,8 @@ COLUMNS: dict[str, Column] = {
     "harmful": _likert(5, f"acting on the explanation could do harm{_AID}"),
     "seconds_before": Column("number", "seconds", "time on the unaided answer", (0.0, 1e7)),
     "seconds_after": Column("number", "seconds", "time on the aided answer", (0.0, 1e7)),
+    "server_seconds_before": Column("number", "seconds", "the same by the server's clock, pauses included", (0.0, 1e9)),
+    "server_seconds_after": Column("number", "seconds", "the same by the server's clock, pauses included", (0.0, 1e9)),
     "item": Column("text", "ess_1, trust_1, distrust_1, ...", "item of a scale asked after a block", missing=False),
     "value": Column("number", "points of the item's scale", "answer to the item"),
     "score": Column(
@@ -193,11 +195,21 @@ def data_dictionary(tables: StudyTables) -> pd.DataFrame:
     rows = []
     for table in TABLES:
         for name in getattr(tables, table).columns:
-            column = COLUMNS.get(name, Column("text", "as in the protocol", "further question of this study"))
+            column = COLUMNS.get(name) or _further_column(getattr(tables, table)[name])
             rows.append((table, name, column.dtype, column.values, column.meaning, column.missing))
     rows += [("mrmc", name, c.dtype, c.values, c.meaning, c.missing) for name, c in MRMC.items()]
     frame = pd.DataFrame(rows, columns=["table", "column", "type", "values", "meaning", "may_be_missing"])
     return _marked(frame, tables)
+
+
+def _further_column(answers: pd.Series) -> Column:
+    """A study's own question, by what was answered."""
+    given = answers.dropna()
+    if len(given) and given.map(lambda answer: isinstance(answer, bool)).all():
+        kind = "bool"
+    else:
+        kind = "number" if len(given) and pd.api.types.is_numeric_dtype(given.infer_objects()) else "text"
+    return Column(kind, "as in the protocol", "further question of this study")
 
 
 def malignancy_scores(cases: pd.DataFrame, phase: str) -> pd.Series:

@@ -245,7 +245,8 @@ def on_close(study: Study, view: CoordinatorView, token: str | None, reason: str
         if (typed or "").strip() != study.name:
             raise StudyError(f"type {study.name} to confirm that the study is to be closed for good")
         desk.close(reason or "")
-        return {view.closed: note("The study is closed."), view.typed: "", **_progress(desk, study, view)}
+        said = f"The study is closed. Keep the receipt of it, for verifying: {desk.receipt()}"
+        return {view.closed: note(said), view.typed: "", **_progress(desk, study, view)}
 
     return _asked(study, view, token, view.closed, work)
 

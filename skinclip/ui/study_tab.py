@@ -17,7 +17,7 @@ from skinclip.study.conduct import AnswerError, Expired, SignInError, Study, Stu
 from skinclip.study.views import StepView
 from skinclip.ui import study_html
 
-AID_DELAY = 1.5  # s between the lock and the aid, the same in every arm
+AID_DELAY = 2.0  # s between the click that locks and the aid, the same in every arm: longer than its pictures take
 WITHDRAW_WORD = "WITHDRAW"  # typed to confirm
 MAX_REQUEST_ID = 64  # characters
 Reply = dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import sqlite3
 import stat
 from pathlib import Path
@@ -105,9 +106,12 @@ def test_build_tells_what_was_made(
     plan = tiny.write_protocol(tmp_path / "plan.yaml", ethics={})
     assert run("build", plan, "--photos", tmp_path, "--out", tmp_path / "study") == 0
     told = capsys.readouterr().out
-    assert "9 right, 4 wrong" in told
+    assert "9 right, 4 wrong" in told and "not enriched" not in told
     assert "a.jpg: the model abstains" in told
     assert "fill in ethics.approval" in told
+    monkeypatch.setattr(freeze, "build", lambda *args, **options: dataclasses.replace(built, enriched=False))
+    assert run("build", plan, "--photos", tmp_path, "--out", tmp_path / "study") == 0
+    assert "its errors are not enriched" in capsys.readouterr().out
 
 
 def test_build_by_the_command_line_refuses_before_the_model_is_loaded(

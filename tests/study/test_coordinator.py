@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from skinclip.study import analysis_plan
-from skinclip.study.chain import audit, read_log
+from skinclip.study.chain import audit, read_log, receipt_of
 from skinclip.study.codes import read_key
 from skinclip.study.conduct import Expired, Study, StudyError
 from skinclip.study.coordinator import Coordinator
@@ -72,6 +73,22 @@ def test_closing_is_an_event_and_happens_once(coordinator: Coordinator, study: S
     assert (closing.kind, closed.kind) == ("closing", "closed")
     assert closing.payload == {"completed": 3, "needed": 2, "reason": ""}
     assert not coordinator.verify()
+
+
+def test_a_closing_that_was_cut_off_the_log_is_told_by_its_own_receipt(coordinator: Coordinator, study: Study) -> None:
+    before = study.store.events(study.name)[-1]
+    coordinator.close()
+    receipts = [receipt_of(before), coordinator.receipt()]
+    closed = study.store.events(study.name)[-1]
+    assert receipts[1] == receipt_of(closed) and not coordinator.verify(receipts)
+    with study.store._writing.begin() as connection:
+        ids = f"SELECT id FROM events WHERE sequence > {before.sequence}"
+        connection.execute(sa.text(f"DELETE FROM payloads WHERE event IN ({ids})"))
+        connection.execute(sa.text(f"DELETE FROM events WHERE sequence > {before.sequence}"))
+        head = f"sequence = {before.sequence}, digest = '{before.digest}', closed_at = NULL"
+        connection.execute(sa.text(f"UPDATE studies SET {head}"))
+    assert not coordinator.is_closed and not coordinator.verify(receipts[:1])
+    assert [p.kind for p in coordinator.verify(receipts)] == ["cut_tail"]
 
 
 def test_closing_early_needs_a_reason(built_study: Path, study_folder: Path) -> None:
@@ -212,7 +229,7 @@ def test_the_plan_goes_into_the_analysis(trust_study: Protocol) -> None:
     assert plan.secondary == trust_study.plan.secondary
     assert plan.secondary_contrasts[0].text == "regions - none"
     # The defaults of simulated studies are the default study's.
-    assert dataclasses.replace(plan, seed=0, resamples=1000) == analysis_plan.DEFAULT_PLAN
+    assert dataclasses.replace(plan, seed=0, resamples=1000, cases=None) == analysis_plan.DEFAULT_PLAN
 
 
 def test_a_closed_study_is_analysed(coordinator: Coordinator, tmp_path: Path) -> None:

@@ -185,6 +185,13 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+@pytest.mark.parametrize(("phase", "key"), [("background", "reader"), ("before", "seconds")])
+def test_a_question_may_not_take_the_name_of_a_column(phase: str, key: str, values: dict[str, Any]) -> None:
+    values["questions"][phase].append({"key": key, "text": "?", "scale": {"kind": "yes_no"}, "required": False})
+    with pytest.raises(ProtocolError, match=f"questions.{phase}: {key} is the name of a column"):
+        Protocol.from_dict(values)
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_plan_hash_changes_with_what_readers_see_or_is_analysed(name: str, trust_study: Protocol) -> None:
     changed = trust_study.to_dict()

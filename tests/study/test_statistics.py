@@ -110,14 +110,18 @@ def test_wilcoxon_takes_readers_means():
     assert found["readers"] == 6
 
 
-def test_completers_finished_and_rated_enough():
+def test_completers_rated_the_plans_share_of_all_cases():
     tables = study(missing=0.0)
     cases = tables.cases.copy()
     cases.loc[cases["reader"] == "R002", "trust"] = np.nan
+    shown = cases.index[(cases["reader"] == "R003") & ~cases["repeat"]]
+    few = cases.drop(shown[len(shown) // 2 :])  # stopped half-way: all that was seen is rated
     readers = tables.readers.copy()
-    readers.loc[readers["reader"] == "R003", "completed"] = False
-    changed = replace(tables, cases=cases, readers=readers)
+    readers.loc[readers["reader"] == "R004", "completed"] = False  # rated all, and left before the last scales
+    changed = replace(tables, cases=few, readers=readers)
     assert statistics.completers(changed, PLAN) == {"R001", "R004", "R005", "R006"}
+    more = replace(PLAN, cases=2 * len(shown))
+    assert statistics.completers(changed, more) == set()
 
 
 def test_a_plan_that_cannot_be_is_refused():

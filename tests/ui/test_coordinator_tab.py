@@ -40,6 +40,9 @@ class Desk:
             raise StudyError("1 readers have completed, and the protocol asks for 20")
         self.is_closed = True
 
+    def receipt(self) -> str:
+        return "fake-v1:9:AAAA"
+
     def export(self, folder: Path) -> None:
         if not self.is_closed:
             raise StudyError("its data can be seen once the study is closed")
@@ -135,7 +138,12 @@ def test_closing_needs_the_study_s_name(study: Any, view: tab.CoordinatorView, d
     assert "protocol asks for 20" in tab.on_close(study, view, "token", "", "fake-v1")[view.closed]
     assert not desk.is_closed
     updates = tab.on_close(study, view, "token", "why", "fake-v1")
-    assert desk.is_closed and "is closed" in updates[view.closed] and "Closed." in updates[view.status]
+    assert (
+        desk.is_closed
+        and "is closed" in updates[view.closed]
+        and "fake-v1:9:AAAA" in updates[view.closed]
+        and "Closed." in updates[view.status]
+    )
 
 
 def test_the_log_s_problems_are_listed(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
