@@ -39,7 +39,6 @@ from skinclip.assessment import (
 )
 from skinclip.clinical import CRITERIA, DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.config import ModelConfig, load_yaml
-from skinclip.config import preset as preset_config
 from skinclip.data.rationales import tidy
 from skinclip.explain.regions import lesion_region, region_from_map
 from skinclip.hub import checkpoint_folder
@@ -111,16 +110,20 @@ class Seen(Looked):
     trust: TrustOutput
 
 
-def check_room(preset: str, folder: Path) -> None:
-    """Raises TooLittleMemory, before anything is loaded, where a preset on a base of its own would not fit."""
-    if preset_config(preset).reasoner.base is None or not (folder / "config.yaml").exists():
+def check_room(folder: Path) -> None:
+    """Raises TooLittleMemory, before anything is loaded, where a checkpoint on a base of its own would not fit, with
+    Grad-CAM, which is made on request."""
+    if not (folder / "config.yaml").exists():
+        return
+    config: ModelConfig = load_yaml(ModelConfig, folder / "config.yaml")
+    if config.reasoner.base is None:
         return
     from skinclip.model.budget import check_memory  # which builds the presets to count them, without their weights
 
-    config: ModelConfig = load_yaml(ModelConfig, folder / "config.yaml")
     if config.reasoner.base == CARRIED:
         config = replace(config, reasoner=replace(config.reasoner, base=str(folder / CARRIED)))
-    check_memory(preset, default_device(config), "assess", config)
+    for purpose in ("load", "assess", "explain"):
+        check_memory(config.preset, default_device(config), purpose, config)
 
 
 @torch.inference_mode()
@@ -188,7 +191,7 @@ class Assessor:
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
         folder = Path(weights) if weights else checkpoint_folder(preset)
-        check_room(preset, folder)
+        check_room(folder)
         model, transform = create_model(preset, weights)
         assessor = cls(model, transform, *_fitted(folder), ModelInfo(preset, __version__, weights_sha256(folder)))
         assessor.checkpoints[assessor.model_info.weights_sha256] = folder

@@ -151,7 +151,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser, words: Sequence[str]) -
         "--rationales", type=_rationales, default=200, help="photos to read rationales of: a number, or all"
     )
     parser.add_argument("--strict", action="store_true", help="stop at the first bad row or photo")
-    parser.add_argument("--batch-size", type=_at_least_one, default=32)
+    parser.add_argument("--batch-size", type=_at_least_one, help="photos at a time (default: 32, or 1 of a big preset)")
     parser.add_argument("--seed", type=int, default=0, help="of the rationale sample and the bootstrap")
     parser.add_argument("--bootstrap", type=_at_least_one, default=1000, help="resamples behind each interval")
     parser.add_argument("--ledger", type=Path, help="where runs on test photos are noted")

@@ -117,6 +117,11 @@ class ModelConfig:
         own = self.reasoner.own_side if self.reasoner.own_vision else 0
         return max(own, self.perception.image_size)
 
+    @property
+    def batch(self) -> int:
+        """Photos looked at together where many are to be: the memory budget of a big preset is that of one."""
+        return 32 if self.reasoner.base is None else 1
+
 
 @dataclass(frozen=True)
 class Stage0Config:

@@ -44,7 +44,7 @@ def evaluate(
     against: Assessor | PredictionFile | None = None,
     split: str | None = None,
     rationales: int | str = 200,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     seed: int = 0,
     n_boot: int = 1000,
     progress: bool = True,
@@ -76,7 +76,9 @@ def evaluate(
     def measured(one: Assessor | PredictionFile, words: int | str) -> list[Row]:
         if isinstance(one, PredictionFile):
             return rows_of_file(one, cases)
-        rows = list(_measure(one, cases, _sampled(len(cases), words, seed), batch_size, progress, note))
+        rows = list(
+            _measure(one, cases, _sampled(len(cases), words, seed), batch_size or one.config.batch, progress, note)
+        )
         if not rows:
             raise DataError(f"none of {len(cases)} photos could be read; the last problem is: {problems[-1]}")
         return rows

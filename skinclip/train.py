@@ -78,7 +78,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command line's entry. Raises DataError or ValueError with what to do about it."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    keep_memory()
     root = args.data or (Path(os.environ["SKINCLIP_DATA"]) if os.environ.get("SKINCLIP_DATA") else None)
     if root is None:
         raise DataError("no data: give --data ROOT or set $SKINCLIP_DATA to a folder with one subfolder a data set")
@@ -87,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         recipe = dataclasses.replace(recipe, seed=args.seed)
     work, plain = args.work or Path("runs") / args.preset, args.preset == PLAIN
     config = preset("mini" if plain else args.preset)
+    if config.reasoner.base is None:  # a big preset's memory is more than its time: it gives large blocks back
+        keep_memory()
     out = args.out or (ASSETS / PLAIN if plain else checkpoint_folder(args.preset))
     if plain:
         train_baseline(recipe, root, work, out, args.strict)

@@ -26,6 +26,7 @@ from skinclip.assessment import (
     Shift,
 )
 from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES
+from skinclip.config import preset
 
 REGION = Region((1.0, 2.0, 30.0, 40.0), (((1.0, 2.0), (30.0, 2.0), (30.0, 40.0)),))
 
@@ -54,6 +55,7 @@ class FakeAssessor:
     in_domain = True
     loaded: tuple = ()
     model_info = ModelInfo("mini", "0.1.0", "ab" * 32)
+    config = preset("mini")
 
     @classmethod
     def load(cls, preset="mini", weights=None):

@@ -15,6 +15,7 @@ from skinclip import evaluate as evaluation
 from skinclip import metrics
 from skinclip.assessment import Context, DiagnosisProbability, ModelInfo
 from skinclip.clinical import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, ISIC2018_COLUMNS
+from skinclip.config import preset
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.predictions import PredictionFile
 
@@ -27,6 +28,7 @@ class FakeAssessor:
     """Answers by the number that a photo's first pixel holds; its answers are drawn once from a seed."""
 
     model_info = ModelInfo("fake", "0.0", "ab" * 32)
+    config = preset("mini")
 
     def __init__(self, n: int = 250) -> None:
         rng = np.random.default_rng(0)

@@ -31,7 +31,16 @@ from transformers.utils import logging as transformers_logging
 from eval_study.full_size.base import INDEX, SMALLER, model_config, shape_config, write_base
 from eval_study.full_size.table import write_report
 from skinclip.config import ModelConfig
-from skinclip.model.budget import GB, MemoryPlan, count_statement, free_bytes, inventory, predict, weight_bytes
+from skinclip.model.budget import (
+    GB,
+    PURPOSES,
+    MemoryPlan,
+    count_statement,
+    free_bytes,
+    inventory,
+    predict,
+    weight_bytes,
+)
 
 WAYS = {"cpu": ("nf4", "int8", "fp32"), "cuda": ("nf4",)}
 DENSE = {"cpu": ("dense-bf16", "dense-fp32"), "cuda": ("dense-bf16",)}
@@ -130,7 +139,7 @@ def counts(run: Run) -> dict[str, Any]:
         "trained_share": counted.trained_share,
         "bytes": {way: weight_bytes(run.config, plan) for way, plan in plans.items()},
         "budget": {
-            way: {purpose: dict(predict(run.config, plan, purpose).parts) for purpose in ("load", "assess", "train")}
+            way: {purpose: dict(predict(run.config, plan, purpose).parts) for purpose in PURPOSES}
             for way, plan in plans.items()
         },
     }

@@ -28,6 +28,7 @@ from eval_study.full_size.meter import Meter, Peak, held_bytes, machine, residen
 from skinclip.assessment import Context
 from skinclip.config import ModelConfig
 from skinclip.data.rationales import write_rationale
+from skinclip.explain.saliency import DiagnosisPath
 from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.perception import Perception
 from skinclip.model.prompt import Story, mini_tokenizer
@@ -125,7 +126,8 @@ def photo(config: ModelConfig) -> Tensor:
 
 
 def whole(args: argparse.Namespace) -> dict[str, Any]:
-    """Load and one Assessment: perceive, find evidence, read the diagnosis, write the rationale."""
+    """Load, one Assessment (perceive, find evidence, read the diagnosis, write the rationale), and the gradients of a
+    Grad-CAM map of it."""
     with Meter(args.device) as load:
         model = build(args).eval()
     with Meter(args.device) as assess, torch.inference_mode():
@@ -135,8 +137,13 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
         prompts = model.reasoner.writer.write([context])
         said = model.reason(prompts, seen, evidence, keep=True)
         text = model.reasoner.explain(context, seen, evidence, FINDINGS, "mel", "nv", said.prefix)
+    with Meter(args.device) as explain:
+        path = DiagnosisPath(model, prompts)
+        pixels = photo(model.config).requires_grad_()
+        path(pixels)[0, 0].backward()
     length = prompts.input_ids.shape[1]
-    return {"load": asdict(load), "assess": asdict(assess), "prompt_tokens": length, "words": len(text.split())}
+    stretches = {"load": asdict(load), "assess": asdict(assess), "explain": asdict(explain)}
+    return {**stretches, "prompt_tokens": length, "words": len(text.split())}
 
 
 def train(args: argparse.Namespace) -> dict[str, Any]:

@@ -13,17 +13,19 @@ from skinclip.config import preset
 from skinclip.model.budget import GB, PARTS, MemoryPlan, count_statement, inventory, plan_for, predict, workload
 
 BIG = ("qwen-3b", "qwen-7b")
-GPU_LIMITS = {("qwen-3b", "load"): 12, ("qwen-3b", "assess"): 12, ("qwen-3b", "train"): 12} | {
-    ("qwen-7b", "load"): 12,
-    ("qwen-7b", "assess"): 12,
-    ("qwen-7b", "train"): 24,
+ANSWERING = ("load", "assess", "explain")
+GPU_LIMITS = {("qwen-3b", "train"): 12, ("qwen-7b", "train"): 24} | {
+    (name, purpose): 12 for name in BIG for purpose in ANSWERING
 }
-CPU_LIMITS = {("fp32", "load"): 20, ("fp32", "assess"): 20, ("int8", "load"): 10, ("int8", "assess"): 10} | {
-    ("nf4", "load"): 10,
-    ("nf4", "assess"): 10,
-    ("int8", "train"): 12,
+CPU_LIMITS = {("int8", "train"): 12} | {
+    (way, purpose): limit for way, limit in (("fp32", 20), ("int8", 10), ("nf4", 10)) for purpose in ANSWERING
 }
-WHAT = {"load": "load", "assess": "one Assessment", "train": "a training step, one photo"}
+WHAT = {
+    "load": "load",
+    "assess": "one Assessment",
+    "explain": "a Grad-CAM map of it",
+    "train": "a training step, one photo",
+}
 
 
 def write_report(folder: Path) -> None:
@@ -122,7 +124,9 @@ def cpu_peak(found: dict[str, Any], way: str, purpose: str) -> int | None:
     result = found.get(f"{'train' if purpose == 'train' else 'whole'}-{way}", {})
     if "not_measured" in result or not result:
         return None
-    stretches = {"load": ["load"], "assess": ["assess"], "train": ["first", "step"]}[purpose]
+    stretches = {"train": ["first", "step"]}.get(purpose, [purpose])
+    if any(s not in result for s in stretches):
+        return None
     return max(result[s]["own"] for s in stretches) + result["start"]["files"]
 
 

@@ -102,7 +102,7 @@ class Subject:
 
         def probability(photos: Tensor) -> np.ndarray:
             with torch.inference_mode():
-                logits = torch.cat([path(part) for part in photos.split(16)])
+                logits = torch.cat([path(part) for part in photos.split(min(16, path.model.config.batch))])
             return calibration.apply(logits.double().numpy())[:, self.target]
 
         return probability

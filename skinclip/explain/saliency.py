@@ -43,7 +43,9 @@ class DiagnosisPath(nn.Module):
     def forward(self, photos: Tensor) -> Tensor:
         """[B, 3, side, side] -> [B, C] on the CPU; all photos with the same patient context."""
         seen = self.model.perceive_with_gradients(photos)
-        logits = self.model.reason(self.prompts.repeated(len(photos)), seen, self.model.find_evidence(seen)).logits
+        prompts = self.prompts.repeated(len(photos))
+        with self.model.reasoner.recomputing():
+            logits = self.model.reason(prompts, seen, self.model.find_evidence(seen)).logits
         return logits.cpu()
 
 

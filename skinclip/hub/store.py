@@ -145,7 +145,7 @@ def how_to_fetch(preset: str) -> str:
     command = f"python -m skinclip fetch --preset {preset}"
     return (
         f"run `{command}` ({gigabytes(base.size)}, and {gigabytes(clip.size)} for CLIP), or without a network "
-        f"`{command} --from DIR --clip FILE` with copies of them"
+        f"`{command} --from DIR --clip FILE` with copies of them. Their licences: {base.licence}; CLIP: {clip.licence}"
     )
 
 

@@ -3,7 +3,8 @@
 The real classes are built on the meta device, so that what is counted is what will run. Notable:
 - parameters by part, and the share of them that is trained;
 - bytes by part for each way to hold the language layers (`WEIGHTS`), block for block as bitsandbytes stores them;
-- the predicted peak of loading, of one Assessment and of a training step with one photo, as a sum of named parts;
+- the predicted peak of loading, of one Assessment, of a Grad-CAM map of it and of a training step with one photo, as a
+  sum of named parts;
 - `check_memory` refuses before anything is loaded, and names what would fit.
 
 GB are 10^9 bytes. Predictions were held against measurements on a CPU (`eval_study/results/full_size/FULL_SIZE.md`);
@@ -35,7 +36,7 @@ from skinclip.sentences import whole_percent
 GB = 10**9
 WIDTH = {"fp32": 4, "bf16": 2}  # bytes a number
 WEIGHTS = ("nf4", "nf4-double", "int8", "bf16", "fp32")  # ways to hold the language model's linear layers
-PURPOSES = ("load", "assess", "train")
+PURPOSES = ("load", "assess", "explain", "train")
 PARTS = ("vision", "embeddings", "language linears", "language norms and biases", "lm_head", "lora", "clip", "heads")
 TRAINED = ("lora", "heads")
 
@@ -285,7 +286,7 @@ class Peak:
 
 
 def predict(config: ModelConfig, plan: MemoryPlan, purpose: str, work: Workload | None = None) -> Peak:
-    """The peak of `purpose` ("load", "assess", "train" with one photo a step) under `plan`.
+    """The peak of `purpose` under `plan`: "load", "assess", "explain" (Grad-CAM), or "train" with one photo a step.
 
     Raises ValueError for an unknown purpose.
     """
@@ -296,6 +297,7 @@ def predict(config: ModelConfig, plan: MemoryPlan, purpose: str, work: Workload 
     more: dict[str, Callable[[], dict[str, int]]] = {
         "load": lambda: {"while loading": loading_bytes(counted, plan)},
         "assess": lambda: assessing_bytes(counted, plan, work),
+        "explain": lambda: {"activations": backward_bytes(counted, plan, work.prompt)},
         "train": lambda: training_bytes(counted, plan, work),
     }
     return Peak(parts | more[purpose]())
@@ -336,19 +338,26 @@ def unpacked_bytes(counted: Inventory, plan: MemoryPlan) -> int:
 def training_bytes(counted: Inventory, plan: MemoryPlan, work: Workload) -> dict[str, int]:
     """Gradients and AdamW's two averages in fp32, checkpointed activations, and logits where a rationale is learnt."""
     text, width, trained = counted.base.text_config, WIDTH[plan.rest], counted.parameters(*TRAINED)
-    checkpoints = text.num_hidden_layers * work.length * text.hidden_size * width
-    # one layer is computed again with all that its backward needs: of the gated part gate, its activation, up, product,
-    # what LoRA reads of them in fp32, and as much again in gradients
-    wide = text.intermediate_size * (8 * width + 3 * 4)
-    narrow = text.hidden_size * (10 * width + 8 * 4)
-    layer = work.length * (wide + narrow) + 2 * unpacked_bytes(counted, plan)
     # logits as they come, in fp32, their softmax and the gradient of each
     logits = work.written * text.vocab_size * (2 * width + 3 * 4)
     return {
         "gradients": 4 * trained,
         "AdamW": 8 * trained,
-        "activations": checkpoints + max(layer, logits),
+        "activations": backward_bytes(counted, plan, work.length, logits),
     }
+
+
+def backward_bytes(counted: Inventory, plan: MemoryPlan, tokens: int, logits: int = 0) -> int:
+    """What a backward pass through checkpointed layers holds: the input of each, and the widest of one layer computed
+    again and `logits`."""
+    text, width = counted.base.text_config, WIDTH[plan.rest]
+    checkpoints = text.num_hidden_layers * tokens * text.hidden_size * width
+    # one layer is computed again with all that its backward needs: of the gated part gate, its activation, up, product,
+    # what LoRA reads of them in fp32, and as much again in gradients
+    wide = text.intermediate_size * (8 * width + 3 * 4)
+    narrow = text.hidden_size * (10 * width + 8 * 4)
+    layer = tokens * (wide + narrow) + 2 * unpacked_bytes(counted, plan)
+    return checkpoints + max(layer, logits)
 
 
 # ---- before loading --------------------------------------------------------------------------------------------------

@@ -109,6 +109,8 @@ def unpack(model: Any, make: Callable[[bnb.nn.Linear4bit], nn.Linear]) -> Any:
     NF4 beside all of fp32.
     """
     for name in [name for name, layer in model.named_modules() if isinstance(layer, bnb.nn.Linear4bit)]:
-        model.set_submodule(name, make(model.get_submodule(name)))
+        layer: Any = model.get_submodule(name)
+        model.set_submodule(name, make(layer))
+        del layer.weight  # which knows its layer: left alone, the two would keep each other in memory
     model.hf_quantizer.remove_quantization_config(model)
     return model

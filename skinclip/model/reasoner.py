@@ -16,9 +16,10 @@ import math
 import random
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model, set_peft_model_state_dict
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     BitsAndBytesConfig,
     DynamicCache,
@@ -366,6 +368,22 @@ class Reasoner(nn.Module):
         layers = self.base.model.language_model
         layers.activation_checkpointing_enable({"use_reentrant": False})
         layers.disable_input_require_grads()  # only the reentrant kind needs gradients of frozen embeddings
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """For attribution through a big preset: as `save_memory`, as long as the context lasts, and not in training.
+
+        transformers checkpoints layers in training mode alone. Otherwise a Grad-CAM of the 3B model would hold several
+        GB of activations.
+        """
+        layers = self.base.model.language_model.layers if self.config.base is not None else ()
+        for layer in layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward  # of the instance; that of its class is there again
 
     def diagnose(
         self,

@@ -5,7 +5,7 @@ Photos are read and looked at as an Assessment does it, so that a threshold mean
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -34,7 +34,6 @@ from skinclip.trust.bundle import Trust
 
 NEVER = 2.0  # the threshold of a state that cannot be told well enough to cite it
 MIN_PRECISION = 0.5
-BATCH = 32  # photos looked at together
 STYLE_SAMPLE = 600  # training photos of each source whose style the shift score is fitted on
 
 
@@ -45,13 +44,17 @@ def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.n
     """
     transform = PhotoTransform(model.config.photo_side)
     logits, seen, scores = [], [], []
-    for start in range(0, len(cases), BATCH):
-        part = cases[start : start + BATCH]
+    for part in _parts(model, cases):
         looked = look(model, transform, [_photo(c) for c in part], [c.context for c in part])
         logits.append(looked.logits.double().numpy())
         seen.append(looked.tokens.style.double().numpy())
         scores.append(looked.evidence.scores)
     return np.concatenate(logits), np.concatenate(seen), torch.cat(scores)
+
+
+def _parts(model: SkinClipVL, cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
+    batch = model.config.batch
+    return (cases[start : start + batch] for start in range(0, len(cases), batch))
 
 
 def _photo(case: Case) -> images.LesionImage:
@@ -120,8 +123,8 @@ def style(model: SkinClipVL, cases: Sequence[Case]) -> np.ndarray:
     """Style [n, S] alone, which the tower gives without the reasoner. Raises DataError as `features`."""
     transform = PhotoTransform(model.config.photo_side)
     rows = []
-    for start in range(0, len(cases), BATCH):
-        photos = [_photo(c) for c in cases[start : start + BATCH]]
+    for part in _parts(model, cases):
+        photos = [_photo(c) for c in part]
         windows = locate(model, transform, photos)
         cut = torch.stack([transform(p.pixels, w) for p, w in zip(photos, windows, strict=True)])
         seen = model.perceive(cut, model.config.perception.flips, own_too=False)

@@ -7,6 +7,7 @@ process of its own: this one never uses a network, whatever is asked of it later
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def command(words: Sequence[str], tell: Tell) -> None:
     """Runs a command of the command line, and tells each line of it. Raises NotOpened with the last one if it fails."""
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "skinclip", *words],
+        [sys.executable, "-B", "-m", "skinclip", *words],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -77,6 +78,7 @@ def command(words: Sequence[str], tell: Tell) -> None:
         errors="replace",
     )
     said = ""
+    atexit.register(process.terminate)  # it is waited for in a thread that does not outlive this process
     with process:
         try:
             assert process.stdout is not None
@@ -87,5 +89,7 @@ def command(words: Sequence[str], tell: Tell) -> None:
         except BaseException:
             process.terminate()
             raise
+        finally:
+            atexit.unregister(process.terminate)
     if process.returncode:
         raise NotOpened(said.removeprefix("skinclip: ") or f"`{' '.join(words)}` ended with {process.returncode}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -125,6 +126,34 @@ def test_grad_cam_of_a_tower_of_tokens_equals_its_definition_and_is_not_zero(of_
     assert given.shape == (16, 16) and np.abs(expected).max() > 0
     np.testing.assert_allclose(given, expected, atol=1e-8, rtol=1e-3)
     assert saliency.layer_cam(of_tokens, photo, 0, Cam(stage)).shape == (16, 16)
+
+
+def test_a_big_preset_computes_its_layers_again_for_the_same_gradients(big_assessor, monkeypatch) -> None:
+    model = big_assessor.model
+    layers = model.reasoner.base.model.language_model.layers
+    path = saliency.DiagnosisPath(model, model.reasoner.writer.write([Context()]))
+    run: list[int] = []
+    hooks = [layers[0].self_attn.register_forward_hook(lambda *_: run.append(1))]
+    grads = []
+    try:
+        for sparing in (True, False):
+            if not sparing:
+                monkeypatch.setattr(model.reasoner, "recomputing", nullcontext)
+            pixels = torch.rand(1, 3, model.config.photo_side, model.config.photo_side, generator=seeded())
+            pixels.requires_grad_()
+            path(pixels)[0, 2].backward()
+            grads.append(pixels.grad)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert len(run) == 2 + 1
+    assert grads[0].abs().sum() > 0
+    torch.testing.assert_close(grads[0], grads[1])
+    assert all("forward" not in vars(layer) for layer in layers)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(4)
 
 
 def test_a_tower_of_a_kind_that_is_not_known_is_refused() -> None:

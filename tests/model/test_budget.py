@@ -125,8 +125,9 @@ def test_the_readme_says_what_is_computed(name: str) -> None:
         (d, p): budget.predict(config, budget.plan_for(config, d), p).gb for d in ("cuda", "cpu") for p in PURPOSES
     }
     shown = [
-        *(max(peaks["cuda", "load"], peaks["cuda", "assess"]), peaks["cuda", "train"]),
-        *(max(peaks["cpu", "load"], peaks["cpu", "assess"]), peaks["cpu", "train"]),
+        figure
+        for device in ("cuda", "cpu")
+        for figure in (max(peaks[device, p] for p in PURPOSES if p != "train"), peaks[device, "train"])
     ]
     row = " | ".join([f"| `{name}`", *(f"{gb:.1f} GB" for gb in shown)]) + " |"
     assert row in (Path(budget.__file__).parents[2] / "README.md").read_text()
@@ -194,5 +195,5 @@ def test_what_would_not_fit_is_refused_before_anything_is_loaded(tmp_path: Path,
     """No weights lie where the config says: had they been asked for, the words would be others."""
     save_yaml(preset("qwen-3b"), tmp_path / "config.yaml")
     monkeypatch.setattr(budget, "free_bytes", lambda device: 2 * GB)
-    with pytest.raises(TooLittleMemory, match=r"qwen-3b needs about .* GB of memory to assess, 2.0 GB are free"):
+    with pytest.raises(TooLittleMemory, match=r"qwen-3b needs about .* GB of memory to load, 2.0 GB are free"):
         Assessor.load("qwen-3b", tmp_path)

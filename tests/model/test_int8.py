@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 from pathlib import Path
 
+import bitsandbytes as bnb
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from eval_study.full_size.meter import held_bytes
 from skinclip.config import ModelConfig
 from skinclip.model import budget
-from skinclip.model.int8 import FEW, Int8Linear
+from skinclip.model.int8 import FEW, Int8Linear, int8, unpack
 from skinclip.model.prompt import mini_tokenizer
 from skinclip.model.reasoner import add_lora, load_language_model, quantize_to, qwen_config
 from skinclip.model.skinclip_vl import SkinClipVL, load_model
@@ -21,8 +25,6 @@ from skinclip.model.skinclip_vl import SkinClipVL, load_model
 
 @pytest.fixture(scope="module")
 def nf4(tiny_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("int8") / "nf4"
     quantize_to(Qwen2_5_VLForConditionalGeneration(qwen_config(tiny_config.reasoner, mini_tokenizer())), folder)
@@ -60,14 +62,34 @@ def test_the_gradient_of_the_input_is_that_of_the_rounded_weight() -> None:
 
 
 def test_a_language_model_in_int8_says_what_it_says_in_fp32(nf4: Path) -> None:
-    fp32, int8 = (load_language_model(nf4, True, cpu_weights=w) for w in ("fp32", "int8"))
-    layers = [m for m in int8.modules() if isinstance(m, Int8Linear)]
+    fp32, eight = (load_language_model(nf4, True, cpu_weights=w) for w in ("fp32", "int8"))
+    layers = [m for m in eight.modules() if isinstance(m, Int8Linear)]
     assert len(layers) == 2 * 7  # every linear layer of the language model, none of the vision tower, not lm_head
-    assert type(int8.lm_head) is nn.Linear
+    assert type(eight.lm_head) is nn.Linear
     ids = torch.arange(1, 41).unsqueeze(0)  # 0 pads: its embedding is nothing
     with torch.no_grad():
-        a, b = (m(input_ids=ids).logits for m in (fp32, int8))
+        a, b = (m(input_ids=ids).logits for m in (fp32, eight))
     assert F.cosine_similarity(a, b, dim=-1).min() > 0.999
+
+
+def test_nf4_is_gone_as_soon_as_its_successor_stands(nf4: Path) -> None:
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(nf4, dtype=torch.float32)
+    layers = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    packed = [weakref.ref(layer.weight) for layer in layers]
+    del layers
+    gone_before: list[int] = []
+
+    def make(layer: bnb.nn.Linear4bit) -> Int8Linear:
+        gone_before.append(sum(ref() is None for ref in packed))
+        return int8(layer)
+
+    gc.disable()  # it is not left to the collector, which may come late
+    try:
+        unpack(model, make)
+        assert gone_before == list(range(2 * 7))
+        assert all(ref() is None for ref in packed)
+    finally:
+        gc.enable()
 
 
 def test_bytes_are_those_of_the_budget(nf4: Path, tiny_config: ModelConfig) -> None:
