@@ -46,7 +46,8 @@ WORKDIR /app
 VOLUME ["/data"]
 EXPOSE 7860
 USER 10001:10001
-# a big preset may take minutes to load
+# a big preset may take minutes to load; its first start with SKINCLIP_FETCH=yes as long as 9 or 18 GB take to come: give
+# `docker run --health-start-period` more then
 HEALTHCHECK --start-period=15m --interval=30s --timeout=10s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as web; web.urlopen(f'http://127.0.0.1:{os.environ[\"SKINCLIP_PORT\"]}/healthz', timeout=8)"]
 CMD ["python", "app.py"]

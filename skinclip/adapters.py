@@ -29,6 +29,7 @@ from skinclip.hub.origins import FetchError, File, Hub
 from skinclip.hub.sources import Source
 from skinclip.hub.store import find_base
 from skinclip.model import card, foundation
+from skinclip.model.budget import check_merge
 from skinclip.model.foundation import Foundation
 from skinclip.model.merging import merged_language_model
 from skinclip.model.perception import Perception
@@ -127,7 +128,8 @@ def merge(folder: Path, out: Path, dtype: torch.dtype = torch.bfloat16, tell: Te
     relative to the logits of dense base + LoRA: merged in bf16 is 0.2 % away, in fp16 0.02 %, NF4 base + LoRA 7.5 %,
     NF4 of the merged weights 9.4 %, and the last two are 11 % apart. Fit trust anew before relying on merged weights.
 
-    Raises CheckpointError or MissingWeights saying what does not fit; nothing is left half-written.
+    Raises CheckpointError or MissingWeights saying what does not fit, TooLittleMemory before anything is read; nothing
+    is left half-written.
     """
     config = read_config(folder)
     check(folder)
@@ -135,6 +137,7 @@ def merge(folder: Path, out: Path, dtype: torch.dtype = torch.bfloat16, tell: Te
     perception = Perception(config.perception).freeze()
     if problem := read_foundation(folder).differences(Foundation.of(base, perception)):
         raise AdapterError(f"{folder} does not fit: it was {problem}")
+    check_merge(dataclasses.replace(config, reasoner=dataclasses.replace(config.reasoner, base=str(base))))
     tell(f"Reading {base} in {str(dtype).removeprefix('torch.')}")
     merged = merged_language_model(base, folder / "adapter.safetensors", config.reasoner, dtype)
     with _gathering(out) as part:

@@ -24,6 +24,7 @@ from skinclip.config import ModelConfig, TrainConfig, load_yaml, save_yaml
 from skinclip.examples import draw
 from skinclip.hub import MissingWeights
 from skinclip.images import from_array
+from skinclip.model import budget
 from skinclip.model.card import card_name, model_card, write_card
 from skinclip.model.prompt import Story
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, load_model, weights_sha256
@@ -192,6 +193,14 @@ def test_what_cannot_be_merged_leaves_nothing_behind(adapter: Path, monkeypatch:
 
 
 # --- handing on ---------------------------------------------------------------------------------------------------
+
+
+def test_too_little_memory_to_merge_is_told_before_the_base_is_read(adapter: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(budget, "free_bytes", lambda device: 10_000_000)
+    monkeypatch.setattr(adapters, "merged_language_model", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(budget.TooLittleMemory, match=r"merging needs about 1\.\d GB of memory, 0\.0 GB are free"):
+        merge(adapter, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_a_copy_is_the_same_and_answers_the_same(adapter: Path, big_assessor, tmp_path: Path) -> None:

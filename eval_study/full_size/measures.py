@@ -130,7 +130,7 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
     Grad-CAM map of it."""
     with Meter(args.device) as load:
         model = build(args).eval()
-    with Meter(args.device) as assess, torch.inference_mode():
+    with Meter(args.device) as assess, torch.no_grad():  # not inference mode: what is kept of it is used below
         context = Context(55, "male", "back")
         seen = model.perceive(photo(model.config))
         evidence = model.find_evidence(seen)

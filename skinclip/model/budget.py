@@ -401,6 +401,20 @@ def check_memory(name: str, device: str, purpose: str, config: ModelConfig | Non
     )
 
 
+def check_merge(config: ModelConfig) -> None:
+    """Raises TooLittleMemory where a base in 16 bit, into which LoRA is to be merged, does not fit."""
+    counted = inventory(config)
+    matrix = max(map(math.prod, counted.shapes["language linears"]))  # a layer's LoRA product and the check of it
+    base = counted.parameters("vision", "embeddings", "language linears", "language norms and biases", "lm_head")
+    others = WIDTH["fp32"] * counted.parameters("clip", "lora")
+    needed = RUNTIME["cpu"] + base * WIDTH["bf16"] + others + 3 * matrix * WIDTH["fp32"]
+    if needed > (free := free_bytes("cpu")):
+        raise TooLittleMemory(
+            f"merging needs about {needed / GB:.1f} GB of memory, {free / GB:.1f} GB are free; close other programs, "
+            "or use the adapter as it is: it needs no merging to be served"
+        )
+
+
 def remedy(config: ModelConfig, plan: MemoryPlan, purpose: str, free: int) -> str:
     """What would fit into `free` bytes, in words: the same preset held smaller, else the largest other one."""
     if plan.device == "cpu" and plan.weights == "fp32" and config.reasoner.quantize:

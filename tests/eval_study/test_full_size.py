@@ -105,7 +105,10 @@ def test_the_report_tells_measured_from_computed(tmp_path: Path) -> None:
     assert "- qwen-7b on a CPU" in text
 
 
-@pytest.mark.parametrize("size", sorted(base.SMALLER))
+SIZES = [*sorted(base.SMALLER), "qwen-3b"]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_the_budget_is_within_a_tenth_of_what_was_measured(size: str, tmp_path: Path) -> None:
     measured = json.loads((KEPT / f"{size}-cpu.json").read_text())["measured"]
     base.shape_config(size).save_pretrained(tmp_path)  # shapes are all that the budget asks for
@@ -113,6 +116,25 @@ def test_the_budget_is_within_a_tenth_of_what_was_measured(size: str, tmp_path: 
     for way in WAYS["cpu"]:
         for purpose in PURPOSES:
             peak = table.cpu_peak(measured, way, purpose)
-            assert peak is not None
+            if size == "qwen-3b" and purpose == "train" and way != "int8":
+                continue  # not measured, and the report says so
+            assert peak is not None, (way, purpose)
             computed = predict(config, MemoryPlan("cpu", way, "fp32"), purpose).total
             assert computed == pytest.approx(peak, rel=0.1), (way, purpose)
+
+
+def test_the_3b_model_stays_within_what_is_promised_of_a_cpu() -> None:
+    measured = json.loads((KEPT / "qwen-3b-cpu.json").read_text())["measured"]
+    for (way, purpose), limit in table.CPU_LIMITS.items():
+        peak = table.cpu_peak(measured, way, purpose)
+        assert peak is not None and peak <= limit * GB, (way, purpose)
+
+
+@pytest.mark.parametrize("run", ["layers-native", "layers-avx2"])
+def test_layers_of_true_size_stay_near_the_dense_ones(run: str) -> None:
+    """Of one linear layer's output and of the stream after a decoder layer. What the layer adds to the stream, and the
+    logits after all layers, are further away; the report shows them too."""
+    ways = json.loads((KEPT / "qwen-3b-cpu.json").read_text())["measured"][run]["ways"]
+    for way, figures in ways.items():
+        if way.startswith(("NF4", "int8 of")):
+            assert figures["cosine_linear"] >= 0.99 and figures["cosine_output"] >= 0.99, way
