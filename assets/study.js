@@ -378,12 +378,18 @@ window.skStudy = (() => {
       const box = dialog("Withdraw from the study", "You may withdraw at any time and need give no reason. Your " +
         "answers are erased for good, and your code stops working.", [form]);
       $("input", form).focus();
+      let unanswered = false; // a try that may have arrived, though its acknowledgement did not
       form.addEventListener("submit", async (event) => {
         event.preventDefault();
         const request = { token: stored(TOKEN), word: $("input", form).value };
-        const reply = await asked("withdraw", request).catch(() => ({
-          problem: "Not done yet: the connection failed. Try again.",
-        }));
+        const reply = await asked("withdraw", request).catch(() => {
+          unanswered = true;
+          return { problem: "The connection failed, and it is not known whether it is done. Try again." };
+        });
+        if (unanswered && reply.signed_out) {
+          reply.problem = "The connection failed while you withdrew. If your code is no longer known, it is done: your " +
+            "answers are erased. Otherwise sign in with it and withdraw again.";
+        }
         if (!reply.withdrawn && !reply.signed_out) {
           $(".sk-problem", form).textContent = reply.problem;
           return;

@@ -17,8 +17,8 @@ ANSWERING = ("load", "assess", "explain")
 GPU_LIMITS = {("qwen-3b", "train"): 12, ("qwen-7b", "train"): 24} | {
     (name, purpose): 12 for name in BIG for purpose in ANSWERING
 }
-CPU_LIMITS = {("int8", "train"): 12} | {
-    (way, purpose): limit for way, limit in (("fp32", 20), ("int8", 10), ("nf4", 10)) for purpose in ANSWERING
+CPU_LIMITS = {("int8", "train"): 12, ("nf4", "explain"): 10} | {
+    (way, purpose): limit for way, limit in (("fp32", 20), ("int8", 10), ("nf4", 10)) for purpose in ("load", "assess")
 }
 WHAT = {
     "load": "load",

@@ -16,7 +16,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, FloatRect, Page, Request
+from playwright.sync_api import Browser, FloatRect, Page, Request, Route
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.conduct import EnrolledReader, Study
@@ -501,6 +501,23 @@ def test_withdrawal_erases_and_ends_the_code(page: Page, served: Served) -> None
     page.fill("#study-code", reader.code)
     page.keyboard.press("Enter")
     page.wait_for_selector("#study-signin-problem:not(:empty)")
+
+
+def test_a_withdrawal_whose_acknowledgement_was_lost_is_explained(page: Page, served: Served) -> None:
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    sign_in(page, served.reader().code)
+    confirm(page)
+    page.route(lambda url: "component_server" in url, lose)
+    page.click("[data-act=withdraw]")
+    page.fill("dialog input", "WITHDRAW")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog >> text=it is not known whether it is done")
+    page.unroute_all()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#study-signin-problem >> text=If your code is no longer known, it is done")
 
 
 def test_a_laptop_shows_the_whole_case_and_the_next_button_without_scrolling(page: Page, served: Served) -> None:
