@@ -68,7 +68,7 @@ class Served:
 def serving(folder: Path, pause_seconds: float = 0) -> Iterator[Served]:
     tiny = build(folder, pause_seconds)
     with Study.open(tiny.folder) as study:
-        enrolled, coordinator = study.enrol(12, "Site A"), study.coordinator_code()
+        enrolled, coordinator = study.enrol(16, "Site A"), study.coordinator_code()
     port = free_port()
     command = [sys.executable, "app.py", "--study", str(tiny.folder), "--port", str(port)]
 
