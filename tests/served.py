@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from eval_study.serving import free_port
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -23,12 +24,6 @@ ROOT = Path(__file__).parents[1]
 class Served:
     url: str
     process: subprocess.Popen[bytes]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def health(url: str) -> tuple[int, dict[str, Any]]:

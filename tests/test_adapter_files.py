@@ -192,15 +192,15 @@ def test_what_cannot_be_merged_leaves_nothing_behind(adapter: Path, monkeypatch:
     assert sorted(p.name for p in adapter.parent.iterdir()) == ["merged", "mine"]
 
 
-# --- handing on ---------------------------------------------------------------------------------------------------
-
-
 def test_too_little_memory_to_merge_is_told_before_the_base_is_read(adapter: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(budget, "free_bytes", lambda device: 10_000_000)
     monkeypatch.setattr(adapters, "merged_language_model", lambda *_: pytest.fail("it was read"))
     with pytest.raises(budget.TooLittleMemory, match=r"merging needs about 1\.\d GB of memory, 0\.0 GB are free"):
         merge(adapter, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+# --- handing on ---------------------------------------------------------------------------------------------------
 
 
 def test_a_copy_is_the_same_and_answers_the_same(adapter: Path, big_assessor, tmp_path: Path) -> None:

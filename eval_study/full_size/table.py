@@ -228,8 +228,8 @@ def layers(results: dict[str, Any]) -> str:
         "of its input are twenty times the others, and of the stream itself. bitsandbytes' NF4 kernel for evaluation "
         "needs AVX-512 with bf16; where a processor lacks it, the weights are unpacked at every step as in training. "
         "Adopted: int8 of NF4 on a CPU. 8-bit activations are faster but lose their precision to outliers; torchao "
-        "(installed for this measurement alone) without a compiler is slower than fp32, and its int4 needs a library "
-        "that a CPU lacks."
+        "(installed for this measurement alone) without a compiler decodes more slowly than fp32, and its int4 "
+        "needs a library that a CPU lacks."
     )
     return "## Ways to hold a layer on a CPU\n\n" + "\n\n".join([text, *parts])
 

@@ -46,12 +46,11 @@ def bring(preset: str, weights: Path | None, tell: Tell) -> Path | None:
     """
     if not agreed():
         return weights
-    from skinclip.config import (
-        preset as preset_config,  # not before: torch comes with it, and the door must open at once
-    )
+    # not before: torch comes with them, and the door must open at once
+    from skinclip import config
     from skinclip.hub import checkpoint_folder
 
-    if preset_config(preset).reasoner.base is None:
+    if config.preset(preset).reasoner.base is None:
         return weights
     command(["fetch", "--preset", preset, "--yes"], tell)
     source = os.environ.get(PULL, "").strip()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from eval_study.serving import free_port
 from skinclip import cli
 from skinclip.config import PRESETS, TrainConfig, preset
 from skinclip.data.cases import DataError
@@ -37,9 +37,7 @@ def start(words: list[str]) -> subprocess.CompletedProcess:
 
 def launch(settings: str, hub: Path, words: list[str]) -> subprocess.CompletedProcess:
     """Two processes by `accelerate launch`, on the CPU, as the package's launch settings have it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     how = ["--config_file", str(RECIPES.parent / f"accelerate/{settings}.yaml"), "--main_process_port", port]
     how += ["--num_processes", "2", str(SCRIPT), str(hub), "--no-dropout"]
     return start([sys.executable, "-m", "accelerate.commands.launch", *how, *words])
