@@ -122,11 +122,19 @@ def tiny_clip(folder: Path) -> Path:
         "text_cfg": {"context_length": 48, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
     }
     (folder / f"{CLIP}.json").write_text(json.dumps(shape))
-    open_clip.add_model_config(folder / f"{CLIP}.json")
+    weights = registered_clip(folder)
     torch.manual_seed(5)
-    weights = folder / "open_clip_model.safetensors"
     save_file({k: v.contiguous() for k, v in open_clip.create_model(CLIP).state_dict().items()}, weights)
     return weights
+
+
+def registered_clip(folder: Path) -> Path:
+    """Registers what `tiny_clip` wrote to the folder and returns its weights, all of it only read.
+
+    For further processes: where each wrote it anew, one would read what another has half written.
+    """
+    open_clip.add_model_config(folder / f"{CLIP}.json")
+    return folder / "open_clip_model.safetensors"
 
 
 def tiny_preset(base: Path, clip: Path, name: str = "qwen-3b") -> ModelConfig:

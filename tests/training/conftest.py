@@ -12,7 +12,7 @@ import yaml
 
 from skinclip import config
 from skinclip.config import MaskConfig, Stage2Config, TrainConfig
-from tests.tiny_hub import tiny_base, tiny_clip, tiny_preset
+from tests.tiny_hub import registered_clip, tiny_base, tiny_clip, tiny_preset
 from tests.training.test_train import made_up_data
 from tests.training.tiny_train import without_dropout
 
@@ -47,7 +47,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def big(hub: Path, monkeypatch: pytest.MonkeyPatch) -> config.ModelConfig:
     """The preset `qwen-3b`, tiny and without dropout, wherever a preset is asked for by its name."""
-    tiny = without_dropout(tiny_preset(hub / "base", tiny_clip(hub / "clip")))
+    tiny = without_dropout(tiny_preset(hub / "base", registered_clip(hub / "clip")))
     monkeypatch.setitem(config.PRESETS, "qwen-3b", tiny)
     return tiny
 

@@ -20,7 +20,7 @@ from skinclip.config import PRESETS, TrainConfig, preset
 from skinclip.data.cases import DataError
 from skinclip.train import RECIPES, train
 from skinclip.training.processes import Team
-from tests.tiny_hub import tiny_clip, tiny_preset
+from tests.tiny_hub import registered_clip, tiny_preset
 from tests.training.conftest import BIG_RECIPE
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     hub: Path, command: Callable[..., list[str]], tmp_path: Path, monkeypatch, one_thread
 ) -> None:
     """Killed after the fifth step, of which the last checkpoint knows four; dropout is on."""
-    monkeypatch.setitem(PRESETS, "qwen-3b", tiny_preset(hub / "base", tiny_clip(hub / "clip")))
+    monkeypatch.setitem(PRESETS, "qwen-3b", tiny_preset(hub / "base", registered_clip(hub / "clip")))
     assert cli.main(command("whole", steps=6)) == 0
     killed = start([sys.executable, str(SCRIPT), str(hub), "--die-after", "4", *command("killed", steps=6)])
     assert killed.returncode == -signal.SIGKILL, killed.stderr

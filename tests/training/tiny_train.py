@@ -2,7 +2,7 @@
 
     python tests/training/tiny_train.py FOLDER [--no-dropout] [--fsdp] [--die-after STEP] train --preset qwen-3b ...
 
-FOLDER holds the base and the CLIP of `tests.tiny_hub`.
+FOLDER holds the base and the CLIP that `tests.tiny_hub` wrote.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState, DistributedType, PartialState
 from skinclip import cli, config
 from skinclip.config import ModelConfig
 from skinclip.training.common import CsvLog
-from tests.tiny_hub import tiny_clip, tiny_preset
+from tests.tiny_hub import registered_clip, tiny_preset
 
 
 def die_after(last: int) -> None:
@@ -58,7 +58,7 @@ def without_dropout(of: ModelConfig) -> ModelConfig:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     folder, words = Path(sys.argv[1]), sys.argv[2:]
-    tiny = tiny_preset(folder / "base", tiny_clip(folder / "clip"))
+    tiny = tiny_preset(folder / "base", registered_clip(folder / "clip"))
     if words[0] == "--no-dropout":
         tiny, words = without_dropout(tiny), words[1:]
     if words[0] == "--fsdp":
