@@ -30,10 +30,15 @@ from skinclip.study.document import (
 )
 from skinclip.study.plots import Plot, arm_name, contrast_name
 from skinclip.study.statistics import analyse
-from skinclip.study.tables import StudyTables
+from skinclip.study.tables import REHEARSAL, SIMULATED, StudyTables
 
 Result = Mapping[str, Any]
 _DASH = "–"
+# What a summary begins with where the data are no real study's.
+MARKED = {
+    SIMULATED: "These are simulated readers: the figures say nothing about real ones. ",
+    REHEARSAL: "This was a rehearsal: the figures are no result, whatever they are. ",
+}
 _ANSWER_NAMES = {
     "diagnosis_before": "Diagnosis, unaided",
     "diagnosis_after": "Diagnosis, with the aid",
@@ -82,7 +87,7 @@ def write(tables: StudyTables, folder: Path, plan: AnalysisPlan = DEFAULT_PLAN, 
 
 def document(analysis: Result, command: str = "") -> Document:
     """The report as sections of blocks; it can be made again from `analysis.json` alone."""
-    mark = analysis["data_kind"] if analysis["simulated"] else ""
+    mark = analysis["mark"]
     flow = analysis["flow"]
     subtitle = f"{flow['analysed']} readers, {flow['cases']} cases, {flow['answers']:,} answers. Primary: "
     subtitle += f"{_endpoint_label(analysis)}, {contrast_name(_primary_contrast(analysis))}."
@@ -110,10 +115,7 @@ def document(analysis: Result, command: str = "") -> Document:
 def summary(analysis: Result) -> str:
     """The study in one paragraph: who and how many, the primary result, the safety result."""
     who = _who(analysis["flow"])
-    simulated = (
-        "These are simulated readers: the figures say nothing about real ones. " if analysis["simulated"] else ""
-    )
-    return f"{simulated}{who} {_primary_words(analysis)} {_safety_words(analysis)}"
+    return f"{MARKED.get(analysis['mark'], '')}{who} {_primary_words(analysis)} {_safety_words(analysis)}"
 
 
 def _who(flow: Result) -> str:

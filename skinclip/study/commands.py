@@ -226,6 +226,7 @@ def _status(args: argparse.Namespace) -> int:
         coordinator = Coordinator(study)
         rows = coordinator.status()
         state = "closed" if coordinator.is_closed else "open"
+        state += ", a rehearsal" if study.protocol.rehearsal else ""
         needed = study.protocol.completion.min_readers
         print(
             f"{study.name}, {state}, plan {study.protocol.plan_sha256[:12]}; {len(rows)} readers, {needed} to complete"

@@ -347,7 +347,8 @@ class Study:
         text = WITHDRAWN
         if place.steps[0].name in place.answered:  # who has begun is owed the debrief
             text = f"{WITHDRAWN}\n\n{self.protocol.texts.debrief}"
-        return StepView(END, "withdrawn", "You have withdrawn", text, 0, len(place.steps))
+        end = StepView(END, "withdrawn", "You have withdrawn", text, 0, len(place.steps))
+        return replace(end, rehearsal=self.protocol.rehearsal)
 
     @_told()
     def receipt(self, token: str) -> str:
@@ -397,6 +398,9 @@ class Study:
         return Place(session.reader, self.steps(session.reader), {**known, **fresh}, standing.closed)
 
     def _view(self, place: Place) -> StepView:
+        return replace(self._view_of(place), rehearsal=self.protocol.rehearsal)
+
+    def _view_of(self, place: Place) -> StepView:
         step, done, total = place.current, len(place.answered), len(place.steps)
         if step is None:
             title, text = ("The study is closed", CLOSED) if place.closed else ("Thank you", DONE)

@@ -24,7 +24,7 @@ from skinclip.study.records import Reader
 from skinclip.study.reporting import write_checklists
 from skinclip.study.steps import Step
 from skinclip.study.store import MEASURED
-from skinclip.study.tables import TABLES, StudyTables, answer_column
+from skinclip.study.tables import REHEARSAL, TABLES, StudyTables, answer_column
 
 CLOSING = "closing"  # the event that says why, right before the store's own `closed`
 EVENT_LOG = "events.jsonl"
@@ -119,7 +119,7 @@ class Coordinator:
         }
         return StudyTables(
             **{name: pd.DataFrame(rows, columns=_columns(name, rows)) for name, rows in frames.items()},
-            simulated=False,
+            mark=REHEARSAL if self.study.protocol.rehearsal else "",
             study=self.study.name,
             plan_sha256=self.study.protocol.plan_sha256,
         )

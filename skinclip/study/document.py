@@ -1,7 +1,7 @@
 """A report written once and printed twice: one HTML page that needs nothing else, and a PDF.
 
 A document is sections of blocks (paragraph, list, tiles, table, picture). Both printers put the research-use line, and
-for simulated data its mark, on every page. Everything is escaped where it enters the HTML.
+its mark where it is no real study, on every page. Everything is escaped where it enters the HTML.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A report; `mark` is `SIMULATED DATA` where no real reader answered, else empty."""
+    """A report; `mark` says what it is where it is no real study, else it is empty."""
 
     title: str
     subtitle: str

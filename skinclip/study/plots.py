@@ -84,7 +84,7 @@ def forest(
     Args:
         rows: `name`, `value`, `low`, `high`, and `strong` for the rows that the plan named primary.
         label: of the axis.
-        mark: `SIMULATED DATA` or nothing.
+        mark: What the data are where it is no real study, or nothing.
         margin: of non-inferiority, drawn as a second line.
     """
     known = [row for row in rows if row.get("value") is not None]

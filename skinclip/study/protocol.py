@@ -208,6 +208,7 @@ class Protocol:
     completion: Completion
     plan: Plan
     ethics: Ethics
+    rehearsal: bool = False  # tried out by the team: pages, data and report say so
 
     @classmethod
     def read(cls, path: str | Path) -> Protocol:
@@ -234,6 +235,8 @@ class Protocol:
         values["questions"] = {phase: [q.to_dict() for q in asked] for phase, asked in self.questions.items()}
         if not self.plan.contrasts:  # plans that were locked before there was this field keep their hash
             del values["plan"]["contrasts"]
+        if not self.rehearsal:  # likewise
+            del values["rehearsal"]
         return values
 
     @property
@@ -307,6 +310,7 @@ def _read(fields: Fields) -> Protocol:
         completion=_read_completion(fields.nested("completion", _names(Completion))),
         plan=_read_plan(fields.nested("plan", _names(Plan)), arms),
         ethics=_read_ethics(fields.nested("ethics", _names(Ethics))),
+        rehearsal=fields.boolean("rehearsal", default=False),
     )
 
 

@@ -219,7 +219,7 @@ def missing(cases: pd.DataFrame) -> list[Result]:
 def _about(tables: StudyTables, plan: AnalysisPlan) -> Result:
     return {
         "study": tables.study,
-        "simulated": tables.simulated,
+        "mark": tables.mark,
         "data_kind": tables.mark or "answers of readers",
         "use": RESEARCH_USE_ONLY,
         "version": __version__,

@@ -22,6 +22,7 @@ from skinclip import RESEARCH_USE_ONLY
 from skinclip.clinical import DIAGNOSES, DIAGNOSIS_BY_CODE
 
 SIMULATED = "SIMULATED DATA"
+REHEARSAL = "REHEARSAL, NOT A STUDY"
 CANNOT_TELL = "cannot_tell"
 NO_AID = "none"
 STRATA = ("right", "wrong", "ood")
@@ -134,7 +135,8 @@ class StudyTables:
         blocks: one row for each item of the scales asked after a block.
         preferences: one row for each pair of aids compared side by side.
         readers: one row for each reader enrolled, withdrawn ones included.
-        simulated: whether the simulator made it; every table, page and figure then says so.
+        mark: `SIMULATED` where the simulator made it, `REHEARSAL` where a study was only tried out: every table, page
+            and figure then says so. Nothing for a real study.
         study: key of the study.
         plan_sha256: hash of the plan that was locked before the first enrolment.
 
@@ -146,7 +148,7 @@ class StudyTables:
     blocks: pd.DataFrame
     preferences: pd.DataFrame
     readers: pd.DataFrame
-    simulated: bool
+    mark: str
     study: str
     plan_sha256: str = ""
 
@@ -157,18 +159,13 @@ class StudyTables:
         if strangers:
             raise TablesError(f"cases: reader {sorted(strangers)[0]} is not in the table of readers")
 
-    @property
-    def mark(self) -> str:
-        """What every file made from this says of its data: `SIMULATED DATA`, or nothing for a real study."""
-        return SIMULATED if self.simulated else ""
-
     def with_cases(self, rows: pd.DataFrame) -> StudyTables:
         return replace(self, cases=rows)
 
     def write(self, folder: Path) -> list[Path]:
         """CSV and Parquet of each table, their dictionary, scores for MRMC and `study.json`; returns the files.
 
-        Of a simulated study every table has a column `data_kind` that says so.
+        Where there is a mark every table has it in a column `data_kind`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         files = [path for table in TABLES for path in _write_table(self, table, folder)]
@@ -187,7 +184,7 @@ class StudyTables:
         about = json.loads((folder / "study.json").read_text())
         frames = {table: pd.read_parquet(folder / f"{table}.parquet") for table in TABLES}
         frames = {table: frame.drop(columns="data_kind", errors="ignore") for table, frame in frames.items()}
-        return cls(**frames, simulated=about["simulated"], study=about["study"], plan_sha256=about["plan_sha256"])
+        return cls(**frames, mark=about["mark"], study=about["study"], plan_sha256=about["plan_sha256"])
 
 
 def data_dictionary(tables: StudyTables) -> pd.DataFrame:
@@ -347,13 +344,13 @@ def _no_formula(value: object) -> object:
 
 
 def _marked(frame: pd.DataFrame, tables: StudyTables) -> pd.DataFrame:
-    return frame.assign(data_kind=SIMULATED) if tables.simulated else frame
+    return frame.assign(data_kind=tables.mark) if tables.mark else frame
 
 
 def _about(tables: StudyTables) -> Mapping[str, object]:
     return {
         "study": tables.study,
-        "simulated": tables.simulated,
+        "mark": tables.mark,
         "data_kind": tables.mark or "answers of readers",
         "plan_sha256": tables.plan_sha256,
         "rows": {table: len(getattr(tables, table)) for table in TABLES},

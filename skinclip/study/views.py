@@ -94,6 +94,7 @@ class StepView:
         aids: Two aids to prefer between, A then B.
         own: The reader's locked unaided answer as (question, answer) in words.
         wait: Seconds until a `pause` ends, by the server's clock; 0 of any other step.
+        rehearsal: Whether the study is only tried out, which every step says.
     """
 
     step: str
@@ -108,3 +109,4 @@ class StepView:
     aids: tuple[AidView, AidView] | None = None
     own: tuple[tuple[str, str], ...] = ()
     wait: float = 0.0
+    rehearsal: bool = False

@@ -25,6 +25,7 @@ import gradio as gr
 from skinclip.study.chain import Problem, ReceiptError
 from skinclip.study.conduct import EnrolledReader, Expired, SignInError, Study, StudyError
 from skinclip.study.coordinator import Coordinator, Progress
+from skinclip.ui import study_html
 from skinclip.ui.study_tab import sentence
 
 # Runs in the browser: the token of the sign-in is kept in this tab alone, and given back once the page is loaded anew.
@@ -321,8 +322,9 @@ def status(rows: Sequence[Progress], closed: bool, study: Study) -> str:
     counts = {name: sum(row.state == name for row in rows) for name in ("enrolled", "in progress", "completed")}
     listed = " · ".join(f"{count} {name}" for name, count in counts.items() if count) or "nobody is enrolled yet"
     needed = study.protocol.completion.min_readers
+    rehearsal = f"<p>{study_html.REHEARSAL}</p>" if study.protocol.rehearsal else ""
     return (
-        f'<section class="sk-card sk-status"><h2>{escape(study.protocol.title)}</h2>'
+        f'<section class="sk-card sk-status"><h2>{escape(study.protocol.title)}</h2>{rehearsal}'
         f'<p class="sk-note">{escape(study.name)} · {len(rows)} readers: {listed}; the protocol asks for {needed} to '
         f"complete</p><p>{state}</p>{_table(rows)}"
         "</section>"

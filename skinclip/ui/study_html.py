@@ -47,6 +47,7 @@ BUTTONS = {
     "preference": "Confirm my choice",
 }
 HINT = '<span class="sk-hint-slider">Move the slider or type a number</span>'
+REHEARSAL = '<strong class="sk-rehearsal">Rehearsal, not a study</strong>'
 LOCKS = "Once locked, this answer cannot be changed."
 KEYS = (
     '<p class="sk-note sk-keys">Keyboard: <kbd>1</kbd> to <kbd>9</kbd> choose, <kbd>Tab</kbd> goes on, '
@@ -79,8 +80,9 @@ def position(view: StepView) -> str:
 
 def _progress(view: StepView) -> str:
     leave = "" if view.kind in ENDED else _leave()
+    rehearsal = REHEARSAL if view.rehearsal else ""
     return (
-        f'<div class="sk-progress"><span id="study-progress">{position(view)}</span>'
+        f'<div class="sk-progress">{rehearsal}<span id="study-progress">{position(view)}</span>'
         f'<progress max="{view.total}" value="{view.done}" aria-labelledby="study-progress"></progress>'
         f"{leave}</div>"
     )

@@ -93,7 +93,7 @@ def test_every_page_of_the_pdf_has_the_banner(analysis):
 
 
 def test_a_real_study_is_not_called_simulated_and_is_still_for_research_only(analysis):
-    real = {**analysis, "simulated": False, "data_kind": "answers of readers", "study": "trust"}
+    real = {**analysis, "mark": "", "data_kind": "answers of readers", "study": "trust"}
     text = to_html(document(real))
     assert "SIMULATED" not in text and "simulated" not in text
     assert RESEARCH_USE_ONLY in text
@@ -186,7 +186,7 @@ def test_the_shares_of_crossing_bands_stand_apart():
 
 def test_an_empty_study_has_a_report_that_says_why(tmp_path):
     frames = {name: pd.DataFrame(columns=list(columns)) for name, columns in TABLES.items()}
-    files = analysis_report.write(StudyTables(**frames, simulated=False, study="empty"), tmp_path, PLAN)
+    files = analysis_report.write(StudyTables(**frames, mark="", study="empty"), tmp_path, PLAN)
     text = files["report.html"].read_text()
     assert "not estimable: answers of fewer than two readers" in text
     assert files["report.pdf"].read_bytes().startswith(b"%PDF-")

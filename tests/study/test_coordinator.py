@@ -18,7 +18,7 @@ from skinclip.study.codes import read_key
 from skinclip.study.conduct import Expired, Study, StudyError
 from skinclip.study.coordinator import Coordinator
 from skinclip.study.protocol import ARMS, Protocol
-from skinclip.study.tables import StudyTables
+from skinclip.study.tables import REHEARSAL, StudyTables
 from tests.study import tiny
 
 
@@ -185,6 +185,25 @@ def test_what_a_study_asks_of_its_readers_is_exported(study_folder: Path, tmp_pa
     assert "dermatoscope" in set(dictionary.loc[dictionary["table"] == "readers", "column"])
 
 
+def test_a_rehearsal_is_marked_on_pages_in_data_and_in_the_report(study_folder: Path, tmp_path: Path) -> None:
+    with (study_folder / "protocol.yaml").open("a") as protocol:
+        protocol.write("\nrehearsal: true\n")
+    with Study.open(study_folder) as study:
+        (one,) = study.enrol(1, "Site A")
+        token = study.sign_in(one.code)
+        views = [view for view, _ in tiny.session(study, token)]
+        assert all(view.rehearsal for view in [*views, study.view(token)])
+        coordinator = Coordinator(study)
+        coordinator.close("a rehearsal")
+        coordinator.export(tmp_path / "export")
+        files = coordinator.analyse(tmp_path / "report")
+    assert StudyTables.read(tmp_path / "export").mark == REHEARSAL
+    assert set(pd.read_csv(tmp_path / "export" / "cases.csv")["data_kind"]) == {REHEARSAL}
+    text = files["report.html"].read_text()
+    assert text.index(REHEARSAL) < text.index("<h1>") and "This was a rehearsal" in text
+    assert "SIMULATED" not in text
+
+
 def test_an_export_can_be_read_back_and_verified(coordinator: Coordinator, study: Study, tmp_path: Path) -> None:
     coordinator.close()
     out = tmp_path / "export"
@@ -195,7 +214,7 @@ def test_an_export_can_be_read_back_and_verified(coordinator: Coordinator, study
     pd.testing.assert_frame_equal(back.readers, tables.readers)
     assert back.study == "tiny-study-v1"
     assert back.plan_sha256 == study.locked_plan()
-    assert not back.simulated
+    assert back.mark == ""
     dictionary = pd.read_csv(out / "data_dictionary.csv")
     assert set(dictionary.loc[dictionary["table"] == "cases", "column"]) == set(tables.cases.columns)
     assert "BEGIN DATA:" in (out / "scores.imrmc").read_text()

@@ -179,6 +179,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "outliers": lambda v: v["plan"]["time_outliers"].update(min_seconds=5),
     "secondary": lambda v: v["plan"]["secondary"].pop(),
     "washout": lambda v: v["washout"].update(hours=24),
+    "rehearsal": lambda v: v.update(rehearsal=True),
     "completion": lambda v: v["completion"].update(min_readers=24),
     "debrief": lambda v: v["texts"].update(debrief="Thank you."),
     "consent": lambda v: v["ethics"].update(consent_text="Other words"),
@@ -203,6 +204,15 @@ def test_a_plan_without_further_contrasts_keeps_the_hash_of_before_there_were_an
     del values["plan"]["contrasts"]
     study = Protocol.from_dict(values)
     assert study.plan.contrasts == () and study.to_dict()["plan"] == values["plan"]
+
+
+def test_a_study_is_no_rehearsal_unless_it_says_so(values: dict[str, Any]) -> None:
+    assert not Protocol.from_dict(values).rehearsal  # nor had plans that were locked before there was this field
+    values.pop("rehearsal", None)
+    assert "rehearsal" not in Protocol.from_dict(values).to_dict()
+    assert Protocol.from_dict(Protocol.from_dict(values | {"rehearsal": True}).to_dict()).rehearsal
+    with pytest.raises(ProtocolError, match="rehearsal: must be true or false, not 'maybe'"):
+        Protocol.from_dict(values | {"rehearsal": "maybe"})
 
 
 @pytest.mark.parametrize("name", ["approval", "controller", "contact", "photo_licence", "retention"])

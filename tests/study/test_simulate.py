@@ -73,6 +73,6 @@ def test_withdrawn_readers_leave_no_answers_and_stopped_ones_fewer():
 
 def test_always_marked_and_aid_items_never_without_an_aid():
     tables = study()
-    assert tables.simulated
+    assert tables.mark == "SIMULATED DATA"
     without = tables.cases[tables.cases["arm"] == "none"]
     assert without[["correct", "grounded", "complete", "harmful"]].isna().all().all()

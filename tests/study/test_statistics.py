@@ -10,7 +10,7 @@ from skinclip.study.analysis_plan import ENDPOINTS, TRUST, AnalysisPlan, Contras
 from skinclip.study.arm_model import arm_model
 from skinclip.study.mixed import NotEstimable
 from skinclip.study.statistics import analyse, primary_result
-from skinclip.study.tables import TABLES, StudyTables, primary_cases
+from skinclip.study.tables import SIMULATED, TABLES, StudyTables, primary_cases
 from tests.study.studies import PLAN, study
 
 PAIR = Contrast("regions", "grad_cam")
@@ -56,7 +56,7 @@ def test_recovers_a_large_effect_and_names_its_parts(analysis):
 
 def test_the_result_is_plain_data(analysis):
     assert json.loads(json.dumps(analysis, allow_nan=False)) == json.loads(json.dumps(analysis))
-    assert analysis["data_kind"] == "SIMULATED DATA" and analysis["simulated"]
+    assert analysis["data_kind"] == analysis["mark"] == "SIMULATED DATA"
 
 
 def test_items_of_an_aid_never_meet_the_arm_without_one(analysis):
@@ -143,7 +143,7 @@ def without_answers(tables: StudyTables) -> StudyTables:
 
 def empty(tables: StudyTables) -> StudyTables:
     frames = {name: pd.DataFrame(columns=list(columns)) for name, columns in TABLES.items()}
-    return StudyTables(**frames, simulated=True, study="empty")
+    return StudyTables(**frames, mark=SIMULATED, study="empty")
 
 
 ODD = {

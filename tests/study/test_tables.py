@@ -6,6 +6,7 @@ from skinclip.study import tables as tables_module
 from skinclip.study.tables import (
     COLUMNS,
     MRMC,
+    SIMULATED,
     TABLES,
     StudyTables,
     TablesError,
@@ -30,7 +31,7 @@ def test_what_is_written_is_read_again(tmp_path):
     again = StudyTables.read(tmp_path)
     for name in TABLES:
         pd.testing.assert_frame_equal(getattr(again, name), getattr(tables, name))
-    assert (again.simulated, again.study) == (True, "simulated")
+    assert (again.mark, again.study) == (SIMULATED, "simulated")
 
 
 def test_every_file_of_a_simulated_study_says_so(tmp_path):
@@ -44,7 +45,7 @@ def test_every_file_of_a_simulated_study_says_so(tmp_path):
 
 def test_a_real_study_is_not_marked(tmp_path):
     tables = study()
-    real = StudyTables(tables.cases, tables.blocks, tables.preferences, tables.readers, False, "trust", "ab" * 32)
+    real = StudyTables(tables.cases, tables.blocks, tables.preferences, tables.readers, "", "trust", "ab" * 32)
     texts = [path.read_text() for path in real.write(tmp_path) if path.suffix != ".parquet"]
     assert not any("SIMULATED" in text for text in texts)
     assert "ab" * 32 in (tmp_path / "study.json").read_text()
@@ -111,7 +112,7 @@ def test_columns_that_may_be_missing_are_added_empty():
 
 def test_an_empty_study_is_a_study(tmp_path):
     frames = {name: pd.DataFrame(columns=list(columns)) for name, columns in TABLES.items()}
-    StudyTables(**frames, simulated=False, study="empty").write(tmp_path)
+    StudyTables(**frames, mark="", study="empty").write(tmp_path)
     assert len(StudyTables.read(tmp_path).cases) == 0
 
 

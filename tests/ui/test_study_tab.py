@@ -149,6 +149,12 @@ def test_nothing_is_chosen_beforehand_and_every_field_has_a_group() -> None:
         assert html.count("data-heading") == 1
 
 
+def test_every_step_of_a_rehearsal_says_so() -> None:
+    for view in FakeStudy().views:
+        assert "Rehearsal, not a study" in study_html.step(replace(view, rehearsal=True))
+        assert "Rehearsal" not in study_html.step(view)
+
+
 def test_text_of_a_protocol_is_never_markup() -> None:
     view = StepView("s1", "consent", "<script>", "<img src=x onerror=alert(1)> [x](javascript:alert(1)) **bold**", 0, 1)
     html = study_html.step(view)
