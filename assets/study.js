@@ -5,16 +5,15 @@ window.skStudy = (() => {
   const PATIENCE = 20_000; // ms until a request without an answer is sent again
   const BANNER = 36; // px at the window's top that are covered
   const WAITS = [1, 2, 4, 8, 15]; // s before each further attempt; the last one repeats
-  let root, server, sending = false, clock = null;
+  let root, sending = false, clock = null;
 
   const $ = (selector, from = root) => from.querySelector(selector);
   const all = (selector, from = root) => [...from.querySelectorAll(selector)];
   const stored = (name) => sessionStorage.getItem(name);
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-  function attach(element, functions) {
+  function attach(element) {
     root = element;
-    server = functions;
     clock = null;
     root.addEventListener("submit", onSubmit);
     root.addEventListener("click", onClick);
@@ -25,10 +24,16 @@ window.skStudy = (() => {
 
   // --- asking the server ---------------------------------------------------------------------------------------
 
-  // Gradio gives no reply, and no error either, where a request failed.
-  function asked(name, request) {
-    const late = pause(PATIENCE).then(() => undefined);
-    return Promise.race([server["study_" + name](request), late]).then((reply) => reply ?? Promise.reject());
+  // Fails where there is no reply: the network, a fault of the server, or too late.
+  async function asked(name, request) {
+    const reply = await fetch(`${location.pathname.replace(/\/$/, "")}/session/${name}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(request),
+      signal: AbortSignal.timeout(PATIENCE),
+    });
+    if (!reply.ok) throw new Error(`${reply.status}`);
+    return reply.json();
   }
 
   // Sends the same request until there is a reply. The request's id makes that harmless.

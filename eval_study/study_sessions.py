@@ -253,8 +253,6 @@ class _Page:
     def __post_init__(self) -> None:
         self.local = threading.local()  # a browser keeps its connection open: one a thread
         self.connections: list[http.client.HTTPConnection] = []
-        found = json.loads(self._request("GET", "/config", None))["components"]
-        self.component = next(one["id"] for one in found if one["props"].get("elem_id") == "study")
 
     def sign_in(self, code: str) -> str:
         return str(json.loads(self._call("sign_in", {"code": code}))["token"])
@@ -277,8 +275,7 @@ class _Page:
         return round(self.received / max(1, self.replies) / 1000)
 
     def _call(self, name: str, data: dict[str, Any]) -> bytes:
-        body = {"session_hash": "load", "component_id": self.component, "fn_name": f"study_{name}", "data": data}
-        return self._request("POST", "/gradio_api/component_server/", json.dumps(body))
+        return self._request("POST", f"/session/{name}", json.dumps(data))
 
     def _request(self, method: str, path: str, body: str | None) -> bytes:
         if not hasattr(self.local, "connection"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from html import escape
 from itertools import groupby
@@ -97,6 +97,7 @@ def _leave() -> str:
     )
 
 
+@lru_cache(maxsize=128)  # as below: many readers see the same, and wait for what is drawn again
 def prose(text: str) -> str:
     """Markdown as HTML; raw HTML in it is shown as text."""
     return f'<div class="sk-prose">{_MARKDOWN.render(text)}</div>' if text.strip() else ""
@@ -149,12 +150,16 @@ def _ratio(photo: bytes) -> float:
 
 def picture(jpeg: bytes, name: str) -> str:
     """A picture that a click, Enter or Z enlarges. Part of the page itself: no file of it is served."""
-    data = base64.b64encode(jpeg).decode()
     return (
         f'<figure><figcaption class="sk-label">{name}</figcaption>'
         f'<button type="button" class="sk-enlarge" aria-label="Enlarge: {name}" data-name="{name}">'
-        f'<img alt="{name}" src="data:image/jpeg;base64,{data}"></button></figure>'
+        f'<img alt="{name}" src="data:image/jpeg;base64,{_base64(jpeg)}"></button></figure>'
     )
+
+
+@lru_cache(maxsize=256)
+def _base64(jpeg: bytes) -> str:
+    return base64.b64encode(jpeg).decode()
 
 
 def aid(shown: AidView, photo: bytes, name: str) -> str:
@@ -221,7 +226,8 @@ def _own(answers: tuple[tuple[str, str], ...]) -> str:
 # --- questions ----------------------------------------------------------------------------------------------------
 
 
-def _questions(asked: Sequence[QuestionView]) -> str:
+@lru_cache(maxsize=64)
+def _questions(asked: tuple[QuestionView, ...]) -> str:
     """All questions in order; three or more in a row on one scale share its words, as the published scales do."""
     numbered = groupby(enumerate(asked), key=lambda one: (one[1].kind, one[1].points, one[1].anchors))
     return "".join(_group([(question(q, i), q) for i, q in group]) for _, group in numbered)

@@ -511,7 +511,7 @@ def test_a_withdrawal_whose_acknowledgement_was_lost_is_explained(page: Page, se
 
     sign_in(page, served.reader().code)
     confirm(page)
-    page.route(lambda url: "component_server" in url, lose)
+    page.route(lambda url: "/session/" in url, lose)
     page.click("[data-act=withdraw]")
     page.fill("dialog input", "WITHDRAW")
     page.keyboard.press("Enter")

@@ -111,7 +111,7 @@ def steps() -> list[StepView]:
     return [replace(view, step=f"s{i:03}", done=i, total=total) for i, view in enumerate(found)]
 
 
-_PROTOCOL = SimpleNamespace(title="A made-up study", completion=SimpleNamespace(min_readers=20))
+_PROTOCOL = SimpleNamespace(title="A made-up study", rehearsal=False, completion=SimpleNamespace(min_readers=20))
 
 
 @dataclass

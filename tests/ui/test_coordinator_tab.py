@@ -9,6 +9,7 @@ import re
 import zipfile
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -86,6 +87,12 @@ def test_the_code_opens_the_room(study: Any, view: tab.CoordinatorView, desk: De
     opened = tab.on_enter(study, view, None, CODE)
     assert opened[view.token] == "token" and opened[view.code] == "" and "12 of 30" in opened[view.status]
     assert "Site &lt;A&gt;" in opened[view.status] and "stays blinded" in opened[view.status]
+
+
+def test_a_rehearsal_is_told(study: Any) -> None:
+    assert "Rehearsal" not in tab.status([], False, study)
+    study.protocol = SimpleNamespace(**{**vars(study.protocol), "rehearsal": True})
+    assert "Rehearsal, not a study" in tab.status([], False, study)
 
 
 def test_without_a_sign_in_nothing_is_shown_or_done(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -123,3 +124,10 @@ def test_a_server_that_is_stopped_waits_for_no_opening() -> None:
 def test_a_port_in_use_is_told_with_the_remedy() -> None:
     with listen("127.0.0.1", 0) as taken, pytest.raises(OSError, match="choose another with --port"):
         listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_answers_do_not_wait_for_the_acknowledgement_of_what_was_sent_before() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()[:2]):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from skinclip.study.views import AidView, Fragment, QuestionView, StepView
 from skinclip.ui import study_html, study_tab
@@ -65,6 +67,49 @@ def test_a_refused_answer_names_its_question_and_stores_nothing(study: FakeStudy
 )
 def test_a_broken_request_is_refused(study: FakeStudy, request_: dict[str, Any]) -> None:
     assert "Reload the page" in ask(study, "submit", token="token", **request_)["problem"] and not study.stored
+
+
+@pytest.fixture
+def client(study: FakeStudy) -> TestClient:
+    return TestClient(Starlette(routes=[study_tab.calls(study)]), raise_server_exceptions=False)  # type: ignore[arg-type]
+
+
+def test_a_call_is_answered_as_its_handler_answers(client: TestClient, study: FakeStudy) -> None:
+    reply = client.post("/session/sign_in", json={"code": CODE})
+    assert reply.status_code == 200 and reply.headers["cache-control"] == "no-store"
+    assert reply.json() == ask(study, "sign_in", code=CODE)
+    for _ in range(2):
+        sent = {"token": "token", "step": "s000", "answers": {"consent": True}, "request_id": "one", "seconds": 3}
+        assert client.post("/session/submit", json=sent).json()["step"] == "s001" and len(study.stored) == 1
+    assert client.post("/session/resume", json=["token"]).json()["signed_out"]
+
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        ("/session/answers", JSON, b"{}", 404),
+        ("/session/resume", {"content-type": "text/plain"}, b"{}", 415),  # what another page could send unasked
+        ("/session/resume", JSON, b"{", 400),
+        ("/session/resume", JSON, b"\xff", 400),
+        ("/session/resume", JSON, b'"' + b"x" * study_tab.MAX_REQUEST + b'"', 413),
+    ],
+)
+def test_a_call_that_is_none_is_refused(client: TestClient, path: str, headers: dict, body: bytes, status: int) -> None:
+    assert client.post(path, headers=headers, content=body).status_code == status
+    assert client.get(path).status_code == 405
+
+
+def test_a_fault_is_no_reply(client: TestClient, study: FakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(FakeStudy, "submit", broken)
+    sent = {"token": "token", "step": "s000", "answers": {}, "request_id": "one"}
+    reply = client.post("/session/submit", json=sent)  # the page sends it again
+    assert reply.status_code == 500 and "disk" not in reply.text
 
 
 @pytest.mark.parametrize(("sent", "kept"), [(4.5, 4.5), (-1, None), ("4", None), (True, None), (math.nan, None)])
