@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from eval_study.benchmarks.figures import shown
-from eval_study.explanations.maps import TITLES, WHICH
+from eval_study.explanations.maps import TITLES
+from eval_study.explanations.regions import WHICH
 from skinclip.explain.measured import FIGURES as PAGE_FIGURES
 from skinclip.explain.measured import GOOD_AT
 from skinclip.explain.methods import METHODS
@@ -66,7 +68,9 @@ def compared() -> str:
     """What was measured of the explanations that are compared most, as a Markdown table."""
     result = json.loads((RESULTS / "maps.json").read_text())
     found = result["sets"]["ham10000"]
-    together, strongest = found["cited"]["joined"], found["cited"]["pivotal"]
+    regions = json.loads((RESULTS / "regions.json").read_text())
+    seen = regions["sets"]["ham10000"]
+    together, strongest = seen["joined"], seen["pivotal"]
     rows = [
         f"| {METHODS[method].title} | {' | '.join(shown(found['methods'][method][name]) for name in COMPARED_BY)} |"
         for method in COMPARED
@@ -80,18 +84,39 @@ def compared() -> str:
             f"|---|{'---|' * len(COMPARED_BY)}",
             *rows,
             "",
+            f"Made by `{result['meta']['command']}`.",
+            "",
             "Without the regions of all cited criteria the diagnosis loses "
             f"{shown(together['drop'])} of its probability, without random places of the lesion as large "
-            f"{shown(together['random'])}: more in {shown(together['beats_random'])} of the {found['cited']['n']} "
+            f"{shown(together['random'])}: more in {shown(together['beats_random'])} of the {seen['n']} "
             "photos that have such regions; without the region on which the answer depends most, as the page names it "
-            f"({found['cited']['n_pivotal']} photos have one), more in {shown(strongest['beats_random'])}. Made by "
-            f"`{result['meta']['command']}`.",
+            f"({seen['n_pivotal']} photos have one), more in {shown(strongest['beats_random'])}. Made by "
+            f"`{regions['meta']['command']}`.",
         ]
     )
 
 
+def cited() -> str:
+    """How many of the criteria that a rationale cites are there, in a paragraph."""
+    result = json.loads((RESULTS / "criteria.json").read_text())
+    recall = str(result["meta"]["recall"])
+
+    def told(found: dict[str, Any]) -> str:
+        return (
+            f"{shown(found['hallucination'])} are absent by the label, {shown(found['other_type'])} are there but of "
+            f"another type; {shown(found['macro_recall'])} of those that are there are cited (mean over the seven)"
+        )
+
+    return (
+        f"**Criteria cited**, Derm7pt, split `{result['meta']['split']}`, n = {result['n']} photos: of all cited, "
+        f"{told(result['cross_fitted'][recall])}, with thresholds chosen on the other half of the photos; as shipped, "
+        f"chosen on these photos, {told(result['shipped'])}. Made by `{result['meta']['command']}`."
+    )
+
+
 def numbers() -> str:
-    return "\n\n".join([*(table(path) for path in sorted(RESULTS.glob("evaluate_*.json"))), compared(), speed()])
+    tables = (table(path) for path in sorted(RESULTS.glob("evaluate_*.json")))
+    return "\n\n".join([*tables, compared(), cited(), speed()])
 
 
 def filled(text: str) -> str:
@@ -101,7 +126,7 @@ def filled(text: str) -> str:
 
 def explanations() -> str:
     """What the page says of each way to explain, from the result of `eval_study.explanations`, as JSON."""
-    found = json.loads((RESULTS / "maps.json").read_text())["sets"]["ham10000"]
+    found, seen = (json.loads((RESULTS / f"{n}.json").read_text())["sets"]["ham10000"] for n in ("maps", "regions"))
     figures = {
         "data": f"HAM10000, split {found['split']}",
         "n": found["n"],
@@ -110,7 +135,7 @@ def explanations() -> str:
         },
         "cited": {
             which: {name: round(row[name]["value"], 3) for name in ("drop", "random", "beats_random")}
-            for which, row in found["cited"].items()
+            for which, row in seen.items()
             if which in WHICH
         },
     }

@@ -37,7 +37,7 @@ from skinclip.assessment import (
     Region,
     Shift,
 )
-from skinclip.clinical import CRITERIA, DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.clinical import CRITERIA, CRITERION_CODES, DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.config import ModelConfig, load_yaml
 from skinclip.data.rationales import tidy
 from skinclip.explain.regions import lesion_region, region_from_map
@@ -176,7 +176,7 @@ class Assessor:
         self.config = model.config
         self.transform = transform
         self.trust = trust
-        self.thresholds = thresholds  # state key -> score from which a finding is cited
+        self.thresholds = thresholds  # criterion -> probability of its being there from which it is cited
         self.model_info = info
         # ten photos more a photo: not for billions of parameters on a CPU
         self.weighs = self.config.reasoner.base is None or model.device.type != "cpu"
@@ -379,25 +379,20 @@ class Assessor:
     def _findings(
         self, image: LesionImage, window: Window, evidence: Evidence, mask: np.ndarray, lesion: Lesion
     ) -> list[Finding]:
-        """Criterion states whose score passes its threshold, then what was measured on the mask, numbered in turn."""
+        """Criteria that pass their threshold, in their most probable state, then what was measured on the mask."""
         if lesion.box is None:
             return []
         size, offset = (window.side, window.side), (window.x, window.y)
         found: list[tuple[str, float, Region]] = []
-        probabilities = criterion_probabilities(evidence.scores[0])
-        k = 0
-        for criterion in CRITERIA:
-            shown = []
-            for state in criterion.states:
-                score = probabilities[criterion.code][state.code]
-                if score >= self.thresholds[state.key]:
-                    shown.append((score, k, state.key))
-                k += 1
-            if shown:  # a criterion has one state at most
-                score, position, key = max(shown)
-                region = region_from_map(evidence.maps[0, position].numpy(), mask, size, offset)
+        rows = criterion_log_probs(evidence.scores[:1])
+        for criterion, row in zip(CRITERIA, rows, strict=True):
+            p = row[0].exp().numpy()
+            number = int(cited_state(p, self.thresholds[criterion.code]))
+            if number:
+                state = criterion.states[number - 1]
+                region = region_from_map(evidence.maps[0, EVIDENCE_STATES.index(state)].numpy(), mask, size, offset)
                 if region is not None:
-                    found.append((key, score, region))
+                    found.append((state.key, float(p[number]), region))
         found.sort(key=lambda f: -f[1])
         found += self._measured(image, window, mask, Region(lesion.box, lesion.polygons))
         return [
@@ -422,8 +417,8 @@ def _fitted(folder: Path) -> tuple[Trust, dict[str, float]]:
             raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
     trust = Trust.from_arrays(load_file(folder / "trust.safetensors"))
     thresholds = json.loads((folder / "findings.json").read_text())
-    if set(thresholds) != {state.key for state in EVIDENCE_STATES}:
-        raise CheckpointError(f"{folder / 'findings.json'} does not hold a threshold for each state of the criteria")
+    if set(thresholds) != set(CRITERION_CODES):
+        raise CheckpointError(f"{folder / 'findings.json'} does not hold a threshold for each criterion")
     return trust, thresholds
 
 
@@ -439,6 +434,18 @@ def criterion_probabilities(scores: Tensor) -> dict[str, dict[str, float]]:
         criterion.code: dict(zip(criterion.labels, row[0].exp().tolist(), strict=True))
         for criterion, row in zip(CRITERIA, log_p, strict=True)
     }
+
+
+def cited_state(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Number of the state of a criterion that is cited, 0 for none.
+
+    Whether the criterion is there and of which type are two questions: it is cited where all states together reach the
+    threshold, as the most probable of them.
+
+    Args:
+        probabilities: [..., 1 + states], "absent" first.
+    """
+    return np.where(1 - probabilities[..., 0] >= threshold, probabilities[..., 1:].argmax(-1) + 1, 0)
 
 
 def photo_mask(mask_logits: Tensor, window: Window, height: int, width: int) -> np.ndarray:

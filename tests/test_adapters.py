@@ -113,7 +113,7 @@ def dense(folder: Path) -> None:
         (without("base.json"), "base.json is missing"),
         (without("trust.safetensors"), "trust.safetensors is missing"),
         (lambda folder: (folder / "base.json").write_text("{}"), "does not say what the adapter was made for"),
-        (lambda folder: (folder / "findings.json").write_text("{}"), "threshold for each state"),
+        (lambda folder: (folder / "findings.json").write_text("{}"), "threshold for each criterion"),
         (lambda folder: (folder / "config.yaml").write_text("preset: [1"), "cannot be put in force"),
         (changed("heads.safetensors", dict.clear), "keys missing"),
         (changed("adapter.safetensors", lambda s: s.popitem()), "does not fit: missing"),

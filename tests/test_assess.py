@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinclip.assess import Assessor
-from skinclip.assessment import Assessment, Context
-from skinclip.clinical import DIAGNOSIS_CODES, EVIDENCE_STATES
+from skinclip.assess import Assessor, cited_state
+from skinclip.assessment import Assessment, Context, Finding
+from skinclip.clinical import CRITERION_CODES, DIAGNOSIS_CODES
 from skinclip.data.rationales import check_rationale, read_rationale
 from skinclip.examples import LOOKS, draw
 from skinclip.explain.methods import heat_on_photo
@@ -52,8 +52,30 @@ def test_every_part_of_an_assessment_holds(assessor: Assessor, kind: str) -> Non
         assert read_rationale(a.rationale).leading == a.diagnosis[0].code
 
 
-def test_every_state_has_a_threshold(assessor: Assessor) -> None:
-    assert set(assessor.thresholds) == {s.key for s in EVIDENCE_STATES}
+def test_every_criterion_has_a_threshold(assessor: Assessor) -> None:
+    assert set(assessor.thresholds) == set(CRITERION_CODES)
+
+
+def test_a_criterion_is_cited_by_its_presence_and_as_its_most_probable_state() -> None:
+    p = np.array([[0.3, 0.3, 0.4], [0.6, 0.4, 0.0], [0.5, 0.5, 0.0]])
+    assert cited_state(p, 0.5).tolist() == [2, 0, 1]
+    assert cited_state(p[0], 0.75) == 0
+
+
+def test_findings_are_the_criteria_that_pass(assessor: Assessor, monkeypatch) -> None:
+    photo = from_array(draw("melanoma", 7))
+    codes = {f.criterion for f in assessor.assess(photo).findings}
+
+    def cited(threshold: float) -> dict[str, Finding]:
+        monkeypatch.setattr(assessor, "thresholds", dict.fromkeys(CRITERION_CODES, threshold))
+        return {f.criterion: f for f in assessor.assess(photo).findings if f.criterion in CRITERION_CODES}
+
+    assert codes and not cited(1.01)
+    given = assessor.assess(photo).criteria
+    for code, finding in cited(0.0).items():
+        states = {s: p for s, p in given[code].items() if s != "absent"}
+        assert finding.state == max(states, key=states.get)
+        assert finding.score == pytest.approx(states[finding.state], abs=1e-6)
 
 
 def test_regions_follow_the_lesion_when_the_photo_is_larger(assessor: Assessor) -> None:

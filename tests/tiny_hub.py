@@ -23,7 +23,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from skinclip.assess import Assessor
 from skinclip.assessment import ModelInfo
-from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
+from skinclip.clinical import CRITERION_CODES, DIAGNOSES
 from skinclip.config import LoraConfig, ModelConfig, PerceptionConfig, preset
 from skinclip.data.rationales import random_example, vocabulary, write_rationale
 from skinclip.model.perception import Perception
@@ -180,7 +180,7 @@ def tiny_checkpoint(folder: Path, config: ModelConfig, seed: int = 2) -> Path:
     trust = Trust.fit(rng.normal(size=(40, c)), np.arange(40) % c, style, style, prior, np.zeros(c))
     usual = dataclasses.replace(trust.shift, calibration_distances=np.array([np.inf], np.float32))
     trust = dataclasses.replace(trust, shift=usual)
-    thresholds = {state.key: round(float(rng.uniform(0.05, 0.3)), 3) for state in EVIDENCE_STATES}
+    thresholds = {code: round(float(rng.uniform(0.05, 0.3)), 3) for code in CRITERION_CODES}
     model.save(folder)
     info = ModelInfo(config.preset, "0", "0" * 64)
     Assessor(model, PhotoTransform(config.photo_side), trust, thresholds, info).save_trust(folder)

@@ -89,16 +89,17 @@ class Command:
             "Probabilities are at natural prevalence; balanced accuracy decides by argmax p / prior unless argmax p is "
             "said.",
         ]
-        first = len(text)
-        missing = []
+        first, against, missing = len(text), [], []
         for module in self.modules:
             result = bench.kept(module.NAME)
             if result is None:
                 missing.append(module.NAME)
                 continue
             text += ["", module.section(result, bench.out / "figures").strip(), "", made_by(result["meta"])]
-            if hasattr(module, "headline"):  # what speaks against us comes first
-                text[first:first] = ["", module.headline(result)]
+            if hasattr(module, "headline") and module.headline(result):
+                against.append(module.headline(result))
+        if against:  # comes first
+            text[first:first] = ["", " ".join(against)]
         if missing:
             text += ["", f"Not measured with these weights: {', '.join(missing)}."]
         path = bench.out / self.report

@@ -118,6 +118,11 @@ class Bench:
         return weights_sha256(self.weights or ASSETS / "mini")
 
     @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """Those of the findings, which the hash of the weights does not cover."""
+        return json.loads(((self.weights or ASSETS / "mini") / "findings.json").read_text())
+
+    @cached_property
     def tables(self) -> dict[str, Any]:
         return discover(self.data)
 
@@ -177,12 +182,14 @@ class Bench:
         (self.out / f"{name}.json").unlink(missing_ok=True)
 
     def kept(self, name: str) -> dict[str, Any] | None:
-        """The result of an earlier run with these weights, None where there is none."""
+        """The result of an earlier run with these weights, and these thresholds where it depends on them, or None."""
         path = self.out / f"{name}.json"
         if not path.exists():
             return None
         result = json.loads(path.read_text())
-        return result if result.get("meta", {}).get("weights_sha256") == self.sha else None
+        meta = result.get("meta", {})
+        same = meta.get("weights_sha256") == self.sha
+        return result if same and meta.get("thresholds") in (None, finite(self.thresholds)) else None
 
 
 def finite(value: Any) -> Any:

@@ -2,8 +2,7 @@
 
 Where masks are given the lesion is the reference one for the measures of place. Measures of the answer are taken inside
 the predicted lesion, every method clipped to the same mask; the answer is the model's own calibrated probability of its
-leading diagnosis, whatever network a map was made of. What a reader sees, the regions of the cited criteria, is
-measured besides: what the answer loses without them.
+leading diagnosis, whatever network a map was made of.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, save_arrays
-from eval_study.explanations import gallery
 from skinclip import images, metrics
 from skinclip.data.cases import Case
 from skinclip.data.photos import read_mask
@@ -34,9 +32,6 @@ from skinclip.explain.methods import (
     PLAIN_CAM,
     SMOOTH,
     Subject,
-    cited_effects,
-    cited_regions,
-    joined,
     on_grid,
 )
 from skinclip.images import from_array
@@ -58,12 +53,6 @@ TITLES = {
 }
 LESS_IS_BETTER = ("deletion", "seconds")
 NOISY = 100  # photos of a set on which small noise is tried: it doubles the time
-CITED = ("drop", "random", "beats_random", "share")
-WHICH = {
-    "joined": "all, as far as they fit into 40 %",
-    "certain": "of the most certain finding",
-    "pivotal": "of the finding on which the answer depends most, as the page names it",
-}
 CURVES = ("evidence", "grad_cam", "usual_grad_cam", "rise", "lesion_mask", "gaussian", "random")
 TOP = 0.2  # of the lesion, the region that each method is asked for where all are compared
 NOISE = 0.02  # standard deviation, of a photo in 0..1
@@ -146,30 +135,6 @@ def answered(subject: Subject, heat: np.ndarray, seed: int) -> dict[str, Any]:
     }
 
 
-def cited(subject: Subject, seed: int) -> dict[str, np.ndarray]:
-    """ "which/figure": what the answer loses without regions of the cited criteria; nothing where none is cited.
-
-    Which: all `joined`; that of the finding that is most `certain`; that of the `pivotal` one, where there is one.
-    """
-    regions = cited_regions(subject)
-    if not regions:
-        return {}
-    shown = {"joined": joined(list(regions.values()), subject.lesion), "certain": next(iter(regions.values()))}
-    owed = cited_effects(subject)
-    pivotal = max(owed, key=owed.__getitem__)
-    if owed[pivotal] > 0:
-        shown["pivotal"] = regions[pivotal]
-    found = {}
-    for which, region in shown.items():
-        rng = np.random.default_rng(seed)
-        removed = faithfulness.removed(subject.answer, subject.photo, region, subject.lesion, rng, others=10)
-        found[f"{which}/drop"] = np.array(removed.drop)
-        found[f"{which}/random"] = np.array(removed.random)
-        found[f"{which}/beats_random"] = np.array(float(removed.more_than_random))
-        found[f"{which}/share"] = np.array(np.count_nonzero(region) / np.count_nonzero(subject.lesion))
-    return found
-
-
 def rows_of(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.ndarray]]:
     """What `measure` gives for each photo."""
     settings = f"{bench.sha}|{GRID}|{TOP}|{NOISE}|{faithfulness.STEPS}|{sorted(METHODS)}|{OWN_CAM}|{PLAIN_CAM}|{SMOOTH}"
@@ -177,13 +142,7 @@ def rows_of(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.nda
     def made(subject: Subject, case: Case, i: int) -> dict[str, np.ndarray]:
         return measure(subject, reference_lesion(case, subject), bench.seed + i, i < NOISY)
 
-    return kept(bench, cases, Path(_short(settings)) / name, made)
-
-
-def cited_rows(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.ndarray]]:
-    """What `cited` gives for each photo."""
-    folder = Path(_short(f"{bench.sha}|cited|pivotal")) / name
-    return kept(bench, cases, folder, lambda subject, case, i: cited(subject, bench.seed + i))
+    return kept(bench, cases, Path(short(settings)) / name, made)
 
 
 def kept(
@@ -192,14 +151,14 @@ def kept(
     """What `made` gives for each photo, kept in a file as soon as it is measured."""
     found: list[dict[str, np.ndarray]] = []
     for i, case in enumerate(tqdm(cases, desc=f"explaining {folder.name}", mininterval=10)):
-        path = bench.work / "explanations" / folder / f"{_short(f'{case.source}/{case.image_id}', 16)}.npz"
+        path = bench.work / "explanations" / folder / f"{short(f'{case.source}/{case.image_id}', 16)}.npz"
         if not path.exists():
             save_arrays(path, made(Subject.of(bench.assessor, images.load(case.image), case.context), case, i))
         found.append(dict(np.load(path)))
     return found
 
 
-def _short(text: str, length: int = 12) -> str:
+def short(text: str, length: int = 12) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
@@ -215,11 +174,13 @@ def run(bench: Bench) -> dict[str, Any]:
         cases = chosen(bench.cases(name, *([split] if split else [])), n, bench.seed)
         if cases:
             bench.touch_test(name, cases)
-            rows, regions = rows_of(bench, cases, name), cited_rows(bench, cases, name)
-            found = {**summary(bench, cases, rows), "cited": cited_summary(bench, cases, regions)}
-            result["sets"][name] = {"split": split or "all", **found}
-            gallery.write(bench, cases, column(regions, "joined/drop") - column(regions, "joined/random"), name)
-    settings = {"own_cam": repr(OWN_CAM), "plain_cam": repr(PLAIN_CAM), "smooth": SMOOTH}
+            result["sets"][name] = {"split": split or "all", **summary(bench, cases, rows_of(bench, cases, name))}
+    settings = {
+        "own_cam": repr(OWN_CAM),
+        "plain_cam": repr(PLAIN_CAM),
+        "smooth": SMOOTH,
+        "thresholds": bench.thresholds,
+    }
     return {"meta": bench.meta(grid=GRID, steps=faithfulness.STEPS, top=TOP, noise=NOISE, **settings), **result}
 
 
@@ -240,16 +201,6 @@ def summary(bench: Bench, cases: list[Case], rows: list[dict[str, np.ndarray]]) 
             }
         methods[method]["curves"] = {c: mean_curve(rows, f"{method}/{c}") for c in ("deleting", "inserting")}
     return {"n": len(cases), "methods": methods}
-
-
-def cited_summary(bench: Bench, cases: list[Case], rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
-    """Which region -> figure -> mean with interval, and the number of photos that have cited regions."""
-    resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
-    found = {
-        which: {k: resamples.interval(metrics.mean(column(rows, f"{which}/{k}"))) for k in CITED} for which in WHICH
-    }
-    n_pivotal = sum("pivotal/drop" in row for row in rows)
-    return {"n": sum(bool(row) for row in rows), "n_pivotal": n_pivotal, **found}
 
 
 def wilcoxon_p(differences: np.ndarray) -> float:
@@ -281,19 +232,7 @@ def headline(result: dict[str, Any]) -> str:
     """What speaks against the evidence, before anything else."""
     said = [f"on {name}, {'; '.join(wins(found))}" for name, found in result["sets"].items() if wins(found)]
     lost = f"Other methods and controls beat the evidence (paired 95 % interval) in: {'. '.join(said)}." if said else ""
-    first = lost or "No other method and no control beats the evidence on any measure."
-    return f"{first} {shown_regions(result)}".strip()
-
-
-def shown_regions(result: dict[str, Any]) -> str:
-    """Whether the regions that a reader sees matter more than chance, in words."""
-    found = next(iter(result["sets"].values()), {}).get("cited", {}).get("joined", {}).get("beats_random")
-    if not found or found["low"] > 0.5:
-        return ""
-    return (
-        "The regions of all cited criteria together matter no more to the answer than random places of the lesion as "
-        f"large (more in {figures.shown(found)} of the photos)."
-    )
+    return lost or "No other method and no control beats the evidence on any measure."
 
 
 def section(result: dict[str, Any], folder: Path) -> str:
@@ -306,23 +245,8 @@ def section(result: dict[str, Any], folder: Path) -> str:
             for method, row in found["methods"].items()
         ]
         text += [figures.table(["method", *(TITLES[key] for key in shown)], rows), "", *paired(found, shown)]
-        text += ["", *cited_table(found["cited"]), "", curves(found, folder, name)]
+        text += ["", curves(found, folder, name)]
     return "\n".join(text)
-
-
-def cited_table(found: dict[str, Any]) -> list[str]:
-    """What taking cited regions out does, in rows."""
-    header = ["region", "of the lesion", "drop without it", "drop without random places", "more in"]
-    rows = [
-        [WHICH[which], *(figures.shown(found[which][k]) for k in ("share", "drop", "random", "beats_random"))]
-        for which in WHICH
-    ]
-    return [
-        f"What a reader sees, the regions of the cited criteria ({found['n']} photos have some, {found['n_pivotal']} "
-        "one on which the answer depends), taken out of the photo, against random places of the lesion as large:",
-        "",
-        figures.table(header, rows),
-    ]
 
 
 def paired(found: dict[str, Any], shown: list[str]) -> list[str]:

@@ -77,7 +77,7 @@ def run(bench: Bench) -> dict[str, Any]:
     ]
     kept = [(c, a) for c, a in zip(cases, assessed, strict=True) if a.rationale]
     return {
-        "meta": bench.meta(data=DATA, split=SPLIT),
+        "meta": bench.meta(data=DATA, split=SPLIT, thresholds=bench.thresholds),
         "n": len(cases),
         "abstained": len(cases) - len(kept),
         **truth_of([a for _, a in kept], [cluster(c) for c, _ in kept], bench),

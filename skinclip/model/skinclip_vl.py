@@ -10,7 +10,7 @@ A checkpoint is a directory:
     reasoner/                Qwen2.5-VL, where the checkpoint carries its own: in NF4, in 16 bit where LoRA is merged in
     base.json                which Qwen2.5-VL and CLIP the adapter was made for, where they lie elsewhere
     trust.safetensors        calibration, sets, shift, referral; fitted on the calib split
-    findings.json            score threshold of every criterion state
+    findings.json            from which probability a criterion is cited
     recipe.yaml, README.md   how it was trained, model card
 """
 

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from sklearn.metrics import f1_score, precision_score
 from torch import Tensor
 
 from skinclip import images
 from skinclip.assess import Assessor, locate, look
 from skinclip.assessment import ModelInfo
-from skinclip.clinical import CRITERIA
+from skinclip.clinical import CRITERIA, CRITERION_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.losses import criterion_log_probs
 from skinclip.model.skinclip_vl import SkinClipVL
@@ -32,8 +31,10 @@ from skinclip.training.common import (
 )
 from skinclip.trust.bundle import Trust
 
-NEVER = 2.0  # the threshold of a state that cannot be told well enough to cite it
-MIN_PRECISION = 0.5
+NEVER = 2.0  # the threshold of a criterion that cannot be told well enough to cite it
+MIN_PRECISION, MIN_CITED = 0.5, 3
+RATE = 0.2  # of the criteria cited, those that may be absent
+RECALL = 0.53  # of the criteria that are there, those to be cited: a little above one half, to hold on other photos
 STYLE_SAMPLE = 600  # training photos of each source whose style the shift score is fitted on
 
 
@@ -133,32 +134,38 @@ def style(model: SkinClipVL, cases: Sequence[Case]) -> np.ndarray:
 
 
 def finding_thresholds(model: SkinClipVL, valid: Sequence[Case]) -> dict[str, float]:
-    """State key -> score from which it is cited: the best F1 on labelled validation photos at a precision of 0.5.
-
-    A state that reaches no such precision is never cited: saying nothing is better than a finding that is a guess.
-    """
+    """Criterion -> probability of its being there, in any state, from which it is cited; from labelled photos."""
     labelled = [c for c in valid if c.criteria]
     if not labelled:
-        return {state.key: NEVER for criterion in CRITERIA for state in criterion.states}
-    labels = torch.tensor([criterion_labels(c) for c in labelled])
+        return {criterion.code: NEVER for criterion in CRITERIA}
     rows = criterion_log_probs(features(model, labelled)[2])
-    thresholds = {}
-    for q, criterion in enumerate(CRITERIA):
-        known = (labels[:, q] != MISSING).numpy()
-        for s, state in enumerate(criterion.states, start=1):
-            scores, present = rows[q][:, s].exp().numpy(), (labels[:, q] == s).numpy()
-            thresholds[state.key] = best_threshold(scores[known], present[known])
-    return thresholds
+    present = np.stack([1 - row[:, 0].exp().numpy() for row in rows], 1)
+    labels = np.array([criterion_labels(c) for c in labelled])
+    return dict(zip(CRITERION_CODES, presence_thresholds(present, labels).tolist(), strict=True))
 
 
-def best_threshold(scores: np.ndarray, present: np.ndarray) -> float:
-    """The threshold of best F1 among those of at least MIN_PRECISION; NEVER where there is none."""
-    best, chosen = 0.0, NEVER
-    for threshold in np.linspace(0.1, 0.95, 35):
-        guess = scores >= threshold
-        if guess.sum() < 3 or precision_score(present, guess, zero_division=0) < MIN_PRECISION:
-            continue
-        f1 = f1_score(present, guess, zero_division=0)
-        if f1 > best:
-            best, chosen = float(f1), float(threshold)
-    return chosen
+def presence_thresholds(present: np.ndarray, labels: np.ndarray, recall: float = RECALL) -> np.ndarray:
+    """Thresholds [Q] with the fewest false citations among those of this macro recall.
+
+    With w the worth of recall, a citation of a criterion that a share s of the photos has, and this one with a
+    probability p, gains w p / s and loses 1 - p, less the RATE that is allowed; so it pays from
+    p = (1 - RATE) s / (s + w). One number, w, is fitted, not one for each criterion: few photos are labelled, and it is
+    to hold on others. A criterion that is absent in most photos that would cite it, or labelled present in none, is
+    never cited: saying nothing is better than a guess.
+
+    Args:
+        present: [n, Q] probability that the criterion is there in any state.
+        labels: [n, Q] number of its state, 0 where absent, MISSING where not labelled.
+        recall: mean over criteria of the share of present ones that are to be cited, before some never are.
+    """
+    known, there = labels != MISSING, labels > 0
+    share = np.array([t[k].mean() if t.any() else np.nan for t, k in zip(there.T, known.T, strict=True)])
+    thresholds = np.full(len(share), NEVER)
+    for worth in np.geomspace(1e-3, 10, 400):
+        thresholds = np.where(np.isnan(share), NEVER, (1 - RATE) * share / (share + worth))
+        reached = [(p >= t)[has].mean() for p, t, has in zip(present.T, thresholds, there.T, strict=True) if has.any()]
+        if not reached or np.mean(reached) >= recall:
+            break
+    cited = (present >= thresholds) & known
+    right = (cited & there).sum(0) / np.maximum(cited.sum(0), 1)
+    return np.where((cited.sum(0) < MIN_CITED) | (right < MIN_PRECISION), NEVER, thresholds)

@@ -138,6 +138,11 @@ def test_report_holds_every_result_and_names_what_is_missing(data, assessor, tmp
     modules[0].run = lambda b: {"meta": b.meta(unfinished=[])}
     command.measure(bench, modules, again=False)
     assert bench.kept("one")["meta"]["unfinished"] == []  # what was not finished is gone on with
+    bench.save("one", {"meta": bench.meta(thresholds=bench.thresholds)})
+    assert bench.kept("one")
+    bench.save("one", {"meta": bench.meta(thresholds=bench.thresholds | {"streaks": 0.01})})
+    assert bench.kept("one") is None  # other findings
+    bench.save("one", {"meta": bench.meta()})
     bench.__dict__["sha"] = "cd" * 32
     assert bench.kept("one") is None  # other weights, other numbers
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eval_study.benchmarks.common import Bench
-from eval_study.explanations import changes, criteria, gallery, maps, rationales, sanity, tuning
+from eval_study.explanations import changes, criteria, gallery, maps, rationales, regions, sanity, tuning
 from skinclip.assess import Assessor
 from skinclip.clinical import CRITERIA
 from skinclip.data.cases import Case
@@ -17,8 +17,6 @@ from skinclip.examples import draw_with_mask
 from skinclip.explain.methods import GRID, METHODS, Subject
 from skinclip.explain.saliency import Cam
 from skinclip.images import load
-
-KEYS = [state.key for c in CRITERIA for state in c.states]
 
 
 @pytest.fixture(scope="module")
@@ -51,30 +49,33 @@ def probabilities(states: list[int], p: float) -> list[np.ndarray]:
     return rows
 
 
-def test_a_state_is_cited_from_its_threshold_and_one_a_criterion() -> None:
-    limits = dict.fromkeys(KEYS, 0.3)
-    assert criteria.cited(probabilities([2, 0, 1, 0, 0, 0, 0], 0.9), limits).tolist() == [[2, 0, 1, 0, 0, 0, 0]]
-    assert not criteria.cited(probabilities([2, 0, 1, 0, 0, 0, 0], 0.9), dict.fromkeys(KEYS, 0.95)).any()
+def test_a_criterion_is_cited_from_its_threshold_and_in_one_state() -> None:
+    said = [2, 0, 1, 0, 0, 0, 0]
+    assert criteria.cited(probabilities(said, 0.9), [0.3] * 7).tolist() == [said]
+    assert not criteria.cited(probabilities(said, 0.9), [0.96] * 7).any()
 
 
 def test_hallucination_and_recall_by_hand() -> None:
-    labels = np.array([[2, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 1, 0]])
-    said = np.array([[2, 1, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 1, 0]])  # two right, one absent, one of another state
-    found = {k: float(v(np.ones((1, 2)))[0]) for k, v in criteria.truth_of(said, labels).items()}
-    assert found["hallucination"] == 0.5 and found["cited_per_photo"] == 2
-    assert found["macro_recall"] == pytest.approx((1 + 0 + 1) / 3)  # of the three states that are labelled
+    labels = np.array([[2, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 1, 0], [0, 2, 0, 0, 0, 0, 0]])
+    said = np.array([[2, 1, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 1, 0], [0] * 7])  # two right, one absent, one other type
+    found = {k: float(v(np.ones((1, 3)))[0]) for k, v in criteria.truth_of(said, labels).items()}
+    assert found["hallucination"] == found["other_type"] == 0.25 and found["precision"] == 0.5
+    assert found["cited_per_photo"] == pytest.approx(4 / 3)
+    assert found["macro_recall"] == pytest.approx((1 + 0 + 1) / 3)  # of the three criteria that are labelled
+    assert found["macro_recall_of_states"] == pytest.approx((1 + 0 + 0 + 1) / 4)  # and their four states
 
 
-def test_thresholds_reach_the_recall_asked_for() -> None:
+def test_thresholds_are_not_chosen_on_the_photos_they_cite() -> None:
     rng = np.random.default_rng(0)
-    p = [rng.dirichlet(np.ones(len(c.labels)), 400) for c in CRITERIA]
-    labels = np.stack([rng.integers(0, len(c.labels), 400) for c in CRITERIA], 1)
-    limits = criteria.at_recall(p, labels, 0.5)
-    for q, criterion in enumerate(CRITERIA):
-        for s, state in enumerate(criterion.states, start=1):
-            assert (p[q][labels[:, q] == s, s] >= limits[state.key]).mean() == pytest.approx(0.5, abs=0.02)
-    labels[labels[:, 0] == 1, 0] = 0
-    assert criteria.at_recall(p, labels, 0.5)["pigment_network:typical"] > 1  # nobody has it: never cited
+    p = [rng.dirichlet(np.ones(len(c.labels)), 200) for c in CRITERIA]
+    labels = np.stack([rng.integers(1, len(c.labels), 200) for c in CRITERIA], 1)  # every criterion in every photo
+    half = np.arange(200) < 100
+    said = criteria.cross_fitted(p, labels, half, 0.5)
+    assert (said[half] > 0).mean() == pytest.approx(0.5, abs=0.1)
+    for other in (half, ~half):  # which labels a half has does not matter to what is cited of it
+        again = labels.copy()
+        again[other] = 0
+        assert (criteria.cross_fitted(p, again, half, 0.5)[other] == said[other]).all()
 
 
 def test_the_reference_lesion_lies_on_the_window(bench, cases) -> None:
@@ -97,14 +98,34 @@ def test_every_method_is_measured_and_kept(bench, cases, monkeypatch, tmp_path) 
     assert found["methods"]["random"]["energy"]["evidence_less_this"]["value"] == pytest.approx(
         found["methods"]["evidence"]["energy"]["value"] - found["methods"]["random"]["energy"]["value"]
     )
-    assert found["cited"]["n"] >= 1 and 0 < found["cited"]["joined"]["share"]["value"] <= 0.42
-    assert len(list((tmp_path / "work/explanations/gallery/ham10000").glob("*.html"))) == 1
     monkeypatch.setattr(maps, "measure", lambda *_: pytest.fail("measured again"))
-    monkeypatch.setattr(maps, "cited", lambda *_: pytest.fail("measured again"))
     assert maps.run(bench)["sets"] == result["sets"]
     text = maps.section(result, tmp_path / "figures")
     assert "Centred Gaussian" in text and "energy in the lesion" in text
     assert (tmp_path / "figures/followed_ham10000.svg").exists()
+
+
+def test_regions_a_reader_sees_are_measured_and_kept_for_their_thresholds(bench, monkeypatch, tmp_path) -> None:
+    result = regions.run(bench)
+    found = result["sets"]["ham10000"]
+    assert found["n"] >= 1 and 0 < found["joined"]["share"]["value"] <= 0.42
+    assert result["meta"]["thresholds"] == bench.assessor.thresholds
+    assert len(list((tmp_path / "work/explanations/gallery/ham10000").glob("*.html"))) == 1
+    assert "of the most certain finding" in regions.section(result, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(regions, "cited", lambda *_: pytest.fail("measured again"))
+        assert regions.run(bench)["sets"] == result["sets"]
+    bench.assessor.thresholds = dict.fromkeys(bench.thresholds, 1.01)
+    bench.__dict__["thresholds"] = bench.assessor.thresholds
+    assert regions.run(bench)["sets"]["ham10000"]["n"] == 0
+
+
+def test_regions_that_matter_no_more_than_chance_are_said_first() -> None:
+    def of(low: float, high: float) -> dict:
+        return {"sets": {"a": {"joined": {"beats_random": {"value": 0.5, "low": low, "high": high}}}}}
+
+    assert "no more to the answer than random places" in regions.headline(of(0.45, 0.6))
+    assert regions.headline(of(0.51, 0.6)) == ""
 
 
 def test_what_beats_the_evidence_is_said_first() -> None:

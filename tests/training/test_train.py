@@ -26,7 +26,7 @@ from skinclip.train import claim, train, train_baseline
 from skinclip.training import epochs, stage2
 from skinclip.training.answering import tell_criteria
 from skinclip.training.common import gather, is_close_up, scarce, with_clinical
-from skinclip.training.fitting import best_threshold
+from skinclip.training.fitting import NEVER, RATE, presence_thresholds
 
 KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl", "angioma": "vasc", "dermatofibroma": "df"}
 RECIPE = TrainConfig(
@@ -163,10 +163,47 @@ def test_stages_of_another_recipe_are_not_resumed(tmp_path) -> None:
         claim(tmp_path / "work", dataclasses.replace(RECIPE, seed=5))
 
 
-def test_a_state_that_cannot_be_told_is_never_cited() -> None:
-    scores = np.linspace(0, 1, 40)
-    assert best_threshold(scores, np.zeros(40, bool)) > 1
-    assert 0.4 < best_threshold(scores, scores > 0.5) < 0.6
+def told(n: int = 2000, shares: tuple[float, ...] = (0.6, 0.3, 0.1)) -> tuple[np.ndarray, np.ndarray]:
+    """Calibrated probabilities of presence [n, Q] and labels of criteria that as many photos have."""
+    rng = np.random.default_rng(0)
+    present = np.stack([rng.beta(s, 1 - s, n) for s in shares], 1)
+    return present, (rng.uniform(size=present.shape) < present).astype(int)
+
+
+def test_thresholds_reach_the_recall_with_the_fewest_false_citations() -> None:
+    present, labels = told()
+
+    def outcome(thresholds: np.ndarray) -> tuple[float, float]:
+        said = present >= thresholds
+        return (said & (labels == 0)).sum() / said.sum(), np.mean([said[labels[:, q] > 0, q].mean() for q in range(3)])
+
+    found = presence_thresholds(present, labels, recall=0.6)
+    rate, recall = outcome(found)
+    assert recall == pytest.approx(0.6, abs=0.01)
+    assert found[0] > found[1] > found[2]  # one of a rare criterion is a larger part of its recall
+    alike = min((outcome(np.full(3, t)) for t in np.linspace(0.01, 0.99, 99)), key=lambda o: abs(o[1] - recall))
+    assert rate < alike[0] + 0.005 and rate < RATE
+    more = presence_thresholds(present, labels, recall=0.8)
+    assert outcome(more)[1] == pytest.approx(0.8, abs=0.01) and (more < found).all()
+
+
+def test_a_criterion_that_cannot_be_told_is_never_cited() -> None:
+    present, labels = told()
+    rng = np.random.default_rng(1)
+    labels[:, 1] = rng.uniform(size=len(labels)) < 0.2  # whatever its probability is
+    labels[:, 2] = 0
+    found = presence_thresholds(present, labels)
+    assert found[0] < 1 and found[1] == found[2] == NEVER
+    labels[:, 0] = MISSING
+    assert (presence_thresholds(present, labels) == NEVER).all()
+
+
+def test_photos_without_a_label_do_not_move_thresholds() -> None:
+    present, labels = told()
+    more, none = np.concatenate([present, 1 - present]), np.full_like(labels, MISSING)
+    assert presence_thresholds(more, np.concatenate([labels, none])) == pytest.approx(
+        presence_thresholds(present, labels)
+    )
 
 
 def test_recipes_say_what_they_change() -> None:
