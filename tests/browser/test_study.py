@@ -447,10 +447,8 @@ def countdown(page: Page) -> int:
 
 def submit_again(page: Page, request: Request, step: str) -> str:
     """What the server says when the answers of `request` are sent for another step."""
-    body = json.loads(request.post_data or "")
-    (message,) = body["data"] if isinstance(body["data"], list) else [body["data"]]
-    message |= {"step": step, "request_id": "by force", "answers": {}}
-    return page.request.post(request.url, data=body).text()
+    message = json.loads(request.post_data or "") | {"step": step, "request_id": "by force", "answers": {}}
+    return page.request.post(request.url, data=message).text()
 
 
 def test_the_coordinator_renews_a_code_and_needs_none_after_a_refresh(browser: Browser, served: Served) -> None:
