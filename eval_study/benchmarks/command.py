@@ -96,8 +96,8 @@ class Command:
                 missing.append(module.NAME)
                 continue
             text += ["", module.section(result, bench.out / "figures").strip(), "", made_by(result["meta"])]
-            if hasattr(module, "headline") and module.headline(result):
-                against.append(module.headline(result))
+            if hasattr(module, "headline") and (said := module.headline(result)):
+                against.append(said)
         if against:  # comes first
             text[first:first] = ["", " ".join(against)]
         if missing:

@@ -113,9 +113,8 @@ def run(bench: Bench) -> dict[str, Any]:
         return {k: resamples.interval(v) for k, v in truth_of(said, labels).items()}
 
     def by_state(said: np.ndarray, q: int, s: int) -> dict[str, metrics.Interval]:
-        right = metrics.precision(labels[:, q], said[:, q], s)
         return {
-            "precision": resamples.interval(right),
+            "precision": resamples.interval(metrics.precision(labels[:, q], said[:, q], s)),
             "recall": resamples.interval(metrics.recall(labels[:, q], said[:, q], s)),
         }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ def chosen(cases: list[Case], n: int, seed: int) -> list[Case]:
     for i in rng.permutation(len(cases)):
         first.setdefault(cluster(cases[i]), cases[i])
     return list(first.values())[:n]
+
+
+def photos(bench: Bench) -> Iterator[tuple[str, str, list[Case]]]:
+    """Name, split and the photos to explain of each set that is there; those of a test split are noted."""
+    for name, split, n in SETS:
+        cases = chosen(bench.cases(name, *([split] if split else [])), n, bench.seed)
+        if cases:
+            bench.touch_test(name, cases)
+            yield name, split or "all", cases
 
 
 def with_noise(subject: Subject, seed: int) -> Subject:
@@ -170,17 +179,9 @@ def column(rows: list[dict[str, np.ndarray]], key: str) -> np.ndarray:
 def run(bench: Bench) -> dict[str, Any]:
     """All sets that are there."""
     result: dict[str, Any] = {"sets": {}}
-    for name, split, n in SETS:
-        cases = chosen(bench.cases(name, *([split] if split else [])), n, bench.seed)
-        if cases:
-            bench.touch_test(name, cases)
-            result["sets"][name] = {"split": split or "all", **summary(bench, cases, rows_of(bench, cases, name))}
-    settings = {
-        "own_cam": repr(OWN_CAM),
-        "plain_cam": repr(PLAIN_CAM),
-        "smooth": SMOOTH,
-        "thresholds": bench.thresholds,
-    }
+    for name, split, cases in photos(bench):
+        result["sets"][name] = {"split": split, **summary(bench, cases, rows_of(bench, cases, name))}
+    settings = {"own_cam": repr(OWN_CAM), "plain_cam": repr(PLAIN_CAM), "smooth": SMOOTH}
     return {"meta": bench.meta(grid=GRID, steps=faithfulness.STEPS, top=TOP, noise=NOISE, **settings), **result}
 
 

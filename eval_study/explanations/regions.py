@@ -15,7 +15,7 @@ import numpy as np
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations import gallery
-from eval_study.explanations.maps import SETS, chosen, column, kept, short
+from eval_study.explanations.maps import column, kept, photos, short
 from skinclip import metrics
 from skinclip.data.cases import Case
 from skinclip.explain import faithfulness
@@ -64,13 +64,10 @@ def rows_of(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.nda
 def run(bench: Bench) -> dict[str, Any]:
     """All sets that are there; the photos of `maps`."""
     result: dict[str, Any] = {"sets": {}}
-    for name, split, n in SETS:
-        cases = chosen(bench.cases(name, *([split] if split else [])), n, bench.seed)
-        if cases:
-            bench.touch_test(name, cases)
-            rows = rows_of(bench, cases, name)
-            result["sets"][name] = {"split": split or "all", **summary(bench, cases, rows)}
-            gallery.write(bench, cases, column(rows, "joined/drop") - column(rows, "joined/random"), name)
+    for name, split, cases in photos(bench):
+        rows = rows_of(bench, cases, name)
+        result["sets"][name] = {"split": split, **summary(bench, cases, rows)}
+        gallery.write(bench, cases, column(rows, "joined/drop") - column(rows, "joined/random"), name)
     return {"meta": bench.meta(thresholds=bench.thresholds), **result}
 
 
@@ -107,6 +104,6 @@ def section(result: dict[str, Any], folder: Path) -> str:
             [WHICH[which], *(figures.shown(found[which][k]) for k in ("share", "drop", "random", "beats_random"))]
             for which in WHICH
         ]
-        photos = f"{found['n']} photos have some, {found['n_pivotal']} one on which the answer depends"
-        text += ["", f"**{name}, {found['split']}**, {photos}", "", figures.table(header, rows)]
+        have = f"{found['n']} photos have some, {found['n_pivotal']} one on which the answer depends"
+        text += ["", f"**{name}, {found['split']}**, {have}", "", figures.table(header, rows)]
     return "\n".join(text)
