@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 sys.dont_write_bytecode = True  # the program's own folder may be read-only, and is no place to write to
 
-from skinclip import __version__, home  # noqa: E402  after the line above
+from skinclip import __version__  # noqa: E402  after the line above
+from skinclip.core import paths
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an ordinary exit, so that the upload folder goes too
     try:
-        home.prepare()  # before anything is imported that chooses by itself where to write
+        paths.prepare()  # before anything is imported that chooses by itself where to write
         from skinclip.ui import door
 
         page = study_page(args.study) if args.study else model_page(args.preset, args.weights, args.adapters, parser)
@@ -64,7 +65,7 @@ def setting(*names: str) -> str | None:
 
 def default_host() -> str:
     """This computer alone, but on a Space every address: its proxy comes from outside."""
-    return "0.0.0.0" if home.on_space() else "127.0.0.1"
+    return "0.0.0.0" if paths.on_space() else "127.0.0.1"
 
 
 # each page imports its own part: a study's needs no model, and starts in a tenth of the memory
@@ -75,7 +76,7 @@ def model_page(preset: str, weights: Path | None, adapters: Path | None, parser:
     from skinclip.ui.door import Door
 
     # on a Space the page says what is missing: nobody sees the terminal
-    if preset != "mini" and not home.on_space() and not provision.agreed():
+    if preset != "mini" and not paths.on_space() and not provision.agreed():
         from skinclip.hub import MissingWeights, check_preset
 
         try:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from skinclip.clinical import ISIC2018_COLUMNS
+from skinclip.core.vocabulary import ISIC2018_COLUMNS
 from skinclip.data.cases import Case
 from skinclip.data.readers import read_cases
 

@@ -24,8 +24,8 @@ from transformers import LogitsProcessorList
 
 from eval_study.serving import await_ready, free_port
 from skinclip.assess import Assessor
-from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.core.assessment import Context
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.examples import LOOKS, draw
 from skinclip.explain.methods import METHODS, Subject
 from skinclip.images import LesionImage, from_array

@@ -31,9 +31,9 @@ import yaml
 
 from eval_study.serving import await_ready, free_port
 from eval_study.study_load import times
-from skinclip import assessment as record
 from skinclip import examples
-from skinclip.clinical import CRITERIA, DIAGNOSES
+from skinclip.core import assessment as record
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.images import encode_png, from_array
 from skinclip.study import freeze

@@ -23,7 +23,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from safetensors.numpy import load_file as load_arrays
 
-from skinclip.config import save_yaml
+from skinclip.core.config import save_yaml
 from skinclip.hub.layout import MissingWeights, check_complete, read_header
 from skinclip.hub.origins import FetchError, File, Hub
 from skinclip.hub.sources import Source

@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from yaml import YAMLError
 
 from skinclip import __version__
-from skinclip.assessment import (
+from skinclip.core.assessment import (
     Assessment,
     Context,
     DiagnosisProbability,
@@ -37,8 +37,15 @@ from skinclip.assessment import (
     Region,
     Shift,
 )
-from skinclip.clinical import CRITERIA, CRITERION_CODES, DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
-from skinclip.config import ModelConfig, load_yaml
+from skinclip.core.config import ModelConfig, load_yaml
+from skinclip.core.vocabulary import (
+    CRITERIA,
+    CRITERION_CODES,
+    DIAGNOSES,
+    DIAGNOSIS_CODES,
+    EVIDENCE_STATES,
+    STATE_BY_KEY,
+)
 from skinclip.data.rationales import tidy
 from skinclip.explain.regions import lesion_region, region_from_map
 from skinclip.hub import checkpoint_folder

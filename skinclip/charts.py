@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from skinclip.clinical import DIAGNOSES, DIAGNOSIS_BY_CODE
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE
 
 # Drawn in these and replaced by what the page says they are.
 _INK, _GRID, _SERIES, _SECOND = "#010101", "#020202", "#030303", "#040404"

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from skinclip import RESEARCH_USE_ONLY, adapter_commands, sentences
-from skinclip.clinical import SEXES, SITES, STATE_BY_KEY, canonical_site
+from skinclip.core.vocabulary import SEXES, SITES, STATE_BY_KEY, canonical_site
 from skinclip.study import commands as study_commands
 
 if TYPE_CHECKING:
     import numpy as np
 
     from skinclip.assess import Assessor
-    from skinclip.assessment import Assessment, Context
+    from skinclip.core.assessment import Assessment, Context
     from skinclip.data.cases import Case, CaseTable
     from skinclip.images import LesionImage
     from skinclip.predictions import PredictionFile
@@ -270,7 +270,7 @@ def _at_least_one(text: str) -> int:
 def _assess(args: argparse.Namespace) -> int:
     with _stdout_kept_clean():
         from skinclip import images
-        from skinclip.assessment import Context
+        from skinclip.core.assessment import Context
 
         image = images.load(args.photo)  # before the model: a bad photo answers at once
         for folder in (args.out, args.pdf and args.pdf.parent):
@@ -524,7 +524,7 @@ def _compared(comparison: dict[str, Any], name: str) -> list[str]:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from skinclip import config
+    from skinclip.core import config
 
     try:
         config.preset(args.preset)
@@ -549,8 +549,8 @@ def _agreed() -> bool:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from skinclip import config
     from skinclip import train as training
+    from skinclip.core import config
 
     if args.preset != "plain":  # the baseline, which is no preset of the model
         try:

@@ -22,7 +22,7 @@ import pandas as pd
 from PIL import Image
 
 from skinclip import metrics, scores
-from skinclip.clinical import DIAGNOSIS_CODES, MALIGNANT_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.predictions import NOT_SCORED, PredictionFile, as_table
 from skinclip.scores import RULES, Row

@@ -20,7 +20,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from skinclip.assessment import Quality, QualityIssue
+from skinclip.core.assessment import Quality, QualityIssue
 
 MAX_FILE_MB = 20
 MAX_MEGAPIXELS = 50

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 
 MISSING = -1  # a label that the data set does not give
 STATE_COUNTS: tuple[int, ...] = tuple(len(criterion.states) for criterion in CRITERIA)  # present states of each of Q

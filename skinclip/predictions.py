@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skinclip.clinical import DIAGNOSIS_CODES, ISIC2018_COLUMNS
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, ISIC2018_COLUMNS
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.tables import PHOTO_SUFFIXES, LabelFile, Row, read_labels
 

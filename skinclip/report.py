@@ -13,7 +13,7 @@ from html import escape
 from typing import Any
 
 from skinclip import RESEARCH_USE_ONLY, __version__, charts
-from skinclip.clinical import CRITERIA, DIAGNOSES
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 
 Report = Mapping[str, Any]
 Interval = Mapping[str, Any] | None

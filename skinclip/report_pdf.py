@@ -20,8 +20,8 @@ import numpy as np
 from fpdf import FPDF
 
 from skinclip import RESEARCH_USE_ONLY, sentences
-from skinclip.assessment import Assessment, Context
-from skinclip.clinical import CRITERION_BY_CODE, DIAGNOSIS_BY_CODE
+from skinclip.core.assessment import Assessment, Context
+from skinclip.core.vocabulary import CRITERION_BY_CODE, DIAGNOSIS_BY_CODE
 from skinclip.explain.render import DRAWN_SIDE, colour_of, ink_of, region_overlay
 from skinclip.images import encode_jpeg, fit
 

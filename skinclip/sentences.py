@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skinclip.assessment import Assessment, Finding
-from skinclip.clinical import DIAGNOSIS_BY_CODE, STATE_BY_KEY
+from skinclip.core.assessment import Assessment, Finding
+from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, STATE_BY_KEY
 
 if TYPE_CHECKING:
     from skinclip.explain.grounding import SecondOpinion

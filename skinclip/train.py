@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from skinclip.assess import Assessor
-from skinclip.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
+from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import ASSETS, base_identity, checkpoint_folder, find_base, find_clip
 from skinclip.model.budget import check_memory

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from skinclip.config import EvidenceConfig, LoraConfig, ModelConfig, QwenArchitecture, ReasonerConfig
+from skinclip.core.config import EvidenceConfig, LoraConfig, ModelConfig, QwenArchitecture, ReasonerConfig
 
 TINY = ModelConfig(
     preset="mini",

@@ -19,8 +19,8 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from skinclip import RESEARCH_USE_ONLY, adapters, cli
 from skinclip.adapters import AdapterError, check, info, list_adapters, merge, on_hub, pull, push
 from skinclip.assess import Assessor
-from skinclip.assessment import Context
-from skinclip.config import ModelConfig, TrainConfig, load_yaml, save_yaml
+from skinclip.core.assessment import Context
+from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, save_yaml
 from skinclip.examples import draw
 from skinclip.hub import MissingWeights
 from skinclip.images import from_array

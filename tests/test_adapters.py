@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from skinclip.assess import Assessor
-from skinclip.assessment import Assessment, Context
-from skinclip.config import LoraConfig, ModelConfig, load_yaml, save_yaml
+from skinclip.core.assessment import Assessment, Context
+from skinclip.core.config import LoraConfig, ModelConfig, load_yaml, save_yaml
 from skinclip.examples import draw
 from skinclip.images import LesionImage, from_array
 from skinclip.model.skinclip_vl import CheckpointError, weights_sha256

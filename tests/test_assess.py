@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from skinclip.assess import Assessor, cited_state
-from skinclip.assessment import Assessment, Context, Finding
-from skinclip.clinical import CRITERION_CODES, DIAGNOSIS_CODES
+from skinclip.core.assessment import Assessment, Context, Finding
+from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSIS_CODES
 from skinclip.data.rationales import check_rationale, read_rationale
 from skinclip.examples import LOOKS, draw
 from skinclip.explain.methods import heat_on_photo

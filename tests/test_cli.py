@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from skinclip import cli
-from skinclip.assessment import (
+from skinclip.core.assessment import (
     Assessment,
     Context,
     DiagnosisProbability,
@@ -25,8 +25,8 @@ from skinclip.assessment import (
     Region,
     Shift,
 )
-from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES
-from skinclip.config import preset
+from skinclip.core.config import preset
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES
 
 REGION = Region((1.0, 2.0, 30.0, 40.0), (((1.0, 2.0), (30.0, 2.0), (30.0, 40.0)),))
 

@@ -13,9 +13,9 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision
 
 from skinclip import evaluate as evaluation
 from skinclip import metrics
-from skinclip.assessment import Context, DiagnosisProbability, ModelInfo
-from skinclip.clinical import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, ISIC2018_COLUMNS
-from skinclip.config import preset
+from skinclip.core.assessment import Context, DiagnosisProbability, ModelInfo
+from skinclip.core.config import preset
+from skinclip.core.vocabulary import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, ISIC2018_COLUMNS
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.predictions import PredictionFile
 

@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from safetensors.numpy import save, save_file
 
 from skinclip import cli
-from skinclip.config import PRESETS, PerceptionConfig, preset
+from skinclip.core.config import PRESETS, PerceptionConfig, preset
 from skinclip.hub import (
     BaseIdentity,
     IncompleteWeights,
@@ -687,7 +687,9 @@ def test_preset_without_weights_says_what_to_do(
     spec.loader.exec_module(app)
     monkeypatch.setattr("sys.argv", ["app.py", "--preset", "qwen-3b"])
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("skinclip.home.prepare", lambda: None)  # it would move this process's temporary files for good
+    monkeypatch.setattr(
+        "skinclip.core.paths.prepare", lambda: None
+    )  # it would move this process's temporary files for good
     with pytest.raises(SystemExit) as stopped:
         app.main()
     assert stopped.value.code == 2 and "fetch --preset qwen-3b" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skinclip import clinical
+from skinclip.core import vocabulary
 from skinclip.losses import (
     STATE_COUNTS,
     AlignmentLoss,
@@ -198,11 +198,11 @@ def test_contrast_refuses():
 def test_criterion_log_probs_follow_the_clinical_order():
     scores = torch.zeros(1, K)
     key = "streaks:irregular"
-    scores[0, [s.key for s in clinical.EVIDENCE_STATES].index(key)] = math.log(2)
+    scores[0, [s.key for s in vocabulary.EVIDENCE_STATES].index(key)] = math.log(2)
     log_probs = criterion_log_probs(scores)
-    assert [p.shape[1] for p in log_probs] == [len(c.labels) for c in clinical.CRITERIA]
-    q = clinical.CRITERION_CODES.index("streaks")
-    assert clinical.CRITERIA[q].labels == ("absent", "regular", "irregular")
+    assert [p.shape[1] for p in log_probs] == [len(c.labels) for c in vocabulary.CRITERIA]
+    q = vocabulary.CRITERION_CODES.index("streaks")
+    assert vocabulary.CRITERIA[q].labels == ("absent", "regular", "irregular")
     torch.testing.assert_close(log_probs[q].exp(), torch.tensor([[0.25, 0.25, 0.5]]))
     for p in log_probs:
         torch.testing.assert_close(p.exp().sum(dim=1), torch.ones(1))

@@ -8,7 +8,7 @@ import yaml
 from huggingface_hub import SpaceHardware
 
 from skinclip import images
-from skinclip.config import PRESETS
+from skinclip.core.config import PRESETS
 from skinclip.ui import door, serving
 
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.predictions import as_table, parse_prior, read_predictions
 

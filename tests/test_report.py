@@ -9,7 +9,7 @@ import pytest
 
 from skinclip import evaluate as evaluation
 from skinclip import report as reporting
-from skinclip.clinical import CRITERIA, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, CaseTable
 from skinclip.predictions import PredictionFile
 from skinclip.scores import Row, compare, curves, figures

@@ -11,8 +11,8 @@ import pypdfium2
 import pytest
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip import assessment as record
-from skinclip.clinical import CRITERIA, DIAGNOSES, STATE_BY_KEY
+from skinclip.core import assessment as record
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSES, STATE_BY_KEY
 from skinclip.data.rationales import MAX_FINDINGS
 from skinclip.explain.render import colour_of, region_overlay
 from skinclip.report_pdf import UNKNOWN, assessment_pdf

@@ -22,9 +22,9 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from skinclip.assess import Assessor
-from skinclip.assessment import ModelInfo
-from skinclip.clinical import CRITERION_CODES, DIAGNOSES
-from skinclip.config import LoraConfig, ModelConfig, PerceptionConfig, preset
+from skinclip.core.assessment import ModelInfo
+from skinclip.core.config import LoraConfig, ModelConfig, PerceptionConfig, preset
+from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSES
 from skinclip.data.rationales import random_example, vocabulary, write_rationale
 from skinclip.model.perception import Perception
 from skinclip.model.prompt import load_tokenizer

@@ -26,8 +26,8 @@ from eval_study.benchmarks import figures, losses
 from eval_study.benchmarks.common import Bench, diagnosis_metrics, labels_of
 from eval_study.benchmarks.features import Features
 from skinclip import metrics
-from skinclip.clinical import DIAGNOSIS_CODES
-from skinclip.config import Stage0Config, TrainConfig
+from skinclip.core.config import Stage0Config, TrainConfig
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.hub import ASSETS
 from skinclip.losses import MISSING
 from skinclip.model.perception import MIRRORS

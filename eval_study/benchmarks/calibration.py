@@ -26,7 +26,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, Measured
 from skinclip import metrics
-from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import DataError
 from skinclip.trust.bundle import MALIGNANT, Trust
 from skinclip.trust.calibration import fit_calibration

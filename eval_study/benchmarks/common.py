@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from skinclip import images, metrics
 from skinclip.assess import Assessor, photo_mask
-from skinclip.assessment import Context
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
+from skinclip.core.assessment import Context
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
 from skinclip.evaluate import LEDGER, lesion_iou, log_test_use

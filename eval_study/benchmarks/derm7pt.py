@@ -35,7 +35,7 @@ from eval_study.benchmarks.common import (
 )
 from skinclip import images, metrics
 from skinclip.assess import Assessor
-from skinclip.clinical import CODE_TO_DERM7PT_GROUP, CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES, SEXES, SITES
+from skinclip.core.vocabulary import CODE_TO_DERM7PT_GROUP, CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES, SEXES, SITES
 from skinclip.data.cases import Case, DataError
 from skinclip.evaluate import log_test_use
 from skinclip.losses import criterion_log_probs

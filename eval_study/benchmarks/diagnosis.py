@@ -17,7 +17,7 @@ from PIL import Image
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, Measured, malignancy_metrics
 from skinclip import metrics
-from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 
 NAME = "diagnosis"

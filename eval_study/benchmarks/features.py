@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from skinclip.assessment import Context
-from skinclip.clinical import SEXES, SITES
-from skinclip.config import TrainConfig
+from skinclip.core.assessment import Context
+from skinclip.core.config import TrainConfig
+from skinclip.core.vocabulary import SEXES, SITES
 from skinclip.data.augment import augment
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.common import PhotoSet, photo_key

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eval_study.benchmarks.features import CONTEXT_WIDTH, GRID, Features
-from skinclip.clinical import DIAGNOSIS_CODES, EVIDENCE_STATES
-from skinclip.config import Stage2Config
+from skinclip.core.config import Stage2Config
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.losses import MISSING, CFAInputs
 from skinclip.model.evidence import Evidence, EvidenceFinder
 from skinclip.model.reasoner import at_most_unit

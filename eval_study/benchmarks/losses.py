@@ -31,8 +31,8 @@ from eval_study.benchmarks.common import (
 from eval_study.benchmarks.features import VIEWS, Features, features_of, tower_sha
 from eval_study.benchmarks.heads import Loss, Trained, head_logits, train_head
 from skinclip import metrics
-from skinclip.clinical import DIAGNOSIS_CODES
-from skinclip.config import TrainConfig
+from skinclip.core.config import TrainConfig
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.losses import (
     MISSING,
     CFAInputs,

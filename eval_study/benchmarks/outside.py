@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from eval_study.benchmarks.common import Bench
-from skinclip.config import preset
+from skinclip.core.config import preset
 from skinclip.model.budget import COMPARED, inventory
 
 NAME = "outside"

@@ -16,7 +16,7 @@ from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.benchmarks.losses import DATA, cpu_hours
 from skinclip import metrics
-from skinclip.config import ModelConfig, TrainConfig, load_yaml, preset
+from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset
 from skinclip.train import gather, train
 from skinclip.training.common import keep_memory, scarce
 

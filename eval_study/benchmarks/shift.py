@@ -29,7 +29,7 @@ from eval_study.benchmarks.common import (
     with_labels,
 )
 from skinclip import images, metrics
-from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case
 from skinclip.trust.bundle import MALIGNANT
 from skinclip.trust.shift import IN_DOMAIN_SCORE

@@ -23,7 +23,7 @@ from eval_study.benchmarks.common import BATCH, Bench
 from eval_study.benchmarks.paraphrases import PARAPHRASES
 from skinclip import images, metrics
 from skinclip.assess import Assessor
-from skinclip.clinical import DIAGNOSES
+from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.images import LesionImage, from_array
 from skinclip.model.skinclip_vl import SkinClipVL

@@ -17,7 +17,7 @@ from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import BATCH, Bench
 from skinclip import images, metrics
 from skinclip.assess import criterion_probabilities
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.explain.counterfactual import what_if
 from skinclip.scores import cluster
 

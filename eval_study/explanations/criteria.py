@@ -24,7 +24,7 @@ from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, criteria_of
 from skinclip import images, metrics
 from skinclip.assess import cited_state
-from skinclip.clinical import CRITERIA, STATE_BY_KEY
+from skinclip.core.vocabulary import CRITERIA, STATE_BY_KEY
 from skinclip.data.cases import Case
 from skinclip.losses import criterion_log_probs
 from skinclip.scores import cluster

@@ -24,8 +24,8 @@ from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen
 from skinclip import images, metrics
-from skinclip.assessment import Assessment
-from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, STATE_BY_KEY
+from skinclip.core.assessment import Assessment
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, STATE_BY_KEY
 from skinclip.data.rationales import check_rationale, read_rationale
 from skinclip.scores import cluster
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
-from skinclip.config import ModelConfig, PerceptionConfig, preset
+from skinclip.core.config import ModelConfig, PerceptionConfig, preset
 from skinclip.model.budget import QwenShape, base_config
 from skinclip.model.prompt import mini_tokenizer
 

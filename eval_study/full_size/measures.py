@@ -25,8 +25,8 @@ from transformers.utils import logging as transformers_logging
 
 from eval_study.full_size.base import model_config
 from eval_study.full_size.meter import Meter, Peak, held_bytes, machine, resident
-from skinclip.assessment import Context
-from skinclip.config import ModelConfig
+from skinclip.core.assessment import Context
+from skinclip.core.config import ModelConfig
 from skinclip.data.rationales import write_rationale
 from skinclip.explain.saliency import DiagnosisPath
 from skinclip.model.allocator import give_back_large_blocks

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skinclip.assessment import Context
+from skinclip.core.assessment import Context
 
 
 class DataError(ValueError):

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
-from skinclip.assessment import Context
-from skinclip.clinical import (
+from skinclip.core.assessment import Context
+from skinclip.core.vocabulary import (
     CRITERIA,
     DIAGNOSES,
     DIAGNOSIS_BY_CODE,

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from skinclip import clinical
-from skinclip.assessment import Context
+from skinclip.core import vocabulary
+from skinclip.core.assessment import Context
 from skinclip.data import tables
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.tables import BadRow, FileFinder, LabelFile, Row, Seen, collect, read_labels
@@ -75,9 +75,9 @@ def read_derm7pt(folder: Path, strict: bool = False) -> CaseTable:
     def to_case(row: Row) -> Case:
         image = finder.require(row, "derm")
         name = row.word("diagnosis")
-        if name is not None and name not in clinical.DERM7PT_TO_CODE:
+        if name is not None and name not in vocabulary.DERM7PT_TO_CODE:
             raise BadRow(f"unknown diagnosis {name!r}; not one of Derm7pt's {len(clinical.DERM7PT_TO_CODE)}")
-        diagnosis = clinical.DERM7PT_TO_CODE[name] if name else None
+        diagnosis = vocabulary.DERM7PT_TO_CODE[name] if name else None
         clinic = row.get("clinic")
         number = row.get("case_num") or ids[row.cells["derm"]]
         return Case(
@@ -90,7 +90,7 @@ def read_derm7pt(folder: Path, strict: bool = False) -> CaseTable:
             split=tables.parse_split(row.get("split")) or official_split.get(row.number),
             malignant=tables.parse_malignant(None, diagnosis),
             criteria=tables.parse_criteria(row),
-            diagnosis_group=clinical.DERM7PT_DIAGNOSIS_GROUP[name] if name else None,
+            diagnosis_group=vocabulary.DERM7PT_DIAGNOSIS_GROUP[name] if name else None,
             clinical_image=finder.find(clinic) if clinic else None,
         )
 
@@ -183,7 +183,7 @@ def read_isic2018(folder: Path, strict: bool = False) -> CaseTable:
 
 
 def _read_isic2018_split(folder: Path, source: str, name: str, split: str, strict: bool, seen: Seen) -> CaseTable:
-    labels = read_labels(_isic2018_truth(folder, name), ("image", *(c.lower() for c in clinical.ISIC2018_COLUMNS)))
+    labels = read_labels(_isic2018_truth(folder, name), ("image", *(c.lower() for c in vocabulary.ISIC2018_COLUMNS)))
     photos = tables.photos_by_stem([folder / f"ISIC2018_Task3_{name}_Input"])
     lesions = _isic2018_lesions(folder, name)
 
@@ -227,7 +227,7 @@ def _isic2018_lesions(folder: Path, name: str) -> dict[str, str]:
 
 def _one_hot(row: Row) -> str | None:
     """The one class marked 1; None where all seven cells are empty. Raises BadRow for anything else."""
-    cells = {code: row.get(column.lower()) for column, code in clinical.ISIC2018_COLUMNS.items()}
+    cells = {code: row.get(column.lower()) for column, code in vocabulary.ISIC2018_COLUMNS.items()}
     if not any(cells.values()):
         return None
     try:
@@ -244,7 +244,7 @@ def _context(row: Row, site_column: str) -> Context:
     return Context(
         age=tables.parse_age(row.get("age")),
         sex=tables.parse_sex(row.word("sex")),
-        site=clinical.canonical_site(row.get(site_column)),
+        site=vocabulary.canonical_site(row.get(site_column)),
     )
 
 

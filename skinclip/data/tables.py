@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from skinclip import clinical
+from skinclip.core import vocabulary
 from skinclip.data.cases import Case, CaseTable, DataError
 
 MISSING_WORDS = frozenset({"", "unknown", "nan", "na", "n/a"})
@@ -220,12 +220,12 @@ def parse_age(text: str | None) -> float | None:
 
 def parse_sex(text: str | None) -> str | None:
     """One of `clinical.SEXES`; another word is "not given", as the model has no third input."""
-    return None if text is None else {"f": "female", "m": "male"}.get(text, text if text in clinical.SEXES else None)
+    return None if text is None else {"f": "female", "m": "male"}.get(text, text if text in vocabulary.SEXES else None)
 
 
 def parse_code(text: str | None) -> str | None:
     """A code of `clinical.DIAGNOSIS_CODES`, or None where missing. Raises BadRow for any other word."""
-    if text is None or text in clinical.DIAGNOSIS_BY_CODE:
+    if text is None or text in vocabulary.DIAGNOSIS_BY_CODE:
         return text
     raise BadRow(f"unknown diagnosis {text!r}; expected one of {', '.join(clinical.DIAGNOSIS_CODES)}")
 
@@ -233,7 +233,7 @@ def parse_code(text: str | None) -> str | None:
 def parse_malignant(text: str | None, diagnosis: str | None) -> bool | None:
     """The label's own word where there is one, else what the diagnosis says. Raises BadRow for other words."""
     if text is None:
-        return None if diagnosis is None else diagnosis in clinical.MALIGNANT_CODES
+        return None if diagnosis is None else diagnosis in vocabulary.MALIGNANT_CODES
     if text not in _YES_NO:
         raise BadRow(f"malignant {text!r} is not 0 or 1")
     return _YES_NO[text]
@@ -242,11 +242,11 @@ def parse_malignant(text: str | None, diagnosis: str | None) -> bool | None:
 def parse_criteria(row: Row) -> dict[str, str]:
     """Labelled criteria as grouped states, from Derm7pt's fine labels or from the grouped states themselves."""
     criteria = {}
-    for criterion in clinical.CRITERIA:
+    for criterion in vocabulary.CRITERIA:
         label = row.word(criterion.code)
         if label is None:
             continue
-        state = clinical.DERM7PT_STATES[criterion.code].get(label, label)
+        state = vocabulary.DERM7PT_STATES[criterion.code].get(label, label)
         if state not in criterion.labels:
             raise BadRow(f"unknown state {label!r} of {criterion.code}; expected one of {', '.join(criterion.labels)}")
         criteria[criterion.code] = state

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from skinclip.clinical import DIAGNOSIS_BY_CODE
+from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE
 
 WORD_DROPOUT = 0.1
 UNNAMED = 0.3  # share of sentences that leave the diagnosis itself unsaid

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import torch
 
-from skinclip.assessment import Context, Region
-from skinclip.clinical import CRITERIA, EVIDENCE_STATES
+from skinclip.core.assessment import Context, Region
+from skinclip.core.vocabulary import CRITERIA, EVIDENCE_STATES
 from skinclip.images import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
 from skinclip.trust.bundle import TrustOutput

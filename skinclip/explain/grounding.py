@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from skinclip.assessment import Assessment, Box, Finding
-from skinclip.clinical import EVIDENCE_STATES
+from skinclip.core.assessment import Assessment, Box, Finding
+from skinclip.core.vocabulary import EVIDENCE_STATES
 from skinclip.images import LesionImage
 from skinclip.model.transform import Window
 

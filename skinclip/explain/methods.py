@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skinclip.assessment import Context, Finding
-from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.core.assessment import Context, Finding
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.explain import saliency
 from skinclip.explain.counterfactual import region_mask
 from skinclip.explain.effects import SHARE, effects, weighed

@@ -11,7 +11,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from skinclip.assessment import Box, Lesion, Polygon, Region
+from skinclip.core.assessment import Box, Lesion, Polygon, Region
 
 GRID = 160  # least side of the grid on which a region is cut out
 START_SHARE = 0.5  # of the map's range inside the lesion: a region holds at least that much evidence

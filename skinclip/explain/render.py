@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from skinclip.assessment import Assessment, Box, Finding
+from skinclip.core.assessment import Assessment, Box, Finding
 
 # Okabe & Ito (2008) and grey, told apart by colour-blind readers, the ones least like skin first. They repeat after
 # nine; the numbers beside them never do.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skinclip.config import preset as preset_config
+from skinclip.core.config import preset as preset_config
 from skinclip.hub.layout import MissingWeights, read_shape
 
 CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

@@ -13,9 +13,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from skinclip.config import PRESETS, ModelConfig, PerceptionConfig, load_yaml
-from skinclip.config import preset as preset_config
-from skinclip.home import data_directory
+from skinclip.core.config import PRESETS, ModelConfig, PerceptionConfig, load_yaml
+from skinclip.core.config import preset as preset_config
+from skinclip.core.paths import data_directory
 from skinclip.hub.layout import (
     IncompleteWeights,
     MissingWeights,

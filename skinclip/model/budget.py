@@ -25,8 +25,8 @@ import psutil
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from skinclip.clinical import EVIDENCE_STATES
-from skinclip.config import PRESETS, ModelConfig, preset
+from skinclip.core.config import PRESETS, ModelConfig, preset
+from skinclip.core.vocabulary import EVIDENCE_STATES
 from skinclip.model.perception import Perception
 from skinclip.model.prompt import mini_tokenizer
 from skinclip.model.reasoner import Reasoner, add_lora, qwen_config

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from skinclip import RESEARCH_USE_ONLY, __version__
-from skinclip.config import ModelConfig, TrainConfig, load_yaml
+from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
 from skinclip.hub.sources import BASES, CLIPS
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, read_config, read_foundation, weights_sha256
 from skinclip.report import FIGURES

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skinclip.config import EvidenceConfig
+from skinclip.core.config import EvidenceConfig
 from skinclip.model.perception import VisualTokens
 
 CLEAR = 3.0  # the score of a state that is surely there; its negative, of one that is surely not

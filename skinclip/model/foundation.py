@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from skinclip.config import PerceptionConfig
+from skinclip.core.config import PerceptionConfig
 from skinclip.hub.layout import BaseIdentity, base_identity
 from skinclip.model.perception import Perception
 

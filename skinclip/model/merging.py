@@ -10,7 +10,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from skinclip.config import ReasonerConfig
+from skinclip.core.config import ReasonerConfig
 from skinclip.model.reasoner import add_lora
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skinclip.config import PerceptionConfig
+from skinclip.core.config import PerceptionConfig
 from skinclip.hub import find_clip
 
 MIRRORS = ((), (3,), (2,), (2, 3))  # axes of [B, D, h, w] that are turned over: the photo, and its mirror images

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from skinclip.clinical import DIAGNOSIS_CODES
-from skinclip.config import PerceptionConfig
+from skinclip.core.config import PerceptionConfig
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.hub import ASSETS
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.trust.calibration import Calibration

@@ -19,9 +19,9 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSIS_BY_CODE, SEXES, SITES, STATE_BY_KEY
-from skinclip.config import PromptConfig
+from skinclip.core.assessment import Context
+from skinclip.core.config import PromptConfig
+from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, SEXES, SITES, STATE_BY_KEY
 from skinclip.data.rationales import vocabulary
 
 EVIDENCE_TOKEN, ANSWER_TOKEN, IMAGE_TOKEN = "<|evidence|>", "<|answer|>", "<|image_pad|>"

@@ -38,9 +38,9 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSES, STATE_BY_KEY
-from skinclip.config import ReasonerConfig
+from skinclip.core.assessment import Context
+from skinclip.core.config import ReasonerConfig
+from skinclip.core.vocabulary import DIAGNOSES, STATE_BY_KEY
 from skinclip.data.rationales import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
 from skinclip.model.decoding import CitationProcessor, Prefix, Rule, WordingProcessor, greedy
 from skinclip.model.evidence import Evidence

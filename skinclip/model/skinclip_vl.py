@@ -29,9 +29,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
-from skinclip.config import ModelConfig, ReasonerConfig, load_yaml, save_yaml
-from skinclip.config import preset as preset_config
+from skinclip.core.config import ModelConfig, ReasonerConfig, load_yaml, save_yaml
+from skinclip.core.config import preset as preset_config
+from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.hub import checkpoint_folder, find_base, no_checkpoint
 from skinclip.model import foundation
 from skinclip.model.allocator import give_back_large_blocks

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from skinclip import clinical, images
-from skinclip.assessment import Assessment, Context, ModelInfo
+from skinclip import images
+from skinclip.core import vocabulary
+from skinclip.core.assessment import Assessment, Context, ModelInfo
 from skinclip.data.cases import Case
 from skinclip.data.readers import read_cases
 from skinclip.explain.methods import heat_on_photo
@@ -318,10 +319,10 @@ def truth_of(chosen: Candidate, weights: dict[str, float]) -> Truth:
 
 def prompts_sha256() -> str:
     """Of every word that the model reads beside the photo: descriptions, names, phrases and the prompt around them."""
-    states = [[s.key, s.phrase, s.descriptions] for s in clinical.STATE_BY_KEY.values()]
-    diagnoses = [[d.code, d.name, d.descriptions] for d in clinical.DIAGNOSES]
-    first, second = clinical.DIAGNOSIS_CODES[:2]
-    prompt = [context_text(Context()), findings_text(list(clinical.STATE_BY_KEY)), differential_text(first, second)]
+    states = [[s.key, s.phrase, s.descriptions] for s in vocabulary.STATE_BY_KEY.values()]
+    diagnoses = [[d.code, d.name, d.descriptions] for d in vocabulary.DIAGNOSES]
+    first, second = vocabulary.DIAGNOSIS_CODES[:2]
+    prompt = [context_text(Context()), findings_text(list(vocabulary.STATE_BY_KEY)), differential_text(first, second)]
     return _sha256(json.dumps([diagnoses, states, prompt]).encode())
 
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.study.fields import Fields, ProtocolError, read_yaml, shown
 from skinclip.study.questions import PHASES, AnswerError, Option, Question, Scale, read_questions
 

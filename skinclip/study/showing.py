@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from skinclip.clinical import DIAGNOSIS_BY_CODE
+from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE
 from skinclip.study.frozen import Frozen
 from skinclip.study.protocol import Protocol
 from skinclip.study.questions import Question

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.clinical import DIAGNOSES, DIAGNOSIS_BY_CODE
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE
 
 SIMULATED = "SIMULATED DATA"
 REHEARSAL = "REHEARSAL, NOT A STUDY"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skinclip.assessment import Context
+from skinclip.core.assessment import Context
 from skinclip.losses import MISSING, STATE_COUNTS
 from skinclip.model.evidence import CLEAR, Evidence
 from skinclip.model.prompt import IGNORE, Prompts, Story

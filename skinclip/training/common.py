@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.data.photos import load_masks, load_photos
 from skinclip.data.readers import discover

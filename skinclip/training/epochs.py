@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from skinclip.config import Stage0Config
+from skinclip.core.config import Stage0Config
 from skinclip.training.common import CsvLog, batches, cosine, load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from skinclip import images
 from skinclip.assess import Assessor, locate, look
-from skinclip.assessment import ModelInfo
-from skinclip.clinical import CRITERIA, CRITERION_CODES
+from skinclip.core.assessment import ModelInfo
+from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.losses import criterion_log_probs
 from skinclip.model.skinclip_vl import SkinClipVL

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from skinclip.config import TrainConfig
+from skinclip.core.config import TrainConfig
 from skinclip.data.augment import Augmentation
 from skinclip.data.cases import DataError
 from skinclip.model.skinclip_vl import SkinClipVL

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
-from skinclip.config import Stage0Config, TrainConfig
+from skinclip.core.config import Stage0Config, TrainConfig
 from skinclip.data.augment import augment, mix
 from skinclip.model.plain import IMAGE_SIZE, PlainClassifier
 from skinclip.training.common import MISSING, PhotoSet, natural_prior, seed_everything, soft_targets

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from skinclip.config import TrainConfig
+from skinclip.core.config import TrainConfig
 from skinclip.data.cases import DataError
 
 PATIENCE = datetime.timedelta(hours=6)  # for which the others wait while the first process decodes photos

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
-from skinclip.clinical import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES
-from skinclip.config import ModelConfig, Stage0Config, TrainConfig
+from skinclip.core.config import ModelConfig, Stage0Config, TrainConfig
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.data.augment import augment, mix
 from skinclip.data.wordings import describe
 from skinclip.losses import CriterionLoss

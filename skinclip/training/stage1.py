@@ -15,9 +15,9 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSIS_CODES, EVIDENCE_STATES
-from skinclip.config import ModelConfig, TrainConfig
+from skinclip.core.assessment import Context
+from skinclip.core.config import ModelConfig, TrainConfig
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.data.rationales import random_example, write_rationale
 from skinclip.model.prompt import IGNORE, MAX_FINDINGS, Prompts, PromptWriter, Story
 from skinclip.model.reasoner import quantize_to, qwen_config

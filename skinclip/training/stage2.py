@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSIS_CODES
-from skinclip.config import Stage2Config, TrainConfig
+from skinclip.core.assessment import Context
+from skinclip.core.config import Stage2Config, TrainConfig
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.rationales import write_rationale
 from skinclip.data.wordings import describe
 from skinclip.losses import CFAInputs, CFALoss, LossConfig, prior_tilt

@@ -7,8 +7,8 @@ import random
 import torch.nn.functional as F
 from torch import Tensor
 
-from skinclip.assessment import Context
-from skinclip.clinical import CRITERIA
+from skinclip.core.assessment import Context
+from skinclip.core.vocabulary import CRITERIA
 from skinclip.data.cases import Case
 from skinclip.losses import criterion_log_probs
 from skinclip.measure import measure_lesion, measured_findings

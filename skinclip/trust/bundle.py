@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skinclip.clinical import DIAGNOSIS_CODES, MALIGNANT_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.trust.calibration import Calibration, fit_calibration
 from skinclip.trust.conformal import Conformal, fit_conformal, pooled_classes
 from skinclip.trust.referral import Referral, referral_threshold

@@ -21,8 +21,8 @@ from gradio.utils import get_upload_folder
 
 from skinclip import images
 from skinclip.assess import Assessor
-from skinclip.assessment import Assessment, Context
-from skinclip.clinical import SEXES, SITES
+from skinclip.core.assessment import Assessment, Context
+from skinclip.core.vocabulary import SEXES, SITES
 from skinclip.explain.methods import heat_on_photo
 from skinclip.explain.render import DRAWN_SIDE, heatmap_overlay, region_overlay
 from skinclip.images import LesionImage, PhotoError, fit

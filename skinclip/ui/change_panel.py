@@ -14,8 +14,8 @@ import gradio as gr
 
 from skinclip import images
 from skinclip.assess import Assessor
-from skinclip.assessment import Assessment
-from skinclip.clinical import CRITERIA
+from skinclip.core.assessment import Assessment
+from skinclip.core.vocabulary import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
 from skinclip.images import LesionImage, PhotoError
 from skinclip.model.skinclip_vl import CheckpointError

@@ -19,7 +19,7 @@ import numpy as np
 
 from skinclip import images
 from skinclip.assess import Assessor
-from skinclip.assessment import Assessment, Polygon
+from skinclip.core.assessment import Assessment, Polygon
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS, Subject, on_photo
 from skinclip.explain.render import heat_rgba, hex_colour, ink_of, number_places

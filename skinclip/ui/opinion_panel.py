@@ -13,7 +13,7 @@ import gradio as gr
 
 from skinclip import images
 from skinclip.assess import Assessor
-from skinclip.assessment import Assessment
+from skinclip.core.assessment import Assessment
 from skinclip.explain.grounding import second_opinions
 from skinclip.explain.render import boxes_overlay
 from skinclip.images import PhotoError

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skinclip.home import FETCH, PULL, data_directory
+from skinclip.core.paths import FETCH, PULL, data_directory
 from skinclip.ui.door import NotOpened, Tell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,7 @@ def bring(preset: str, weights: Path | None, tell: Tell) -> Path | None:
     if not agreed():
         return weights
     # not before: torch comes with them, and the door must open at once
-    from skinclip import config
+    from skinclip.core import config
     from skinclip.hub import checkpoint_folder
 
     if config.preset(preset).reasoner.base is None:

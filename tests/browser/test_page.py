@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from playwright.sync_api import Page
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.assessment import Assessment
+from skinclip.core.assessment import Assessment
 from tests.browser.contrast import pale
 from tests.browser.visits import add_photo, assess, chromium
 from tests.served import await_status, serving

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import yaml
 
-from skinclip import assessment as record
-from skinclip.clinical import CRITERIA, DIAGNOSES
+from skinclip.core import assessment as record
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.images import encode_png, from_array
 from skinclip.study import freeze

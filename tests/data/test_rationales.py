@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from skinclip.clinical import DIAGNOSIS_BY_CODE, STATE_BY_KEY
+from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, STATE_BY_KEY
 from skinclip.data import rationales
 from skinclip.data.rationales import (
     FORBIDDEN_OUTSIDE,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from skinclip import clinical
-from skinclip.assessment import Context
+from skinclip.core import vocabulary
+from skinclip.core.assessment import Context
 from skinclip.data.cases import Case
 from skinclip.data.readers import LAYOUTS, DataError, detect_layout, discover, read_cases
 
@@ -43,7 +43,7 @@ def manifest(folder: Path, *lines: str, files: tuple[str, ...] = ("a.jpg", "b.jp
 
 def derm7pt_row(number: int, derm: str, diagnosis: str = "clark nevus", **labels: str) -> str:
     cells = dict.fromkeys(DERM7PT_HEADER.split(","), "")
-    cells |= dict.fromkeys(clinical.CRITERION_CODES, "absent")
+    cells |= dict.fromkeys(vocabulary.CRITERION_CODES, "absent")
     cells |= {"case_num": str(number), "diagnosis": diagnosis, "derm": derm, "clinic": f"NEL/Nel{number:03}c.jpg"}
     return ",".join((cells | labels).values())
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from skinclip.clinical import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
 from skinclip.data import wordings
 from skinclip.data.wordings import VOCABULARY, describe, write_description
 

@@ -14,7 +14,7 @@ from eval_study.benchmarks import baselines, evidence, outside
 from eval_study.benchmarks.common import Bench, finite
 from eval_study.benchmarks.features import Features
 from eval_study.benchmarks.figures import shown
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
 from skinclip.training.common import PhotoSet
 

@@ -13,9 +13,9 @@ from eval_study.benchmarks.__main__ import COMMAND
 from eval_study.benchmarks.common import Bench, predict, with_labels
 from skinclip import metrics
 from skinclip.assess import Assessor
-from skinclip.assessment import ModelInfo
-from skinclip.clinical import DIAGNOSIS_CODES
-from skinclip.config import ModelConfig, save_yaml
+from skinclip.core.assessment import ModelInfo
+from skinclip.core.config import ModelConfig, save_yaml
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import DataError
 from skinclip.data.readers import discover
 from skinclip.examples import draw_with_mask

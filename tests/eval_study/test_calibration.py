@@ -15,7 +15,7 @@ from eval_study.benchmarks import calibration
 from eval_study.benchmarks.calibration import SetRule, aps, lac, raps
 from eval_study.benchmarks.common import Measured
 from skinclip import metrics
-from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.trust.bundle import MALIGNANT
 from skinclip.trust.calibration import Calibration

@@ -10,8 +10,8 @@ from sklearn import metrics as sk
 
 from eval_study.benchmarks import diagnosis, figures
 from eval_study.benchmarks.common import Measured, finite, labels_of, malignant_of
-from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSIS_CODES, MALIGNANT_CODES
+from skinclip.core.assessment import Context
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.data.cases import Case, DataError
 from tests.eval_study.measuring import Measuring
 

@@ -11,7 +11,7 @@ import pytest
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations import changes, criteria, gallery, maps, rationales, regions, sanity, tuning
 from skinclip.assess import Assessor
-from skinclip.clinical import CRITERIA
+from skinclip.core.vocabulary import CRITERIA
 from skinclip.data.cases import Case
 from skinclip.examples import draw_with_mask
 from skinclip.explain.methods import GRID, METHODS, Subject

@@ -13,8 +13,8 @@ import torch
 from eval_study.benchmarks import heads, losses
 from eval_study.benchmarks.common import Bench
 from eval_study.benchmarks.features import GRID, Features, features_of
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES
-from skinclip.config import Stage2Config, TrainConfig
+from skinclip.core.config import Stage2Config, TrainConfig
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
 from skinclip.losses import CFAInputs
 from skinclip.training.common import PhotoSet

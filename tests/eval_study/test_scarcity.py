@@ -8,7 +8,7 @@ import pytest
 
 from eval_study.benchmarks import scarcity
 from eval_study.benchmarks.common import Bench
-from skinclip.config import TrainConfig, save_yaml
+from skinclip.core.config import TrainConfig, save_yaml
 from skinclip.data.cases import Case
 
 FIGURE = {"value": 0.5, "low": 0.4, "high": 0.6}

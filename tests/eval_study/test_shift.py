@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from eval_study.benchmarks import pictures, shift
 from eval_study.benchmarks.common import Bench, Measured
 from eval_study.benchmarks.pictures import MissingPhotographs
-from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.examples import draw
 from skinclip.trust.bundle import MALIGNANT

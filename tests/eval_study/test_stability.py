@@ -14,7 +14,7 @@ from eval_study.benchmarks import stability
 from eval_study.benchmarks.paraphrases import PARAPHRASES
 from eval_study.benchmarks.stability import PHOTO_CHANGES, compare, described
 from skinclip import metrics
-from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES
+from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.data.cases import Case
 from skinclip.data.wordings import write_description
 from skinclip.examples import draw

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from skinclip.assess import Assessor, Seen
-from skinclip.assessment import Context, Region
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES
+from skinclip.core.assessment import Context, Region
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.examples import draw
 from skinclip.explain.counterfactual import edited_scores, region_mask, what_if, without_region
 from skinclip.images import LesionImage, from_array

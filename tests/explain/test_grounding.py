@@ -11,8 +11,8 @@ import torch
 
 from skinclip import cli
 from skinclip.assess import Assessor
-from skinclip.assessment import Finding, Region
-from skinclip.clinical import EVIDENCE_STATES
+from skinclip.core.assessment import Finding, Region
+from skinclip.core.vocabulary import EVIDENCE_STATES
 from skinclip.examples import draw
 from skinclip.explain import grounding
 from skinclip.explain.grounding import AGREES_FROM, SecondOpinion, compare, parse, second_opinions, to_photo

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from skinclip.assess import Assessor
-from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSES, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.core.assessment import Context
+from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.examples import draw
 from skinclip.explain.faithfulness import without
 from skinclip.explain.methods import GRID, METHODS, Subject, cited_regions, joined, on_grid, on_photo

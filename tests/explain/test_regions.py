@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from skinclip.assessment import Polygon
+from skinclip.core.assessment import Polygon
 from skinclip.explain.regions import lesion_region, mask_polygons, region_from_map
 
 FULL = np.ones((56, 56), bool)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinclip import assessment as record
-from skinclip.clinical import CRITERIA, DIAGNOSES
+from skinclip.core import assessment as record
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.explain.render import REGION_COLOURS, colour_of, heatmap_overlay, hex_colour, ink_of, region_overlay
 
 

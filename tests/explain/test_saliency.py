@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skinclip.assessment import Context
+from skinclip.core.assessment import Context
 from skinclip.explain import saliency
 from skinclip.explain.saliency import Cam, Network
 from tests.tiny_hub import OWN_SIDE

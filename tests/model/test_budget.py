@@ -12,7 +12,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from eval_study.full_size.meter import held_bytes
 from skinclip.assess import Assessor
-from skinclip.config import LoraConfig, ModelConfig, preset, save_yaml
+from skinclip.core.config import LoraConfig, ModelConfig, preset, save_yaml
 from skinclip.model import budget
 from skinclip.model.budget import GB, PURPOSES, MemoryPlan, TooLittleMemory
 from skinclip.model.reasoner import UNQUANTIZED, quantization

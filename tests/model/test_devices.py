@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from skinclip.assessment import Context
+from skinclip.core.assessment import Context
 from skinclip.model.perception import Perception
 from skinclip.model.prompt import Prompts, load_tokenizer
 from skinclip.model.skinclip_vl import SkinClipVL, assemble

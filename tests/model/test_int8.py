@@ -15,7 +15,7 @@ from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from eval_study.full_size.meter import held_bytes
-from skinclip.config import ModelConfig
+from skinclip.core.config import ModelConfig
 from skinclip.model import budget
 from skinclip.model.int8 import FEW, Int8Linear, int8, unpack
 from skinclip.model.prompt import mini_tokenizer
@@ -108,7 +108,7 @@ def test_lora_learns_on_int8_layers(nf4: Path, tiny_config: ModelConfig) -> None
 
 
 def test_a_checkpoint_may_ask_for_int8(tiny_model: SkinClipVL, tmp_path: Path) -> None:
-    from skinclip.config import save_yaml
+    from skinclip.core.config import save_yaml
 
     tiny_model.save(tmp_path)
     reasoner = dataclasses.replace(tiny_model.config.reasoner, cpu_weights="int8")

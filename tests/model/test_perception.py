@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skinclip.config import PerceptionConfig
+from skinclip.core.config import PerceptionConfig
 from skinclip.model.perception import Perception
 
 

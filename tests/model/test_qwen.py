@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from transformers import LogitsProcessorList, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
-from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSES
+from skinclip.core.assessment import Context
+from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.data.rationales import check_rationale
 from skinclip.model import reasoner as reasoner_module
 from skinclip.model.decoding import greedy

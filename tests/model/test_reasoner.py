@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from skinclip.assessment import Context
-from skinclip.clinical import DIAGNOSES
+from skinclip.core.assessment import Context
+from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.data.rationales import check_citations, check_rationale, read_rationale
 from skinclip.model.perception import VisualTokens
 from skinclip.model.prompt import Story, context_text, mini_tokenizer

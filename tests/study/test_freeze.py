@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from skinclip import images
-from skinclip.assessment import Assessment
+from skinclip.core.assessment import Assessment
 from skinclip.data.cases import Case
 from skinclip.explain.render import hex_colour
 from skinclip.study import freeze, frozen

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.study import protocol
 from skinclip.study.protocol import ARMS, PHASES, RATED, AnswerError, Protocol, ProtocolError, Question, Scale
 from skinclip.study.tables import AID_ITEMS, COLUMNS

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from skinclip import config
-from skinclip.config import MaskConfig, Stage2Config, TrainConfig
+from skinclip.core import config
+from skinclip.core.config import MaskConfig, Stage2Config, TrainConfig
 from tests.tiny_hub import registered_clip, tiny_base, tiny_clip, tiny_preset
 from tests.training.test_train import made_up_data
 from tests.training.tiny_train import without_dropout

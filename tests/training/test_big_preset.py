@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from skinclip import adapters, cli, images
 from skinclip.assess import Assessor
-from skinclip.assessment import Assessment, Context
-from skinclip.config import ModelConfig, TrainConfig, load_yaml
+from skinclip.core.assessment import Assessment, Context
+from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
 from skinclip.data.cases import DataError
 from skinclip.data.rationales import check_rationale
 from skinclip.model.perception import Perception

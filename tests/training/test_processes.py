@@ -16,7 +16,7 @@ import torch
 
 from eval_study.serving import free_port
 from skinclip import cli
-from skinclip.config import PRESETS, TrainConfig, preset
+from skinclip.core.config import PRESETS, TrainConfig, preset
 from skinclip.data.cases import DataError
 from skinclip.train import RECIPES, train
 from skinclip.training.processes import Team

@@ -10,7 +10,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from PIL import Image
 
 from skinclip import cli
-from skinclip.config import PRESETS, TrainConfig, preset
+from skinclip.core.config import PRESETS, TrainConfig, preset
 from skinclip.train import RECIPES, recipe_of
 from skinclip.training.common import CsvLog
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skinclip.config import ModelConfig, Stage0Config, Stage2Config, TrainConfig
+from skinclip.core.config import ModelConfig, Stage0Config, Stage2Config, TrainConfig
 from skinclip.losses import CFAInputs
 from skinclip.model.skinclip_vl import SkinClipVL, new_model
 from skinclip.train import gather_calibrated, training_photos

@@ -13,8 +13,8 @@ import torch
 from skinclip import images
 from skinclip import train as train_module
 from skinclip.assess import Assessor
-from skinclip.assessment import Assessment, Context
-from skinclip.config import Stage0Config, Stage1Config, Stage2Config, TrainConfig
+from skinclip.core.assessment import Assessment, Context
+from skinclip.core.config import Stage0Config, Stage1Config, Stage2Config, TrainConfig
 from skinclip.data.cases import Case, DataError
 from skinclip.examples import draw_with_mask
 from skinclip.images import from_array

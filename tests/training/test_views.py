@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from skinclip import cli
-from skinclip.config import ModelConfig
+from skinclip.core.config import ModelConfig
 from skinclip.data.cases import DataError
 from skinclip.model.prompt import Prompts
 from skinclip.model.skinclip_vl import SkinClipVL

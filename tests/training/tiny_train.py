@@ -16,8 +16,9 @@ from pathlib import Path
 
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 
-from skinclip import cli, config
-from skinclip.config import ModelConfig
+from skinclip import cli
+from skinclip.core import config
+from skinclip.core.config import ModelConfig
 from skinclip.training.common import CsvLog
 from tests.tiny_hub import registered_clip, tiny_preset
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skinclip.clinical import DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.trust import Trust
 
 C = len(DIAGNOSIS_CODES)

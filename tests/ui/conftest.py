@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from skinclip import assessment as record
-from skinclip.clinical import CRITERIA, DIAGNOSES
+from skinclip.core import assessment as record
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinclip import assessment as record
-from skinclip.config import preset
+from skinclip.core import assessment as record
+from skinclip.core.config import preset
 from skinclip.images import LesionImage, PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import assess_tab, components

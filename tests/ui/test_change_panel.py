@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinclip import assessment as record
-from skinclip.clinical import CRITERIA, DIAGNOSIS_CODES, MALIGNANT_CODES
+from skinclip.core import assessment as record
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.ui import change_panel
 from skinclip.ui.change_panel import AS_SEEN, NOTHING, Panel
 

@@ -15,7 +15,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from skinclip import assessment as record
+from skinclip.core import assessment as record
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS
 from skinclip.explain.render import number_places

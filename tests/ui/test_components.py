@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip import assessment as record
+from skinclip.core import assessment as record
 from skinclip.explain.render import hex_colour
 from skinclip.ui import components
 

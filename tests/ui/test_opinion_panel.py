@@ -12,8 +12,8 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from skinclip import assessment as record
-from skinclip.config import preset
+from skinclip.core import assessment as record
+from skinclip.core.config import preset
 from skinclip.examples import draw
 from skinclip.explain.grounding import SecondOpinion
 from skinclip.explain.render import boxes_overlay, region_overlay

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from skinclip import home
-from skinclip.home import DataDirectory, DataDirectoryError
+from skinclip.core import paths
+from skinclip.core.paths import DataDirectory, DataDirectoryError
 
 PLACES = (  # each read by one library
     *("GRADIO_TEMP_DIR", "HF_HOME", "MPLCONFIGDIR", "TORCH_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"),
@@ -30,10 +30,10 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (home.HOME, home.SPACE, "XDG_CACHE_HOME", "TMPDIR", *PLACES):
+    for name in (paths.HOME, paths.SPACE, "XDG_CACHE_HOME", "TMPDIR", *PLACES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
-    monkeypatch.setattr(home, "SPACE_STORAGE", tmp_path / "data")
+    monkeypatch.setattr(paths, "SPACE_STORAGE", tmp_path / "data")
 
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -66,41 +66,41 @@ def end(program: subprocess.Popen[str]) -> None:
 
 
 def test_the_directory_named_wins(tmp_path: Path) -> None:
-    named = {home.HOME: str(tmp_path / "here"), home.SPACE: "me/space"}
+    named = {paths.HOME: str(tmp_path / "here"), paths.SPACE: "me/space"}
     (tmp_path / "data").mkdir()
-    assert home.data_directory(named) == DataDirectory(tmp_path / "here", tmp_path / "here" / "tmp")
+    assert paths.data_directory(named) == DataDirectory(tmp_path / "here", tmp_path / "here" / "tmp")
 
 
 def test_by_default_it_is_the_users_own() -> None:
-    place = home.data_directory({})
+    place = paths.data_directory({})
     assert place.kept.is_relative_to(Path(os.environ["HOME"])) and place.passing == place.kept / "tmp"
 
 
 def test_on_a_space_weights_stay_where_storage_is_attached_and_photos_never_get_there(tmp_path: Path) -> None:
-    assert home.data_directory({home.SPACE: "me/space"}) == home.data_directory({})
+    assert paths.data_directory({paths.SPACE: "me/space"}) == paths.data_directory({})
     (tmp_path / "data").mkdir()
-    place = home.data_directory({home.SPACE: "me/space"})
+    place = paths.data_directory({paths.SPACE: "me/space"})
     assert place.kept == tmp_path / "data" / "skinclip"
-    assert place.passing == home.data_directory({}).passing
-    assert home.data_directory({}).kept != place.kept  # such a folder means nothing elsewhere
+    assert place.passing == paths.data_directory({}).passing
+    assert paths.data_directory({}).kept != place.kept  # such a folder means nothing elsewhere
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(home, "user_cache_path", lambda *_, **__: Path("~/.cache/skinclip"))
+    monkeypatch.setattr(paths, "user_cache_path", lambda *_, **__: Path("~/.cache/skinclip"))
     with pytest.raises(DataDirectoryError, match="set SKINCLIP_HOME"):
-        home.data_directory({})
+        paths.data_directory({})
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataDirectoryError, match=r"file.*set SKINCLIP_HOME"):
-        home.prepare({home.HOME: str(tmp_path / "file" / "below")})
+        paths.prepare({paths.HOME: str(tmp_path / "file" / "below")})
 
 
 def test_everything_is_pointed_below_it(tmp_path: Path, start: Start) -> None:
     program = start(SKINCLIP_HOME=str(tmp_path / "here"), XDG_CACHE_HOME="/elsewhere", TMPDIR="/elsewhere")
     answer = said(program)
-    for name in (home.HOME, "XDG_CACHE_HOME", "TMPDIR", *PLACES):
+    for name in (paths.HOME, "XDG_CACHE_HOME", "TMPDIR", *PLACES):
         assert Path(answer["environment"][name]).is_relative_to(tmp_path / "here"), name
     run = Path(answer["environment"]["TMPDIR"])
     assert Path(answer["temporary"]).parent == run and run.stat().st_mode & 0o777 == 0o700

@@ -323,5 +323,5 @@ def load_yaml(cls: type, path: Path) -> Any:
     """Reads a config written by `save_yaml`. Raises ValueError for unknown fields or a file that is no mapping."""
     values = yaml.safe_load(path.read_text())
     if not isinstance(values, dict):
-        raise ValueError(f"{path} does not hold a mapping of fields; see `skinclip.config.{cls.__name__}`")
+        raise ValueError(f"{path} does not hold a mapping of fields; see `skinclip.core.config.{cls.__name__}`")
     return from_dict(cls, values)

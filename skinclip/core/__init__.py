@@ -1,0 +1,1 @@
+"""The vocabulary, the Assessment record, configuration and paths: what every other part builds on."""
