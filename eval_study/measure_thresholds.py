@@ -1,9 +1,9 @@
-"""Prints the thresholds of `skinclip.measure`: quantiles of its measurements over real training photos and masks.
+"""Prints the thresholds of `skinclip.imaging.abcd_features`: quantiles of its measurements over real training photos and masks.
 
     python -m eval_study.measure_thresholds --data ROOT [--photos 400] [--seed 0]
 
 ROOT holds one folder a data set; photos of split `train` that have a mask are used. Each line gives the
-quantiles 5, 20, 33, 67, 80 and 95 % of one measurement over the photos in which it could be made: `skinclip.measure`
+quantiles 5, 20, 33, 67, 80 and 95 % of one measurement over the photos in which it could be made: `skinclip.imaging.abcd_features`
 takes its lower and upper thresholds from them and gives no finding in between.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from skinclip.data.cases import Case
 from skinclip.data.readers import discover
-from skinclip.images import load
-from skinclip.measure import measure_lesion, shades_of_grey, surrounding_skin
+from skinclip.imaging.abcd_features import measure_lesion, shades_of_grey, surrounding_skin
+from skinclip.imaging.photo import load
 
 QUANTILES = (0.05, 0.2, 1 / 3, 2 / 3, 0.8, 0.95)
 FIELDS = ("asymmetry", "border_irregularity", "colours")

@@ -2,7 +2,7 @@
 
 ROOT holds one folder a data set, each with a `manifest.csv` (columns `image`, `split`, optional `mask`). For each set
 the command prints how the gate's measures are distributed over good photos and over spoilt copies of them (blurred,
-darkened, blacked out, over-exposed), and which share of each passes. The thresholds in `skinclip/images.py` lie in the
+darkened, blacked out, over-exposed), and which share of each passes. The thresholds in `skinclip/imaging/photo.py` lie in the
 gaps of that table. Only splits in which choosing is allowed are read, so no test photo is.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from skinclip import images
+from skinclip.imaging import photo as images
 
 # The smartphone set has a single split; it only ever checks that the gate does not refuse ordinary clinical photos.
 SPLITS = {"ham10000": "valid", "isic2017": "valid", "pad_ufes": "shift"}

@@ -26,9 +26,9 @@ from eval_study.serving import await_ready, free_port
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
-from skinclip.examples import LOOKS, draw
 from skinclip.explain.methods import METHODS, Subject
-from skinclip.images import LesionImage, from_array
+from skinclip.imaging.examples import LOOKS, draw
+from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.prompt import Story
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -31,11 +31,11 @@ import yaml
 
 from eval_study.serving import await_ready, free_port
 from eval_study.study_load import times
-from skinclip import examples
 from skinclip.core import assessment as record
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case
-from skinclip.images import encode_png, from_array
+from skinclip.imaging import examples
+from skinclip.imaging.photo import encode_png, from_array
 from skinclip.study import freeze
 from skinclip.study.codes import read_key
 from skinclip.study.conduct import EnrolledReader, Study

@@ -49,9 +49,10 @@ from skinclip.core.vocabulary import (
 from skinclip.data.rationales import tidy
 from skinclip.explain.regions import lesion_region, region_from_map
 from skinclip.hub import checkpoint_folder
-from skinclip.images import LesionImage, combine_quality, lesion_quality, photo_quality
+from skinclip.imaging.abcd_features import measure_lesion, measured_findings
+from skinclip.imaging.photo import LesionImage, combine_quality, lesion_quality, photo_quality
+from skinclip.imaging.transform import PhotoTransform, Window
 from skinclip.losses import criterion_log_probs
-from skinclip.measure import measure_lesion, measured_findings
 from skinclip.model.card import write_card
 from skinclip.model.decoding import Prefix
 from skinclip.model.evidence import Evidence
@@ -67,7 +68,6 @@ from skinclip.model.skinclip_vl import (
     refuse,
     weights_sha256,
 )
-from skinclip.model.transform import PhotoTransform, Window
 from skinclip.trust.bundle import Trust, TrustOutput
 
 Progress = Callable[[float, str], None]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from skinclip.assess import Assessor
     from skinclip.core.assessment import Assessment, Context
     from skinclip.data.cases import Case, CaseTable
-    from skinclip.images import LesionImage
+    from skinclip.imaging.photo import LesionImage
     from skinclip.predictions import PredictionFile
     from skinclip.scores import Row
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _bad_input() -> tuple[type[ValueError], ...]:
     from skinclip.data.cases import DataError
-    from skinclip.images import PhotoError
+    from skinclip.imaging.photo import PhotoError
 
     return (UsageError, DataError, PhotoError)
 
@@ -269,8 +269,8 @@ def _at_least_one(text: str) -> int:
 
 def _assess(args: argparse.Namespace) -> int:
     with _stdout_kept_clean():
-        from skinclip import images
         from skinclip.core.assessment import Context
+        from skinclip.imaging import photo as images
 
         image = images.load(args.photo)  # before the model: a bad photo answers at once
         for folder in (args.out, args.pdf and args.pdf.parent):
@@ -341,9 +341,9 @@ def _write_assessment(
     folder: Path, assessor: Assessor, image: LesionImage, context: Context, assessment: Assessment
 ) -> list[str]:
     """Writes the three files and returns what could not be drawn."""
-    from skinclip import images
     from skinclip.explain.methods import heat_on_photo
-    from skinclip.explain.render import heatmap_overlay, region_overlay
+    from skinclip.imaging import photo as images
+    from skinclip.imaging.overlay import heatmap_overlay, region_overlay
 
     (folder / "assessment.json").write_text(assessment.to_json() + "\n", encoding="utf-8")
     (folder / "regions.png").write_bytes(images.encode_png(region_overlay(image.pixels, assessment)))

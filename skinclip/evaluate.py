@@ -29,7 +29,7 @@ from skinclip.scores import RULES, Row
 
 if TYPE_CHECKING:
     from skinclip.assess import Assessor, Prediction
-    from skinclip.images import LesionImage
+    from skinclip.imaging.photo import LesionImage
 
 LEDGER = Path("eval_study/results/test_ledger.csv")
 LEDGER_COLUMNS = ("date", "weights_sha256", "data", "split", "n", "reason")
@@ -217,7 +217,7 @@ def _measure(
 
 
 def _load(case: Case, note: Callable[[str], None]) -> LesionImage | None:
-    from skinclip import images
+    from skinclip.imaging import photo as images
 
     try:
         return images.load(case.image)

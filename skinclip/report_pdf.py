@@ -22,8 +22,8 @@ from fpdf import FPDF
 from skinclip import RESEARCH_USE_ONLY, sentences
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.vocabulary import CRITERION_BY_CODE, DIAGNOSIS_BY_CODE
-from skinclip.explain.render import DRAWN_SIDE, colour_of, ink_of, region_overlay
-from skinclip.images import encode_jpeg, fit
+from skinclip.imaging.overlay import DRAWN_SIDE, colour_of, ink_of, region_overlay
+from skinclip.imaging.photo import encode_jpeg, fit
 
 # All lengths are millimetres, sizes of letters points.
 WIDTH, MARGIN, GAP = 210.0, 14.0, 6.0

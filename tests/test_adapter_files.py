@@ -21,9 +21,9 @@ from skinclip.adapters import AdapterError, check, info, list_adapters, merge, o
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Context
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, save_yaml
-from skinclip.examples import draw
 from skinclip.hub import MissingWeights
-from skinclip.images import from_array
+from skinclip.imaging.examples import draw
+from skinclip.imaging.photo import from_array
 from skinclip.model import budget
 from skinclip.model.card import card_name, model_card, write_card
 from skinclip.model.prompt import Story

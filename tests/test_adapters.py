@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import LoraConfig, ModelConfig, load_yaml, save_yaml
-from skinclip.examples import draw
-from skinclip.images import LesionImage, from_array
+from skinclip.imaging.examples import draw
+from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
 from tests.tiny_hub import tiny_base, tiny_checkpoint
 

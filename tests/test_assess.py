@@ -14,9 +14,9 @@ from skinclip.assess import Assessor, cited_state
 from skinclip.core.assessment import Assessment, Context, Finding
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSIS_CODES
 from skinclip.data.rationales import check_rationale, read_rationale
-from skinclip.examples import LOOKS, draw
 from skinclip.explain.methods import heat_on_photo
-from skinclip.images import from_array, load
+from skinclip.imaging.examples import LOOKS, draw
+from skinclip.imaging.photo import from_array, load
 
 ROOT = Path(__file__).parents[1]
 

@@ -95,7 +95,7 @@ def fake_model(monkeypatch):
         "skinclip.explain.methods": {
             "heat_on_photo": lambda assessor, image, context, code: np.zeros(image.pixels.shape[:2])
         },
-        "skinclip.explain.render": {
+        "skinclip.imaging.overlay": {
             "region_overlay": lambda pixels, assessment: pixels,
             "heatmap_overlay": lambda pixels, heat: pixels,
         },

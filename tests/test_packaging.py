@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 from huggingface_hub import SpaceHardware
 
-from skinclip import images
 from skinclip.core.config import PRESETS
+from skinclip.imaging import photo as images
 from skinclip.ui import door, serving
 
 ROOT = Path(__file__).parents[1]

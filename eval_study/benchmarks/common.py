@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from skinclip import images, metrics
+from skinclip import metrics
 from skinclip.assess import Assessor, photo_mask
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
@@ -24,6 +24,7 @@ from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
 from skinclip.evaluate import LEDGER, lesion_iou, log_test_use
 from skinclip.hub import ASSETS
+from skinclip.imaging import photo as images
 from skinclip.model.skinclip_vl import weights_sha256
 from skinclip.scores import cluster
 from skinclip.training.common import criterion_labels, diagnosis_labels

@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import BATCH, Bench, labels_of
-from skinclip import images, metrics
+from skinclip import metrics
 from skinclip.assess import Assessor
 from skinclip.data.cases import Case
+from skinclip.imaging import photo as images
 from skinclip.model.evidence import Evidence
 from skinclip.scores import cluster
 from skinclip.trust.calibration import fit_calibration

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from eval_study.benchmarks.common import drawn_case
-from skinclip import images
 from skinclip.data.cases import Case, DataError
+from skinclip.imaging import photo as images
 
 SOURCE = "not_skin"
 MOST_CROPS = 12  # of one photograph

@@ -28,9 +28,10 @@ from eval_study.benchmarks.common import (
     save_arrays,
     with_labels,
 )
-from skinclip import images, metrics
+from skinclip import metrics
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case
+from skinclip.imaging import photo as images
 from skinclip.trust.bundle import MALIGNANT
 from skinclip.trust.shift import IN_DOMAIN_SCORE
 

@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 
 from eval_study.benchmarks.common import Bench
-from skinclip import RESEARCH_USE_ONLY, images
+from skinclip import RESEARCH_USE_ONLY
 from skinclip.data.cases import Case
 from skinclip.explain.methods import METHODS, Subject, on_photo
-from skinclip.explain.render import heatmap_overlay, region_overlay
+from skinclip.imaging import photo as images
+from skinclip.imaging.overlay import heatmap_overlay, region_overlay
 
 EACH = 4  # photos of a kind
 SHOWN = ("evidence", "grad_cam", "occlusion")

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, save_arrays
-from skinclip import images, metrics
+from skinclip import metrics
 from skinclip.data.cases import Case
 from skinclip.data.photos import read_mask
 from skinclip.explain import faithfulness
@@ -34,7 +34,8 @@ from skinclip.explain.methods import (
     Subject,
     on_grid,
 )
-from skinclip.images import from_array
+from skinclip.imaging import photo as images
+from skinclip.imaging.photo import from_array
 from skinclip.scores import cluster
 
 NAME = "maps"

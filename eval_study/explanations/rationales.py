@@ -23,10 +23,11 @@ from tqdm import tqdm
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen
-from skinclip import images, metrics
+from skinclip import metrics
 from skinclip.core.assessment import Assessment
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, STATE_BY_KEY
 from skinclip.data.rationales import check_rationale, read_rationale
+from skinclip.imaging import photo as images
 from skinclip.scores import cluster
 
 NAME = "rationales"

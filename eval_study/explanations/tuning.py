@@ -15,11 +15,12 @@ from tqdm import tqdm
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen, reference_lesion
-from skinclip import images, metrics
+from skinclip import metrics
 from skinclip.data.cases import Case
 from skinclip.explain import faithfulness, saliency
 from skinclip.explain.methods import Subject, on_grid
 from skinclip.explain.saliency import Cam, Network
+from skinclip.imaging import photo as images
 from skinclip.model.plain import load_plain
 from skinclip.scores import cluster
 

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from skinclip import images
 from skinclip.data.cases import Case, DataError
+from skinclip.imaging import photo as images
 
 NO_MASK = 255  # value of a mask that the data set does not give
 CROPS = ("square", "squash")

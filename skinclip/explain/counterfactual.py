@@ -15,7 +15,7 @@ import torch
 
 from skinclip.core.assessment import Context, Region
 from skinclip.core.vocabulary import CRITERIA, EVIDENCE_STATES
-from skinclip.images import LesionImage, from_array
+from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
 from skinclip.trust.bundle import TrustOutput
 

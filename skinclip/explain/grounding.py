@@ -25,8 +25,8 @@ from torchvision.ops import box_iou
 
 from skinclip.core.assessment import Assessment, Box, Finding
 from skinclip.core.vocabulary import EVIDENCE_STATES
-from skinclip.images import LesionImage
-from skinclip.model.transform import Window
+from skinclip.imaging.photo import LesionImage
+from skinclip.imaging.transform import Window
 
 if TYPE_CHECKING:
     from skinclip.assess import Assessor

@@ -24,9 +24,9 @@ from skinclip.explain.counterfactual import region_mask
 from skinclip.explain.effects import SHARE, effects, weighed
 from skinclip.explain.faithfulness import Answer, random_region
 from skinclip.explain.saliency import Cam, DiagnosisPath, Network
-from skinclip.images import LesionImage
+from skinclip.imaging.photo import LesionImage
+from skinclip.imaging.transform import Window
 from skinclip.model.plain import load_plain
-from skinclip.model.transform import Window
 
 if TYPE_CHECKING:
     from skinclip.assess import Assessor, Seen

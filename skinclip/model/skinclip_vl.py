@@ -33,6 +33,7 @@ from skinclip.core.config import ModelConfig, ReasonerConfig, load_yaml, save_ya
 from skinclip.core.config import preset as preset_config
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.hub import checkpoint_folder, find_base, no_checkpoint
+from skinclip.imaging.transform import PhotoTransform
 from skinclip.model import foundation
 from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.evidence import Evidence, EvidenceFinder, told_apart
@@ -49,7 +50,6 @@ from skinclip.model.reasoner import (
     quantize_to,
     qwen_config,
 )
-from skinclip.model.transform import PhotoTransform
 
 CARRIED = "./reasoner"  # the base of a checkpoint with a 16-bit language model of its own, LoRA merged into it
 

@@ -82,7 +82,7 @@ def _reported(run: Command) -> Command:
     def reported(args: argparse.Namespace) -> int:
         from skinclip.cli import UsageError
         from skinclip.data.cases import DataError
-        from skinclip.images import PhotoError
+        from skinclip.imaging.photo import PhotoError
         from skinclip.study import allocation, chain, codes, fields, frozen, questions, records, tables
 
         refusals = (

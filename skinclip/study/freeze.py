@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from skinclip import images
 from skinclip.core import vocabulary
 from skinclip.core.assessment import Assessment, Context, ModelInfo
 from skinclip.data.cases import Case
 from skinclip.data.readers import read_cases
 from skinclip.explain.methods import heat_on_photo
-from skinclip.explain.render import DRAWN_SIDE, heatmap_overlay, hex_colour, region_overlay
-from skinclip.images import LesionImage, PhotoError
+from skinclip.imaging import photo as images
+from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, hex_colour, region_overlay
+from skinclip.imaging.photo import LesionImage, PhotoError
 from skinclip.model.prompt import context_text, differential_text, findings_text
 from skinclip.study import frozen
 from skinclip.study.codes import read_key

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skinclip import images
 from skinclip.assess import Assessor, locate, look
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
 from skinclip.data.cases import Case, DataError
+from skinclip.imaging import photo as images
+from skinclip.imaging.transform import PhotoTransform
 from skinclip.losses import criterion_log_probs
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.model.transform import PhotoTransform
 from skinclip.training.common import (
     MISSING,
     PhotoSet,

@@ -10,8 +10,8 @@ from torch import Tensor
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.data.cases import Case
+from skinclip.imaging.abcd_features import measure_lesion, measured_findings
 from skinclip.losses import criterion_log_probs
-from skinclip.measure import measure_lesion, measured_findings
 from skinclip.model.prompt import MAX_FINDINGS
 
 SHOWN = 0.3  # a training rationale cites a labelled state only where its map gives it at least this probability

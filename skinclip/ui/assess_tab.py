@@ -19,13 +19,13 @@ import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 
-from skinclip import images
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.vocabulary import SEXES, SITES
 from skinclip.explain.methods import heat_on_photo
-from skinclip.explain.render import DRAWN_SIDE, heatmap_overlay, region_overlay
-from skinclip.images import LesionImage, PhotoError, fit
+from skinclip.imaging import photo as images
+from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, region_overlay
+from skinclip.imaging.photo import LesionImage, PhotoError, fit
 from skinclip.model.card import card_name
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import change_panel, components, opinion_panel

@@ -12,12 +12,12 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip import images
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
-from skinclip.images import LesionImage, PhotoError
+from skinclip.imaging import photo as images
+from skinclip.imaging.photo import LesionImage, PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import components
 

@@ -17,13 +17,13 @@ import cv2
 import gradio as gr
 import numpy as np
 
-from skinclip import images
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Polygon
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS, Subject, on_photo
-from skinclip.explain.render import heat_rgba, hex_colour, ink_of, number_places
-from skinclip.images import PhotoError
+from skinclip.imaging import photo as images
+from skinclip.imaging.overlay import heat_rgba, hex_colour, ink_of, number_places
+from skinclip.imaging.photo import PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import components
 from skinclip.ui.assess_tab import Shown, View

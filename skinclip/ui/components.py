@@ -16,8 +16,8 @@ import numpy as np
 from skinclip import RESEARCH_USE_ONLY, sentences
 from skinclip.core.assessment import Assessment, Finding, ModelInfo, QualityIssue
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
-from skinclip.explain.render import colour_of, hex_colour, ink_of
-from skinclip.images import encode_jpeg
+from skinclip.imaging.overlay import colour_of, hex_colour, ink_of
+from skinclip.imaging.photo import encode_jpeg
 from skinclip.report_pdf import assessment_pdf
 from skinclip.sentences import phrase
 

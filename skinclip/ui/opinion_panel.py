@@ -11,12 +11,12 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip import images
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment
 from skinclip.explain.grounding import second_opinions
-from skinclip.explain.render import boxes_overlay
-from skinclip.images import PhotoError
+from skinclip.imaging import photo as images
+from skinclip.imaging.overlay import boxes_overlay
+from skinclip.imaging.photo import PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import components
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from gradio.routes import App
 from starlette.routing import BaseRoute
 
-from skinclip.images import MAX_FILE_MB
+from skinclip.imaging.photo import MAX_FILE_MB
 from skinclip.ui.theme import theme
 
 QUEUE = 16  # events that may wait

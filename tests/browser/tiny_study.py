@@ -13,7 +13,7 @@ import yaml
 from skinclip.core import assessment as record
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case
-from skinclip.images import encode_png, from_array
+from skinclip.imaging.photo import encode_png, from_array
 from skinclip.study import freeze
 from skinclip.study.codes import read_key
 from skinclip.study.frozen import KEY, TRUTH

@@ -18,8 +18,8 @@ from skinclip.core.config import ModelConfig, save_yaml
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import DataError
 from skinclip.data.readers import discover
-from skinclip.examples import draw_with_mask
-from skinclip.model.transform import PhotoTransform
+from skinclip.imaging.examples import draw_with_mask
+from skinclip.imaging.transform import PhotoTransform
 from skinclip.trust import Trust
 
 KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl"}
@@ -76,7 +76,7 @@ def test_test_photos_are_noted_once_and_predictions_kept(data, assessor, tmp_pat
 def test_predictions_are_those_of_an_assessment(data, assessor) -> None:
     cases = list(discover(data)["ham10000"].split("valid"))
     m = with_labels(cases, predict(assessor, cases))
-    from skinclip import images
+    from skinclip.imaging import photo as images
 
     photos = [images.load(c.image) for c in cases]
     for i, p in enumerate(assessor.predict(photos, [c.context for c in cases])):

@@ -9,7 +9,7 @@ import pytest
 
 from eval_study.benchmarks import corruptions
 from eval_study.benchmarks.corruptions import KINDS, SEVERITIES, corrupt
-from skinclip.examples import draw
+from skinclip.imaging.examples import draw
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from eval_study.explanations import changes, criteria, gallery, maps, rationales
 from skinclip.assess import Assessor
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.data.cases import Case
-from skinclip.examples import draw_with_mask
 from skinclip.explain.methods import GRID, METHODS, Subject
 from skinclip.explain.saliency import Cam
-from skinclip.images import load
+from skinclip.imaging.examples import draw_with_mask
+from skinclip.imaging.photo import load
 
 
 @pytest.fixture(scope="module")

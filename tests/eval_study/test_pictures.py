@@ -10,7 +10,7 @@ import pytest
 
 from eval_study.benchmarks import pictures
 from eval_study.benchmarks.pictures import Crop, MissingPhotographs, Photograph, crops, locate, overlap
-from skinclip.images import LesionImage
+from skinclip.imaging.photo import LesionImage
 
 SIZES = [(224, 224), (150, 150), (150, 200)]
 

@@ -16,7 +16,7 @@ from eval_study.benchmarks.common import Bench, Measured
 from eval_study.benchmarks.pictures import MissingPhotographs
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
-from skinclip.examples import draw
+from skinclip.imaging.examples import draw
 from skinclip.trust.bundle import MALIGNANT
 from skinclip.trust.shift import IN_DOMAIN_SCORE
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from eval_study.speed import BATCHES, WAYS, fastest, serving
-from skinclip.examples import draw
-from skinclip.images import from_array
+from skinclip.imaging.examples import draw
+from skinclip.imaging.photo import from_array
 
 
 def test_the_ways_to_write_a_rationale_are_timed_on_the_same_text(big_assessor) -> None:

@@ -17,7 +17,7 @@ from skinclip import metrics
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.data.cases import Case
 from skinclip.data.wordings import write_description
-from skinclip.examples import draw
+from skinclip.imaging.examples import draw
 from skinclip.trust.calibration import Calibration
 
 

@@ -7,9 +7,9 @@ import torch
 from skinclip.assess import Assessor, Seen
 from skinclip.core.assessment import Context, Region
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES
-from skinclip.examples import draw
 from skinclip.explain.counterfactual import edited_scores, region_mask, what_if, without_region
-from skinclip.images import LesionImage, from_array
+from skinclip.imaging.examples import draw
+from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
 
 MEL = DIAGNOSIS_CODES.index("mel")

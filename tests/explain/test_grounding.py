@@ -13,12 +13,12 @@ from skinclip import cli
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Finding, Region
 from skinclip.core.vocabulary import EVIDENCE_STATES
-from skinclip.examples import draw
 from skinclip.explain import grounding
 from skinclip.explain.grounding import AGREES_FROM, SecondOpinion, compare, parse, second_opinions, to_photo
-from skinclip.images import encode_png, from_array
+from skinclip.imaging.examples import draw
+from skinclip.imaging.photo import encode_png, from_array
+from skinclip.imaging.transform import Window
 from skinclip.model.own_vision import patches
-from skinclip.model.transform import Window
 from skinclip.sentences import second_opinion
 from tests.tiny_hub import OWN_SIDE
 

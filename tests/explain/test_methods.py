@@ -8,10 +8,10 @@ import pytest
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES, STATE_BY_KEY
-from skinclip.examples import draw
 from skinclip.explain.faithfulness import without
 from skinclip.explain.methods import GRID, METHODS, Subject, cited_regions, joined, on_grid, on_photo
-from skinclip.images import from_array
+from skinclip.imaging.examples import draw
+from skinclip.imaging.photo import from_array
 from skinclip.sentences import depends
 
 EVIDENCE_KEYS = {state.key for state in EVIDENCE_STATES}

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinclip import images
 from skinclip.core.assessment import Assessment
 from skinclip.data.cases import Case
-from skinclip.explain.render import hex_colour
+from skinclip.imaging import photo as images
+from skinclip.imaging.overlay import hex_colour
 from skinclip.study import freeze, frozen
 from skinclip.study.conduct import Study
 from skinclip.study.freeze import Candidate

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from skinclip import examples
+from skinclip.imaging import examples
 from skinclip.study.conduct import Study
 from skinclip.study.protocol import Protocol
 from skinclip.study.views import QuestionView, StepView

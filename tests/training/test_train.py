@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from skinclip import images
 from skinclip import train as train_module
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import Stage0Config, Stage1Config, Stage2Config, TrainConfig
 from skinclip.data.cases import Case, DataError
-from skinclip.examples import draw_with_mask
-from skinclip.images import from_array
+from skinclip.imaging import photo as images
+from skinclip.imaging.examples import draw_with_mask
+from skinclip.imaging.photo import from_array
 from skinclip.losses import MISSING, STATE_COUNTS, LossConfig
 from skinclip.model.evidence import CLEAR
 from skinclip.model.plain import PlainClassifier, load_plain

@@ -19,7 +19,7 @@ from PIL import Image
 
 from skinclip.core import assessment as record
 from skinclip.core.config import preset
-from skinclip.images import LesionImage, PhotoError
+from skinclip.imaging.photo import LesionImage, PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import assess_tab, components
 from skinclip.ui.assess_tab import ALL, Shown, View

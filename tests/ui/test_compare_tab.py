@@ -18,7 +18,7 @@ import pytest
 from skinclip.core import assessment as record
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS
-from skinclip.explain.render import number_places
+from skinclip.imaging.overlay import number_places
 from skinclip.ui import compare_tab
 from skinclip.ui.compare_tab import CompareView
 

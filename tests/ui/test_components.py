@@ -8,7 +8,7 @@ import numpy as np
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core import assessment as record
-from skinclip.explain.render import hex_colour
+from skinclip.imaging.overlay import hex_colour
 from skinclip.ui import components
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from skinclip.core import assessment as record
 from skinclip.core.config import preset
-from skinclip.examples import draw
 from skinclip.explain.grounding import SecondOpinion
-from skinclip.explain.render import boxes_overlay, region_overlay
-from skinclip.images import encode_png
+from skinclip.imaging.examples import draw
+from skinclip.imaging.overlay import boxes_overlay, region_overlay
+from skinclip.imaging.photo import encode_png
 from skinclip.ui import assess_tab, components, opinion_panel
 from skinclip.ui.opinion_panel import OpinionPanel
 

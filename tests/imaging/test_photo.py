@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinclip import images
-from skinclip.examples import draw
-from skinclip.images import PhotoError, combine_quality, lesion_quality, load, photo_quality
+from skinclip.imaging import photo as images
+from skinclip.imaging.examples import draw
+from skinclip.imaging.photo import PhotoError, combine_quality, lesion_quality, load, photo_quality
 
 
 def encoded(pixels: np.ndarray, kind: str, **options: object) -> bytes:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from skinclip.measure import (
+from skinclip.imaging.abcd_features import (
     COLOURS,
     SKIN,
     Limits,

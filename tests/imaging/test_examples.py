@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinclip.examples import LOOKS, draw, draw_with_mask
+from skinclip.imaging.examples import LOOKS, draw, draw_with_mask
 
 
 @pytest.mark.parametrize("kind", sorted(LOOKS))

@@ -5,7 +5,7 @@ import pytest
 
 from skinclip.core import assessment as record
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
-from skinclip.explain.render import REGION_COLOURS, colour_of, heatmap_overlay, hex_colour, ink_of, region_overlay
+from skinclip.imaging.overlay import REGION_COLOURS, colour_of, heatmap_overlay, hex_colour, ink_of, region_overlay
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> record.Polygon:
@@ -71,13 +71,13 @@ def test_a_scaled_copy_of_the_photo_is_drawn_in_its_own_pixels(grey: np.ndarray)
 
 @pytest.mark.parametrize("size", [(70, 64), (320, 240), (2000, 1500)])
 def test_badges_stay_apart_and_inside_at_any_size(size: tuple[int, int]) -> None:
-    from skinclip.explain import render
+    from skinclip.imaging import overlay
 
     outline = np.array([(0, 0), (size[0], 0), (size[0], size[1]), (0, size[1])], float)
     radius = max(8, round(min(size) / 28))
     taken: list[np.ndarray] = []
     for _ in range(6):
-        taken.append(render._free_place(render._places([outline], bottom=False), taken, radius, *size))
+        taken.append(overlay._free_place(overlay._places([outline], bottom=False), taken, radius, *size))
     places = np.array(taken)
     assert (places >= radius).all() and (places <= np.array(size) - radius).all()
     gaps = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1)) + 1e9 * np.eye(6)
