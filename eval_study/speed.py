@@ -29,7 +29,7 @@ from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.explain.methods import METHODS, Subject
 from skinclip.imaging.examples import LOOKS, draw
 from skinclip.imaging.photo import LesionImage, from_array
-from skinclip.model.prompt import Story
+from skinclip.language.prompt import Story
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -46,18 +46,18 @@ from skinclip.core.vocabulary import (
     EVIDENCE_STATES,
     STATE_BY_KEY,
 )
-from skinclip.data.rationales import tidy
 from skinclip.explain.regions import lesion_region, region_from_map
 from skinclip.hub import checkpoint_folder
 from skinclip.imaging.abcd_features import measure_lesion, measured_findings
 from skinclip.imaging.photo import LesionImage, combine_quality, lesion_quality, photo_quality
 from skinclip.imaging.transform import PhotoTransform, Window
+from skinclip.language.constrained_decoding import Prefix
+from skinclip.language.prompt import MAX_FINDINGS
+from skinclip.language.rationale import tidy
 from skinclip.losses import criterion_log_probs
 from skinclip.model.card import write_card
-from skinclip.model.decoding import Prefix
 from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
-from skinclip.model.prompt import MAX_FINDINGS
 from skinclip.model.skinclip_vl import (
     CARRIED,
     CheckpointError,

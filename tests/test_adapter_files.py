@@ -24,9 +24,9 @@ from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, save_yaml
 from skinclip.hub import MissingWeights
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import from_array
+from skinclip.language.prompt import Story
 from skinclip.model import budget
 from skinclip.model.card import card_name, model_card, write_card
-from skinclip.model.prompt import Story
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, load_model, weights_sha256
 from skinclip.ui import provision
 from skinclip.ui.door import NotOpened

@@ -26,8 +26,8 @@ from eval_study.explanations.maps import chosen
 from skinclip import metrics
 from skinclip.core.assessment import Assessment
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, STATE_BY_KEY
-from skinclip.data.rationales import check_rationale, read_rationale
 from skinclip.imaging import photo as images
+from skinclip.language.rationale import check_rationale, read_rationale
 from skinclip.scores import cluster
 
 NAME = "rationales"

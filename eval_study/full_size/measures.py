@@ -27,11 +27,11 @@ from eval_study.full_size.base import model_config
 from eval_study.full_size.meter import Meter, Peak, held_bytes, machine, resident
 from skinclip.core.assessment import Context
 from skinclip.core.config import ModelConfig
-from skinclip.data.rationales import write_rationale
 from skinclip.explain.saliency import DiagnosisPath
+from skinclip.language.prompt import Story, mini_tokenizer
+from skinclip.language.rationale import write_rationale
 from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.perception import Perception
-from skinclip.model.prompt import Story, mini_tokenizer
 from skinclip.model.reasoner import load_language_model
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
 

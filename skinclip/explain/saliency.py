@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
 from torch import Tensor, nn
 
+from skinclip.language.prompt import Prompts
 from skinclip.model.perception import MIRRORS
 from skinclip.model.plain import PlainClassifier
-from skinclip.model.prompt import Prompts
 from skinclip.model.skinclip_vl import SkinClipVL
 
 BLUR = 12.0  # pixels of a 160 px window: what is blurred so keeps its colour and loses its structures

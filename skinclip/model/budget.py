@@ -27,8 +27,8 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from skinclip.core.config import PRESETS, ModelConfig, preset
 from skinclip.core.vocabulary import EVIDENCE_STATES
+from skinclip.language.prompt import mini_tokenizer
 from skinclip.model.perception import Perception
-from skinclip.model.prompt import mini_tokenizer
 from skinclip.model.reasoner import Reasoner, add_lora, qwen_config
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.sentences import whole_percent

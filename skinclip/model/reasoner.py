@@ -41,13 +41,13 @@ from transformers import (
 from skinclip.core.assessment import Context
 from skinclip.core.config import ReasonerConfig
 from skinclip.core.vocabulary import DIAGNOSES, STATE_BY_KEY
-from skinclip.data.rationales import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
-from skinclip.model.decoding import CitationProcessor, Prefix, Rule, WordingProcessor, greedy
+from skinclip.language.constrained_decoding import CitationProcessor, Prefix, Rule, WordingProcessor, greedy
+from skinclip.language.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story, token_id
+from skinclip.language.rationale import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
 from skinclip.model.evidence import Evidence
 from skinclip.model.int8 import dense, int8, unpack
 from skinclip.model.own_vision import own_grid, own_tokens
 from skinclip.model.perception import VisualTokens
-from skinclip.model.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story, token_id
 
 # What quantization must leave alone. Plain "visual" would not protect the vision tower.
 UNQUANTIZED = ["model.visual", "lm_head"]

@@ -34,12 +34,12 @@ from skinclip.core.config import preset as preset_config
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.hub import checkpoint_folder, find_base, no_checkpoint
 from skinclip.imaging.transform import PhotoTransform
+from skinclip.language.prompt import Prompts, load_tokenizer, mini_tokenizer
 from skinclip.model import foundation
 from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.evidence import Evidence, EvidenceFinder, told_apart
 from skinclip.model.foundation import Foundation
 from skinclip.model.perception import Perception, VisualTokens
-from skinclip.model.prompt import Prompts, load_tokenizer, mini_tokenizer
 from skinclip.model.reasoner import (
     ADAPTER,
     Reasoner,

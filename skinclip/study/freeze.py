@@ -35,7 +35,7 @@ from skinclip.explain.methods import heat_on_photo
 from skinclip.imaging import photo as images
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, hex_colour, region_overlay
 from skinclip.imaging.photo import LesionImage, PhotoError
-from skinclip.model.prompt import context_text, differential_text, findings_text
+from skinclip.language.prompt import context_text, differential_text, findings_text
 from skinclip.study import frozen
 from skinclip.study.codes import read_key
 from skinclip.study.frozen import StudyError, Truth, default_folder

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from skinclip.core.assessment import Context
+from skinclip.language.prompt import IGNORE, Prompts, Story
 from skinclip.losses import MISSING, STATE_COUNTS
 from skinclip.model.evidence import CLEAR, Evidence
-from skinclip.model.prompt import IGNORE, Prompts, Story
 from skinclip.model.reasoner import Reasoning
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.views import SeenViews, see

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from skinclip.core.config import ModelConfig, Stage0Config, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.data.augment import augment, mix
-from skinclip.data.wordings import describe
+from skinclip.language.paraphrases import describe
 from skinclip.losses import CriterionLoss
 from skinclip.model.evidence import LesionMaskHead
 from skinclip.model.perception import Perception

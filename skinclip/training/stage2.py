@@ -27,10 +27,10 @@ from tqdm import tqdm
 from skinclip.core.assessment import Context
 from skinclip.core.config import Stage2Config, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
-from skinclip.data.rationales import write_rationale
-from skinclip.data.wordings import describe
+from skinclip.language.paraphrases import describe
+from skinclip.language.prompt import Story
+from skinclip.language.rationale import write_rationale
 from skinclip.losses import CFAInputs, CFALoss, LossConfig, prior_tilt
-from skinclip.model.prompt import Story
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.answering import PER_PORTION, Answerer, Part
 from skinclip.training.common import (

@@ -11,8 +11,8 @@ from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.data.cases import Case
 from skinclip.imaging.abcd_features import measure_lesion, measured_findings
+from skinclip.language.prompt import MAX_FINDINGS
 from skinclip.losses import criterion_log_probs
-from skinclip.model.prompt import MAX_FINDINGS
 
 SHOWN = 0.3  # a training rationale cites a labelled state only where its map gives it at least this probability
 

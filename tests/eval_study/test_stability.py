@@ -16,8 +16,8 @@ from eval_study.benchmarks.stability import PHOTO_CHANGES, compare, described
 from skinclip import metrics
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.data.cases import Case
-from skinclip.data.wordings import write_description
 from skinclip.imaging.examples import draw
+from skinclip.language.paraphrases import write_description
 from skinclip.trust.calibration import Calibration
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from skinclip.core.assessment import Context
+from skinclip.language.prompt import Prompts, load_tokenizer
 from skinclip.model.perception import Perception
-from skinclip.model.prompt import Prompts, load_tokenizer
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
 from tests.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset
 

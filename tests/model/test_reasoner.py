@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSES
-from skinclip.data.rationales import check_citations, check_rationale, read_rationale
+from skinclip.language.prompt import Story, context_text, mini_tokenizer
+from skinclip.language.rationale import check_citations, check_rationale, read_rationale
 from skinclip.model.perception import VisualTokens
-from skinclip.model.prompt import Story, context_text, mini_tokenizer
 from skinclip.model.reasoner import (
     FALLBACK_WORDINGS,
     Qwen2_5_VLForConditionalGeneration,

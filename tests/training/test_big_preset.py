@@ -16,8 +16,8 @@ from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
 from skinclip.data.cases import DataError
-from skinclip.data.rationales import check_rationale
 from skinclip.imaging import photo as images
+from skinclip.language.rationale import check_rationale
 from skinclip.model.perception import Perception
 from skinclip.train import claim, find_published, train
 from skinclip.training.common import load_checkpoint

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from skinclip import cli
 from skinclip.core.config import ModelConfig
 from skinclip.data.cases import DataError
-from skinclip.model.prompt import Prompts
+from skinclip.language.prompt import Prompts
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.train import gather_calibrated, on_published_weights, training_photos
 from skinclip.training import views as views_module

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, STATE_BY_KEY
-from skinclip.data import rationales
-from skinclip.data.rationales import (
+from skinclip.language import rationale
+from skinclip.language.rationale import (
     FORBIDDEN_OUTSIDE,
     check_citations,
     check_rationale,
@@ -64,7 +64,7 @@ def test_texts_of_as_many_findings_as_there_can_be_pass_the_checker() -> None:
     for _ in range(100):
         states = {state.criterion: key for key, state in rng.sample(list(STATE_BY_KEY.items()), len(STATE_BY_KEY))}
         findings = tuple(states.values())
-        assert len(findings) == rationales.MAX_FINDINGS
+        assert len(findings) == rationale.MAX_FINDINGS
         leading, runner_up = rng.sample(list(DIAGNOSIS_BY_CODE), 2)
         assert check_rationale(write_rationale(leading, runner_up, findings, rng), findings) == []
 
@@ -85,13 +85,13 @@ def test_wording_varies_within_a_small_vocabulary() -> None:
 
 
 def test_each_slot_has_at_least_ten_wordings() -> None:
-    sentences = [slot for slot in rationales._SLOTS if any("{" in t or " is " in t for t in slot)]
+    sentences = [slot for slot in rationale._SLOTS if any("{" in t or " is " in t for t in slot)]
     assert len(sentences) >= 14
     assert all(len(set(slot)) >= 10 for slot in sentences)
 
 
 def test_templates_hold_no_word_that_needs_a_reference() -> None:
-    outside = {word for slot in rationales._SLOTS for text in slot for word in text.split()}
+    outside = {word for slot in rationale._SLOTS for text in slot for word in text.split()}
     assert not outside & FORBIDDEN_OUTSIDE
     assert {"blue-whitish veil", "veil", "globules", "network", "streaks", "colour"} <= FORBIDDEN_OUTSIDE
     assert not FORBIDDEN_OUTSIDE & {"and", "vascular", "melanoma", "carcinoma", "lesion"}
@@ -379,7 +379,7 @@ def test_a_text_holds_for_its_own_diagnoses_alone() -> None:
             if other in (leading, runner_up):
                 continue
             changed = text.replace(DIAGNOSIS_BY_CODE[leading].name, DIAGNOSIS_BY_CODE[other].name)
-            roles = rationales._roles(other, runner_up, findings) != rationales._roles(leading, runner_up, findings)
+            roles = rationale._roles(other, runner_up, findings) != rationale._roles(leading, runner_up, findings)
             tried += roles
             caught += roles and bool(check_rationale(changed, findings))
     assert tried > 300 and caught == tried

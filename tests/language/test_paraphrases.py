@@ -7,8 +7,8 @@ import random
 import pytest
 
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
-from skinclip.data import wordings
-from skinclip.data.wordings import VOCABULARY, describe, write_description
+from skinclip.language import paraphrases
+from skinclip.language.paraphrases import VOCABULARY, describe, write_description
 
 
 def test_every_diagnosis_has_a_vocabulary() -> None:
@@ -26,7 +26,7 @@ def test_no_name_is_said_of_two_diagnoses() -> None:
 
 @pytest.mark.parametrize("code", DIAGNOSIS_CODES)
 def test_texts_are_many_seeded_and_speak_of_their_diagnosis(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wordings, "WORD_DROPOUT", 0.0)
+    monkeypatch.setattr(paraphrases, "WORD_DROPOUT", 0.0)
     texts = [write_description(code, random.Random(i)) for i in range(200)]
     assert texts == [write_description(code, random.Random(i)) for i in range(200)]
     assert len(set(texts)) > 150
@@ -36,11 +36,11 @@ def test_texts_are_many_seeded_and_speak_of_their_diagnosis(code: str, monkeypat
 
 
 def test_words_are_left_out_but_never_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wordings, "WORD_DROPOUT", 1.0)
+    monkeypatch.setattr(paraphrases, "WORD_DROPOUT", 1.0)
     assert write_description("mel", random.Random(0))
-    monkeypatch.setattr(wordings, "WORD_DROPOUT", 0.5)
+    monkeypatch.setattr(paraphrases, "WORD_DROPOUT", 0.5)
     halved = [len(write_description("mel", random.Random(i)).split()) for i in range(300)]
-    monkeypatch.setattr(wordings, "WORD_DROPOUT", 0.0)
+    monkeypatch.setattr(paraphrases, "WORD_DROPOUT", 0.0)
     whole = [len(write_description("mel", random.Random(i)).split()) for i in range(300)]
     assert 0.4 < sum(halved) / sum(whole) < 0.6
 

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from skinclip.core.assessment import Context
 from skinclip.core.config import PromptConfig
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, SEXES, SITES, STATE_BY_KEY
-from skinclip.data.rationales import vocabulary
+from skinclip.language.rationale import vocabulary
 
 EVIDENCE_TOKEN, ANSWER_TOKEN, IMAGE_TOKEN = "<|evidence|>", "<|answer|>", "<|image_pad|>"
 END_TOKEN = "<|im_end|>"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor
 
-from skinclip.model.prompt import Prompts
+from skinclip.language.prompt import Prompts
 
 
 class Rule(Protocol):

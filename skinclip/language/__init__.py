@@ -1,0 +1,1 @@
+"""The texts that the model reads and writes: rationales, paraphrases, prompts and constrained decoding."""
