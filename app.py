@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 sys.dont_write_bytecode = True  # the program's own folder may be read-only, and is no place to write to
 
 from skinclip import __version__  # noqa: E402  after the line above
-from skinclip.core import paths
+from skinclip.core import paths  # noqa: E402
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -1,10 +1,10 @@
-"""Prints the thresholds of `skinclip.imaging.abcd_features`: quantiles of its measurements over real training photos and masks.
+"""Prints the thresholds of `abcd_features`: quantiles of its measurements over real training photos and masks.
 
     python -m eval_study.measure_thresholds --data ROOT [--photos 400] [--seed 0]
 
 ROOT holds one folder a data set; photos of split `train` that have a mask are used. Each line gives the
-quantiles 5, 20, 33, 67, 80 and 95 % of one measurement over the photos in which it could be made: `skinclip.imaging.abcd_features`
-takes its lower and upper thresholds from them and gives no finding in between.
+quantiles 5, 20, 33, 67, 80 and 95 % of one measurement over the photos in which it could be made:
+`skinclip.imaging.abcd_features` takes its lower and upper thresholds from them and gives no finding in between.
 """
 
 from __future__ import annotations

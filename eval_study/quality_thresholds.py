@@ -2,8 +2,8 @@
 
 ROOT holds one folder a data set, each with a `manifest.csv` (columns `image`, `split`, optional `mask`). For each set
 the command prints how the gate's measures are distributed over good photos and over spoilt copies of them (blurred,
-darkened, blacked out, over-exposed), and which share of each passes. The thresholds in `skinclip/imaging/photo.py` lie in the
-gaps of that table. Only splits in which choosing is allowed are read, so no test photo is.
+darkened, blacked out, over-exposed), and which share of each passes. The thresholds in `skinclip/imaging/photo.py` lie
+in the gaps of that table. Only splits in which choosing is allowed are read, so no test photo is.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def read_derm7pt(folder: Path, strict: bool = False) -> CaseTable:
         image = finder.require(row, "derm")
         name = row.word("diagnosis")
         if name is not None and name not in vocabulary.DERM7PT_TO_CODE:
-            raise BadRow(f"unknown diagnosis {name!r}; not one of Derm7pt's {len(clinical.DERM7PT_TO_CODE)}")
+            raise BadRow(f"unknown diagnosis {name!r}; not one of Derm7pt's {len(vocabulary.DERM7PT_TO_CODE)}")
         diagnosis = vocabulary.DERM7PT_TO_CODE[name] if name else None
         clinic = row.get("clinic")
         number = row.get("case_num") or ids[row.cells["derm"]]

@@ -219,15 +219,15 @@ def parse_age(text: str | None) -> float | None:
 
 
 def parse_sex(text: str | None) -> str | None:
-    """One of `clinical.SEXES`; another word is "not given", as the model has no third input."""
+    """One of `vocabulary.SEXES`; another word is "not given", as the model has no third input."""
     return None if text is None else {"f": "female", "m": "male"}.get(text, text if text in vocabulary.SEXES else None)
 
 
 def parse_code(text: str | None) -> str | None:
-    """A code of `clinical.DIAGNOSIS_CODES`, or None where missing. Raises BadRow for any other word."""
+    """A code of `vocabulary.DIAGNOSIS_CODES`, or None where missing. Raises BadRow for any other word."""
     if text is None or text in vocabulary.DIAGNOSIS_BY_CODE:
         return text
-    raise BadRow(f"unknown diagnosis {text!r}; expected one of {', '.join(clinical.DIAGNOSIS_CODES)}")
+    raise BadRow(f"unknown diagnosis {text!r}; expected one of {', '.join(vocabulary.DIAGNOSIS_CODES)}")
 
 
 def parse_malignant(text: str | None, diagnosis: str | None) -> bool | None:

@@ -1,6 +1,7 @@
 """Synthetic lesion photos drawn by a program: the examples of the page and the made-up photos of the tests.
 
-They look like dermoscopy but show nobody. `python -m skinclip.imaging.examples --out assets/examples` makes the example files.
+They look like dermoscopy but show nobody. `python -m skinclip.imaging.examples --out assets/examples` makes the
+example files.
 
 Colour follows the optics in the simplest form: skin reflects light, and melanin and blood absorb it (Beer-Lambert),
 blue most. So a lesion is a map of how much melanin and how much blood lies where, structures are added to these maps,
