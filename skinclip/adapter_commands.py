@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from skinclip import RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
-    from skinclip.adapters import AdapterInfo
+    from skinclip.model.adapters.files import AdapterInfo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def _command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace]
 
 
 def _list(args: argparse.Namespace) -> int:
-    from skinclip.adapters import list_adapters
+    from skinclip.model.adapters.files import list_adapters
 
     found = list_adapters(args.folder)
     print("\n".join(map(_line, found)) or f"there is no adapter in {args.folder}")
@@ -71,8 +71,8 @@ def _base(found: AdapterInfo) -> str:
 
 
 def _info(args: argparse.Namespace) -> int:
-    from skinclip import adapters
-    from skinclip.model.card import model_card
+    from skinclip.model.adapters import files as adapters
+    from skinclip.model.adapters.card import model_card
 
     found = adapters.info(args.adapter)
     if args.card:
@@ -86,7 +86,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    from skinclip.model.card import FILE, write_card
+    from skinclip.model.adapters.card import FILE, write_card
 
     write_card(args.adapter, args.results)
     print(f"written: {args.adapter / FILE}")
@@ -96,14 +96,14 @@ def _card(args: argparse.Namespace) -> int:
 def _merge(args: argparse.Namespace) -> int:
     import torch
 
-    from skinclip.adapters import merge
+    from skinclip.model.adapters.files import merge
 
     merge(args.adapter, args.out, {"bf16": torch.bfloat16, "fp16": torch.float16}[args.dtype])
     return 0
 
 
 def _push(args: argparse.Namespace) -> int:
-    from skinclip.adapters import push
+    from skinclip.model.adapters.files import push
 
     push(args.adapter, args.target, lambda: args.yes or _agreed(), private=not args.public)
     return 0
@@ -117,7 +117,7 @@ def _agreed() -> bool:
 
 
 def _pull(args: argparse.Namespace) -> int:
-    from skinclip.adapters import pull
+    from skinclip.model.adapters.files import pull
 
     pull(args.source, args.out, args.revision)
     return 0

@@ -55,7 +55,7 @@ from skinclip.language.constrained_decoding import Prefix
 from skinclip.language.prompt import MAX_FINDINGS
 from skinclip.language.rationale import tidy
 from skinclip.losses import criterion_log_probs
-from skinclip.model.card import write_card
+from skinclip.model.adapters.card import write_card
 from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
 from skinclip.model.skinclip_vl import (
@@ -125,7 +125,7 @@ def check_room(folder: Path) -> None:
     config: ModelConfig = load_yaml(ModelConfig, folder / "config.yaml")
     if config.reasoner.base is None:
         return
-    from skinclip.model.budget import check_memory  # which builds the presets to count them, without their weights
+    from skinclip.model.memory import check_memory  # which builds the presets to count them, without their weights
 
     if config.reasoner.base == CARRIED:
         config = replace(config, reasoner=replace(config.reasoner, base=str(folder / CARRIED)))

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except RuntimeError as error:
         from skinclip.hub import MissingWeights
-        from skinclip.model.budget import TooLittleMemory
+        from skinclip.model.memory import TooLittleMemory
         from skinclip.model.skinclip_vl import CheckpointError
 
         if not isinstance(error, (MissingWeights, TooLittleMemory, CheckpointError)):

@@ -29,7 +29,7 @@ from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, sa
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import ASSETS, base_identity, checkpoint_folder, find_base, find_clip
 from skinclip.language.prompt import load_tokenizer, mini_tokenizer
-from skinclip.model.budget import check_memory
+from skinclip.model.memory import check_memory
 from skinclip.model.perception import Perception
 from skinclip.model.plain import PlainClassifier
 from skinclip.model.skinclip_vl import SkinClipVL, assemble, default_device

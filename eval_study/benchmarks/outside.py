@@ -13,7 +13,7 @@ import torch
 
 from eval_study.benchmarks.common import Bench
 from skinclip.core.config import preset
-from skinclip.model.budget import COMPARED, inventory
+from skinclip.model.memory import COMPARED, inventory
 
 NAME = "outside"
 BIG = ("qwen-3b", "qwen-7b")

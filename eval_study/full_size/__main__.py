@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from eval_study.full_size.base import INDEX, SMALLER, model_config, shape_config, write_base
 from eval_study.full_size.table import write_report
 from skinclip.core.config import ModelConfig
-from skinclip.model.budget import (
+from skinclip.model.memory import (
     GB,
     PURPOSES,
     MemoryPlan,

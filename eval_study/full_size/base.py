@@ -14,7 +14,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 
 from skinclip.core.config import ModelConfig, PerceptionConfig, preset
 from skinclip.language.prompt import mini_tokenizer
-from skinclip.model.budget import QwenShape, base_config
+from skinclip.model.memory import QwenShape, base_config
 
 SHARD_BYTES = 10**9
 STD = 0.02  # of every matrix, as Qwen initialises them

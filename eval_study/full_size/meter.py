@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from skinclip.model.budget import PARTS, part_of
 from skinclip.model.int8 import Int8Linear
+from skinclip.model.memory import PARTS, part_of
 
 STATUS = Path("/proc/self/status")
 EVERY = 0.01  # seconds between two looks

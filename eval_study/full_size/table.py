@@ -10,7 +10,7 @@ from typing import Any
 from eval_study.benchmarks.figures import table
 from eval_study.full_size.base import SMALLER
 from skinclip.core.config import preset
-from skinclip.model.budget import GB, PARTS, MemoryPlan, count_statement, inventory, plan_for, predict, workload
+from skinclip.model.memory import GB, PARTS, MemoryPlan, count_statement, inventory, plan_for, predict, workload
 
 BIG = ("qwen-3b", "qwen-7b")
 ANSWERING = ("load", "assess", "explain")

@@ -26,7 +26,7 @@ from skinclip.explain.methods import heat_on_photo
 from skinclip.imaging import photo as images
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, region_overlay
 from skinclip.imaging.photo import LesionImage, PhotoError, fit
-from skinclip.model.card import card_name
+from skinclip.model.adapters.card import card_name
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.ui import change_panel, components, opinion_panel
 from skinclip.ui.change_panel import Panel

@@ -17,7 +17,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from eval_study.full_size.meter import held_bytes
 from skinclip.core.config import ModelConfig
 from skinclip.language.prompt import mini_tokenizer
-from skinclip.model import budget
+from skinclip.model import memory
 from skinclip.model.int8 import FEW, Int8Linear, int8, unpack
 from skinclip.model.reasoner import add_lora, load_language_model, quantize_to, qwen_config
 from skinclip.model.skinclip_vl import SkinClipVL, load_model
@@ -94,7 +94,7 @@ def test_nf4_is_gone_as_soon_as_its_successor_stands(nf4: Path) -> None:
 
 def test_bytes_are_those_of_the_budget(nf4: Path, tiny_config: ModelConfig) -> None:
     model = load_language_model(nf4, True, cpu_weights="int8")
-    held = budget.weight_bytes(tiny_config, budget.MemoryPlan("cpu", "int8", "fp32"))
+    held = memory.weight_bytes(tiny_config, memory.MemoryPlan("cpu", "int8", "fp32"))
     measured = held_bytes(model)
     assert measured == {part: held[part] for part in measured} and measured["language linears"] > 0
 

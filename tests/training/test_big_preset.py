@@ -11,13 +11,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from skinclip import adapters, cli
+from skinclip import cli
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
 from skinclip.data.cases import DataError
 from skinclip.imaging import photo as images
 from skinclip.language.rationale import check_rationale
+from skinclip.model.adapters import files as adapters
 from skinclip.model.perception import Perception
 from skinclip.train import claim, find_published, train
 from skinclip.training.common import load_checkpoint

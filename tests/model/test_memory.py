@@ -13,14 +13,14 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from eval_study.full_size.meter import held_bytes
 from skinclip.assess import Assessor
 from skinclip.core.config import LoraConfig, ModelConfig, preset, save_yaml
-from skinclip.model import budget
-from skinclip.model.budget import GB, PURPOSES, MemoryPlan, TooLittleMemory
+from skinclip.model import memory
+from skinclip.model.memory import GB, PURPOSES, MemoryPlan, TooLittleMemory
 from skinclip.model.reasoner import UNQUANTIZED, quantization
 from skinclip.model.skinclip_vl import SkinClipVL
 
 
 def gb(name: str, plan: MemoryPlan, purpose: str) -> float:
-    return budget.predict(preset(name), plan, purpose).gb
+    return memory.predict(preset(name), plan, purpose).gb
 
 
 # ---- parameters ------------------------------------------------------------------------------------------------------
@@ -32,7 +32,7 @@ def gb(name: str, plan: MemoryPlan, purpose: str) -> float:
     [("qwen-3b", 3_754_622_976, 668_684_288, 2_774_532_096), ("qwen-7b", 8_292_166_656, 676_550_144, 6_525_288_448)],
 )
 def test_counts_are_those_of_the_published_models(name: str, qwen: int, vision: int, linears: int) -> None:
-    counted = budget.inventory(preset(name))
+    counted = memory.inventory(preset(name))
     own = ("vision", "embeddings", "language linears", "language norms and biases", "lm_head")
     assert counted.parameters(*own) == qwen
     assert counted.parameters("vision") == vision
@@ -43,24 +43,24 @@ def test_counts_are_those_of_the_published_models(name: str, qwen: int, vision: 
 
 @pytest.mark.parametrize("name", ["qwen-3b", "qwen-7b"])
 def test_at_most_one_percent_is_trained(name: str) -> None:
-    assert budget.inventory(preset(name)).trained_share <= 0.01
+    assert memory.inventory(preset(name)).trained_share <= 0.01
 
 
 def test_lora_of_rank_16_would_be_more_than_one_percent_of_the_3b_model() -> None:
     config = preset("qwen-3b")
     wider = dataclasses.replace(config.reasoner, lora=LoraConfig(r=16))
-    assert budget.inventory(dataclasses.replace(config, reasoner=wider)).trained_share > 0.01
+    assert memory.inventory(dataclasses.replace(config, reasoner=wider)).trained_share > 0.01
 
 
 def test_counts_are_those_of_a_real_model(tiny_model: SkinClipVL, tiny_config: ModelConfig) -> None:
-    counted = budget.inventory(tiny_config)
+    counted = memory.inventory(tiny_config)
     assert counted.parameters() == sum(p.numel() for p in tiny_model.parameters())
     trained = sum(p.numel() for part in tiny_model.trainable().values() for p in part)
     assert counted.parameters("lora", "heads") == trained
 
 
 def test_the_count_is_stated_as_it_is() -> None:
-    said = budget.count_statement(preset("qwen-7b"))
+    said = memory.count_statement(preset("qwen-7b"))
     assert "8.80 billion parameters, 32% fewer than 13 billion" in said
     assert "the paper's 43% is its own count" in said
 
@@ -70,14 +70,14 @@ def test_the_count_is_stated_as_it_is() -> None:
 
 @pytest.mark.parametrize("double", [False, True])
 def test_bytes_of_a_model_loaded_in_nf4(tmp_path: Path, tiny_config: ModelConfig, double: bool) -> None:
-    base = budget.base_config(tiny_config)
+    base = memory.base_config(tiny_config)
     Qwen2_5_VLForConditionalGeneration(base).save_pretrained(tmp_path)
     settings = quantization()
     settings.bnb_4bit_use_double_quant = double
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         tmp_path, dtype=torch.float32, device_map={"": "cpu"}, quantization_config=settings
     )
-    held = budget.weight_bytes(tiny_config, MemoryPlan("cpu", "nf4-double" if double else "nf4", "fp32"))
+    held = memory.weight_bytes(tiny_config, MemoryPlan("cpu", "nf4-double" if double else "nf4", "fp32"))
     measured = held_bytes(model)
     assert measured == {part: held[part] for part in measured} and sum(measured.values()) > 0
     assert UNQUANTIZED == ["model.visual", "lm_head"]  # what the plan's `rest` takes for granted
@@ -86,13 +86,13 @@ def test_bytes_of_a_model_loaded_in_nf4(tmp_path: Path, tiny_config: ModelConfig
 def test_bytes_of_a_matrix_by_hand() -> None:
     shape = (256, 1024)
     n = 256 * 1024
-    assert budget.matrix_bytes(shape, "fp32") == 4 * n
-    assert budget.matrix_bytes(shape, "bf16") == 2 * n
-    assert budget.matrix_bytes(shape, "int8") == n + 4 * 256
-    assert budget.matrix_bytes(shape, "nf4") == n // 2 + 4 * (n // 64) + 64
-    assert budget.matrix_bytes(shape, "nf4-double") == n // 2 + n // 64 + 4 * (n // 64 // 256) + 4 + 1024 + 64
+    assert memory.matrix_bytes(shape, "fp32") == 4 * n
+    assert memory.matrix_bytes(shape, "bf16") == 2 * n
+    assert memory.matrix_bytes(shape, "int8") == n + 4 * 256
+    assert memory.matrix_bytes(shape, "nf4") == n // 2 + 4 * (n // 64) + 64
+    assert memory.matrix_bytes(shape, "nf4-double") == n // 2 + n // 64 + 4 * (n // 64 // 256) + 4 + 1024 + 64
     with pytest.raises(ValueError, match="int3"):
-        budget.matrix_bytes(shape, "int3")
+        memory.matrix_bytes(shape, "int3")
 
 
 # ---- peaks -----------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_presets_stay_within_what_they_promise(name: str, plan: MemoryPlan, purp
 def test_the_readme_says_what_is_computed(name: str) -> None:
     config = preset(name)
     peaks = {
-        (d, p): budget.predict(config, budget.plan_for(config, d), p).gb for d in ("cuda", "cpu") for p in PURPOSES
+        (d, p): memory.predict(config, memory.plan_for(config, d), p).gb for d in ("cuda", "cpu") for p in PURPOSES
     }
     shown = [
         figure
@@ -130,16 +130,16 @@ def test_the_readme_says_what_is_computed(name: str) -> None:
         for figure in (max(peaks[device, p] for p in PURPOSES if p != "train"), peaks[device, "train"])
     ]
     row = " | ".join([f"| `{name}`", *(f"{gb:.1f} GB" for gb in shown)]) + " |"
-    assert row in (Path(budget.__file__).parents[2] / "README.md").read_text()
+    assert row in (Path(memory.__file__).parents[2] / "README.md").read_text()
 
 
 def test_plans_follow_the_configuration() -> None:
     config = preset("qwen-3b")
     packed = dataclasses.replace(config, reasoner=dataclasses.replace(config.reasoner, cpu_weights="nf4"))
-    assert budget.plan_for(config, "cuda") == MemoryPlan("cuda", "nf4", "bf16")
-    assert budget.plan_for(config, "cpu") == MemoryPlan("cpu", "int8", "fp32")
-    assert budget.plan_for(packed, "cpu") == MemoryPlan("cpu", "nf4", "fp32")
-    assert budget.plan_for(preset("mini"), "cpu") == MemoryPlan("cpu", "fp32", "fp32")
+    assert memory.plan_for(config, "cuda") == MemoryPlan("cuda", "nf4", "bf16")
+    assert memory.plan_for(config, "cpu") == MemoryPlan("cpu", "int8", "fp32")
+    assert memory.plan_for(packed, "cpu") == MemoryPlan("cpu", "nf4", "fp32")
+    assert memory.plan_for(preset("mini"), "cpu") == MemoryPlan("cpu", "fp32", "fp32")
 
 
 def test_an_unknown_purpose_or_base_is_refused() -> None:
@@ -148,52 +148,52 @@ def test_an_unknown_purpose_or_base_is_refused() -> None:
     config = preset("qwen-3b")
     unknown = dataclasses.replace(config, reasoner=dataclasses.replace(config.reasoner, base="Qwen/other"))
     with pytest.raises(ValueError, match=r"config\.json"):
-        budget.base_config(unknown)
+        memory.base_config(unknown)
 
 
 # ---- before loading --------------------------------------------------------------------------------------------------
 
 
 def test_too_little_memory_names_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "free_bytes", lambda device: 7 * GB)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 7 * GB)
     with pytest.raises(TooLittleMemory, match=r"qwen-7b needs about 1\d\.\d GB of GPU memory to assess, 7\.0 GB"):
-        budget.check_memory("qwen-7b", "cuda", "assess")
+        memory.check_memory("qwen-7b", "cuda", "assess")
     with pytest.raises(TooLittleMemory, match=r"--preset qwen-3b"):
-        budget.check_memory("qwen-7b", "cuda", "assess")
-    assert budget.check_memory("qwen-3b", "cuda", "assess").total <= 7 * GB
+        memory.check_memory("qwen-7b", "cuda", "assess")
+    assert memory.check_memory("qwen-3b", "cuda", "assess").total <= 7 * GB
 
 
 def test_too_little_memory_for_fp32_offers_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "free_bytes", lambda device: 12 * GB)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 12 * GB)
     config = preset("qwen-3b")
     large = dataclasses.replace(config, reasoner=dataclasses.replace(config.reasoner, cpu_weights="fp32"))
     with pytest.raises(TooLittleMemory, match=r"cpu_weights: int8"):
-        budget.check_memory("qwen-3b", "cpu", "assess", large)
-    assert budget.check_memory("qwen-3b", "cpu", "assess").total <= 12 * GB
+        memory.check_memory("qwen-3b", "cpu", "assess", large)
+    assert memory.check_memory("qwen-3b", "cpu", "assess").total <= 12 * GB
 
 
 def test_no_preset_may_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "free_bytes", lambda device: GB // 10)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: GB // 10)
     with pytest.raises(TooLittleMemory, match="No preset fits"):
-        budget.check_memory("mini", "cpu", "assess")
+        memory.check_memory("mini", "cpu", "assess")
 
 
 def test_mini_fits_here() -> None:
-    assert budget.check_memory("mini", "cpu", "assess").gb < 2
+    assert memory.check_memory("mini", "cpu", "assess").gb < 2
 
 
 def test_a_container_may_have_less_than_the_machine(tmp_path: Path) -> None:
-    assert budget.container_bytes(tmp_path) == math.inf  # not in a container
+    assert memory.container_bytes(tmp_path) == math.inf  # not in a container
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1000\n")
-    assert budget.container_bytes(tmp_path) == math.inf
+    assert memory.container_bytes(tmp_path) == math.inf
     (tmp_path / "memory.max").write_text("4000\n")
-    assert budget.container_bytes(tmp_path) == 3000
+    assert memory.container_bytes(tmp_path) == 3000
 
 
 def test_what_would_not_fit_is_refused_before_anything_is_loaded(tmp_path: Path, monkeypatch) -> None:
     """No weights lie where the config says: had they been asked for, the words would be others."""
     save_yaml(preset("qwen-3b"), tmp_path / "config.yaml")
-    monkeypatch.setattr(budget, "free_bytes", lambda device: 2 * GB)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * GB)
     with pytest.raises(TooLittleMemory, match=r"qwen-3b needs about .* GB of memory to load, 2.0 GB are free"):
         Assessor.load("qwen-3b", tmp_path)

@@ -16,8 +16,7 @@ from huggingface_hub import constants
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from skinclip import RESEARCH_USE_ONLY, adapters, cli
-from skinclip.adapters import AdapterError, check, info, list_adapters, merge, on_hub, pull, push
+from skinclip import RESEARCH_USE_ONLY, cli
 from skinclip.assess import Assessor
 from skinclip.core.assessment import Context
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, save_yaml
@@ -25,8 +24,10 @@ from skinclip.hub import MissingWeights
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import from_array
 from skinclip.language.prompt import Story
-from skinclip.model import budget
-from skinclip.model.card import card_name, model_card, write_card
+from skinclip.model import memory
+from skinclip.model.adapters import files as adapters
+from skinclip.model.adapters.card import card_name, model_card, write_card
+from skinclip.model.adapters.files import AdapterError, check, info, list_adapters, merge, on_hub, pull, push
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, load_model, weights_sha256
 from skinclip.ui import provision
 from skinclip.ui.door import NotOpened
@@ -193,9 +194,9 @@ def test_what_cannot_be_merged_leaves_nothing_behind(adapter: Path, monkeypatch:
 
 
 def test_too_little_memory_to_merge_is_told_before_the_base_is_read(adapter: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(budget, "free_bytes", lambda device: 10_000_000)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10_000_000)
     monkeypatch.setattr(adapters, "merged_language_model", lambda *_: pytest.fail("it was read"))
-    with pytest.raises(budget.TooLittleMemory, match=r"merging needs about 1\.\d GB of memory, 0\.0 GB are free"):
+    with pytest.raises(memory.TooLittleMemory, match=r"merging needs about 1\.\d GB of memory, 0\.0 GB are free"):
         merge(adapter, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 

@@ -28,10 +28,11 @@ from skinclip.hub.layout import MissingWeights, check_complete, read_header
 from skinclip.hub.origins import FetchError, File, Hub
 from skinclip.hub.sources import Source
 from skinclip.hub.store import find_base
-from skinclip.model import card, foundation
-from skinclip.model.budget import check_merge
+from skinclip.model import foundation
+from skinclip.model.adapters import card
+from skinclip.model.adapters.merging import merged_language_model
 from skinclip.model.foundation import Foundation
-from skinclip.model.merging import merged_language_model
+from skinclip.model.memory import check_merge
 from skinclip.model.perception import Perception
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, read_config, read_foundation, weights_sha256
 from skinclip.trust.bundle import Trust
