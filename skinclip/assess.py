@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from yaml import YAMLError
 
 from skinclip import __version__
+from skinclip.calibration.calibrator import Trust, TrustOutput
 from skinclip.core.assessment import (
     Assessment,
     Context,
@@ -68,7 +69,6 @@ from skinclip.model.skinclip_vl import (
     refuse,
     weights_sha256,
 )
-from skinclip.trust.bundle import Trust, TrustOutput
 
 Progress = Callable[[float, str], None]
 MEASURE_SIDE = 224  # pixels at which shape, border and colour are measured

@@ -22,6 +22,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from skinclip.assess import Assessor
+from skinclip.calibration.calibrator import Trust
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.config import LoraConfig, ModelConfig, PerceptionConfig, preset
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSES
@@ -30,7 +31,6 @@ from skinclip.language.prompt import load_tokenizer
 from skinclip.language.rationale import random_example, vocabulary, write_rationale
 from skinclip.model.perception import Perception
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
-from skinclip.trust.bundle import Trust
 
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",

@@ -26,6 +26,7 @@ from eval_study.benchmarks import figures, losses
 from eval_study.benchmarks.common import Bench, diagnosis_metrics, labels_of
 from eval_study.benchmarks.features import Features
 from skinclip import metrics
+from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import Stage0Config, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.hub import ASSETS
@@ -37,7 +38,6 @@ from skinclip.scores import cluster
 from skinclip.training.common import PhotoSet
 from skinclip.training.plain import plain_logits
 from skinclip.training.stage0 import stage0_weights
-from skinclip.trust.calibration import fit_calibration
 
 NAME = "baselines"
 FIGURES = ("balanced_accuracy", "balanced_accuracy_argmax", "accuracy", "auroc_macro", "nll", "brier", "ece")

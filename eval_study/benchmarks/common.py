@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from skinclip import metrics
 from skinclip.assess import Assessor, photo_mask
+from skinclip.calibration.calibrator import MALIGNANT
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
@@ -28,7 +29,6 @@ from skinclip.imaging import photo as images
 from skinclip.model.skinclip_vl import weights_sha256
 from skinclip.scores import cluster
 from skinclip.training.common import criterion_labels, diagnosis_labels
-from skinclip.trust.bundle import MALIGNANT
 
 BATCH = 32
 

@@ -31,6 +31,7 @@ from eval_study.benchmarks.common import (
 from eval_study.benchmarks.features import VIEWS, Features, features_of, tower_sha
 from eval_study.benchmarks.heads import Loss, Trained, head_logits, train_head
 from skinclip import metrics
+from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.losses import (
@@ -46,7 +47,6 @@ from skinclip.losses import (
 from skinclip.scores import cluster
 from skinclip.train import training_photos
 from skinclip.training.common import gather, keep_memory, natural_prior, photo_set
-from skinclip.trust.calibration import fit_calibration
 
 NAME = "losses"
 SEEDS = (0, 1, 2)

@@ -29,11 +29,11 @@ from eval_study.benchmarks.common import (
     with_labels,
 )
 from skinclip import metrics
+from skinclip.calibration.calibrator import MALIGNANT
+from skinclip.calibration.shift import IN_DOMAIN_SCORE
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case
 from skinclip.imaging import photo as images
-from skinclip.trust.bundle import MALIGNANT
-from skinclip.trust.shift import IN_DOMAIN_SCORE
 
 NAME = "shift"
 DATA = "ham10000"

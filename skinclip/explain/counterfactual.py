@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import torch
 
+from skinclip.calibration.calibrator import TrustOutput
 from skinclip.core.assessment import Context, Region
 from skinclip.core.vocabulary import CRITERIA, EVIDENCE_STATES
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
-from skinclip.trust.bundle import TrustOutput
 
 if TYPE_CHECKING:
     from skinclip.assess import Assessor, Seen

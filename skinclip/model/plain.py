@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from skinclip.calibration.temperature import Calibration
 from skinclip.core.config import PerceptionConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.hub import ASSETS
 from skinclip.model.skinclip_vl import CheckpointError
-from skinclip.trust.calibration import Calibration
 
 TRUNK = "tf_efficientnet_lite0"
 IMAGE_SIZE = 160

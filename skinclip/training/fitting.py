@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from skinclip.assess import Assessor, locate, look
+from skinclip.calibration.calibrator import Trust
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
 from skinclip.data.cases import Case, DataError
@@ -29,7 +30,6 @@ from skinclip.training.common import (
     natural_prior,
     photo_key,
 )
-from skinclip.trust.bundle import Trust
 
 NEVER = 2.0  # the threshold of a criterion that cannot be told well enough to cite it
 MIN_PRECISION, MIN_CITED = 0.5, 3

@@ -13,6 +13,7 @@ from eval_study.benchmarks.__main__ import COMMAND
 from eval_study.benchmarks.common import Bench, predict, with_labels
 from skinclip import metrics
 from skinclip.assess import Assessor
+from skinclip.calibration import Trust
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.config import ModelConfig, save_yaml
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
@@ -20,7 +21,6 @@ from skinclip.data.cases import DataError
 from skinclip.data.readers import discover
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.transform import PhotoTransform
-from skinclip.trust import Trust
 
 KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl"}
 

@@ -14,11 +14,11 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from eval_study.benchmarks import pictures, shift
 from eval_study.benchmarks.common import Bench, Measured
 from eval_study.benchmarks.pictures import MissingPhotographs
+from skinclip.calibration.calibrator import MALIGNANT
+from skinclip.calibration.shift import IN_DOMAIN_SCORE
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.imaging.examples import draw
-from skinclip.trust.bundle import MALIGNANT
-from skinclip.trust.shift import IN_DOMAIN_SCORE
 
 C = len(DIAGNOSIS_CODES)
 TRUST = SimpleNamespace(shift=SimpleNamespace(in_domain=lambda score: np.asarray(score) <= IN_DOMAIN_SCORE))

@@ -23,6 +23,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from safetensors.numpy import load_file as load_arrays
 
+from skinclip.calibration.calibrator import Trust
 from skinclip.core.config import save_yaml
 from skinclip.hub.layout import MissingWeights, check_complete, read_header
 from skinclip.hub.origins import FetchError, File, Hub
@@ -35,7 +36,6 @@ from skinclip.model.foundation import Foundation
 from skinclip.model.memory import check_merge
 from skinclip.model.perception import Perception
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, read_config, read_foundation, weights_sha256
-from skinclip.trust.bundle import Trust
 
 NEEDED = ("config.yaml", "heads.safetensors", "adapter.safetensors", "trust.safetensors", "findings.json", "base.json")
 MORE = ("recipe.yaml", card.RESULTS, card.FILE)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from skinclip.trust import shift
-from skinclip.trust.shift import fit_shift
+from skinclip.calibration import shift
+from skinclip.calibration.shift import fit_shift
 
 RNG = np.random.default_rng(0)
 CENTRE, SPREAD = np.array([6.0, 0.0, -200.0]), np.array([1.0, 0.5, 100.0])

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skinclip.calibration.conformal import Conformal, fit_conformal, pooled_classes
+from skinclip.calibration.referral import Referral, referral_threshold
+from skinclip.calibration.shift import ShiftDetector, fit_shift
+from skinclip.calibration.temperature import Calibration, fit_calibration
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
-from skinclip.trust.calibration import Calibration, fit_calibration
-from skinclip.trust.conformal import Conformal, fit_conformal, pooled_classes
-from skinclip.trust.referral import Referral, referral_threshold
-from skinclip.trust.shift import ShiftDetector, fit_shift
 
 MALIGNANT = np.array([code in MALIGNANT_CODES for code in DIAGNOSIS_CODES])  # [C]
 

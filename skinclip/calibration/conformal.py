@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skinclip.trust.calibration import labelled_rows
+from skinclip.calibration.temperature import labelled_rows
 
 COVERAGE = 0.90
 MIN_LESIONS = 30  # calibration lesions from which a diagnosis gets a quantile of its own

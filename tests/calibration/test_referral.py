@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skinclip.trust.referral import referral_threshold
+from skinclip.calibration.referral import referral_threshold
 
 
 def test_equals_hand_computed():

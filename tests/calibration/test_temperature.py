@@ -3,8 +3,8 @@ import pytest
 from scipy.optimize import check_grad
 from scipy.special import log_softmax
 
-from skinclip.trust import calibration
-from skinclip.trust.calibration import Calibration, fit_calibration
+from skinclip.calibration import calibration
+from skinclip.calibration.temperature import Calibration, fit_calibration
 
 
 def drawn(n: int, temperature: float, bias: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

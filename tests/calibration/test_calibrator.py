@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from skinclip.calibration import Trust
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
-from skinclip.trust import Trust
 
 C = len(DIAGNOSIS_CODES)
 PRIOR = np.array([0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skinclip.trust.conformal import MIN_LESIONS, Conformal, fit_conformal, pooled_classes
+from skinclip.calibration.conformal import MIN_LESIONS, Conformal, fit_conformal, pooled_classes
 
 
 def two_class(p_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
