@@ -23,13 +23,13 @@ import torch
 from transformers import LogitsProcessorList
 
 from eval_study.serving import await_ready, free_port
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.explain.methods import METHODS, Subject
 from skinclip.imaging.examples import LOOKS, draw
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.language.prompt import Story
+from skinclip.pipeline.assessor import Assessor
 
 ROOT = Path(__file__).resolve().parents[1]
 

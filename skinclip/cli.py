@@ -24,10 +24,10 @@ from skinclip.study import commands as study_commands
 if TYPE_CHECKING:
     import numpy as np
 
-    from skinclip.assess import Assessor
     from skinclip.core.assessment import Assessment, Context
     from skinclip.data.cases import Case, CaseTable
     from skinclip.imaging.photo import LesionImage
+    from skinclip.pipeline.assessor import Assessor
     from skinclip.predictions import PredictionFile
     from skinclip.scores import Row
 
@@ -322,8 +322,8 @@ def _stdout_kept_clean() -> Iterator[None]:
 def _load_assessor(args: argparse.Namespace) -> Assessor:
     from safetensors import SafetensorError
 
-    from skinclip.assess import Assessor
     from skinclip.model.skinclip_vl import CheckpointError
+    from skinclip.pipeline.assessor import Assessor
 
     try:
         return Assessor.load(args.preset, args.weights)

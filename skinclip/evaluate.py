@@ -28,8 +28,8 @@ from skinclip.predictions import NOT_SCORED, PredictionFile, as_table
 from skinclip.scores import RULES, Row
 
 if TYPE_CHECKING:
-    from skinclip.assess import Assessor, Prediction
     from skinclip.imaging.photo import LesionImage
+    from skinclip.pipeline.assessor import Assessor, Prediction
 
 LEDGER = Path("eval_study/results/test_ledger.csv")
 LEDGER_COLUMNS = ("date", "weights_sha256", "data", "split", "n", "reason")

@@ -24,7 +24,6 @@ from typing import Any
 
 import yaml
 
-from skinclip.assess import Assessor
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import ASSETS, base_identity, checkpoint_folder, find_base, find_clip
@@ -33,6 +32,7 @@ from skinclip.model.memory import check_memory
 from skinclip.model.perception import Perception
 from skinclip.model.plain import PlainClassifier
 from skinclip.model.skinclip_vl import SkinClipVL, assemble, default_device
+from skinclip.pipeline.assessor import Assessor
 from skinclip.training.common import (
     PhotoSet,
     gather,

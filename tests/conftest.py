@@ -74,7 +74,7 @@ def big_checkpoint(tmp_path_factory: pytest.TempPathFactory, big_config: ModelCo
 @pytest.fixture(scope="session")
 def big_assessor(big_config: ModelConfig, big_checkpoint: Path):
     """It loaded; tests must leave it as it is."""
-    from skinclip.assess import Assessor
+    from skinclip.pipeline.assessor import Assessor
 
     return Assessor.load(big_config.preset, big_checkpoint)
 

@@ -90,7 +90,7 @@ class FakeAssessor:
 def fake_model(monkeypatch):
     """The command line without a model: what it imports late is put in place first."""
     modules = {
-        "skinclip.assess": {"Assessor": FakeAssessor},
+        "skinclip.pipeline.assessor": {"Assessor": FakeAssessor},
         "skinclip.model.skinclip_vl": {"CheckpointError": type("CheckpointError", (RuntimeError,), {})},
         "skinclip.explain.methods": {
             "heat_on_photo": lambda assessor, image, context, code: np.zeros(image.pixels.shape[:2])

@@ -21,7 +21,6 @@ from tokenizers.trainers import BpeTrainer
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2TokenizerFast, Qwen2VLImageProcessor
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from skinclip.assess import Assessor
 from skinclip.calibration.calibrator import Trust
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.config import LoraConfig, ModelConfig, PerceptionConfig, preset
@@ -31,6 +30,7 @@ from skinclip.language.prompt import load_tokenizer
 from skinclip.language.rationale import random_example, vocabulary, write_rationale
 from skinclip.model.perception import Perception
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
+from skinclip.pipeline.assessor import Assessor
 
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",

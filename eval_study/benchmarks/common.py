@@ -17,7 +17,6 @@ import torch
 from tqdm import tqdm
 
 from skinclip import metrics
-from skinclip.assess import Assessor, photo_mask
 from skinclip.calibration.calibrator import MALIGNANT
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
@@ -27,6 +26,7 @@ from skinclip.evaluate import LEDGER, lesion_iou, log_test_use
 from skinclip.hub import ASSETS
 from skinclip.imaging import photo as images
 from skinclip.model.skinclip_vl import weights_sha256
+from skinclip.pipeline.assessor import Assessor, photo_mask
 from skinclip.scores import cluster
 from skinclip.training.common import criterion_labels, diagnosis_labels
 

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import BATCH, Bench
 from skinclip import metrics
-from skinclip.assess import criterion_probabilities
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.explain.counterfactual import what_if
 from skinclip.imaging import photo as images
+from skinclip.pipeline.assessor import criterion_probabilities
 from skinclip.scores import cluster
 
 NAME = "changes"

@@ -23,11 +23,11 @@ from tqdm import tqdm
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, criteria_of
 from skinclip import metrics
-from skinclip.assess import cited_state
 from skinclip.core.vocabulary import CRITERIA, STATE_BY_KEY
 from skinclip.data.cases import Case
 from skinclip.imaging import photo as images
 from skinclip.losses import criterion_log_probs
+from skinclip.pipeline.assessor import cited_state
 from skinclip.scores import cluster
 from skinclip.training.fitting import RECALL, presence_thresholds
 

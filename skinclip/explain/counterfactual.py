@@ -20,7 +20,7 @@ from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
 
 if TYPE_CHECKING:
-    from skinclip.assess import Assessor, Seen
+    from skinclip.pipeline.assessor import Assessor, Seen
 
 INPAINT_SIDE = 320  # pixels of the window at which a region is filled in; finer, and OpenCV takes seconds
 INPAINT_RADIUS = 5

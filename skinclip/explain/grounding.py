@@ -29,7 +29,7 @@ from skinclip.imaging.photo import LesionImage
 from skinclip.imaging.transform import Window
 
 if TYPE_CHECKING:
-    from skinclip.assess import Assessor
+    from skinclip.pipeline.assessor import Assessor
 
 QUESTION = "Locate {phrase}, output its bbox coordinates using JSON format."
 AGREES_FROM = 0.25  # least overlap, beside the centre, of a box that agrees; by convention, not measured

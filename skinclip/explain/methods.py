@@ -29,7 +29,7 @@ from skinclip.imaging.transform import Window
 from skinclip.model.plain import load_plain
 
 if TYPE_CHECKING:
-    from skinclip.assess import Assessor, Seen
+    from skinclip.pipeline.assessor import Assessor, Seen
 
 GRID = 80  # side to which maps of different methods are brought before they are compared
 CITED_SHARE = 0.4  # of the lesion, the most that cited regions are joined to

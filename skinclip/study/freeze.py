@@ -44,7 +44,7 @@ from skinclip.study.store import Store, where_from_environment
 from skinclip.study.views import Fragment
 
 if TYPE_CHECKING:
-    from skinclip.assess import Assessor
+    from skinclip.pipeline.assessor import Assessor
 
 OUT_OF_DISTRIBUTION = "ood"  # in the manifest's column `group`
 LONGEST_SIDE = 1024  # pixels of a frozen photo: structures stay visible, a page loads at once

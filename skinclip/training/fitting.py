@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skinclip.assess import Assessor, locate, look
 from skinclip.calibration.calibrator import Trust
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
@@ -20,6 +19,7 @@ from skinclip.imaging import photo as images
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.losses import criterion_log_probs
 from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.pipeline.assessor import Assessor, locate, look
 from skinclip.training.common import (
     MISSING,
     PhotoSet,

@@ -19,7 +19,6 @@ import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.vocabulary import SEXES, SITES
 from skinclip.explain.methods import heat_on_photo
@@ -28,6 +27,7 @@ from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, region_overlay
 from skinclip.imaging.photo import LesionImage, PhotoError, fit
 from skinclip.model.adapters.card import card_name
 from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import change_panel, components, opinion_panel
 from skinclip.ui.change_panel import Panel
 from skinclip.ui.opinion_panel import OpinionPanel

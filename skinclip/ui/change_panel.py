@@ -12,13 +12,13 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
 from skinclip.imaging import photo as images
 from skinclip.imaging.photo import LesionImage, PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
 
 AS_SEEN, NOTHING = "as seen", "nothing"

@@ -17,7 +17,6 @@ import cv2
 import gradio as gr
 import numpy as np
 
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Polygon
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS, Subject, on_photo
@@ -25,6 +24,7 @@ from skinclip.imaging import photo as images
 from skinclip.imaging.overlay import heat_rgba, hex_colour, ink_of, number_places
 from skinclip.imaging.photo import PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
 from skinclip.ui.assess_tab import Shown, View
 

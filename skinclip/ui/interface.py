@@ -8,11 +8,11 @@ from pathlib import Path
 import gradio as gr
 from fastapi import FastAPI
 
-from skinclip.assess import Assessor
 from skinclip.hub import MissingWeights
 from skinclip.model.adapters.files import list_adapters
 from skinclip.model.memory import TooLittleMemory
 from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import assess_tab, compare_tab, components, provision, serving
 from skinclip.ui.door import NotOpened, Tell
 from skinclip.ui.theme import css, head

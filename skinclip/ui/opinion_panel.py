@@ -11,13 +11,13 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment
 from skinclip.explain.grounding import second_opinions
 from skinclip.imaging import photo as images
 from skinclip.imaging.overlay import boxes_overlay
 from skinclip.imaging.photo import PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
 
 Updates = dict[Any, Any]

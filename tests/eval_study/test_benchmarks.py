@@ -12,7 +12,6 @@ from eval_study.benchmarks import command, evidence, scarcity
 from eval_study.benchmarks.__main__ import COMMAND
 from eval_study.benchmarks.common import Bench, predict, with_labels
 from skinclip import metrics
-from skinclip.assess import Assessor
 from skinclip.calibration import Trust
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.config import ModelConfig, save_yaml
@@ -21,6 +20,7 @@ from skinclip.data.cases import DataError
 from skinclip.data.readers import discover
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.transform import PhotoTransform
+from skinclip.pipeline.assessor import Assessor
 
 KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl"}
 

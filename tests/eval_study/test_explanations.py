@@ -10,13 +10,13 @@ import pytest
 
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations import changes, criteria, gallery, maps, rationales, regions, sanity, tuning
-from skinclip.assess import Assessor
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.data.cases import Case
 from skinclip.explain.methods import GRID, METHODS, Subject
 from skinclip.explain.saliency import Cam
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.photo import load
+from skinclip.pipeline.assessor import Assessor
 
 
 @pytest.fixture(scope="module")

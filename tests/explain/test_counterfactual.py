@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from skinclip.assess import Assessor, Seen
 from skinclip.core.assessment import Context, Region
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.explain.counterfactual import edited_scores, region_mask, what_if, without_region
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
+from skinclip.pipeline.assessor import Assessor, Seen
 
 MEL = DIAGNOSIS_CODES.index("mel")
 KEYS = [state.key for state in EVIDENCE_STATES]

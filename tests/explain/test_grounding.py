@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from skinclip import cli
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Finding, Region
 from skinclip.core.vocabulary import EVIDENCE_STATES
 from skinclip.explain import grounding
@@ -19,6 +18,7 @@ from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import encode_png, from_array
 from skinclip.imaging.transform import Window
 from skinclip.model.own_vision import patches
+from skinclip.pipeline.assessor import Assessor
 from skinclip.sentences import second_opinion
 from tests.tiny_hub import OWN_SIDE
 

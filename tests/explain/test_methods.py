@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES, STATE_BY_KEY
 from skinclip.explain.faithfulness import without
 from skinclip.explain.methods import GRID, METHODS, Subject, cited_regions, joined, on_grid, on_photo
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import from_array
+from skinclip.pipeline.assessor import Assessor
 from skinclip.sentences import depends
 
 EVIDENCE_KEYS = {state.key for state in EVIDENCE_STATES}

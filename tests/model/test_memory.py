@@ -11,12 +11,12 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from eval_study.full_size.meter import held_bytes
-from skinclip.assess import Assessor
 from skinclip.core.config import LoraConfig, ModelConfig, preset, save_yaml
 from skinclip.model import memory
 from skinclip.model.memory import GB, PURPOSES, MemoryPlan, TooLittleMemory
 from skinclip.model.reasoner import UNQUANTIZED, quantization
 from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.pipeline.assessor import Assessor
 
 
 def gb(name: str, plan: MemoryPlan, purpose: str) -> float:

@@ -45,7 +45,7 @@ def tiny_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def built_study(tmp_path_factory: pytest.TempPathFactory, tiny_photos: Path) -> Path:
     """A tiny study as `study build` makes it, by the embedded model; tests copy it."""
-    from skinclip.assess import Assessor
+    from skinclip.pipeline.assessor import Assessor
     from skinclip.study import freeze
 
     folder = tmp_path_factory.mktemp("built")

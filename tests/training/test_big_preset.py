@@ -12,7 +12,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from skinclip import cli
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
 from skinclip.data.cases import DataError
@@ -20,6 +19,7 @@ from skinclip.imaging import photo as images
 from skinclip.language.rationale import check_rationale
 from skinclip.model.adapters import files as adapters
 from skinclip.model.perception import Perception
+from skinclip.pipeline.assessor import Assessor
 from skinclip.train import claim, find_published, train
 from skinclip.training.common import load_checkpoint
 from tests.tiny_hub import tiny_base

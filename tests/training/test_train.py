@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from skinclip import train as train_module
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import Stage0Config, Stage1Config, Stage2Config, TrainConfig
 from skinclip.data.cases import Case, DataError
@@ -22,6 +21,7 @@ from skinclip.losses import MISSING, STATE_COUNTS, LossConfig
 from skinclip.model.evidence import CLEAR
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.pipeline.assessor import Assessor
 from skinclip.train import claim, train, train_baseline
 from skinclip.training import epochs, stage2
 from skinclip.training.answering import tell_criteria

@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from skinclip import RESEARCH_USE_ONLY, cli
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Context
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, save_yaml
 from skinclip.hub import MissingWeights
@@ -29,6 +28,7 @@ from skinclip.model.adapters import files as adapters
 from skinclip.model.adapters.card import card_name, model_card, write_card
 from skinclip.model.adapters.files import AdapterError, check, info, list_adapters, merge, on_hub, pull, push
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, load_model, weights_sha256
+from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import provision
 from skinclip.ui.door import NotOpened
 from tests.fake_hub import FakeHub

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from skinclip.assess import Assessor
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import LoraConfig, ModelConfig, load_yaml, save_yaml
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
+from skinclip.pipeline.assessor import Assessor
 from tests.tiny_hub import tiny_base, tiny_checkpoint
 
 PRESET, CONTEXT = "qwen-3b", Context(55, "male", "back")

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinclip.assess import Assessor, cited_state
 from skinclip.core.assessment import Assessment, Context, Finding
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSIS_CODES
 from skinclip.explain.methods import heat_on_photo
 from skinclip.imaging.examples import LOOKS, draw
 from skinclip.imaging.photo import from_array, load
 from skinclip.language.rationale import check_rationale, read_rationale
+from skinclip.pipeline.assessor import Assessor, cited_state
 
 ROOT = Path(__file__).parents[1]
 

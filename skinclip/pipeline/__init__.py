@@ -1,0 +1,1 @@
+"""Photo -> Assessment: the one path that every entry point takes."""
