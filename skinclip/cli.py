@@ -17,8 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from skinclip import RESEARCH_USE_ONLY, adapter_commands, sentences
+from skinclip import RESEARCH_USE_ONLY, adapter_commands
 from skinclip.core.vocabulary import SEXES, SITES, STATE_BY_KEY, canonical_site
+from skinclip.reporting import phrasing
 from skinclip.study import commands as study_commands
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
     from skinclip.core.assessment import Assessment, Context
     from skinclip.data.cases import Case, CaseTable
+    from skinclip.evaluation.prediction_file import PredictionFile
+    from skinclip.evaluation.scores import Row
     from skinclip.imaging.photo import LesionImage
     from skinclip.pipeline.assessor import Assessor
-    from skinclip.predictions import PredictionFile
-    from skinclip.scores import Row
 
 LAYOUT_NAMES = ("isic2018", "ham10000", "derm7pt", "manifest")  # keys of data.readers.LAYOUTS
 BAD_INPUT = 2
@@ -250,7 +251,7 @@ def _rationales(text: str) -> int | str:
 
 
 def _prior(text: str) -> np.ndarray:
-    from skinclip.predictions import parse_prior
+    from skinclip.evaluation.prediction_file import parse_prior
 
     try:
         return parse_prior(text)
@@ -283,7 +284,7 @@ def _assess(args: argparse.Namespace) -> int:
         if args.out:
             notices += _write_assessment(args.out, assessor, image, context, assessment)
         if args.pdf:
-            from skinclip.report_pdf import assessment_pdf
+            from skinclip.reporting.assessment_pdf import assessment_pdf
 
             args.pdf.write_bytes(assessment_pdf(assessment, image.pixels))
         opinions = _second_opinion(args, assessor, image, assessment) if args.second_opinion else []
@@ -309,7 +310,7 @@ def _second_opinion(
     if args.out:
         text = json.dumps([dataclasses.asdict(opinion) for opinion in found], indent=2)
         (args.out / "second_opinion.json").write_text(text + "\n", encoding="utf-8")
-    return [f"Qwen2.5-VL on [{o.reference}]: {sentences.second_opinion(o)}" for o in found]
+    return [f"Qwen2.5-VL on [{o.reference}]: {phrasing.second_opinion(o)}" for o in found]
 
 
 @contextlib.contextmanager
@@ -379,7 +380,7 @@ def _readable(assessment: Assessment, notices: Sequence[str]) -> str:
         f"{decision}: P(malignant) is {m.probability:.1%}, referral from {m.threshold:.1%}",
     ]
     if assessment.rationale:
-        lines += ["", assessment.rationale, *([depends] if (depends := sentences.depends(assessment)) else [])]
+        lines += ["", assessment.rationale, *([depends] if (depends := phrasing.depends(assessment)) else [])]
     for finding in assessment.findings:
         state = STATE_BY_KEY.get(f"{finding.criterion}:{finding.state}")
         phrase = state.phrase if state else f"{finding.criterion} {finding.state}"
@@ -393,8 +394,8 @@ def _readable(assessment: Assessment, notices: Sequence[str]) -> str:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from skinclip import evaluate as evaluation
     from skinclip.data.readers import detect_layout, read_cases
+    from skinclip.evaluation import run as evaluation
 
     _check_systems(args)
     layout = args.layout or detect_layout(args.data)
@@ -463,7 +464,7 @@ def _systems(
     args: argparse.Namespace, table: CaseTable, cases: Sequence[Case]
 ) -> tuple[Assessor | PredictionFile, Assessor | PredictionFile | None]:
     """What to measure, and what to compare it with. Files are read first: a bad one answers at once."""
-    from skinclip.predictions import read_predictions
+    from skinclip.evaluation.prediction_file import read_predictions
 
     def read(path: str | Path, name: str | None, prior: np.ndarray | None) -> PredictionFile:
         return read_predictions(Path(path), table, cases, name=name, prior=prior, allow_missing=args.allow_missing)
@@ -479,8 +480,8 @@ def _systems(
 
 def _write_report(args: argparse.Namespace, report: dict[str, Any], rows: Sequence[Row]) -> list[Path]:
     """Writes the report, its page and, of a model, its two tables; returns their paths."""
-    from skinclip import evaluate as evaluation
-    from skinclip.report import page
+    from skinclip.evaluation import run as evaluation
+    from skinclip.evaluation.report import page
 
     written = _outputs(args)
     args.out.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -99,7 +99,7 @@ def fake_model(monkeypatch):
             "region_overlay": lambda pixels, assessment: pixels,
             "heatmap_overlay": lambda pixels, heat: pixels,
         },
-        "skinclip.report_pdf": {"assessment_pdf": lambda assessment, pixels: b""},
+        "skinclip.reporting.assessment_pdf": {"assessment_pdf": lambda assessment, pixels: b""},
     }
     for name, attributes in modules.items():
         module = ModuleType(name)
@@ -161,9 +161,9 @@ def test_out_writes_three_files(photo, tmp_path, capsys):
 
 
 def test_pdf_is_written_where_it_is_wanted(photo, tmp_path, capsys, monkeypatch):
-    module = ModuleType("skinclip.report_pdf")
+    module = ModuleType("skinclip.reporting.assessment_pdf")
     module.assessment_pdf = lambda assessment, pixels: repr((assessment.photo.sha256, pixels.shape)).encode()
-    monkeypatch.setitem(sys.modules, "skinclip.report_pdf", module)
+    monkeypatch.setitem(sys.modules, "skinclip.reporting.assessment_pdf", module)
     file = tmp_path / "new" / "lesion.pdf"
     assert cli.main(["assess", str(photo), "--json", "--pdf", str(file)]) == 0
     assert Assessment.from_json(capsys.readouterr().out) == make_assessment(Context())

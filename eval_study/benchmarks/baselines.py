@@ -25,16 +25,16 @@ from sklearn.preprocessing import StandardScaler
 from eval_study.benchmarks import figures, losses
 from eval_study.benchmarks.common import Bench, diagnosis_metrics, labels_of
 from eval_study.benchmarks.features import Features
-from skinclip import metrics
 from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import Stage0Config, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.hub import ASSETS
 from skinclip.losses import MISSING
 from skinclip.model.perception import MIRRORS
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
-from skinclip.scores import cluster
 from skinclip.training.common import PhotoSet
 from skinclip.training.plain import plain_logits
 from skinclip.training.stage0 import stage0_weights

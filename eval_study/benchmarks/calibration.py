@@ -25,13 +25,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, Measured
-from skinclip import metrics
 from skinclip.calibration.calibrator import MALIGNANT, Trust
 from skinclip.calibration.conformal import COVERAGE, MIN_LESIONS, closed_upwards, pooled_classes, quantile
 from skinclip.calibration.referral import SENSITIVITY, referral_threshold
 from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import DataError
+from skinclip.evaluation import metrics
 
 NAME = "calibration"
 DATA = "ham10000"

@@ -33,10 +33,10 @@ from eval_study.benchmarks.common import (
     save_arrays,
     with_labels,
 )
-from skinclip import metrics
 from skinclip.core.vocabulary import CODE_TO_DERM7PT_GROUP, CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES, SEXES, SITES
 from skinclip.data.cases import Case, DataError
-from skinclip.evaluate import log_test_use
+from skinclip.evaluation import metrics
+from skinclip.evaluation.run import log_test_use
 from skinclip.imaging import photo as images
 from skinclip.losses import criterion_log_probs
 from skinclip.pipeline.assessor import Assessor

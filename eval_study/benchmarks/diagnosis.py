@@ -16,9 +16,9 @@ from PIL import Image
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, Measured, malignancy_metrics
-from skinclip import metrics
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
+from skinclip.evaluation import metrics
 
 NAME = "diagnosis"
 DATA = "ham10000"

@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import BATCH, Bench, labels_of
-from skinclip import metrics
 from skinclip.calibration.temperature import fit_calibration
 from skinclip.data.cases import Case
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.imaging import photo as images
 from skinclip.model.evidence import Evidence
 from skinclip.pipeline.assessor import Assessor
-from skinclip.scores import cluster
 
 NAME = "evidence"
 DATA = "ham10000"

@@ -30,10 +30,11 @@ from eval_study.benchmarks.common import (
 )
 from eval_study.benchmarks.features import VIEWS, Features, features_of, tower_sha
 from eval_study.benchmarks.heads import Loss, Trained, head_logits, train_head
-from skinclip import metrics
 from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.losses import (
     MISSING,
     CFAInputs,
@@ -44,7 +45,6 @@ from skinclip.losses import (
     log_shares,
     prior_tilt,
 )
-from skinclip.scores import cluster
 from skinclip.train import training_photos
 from skinclip.training.common import gather, keep_memory, natural_prior, photo_set
 

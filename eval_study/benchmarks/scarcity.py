@@ -15,8 +15,8 @@ from typing import Any
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.benchmarks.losses import DATA, cpu_hours
-from skinclip import metrics
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset
+from skinclip.evaluation import metrics
 from skinclip.train import gather, train
 from skinclip.training.common import keep_memory, scarce
 

@@ -28,11 +28,11 @@ from eval_study.benchmarks.common import (
     save_arrays,
     with_labels,
 )
-from skinclip import metrics
 from skinclip.calibration.calibrator import MALIGNANT
 from skinclip.calibration.shift import IN_DOMAIN_SCORE
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case
+from skinclip.evaluation import metrics
 from skinclip.imaging import photo as images
 
 NAME = "shift"

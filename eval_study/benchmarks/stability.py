@@ -21,14 +21,14 @@ from tqdm import tqdm
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import BATCH, Bench
 from eval_study.benchmarks.paraphrases import PARAPHRASES
-from skinclip import metrics
 from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.data.cases import Case
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.imaging import photo as images
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
-from skinclip.scores import cluster
 
 NAME = "stability"
 DATA, SPLIT, SAMPLE = "ham10000", "valid", 300

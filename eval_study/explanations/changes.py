@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import BATCH, Bench
-from skinclip import metrics
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.explain.counterfactual import what_if
 from skinclip.imaging import photo as images
 from skinclip.pipeline.assessor import criterion_probabilities
-from skinclip.scores import cluster
 
 NAME = "changes"
 DATA, SPLIT = "derm7pt", "valid"

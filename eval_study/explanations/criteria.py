@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, criteria_of
-from skinclip import metrics
 from skinclip.core.vocabulary import CRITERIA, STATE_BY_KEY
 from skinclip.data.cases import Case
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.imaging import photo as images
 from skinclip.losses import criterion_log_probs
 from skinclip.pipeline.assessor import cited_state
-from skinclip.scores import cluster
 from skinclip.training.fitting import RECALL, presence_thresholds
 
 NAME = "criteria"

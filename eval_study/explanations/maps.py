@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, save_arrays
-from skinclip import metrics
 from skinclip.data.cases import Case
 from skinclip.data.photos import read_mask
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness
 from skinclip.explain.methods import (
     GRID,
@@ -36,7 +37,6 @@ from skinclip.explain.methods import (
 )
 from skinclip.imaging import photo as images
 from skinclip.imaging.photo import from_array
-from skinclip.scores import cluster
 
 NAME = "maps"
 SETS = (("ham10000", "test", 300), ("isic2017", "test", 60), ("pad_ufes", None, 60))

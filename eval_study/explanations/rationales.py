@@ -23,12 +23,12 @@ from tqdm import tqdm
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen
-from skinclip import metrics
 from skinclip.core.assessment import Assessment
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, STATE_BY_KEY
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.imaging import photo as images
 from skinclip.language.rationale import check_rationale, read_rationale
-from skinclip.scores import cluster
 
 NAME = "rationales"
 DATA, SPLIT, N = "ham10000", "valid", 300

@@ -16,11 +16,11 @@ from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations import gallery
 from eval_study.explanations.maps import column, kept, photos, short
-from skinclip import metrics
 from skinclip.data.cases import Case
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness
 from skinclip.explain.methods import Subject, cited_effects, cited_regions, joined
-from skinclip.scores import cluster
 
 NAME = "regions"
 CITED = ("drop", "random", "beats_random", "share")

@@ -20,13 +20,13 @@ from tqdm import tqdm
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen, with_noise
-from skinclip import metrics
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness
 from skinclip.explain.methods import METHODS, Subject, on_grid
 from skinclip.imaging import photo as images
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
-from skinclip.scores import cluster
 
 NAME = "sanity"
 DATA, SPLIT, N = "ham10000", "valid", 24

@@ -15,14 +15,14 @@ from tqdm import tqdm
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen, reference_lesion
-from skinclip import metrics
 from skinclip.data.cases import Case
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness, saliency
 from skinclip.explain.methods import Subject, on_grid
 from skinclip.explain.saliency import Cam, Network
 from skinclip.imaging import photo as images
 from skinclip.model.plain import load_plain
-from skinclip.scores import cluster
 
 NAME = "tuning"
 DATA, SPLIT, N = "ham10000", "valid", 60

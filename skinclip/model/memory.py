@@ -31,7 +31,7 @@ from skinclip.language.prompt import mini_tokenizer
 from skinclip.model.perception import Perception
 from skinclip.model.reasoner import Reasoner, add_lora, qwen_config
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.sentences import whole_percent
+from skinclip.reporting.phrasing import whole_percent
 
 GB = 10**9
 WIDTH = {"fp32": 4, "bf16": 2}  # bytes a number

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.study import plots, r_scripts
-from skinclip.study.analysis_plan import DEFAULT_PLAN, AnalysisPlan
-from skinclip.study.document import (
+from skinclip.reporting.document import (
     Block,
     Bullets,
     Document,
@@ -28,6 +26,8 @@ from skinclip.study.document import (
     to_pdf,
     write_pictures,
 )
+from skinclip.study import plots, r_scripts
+from skinclip.study.analysis_plan import DEFAULT_PLAN, AnalysisPlan
 from skinclip.study.plots import Plot, arm_name, contrast_name
 from skinclip.study.statistics import analyse
 from skinclip.study.tables import REHEARSAL, SIMULATED, StudyTables

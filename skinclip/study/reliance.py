@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinclip import metrics
-from skinclip.metrics import Metric
+from skinclip.evaluation import metrics
+from skinclip.evaluation.metrics import Metric
 from skinclip.study.mixed import NotEstimable, attempt
 from skinclip.study.resampling import Drawn, TwoWayBootstrap
 from skinclip.study.tables import ANSWERS, numbers

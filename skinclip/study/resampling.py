@@ -3,7 +3,7 @@
 Readers and cases are drawn anew, each on its own (the two-way "pigeonhole" bootstrap, Owen 2007), because another study
 would have other readers and other cases. A row's multiplicity is that of its reader times that of its case. The
 variance is never understated in expectation, so intervals err on the wide side. Figures are the metrics of
-`skinclip.metrics`: functions of row weights.
+`skinclip.evaluation.metrics`: functions of row weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skinclip.metrics import Metric
+from skinclip.evaluation.metrics import Metric
 from skinclip.study.mixed import NotEstimable
 
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skinclip import RESEARCH_USE_ONLY, sentences
+from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.assessment import Assessment, Finding, ModelInfo, QualityIssue
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
 from skinclip.imaging.overlay import colour_of, hex_colour, ink_of
 from skinclip.imaging.photo import encode_jpeg
-from skinclip.report_pdf import assessment_pdf
-from skinclip.sentences import phrase
+from skinclip.reporting import phrasing
+from skinclip.reporting.assessment_pdf import assessment_pdf
+from skinclip.reporting.phrasing import phrase
 
 if TYPE_CHECKING:
     from skinclip.explain.grounding import SecondOpinion
@@ -109,8 +110,8 @@ def _made_by(name: str, info: ModelInfo) -> str:
 def abstention(assessment: Assessment) -> str:
     """Says clearly that there is no answer, why, and what to do instead."""
     return (
-        f'<section class="sk-card sk-alert" role="alert"><h2>{sentences.ABSTAINS}</h2>'
-        f"{_reasons(assessment)}<p>{sentences.INSTEAD_OF_AN_ANSWER} this page.</p></section>"
+        f'<section class="sk-card sk-alert" role="alert"><h2>{phrasing.ABSTAINS}</h2>'
+        f"{_reasons(assessment)}<p>{phrasing.INSTEAD_OF_AN_ANSWER} this page.</p></section>"
     )
 
 
@@ -123,7 +124,7 @@ def warnings(assessment: Assessment) -> str:
 
 
 def _reasons(assessment: Assessment) -> str:
-    lines = [escape(line) for line in sentences.cautions(assessment)]
+    lines = [escape(line) for line in phrasing.cautions(assessment)]
     return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>" if lines else ""
 
 
@@ -136,10 +137,10 @@ def referral(assessment: Assessment, sensitivity: float | None = None) -> str:
     )
     return (
         f'<section class="sk-card {kind}"><h2 class="sk-label">Referral, on this photo alone</h2>'
-        f'<p class="sk-verdict"><span aria-hidden="true">{mark}</span> {sentences.verdict(assessment)}</p>'
+        f'<p class="sk-verdict"><span aria-hidden="true">{mark}</span> {phrasing.verdict(assessment)}</p>'
         f"{_gauge(m.probability, m.threshold)}"
-        f"<p>{_bold(sentences.malignancy(assessment))}</p>"
-        f'<p class="sk-note">{sentences.MALIGNANT_HERE}{found}</p></section>'
+        f"<p>{_bold(phrasing.malignancy(assessment))}</p>"
+        f'<p class="sk-note">{phrasing.MALIGNANT_HERE}{found}</p></section>'
     )
 
 
@@ -179,7 +180,7 @@ def _row(name: str, probability: float, malignant: bool, in_set: bool) -> str:
 
 def prediction_set(assessment: Assessment) -> str:
     """What cannot be ruled out, in words."""
-    return _bold(sentences.prediction_set(assessment))
+    return _bold(phrasing.prediction_set(assessment))
 
 
 def chip(index: int) -> str:
@@ -199,7 +200,7 @@ def rationale(assessment: Assessment, writing: bool = False) -> str:
     """
     if not assessment.rationale and not writing:
         return ""
-    depends = sentences.depends(assessment)
+    depends = phrasing.depends(assessment)
     measured = f'<p class="sk-note">{_with_chips(depends, assessment)}</p>' if depends else ""
     text = re.sub(r"\[[^\]]*$", "", assessment.rationale) if writing else assessment.rationale
     state = ' sk-writing" aria-busy="true' if writing else ""
@@ -311,7 +312,7 @@ def second_opinion(assessment: Assessment, opinions: Sequence[SecondOpinion], dr
     index = {finding.ref: i for i, finding in enumerate(assessment.findings)}
     lines = "".join(
         f"<li>{chip(index[o.reference])} {escape(phrase(assessment.findings[index[o.reference]]))}: "
-        f"{escape(sentences.second_opinion(o))}</li>"
+        f"{escape(phrasing.second_opinion(o))}</li>"
         for o in opinions
     )
     picture = "" if drawn is None else f'<div class="sk-opinion-photo">{_inline(drawn, "Boxes of Qwen2.5-VL")}</div>'
@@ -346,7 +347,7 @@ def finding_colours() -> str:
 
 
 def _percent(p: float) -> str:
-    return escape(sentences.percent(p))
+    return escape(phrasing.percent(p))
 
 
 def _bold(text: str) -> str:

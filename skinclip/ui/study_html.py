@@ -18,7 +18,7 @@ from itertools import groupby
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from skinclip.sentences import whole_percent
+from skinclip.reporting.phrasing import whole_percent
 from skinclip.study.views import AidView, Fragment, QuestionView, StepView
 
 SIGN_IN = (

@@ -11,13 +11,13 @@ import pytest
 from eval_study.benchmarks import command, evidence, scarcity
 from eval_study.benchmarks.__main__ import COMMAND
 from eval_study.benchmarks.common import Bench, predict, with_labels
-from skinclip import metrics
 from skinclip.calibration import Trust
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.config import ModelConfig, save_yaml
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import DataError
 from skinclip.data.readers import discover
+from skinclip.evaluation import metrics
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.pipeline.assessor import Assessor

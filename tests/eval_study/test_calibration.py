@@ -14,13 +14,13 @@ from sklearn.metrics import log_loss
 from eval_study.benchmarks import calibration
 from eval_study.benchmarks.calibration import SetRule, aps, lac, raps
 from eval_study.benchmarks.common import Measured
-from skinclip import metrics
 from skinclip.calibration.calibrator import MALIGNANT
 from skinclip.calibration.conformal import Conformal, fit_conformal, pooled_classes
 from skinclip.calibration.referral import Referral, referral_threshold
 from skinclip.calibration.temperature import Calibration
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
+from skinclip.evaluation import metrics
 from tests.eval_study.measuring import Measuring
 
 C = len(DIAGNOSIS_CODES)

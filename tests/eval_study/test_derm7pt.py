@@ -11,15 +11,15 @@ from sklearn import metrics as sk
 
 from eval_study.benchmarks import derm7pt
 from eval_study.benchmarks.common import Measured, with_labels
-from skinclip import metrics
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import read_cases
+from skinclip.evaluation import metrics
+from skinclip.evaluation.scores import cluster
 from skinclip.imaging import photo as images
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.pipeline.assessor import criterion_probabilities
-from skinclip.scores import cluster
 from tests.eval_study.measuring import Measuring
 
 C, K = len(DIAGNOSIS_CODES), len(EVIDENCE_STATES)

@@ -13,10 +13,10 @@ import torch
 from eval_study.benchmarks import stability
 from eval_study.benchmarks.paraphrases import PARAPHRASES
 from eval_study.benchmarks.stability import PHOTO_CHANGES, compare, described
-from skinclip import metrics
 from skinclip.calibration.temperature import Calibration
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.data.cases import Case
+from skinclip.evaluation import metrics
 from skinclip.imaging.examples import draw
 from skinclip.language.paraphrases import write_description
 

@@ -19,7 +19,7 @@ from skinclip.imaging.photo import encode_png, from_array
 from skinclip.imaging.transform import Window
 from skinclip.model.own_vision import patches
 from skinclip.pipeline.assessor import Assessor
-from skinclip.sentences import second_opinion
+from skinclip.reporting.phrasing import second_opinion
 from tests.tiny_hub import OWN_SIDE
 
 SIDE = 448

@@ -12,7 +12,7 @@ from skinclip.explain.methods import GRID, METHODS, Subject, cited_regions, join
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import from_array
 from skinclip.pipeline.assessor import Assessor
-from skinclip.sentences import depends
+from skinclip.reporting.phrasing import depends
 
 EVIDENCE_KEYS = {state.key for state in EVIDENCE_STATES}
 

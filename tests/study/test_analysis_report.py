@@ -12,9 +12,9 @@ import pypdfium2
 import pytest
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.reporting.document import Table, tied, to_html, to_pdf
 from skinclip.study import analysis_report, plots
 from skinclip.study.analysis_report import document, summary
-from skinclip.study.document import Table, tied, to_html, to_pdf
 from skinclip.study.statistics import analyse
 from skinclip.study.tables import TABLES, StudyTables
 from tests.study.studies import PLAN, study

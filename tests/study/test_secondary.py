@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skinclip.reporting.document import to_html
 from skinclip.study import analysis_plan, secondary
 from skinclip.study.analysis_plan import DERIVED, ENDPOINTS, Contrast
 from skinclip.study.analysis_report import document
-from skinclip.study.document import to_html
 from skinclip.study.protocol import Protocol
 from skinclip.study.statistics import analyse
 from skinclip.study.tables import StudyTables

@@ -16,9 +16,9 @@ import yaml
 
 from skinclip import RESEARCH_USE_ONLY, __version__
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
+from skinclip.evaluation.report import FIGURES
 from skinclip.hub.sources import BASES, CLIPS
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, read_config, read_foundation, weights_sha256
-from skinclip.report import FIGURES
 
 FILE, RESULTS = "README.md", "results.json"
 _TITLE = "Model card: "

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from skinclip import metrics
 from skinclip.core.vocabulary import CODE_TO_DERM7PT_GROUP, CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
+from skinclip.evaluation import metrics
 
 RULES = {
     "accuracy": "argmax p",

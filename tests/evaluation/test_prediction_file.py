@@ -6,7 +6,7 @@ import pytest
 
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
-from skinclip.predictions import as_table, parse_prior, read_predictions
+from skinclip.evaluation.prediction_file import as_table, parse_prior, read_predictions
 
 HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
 CASES = tuple(

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from skinclip import RESEARCH_USE_ONLY, __version__, charts
+from skinclip import RESEARCH_USE_ONLY, __version__
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
+from skinclip.reporting import charts
 
 Report = Mapping[str, Any]
 Interval = Mapping[str, Any] | None

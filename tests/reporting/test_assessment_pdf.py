@@ -15,7 +15,7 @@ from skinclip.core import assessment as record
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES, STATE_BY_KEY
 from skinclip.imaging.overlay import colour_of, region_overlay
 from skinclip.language.rationale import MAX_FINDINGS
-from skinclip.report_pdf import UNKNOWN, assessment_pdf
+from skinclip.reporting.assessment_pdf import UNKNOWN, assessment_pdf
 
 PIXELS = np.random.default_rng(0).integers(90, 200, (120, 160, 3), dtype=np.uint8)
 WHOLE = ((20.0, 20.0), (140.0, 20.0), (140.0, 100.0), (20.0, 100.0))

@@ -19,8 +19,8 @@ from fpdf.enums import TableBordersLayout
 from fpdf.fonts import FontFace
 
 from skinclip import RESEARCH_USE_ONLY, __version__
-from skinclip.charts import svg
-from skinclip.report import CSS, html_section, html_table
+from skinclip.evaluation.report import CSS, html_section, html_table
+from skinclip.reporting.charts import svg
 from skinclip.study.plots import ON_PAGE, STYLE, Plot
 
 

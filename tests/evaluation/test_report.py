@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinclip import evaluate as evaluation
-from skinclip import report as reporting
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, CaseTable
-from skinclip.predictions import PredictionFile
-from skinclip.scores import Row, compare, curves, figures
+from skinclip.evaluation import report as reporting
+from skinclip.evaluation import run as evaluation
+from skinclip.evaluation.prediction_file import PredictionFile
+from skinclip.evaluation.scores import Row, compare, curves, figures
 
 NASTY = """<script>alert("x")</script><img src=http://example.org/a.png onerror='x'>&"""
 VOID = {"meta", "link", "img", "br", "hr", "input"}

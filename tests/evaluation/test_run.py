@@ -11,13 +11,13 @@ from PIL import Image
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_score, recall_score, roc_auc_score
 
-from skinclip import evaluate as evaluation
-from skinclip import metrics
 from skinclip.core.assessment import Context, DiagnosisProbability, ModelInfo
 from skinclip.core.config import preset
 from skinclip.core.vocabulary import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, ISIC2018_COLUMNS
 from skinclip.data.cases import Case, CaseTable, DataError
-from skinclip.predictions import PredictionFile
+from skinclip.evaluation import metrics
+from skinclip.evaluation import run as evaluation
+from skinclip.evaluation.prediction_file import PredictionFile
 
 C = len(DIAGNOSIS_CODES)
 PRIOR = np.array([0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02])

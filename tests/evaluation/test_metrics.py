@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import (
     multiclass_calibration_error,
 )
 
-from skinclip import metrics
+from skinclip.evaluation import metrics
 
 N, C = 400, 7
 RNG = np.random.default_rng(0)

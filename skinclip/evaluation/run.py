@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from skinclip import metrics, scores
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
-from skinclip.predictions import NOT_SCORED, PredictionFile, as_table
-from skinclip.scores import RULES, Row
+from skinclip.evaluation import metrics, scores
+from skinclip.evaluation.prediction_file import NOT_SCORED, PredictionFile, as_table
+from skinclip.evaluation.scores import RULES, Row
 
 if TYPE_CHECKING:
     from skinclip.imaging.photo import LesionImage

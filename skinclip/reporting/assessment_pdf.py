@@ -19,11 +19,12 @@ import matplotlib
 import numpy as np
 from fpdf import FPDF
 
-from skinclip import RESEARCH_USE_ONLY, sentences
+from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.vocabulary import CRITERION_BY_CODE, DIAGNOSIS_BY_CODE
 from skinclip.imaging.overlay import DRAWN_SIDE, colour_of, ink_of, region_overlay
 from skinclip.imaging.photo import encode_jpeg, fit
+from skinclip.reporting import phrasing
 
 # All lengths are millimetres, sizes of letters points.
 WIDTH, MARGIN, GAP = 210.0, 14.0, 6.0
@@ -273,9 +274,9 @@ def _patient(context: Context) -> str:
 
 def _cautions(sheet: _Sheet, assessment: Assessment) -> None:
     """First of all, and plainly: that there is no answer, or what to be careful about."""
-    lines = sentences.cautions(assessment)
+    lines = phrasing.cautions(assessment)
     if assessment.abstained:
-        _note(sheet, sentences.ABSTAINS, [*lines, f"{sentences.INSTEAD_OF_AN_ANSWER} this model."], ALERT)
+        _note(sheet, phrasing.ABSTAINS, [*lines, f"{phrasing.INSTEAD_OF_AN_ANSWER} this model."], ALERT)
     elif lines:
         _note(sheet, "Please note", lines, CAUTION)
 
@@ -339,10 +340,10 @@ def _differential(sheet: _Sheet, assessment: Assessment, width: float) -> None:
         sheet.rect(bar, y - 2.6, room, 3, "F")
         sheet.set_fill_color(*(MALIGNANT if malignant else BENIGN))
         sheet.rect(bar, y - 2.6, room * d.probability, 3, "F")
-        sheet.put_right(MARGIN + width, y, sentences.percent(d.probability), TEXT, bold=in_set)
+        sheet.put_right(MARGIN + width, y, phrasing.percent(d.probability), TEXT, bold=in_set)
         sheet.set_y(sheet.y + 4.9)
     sheet.set_y(sheet.y + 1)
-    sheet.flow(MARGIN, width, _words(sentences.prediction_set(assessment)), 8.5)
+    sheet.flow(MARGIN, width, _words(phrasing.prediction_set(assessment)), 8.5)
     key = "▲ malignant · names in bold cannot be ruled out · probabilities are at the prevalence of HAM10000"
     sheet.set_y(sheet.y + 0.7)
     sheet.flow(MARGIN, width, _words(key), 6.5, SUBDUED)
@@ -351,12 +352,12 @@ def _differential(sheet: _Sheet, assessment: Assessment, width: float) -> None:
 def _referral(sheet: _Sheet, assessment: Assessment, x: float, width: float) -> None:
     m, top, inner = assessment.malignancy, sheet.y, width - 8
     colours = REFER if m.refer else KEEP
-    basis, malignant = _words(sentences.malignancy(assessment)), _words(sentences.MALIGNANT_HERE)
+    basis, malignant = _words(phrasing.malignancy(assessment)), _words(phrasing.MALIGNANT_HERE)
     rows = [len(sheet.lines(inner, p, size)) * sheet.line_height(size) for p, size in ((basis, 8.5), (malignant, 6.5))]
     sheet.box(x, top, width, 26 + sum(rows), colours)
     sheet.set_y(top + 2)
     sheet.heading(x + 4, "REFERRAL, ON THIS PHOTO ALONE")
-    sheet.put(x + 4, sheet.y + 5.5, f"{'▲' if m.refer else '●'} {sentences.verdict(assessment)}", 14, True, colours[1])
+    sheet.put(x + 4, sheet.y + 5.5, f"{'▲' if m.refer else '●'} {phrasing.verdict(assessment)}", 14, True, colours[1])
     _gauge(sheet, assessment, x + 4, sheet.y + 11.7, inner)
     sheet.set_y(sheet.y + 14.5)
     sheet.flow(x + 4, inner, basis, 8.5)
@@ -387,7 +388,7 @@ def _findings(sheet: _Sheet, assessment: Assessment) -> None:
     for i, finding in enumerate(assessment.findings):
         x, y = MARGIN + (i // rows) * (HALF + GAP), top + 5.4 * (i % rows) + 3.6
         sheet.chip(x, y, i)
-        sheet.put(x + 6, y, sentences.phrase(finding), TEXT)
+        sheet.put(x + 6, y, phrasing.phrase(finding), TEXT)
         sheet.put_right(x + HALF, y, f"score {finding.score:.2f}", SMALL, colour=SUBDUED)
     sheet.set_y(max(sheet.y, top + 5.4 * rows))
     if assessment.findings:
@@ -401,7 +402,7 @@ def _rationale(sheet: _Sheet, assessment: Assessment) -> None:
     sheet.need(16)
     sheet.heading(MARGIN, "RATIONALE")
     sheet.flow(MARGIN, INNER, _cited(assessment.rationale, assessment), 9.5)
-    if depends := sentences.depends(assessment):
+    if depends := phrasing.depends(assessment):
         sheet.set_y(sheet.y + 1)
         sheet.flow(MARGIN, INNER, _cited(depends, assessment), 8, SUBDUED)
     sheet.set_y(sheet.y + 3)
@@ -433,7 +434,7 @@ def _criteria(sheet: _Sheet, assessment: Assessment) -> None:
         likeliest = max(states, key=lambda state: states[state])
         said = []
         for state, p in states.items():
-            words = f"{state} {sentences.whole_percent(p)}"
+            words = f"{state} {phrasing.whole_percent(p)}"
             said.append(f"**{words}**" if state == likeliest else words)
         sheet.flow(x + 32, HALF - 32, _words(" · ".join(said)), 6.8)
     sheet.set_y(top + 4.4 * rows + 2)
