@@ -107,7 +107,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     study_commands.add_arguments(commands.add_parser("study", help="conduct a reader study"))
     train = commands.add_parser("train", help="train a model")
     if words and words[0] == "train":  # its options come from a module that imports torch
-        from skinclip import train as training
+        from skinclip.training import run as training
 
         training.add_arguments(train)
         train.set_defaults(run=_train)
@@ -550,8 +550,8 @@ def _agreed() -> bool:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from skinclip import train as training
     from skinclip.core import config
+    from skinclip.training import run as training
 
     if args.preset != "plain":  # the baseline, which is no preset of the model
         try:

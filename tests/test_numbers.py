@@ -12,7 +12,7 @@ from eval_study.fill_numbers import DOCUMENTS, PAGE_FIGURES, RESULTS, explanatio
 from skinclip.explain.methods import OWN_CAM, PLAIN_CAM
 from skinclip.hub import ASSETS
 from skinclip.model.skinclip_vl import weights_sha256
-from skinclip.training.fitting import RECALL
+from skinclip.training.calibrate import RECALL
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.parent.name))

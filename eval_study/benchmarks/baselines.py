@@ -31,13 +31,13 @@ from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.hub import ASSETS
-from skinclip.losses import MISSING
 from skinclip.model.perception import MIRRORS
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
 from skinclip.training.common import PhotoSet
+from skinclip.training.derm_clip import stage0_weights
+from skinclip.training.losses import MISSING
 from skinclip.training.plain import plain_logits
-from skinclip.training.stage0 import stage0_weights
 
 NAME = "baselines"
 FIGURES = ("balanced_accuracy", "balanced_accuracy_argmax", "accuracy", "auroc_macro", "nll", "brier", "ece")

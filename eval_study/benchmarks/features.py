@@ -19,7 +19,7 @@ from tqdm import tqdm
 from skinclip.core.assessment import Context
 from skinclip.core.config import TrainConfig
 from skinclip.core.vocabulary import SEXES, SITES
-from skinclip.data.augment import augment
+from skinclip.data.augmentation import augment
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.common import PhotoSet, photo_key
 

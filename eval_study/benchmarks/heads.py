@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from eval_study.benchmarks.features import CONTEXT_WIDTH, GRID, Features
 from skinclip.core.config import Stage2Config
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES
-from skinclip.losses import MISSING, CFAInputs
 from skinclip.model.evidence import Evidence, EvidenceFinder
 from skinclip.model.reasoner import at_most_unit
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.answering import tell_criteria
 from skinclip.training.common import cosine
-from skinclip.training.stage2 import stage2_weights
+from skinclip.training.joint import stage2_weights
+from skinclip.training.losses import MISSING, CFAInputs
 
 
 @dataclass(frozen=True)

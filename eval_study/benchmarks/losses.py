@@ -35,7 +35,8 @@ from skinclip.core.config import TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
-from skinclip.losses import (
+from skinclip.training.common import gather, keep_memory, natural_prior, photo_set
+from skinclip.training.losses import (
     MISSING,
     CFAInputs,
     CFALoss,
@@ -45,8 +46,7 @@ from skinclip.losses import (
     log_shares,
     prior_tilt,
 )
-from skinclip.train import training_photos
-from skinclip.training.common import gather, keep_memory, natural_prior, photo_set
+from skinclip.training.run import training_photos
 
 NAME = "losses"
 SEEDS = (0, 1, 2)

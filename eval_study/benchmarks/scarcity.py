@@ -17,8 +17,8 @@ from eval_study.benchmarks.common import Bench
 from eval_study.benchmarks.losses import DATA, cpu_hours
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset
 from skinclip.evaluation import metrics
-from skinclip.train import gather, train
 from skinclip.training.common import keep_memory, scarce
+from skinclip.training.run import gather, train
 
 NAME = "scarcity"
 SHARES = (0.12, 0.25, 0.5)

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from skinclip.losses import LossConfig
+from skinclip.training.losses import LossConfig
 
 
 @dataclass(frozen=True)

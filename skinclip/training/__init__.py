@@ -1,1 +1,1 @@
-"""Training of the embedded model in three stages; `skinclip.train` runs them in turn."""
+"""Training of the embedded model in three stages; `skinclip.training.run` runs them in turn."""

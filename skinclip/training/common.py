@@ -23,7 +23,7 @@ from skinclip.data.cases import Case, DataError
 from skinclip.data.photos import load_masks, load_photos
 from skinclip.data.readers import discover
 from skinclip.data.splits import check_no_leak, guard_training, hold_out
-from skinclip.losses import MISSING
+from skinclip.training.losses import MISSING
 
 log = logging.getLogger(__name__)
 CLOSE_UP = "-clinical"  # ends the id of a close-up's case

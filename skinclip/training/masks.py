@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from skinclip.core.config import TrainConfig
-from skinclip.data.augment import Augmentation
+from skinclip.data.augmentation import Augmentation
 from skinclip.data.cases import DataError
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.common import (
@@ -26,8 +26,8 @@ from skinclip.training.common import (
     save_checkpoint,
     seed_everything,
 )
-from skinclip.training.processes import Team
-from skinclip.training.stage0 import mask_loss
+from skinclip.training.derm_clip import mask_loss
+from skinclip.training.distributed import Team
 
 
 def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Path, team: Team) -> None:

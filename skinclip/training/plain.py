@@ -15,11 +15,11 @@ from torch import Tensor
 
 from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import Stage0Config, TrainConfig
-from skinclip.data.augment import augment, mix
+from skinclip.data.augmentation import augment, mix
 from skinclip.model.plain import IMAGE_SIZE, PlainClassifier
 from skinclip.training.common import MISSING, PhotoSet, natural_prior, seed_everything, soft_targets
+from skinclip.training.derm_clip import load_imagenet_start, stage0_weights
 from skinclip.training.epochs import train_epochs
-from skinclip.training.stage0 import load_imagenet_start, stage0_weights
 
 
 def plain_step(

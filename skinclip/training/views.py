@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from skinclip.data.augment import Augmentation
+from skinclip.data.augmentation import Augmentation
 from skinclip.data.cases import DataError
 from skinclip.data.photos import bytes_in
 from skinclip.model.perception import VisualTokens
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.common import PhotoSet, photo_key
-from skinclip.training.processes import Team
+from skinclip.training.distributed import Team
 
 _VERSION = 1  # of what is kept; views kept by another version are not used
 

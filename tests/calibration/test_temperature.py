@@ -3,7 +3,7 @@ import pytest
 from scipy.optimize import check_grad
 from scipy.special import log_softmax
 
-from skinclip.calibration import calibration
+from skinclip.calibration import temperature as calibration
 from skinclip.calibration.temperature import Calibration, fit_calibration
 
 

@@ -20,8 +20,8 @@ from skinclip.language.rationale import check_rationale
 from skinclip.model.adapters import files as adapters
 from skinclip.model.perception import Perception
 from skinclip.pipeline.assessor import Assessor
-from skinclip.train import claim, find_published, train
 from skinclip.training.common import load_checkpoint
+from skinclip.training.run import claim, find_published, train
 from tests.tiny_hub import tiny_base
 from tests.training.conftest import BIG_RECIPE
 

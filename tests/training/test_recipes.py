@@ -11,8 +11,8 @@ from PIL import Image
 
 from skinclip import cli
 from skinclip.core.config import PRESETS, TrainConfig, preset
-from skinclip.train import RECIPES, recipe_of
 from skinclip.training.common import CsvLog
+from skinclip.training.run import RECIPES, recipe_of
 
 LAUNCH = RECIPES.parent / "accelerate"
 

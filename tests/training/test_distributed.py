@@ -18,8 +18,8 @@ from eval_study.serving import free_port
 from skinclip import cli
 from skinclip.core.config import PRESETS, TrainConfig, preset
 from skinclip.data.cases import DataError
-from skinclip.train import RECIPES, train
-from skinclip.training.processes import Team
+from skinclip.training.distributed import Team
+from skinclip.training.run import RECIPES, train
 from tests.tiny_hub import registered_clip, tiny_preset
 from tests.training.conftest import BIG_RECIPE
 

@@ -30,7 +30,6 @@ from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.language.paraphrases import describe
 from skinclip.language.prompt import Story
 from skinclip.language.rationale import write_rationale
-from skinclip.losses import CFAInputs, CFALoss, LossConfig, prior_tilt
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.answering import PER_PORTION, Answerer, Part
 from skinclip.training.common import (
@@ -46,8 +45,9 @@ from skinclip.training.common import (
     seed_everything,
     set_rng_state,
 )
-from skinclip.training.processes import Team, whole_tensors
-from skinclip.training.stories import supported_findings, training_context
+from skinclip.training.distributed import Team, whole_tensors
+from skinclip.training.losses import CFAInputs, CFALoss, LossConfig, prior_tilt
+from skinclip.training.rationale_targets import supported_findings, training_context
 from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewStore, keep_views
 
 LOOK_AT = 16  # views that the towers see at a time where they are seen once for all

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from skinclip.data.augment import Augmentation, augment
+from skinclip.data.augmentation import Augmentation, augment
 
 GENERATOR = torch.Generator()
 

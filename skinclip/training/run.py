@@ -33,6 +33,7 @@ from skinclip.model.perception import Perception
 from skinclip.model.plain import PlainClassifier
 from skinclip.model.skinclip_vl import SkinClipVL, assemble, default_device
 from skinclip.pipeline.assessor import Assessor
+from skinclip.training.calibrate import fit
 from skinclip.training.common import (
     PhotoSet,
     gather,
@@ -45,13 +46,12 @@ from skinclip.training.common import (
     seed_everything,
     with_clinical,
 )
-from skinclip.training.fitting import fit
+from skinclip.training.derm_clip import train_stage0
+from skinclip.training.distributed import Team, check_even
+from skinclip.training.joint import train_stage2
 from skinclip.training.masks import train_masks
 from skinclip.training.plain import train_plain
-from skinclip.training.processes import Team, check_even
-from skinclip.training.stage0 import train_stage0
-from skinclip.training.stage1 import train_stage1
-from skinclip.training.stage2 import train_stage2
+from skinclip.training.rationale_lm import train_stage1
 
 log = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "training" / "recipes"

@@ -17,7 +17,6 @@ from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.imaging import photo as images
 from skinclip.imaging.transform import PhotoTransform
-from skinclip.losses import criterion_log_probs
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor, locate, look
 from skinclip.training.common import (
@@ -30,6 +29,7 @@ from skinclip.training.common import (
     natural_prior,
     photo_key,
 )
+from skinclip.training.losses import criterion_log_probs
 
 NEVER = 2.0  # the threshold of a criterion that cannot be told well enough to cite it
 MIN_PRECISION, MIN_CITED = 0.5, 3

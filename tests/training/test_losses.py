@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skinclip.core import vocabulary
-from skinclip.losses import (
+from skinclip.training.losses import (
     STATE_COUNTS,
     AlignmentLoss,
     CalibrationLoss,

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from skinclip.core.config import ModelConfig, Stage0Config, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, EVIDENCE_STATES
-from skinclip.data.augment import augment, mix
+from skinclip.data.augmentation import augment, mix
 from skinclip.language.paraphrases import describe
-from skinclip.losses import CriterionLoss
 from skinclip.model.evidence import LesionMaskHead
 from skinclip.model.perception import Perception
 from skinclip.training.common import (
@@ -34,6 +33,7 @@ from skinclip.training.common import (
     soft_targets,
 )
 from skinclip.training.epochs import train_epochs
+from skinclip.training.losses import CriterionLoss
 
 
 class DermClip(nn.Module):
