@@ -96,8 +96,8 @@ def model_page(preset: str, weights: Path | None, adapters: Path | None, parser:
 
 def study_page(folder: Path) -> Door:
     """Raises ValueError where the folder holds no study that can be conducted."""
-    from skinclip.study.conduct import Study
-    from skinclip.study.records import StoreError
+    from skinclip.study.session.session_service import Study
+    from skinclip.study.store.errors import StoreError
     from skinclip.ui.door import Door
 
     try:

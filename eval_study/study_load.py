@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skinclip.study.chain import Event
-from skinclip.study.store import URL_VARIABLE, Store
+from skinclip.study.store.audit_log import Event
+from skinclip.study.store.store import URL_VARIABLE, Store
 
 STUDY = "load"
 TWICE = 0.1  # share of submits that are sent again, as by a double click

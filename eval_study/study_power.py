@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from skinclip.study.analysis_plan import AnalysisPlan
-from skinclip.study.mixed import NotEstimable
+from skinclip.study.analysis.analysis_plan import AnalysisPlan
+from skinclip.study.analysis.mixed import NotEstimable
+from skinclip.study.analysis.statistics import primary_result
+from skinclip.study.analysis.tables import SIMULATED, primary_cases
 from skinclip.study.simulate import ARMS, Simulation, Spread, simulate, true_contrast
-from skinclip.study.statistics import primary_result
-from skinclip.study.tables import SIMULATED, primary_cases
 
 RESULTS = Path(__file__).parent / "results" / "study"
 PLAN = AnalysisPlan()

@@ -36,15 +36,15 @@ from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.imaging import examples
 from skinclip.imaging.photo import encode_png, from_array
-from skinclip.study import freeze
-from skinclip.study.codes import read_key
-from skinclip.study.conduct import EnrolledReader, Study
-from skinclip.study.frozen import KEY
-from skinclip.study.protocol import Protocol
-from skinclip.study.records import ANSWERING
-from skinclip.study.showing import questions
-from skinclip.study.steps import Step
-from skinclip.study.views import QuestionView
+from skinclip.study import build as freeze
+from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.session.bundle import KEY
+from skinclip.study.session.presenter import questions
+from skinclip.study.session.session_service import EnrolledReader, Study
+from skinclip.study.session.steps import Step
+from skinclip.study.session.view_models import QuestionView
+from skinclip.study.store.codes import read_key
+from skinclip.study.store.errors import ANSWERING
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUST_STUDY = ROOT / "eval_study" / "protocol" / "trust_study.yaml"

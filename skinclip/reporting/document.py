@@ -21,7 +21,7 @@ from fpdf.fonts import FontFace
 from skinclip import RESEARCH_USE_ONLY, __version__
 from skinclip.evaluation.report import CSS, html_section, html_table
 from skinclip.reporting.charts import svg
-from skinclip.study.plots import ON_PAGE, STYLE, Plot
+from skinclip.study.analysis.plots import ON_PAGE, STYLE, Plot
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from skinclip import RESEARCH_USE_ONLY
 
 if TYPE_CHECKING:
-    from skinclip.study.conduct import EnrolledReader, Study
+    from skinclip.study.build import Built
     from skinclip.study.coordinator import Progress
-    from skinclip.study.freeze import Built
+    from skinclip.study.session.session_service import EnrolledReader, Study
 
 Command = Callable[[argparse.Namespace], int]
 _LEFT_OUT_TOLD = 5  # photos left out that `build` names
@@ -83,22 +83,26 @@ def _reported(run: Command) -> Command:
         from skinclip.cli import UsageError
         from skinclip.data.cases import DataError
         from skinclip.imaging.photo import PhotoError
-        from skinclip.study import allocation, chain, codes, fields, frozen, questions, records, tables
+        from skinclip.study.analysis import tables
+        from skinclip.study.protocol import questions, yaml_schema
+        from skinclip.study.session import allocation
+        from skinclip.study.session import bundle as frozen
+        from skinclip.study.store import audit_log, codes, errors
 
         refusals = (
             allocation.AllocationError,
-            chain.LogError,
-            chain.ReceiptError,
+            audit_log.LogError,
+            audit_log.ReceiptError,
             codes.KeyFileError,
-            fields.ProtocolError,
+            yaml_schema.ProtocolError,
             frozen.StudyError,
             questions.AnswerError,
-            records.StoreError,
-            records.StudyClosedError,
-            records.UnknownReaderError,
-            records.UnknownStudyError,
-            records.WithdrawnError,
-            records.WrongKeyError,
+            errors.StoreError,
+            errors.StudyClosedError,
+            errors.UnknownReaderError,
+            errors.UnknownStudyError,
+            errors.WithdrawnError,
+            errors.WrongKeyError,
             tables.TablesError,
         )
         try:
@@ -113,8 +117,8 @@ def _reported(run: Command) -> Command:
 
 def folder_of(study: Path) -> Path:
     """The study's folder; of a protocol the one that `build` makes by default. Raises StudyError, ProtocolError."""
-    from skinclip.study.frozen import StudyError, default_folder
-    from skinclip.study.protocol import Protocol
+    from skinclip.study.protocol.protocol import Protocol
+    from skinclip.study.session.bundle import StudyError, default_folder
 
     if study.is_dir():
         return study
@@ -124,7 +128,7 @@ def folder_of(study: Path) -> Path:
 
 
 def _open(args: argparse.Namespace) -> Study:
-    from skinclip.study.conduct import Study
+    from skinclip.study.session.session_service import Study
 
     return Study.open(folder_of(args.study))
 
@@ -134,8 +138,8 @@ def _open(args: argparse.Namespace) -> Study:
 
 def _build(args: argparse.Namespace) -> int:
     from skinclip import cli
-    from skinclip.study import freeze
-    from skinclip.study.protocol import Protocol
+    from skinclip.study import build as freeze
+    from skinclip.study.protocol.protocol import Protocol
 
     protocol = Protocol.read(args.study)
     freeze.check_free(
@@ -207,7 +211,7 @@ def _reserve(codes: Path) -> None:
 
     Raises StudyError where it holds something already.
     """
-    from skinclip.study.frozen import StudyError
+    from skinclip.study.session.bundle import StudyError
 
     if codes.exists() and codes.stat().st_size:
         raise StudyError(f"{codes} is there already; give another file for the codes")

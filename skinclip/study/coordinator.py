@@ -16,15 +16,15 @@ from typing import Any, Self
 
 import pandas as pd
 
-from skinclip.study.chain import Event, Problem, receipt_at
-from skinclip.study.conduct import SHOWN, Place, Study
-from skinclip.study.frozen import StudyError, Truth
-from skinclip.study.protocol import Protocol
-from skinclip.study.records import Reader
-from skinclip.study.reporting import write_checklists
-from skinclip.study.steps import Step
-from skinclip.study.store import MEASURED
-from skinclip.study.tables import REHEARSAL, TABLES, StudyTables, answer_column
+from skinclip.study.analysis.tables import REHEARSAL, TABLES, StudyTables, answer_column
+from skinclip.study.protocol.checklists import write_checklists
+from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.session.bundle import StudyError, Truth
+from skinclip.study.session.session_service import SHOWN, Place, Study
+from skinclip.study.session.steps import Step
+from skinclip.study.store.audit_log import Event, Problem, receipt_at
+from skinclip.study.store.errors import Reader
+from skinclip.study.store.store import MEASURED
 
 CLOSING = "closing"  # the event that says why, right before the store's own `closed`
 EVENT_LOG = "events.jsonl"
@@ -143,7 +143,10 @@ class Coordinator:
         Raises StudyError before the study is closed.
         """
         tables = self.tables()
-        from skinclip.study import analysis_plan, analysis_report  # statistics and plots are loaded for this alone
+        from skinclip.study.analysis import (
+            analysis_plan,
+            analysis_report,  # statistics and plots are loaded for this alone
+        )
 
         write_checklists(self.study.protocol, folder / CHECKLISTS)
         return analysis_report.write(tables, folder, analysis_plan.of(self.study.protocol), command)

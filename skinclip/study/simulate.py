@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import norm
 
-from skinclip.study.tables import AID_ITEMS, ANSWERS, CANNOT_TELL, NO_AID, SIMULATED, StudyTables
+from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, CANNOT_TELL, NO_AID, SIMULATED, StudyTables
 
 _CLASSES = ANSWERS[:-1]
 _PREVALENCE = np.array([0.08, 0.12, 0.15, 0.04, 0.25, 0.32, 0.04])  # of akiec, bcc, bkl, df, mel, nv, vasc

@@ -22,9 +22,9 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip.study.chain import Problem, ReceiptError
-from skinclip.study.conduct import EnrolledReader, Expired, SignInError, Study, StudyError
 from skinclip.study.coordinator import Coordinator, Progress
+from skinclip.study.session.session_service import EnrolledReader, Expired, SignInError, Study, StudyError
+from skinclip.study.store.audit_log import Problem, ReceiptError
 from skinclip.ui import study_html
 from skinclip.ui.study_tab import sentence
 

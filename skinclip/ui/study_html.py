@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from skinclip.reporting.phrasing import whole_percent
-from skinclip.study.views import AidView, Fragment, QuestionView, StepView
+from skinclip.study.session.view_models import AidView, Fragment, QuestionView, StepView
 
 SIGN_IN = (
     '<form class="sk-card sk-signin" data-form="sign-in" autocomplete="off" novalidate>'

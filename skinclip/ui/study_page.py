@@ -9,7 +9,7 @@ from __future__ import annotations
 import gradio as gr
 from fastapi import FastAPI
 
-from skinclip.study.conduct import Study
+from skinclip.study.session.session_service import Study
 from skinclip.ui import components, coordinator_tab, serving, study_tab
 from skinclip.ui.theme import study_css, study_head
 

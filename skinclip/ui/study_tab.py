@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from skinclip.study.conduct import AnswerError, Expired, SignInError, Study, StudyError, TooManyAttempts
-from skinclip.study.views import StepView
+from skinclip.study.session.session_service import AnswerError, Expired, SignInError, Study, StudyError, TooManyAttempts
+from skinclip.study.session.view_models import StepView
 from skinclip.ui import study_html
 
 AID_DELAY = 2.0  # s between the click that locks and the aid, the same in every arm: longer than its pictures take

@@ -20,10 +20,10 @@ from playwright.sync_api import Browser, FloatRect, Page, Request, Route
 
 from eval_study.serving import free_port
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.study.conduct import EnrolledReader, Study
-from skinclip.study.protocol import ARMS
-from skinclip.study.records import ANSWERING
-from skinclip.study.store import MEASURED
+from skinclip.study.protocol.protocol import ARMS
+from skinclip.study.session.session_service import EnrolledReader, Study
+from skinclip.study.store.errors import ANSWERING
+from skinclip.study.store.store import MEASURED
 from tests.browser.contrast import pale
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
 from tests.browser.visits import chromium

@@ -14,10 +14,10 @@ from skinclip.core import assessment as record
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.imaging.photo import encode_png, from_array
-from skinclip.study import freeze
-from skinclip.study.codes import read_key
-from skinclip.study.frozen import KEY, TRUTH
-from skinclip.study.protocol import Protocol
+from skinclip.study import build as freeze
+from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.session.bundle import KEY, TRUTH
+from skinclip.study.store.codes import read_key
 
 TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "protocol" / "trust_study.yaml"
 WEIGHTS = "5ec2e7" * 10 + "beef"

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from skinclip.study.analysis_plan import AnalysisPlan
+from skinclip.study.analysis.analysis_plan import AnalysisPlan
+from skinclip.study.analysis.tables import StudyTables
 from skinclip.study.simulate import Simulation, simulate
-from skinclip.study.tables import StudyTables
 
 SMALL = Simulation(readers=6, cases=16, ood_cases=4)
 PLAN = AnalysisPlan(resamples=40)

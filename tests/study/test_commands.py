@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from skinclip import cli
-from skinclip.study import freeze
-from skinclip.study.conduct import Study
-from skinclip.study.freeze import Built
+from skinclip.study import build as freeze
+from skinclip.study.build import Built
+from skinclip.study.session.session_service import Study
 from tests.study import tiny
 
 

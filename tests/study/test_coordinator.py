@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from skinclip.study import analysis_plan
-from skinclip.study.chain import audit, read_log, receipt_of
-from skinclip.study.codes import read_key
-from skinclip.study.conduct import Expired, Study, StudyError
+from skinclip.study.analysis import analysis_plan
+from skinclip.study.analysis.tables import REHEARSAL, StudyTables
 from skinclip.study.coordinator import Coordinator
-from skinclip.study.protocol import ARMS, Protocol
-from skinclip.study.tables import REHEARSAL, StudyTables
+from skinclip.study.protocol.protocol import ARMS, Protocol
+from skinclip.study.session.session_service import Expired, Study, StudyError
+from skinclip.study.store.audit_log import audit, read_log, receipt_of
+from skinclip.study.store.codes import read_key
 from tests.study import tiny
 
 

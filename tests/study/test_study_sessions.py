@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from eval_study import study_load, study_sessions
-from skinclip.study.conduct import Study
 from skinclip.study.coordinator import Coordinator
-from skinclip.study.store import URL_VARIABLE
+from skinclip.study.session.session_service import Study
+from skinclip.study.store.store import URL_VARIABLE
 from tests.study import tiny
 
 RESULTS = Path(study_load.__file__).parent / "results" / "study"

@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from skinclip.imaging import examples
-from skinclip.study.conduct import Study
-from skinclip.study.protocol import Protocol
-from skinclip.study.views import QuestionView, StepView
+from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.session.session_service import Study
+from skinclip.study.session.view_models import QuestionView, StepView
 
 KEY = "tiny-study"
 SECRET_NAME = "IMG_secret_patient_4711"

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from skinclip.study.conduct import (
+from skinclip.study.session.session_service import (
     AnswerError,
     EnrolledReader,
     Expired,
@@ -18,7 +18,7 @@ from skinclip.study.conduct import (
     StudyError,
     TooManyAttempts,
 )
-from skinclip.study.views import AidView, Fragment, QuestionView, StepView
+from skinclip.study.session.view_models import AidView, Fragment, QuestionView, StepView
 
 CODE = "7K3M-9QXT-2B4H"
 DIAGNOSES = (
@@ -116,7 +116,7 @@ _PROTOCOL = SimpleNamespace(title="A made-up study", rehearsal=False, completion
 
 @dataclass
 class FakeStudy:
-    """Answers the page as `skinclip.study.conduct.Study` does; `stored` is what was acknowledged, in order."""
+    """Answers the page as `skinclip.study.session.session_service.Study` does; `stored` is what was acknowledged, in order."""
 
     views: list[StepView] = field(default_factory=steps)
     stored: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)

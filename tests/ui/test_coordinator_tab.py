@@ -15,9 +15,9 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from skinclip.study.chain import Problem
-from skinclip.study.conduct import Expired, StudyError
 from skinclip.study.coordinator import Progress
+from skinclip.study.session.session_service import Expired, StudyError
+from skinclip.study.store.audit_log import Problem
 from skinclip.ui import coordinator_tab as tab
 from tests.ui.fake_study import CODE, FakeStudy
 

@@ -1,0 +1,1 @@
+"""The analysis of a study: tables, statistics, figures and the report."""

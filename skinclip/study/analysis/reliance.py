@@ -1,0 +1,220 @@
+"""What readers do with the AI's answer: accuracy before and after it, switches to right and to wrong, calibration.
+
+A switch to wrong is a right unaided diagnosis that became a wrong one; its rate is taken over all answers to cases
+where the AI errs, so that no arm is judged on cases that its own readers selected. "Cannot tell" is not right. Cases of
+unknown truth do not count. Intervals are of the reader x case bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinclip.evaluation import metrics
+from skinclip.evaluation.metrics import Metric
+from skinclip.study.analysis.mixed import NotEstimable, attempt
+from skinclip.study.analysis.resampling import Drawn, TwoWayBootstrap
+from skinclip.study.analysis.tables import ANSWERS, numbers
+
+Result = dict[str, Any]
+_BINS = (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)  # of confidence, for the calibration plot
+RATES: Mapping[str, str] = {
+    "to_wrong": "switch to wrong, of answers where the AI errs",
+    "to_right": "switch to right, of answers where the AI is right",
+    "to_wrong_of_right": "switch to wrong, of right unaided answers where the AI errs",
+    "followed_wrong": "took over the AI's error, of answers that differed from it",
+    "followed_right": "took over the AI's right answer, of answers that differed from it",
+}
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The diagnoses as numbers [n]: -1 unknown, 7 "cannot tell"."""
+
+    truth: np.ndarray
+    ai: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    arm: np.ndarray
+
+    @classmethod
+    def of(cls, cases: pd.DataFrame) -> _Answers:
+        places = {code: i for i, code in enumerate(ANSWERS)}
+        columns = ("truth", "ai_leading", "diagnosis_before", "diagnosis_after")
+        truth, ai, before, after = (cases[name].map(places).fillna(-1).to_numpy(dtype=int) for name in columns)
+        return cls(truth, ai, before, after, cases["arm"].to_numpy(dtype=str))
+
+    @property
+    def known(self) -> np.ndarray:
+        return (self.truth >= 0) & (self.before >= 0) & (self.after >= 0)
+
+    def rate(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """(hits [n], among which rows [n]) of one of `RATES`."""
+        right_before, right_after = self.before == self.truth, self.after == self.truth
+        said = self.known & (self.ai >= 0)
+        errs, correct = said & (self.ai != self.truth), said & (self.ai == self.truth)
+        differed, followed = self.before != self.ai, self.after == self.ai
+        return {
+            "to_wrong": (right_before & ~right_after, errs),
+            "to_right": (~right_before & right_after, correct),
+            "to_wrong_of_right": (~right_after, errs & right_before),
+            "followed_wrong": (followed, errs & differed),
+            "followed_right": (followed, correct & differed),
+        }[key]
+
+
+def bootstrap_of(cases: pd.DataFrame, n: int, seed: int) -> TwoWayBootstrap:
+    """Resamples of these rows' readers and cases, with their sampling weights."""
+    return TwoWayBootstrap(cases["reader"].to_list(), cases["case"].to_list(), numbers(cases, "weight"), n, seed)
+
+
+def accuracy(cases: pd.DataFrame, arms: Sequence[str], bootstrap: TwoWayBootstrap, alpha: float) -> list[Result]:
+    """Balanced accuracy of each arm, unaided, aided and the change, over the classes that the arm's cases have."""
+    answers = _Answers.of(cases)
+    rows = []
+    for arm in arms:
+        before, after = (_balanced(answers, arm, phase, bootstrap) for phase in ("before", "after"))
+        drawn = {"before": before, "after": after, "change": after - before}
+        intervals = {name: attempt(figure.interval, alpha) for name, figure in drawn.items()}
+        rows.append({"arm": arm, "n": int((answers.known & (answers.arm == arm)).sum()), **intervals})
+    return rows
+
+
+def switching(cases: pd.DataFrame, arms: Sequence[str], bootstrap: TwoWayBootstrap, alpha: float) -> list[Result]:
+    """Every rate of `RATES` in each arm, with the numbers behind it."""
+    answers = _Answers.of(cases)
+    rows = []
+    for key, label in RATES.items():
+        hits, among = answers.rate(key)
+        for arm in arms:
+            here = among & (answers.arm == arm)
+            found = attempt(_rate(answers, key, arm, bootstrap).interval, alpha)
+            counts = {"hits": int((hits & here).sum()), "n": int(here.sum())}
+            rows.append({"rate": key, "label": label, "arm": arm, **counts, **found})
+    return rows
+
+
+def difference(
+    cases: pd.DataFrame, key: str, arm: str, against: str, bootstrap: TwoWayBootstrap, alpha: float
+) -> Result:
+    """`arm` less `against` in a rate, or in aided balanced accuracy (`balanced_accuracy`).
+
+    Raises:
+        NotEstimable: One of the arms has no answers of this kind.
+    """
+    answers = _Answers.of(cases)
+    if key == "balanced_accuracy":
+        pair = [_balanced(answers, one, "after", bootstrap) for one in (arm, against)]
+    else:
+        pair = [_rate(answers, key, one, bootstrap) for one in (arm, against)]
+    return (pair[0] - pair[1]).interval(alpha)
+
+
+def share_difference(
+    cases: pd.DataFrame, outcome: np.ndarray, arm: str, against: str, bootstrap: TwoWayBootstrap, alpha: float
+) -> Result:
+    """`arm` less `against` in the share of yes of a yes-or-no `outcome` [n], 1, 0 or NaN.
+
+    Raises:
+        NotEstimable: One of the arms has no answers.
+    """
+    arms, known = cases["arm"].to_numpy(dtype=str), np.isfinite(outcome)
+    first, second = (
+        bootstrap.draw(metrics.mean(outcome[here]), here) for here in (known & (arms == one) for one in (arm, against))
+    )
+    return (first - second).interval(alpha)
+
+
+def safety(
+    cases: pd.DataFrame, arm: str, against: str, bootstrap: TwoWayBootstrap, margin: float, alpha: float
+) -> Result:
+    """Whether `arm` makes readers switch to wrong, where the AI errs, at most `margin` more often than `against`.
+
+    Non-inferior where the upper end of the 1 - alpha interval of the difference lies below the margin, a one-sided test
+    at alpha / 2; inferior where the lower end lies above it.
+
+    Raises:
+        NotEstimable: No answers to cases where the AI errs in one of the arms, too few to resample, or no switch in
+            either arm, from which resampling makes an interval without width, whatever the number of answers.
+    """
+    answers = _Answers.of(cases)
+    switched, among = answers.rate("to_wrong")
+    if not among.any():
+        raise NotEstimable("no answers to cases where the AI errs and the truth is known")
+    here = among & np.isin(answers.arm, [arm, against])
+    if here.any() and not switched[here].any():
+        raise NotEstimable(f"none of {int(here.sum())} answers in the two arms switched to wrong: nothing to resample")
+    first, second = (_rate(answers, "to_wrong", one, bootstrap) for one in (arm, against))
+    found = (first - second).interval(alpha)
+    found.pop("p")  # against 0, which is not the question
+    decision = "non-inferior" if found["high"] < margin else "inferior" if found["low"] > margin else "not shown"
+    rates = {"rate": first.value, "rate_against": second.value}
+    return {"contrast": f"{arm} - {against}", **found, **rates, "margin": margin, "decision": decision}
+
+
+def mcnemar(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:
+    """Exact McNemar test of right before against right after. Descriptive: it takes answers as independent."""
+    answers = _Answers.of(cases)
+    rows: list[Result] = []
+    for arm in arms:
+        here = answers.known & (answers.arm == arm)
+        if not here.any():
+            rows.append({"arm": arm, "not_estimable": "no answers of this kind"})
+            continue
+        test = metrics.mcnemar(*(answer[here] == answers.truth[here] for answer in (answers.before, answers.after)))
+        counts = {"n": int(here.sum()), "only_before": test["only_a_right"], "only_after": test["only_b_right"]}
+        rows.append({"arm": arm, **counts, "p": test["p_value"]})
+    return rows
+
+
+def calibration(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:
+    """Share right by stated confidence, unaided and aided, each arm: five bins, weighted by sampling weights."""
+    answers, weights = _Answers.of(cases), numbers(cases, "weight")
+    rows = []
+    for arm in arms:
+        for phase, answer in (("before", answers.before), ("after", answers.after)):
+            confidence = numbers(cases, f"confidence_{phase}")
+            here = (answers.truth >= 0) & (answer >= 0) & np.isfinite(confidence) & (answers.arm == arm)
+            place = np.clip(np.digitize(confidence, _BINS[1:-1]), 0, len(_BINS) - 2)
+            for b in range(len(_BINS) - 1):
+                inside = here & (place == b)
+                if inside.any():
+                    mean = {
+                        "confidence": float(np.average(confidence[inside], weights=weights[inside])) / 100,
+                        "right": float(np.average((answer == answers.truth)[inside], weights=weights[inside])),
+                    }
+                    rows.append({"arm": arm, "phase": phase, "n": int(inside.sum()), **mean})
+    return rows
+
+
+def switches(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:
+    """How many answers went from right or wrong before to right or wrong after, by arm and by whether the AI erred."""
+    answers = _Answers.of(cases)
+    said = answers.known & (answers.ai >= 0)
+    rows = []
+    for arm in arms:
+        for ai_right in (True, False):
+            here = said & (answers.arm == arm) & ((answers.ai == answers.truth) == ai_right)
+            for before in (True, False):
+                for after in (True, False):
+                    moved = ((answers.before == answers.truth) == before) & ((answers.after == answers.truth) == after)
+                    counts = {"n": int((here & moved).sum()), "of": int(here.sum())}
+                    rows.append({"arm": arm, "ai_right": ai_right, "before": before, "after": after, **counts})
+    return rows
+
+
+def _balanced(answers: _Answers, arm: str, phase: str, bootstrap: TwoWayBootstrap) -> Drawn:
+    among = answers.known & (answers.arm == arm)
+    said = answers.before if phase == "before" else answers.after
+    return bootstrap.draw(metrics.balanced_accuracy(answers.truth[among], said[among]), among)
+
+
+def _rate(answers: _Answers, key: str, arm: str, bootstrap: TwoWayBootstrap) -> Drawn:
+    hits, among = answers.rate(key)
+    here = among & (answers.arm == arm)
+    metric: Metric = metrics.mean(hits[here].astype(np.float64))
+    return bootstrap.draw(metric, here)

@@ -1,0 +1,139 @@
+"""The secondary endpoints: each by its own test, and those that the plan names in one family under Holm (1979).
+
+    rating of each case      the mixed model (`arm_model`)
+    share, balanced accuracy bootstrap over readers and cases
+    scale after a block      Wilcoxon's signed-rank test of readers' scores
+    preference               bootstrap over readers of Bradley-Terry strengths
+
+What the plan does not name is described with its interval and has no p. What it names and the data cannot answer stays
+in the list with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+from skinclip.study.analysis import reliance, subjective_outcomes
+from skinclip.study.analysis.analysis_plan import CONTRASTS, DERIVED, AnalysisPlan, Contrast, Endpoint
+from skinclip.study.analysis.arm_model import arm_model
+from skinclip.study.analysis.mixed import NotEstimable, attempt
+from skinclip.study.analysis.resampling import TwoWayBootstrap
+
+Result = dict[str, Any]
+_RATES = {"balanced_accuracy": "balanced_accuracy", "switch_to_right": "to_right"}  # as `reliance` names them
+_SCALES = {"satisfaction": "ess", "trust_scale": "trust", "distrust_scale": "distrust"}  # as `opinions` names them
+MODEL, BOOTSTRAP, RANKS, STRENGTHS = (
+    "mixed model",
+    "bootstrap, readers and cases",
+    "Wilcoxon, readers",
+    "bootstrap, readers",
+)
+_TESTED = ("p", "p_holm")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the secondary endpoints are computed from: rows of the main analysis, scales, pairs, and resamples."""
+
+    cases: pd.DataFrame
+    blocks: pd.DataFrame
+    preferences: pd.DataFrame
+    bootstrap: TwoWayBootstrap
+
+
+def family(answers: Answers, plan: AnalysisPlan) -> list[Result]:
+    """The endpoints and contrasts that the plan names, in its order, with Holm's p over all that could be tested.
+
+    `standardised` is the difference over the outcome's standard deviation, for one axis of unlike units.
+    """
+    rows = [endpoint_row(answers, key, plan) for key in plan.secondary]
+    return with_holm([*rows, *contrast_rows(answers.cases, plan.secondary_contrasts, plan)])
+
+
+def described(answers: Answers, plan: AnalysisPlan) -> list[Result]:
+    """Every other endpoint, and the usual contrasts of the primary one, where there are data; without a p."""
+    keys = [key for key in (*plan.rated, *DERIVED) if key not in (plan.endpoint, *plan.secondary)]
+    named = [{c.arm, c.against} for c in (plan.primary, *plan.secondary_contrasts)]
+    contrasts = tuple(c for c in CONTRASTS if {c.arm, c.against} not in named)
+    rows = [*(endpoint_row(answers, key, plan) for key in keys), *contrast_rows(answers.cases, contrasts, plan)]
+    return [{k: v for k, v in row.items() if k not in _TESTED} for row in rows if "value" in row]
+
+
+def endpoint_row(answers: Answers, key: str, plan: AnalysisPlan) -> Result:
+    """One endpoint in the primary contrast."""
+    pair = (plan.primary.arm, plan.primary.against)
+    if key in plan.rated and not plan.rated[key].share:
+        return _modelled(answers.cases, plan.rated[key], plan.primary, plan)
+    test: str
+    question: Callable[..., Result]
+    arguments: tuple[Any, ...]
+    if key in plan.rated:
+        outcome = plan.rated[key].of(answers.cases)
+        test, question = BOOTSTRAP, reliance.share_difference
+        arguments = (answers.cases, outcome, *pair, answers.bootstrap, plan.alpha)
+    elif key in _RATES:
+        test, question = BOOTSTRAP, reliance.difference
+        arguments = (answers.cases, _RATES[key], *pair, answers.bootstrap, plan.alpha)
+    elif key in _SCALES:
+        test, question = RANKS, subjective_outcomes.scale_difference
+        arguments = (answers.blocks, _SCALES[key], *pair, plan.alpha)
+    else:
+        test, question = STRENGTHS, subjective_outcomes.preferred
+        arguments = (answers.preferences, *pair, plan.resamples, plan.seed, plan.alpha)
+    label, unit = _words(key, plan)
+    head = {"endpoint": key, "label": label, "unit": unit, "contrast": plan.primary.text, "test": test}
+    return {**head, **attempt(question, *arguments)}
+
+
+def _words(key: str, plan: AnalysisPlan) -> tuple[str, str]:
+    """Label and unit of an endpoint."""
+    return (plan.rated[key].label, plan.rated[key].unit) if key in plan.rated else DERIVED[key]
+
+
+def contrast_rows(cases: pd.DataFrame, contrasts: tuple[Contrast, ...], plan: AnalysisPlan) -> list[Result]:
+    """Contrasts of the primary endpoint, by one model."""
+    endpoint = plan.primary_endpoint
+    outcome = endpoint.of(cases)
+    try:
+        model = arm_model(cases, outcome)
+    except NotEstimable as reason:
+        return [{**_head(endpoint, c), "not_estimable": str(reason)} for c in contrasts]
+    found = [(c, attempt(model.difference, c, plan.alpha)) for c in contrasts]
+    return [{**_head(endpoint, c), **_finished(row, outcome, endpoint.log)} for c, row in found]
+
+
+def _modelled(cases: pd.DataFrame, endpoint: Endpoint, contrast: Contrast, plan: AnalysisPlan) -> Result:
+    outcome = endpoint.of(cases)
+    found = attempt(lambda: arm_model(cases, outcome).difference(contrast, plan.alpha))
+    return {**_head(endpoint, contrast), **_finished(found, outcome, endpoint.log)}
+
+
+def _head(endpoint: Endpoint, contrast: Contrast) -> Result:
+    words = {"endpoint": endpoint.key, "label": endpoint.label, "unit": endpoint.unit, "contrast": contrast.text}
+    return {**words, "test": MODEL, "ratio": endpoint.log}
+
+
+def _finished(found: Result, outcome: np.ndarray, log: bool) -> Result:
+    """Adds the standardised difference; turns differences of logarithms into ratios."""
+    if "not_estimable" in found:
+        return found
+    spread = float(np.nanstd(outcome, ddof=1))
+    ends = ("value", "low", "high")
+    found["standardised"] = {end: found[end] / spread for end in ends} if spread > 0 else None
+    return {**found, **{end: float(np.exp(found[end])) for end in ends}} if log else found
+
+
+def with_holm(rows: list[Result]) -> list[Result]:
+    """Adds `p_holm` to the rows that have a p (Holm 1979); what was not estimable tests nothing."""
+    tested = [row for row in rows if row.get("p") is not None]
+    if tested:
+        adjusted = multipletests([row["p"] for row in tested], method="holm")[1]
+        for row, p in zip(tested, adjusted, strict=True):
+            row["p_holm"] = float(p)
+    return rows

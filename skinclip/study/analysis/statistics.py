@@ -1,0 +1,230 @@
+"""The analysis of a reader study, as its plan fixed it in advance: tables in, one dictionary of results out.
+
+`analyse` is the whole story in order: who took part, the primary endpoint, the safety endpoint, the secondary ones
+under Holm's correction, sensitivity analyses, then what describes. Each result is either a figure with its interval or
+`{"not_estimable": reason}`: small or odd data end in words, never in an exception.
+
+The primary model is linear and mixed (`arm_model`); secondary endpoints and their family are `secondary`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from threadpoolctl import threadpool_limits
+
+from skinclip import RESEARCH_USE_ONLY, __version__
+from skinclip.study.analysis import agreement, reliance, secondary, subjective_outcomes
+from skinclip.study.analysis.analysis_plan import DEFAULT_PLAN, AnalysisPlan, Endpoint
+from skinclip.study.analysis.arm_model import arm_model
+from skinclip.study.analysis.mixed import NotEstimable, attempt
+from skinclip.study.analysis.tables import AID_ITEMS, StudyTables, numbers, primary_cases
+
+Result = dict[str, Any]
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def analyse(tables: StudyTables, plan: AnalysisPlan = DEFAULT_PLAN) -> Result:
+    """Every analysis of the plan; the result is plain data that `json` can write."""
+    cases = primary_cases(tables.cases)
+    arms = [arm for arm in ("none", "grad_cam", "grad_cam_text", "regions") if arm in set(tables.cases["arm"])]
+    arms += sorted(set(tables.cases["arm"]) - set(arms))
+    bootstrap = reliance.bootstrap_of(cases, plan.resamples, plan.seed)
+    answers = secondary.Answers(cases, tables.blocks, tables.preferences, bootstrap)
+    pair, safety = (plan.primary.arm, plan.primary.against), (plan.safety.arm, plan.safety.against)
+    return {
+        **_about(tables, plan),
+        "arms": arms,
+        "primary_endpoint": asdict(plan.primary_endpoint),
+        "flow": flow(tables, plan),
+        "missing": missing(cases),
+        "primary": attempt(primary_result, cases, plan),
+        "safety": attempt(reliance.safety, cases, *safety, bootstrap, plan.safety_margin, plan.alpha),
+        "secondary": secondary.family(answers, plan),
+        "described": secondary.described(answers, plan),
+        "sensitivity": sensitivity(tables, plan),
+        "time_without_outliers": time_without_outliers(answers, plan),
+        "trust_by_arm": trust_by_arm(cases, arms, plan),
+        "wilcoxon": wilcoxon(cases, plan),
+        "accuracy": reliance.accuracy(cases, arms, bootstrap, plan.alpha),
+        "switching": reliance.switching(cases, arms, bootstrap, plan.alpha),
+        "mcnemar": reliance.mcnemar(cases, arms),
+        "agreement": agreement.between_readers(cases, arms, plan.resamples, plan.seed, plan.alpha),
+        "retest": agreement.within_readers(tables.cases),
+        "scales": subjective_outcomes.scales(tables.blocks, arms, *pair, plan.alpha),
+        "preferences": attempt(
+            subjective_outcomes.preferences, tables.preferences, plan.resamples, plan.seed, plan.alpha
+        ),
+        "ood": out_of_distribution(tables.cases, arms, plan),
+        "calibration": reliance.calibration(cases, arms),
+        "switches": reliance.switches(cases, arms),
+        "reader_means": reader_means(cases, plan.primary_endpoint),
+    }
+
+
+# --- the plan's questions -----------------------------------------------------------------------------------------
+
+
+def primary_result(cases: pd.DataFrame, plan: AnalysisPlan, weighted: bool = True) -> Result:
+    """The primary contrast with the model's variance components.
+
+    Raises:
+        NotEstimable: See `arm_model`.
+    """
+    model = arm_model(cases, plan.primary_endpoint.of(cases), weighted)
+    return {
+        "contrast": plan.primary.text,
+        "endpoint": plan.endpoint,
+        **model.difference(plan.primary, plan.alpha),
+        "variances": model.fit.variances,
+        "readers": int(cases["reader"].nunique()),
+        "cases": int(cases["case"].nunique()),
+    }
+
+
+def sensitivity(tables: StudyTables, plan: AnalysisPlan) -> list[Result]:
+    """The primary contrast under other choices of rows and weights."""
+    cases = primary_cases(tables.cases)
+    done = cases[cases["reader"].isin(completers(tables, plan))]
+    timed = cases[_on_task(cases, plan)]
+    return [
+        {"analysis": "Completers only", **attempt(primary_result, done, plan)},
+        {"analysis": "Without outlier times", **attempt(primary_result, timed, plan)},
+        {"analysis": "Unweighted strata", **attempt(primary_result, cases, plan, False)},
+    ]
+
+
+def time_without_outliers(answers: secondary.Answers, plan: AnalysisPlan) -> Result:
+    """The primary contrast in time with the aid, answers outside the plan's limits left out, and how many they are."""
+    cases = answers.cases
+    timed, known = _on_task(cases, plan), np.isfinite(numbers(cases, "seconds_after"))
+    found = secondary.endpoint_row(replace(answers, cases=cases[timed]), "seconds", plan)
+    left_out = int((known & ~timed).sum())
+    return {**found, "label": "Time with the aid, without outliers", "left_out": left_out}
+
+
+def completers(tables: StudyTables, plan: AnalysisPlan) -> set[str]:
+    """Readers who did not withdraw and rated at least the plan's share of all cases, as for closing the study.
+
+    Cases out of distribution count, repeats do not. Who stopped after that, before the last scales, is one.
+    """
+    cases = tables.cases[~tables.cases["repeat"]]
+    rated = pd.Series(np.isfinite(plan.primary_endpoint.of(cases)), index=cases.index).groupby(cases["reader"])
+    planned = plan.cases or rated.size().max()
+    found = rated.sum()
+    enough = set(found[found >= plan.completion * planned].index)
+    readers = tables.readers
+    return enough & set(readers.loc[~readers["withdrawn"], "reader"])
+
+
+def _on_task(cases: pd.DataFrame, plan: AnalysisPlan) -> np.ndarray:
+    """[n] whether the time with the aid is known and within the plan's limits."""
+    seconds = numbers(cases, "seconds_after")
+    low, high = plan.time_limits
+    return (seconds >= low) & (seconds <= high)
+
+
+def trust_by_arm(cases: pd.DataFrame, arms: Sequence[str], plan: AnalysisPlan) -> list[Result]:
+    """The model's mean of the primary endpoint in each arm, at the strata's shares in practice."""
+    outcome = plan.primary_endpoint.of(cases)
+    try:
+        model = arm_model(cases, outcome)
+    except NotEstimable as reason:
+        return [{"arm": arm, "not_estimable": str(reason)} for arm in arms]
+    return [{"arm": arm, **attempt(model.mean, arm, plan.alpha)} for arm in arms]
+
+
+def reader_means(cases: pd.DataFrame, endpoint: Endpoint) -> list[Result]:
+    """Mean of the endpoint for each reader in each arm."""
+    outcome = pd.Series(endpoint.of(cases), index=cases.index)
+    means = outcome.groupby([cases["reader"], cases["arm"]]).mean().dropna()
+    return [{"reader": reader, "arm": arm, "mean": float(mean)} for (reader, arm), mean in means.items()]
+
+
+def wilcoxon(cases: pd.DataFrame, plan: AnalysisPlan) -> list[Result]:
+    """Wilcoxon's signed-rank test of readers' means in the two arms: the primary endpoint, then the secondary ones of
+    the plan that are answered case by case, with Holm's p over these.
+
+    It takes ratings by rank and readers as the only source of chance: the check on treating 7 points as a length.
+    `value` is the Hodges-Lehmann median of the differences, of log-seconds as a ratio.
+    """
+    others = [plan.rated[key] for key in plan.secondary if key in plan.rated]
+    rows = secondary.with_holm([_wilcoxon_row(cases, endpoint, plan) for endpoint in others])
+    return [_wilcoxon_row(cases, plan.primary_endpoint, plan), *rows]
+
+
+def _wilcoxon_row(cases: pd.DataFrame, endpoint: Endpoint, plan: AnalysisPlan) -> Result:
+    outcome = pd.Series(endpoint.of(cases), index=cases.index)
+    means = outcome.groupby([cases["reader"], cases["arm"]]).mean().unstack()
+    pair = [arm for arm in (plan.primary.arm, plan.primary.against) if arm in means]
+    both = means[pair].dropna() if len(pair) == 2 else means.iloc[:0]
+    head: Result = {"endpoint": endpoint.key, "label": endpoint.label, "contrast": plan.primary.text}
+    head |= {"readers": len(both), "ratio": endpoint.log}
+    if len(both) < 2:
+        return {**head, "not_estimable": "fewer than two readers with answers in both arms"}
+    differences = both.iloc[:, 0].to_numpy() - both.iloc[:, 1].to_numpy()
+    if not np.any(differences):
+        return {**head, "not_estimable": "no reader differs between the arms"}
+    walsh = (differences[:, None] + differences[None, :])[np.triu_indices(len(differences))] / 2
+    value = float(np.exp(np.median(walsh)) if endpoint.log else np.median(walsh))
+    return {**head, "value": value, "p": float(stats.wilcoxon(differences).pvalue)}
+
+
+def out_of_distribution(cases: pd.DataFrame, arms: Sequence[str], plan: AnalysisPlan) -> Result:
+    """The cases out of distribution on their own: how many, mean trust and confidence by arm, the primary contrast."""
+    ood = cases[~cases["repeat"] & (cases["stratum"] == "ood")]
+    rows = []
+    for arm in arms:
+        shown = ood[ood["arm"] == arm]
+        means = {name: numbers(shown, name) for name in ("trust", "confidence_before", "confidence_after")}
+        known = {n: float(np.nanmean(v)) if np.isfinite(v).any() else None for n, v in means.items()}
+        rows.append({"arm": arm, "n": len(shown), **known})
+    contrast = attempt(primary_result, ood, plan)
+    return {"cases": int(ood["case"].nunique()), "by_arm": rows, "primary": contrast}
+
+
+# --- who took part ------------------------------------------------------------------------------------------------
+
+
+def flow(tables: StudyTables, plan: AnalysisPlan) -> Result:
+    """Readers enrolled, withdrawn, finished, analysed and complete; cases and answers."""
+    cases, readers = primary_cases(tables.cases), tables.readers
+    return {
+        "enrolled": len(readers),
+        "withdrawn": int(readers["withdrawn"].sum()),
+        "finished": int((readers["completed"] & ~readers["withdrawn"]).sum()),
+        "analysed": int(cases["reader"].nunique()),
+        "completers": len(completers(tables, plan)),
+        "sites": int(readers["site"].nunique()),
+        "cases": int(cases["case"].nunique()),
+        "cases_ai_wrong": int(cases.loc[cases["stratum"] == "wrong", "case"].nunique()),
+        "cases_ood": int(tables.cases.loc[tables.cases["stratum"] == "ood", "case"].nunique()),
+        "answers": len(cases),
+        "repeats": int(tables.cases["repeat"].sum()),
+    }
+
+
+def missing(cases: pd.DataFrame) -> list[Result]:
+    """Answers missing of each item, among the rows where it was asked: an aid's items are not asked without one."""
+    rows = []
+    for column in ("diagnosis_before", "diagnosis_after", "confidence_after", "trust", *AID_ITEMS, "seconds_after"):
+        asked = cases[cases["arm"] != "none"] if column in AID_ITEMS else cases
+        rows.append({"item": column, "asked": len(asked), "missing": int(asked[column].isna().sum())})
+    return rows
+
+
+def _about(tables: StudyTables, plan: AnalysisPlan) -> Result:
+    return {
+        "study": tables.study,
+        "mark": tables.mark,
+        "data_kind": tables.mark or "answers of readers",
+        "use": RESEARCH_USE_ONLY,
+        "version": __version__,
+        "plan_sha256": tables.plan_sha256,
+        "plan": asdict(plan),
+    }

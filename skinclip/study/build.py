@@ -1,0 +1,349 @@
+"""`study build`: labelled photos -> a frozen study. The model runs here, once, and never again.
+
+    photos -> bounded pixels -> Assessor -> right, wrong or out of distribution -> drawn by seed -> files and hashes
+
+Errors of the AI are its real ones: enriched by drawing more of them, never by editing what the AI said. The model sees
+what a reader sees, the bounded photo alone, without age, sex or site. A study is written beside its place and moved
+there whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import re
+import secrets
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from skinclip.core import vocabulary
+from skinclip.core.assessment import Assessment, Context, ModelInfo
+from skinclip.data.cases import Case
+from skinclip.data.readers import read_cases
+from skinclip.explain.methods import heat_on_photo
+from skinclip.imaging import photo as images
+from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, hex_colour, region_overlay
+from skinclip.imaging.photo import LesionImage, PhotoError
+from skinclip.language.prompt import context_text, differential_text, findings_text
+from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.session import bundle as frozen
+from skinclip.study.session.bundle import StudyError, Truth, default_folder
+from skinclip.study.session.view_models import Fragment
+from skinclip.study.store.codes import read_key
+from skinclip.study.store.store import Store, where_from_environment
+
+if TYPE_CHECKING:
+    from skinclip.pipeline.assessor import Assessor
+
+OUT_OF_DISTRIBUTION = "ood"  # in the manifest's column `group`
+LONGEST_SIDE = 1024  # pixels of a frozen photo: structures stay visible, a page loads at once
+
+_REFERENCE = re.compile(r"\[r(\d+)\]")
+Tell = Callable[[int, int], None]  # photos done, photos in all
+Heat = Callable[[LesionImage, str], np.ndarray]  # photo and diagnosis code -> Grad-CAM map [H, W], 0 to 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A photo that could become a case."""
+
+    case: Case
+    stratum: str
+    assessment: Assessment
+
+    @property
+    def leading(self) -> str:
+        return self.assessment.diagnosis[0].code
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Opaque id -> candidate, and the sampling weight of each stratum."""
+
+    cases: dict[str, Candidate]
+    practice: dict[str, Candidate]
+    weights: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `build` made: the folder, how many photos there were of each stratum, and why others were left out.
+
+    `enriched`: whether the AI's errors are a larger part of the cases than of the photos, as readers are told.
+    """
+
+    folder: Path
+    eligible: dict[str, int]
+    left_out: tuple[str, ...]
+    enriched: bool = True
+
+
+def build(
+    protocol_path: Path,
+    photos: Path,
+    assessor: Assessor,
+    *,
+    out: Path | None = None,
+    key: Path | None = None,
+    tell: Tell | None = None,
+) -> Built:
+    """Freeze a study into `out`, by default `default_folder`.
+
+    `photos` is a folder of labelled photos that `data.readers` knows; in a manifest, `group` says `ood` for photos out
+    of distribution. `key` is an existing key file to use, for several studies in one database.
+
+    Raises ProtocolError, DataError, or StudyError where photos do not suffice or a study with readers is in the way.
+    """
+    protocol = Protocol.read(protocol_path)
+    out = out or default_folder(protocol)
+    check_free(out)
+    table = read_cases(photos)
+    candidates, left_out = assessed(table.cases, assessor, tell or (lambda done, total: None))
+    left_out = (*table.problems, *left_out)
+    candidates = one_a_lesion(protocol.seed, candidates)
+    drawn = draw(protocol, candidates, len(left_out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        write(draft, protocol_path, protocol, drawn, assessor.model_info, _grad_cam(assessor))
+        _place_key(draft, key or out / frozen.KEY)
+        _move(draft, out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    enriched = drawn.weights["wrong"] < 1
+    return Built(out, dict(Counter(c.stratum for c in candidates)), left_out, enriched)
+
+
+def check_free(out: Path) -> None:
+    """Raises StudyError unless `out` is missing, empty, or a study without readers, which may be written over."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not (out / frozen.RECORD).is_file():
+        raise StudyError(f"{out} is there and is no study; give another folder as --out")
+    protocol = Protocol.read(out / frozen.PROTOCOL)
+    with Store.open(where_from_environment(out / frozen.DATABASE), read_key(out / frozen.KEY)) as store:
+        name = f"{protocol.key}-v{protocol.version}"
+        if name in store.studies() and store.readers(name):
+            raise StudyError(
+                f"{out} holds a study that has readers; raise the protocol's version, or give another folder as --out"
+            )
+
+
+# --- which photos ---------------------------------------------------------------------------------------------------
+
+
+def assessed(cases: Sequence[Case], assessor: Assessor, tell: Tell) -> tuple[list[Candidate], tuple[str, ...]]:
+    """Candidates in the order of `cases`, and a line for each photo that cannot be one."""
+    candidates, left_out, seen = [], [], set()
+    for done, case in enumerate(cases, start=1):
+        try:
+            image = bounded(images.load(case.image))
+            if image.sha256 in seen:
+                raise PhotoError(f"{case.image_id}: the same picture is there under another name")
+            seen.add(image.sha256)
+            candidates.append(candidate(case, assessor.assess(image)))
+        except PhotoError as error:
+            left_out.append(str(error))
+        tell(done, len(cases))
+    return candidates, tuple(left_out)
+
+
+def candidate(case: Case, assessment: Assessment) -> Candidate:
+    """Raises PhotoError where a photo cannot be a case: no truth, or the model abstained in distribution."""
+    if case.group is not None and case.group.lower() == OUT_OF_DISTRIBUTION:
+        return Candidate(case, "ood", assessment)
+    if assessment.abstained:
+        raise PhotoError(f"{case.image_id}: the model abstains on it")
+    if case.diagnosis is None:
+        raise PhotoError(f"{case.image_id}: its diagnosis is not known")
+    right = case.diagnosis == assessment.diagnosis[0].code
+    return Candidate(case, "right" if right else "wrong", assessment)
+
+
+def bounded(image: LesionImage) -> LesionImage:
+    """The photo as it is assessed: at most `LONGEST_SIDE` pixels long, named by its pixels and not by its file."""
+    return images.from_array(images.fit(image.pixels, LONGEST_SIDE))
+
+
+def one_a_lesion(seed: int, candidates: Iterable[Candidate]) -> list[Candidate]:
+    """One photo of each lesion, drawn: two of one lesion would be one case twice."""
+    kept = {(c.case.source, c.case.lesion_id): c for c in _shuffled(seed, "lesions", candidates)}
+    return list(kept.values())
+
+
+def draw(protocol: Protocol, candidates: Sequence[Candidate], left_out: int = 0) -> Drawn:
+    """Exactly the cases that the protocol counts, then practice cases from what is left. Raises StudyError."""
+    seed, counts = protocol.seed, protocol.cases.counts
+    pool = {s: _shuffled(seed, s, (c for c in candidates if c.stratum == s)) for s in counts}
+    rest = _shuffled(seed, "practice", [*pool["right"][counts["right"] :], *pool["wrong"][counts["wrong"] :]])
+    _check_enough(protocol, {s: len(found) for s, found in pool.items()}, len(rest), left_out)
+    chosen = _shuffled(seed, "ids", [c for s, n in counts.items() for c in pool[s][:n]])
+    width = max(3, len(str(len(chosen))))
+    return Drawn(
+        {f"C{i:0{width}d}": c for i, c in enumerate(chosen, start=1)},
+        {f"P{i:02d}": c for i, c in enumerate(rest[: protocol.cases.practice], start=1)},
+        _weights(counts, {s: len(found) for s, found in pool.items()}),
+    )
+
+
+_STRATUM_WORDS = {
+    "right": "on which the AI is right",
+    "wrong": "on which the AI is wrong",
+    "ood": "marked as out of distribution (`ood` in the column group)",
+}
+_STRATUM_FIELDS = {"right": "cases.n", "wrong": "cases.wrong_share", "ood": "cases.ood_share"}
+
+
+def _check_enough(protocol: Protocol, found: dict[str, int], rest: int, left_out: int) -> None:
+    counts = protocol.cases.counts
+    short = [
+        f"{found[s]} {_STRATUM_WORDS[s]}, {n} needed (or lower {_STRATUM_FIELDS[s]})"
+        for s, n in counts.items()
+        if found[s] < n
+    ]
+    if not short and rest < protocol.cases.practice:
+        short = [f"{rest} left for practice, {protocol.cases.practice} needed (or lower cases.practice)"]
+    if short:
+        there = ", ".join(f"{n} {s}" for s, n in found.items())
+        raise StudyError(
+            f"too few photos: {'; '.join(short)}. Add photos, or change the protocol. "
+            f"One photo a lesion was counted: {there}; {left_out} photos could not be used"
+        )
+
+
+def _weights(counts: dict[str, int], found: dict[str, int]) -> dict[str, float]:
+    """Stratum -> its share among eligible photos over its share in the study, within distribution."""
+    drawn, eligible = (sum(n[s] for s in ("right", "wrong")) for n in (counts, found))
+    weights = {s: (found[s] / eligible) / (counts[s] / drawn) for s in ("right", "wrong") if counts[s]}
+    return {**weights, "ood": 1.0}
+
+
+def _shuffled(seed: int, purpose: str, candidates: Iterable[Candidate]) -> list[Candidate]:
+    """In an order that is drawn for the purpose, whatever the order of the photos in their folder."""
+    ordered = sorted(candidates, key=lambda c: (c.case.source, c.case.image_id))
+    random.Random(f"{seed}:{purpose}").shuffle(ordered)
+    return ordered
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, protocol_path: Path, protocol: Protocol, drawn: Drawn, model: ModelInfo, heat: Heat) -> None:
+    """All files of a study but its key and store."""
+    shutil.copyfile(protocol_path, folder / frozen.PROTOCOL)
+    both = {**drawn.cases, **drawn.practice}
+    for case, chosen in both.items():
+        write_case(folder / "cases" / case, chosen, heat)
+    truths = {case: dataclasses.asdict(truth_of(c, drawn.weights)) for case, c in both.items()}
+    with open(os.open(folder / frozen.TRUTH, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(json.dumps(truths, indent=2) + "\n")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != frozen.PROTOCOL)
+    record = {
+        "form": frozen.FORM,
+        "drawn_by": frozen.drawn_by(protocol),
+        "plan_sha256_when_built": protocol.plan_sha256,
+        "built": date.today().isoformat(),
+        "model": dataclasses.asdict(model),
+        "prompts_sha256": prompts_sha256(),
+        "cases": list(drawn.cases),
+        "practice": list(drawn.practice),
+        "files": {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in files},
+    }
+    (folder / frozen.RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _grad_cam(assessor: Assessor) -> Heat:
+    """The model's own map. It raises StudyError where the model has none."""
+
+    def heat(image: LesionImage, code: str) -> np.ndarray:
+        try:
+            return heat_on_photo(assessor, image, Context(), code)
+        except NotImplementedError as error:
+            raise StudyError(f"this model has no Grad-CAM, which the arms need: {error}") from error
+
+    return heat
+
+
+def write_case(folder: Path, chosen: Candidate, heat: Heat) -> None:
+    """Photo, the pictures of all arms in the photo's size, and what is said beside them."""
+    folder.mkdir(parents=True)
+    image, assessment = bounded(images.load(chosen.case.image)), chosen.assessment
+    pixels = images.fit(image.pixels, LONGEST_SIDE, DRAWN_SIDE)
+    only = "none" if assessment.abstained else None  # as on the page: the lesion alone, where no finding is cited
+    pictures = {
+        frozen.PHOTO: pixels,
+        frozen.GRAD_CAM: heatmap_overlay(pixels, heat(image, chosen.leading)),
+        frozen.REGIONS: region_overlay(pixels, assessment, only),
+    }
+    for name, pixels in pictures.items():
+        (folder / name).write_bytes(images.encode_jpeg(pixels))
+    (folder / frozen.ASSESSMENT).write_text(assessment.to_json() + "\n", encoding="utf-8")
+    (folder / frozen.AID).write_text(json.dumps(aid_of(assessment), indent=2) + "\n", encoding="utf-8")
+
+
+def aid_of(assessment: Assessment) -> dict[str, Any]:
+    """The differential and the rationale as they are shown, the references with the colours of their regions."""
+    return {
+        "differential": [[d.name, d.probability] for d in assessment.diagnosis],
+        "rationale": [dataclasses.asdict(fragment) for fragment in fragments(assessment)],
+    }
+
+
+def fragments(assessment: Assessment) -> tuple[Fragment, ...]:
+    """The rationale cut at its references, "[r2]" becoming number 2 in the colour of the second finding."""
+    pieces: list[Fragment] = []
+    for i, part in enumerate(_REFERENCE.split(assessment.rationale)):
+        if i % 2:
+            pieces.append(Fragment("", int(part), hex_colour(int(part) - 1)))
+        elif part:
+            pieces.append(Fragment(part))
+    return tuple(pieces)
+
+
+def truth_of(chosen: Candidate, weights: dict[str, float]) -> Truth:
+    source = f"{chosen.case.source}/{chosen.case.image_id}"
+    return Truth(chosen.case.diagnosis, chosen.stratum, source, weights[chosen.stratum], chosen.leading)
+
+
+def prompts_sha256() -> str:
+    """Of every word that the model reads beside the photo: descriptions, names, phrases and the prompt around them."""
+    states = [[s.key, s.phrase, s.descriptions] for s in vocabulary.STATE_BY_KEY.values()]
+    diagnoses = [[d.code, d.name, d.descriptions] for d in vocabulary.DIAGNOSES]
+    first, second = vocabulary.DIAGNOSIS_CODES[:2]
+    prompt = [context_text(Context()), findings_text(list(vocabulary.STATE_BY_KEY)), differential_text(first, second)]
+    return _sha256(json.dumps([diagnoses, states, prompt]).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _place_key(draft: Path, key: Path) -> None:
+    """The key that `key` holds, or a fresh one: studies that share a database share its key."""
+    if not key.exists():
+        read_key(draft / frozen.KEY, create=True)
+        return
+    read_key(key)
+    with open(os.open(draft / frozen.KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key.read_text())
+
+
+def _move(draft: Path, out: Path) -> None:
+    """The finished draft to its place, and what was there out of the way."""
+    old = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+    if out.exists():
+        out.rename(old)
+    draft.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The study protocol: its YAML file, the questions and the reporting checklists."""

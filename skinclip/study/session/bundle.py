@@ -1,0 +1,194 @@
+"""A frozen study on disk, made by `freeze`, read and checked here: what readers are shown and, apart, the truth.
+
+    protocol.yaml      the protocol
+    frozen.json        what was frozen, by which model, and the sha256 of every file; nothing about truth
+    cases/C001/        photo.jpg, grad_cam.jpg, regions.jpg (of one size), aid.json, assessment.json
+    truth.json         0600: truth, stratum, source and sampling weight of every case
+    key, store.sqlite  the log of answers and the key that seals it
+
+No model is needed to show a study: all arms' pictures were drawn once, and files are kept in memory once read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.session.view_models import AidView, Fragment
+
+PROTOCOL, RECORD, TRUTH, KEY, DATABASE = "protocol.yaml", "frozen.json", "truth.json", "key", "store.sqlite"
+PHOTO, GRAD_CAM, REGIONS, AID, ASSESSMENT = "photo.jpg", "grad_cam.jpg", "regions.jpg", "aid.json", "assessment.json"
+STUDIES = Path("studies")
+FORM = "skinclip-frozen-study-2"
+NO_RATIONALE = "The aid gave no rationale for this photo."
+_KEPT_FILES = 512  # pictures in memory: a study of 100 cases with room to spare
+
+
+class StudyError(ValueError):
+    """A study that cannot be built, opened or conducted as asked; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a case and must stay hidden until the study is closed.
+
+    Attributes:
+        truth: diagnosis code, None where it is not known or outside the seven classes.
+        stratum: right, wrong or ood.
+        source: data set and id of the photo.
+        weight: the stratum's share among eligible photos over its share in the study; 1 out of distribution.
+        ai_leading: the AI's leading diagnosis.
+    """
+
+    truth: str | None
+    stratum: str
+    source: str
+    weight: float
+    ai_leading: str
+
+
+@dataclass(frozen=True)
+class _Showing:
+    """What an arm shows beside the differential: a picture's file name, and which form of the rationale."""
+
+    picture: str | None
+    words: Callable[[tuple[Fragment, ...]], tuple[Fragment, ...]]
+
+
+def no_words(rationale: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
+    return ()
+
+
+def words_alone(rationale: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
+    """The rationale without its references: what they point at is not shown in this arm."""
+    text = "".join(fragment.text for fragment in rationale if fragment.ref is None)
+    return (Fragment(" ".join(text.split())),)
+
+
+def words_with_references(rationale: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
+    return rationale
+
+
+SHOWN: dict[str, _Showing] = {
+    "none": _Showing(None, no_words),
+    "grad_cam": _Showing(GRAD_CAM, no_words),
+    "grad_cam_text": _Showing(GRAD_CAM, words_alone),
+    "regions": _Showing(REGIONS, words_with_references),
+}
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A frozen study, its files checked against their hashes.
+
+    Attributes:
+        record: `frozen.json`.
+        sha256: of `frozen.json`, and so of everything that was frozen.
+    """
+
+    folder: Path
+    protocol: Protocol
+    record: dict[str, Any]
+    sha256: str
+
+    @classmethod
+    def open(cls, folder: Path) -> Frozen:
+        """Raises StudyError where it is no frozen study or a file was changed since, ProtocolError for the YAML."""
+        path = folder / RECORD
+        if not path.is_file():
+            raise StudyError(f"{folder} holds no frozen study; make one with `python -m skinclip study build`")
+        text = path.read_bytes()
+        record = json.loads(text)
+        if record.get("form") != FORM:
+            raise StudyError(f"{path} was written by another version of this program; build the study again")
+        for name, sha256 in record["files"].items():
+            _checked.__wrapped__(folder / name, sha256)  # from the disk, whatever is in memory
+        protocol = Protocol.read(folder / PROTOCOL)
+        check_fits(protocol, record)
+        return cls(folder, protocol, record, hashlib.sha256(text).hexdigest())
+
+    @property
+    def name(self) -> str:
+        """The study's name in the store: each version of a plan is a study of its own."""
+        return f"{self.protocol.key}-v{self.protocol.version}"
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        return tuple(self.record["cases"])
+
+    @property
+    def practice(self) -> tuple[str, ...]:
+        return tuple(self.record["practice"])
+
+    @cached_property
+    def truths(self) -> dict[str, Truth]:
+        """Case or practice case -> its truth. For allocation, practice feedback and the closed study alone."""
+        values = json.loads((self.folder / TRUTH).read_text(encoding="utf-8"))
+        return {case: Truth(**value) for case, value in values.items()}
+
+    @property
+    def strata(self) -> dict[str, str]:
+        """Case -> stratum, practice left out."""
+        return {case: self.truths[case].stratum for case in self.cases}
+
+    def photo(self, case: str) -> bytes:
+        """The case's photo as a JPEG."""
+        return self._file(case, PHOTO)
+
+    def aid(self, case: str, arm: str) -> AidView:
+        """What the aid shows of a case in one arm; the differential is the same in all."""
+        values, showing = json.loads(self._file(case, AID)), SHOWN[arm]
+        rationale = tuple(Fragment(**fragment) for fragment in values["rationale"]) or (Fragment(NO_RATIONALE),)
+        picture = None if showing.picture is None else self._file(case, showing.picture)
+        differential = tuple((name, probability) for name, probability in values["differential"])
+        return AidView(differential, picture, showing.words(rationale))
+
+    def _file(self, case: str, file: str) -> bytes:
+        name = f"cases/{case}/{file}"
+        return _checked(self.folder / name, self.record["files"][name])
+
+
+def default_folder(protocol: Protocol) -> Path:
+    """`studies/KEY`, and `studies/KEY-vN` for a later version, so that the earlier one stays on record."""
+    return STUDIES / (protocol.key if protocol.version == 1 else f"{protocol.key}-v{protocol.version}")
+
+
+def drawn_by(protocol: Protocol) -> dict[str, Any]:
+    """The parts of a protocol that the choice of cases rests on; they cannot change once cases are frozen."""
+    counts, practice = protocol.cases.counts, protocol.cases.practice
+    return {
+        "key": protocol.key,
+        "version": protocol.version,
+        "seed": protocol.seed,
+        "counts": counts,
+        "practice": practice,
+    }
+
+
+def check_fits(protocol: Protocol, record: dict[str, Any]) -> None:
+    """Raises StudyError where the frozen cases were drawn for another protocol than this."""
+    changed = [name for name, value in drawn_by(protocol).items() if record["drawn_by"].get(name) != value]
+    if changed:
+        raise StudyError(
+            f"the protocol's {', '.join(changed)} differ from what the cases were drawn for; build the study again"
+        )
+
+
+@lru_cache(maxsize=_KEPT_FILES)
+def _checked(path: Path, sha256: str) -> bytes:
+    """The file's bytes, kept in memory. Raises StudyError where they are not those that were frozen."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StudyError(
+            f"{path}: a frozen file cannot be read ({error.strerror}); restore it from a backup"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise StudyError(f"{path}: a frozen file was changed after the study was built; restore it from a backup")
+    return data

@@ -1,0 +1,125 @@
+"""A step as the reader sees it: Step + frozen study -> StepView. Words are the same in every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE
+from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.protocol.questions import Question
+from skinclip.study.session.bundle import Frozen
+from skinclip.study.session.steps import CONSENT, Step
+from skinclip.study.session.view_models import QuestionKind, QuestionView, StepView
+
+WITHDRAWAL = (
+    "Taking part is voluntary. You may stop at any time, without giving a reason, by choosing **Withdraw**: all your "
+    "answers are then erased, and your code stops working. **The computer aid may be wrong**, and it is wrong on some "
+    "of the photos. You are not told which diagnoses were right until the study is closed, except for practice cases."
+)
+AGREEMENT = "I have read this, I know that the aid may be wrong, and I agree to take part."
+TEXTS: dict[str, str] = {
+    "background": "A few words about you. They are kept under a number, not under your name.",
+    "before": "Look at the photo and answer without the aid. When you confirm, your answer is locked.",
+    "after": "This is the aid's answer. Please answer again, and rate it. When you confirm, your answers are locked.",
+    "block": "These questions are about the aid as it was shown in the part that you have just finished.",
+    "preference": "The same photo with the aid shown in two ways, A on the left and B on the right.",
+}
+DONE = "You have finished. All your answers are stored. Please keep the receipt: it proves that they were not changed."
+CLOSED = "The study is closed and takes no more answers. Those that you confirmed are kept."
+WITHDRAWN = "You have withdrawn. Your answers are erased, and your code no longer works. Thank you for your time."
+
+
+def view_of(frozen: Frozen, protocol: Protocol, step: Step, done: int, total: int, own: Mapping[str, Any]) -> StepView:
+    """The view of a step. `own` is the reader's locked unaided answer, for the step `after`."""
+    case = step.shown.case if step.shown else step.pair.case if step.pair else None
+    return StepView(
+        step=step.name,
+        kind=step.kind,
+        title=step.title,
+        text=_text(frozen, protocol, step),
+        done=done,
+        total=total,
+        photo=None if case is None else frozen.photo(case),
+        questions=questions(protocol, step),
+        aid=frozen.aid(step.shown.case, step.shown.arm) if step.kind == "after" and step.shown else None,
+        aids=(
+            (frozen.aid(step.pair.case, step.pair.side_a), frozen.aid(step.pair.case, step.pair.side_b))
+            if step.pair
+            else None
+        ),
+        own=in_words(protocol.asked("before"), own) if step.kind == "after" else (),
+    )
+
+
+def _text(frozen: Frozen, protocol: Protocol, step: Step) -> str:
+    match step.kind:
+        case "consent":
+            return _consent(protocol)
+        case "instructions":
+            return protocol.texts.instructions
+        case "feedback":
+            assert step.shown is not None
+            code = frozen.truths[step.shown.case].truth
+            assert code is not None  # practice cases are drawn from those whose truth is known
+            return protocol.texts.practice_feedback.replace("{truth}", DIAGNOSIS_BY_CODE[code].name.lower())
+        case "debrief":
+            return protocol.texts.debrief
+    return TEXTS[step.kind]
+
+
+def _consent(protocol: Protocol) -> str:
+    """What a reader agrees to, with whom to turn to and what becomes of the answers."""
+    ethics = protocol.ethics
+    about = (
+        f"Responsible for the data: {ethics.controller}. Questions and complaints: {ethics.contact}. Ethics approval: "
+        f"{ethics.approval}. How long answers are kept: {ethics.retention}."
+    )
+    version = f"Version of this text: {ethics.consent_version}"
+    return "\n\n".join((f"**{protocol.title}**", ethics.consent_text, WITHDRAWAL, about, version))
+
+
+def questions(protocol: Protocol, step: Step) -> tuple[QuestionView, ...]:
+    """What a step asks, in order."""
+    match step.kind:
+        case "consent":
+            return (QuestionView(CONSENT, AGREEMENT, "yes_no", required=True),)
+        case "background" | "before" | "preference":
+            return tuple(map(question_view, protocol.asked(step.kind)))
+        case "after":
+            return tuple(map(question_view, protocol.asked("after", step.shown.arm if step.shown else None)))
+        case "block":
+            return tuple(map(question_view, protocol.asked("block", step.arm)))
+    return ()
+
+
+def question_view(question: Question) -> QuestionView:
+    scale = question.scale
+    return QuestionView(
+        key=question.key,
+        text=question.text,
+        kind=cast(QuestionKind, scale.kind),
+        required=question.required,
+        options=tuple((option.value, option.label) for option in scale.options),
+        points=scale.points or None,
+        anchors=scale.anchors,
+        max_length=scale.max_length or None,
+    )
+
+
+def in_words(questions: Iterable[Question], answers: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """(question, answer) as the reader gave it; what was left out stays out."""
+    return tuple((q.text, _word(q, answers[q.key])) for q in questions if answers.get(q.key) is not None)
+
+
+def _word(question: Question, value: Any) -> str:
+    match question.scale.kind:
+        case "choice":
+            return next(option.label for option in question.scale.options if option.value == value)
+        case "yes_no":
+            return "Yes" if value else "No"
+        case "percent":
+            return f"{value:g}%"
+        case "likert":
+            return f"{value} of {question.scale.points}"
+    return str(value)

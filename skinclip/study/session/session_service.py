@@ -1,0 +1,474 @@
+"""A study as it is conducted: readers enrolled and signed in, steps shown, answers locked. No page, no SQL, no model.
+
+`view` shows the first step without an answer and nothing beyond it; `submit` stores the answer to it, once, and shows
+the next. The state of a session is the store's events alone, so a reader can stop anywhere and go on at another
+computer. What a step shows is decided by `steps` and `showing`; errors are told in words for the reader.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from skinclip.study.protocol.protocol import AnswerError, Protocol
+from skinclip.study.session.allocation import Allocation, allocate, next_seat, same_site
+from skinclip.study.session.bundle import DATABASE, KEY, PROTOCOL, Frozen, StudyError, check_fits
+from skinclip.study.session.presenter import CLOSED, DONE, WITHDRAWN, view_of
+from skinclip.study.session.steps import Step, check, session_steps
+from skinclip.study.session.view_models import StepView
+from skinclip.study.store import errors
+from skinclip.study.store.audit_log import Event, receipt_of
+from skinclip.study.store.codes import read_key
+from skinclip.study.store.errors import ANSWERING, Session
+from skinclip.study.store.store import MEASURED, Entry, Store, utc_now, where_from_environment
+
+__all__ = [
+    "AnswerError",
+    "EnrolledReader",
+    "Expired",
+    "Locked",
+    "Place",
+    "SignInError",
+    "Study",
+    "StudyError",
+    "TooManyAttempts",
+]
+
+PLAN_LOCKED, SHOWN = "plan_locked", "shown"  # kinds of events beside those of the steps
+END = "end"  # the name of the view after the last step
+LONGEST_STEP = 86_400.0  # seconds: what a browser tells beyond a day is no time on task
+MOST_READERS = 1000  # enrolled in one go
+KEPT_READERS = 1000  # of whom it is kept in memory which steps they have answered
+
+
+class SignInError(StudyError):
+    """Nobody is signed in."""
+
+
+class TooManyAttempts(SignInError):
+    """Sign-in is refused for `seconds`."""
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class Expired(StudyError):
+    """The sign-in has ended; signing in again goes on where the reader stopped."""
+
+
+class Locked(StudyError):
+    """The step has another answer, the first, which stands."""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the store refuses as errors of this module. Its own failures (StoreError) pass: sending again may help."""
+    try:
+        yield
+    except errors.TooManyAttempts as error:
+        raise TooManyAttempts(str(error), error.seconds) from error
+    except errors.WrongCodeError as error:
+        raise SignInError(str(error)) from error
+    except errors.SessionExpiredError as error:
+        raise Expired(str(error)) from error
+    except errors.AlreadyAnswered as error:
+        raise Locked(str(error)) from error
+    except (
+        errors.RequestTakenError,
+        errors.StudyClosedError,
+        errors.UnknownReaderError,
+        errors.WithdrawnError,
+    ) as error:
+        raise StudyError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class EnrolledReader:
+    """A new reader and the personal code, which can be told now and never again."""
+
+    reader: str
+    code: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a reader stands: all steps, and the answers given."""
+
+    reader: str
+    steps: tuple[Step, ...]
+    answered: Mapping[str, Event]
+    closed: bool
+
+    @cached_property
+    def current(self) -> Step | None:
+        """The first step without an answer; of a closed study the debrief is all that is left."""
+        if not self.closed:
+            return next((step for step in self.steps if step.name not in self.answered), None)
+        last = self.steps[-1]
+        consented = self.steps[0].name in self.answered
+        return last if consented and last.name not in self.answered else None
+
+    @property
+    def finished(self) -> bool:
+        return len(self.answered) == len(self.steps)
+
+    def step(self, name: str) -> Step:
+        """Raises AnswerError where the session has no such step."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise AnswerError("there is no such step in your session; reload the page")
+
+    def before(self, step: Step) -> Step:
+        """The step before `step`; the first has none before it."""
+        return self.steps[self.steps.index(step) - 1]
+
+    def after(self, step: Step) -> Step | None:
+        """The step after `step`; None after the last."""
+        following = self.steps.index(step) + 1
+        return self.steps[following] if following < len(self.steps) else None
+
+
+class Study:
+    """A frozen study with its store. Safe for threads."""
+
+    def __init__(self, frozen: Frozen, store: Store, clock: Callable[[], datetime]) -> None:
+        self.frozen = frozen
+        self.store = store
+        self._clock = clock
+        self._steps: dict[str, tuple[Step, ...]] = {}  # an allocation never changes once it is stored
+        self._seen: set[tuple[str, str]] = set()  # (reader, step) whose first showing this process has recorded
+        self._answered: dict[str, Mapping[str, Event]] = {}  # reader -> step -> its answer without payload
+
+    @classmethod
+    def open(cls, folder: str | Path, *, clock: Callable[[], datetime] = utc_now) -> Self:
+        """The study in `folder`.
+
+        Raises StudyError where a frozen file, or the plan once it was locked, has changed; ProtocolError, KeyFileError,
+        WrongKeyError, StoreError.
+        """
+        folder = Path(folder)
+        frozen = Frozen.open(folder)
+        store = Store.open(where_from_environment(folder / DATABASE), read_key(folder / KEY), clock=clock)
+        try:
+            study = cls(frozen, store, clock)
+            created = store.create(study.name, {"frozen_sha256": frozen.sha256}).payload or {}
+            if created["frozen_sha256"] != frozen.sha256:
+                raise StudyError(
+                    f"the database already holds another study named {study.name}; raise the protocol's version, build "
+                    "it again, or give it a database of its own"
+                )
+            study._check_plan(frozen.protocol)
+        except BaseException:
+            store.close()
+            raise
+        return study
+
+    def close(self) -> None:
+        """Let go of the database. (Closing a study to further answers is `Coordinator.close`.)"""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        return self.frozen.name
+
+    @property
+    def protocol(self) -> Protocol:
+        return self.frozen.protocol
+
+    # -- the plan and who takes part --------------------------------------------------------------------------------
+
+    def locked_plan(self) -> str | None:
+        """The hash of the plan that was locked before the first reader was enrolled; None before."""
+        locked = self.store.events(self.name, kinds=[PLAN_LOCKED])
+        return (locked[0].payload or {})["plan_sha256"] if locked else None
+
+    def adopt(self, path: Path) -> None:
+        """Take over a protocol that was edited since the study was built, such as its ethics fields.
+
+        Raises StudyError where the cases were drawn for another protocol, or the plan is locked and differs.
+        """
+        protocol = Protocol.read(path)
+        check_fits(protocol, self.frozen.record)
+        self._check_plan(protocol)
+        draft = self.frozen.folder / f".{PROTOCOL}.{secrets.token_hex(4)}"
+        draft.write_bytes(path.read_bytes())
+        os.replace(draft, self.frozen.folder / PROTOCOL)
+        self.frozen = Frozen.open(self.frozen.folder)
+
+    @_told()
+    def enrol(self, readers: int, site: str) -> list[EnrolledReader]:
+        """Enrol readers of one site. The first enrolment locks the plan.
+
+        Raises StudyError where ethics fields are empty or the study is closed.
+        """
+        if not 1 <= readers <= MOST_READERS:
+            raise StudyError(f"enrol 1 to {MOST_READERS} readers at a time, not {readers}")
+        missing = self.protocol.missing_ethics()
+        if missing:
+            raise StudyError(
+                f"nobody can be enrolled while these are empty: {', '.join(missing)}. Fill them in in "
+                f"{self.frozen.folder / PROTOCOL} when your ethics board has decided"
+            )
+        if self.store.is_closed(self.name):
+            raise StudyError(f"the study {self.name} is closed; nobody can be enrolled any more")
+        self._allocation(1, site, [])  # a protocol that does not fit its cases is told before anything is stored
+        self._lock_plan()
+        enrolled = [self.store.enrol(self.name, self._allocation, site.strip()) for _ in range(readers)]
+        return [EnrolledReader(one.reader, one.code) for one in enrolled]
+
+    @_told()
+    def renew_code(self, reader: str) -> EnrolledReader:
+        """A new personal code in place of a lost one, an event of the log; the old one and its sign-ins end.
+
+        Raises StudyError where there is no such reader, or the reader has withdrawn.
+        """
+        if self.store.reader(self.name, reader).withdrawn_at:
+            raise StudyError(f"{reader} has withdrawn and has no code any more; enrol another reader")
+        return EnrolledReader(reader, self.store.renew_code(self.name, reader))
+
+    def readers_at(self, site: str) -> int:
+        """How many readers of a site have not withdrawn."""
+        return sum(reader.site is not None and same_site(reader.site, site) for reader in self.store.readers(self.name))
+
+    def _allocation(self, number: int, site: str, enrolled: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The allocation of the next reader, after those whose enrolments are stored in `enrolled`."""
+        seat = next_seat(site, ((one["site"], one["allocation"]) for one in enrolled))
+        return allocate(self.protocol, self.frozen.strata, self.frozen.practice, number, seat).to_dict()
+
+    def _lock_plan(self) -> None:
+        if self.locked_plan() is None:
+            plan = {"plan_sha256": self.protocol.plan_sha256, "protocol": self.protocol.to_dict()}
+            self.store.append(self.name, None, PLAN_LOCKED, PLAN_LOCKED, plan, PLAN_LOCKED)
+
+    def _check_plan(self, protocol: Protocol) -> None:
+        if self.locked_plan() not in (None, protocol.plan_sha256):
+            raise StudyError(
+                f"the plan of {self.name} was locked when its first reader was enrolled, and this protocol has "
+                "another. Take the changes back; a changed plan needs a higher version and a build of its own"
+            )
+
+    def _follow_locked_plan(self) -> None:
+        """Read the protocol again where another process has adopted and locked a later text of it."""
+        if self.locked_plan() not in (None, self.protocol.plan_sha256):
+            self.frozen = Frozen.open(self.frozen.folder)
+            self._check_plan(self.protocol)
+
+    # -- sign-in ----------------------------------------------------------------------------------------------------
+
+    @_told()
+    def sign_in(self, code: str, *, coordinator: bool = False) -> str:
+        """A token for the browser of a reader, or of the coordinator. Raises SignInError or TooManyAttempts."""
+        session = self.store.sign_in(code)
+        if session.study == self.name and session.is_coordinator == coordinator:
+            self._follow_locked_plan()
+            return session.token
+        self.store.sign_out(session.token)
+        if session.study != self.name:
+            raise SignInError("this code belongs to another study; open the page of that study")
+        whose = "the coordinator's; sign in" if session.is_coordinator else "a reader's; sign in"
+        raise SignInError(f"this code is {whose} on the other tab")
+
+    def sign_out(self, token: str) -> None:
+        self.store.sign_out(token)
+
+    def coordinator_code(self) -> str:
+        """A new code for the coordinator; the one before ends."""
+        return self.store.coordinator_code(self.name)
+
+    @_told()
+    def session(self, token: str, *, coordinator: bool = False) -> Session:
+        """Raises Expired where the sign-in has ended, or is not of this study or kind."""
+        session = self.store.session_reader(token)
+        if session.study != self.name or session.is_coordinator != coordinator:
+            raise errors.SessionExpiredError
+        return session
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    @_told()
+    def view(self, token: str) -> StepView:
+        """What the reader is shown now. Raises Expired."""
+        return self._view(self._place(token))
+
+    @_told()
+    def submit(
+        self, token: str, step: str, answers: Mapping[str, Any], request_id: str, seconds: float | None = None
+    ) -> StepView:
+        """Store and lock the answers to a step and show the next one. Sending the same again stores nothing new.
+
+        Args:
+            request_id: made by the page for each submit, the same when it is sent again.
+            seconds: time on the step as the browser measured it.
+
+        Raises AnswerError (an answer is missing, wrong or not asked for), Locked (answered otherwise before: the first
+        answer stands), StudyError (not this step's turn, a pause, a closed study) or Expired; nothing is stored then.
+        """
+        place = self._place(token)
+        asked = place.step(step)
+        if step not in place.answered:
+            self._check_turn(place, asked)
+        payload = {
+            "answers": self._checked(place, asked, answers),
+            **asked.identity,
+            MEASURED: {"seconds": _bounded(seconds)},
+        }
+        entries: list[Entry] = [(asked.kind, step, payload, f"{place.reader}:{request_id}")]
+        following = self._shown_next(place, asked)
+        if following is not None:  # in the same transaction: a submit waits for the disk once
+            entries.append(_showing(place.reader, following))
+        event = self.store.append_all(self.name, place.reader, entries)[0]
+        if following is not None:
+            self._seen.add((place.reader, following.name))
+        return self._view(Place(place.reader, place.steps, {**place.answered, step: event}, place.closed))
+
+    @_told()
+    def withdraw(self, token: str) -> StepView:
+        """Erase all answers of the reader, end the code and the sign-ins, and say so."""
+        place = self._place(token)
+        self.store.withdraw(self.name, place.reader)
+        self._steps.pop(place.reader, None)
+        self._answered.pop(place.reader, None)
+        text = WITHDRAWN
+        if place.steps[0].name in place.answered:  # who has begun is owed the debrief
+            text = f"{WITHDRAWN}\n\n{self.protocol.texts.debrief}"
+        end = StepView(END, "withdrawn", "You have withdrawn", text, 0, len(place.steps))
+        return replace(end, rehearsal=self.protocol.rehearsal)
+
+    @_told()
+    def receipt(self, token: str) -> str:
+        """A short text that proves what was stored up to the reader's last answer.
+
+        Raises StudyError before the first.
+        """
+        answered = self._place(token).answered
+        if not answered:
+            raise StudyError("there is no receipt yet: nothing was stored of you")
+        return receipt_of(max(answered.values(), key=lambda event: event.sequence))
+
+    def place(self, reader: str) -> Place:
+        """Where a reader stands."""
+        answered = {e.step: e for e in self.store.events(self.name, reader, ANSWERING)}
+        return Place(reader, self.steps(reader), answered, self.store.is_closed(self.name))
+
+    def steps(self, reader: str) -> tuple[Step, ...]:
+        """All steps of a reader's session. Raises StudyError where a withdrawal has erased the allocation."""
+        if reader not in self._steps:
+            allocation = self.store.reader(self.name, reader).allocation
+            if allocation is None:
+                raise StudyError(f"{reader} has withdrawn; the session is erased")
+            self._steps[reader] = session_steps(self.protocol, Allocation.from_dict(allocation))
+        return self._steps[reader]
+
+    def _place(self, token: str) -> Place:
+        """Where the reader of a token stands. An answer never changes: only what is new since the last time is read.
+
+        Raises SessionExpiredError where the sign-in has ended, or is not of this study or of no reader.
+        """
+        known: dict[str, Event] = {}
+
+        def since(reader: str) -> int:
+            known.update(self._answered.get(reader, {}))
+            return max((event.sequence for event in known.values()), default=0)
+
+        standing = self.store.standing(token, ANSWERING, since)
+        session = standing.session
+        if session.study != self.name or session.reader is None:
+            raise errors.SessionExpiredError
+        fresh = {event.step: event for event in standing.events}
+        # That a step was answered is kept, not what: memory holds nothing that a withdrawal would have to erase.
+        self._answered[session.reader] = {**known, **{s: replace(e, body=None, salt=None) for s, e in fresh.items()}}
+        while len(self._answered) > KEPT_READERS:
+            self._answered.pop(next(iter(self._answered)), None)
+        return Place(session.reader, self.steps(session.reader), {**known, **fresh}, standing.closed)
+
+    def _view(self, place: Place) -> StepView:
+        return replace(self._view_of(place), rehearsal=self.protocol.rehearsal)
+
+    def _view_of(self, place: Place) -> StepView:
+        step, done, total = place.current, len(place.answered), len(place.steps)
+        if step is None:
+            title, text = ("The study is closed", CLOSED) if place.closed else ("Thank you", DONE)
+            return StepView(END, "done", title, text, done, total)
+        opens = self._opens_at(place, step)
+        if opens is not None:
+            when = opens.strftime("%d %B %Y, %H:%M UTC")
+            text = f"This part is finished. The next one opens on {when}. You may close the page: your code opens it."
+            wait = (opens - self._clock()).total_seconds()
+            return StepView(step.name, "pause", "Pause", text, done, total, wait=wait)
+        if (place.reader, step.name) not in self._seen:
+            self.store.append_all(self.name, place.reader, [_showing(place.reader, step)])
+            self._seen.add((place.reader, step.name))
+        return view_of(self.frozen, self.protocol, step, done, total, self._own(place, step))
+
+    def _own(self, place: Place, step: Step) -> Mapping[str, Any]:
+        """The locked unaided answer to the case of a step `after`."""
+        if step.kind != "after":
+            return {}
+        before = place.before(step).name
+        payload = place.answered[before].payload
+        if payload is None:  # answered a while ago
+            stored = self.store.events(self.name, place.reader, ["before"])
+            payload = next(event.payload for event in stored if event.step == before)
+        answers: dict[str, Any] = (payload or {})["answers"]
+        return answers
+
+    def _shown_next(self, place: Place, step: Step) -> Step | None:
+        """The step that an answer to `step` opens at once; None where a pause or the end comes first."""
+        pause = step.kind == "block" and self.protocol.washout.hours > 0
+        return None if pause or place.closed else place.after(step)
+
+    def _checked(self, place: Place, step: Step, answers: Mapping[str, Any]) -> dict[str, Any]:
+        """The answers as they are stored; for a locked step, whatever comes, the first ones stand."""
+        try:
+            return check(self.protocol, step, answers)
+        except AnswerError:
+            if step.name in place.answered:
+                raise errors.AlreadyAnswered(place.answered[step.name]) from None
+            raise
+
+    def _check_turn(self, place: Place, step: Step) -> None:
+        if place.closed and step.kind != "debrief":
+            raise StudyError("the study is closed; this answer came too late and was not stored")
+        if step != place.current:
+            raise StudyError("this step is not open yet; reload the page and go on where it takes you")
+        if self._opens_at(place, step) is not None:
+            raise StudyError("the next part is not open yet; reload the page to see when it opens")
+
+    def _opens_at(self, place: Place, step: Step) -> datetime | None:
+        """When the pause before `step` ends; None where there is none or it is over."""
+        if not self.protocol.washout.hours or step.kind != "before":
+            return None
+        previous = place.before(step)
+        if previous.kind != "block":
+            return None
+        answered = datetime.fromisoformat(place.answered[previous.name].at)
+        opens = answered + timedelta(hours=self.protocol.washout.hours)
+        return opens if opens > self._clock() else None
+
+
+def _showing(reader: str, step: Step) -> Entry:
+    """The event that notes, by the server's clock, when a step was first shown, whatever computers it is shown on."""
+    return SHOWN, step.name, {}, f"{SHOWN}:{reader}:{step.name}"
+
+
+def _bounded(seconds: float | None) -> float | None:
+    """A browser's time as it is kept: 0 to `LONGEST_STEP`, None for what is no number."""
+    if seconds is None or isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        return None
+    return None if math.isnan(seconds) else min(max(float(seconds), 0.0), LONGEST_STEP)

@@ -1,0 +1,114 @@
+"""The steps of a session, from consent to debrief: a pure function of protocol and allocation.
+
+A step's name tells its position alone ("s017"). Where a reader stands is the first step without an answer; nothing else
+is remembered of a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.protocol.questions import AnswerError
+from skinclip.study.session.allocation import Allocation, Pair, Presentation
+from skinclip.study.session.view_models import StepKind
+
+CONSENT = "consent"  # key of the one question that is not the protocol's
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of one reader's session.
+
+    Attributes:
+        name: opaque, by position.
+        kind: as the store's kinds of events.
+        title: what the page calls it.
+        shown: case and arm of the steps `before`, `after` and `feedback`.
+        arm: of a step `block`, whose questions are about it.
+        pair: of a step `preference`.
+    """
+
+    name: str
+    kind: StepKind
+    title: str
+    shown: Presentation | None = None
+    arm: str | None = None
+    pair: Pair | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What an answer to this step is about; stored with it, so that the log can be read by itself."""
+        if self.shown is not None:
+            return {"case": self.shown.case, "arm": self.shown.arm, "repeat": self.shown.repeat}
+        if self.pair is not None:
+            return {"case": self.pair.case, "side_a": self.pair.side_a, "side_b": self.pair.side_b}
+        return {} if self.arm is None else {"arm": self.arm}
+
+
+def session_steps(protocol: Protocol, allocation: Allocation) -> tuple[Step, ...]:
+    """All steps of the reader whose allocation it is, in order."""
+    planned = [
+        Step("", "consent", "Consent"),
+        Step("", "instructions", "How it works"),
+        Step("", "background", "About you"),
+        *_case_steps(protocol, allocation),
+        *_pair_steps(allocation.pairs),
+        Step("", "debrief", "About this study"),
+    ]
+    return tuple(Step(f"s{i:03d}", s.kind, s.title, s.shown, s.arm, s.pair) for i, s in enumerate(planned, start=1))
+
+
+def _case_steps(protocol: Protocol, allocation: Allocation) -> Iterator[Step]:
+    practice = sum(p.practice for p in allocation.presentations)
+    main = len(allocation.presentations) - practice
+    for block, shown in groupby(allocation.presentations, key=lambda p: p.block):
+        arm = None
+        for p in shown:
+            arm = p.arm
+            title = f"Practice {p.position} of {practice}" if p.practice else f"Photo {p.position} of {main}"
+            yield Step("", "before", title, p)
+            yield Step("", "after", title, p)
+            if p.practice:
+                yield Step("", "feedback", title, p)
+        if 1 <= block <= len(protocol.arms):
+            yield Step("", "block", f"About the aid in part {block} of {len(protocol.arms)}", arm=arm)
+
+
+def _pair_steps(pairs: Iterable[Pair]) -> Iterator[Step]:
+    listed = tuple(pairs)
+    for i, pair in enumerate(listed, start=1):
+        yield Step("", "preference", f"Two aids, {i} of {len(listed)}", pair=pair)
+
+
+def check(protocol: Protocol, step: Step, answers: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers to a step as they are stored. Raises AnswerError naming what is missing, wrong or not asked."""
+    match step.kind:
+        case "background" | "before" | "preference":
+            return protocol.check_answers(step.kind, answers)
+        case "after":
+            assert step.shown is not None
+            return protocol.check_answers("after", answers, step.shown.arm)
+        case "block":
+            return protocol.check_answers("block", answers, step.arm)
+        case "consent":
+            return _check_consent(answers)
+    if answers:
+        raise AnswerError(f"{', '.join(answers)}: nothing is asked here; press Continue")
+    return {}
+
+
+def _check_consent(answers: Mapping[str, Any]) -> dict[str, Any]:
+    """Consent is given or the session does not begin: a refusal leaves nothing behind."""
+    others = [key for key in answers if key != CONSENT]
+    if others:
+        raise AnswerError(f"{', '.join(others)}: this is not asked here")
+    if answers.get(CONSENT) is not True:
+        raise AnswerError(
+            "consent: without your agreement the study does not begin, and nothing is stored. If you do not want to "
+            "take part, close this page; if you want your site erased too, choose to withdraw"
+        )
+    return {CONSENT: True}

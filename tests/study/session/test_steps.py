@@ -1,0 +1,68 @@
+"""The steps of a session: a pure function of protocol and allocation, named by position alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+
+from skinclip.study.protocol.protocol import AnswerError, Protocol
+from skinclip.study.session.allocation import Allocation, allocate
+from skinclip.study.session.steps import check, session_steps
+
+
+@pytest.fixture(scope="module")
+def allocation(trust_study: Protocol) -> Allocation:
+    strata = [s for s, n in trust_study.cases.counts.items() for _ in range(n)]
+    cases = {f"C{i:03d}": stratum for i, stratum in enumerate(strata, start=1)}
+    return allocate(trust_study, cases, ["P01", "P02", "P03", "P04"], 1)
+
+
+def test_a_session_has_its_steps_in_order(trust_study: Protocol, allocation: Allocation) -> None:
+    steps = session_steps(trust_study, allocation)
+    kinds = [step.kind for step in steps]
+    assert kinds[:3] == ["consent", "instructions", "background"]
+    assert kinds[3:15] == ["before", "after", "feedback"] * 4
+    assert kinds[15:45] == ["before", "after"] * 15
+    assert kinds[45] == "block"
+    assert kinds.count("block") == 4
+    assert kinds.count("before") == kinds.count("after") == 4 + 60 + 6
+    assert kinds[-7:] == ["preference"] * 6 + ["debrief"]
+    assert [step.name for step in steps] == [f"s{i:03d}" for i in range(1, len(steps) + 1)]
+
+
+def test_each_unaided_step_is_followed_by_its_own_aided_one(trust_study: Protocol, allocation: Allocation) -> None:
+    for first, second in pairwise(session_steps(trust_study, allocation)):
+        if first.kind == "before":
+            assert second.kind == "after"
+            assert second.shown == first.shown
+
+
+def test_the_scales_follow_the_block_of_their_arm(trust_study: Protocol, allocation: Allocation) -> None:
+    for before, block in pairwise(session_steps(trust_study, allocation)):
+        if block.kind == "block":
+            assert before.shown is not None
+            assert block.arm == before.shown.arm
+
+
+def test_titles_tell_no_arm_and_no_repeat(trust_study: Protocol, allocation: Allocation) -> None:
+    steps = session_steps(trust_study, allocation)
+    one_arm = dataclasses.replace(
+        allocation,
+        presentations=tuple(dataclasses.replace(p, arm="none", repeat=False) for p in allocation.presentations),
+    )
+    assert [s.title for s in steps] == [s.title for s in session_steps(trust_study, one_arm)]
+
+
+def test_a_step_that_asks_nothing_takes_no_answers(trust_study: Protocol, allocation: Allocation) -> None:
+    instructions = session_steps(trust_study, allocation)[1]
+    assert check(trust_study, instructions, {}) == {}
+    with pytest.raises(AnswerError, match="nothing is asked"):
+        check(trust_study, instructions, {"diagnosis": "mel"})
+
+
+@pytest.mark.parametrize("answers", [{}, {"consent": False}, {"consent": "yes"}, {"consent": 1}])
+def test_without_consent_nothing_begins(trust_study: Protocol, allocation: Allocation, answers: dict) -> None:
+    with pytest.raises(AnswerError, match="without your agreement"):
+        check(trust_study, session_steps(trust_study, allocation)[0], answers)

@@ -1,0 +1,258 @@
+"""Cases are drawn as the protocol counts them, frozen without a trace of their source, and checked when opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import stat
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skinclip.core.assessment import Assessment
+from skinclip.data.cases import Case
+from skinclip.imaging import photo as images
+from skinclip.imaging.overlay import hex_colour
+from skinclip.study import build as freeze
+from skinclip.study.build import Candidate
+from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.session import bundle as frozen
+from skinclip.study.session.bundle import Frozen, StudyError
+from skinclip.study.session.session_service import Study
+from skinclip.study.session.view_models import Fragment
+from tests.study import tiny
+
+
+@pytest.fixture(scope="module")
+def plan() -> Protocol:
+    return Protocol.from_dict(tiny.protocol())
+
+
+@pytest.fixture(scope="module")
+def assessment(built_study: Path) -> Assessment:
+    """One of a nevus, with a rationale."""
+    found = [Assessment.from_json(p.read_text()) for p in sorted(built_study.glob("cases/*/assessment.json"))]
+    return next(a for a in found if a.rationale and a.diagnosis[0].code == "nv")
+
+
+def candidates(assessment: Assessment, **counts: int) -> list[Candidate]:
+    made = []
+    for stratum, n in counts.items():
+        for i in range(n):
+            name = f"{stratum}{i}"
+            made.append(Candidate(Case(Path(name), name, "photos", name, "nv"), stratum, assessment))
+    return made
+
+
+def test_each_stratum_is_drawn_as_often_as_the_protocol_says(plan: Protocol, assessment: Assessment) -> None:
+    drawn = freeze.draw(plan, candidates(assessment, right=30, wrong=10, ood=3))
+    assert [c.stratum for c in drawn.cases.values()].count("right") == 3
+    assert [c.stratum for c in drawn.cases.values()].count("wrong") == 4
+    assert [c.stratum for c in drawn.cases.values()].count("ood") == 1
+    assert list(drawn.cases) == [f"C{i:03d}" for i in range(1, 9)]
+    assert list(drawn.practice) == ["P01", "P02"]
+
+
+def test_practice_cases_are_never_cases(plan: Protocol, assessment: Assessment) -> None:
+    drawn = freeze.draw(plan, candidates(assessment, right=5, wrong=4, ood=1))
+    used = [c.case.image_id for c in (*drawn.cases.values(), *drawn.practice.values())]
+    assert len(set(used)) == len(used) == 10
+
+
+def test_weights_bring_the_strata_back_to_their_shares(plan: Protocol, assessment: Assessment) -> None:
+    weights = freeze.draw(plan, candidates(assessment, right=90, wrong=10, ood=1)).weights
+    assert weights["right"] == pytest.approx(0.9 / (3 / 7))
+    assert weights["wrong"] == pytest.approx(0.1 / (4 / 7))
+    assert weights["ood"] == 1.0
+
+
+def test_the_order_of_the_photos_does_not_matter_and_the_seed_does(plan: Protocol, assessment: Assessment) -> None:
+    pool = candidates(assessment, right=20, wrong=20, ood=5)
+
+    def names(protocol: Protocol, pool: list[Candidate]) -> list[str]:
+        return [c.case.image_id for c in freeze.draw(protocol, pool).cases.values()]
+
+    assert names(plan, pool) == names(plan, pool[::-1])
+    assert names(plan, pool) != names(dataclasses.replace(plan, seed=8), pool)
+
+
+def test_ids_tell_nothing_of_the_stratum(plan: Protocol, assessment: Assessment) -> None:
+    pool, first = candidates(assessment, right=20, wrong=20, ood=5), []
+    for seed in range(40):
+        drawn = freeze.draw(dataclasses.replace(plan, seed=seed), pool)
+        first.append(drawn.cases["C001"].stratum)
+    assert {"right", "wrong"} <= set(first)
+
+
+def test_one_photo_of_a_lesion_is_kept(assessment: Assessment) -> None:
+    pool = candidates(assessment, right=4)
+    twins = [dataclasses.replace(c, case=dataclasses.replace(c.case, lesion_id="same")) for c in pool]
+    assert len(freeze.one_a_lesion(0, twins)) == 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"right": 9, "wrong": 3, "ood": 1}, "3 on which the AI is wrong, 4 needed .or lower cases.wrong_share"),
+        ({"right": 2, "wrong": 9, "ood": 1}, "2 on which the AI is right, 3 needed"),
+        ({"right": 9, "wrong": 9, "ood": 0}, "0 marked as out of distribution .*cases.ood_share"),
+        ({"right": 3, "wrong": 5, "ood": 1}, "1 left for practice, 2 needed"),
+    ],
+)
+def test_too_few_photos_are_told_with_the_remedy(
+    plan: Protocol, assessment: Assessment, counts: dict[str, int], words: str
+) -> None:
+    with pytest.raises(StudyError, match=words):
+        freeze.draw(plan, candidates(assessment, **counts), left_out=2)
+
+
+def test_abstentions_are_dropped_unless_out_of_distribution(assessment: Assessment) -> None:
+    silent = dataclasses.replace(assessment, abstained=True)
+    case = Case(Path("a"), "a", "photos", "a", "nv")
+    with pytest.raises(images.PhotoError, match="abstains"):
+        freeze.candidate(case, silent)
+    assert freeze.candidate(dataclasses.replace(case, group="OOD", diagnosis=None), silent).stratum == "ood"
+    with pytest.raises(images.PhotoError, match="not known"):
+        freeze.candidate(dataclasses.replace(case, diagnosis=None), assessment)
+
+
+def test_large_photos_are_bounded() -> None:
+    image = images.from_array(np.zeros((1500, 3000, 3), np.uint8))
+    assert freeze.bounded(image).pixels.shape == (512, 1024, 3)
+
+
+def test_references_have_the_numbers_and_colours_of_the_picture(assessment: Assessment) -> None:
+    text = dataclasses.replace(assessment, rationale="It shows [r2] dots and [r1] veil.")
+    assert freeze.fragments(text) == (
+        Fragment("It shows "),
+        Fragment("", 2, hex_colour(1)),
+        Fragment(" dots and "),
+        Fragment("", 1, hex_colour(0)),
+        Fragment(" veil."),
+    )
+
+
+# --- what is on disk ------------------------------------------------------------------------------------------------
+
+
+def test_every_case_has_pictures_of_one_size(built_study: Path) -> None:
+    for folder in (built_study / "cases").iterdir():
+        opened = [Image.open(BytesIO(path.read_bytes())) for path in folder.glob("*.jpg")]
+        assert {(photo.format, photo.size) for photo in opened} == {("JPEG", (640, 480))}
+        assert len(list(folder.glob("*.jpg"))) == 3
+
+
+def test_photos_have_lost_metadata_and_file_name(built_study: Path) -> None:
+    shown = [path for path in built_study.rglob("*") if path.is_file() and path.name not in ("truth.json", "key")]
+    assert len(shown) == 10 * 5 + 2
+    for path in shown:
+        data = path.read_bytes()
+        assert tiny.SECRET_NAME.encode() not in data
+        assert tiny.SECRET_EXIF.encode() not in data
+        if path.suffix == ".jpg":
+            photo = Image.open(BytesIO(data))
+            assert not [name for name in photo.info if not name.startswith("jfif")]
+            assert not photo.getexif()
+
+
+def test_truth_is_apart_and_private(built_study: Path) -> None:
+    for name in ("truth.json", "key"):
+        assert stat.S_IMODE((built_study / name).stat().st_mode) == 0o600
+    truths = json.loads((built_study / "truth.json").read_text())
+    assert {t["stratum"] for t in truths.values()} == {"right", "wrong", "ood"}
+    for case in (case for case in truths if truths[case]["stratum"] != "ood"):
+        right = truths[case]["truth"] == truths[case]["ai_leading"]
+        assert truths[case]["stratum"] == ("right" if right else "wrong")
+    record = (built_study / "frozen.json").read_text()
+    assert not any(word in record for word in ("wrong_", "stratum", "diagnosis", tiny.SECRET_NAME))
+
+
+def test_the_record_names_model_prompts_and_files(built_study: Path) -> None:
+    record = json.loads((built_study / "frozen.json").read_text())
+    assert len(record["model"]["weights_sha256"]) == 64
+    assert record["prompts_sha256"] == freeze.prompts_sha256()
+    assert len(record["files"]) == 10 * 5 + 1
+
+
+def test_arms_show_their_own_and_the_same_differential(built_study: Path) -> None:
+    opened = Frozen.open(built_study)
+    case = next(c for c in opened.cases if opened.aid(c, "regions").text[0].text != frozen.NO_RATIONALE)
+    aids = {arm: opened.aid(case, arm) for arm in opened.protocol.arms}
+    assert len({aid.differential for aid in aids.values()}) == 1
+    assert sum(p for _, p in aids["none"].differential) == pytest.approx(1)
+    assert aids["none"].picture is None
+    assert not aids["none"].text
+    assert not aids["grad_cam"].text
+    assert aids["grad_cam"].picture == aids["grad_cam_text"].picture != aids["regions"].picture
+    assert [f.ref for f in aids["grad_cam_text"].text] == [None]
+    assert any(f.ref == 1 and f.colour == hex_colour(0) for f in aids["regions"].text)
+    alone = aids["grad_cam_text"].text[0].text
+    assert "[" not in alone
+    assert "  " not in alone
+    assert alone.split() == "".join(f.text for f in aids["regions"].text).split()
+
+
+def test_where_the_aid_gave_no_rationale_it_says_so(built_study: Path) -> None:
+    opened = Frozen.open(built_study)
+    (case,) = (c for c, stratum in opened.strata.items() if stratum == "ood")
+    assert opened.aid(case, "grad_cam_text").text == (Fragment(frozen.NO_RATIONALE),)
+    assert opened.aid(case, "regions").text == (Fragment(frozen.NO_RATIONALE),)
+    assert not opened.aid(case, "grad_cam").text
+
+
+@pytest.mark.parametrize("name", ["cases/C003/photo.jpg", "cases/C003/aid.json", "truth.json"])
+def test_a_frozen_file_that_changed_is_an_error(study_folder: Path, name: str) -> None:
+    (study_folder / name).write_bytes((study_folder / name).read_bytes() + b" ")
+    with pytest.raises(StudyError, match="was changed after the study was built"):
+        Study.open(study_folder)
+
+
+def test_a_frozen_file_that_is_gone_is_an_error(study_folder: Path) -> None:
+    (study_folder / "cases/C001/regions.jpg").unlink()
+    with pytest.raises(StudyError, match="cannot be read"):
+        Study.open(study_folder)
+
+
+def test_other_cases_than_drawn_are_an_error(study_folder: Path) -> None:
+    tiny.write_protocol(study_folder / "protocol.yaml", seed=8)
+    with pytest.raises(StudyError, match="seed differ"):
+        Study.open(study_folder)
+
+
+def test_a_folder_without_a_study_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="study build"):
+        Study.open(tmp_path)
+
+
+def test_build_refuses_a_study_with_readers_and_foreign_folders(study_folder: Path, tmp_path: Path) -> None:
+    freeze.check_free(study_folder)
+    with Study.open(study_folder) as study:
+        study.enrol(1, "Here")
+    with pytest.raises(StudyError, match="has readers"):
+        freeze.check_free(study_folder)
+    (tmp_path / "other").mkdir()
+    freeze.check_free(tmp_path / "other")
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(StudyError, match="is no study"):
+        freeze.check_free(tmp_path / "other")
+
+
+def test_a_failed_build_leaves_nothing_behind(
+    study_folder: Path, tmp_path: Path, tiny_photos: Path, monkeypatch: pytest.MonkeyPatch, assessment: Assessment
+) -> None:
+    assessor = SimpleNamespace(assess=lambda image: assessment, model_info=assessment.model)
+
+    def fails(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(freeze, "write", fails)
+    plan = tiny.write_protocol(tmp_path / "p.yaml")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(OSError, match="disk full"):
+        freeze.build(plan, tiny_photos, assessor, out=study_folder)  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    Study.open(study_folder).close()
