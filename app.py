@@ -25,7 +25,7 @@ from skinclip.core import paths  # noqa: E402
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from skinclip.ui.door import Door, Tell
+    from skinclip.ui.server import Door, Tell
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an ordinary exit, so that the upload folder goes too
     try:
         paths.prepare()  # before anything is imported that chooses by itself where to write
-        from skinclip.ui import door
+        from skinclip.ui import server
 
         page = study_page(args.study) if args.study else model_page(args.preset, args.weights, args.adapters, parser)
-        listener = door.listen(args.host, args.port)
+        listener = server.listen(args.host, args.port)
     except (ValueError, OSError) as problem:
         parser.error(str(problem))
-    door.serve(page, listener)
+    server.serve(page, listener)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -72,11 +72,11 @@ def default_host() -> str:
 
 
 def model_page(preset: str, weights: Path | None, adapters: Path | None, parser: argparse.ArgumentParser) -> Door:
-    from skinclip.ui import provision
-    from skinclip.ui.door import Door
+    from skinclip.ui import weights_download
+    from skinclip.ui.server import Door
 
     # on a Space the page says what is missing: nobody sees the terminal
-    if preset != "mini" and not paths.on_space() and not provision.agreed():
+    if preset != "mini" and not paths.on_space() and not weights_download.agreed():
         from skinclip.hub import MissingWeights, check_preset
 
         try:
@@ -87,7 +87,7 @@ def model_page(preset: str, weights: Path | None, adapters: Path | None, parser:
 
     def opened(tell: Tell) -> FastAPI:
         tell("Loading the program")
-        from skinclip.ui.interface import open_page
+        from skinclip.ui.app import open_page
 
         return open_page(preset, weights, tell, adapters)
 
@@ -98,7 +98,7 @@ def study_page(folder: Path) -> Door:
     """Raises ValueError where the folder holds no study that can be conducted."""
     from skinclip.study.session.session_service import Study
     from skinclip.study.store.errors import StoreError
-    from skinclip.ui.door import Door
+    from skinclip.ui.server import Door
 
     try:
         study = Study.open(folder)

@@ -1,8 +1,8 @@
-"""`python -m skinclip`: see `skinclip.cli`."""
+"""`python -m skinclip`: see `skinclip.cli.main`."""
 
 import sys
 
-from skinclip.cli import main
+from skinclip.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from skinclip.ui.door import HEALTH
+from skinclip.ui.server import HEALTH
 from tests.container import UID, copied, environment, health_check, instructions, last
 from tests.served import ROOT
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 from huggingface_hub import constants
 from safetensors.numpy import save, save_file
 
-from skinclip import cli
+from skinclip.cli import main as cli
 from skinclip.core.config import PRESETS, PerceptionConfig, preset
 from skinclip.hub import (
     BaseIdentity,

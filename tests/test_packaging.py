@@ -9,7 +9,7 @@ from huggingface_hub import SpaceHardware
 
 from skinclip.core.config import PRESETS
 from skinclip.imaging import photo as images
-from skinclip.ui import door, serving
+from skinclip.ui import server, serving
 
 ROOT = Path(__file__).parents[1]
 TOP_LEVEL = {
@@ -69,7 +69,7 @@ def test_what_spaces_yaml_says_of_the_app_is_so() -> None:
     page = "".join(path.read_text() for path in (ROOT / "app.py", ROOT / "skinclip" / "home.py"))
     assert set(section["variables"]) == set(re.findall(r"SKINCLIP_[A-Z]+", page))
     assert section["preset"] == re.search(r'setting\("SKINCLIP_PRESET"\) or "(.+?)"', page)[1]  # type: ignore[index]
-    assert section["health"] == door.HEALTH
+    assert section["health"] == server.HEALTH
     assert section["limits"] == {
         "max_file_mb": images.MAX_FILE_MB,
         "max_megapixels": images.MAX_MEGAPIXELS,

@@ -10,7 +10,8 @@ import gradio as gr
 from fastapi import FastAPI
 
 from skinclip.study.session.session_service import Study
-from skinclip.ui import components, coordinator_tab, serving, study_tab
+from skinclip.ui import components, serving
+from skinclip.ui.tabs import coordinator_tab, study_tab
 from skinclip.ui.theme import study_css, study_head
 
 VISITORS = 2000  # next to nothing is kept of one: the tokens of sign-ins lie in the browsers

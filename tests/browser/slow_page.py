@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from skinclip.model import reasoner
-from skinclip.ui import assess_tab
-from skinclip.ui.interface import build_page, offering
+from skinclip.ui.app import build_page, offering
+from skinclip.ui.tabs import assess_tab
 from skinclip.ui.theme import css, head, theme
 from tests.tiny_hub import tiny_base, tiny_checkpoint, tiny_clip, tiny_preset
 

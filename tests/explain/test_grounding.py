@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from skinclip import cli
+from skinclip.cli import main as cli
 from skinclip.core.assessment import Finding, Region
 from skinclip.core.vocabulary import EVIDENCE_STATES
 from skinclip.explain import grounding

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from skinclip import cli
+from skinclip.cli import main as cli
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
 from skinclip.data.cases import DataError

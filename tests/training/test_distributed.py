@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from eval_study.serving import free_port
-from skinclip import cli
+from skinclip.cli import main as cli
 from skinclip.core.config import PRESETS, TrainConfig, preset
 from skinclip.data.cases import DataError
 from skinclip.training.distributed import Team

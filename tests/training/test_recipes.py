@@ -9,7 +9,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from PIL import Image
 
-from skinclip import cli
+from skinclip.cli import main as cli
 from skinclip.core.config import PRESETS, TrainConfig, preset
 from skinclip.training.common import CsvLog
 from skinclip.training.run import RECIPES, recipe_of

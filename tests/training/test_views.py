@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from skinclip import cli
+from skinclip.cli import main as cli
 from skinclip.core.config import ModelConfig
 from skinclip.data.cases import DataError
 from skinclip.language.prompt import Prompts

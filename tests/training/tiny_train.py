@@ -16,7 +16,7 @@ from pathlib import Path
 
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 
-from skinclip import cli
+from skinclip.cli import main as cli
 from skinclip.core import config
 from skinclip.core.config import ModelConfig
 from skinclip.training.common import CsvLog

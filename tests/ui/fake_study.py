@@ -116,7 +116,7 @@ _PROTOCOL = SimpleNamespace(title="A made-up study", rehearsal=False, completion
 
 @dataclass
 class FakeStudy:
-    """Answers the page as `skinclip.study.session.session_service.Study` does; `stored` is what was acknowledged, in order."""
+    """Answers the page as `session_service.Study` does; `stored` is what was acknowledged, in order."""
 
     views: list[StepView] = field(default_factory=steps)
     stored: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)

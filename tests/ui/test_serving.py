@@ -8,8 +8,8 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from skinclip.ui import study_tab
 from skinclip.ui.serving import PATIENCE, mounted
+from skinclip.ui.tabs import study_tab
 from tests.ui.fake_study import CODE, FakeStudy
 
 

@@ -16,7 +16,8 @@ from huggingface_hub import constants
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from skinclip import RESEARCH_USE_ONLY, cli
+from skinclip import RESEARCH_USE_ONLY
+from skinclip.cli import main as cli
 from skinclip.core.assessment import Context
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, save_yaml
 from skinclip.hub import MissingWeights
@@ -29,8 +30,8 @@ from skinclip.model.adapters.card import card_name, model_card, write_card
 from skinclip.model.adapters.files import AdapterError, check, info, list_adapters, merge, on_hub, pull, push
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, load_model, weights_sha256
 from skinclip.pipeline.assessor import Assessor
-from skinclip.ui import provision
-from skinclip.ui.door import NotOpened
+from skinclip.ui import weights_download
+from skinclip.ui.server import NotOpened
 from tests.fake_hub import FakeHub
 from tests.tiny_hub import OWN_SIDE, tiny_checkpoint
 
@@ -350,11 +351,15 @@ def test_a_page_brings_the_adapter_it_is_told_to_by_a_process_of_its_own(
     hub.repositories[NAME] = contents(published)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as in the page's own process
     told: list[str] = []
-    provision.command(["adapter", "pull", NAME, str(tmp_path / "here" / "back"), "--revision", REVISION], told.append)
+    weights_download.command(
+        ["adapter", "pull", NAME, str(tmp_path / "here" / "back"), "--revision", REVISION], told.append
+    )
     assert contents(tmp_path / "here" / "back") == contents(published)
     assert told[-1] == f"{tmp_path / 'here' / 'back'} holds revision {REVISION} of {NAME}"
     with pytest.raises(NotOpened, match="has no lab/none"):
-        provision.command(["adapter", "pull", "lab/none", str(tmp_path / "none"), "--revision", REVISION], told.append)
+        weights_download.command(
+            ["adapter", "pull", "lab/none", str(tmp_path / "none"), "--revision", REVISION], told.append
+        )
 
 
 def test_a_download_that_was_cut_goes_on(published: Path, hub: FakeHub, tmp_path: Path) -> None:

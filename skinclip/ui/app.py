@@ -13,8 +13,9 @@ from skinclip.model.adapters.files import list_adapters
 from skinclip.model.memory import TooLittleMemory
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.pipeline.assessor import Assessor
-from skinclip.ui import assess_tab, compare_tab, components, provision, serving
-from skinclip.ui.door import NotOpened, Tell
+from skinclip.ui import components, serving, weights_download
+from skinclip.ui.server import NotOpened, Tell
+from skinclip.ui.tabs import assess_tab, compare_tab
 from skinclip.ui.theme import css, head
 
 
@@ -27,7 +28,7 @@ def open_page(preset: str, weights: Path | None, tell: Tell, adapters: Path | No
         adapters: a folder of checkpoints on the same base, among which visitors choose.
     """
     try:
-        weights = provision.bring(preset, weights, tell)
+        weights = weights_download.bring(preset, weights, tell)
         tell("Loading the model")
         assessor = offering(preset, weights, adapters)
     except (ValueError, OSError, CheckpointError, MissingWeights, TooLittleMemory) as problem:

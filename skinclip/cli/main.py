@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from skinclip import RESEARCH_USE_ONLY, adapter_commands
+from skinclip import RESEARCH_USE_ONLY
+from skinclip.cli import adapter
+from skinclip.cli import study as study_commands
 from skinclip.core.vocabulary import SEXES, SITES, STATE_BY_KEY, canonical_site
 from skinclip.reporting import phrasing
-from skinclip.study import commands as study_commands
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +104,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     _assess_arguments(commands.add_parser("assess", help="assess one photo"))
     _evaluate_arguments(commands.add_parser("evaluate", help="measure a model on labelled photos"), words)
     _fetch_arguments(commands.add_parser("fetch", help="get the published weights that a big preset is built on"))
-    adapter_commands.add_arguments(commands.add_parser("adapter", help="look at, merge or hand on what was trained"))
+    adapter.add_arguments(commands.add_parser("adapter", help="look at, merge or hand on what was trained"))
     study_commands.add_arguments(commands.add_parser("study", help="conduct a reader study"))
     train = commands.add_parser("train", help="train a model")
     if words and words[0] == "train":  # its options come from a module that imports torch

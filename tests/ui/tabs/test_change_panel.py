@@ -17,8 +17,8 @@ from PIL import Image
 
 from skinclip.core import assessment as record
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, MALIGNANT_CODES
-from skinclip.ui import change_panel
-from skinclip.ui.change_panel import AS_SEEN, NOTHING, Panel
+from skinclip.ui.tabs import change_panel
+from skinclip.ui.tabs.change_panel import AS_SEEN, NOTHING, Panel
 
 AFTER = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
 MALIGNANT = [code in MALIGNANT_CODES for code in DIAGNOSIS_CODES]

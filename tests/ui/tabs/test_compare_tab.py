@@ -19,8 +19,8 @@ from skinclip.core import assessment as record
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS
 from skinclip.imaging.overlay import number_places
-from skinclip.ui import compare_tab
-from skinclip.ui.compare_tab import CompareView
+from skinclip.ui.tabs import compare_tab
+from skinclip.ui.tabs.compare_tab import CompareView
 
 HEATS = {key: np.linspace(0, 1, 160 * 120).reshape(120, 160) for key in (compare_tab.WHOLE, "grad_cam", "gaussian")}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
-from skinclip.ui.assess_tab import adapters
-from skinclip.ui.interface import build_page, offering
+from skinclip.ui.app import build_page, offering
+from skinclip.ui.tabs.assess_tab import adapters
 from tests.tiny_hub import tiny_base, tiny_checkpoint, tiny_preset
 
 

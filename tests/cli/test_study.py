@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from skinclip import cli
+from skinclip.cli import main as cli
 from skinclip.study import build as freeze
 from skinclip.study.build import Built
 from skinclip.study.session.session_service import Study

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.ui.door import HEALTH, Door, NotOpened, Opener, Tell, application, listen
+from skinclip.ui.server import HEALTH, Door, NotOpened, Opener, Tell, application, listen
 
 
 def a_page() -> FastAPI:

@@ -26,7 +26,7 @@ from skinclip.study.coordinator import Coordinator, Progress
 from skinclip.study.session.session_service import EnrolledReader, Expired, SignInError, Study, StudyError
 from skinclip.study.store.audit_log import Problem, ReceiptError
 from skinclip.ui import study_html
-from skinclip.ui.study_tab import sentence
+from skinclip.ui.tabs.study_tab import sentence
 
 # Runs in the browser: the token of the sign-in is kept in this tab alone, and given back once the page is loaded anew.
 KEPT = "study-coordinator"

@@ -13,8 +13,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from skinclip.study.session.view_models import AidView, Fragment, QuestionView, StepView
-from skinclip.ui import study_html, study_tab
-from skinclip.ui.study_tab import answered
+from skinclip.ui import study_html
+from skinclip.ui.tabs import study_tab
+from skinclip.ui.tabs.study_tab import answered
 from tests.ui.fake_study import CODE, DIFFERENTIAL, FakeStudy, aids, likert, photo, unaided
 
 

@@ -26,7 +26,7 @@ from skinclip.imaging.photo import PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
-from skinclip.ui.assess_tab import Shown, View
+from skinclip.ui.tabs.assess_tab import Shown, View
 
 LEFT, RIGHT = "evidence", "grad_cam"
 WHOLE = "evidence_whole"  # the evidence as heat: what the benchmarks measure; its regions are outlines

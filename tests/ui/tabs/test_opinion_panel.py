@@ -18,8 +18,9 @@ from skinclip.explain.grounding import SecondOpinion
 from skinclip.imaging.examples import draw
 from skinclip.imaging.overlay import boxes_overlay, region_overlay
 from skinclip.imaging.photo import encode_png
-from skinclip.ui import assess_tab, components, opinion_panel
-from skinclip.ui.opinion_panel import OpinionPanel
+from skinclip.ui import components
+from skinclip.ui.tabs import assess_tab, opinion_panel
+from skinclip.ui.tabs.opinion_panel import OpinionPanel
 
 PHOTO = encode_png(draw("melanoma", 7))
 

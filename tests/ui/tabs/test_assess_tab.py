@@ -21,9 +21,10 @@ from skinclip.core import assessment as record
 from skinclip.core.config import preset
 from skinclip.imaging.photo import LesionImage, PhotoError
 from skinclip.model.skinclip_vl import CheckpointError
-from skinclip.ui import assess_tab, components
-from skinclip.ui.assess_tab import ALL, Shown, View
-from skinclip.ui.running import Runs
+from skinclip.ui import components
+from skinclip.ui.background_task import Runs
+from skinclip.ui.tabs import assess_tab
+from skinclip.ui.tabs.assess_tab import ALL, Shown, View
 
 GONE = "9" * 64  # weights that are not on offer
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skinclip.core.paths import FETCH, PULL, data_directory
-from skinclip.ui.door import NotOpened, Tell
+from skinclip.ui.server import NotOpened, Tell
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -28,10 +28,11 @@ from skinclip.imaging.photo import LesionImage, PhotoError, fit
 from skinclip.model.adapters.card import card_name
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.pipeline.assessor import Assessor
-from skinclip.ui import change_panel, components, opinion_panel
-from skinclip.ui.change_panel import Panel
-from skinclip.ui.opinion_panel import OpinionPanel
-from skinclip.ui.running import Run, Runs, Stopped
+from skinclip.ui import components
+from skinclip.ui.background_task import Run, Runs, Stopped
+from skinclip.ui.tabs import change_panel, opinion_panel
+from skinclip.ui.tabs.change_panel import Panel
+from skinclip.ui.tabs.opinion_panel import OpinionPanel
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 # Extensions too: browsers do not know the type of HEIC and TIFF files everywhere.

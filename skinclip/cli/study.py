@@ -80,7 +80,7 @@ def _reported(run: Command) -> Command:
     """`run` with what a study refuses turned into the command line's own error."""
 
     def reported(args: argparse.Namespace) -> int:
-        from skinclip.cli import UsageError
+        from skinclip.cli.main import UsageError
         from skinclip.data.cases import DataError
         from skinclip.imaging.photo import PhotoError
         from skinclip.study.analysis import tables
@@ -137,7 +137,7 @@ def _open(args: argparse.Namespace) -> Study:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from skinclip import cli
+    from skinclip.cli import main as cli
     from skinclip.study import build as freeze
     from skinclip.study.protocol.protocol import Protocol
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinclip import cli
+from skinclip.cli import main as cli
 from skinclip.core.assessment import (
     Assessment,
     Context,

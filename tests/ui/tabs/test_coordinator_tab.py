@@ -18,7 +18,7 @@ import pytest
 from skinclip.study.coordinator import Progress
 from skinclip.study.session.session_service import Expired, StudyError
 from skinclip.study.store.audit_log import Problem
-from skinclip.ui import coordinator_tab as tab
+from skinclip.ui.tabs import coordinator_tab as tab
 from tests.ui.fake_study import CODE, FakeStudy
 
 ROW = Progress("R001", "Site <A>", "in progress", 12, 30, 4, 8, 1, 7.4, 41.2, "2026-11-24T10:00:00+00:00", "")

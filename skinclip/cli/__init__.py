@@ -1,0 +1,1 @@
+"""The command line: `main` parses and dispatches, with one module for each group of subcommands."""

@@ -1,0 +1,1 @@
+"""The tabs of the pages, and the panels inside them."""
