@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessorList
 
-from eval_study.serving import await_ready, free_port
+from eval_study.trust_study.serving import await_ready, free_port
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.explain.methods import METHODS, Subject

@@ -58,7 +58,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfi
 @pytest.fixture(scope="session")
 def big_config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     """A big preset on a tiny base and a tiny CLIP; see `tiny_hub`."""
-    from tests.tiny_hub import tiny_base, tiny_clip, tiny_preset
+    from tests.helpers.tiny_hub import tiny_base, tiny_clip, tiny_preset
 
     return tiny_preset(tiny_base(tmp_path_factory.mktemp("base")), tiny_clip(tmp_path_factory.mktemp("clip")))
 
@@ -66,7 +66,7 @@ def big_config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
 @pytest.fixture(scope="session")
 def big_checkpoint(tmp_path_factory: pytest.TempPathFactory, big_config: ModelConfig) -> Path:
     """A whole checkpoint of it; tests must not change its files."""
-    from tests.tiny_hub import tiny_checkpoint
+    from tests.helpers.tiny_hub import tiny_checkpoint
 
     return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"), big_config)
 

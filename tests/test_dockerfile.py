@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from skinclip.ui.server import HEALTH
-from tests.container import UID, copied, environment, health_check, instructions, last
-from tests.served import ROOT
+from tests.helpers.container import UID, copied, environment, health_check, instructions, last
+from tests.helpers.served import ROOT
 
 LINTER = Path(sys.executable).with_name("hadolint")
 

@@ -15,7 +15,7 @@ from skinclip.model import reasoner
 from skinclip.ui.app import build_page, offering
 from skinclip.ui.tabs import assess_tab
 from skinclip.ui.theme import css, head, theme
-from tests.tiny_hub import tiny_base, tiny_checkpoint, tiny_clip, tiny_preset
+from tests.helpers.tiny_hub import tiny_base, tiny_checkpoint, tiny_clip, tiny_preset
 
 FOLDER, PORT, SECONDS = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 at_once = reasoner.greedy

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.browser.visits import add_photo, assess, chromium
-from tests.container import UID, running
-from tests.served import ROOT, await_status
+from tests.helpers.container import UID, running
+from tests.helpers.served import ROOT, await_status
 
 pytestmark = pytest.mark.browser
 

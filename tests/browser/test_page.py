@@ -15,7 +15,7 @@ from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.assessment import Assessment
 from tests.browser.contrast import pale
 from tests.browser.visits import add_photo, assess, chromium
-from tests.served import await_status, serving
+from tests.helpers.served import await_status, serving
 
 pillow_heif.register_heif_opener()
 

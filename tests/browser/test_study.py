@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import Browser, FloatRect, Page, Request, Route
 
-from eval_study.serving import free_port
+from eval_study.trust_study.serving import free_port
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.protocol.protocol import ARMS
 from skinclip.study.session.session_service import EnrolledReader, Study
@@ -28,7 +28,7 @@ from tests.browser.contrast import pale
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
 from tests.browser.visits import chromium
 from tests.browser.wire import Wire
-from tests.served import await_status, health
+from tests.helpers.served import await_status, health
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.browser

@@ -15,9 +15,9 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import Page, TimeoutError
 
-from eval_study.serving import free_port
+from eval_study.trust_study.serving import free_port
 from tests.browser.visits import chromium
-from tests.served import ROOT
+from tests.helpers.served import ROOT
 
 SECONDS = 0.4  # between the runs of a rationale
 pytestmark = pytest.mark.browser

@@ -20,7 +20,7 @@ from skinclip.imaging.transform import Window
 from skinclip.model.own_vision import patches
 from skinclip.pipeline.assessor import Assessor
 from skinclip.reporting.phrasing import second_opinion
-from tests.tiny_hub import OWN_SIDE
+from tests.helpers.tiny_hub import OWN_SIDE
 
 SIDE = 448
 ONE = (10.0, 20.0, 110.0, 220.0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from skinclip.core.assessment import Context
 from skinclip.explain import saliency
 from skinclip.explain.saliency import Cam, Network
-from tests.tiny_hub import OWN_SIDE
+from tests.helpers.tiny_hub import OWN_SIDE
 
 
 class Corner(nn.Module):

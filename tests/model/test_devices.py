@@ -13,7 +13,7 @@ from skinclip.core.assessment import Context
 from skinclip.language.prompt import Prompts, load_tokenizer
 from skinclip.model.perception import Perception
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
-from tests.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset
+from tests.helpers.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset
 
 
 def on_a_gpu(model: SkinClipVL) -> SkinClipVL:

@@ -24,7 +24,7 @@ from skinclip.model.own_vision import own_grid, patches
 from skinclip.model.perception import VisualTokens
 from skinclip.model.reasoner import UNQUANTIZED, load_language_model, quantization
 from skinclip.model.skinclip_vl import CheckpointError, SkinClipVL, assemble, load_model
-from tests.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset, tiny_qwen
+from tests.helpers.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset, tiny_qwen
 
 FINDINGS = ["streaks:irregular", "pigment_network:atypical"]
 

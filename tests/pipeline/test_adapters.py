@@ -19,7 +19,7 @@ from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
 from skinclip.pipeline.assessor import Assessor
-from tests.tiny_hub import tiny_base, tiny_checkpoint
+from tests.helpers.tiny_hub import tiny_base, tiny_checkpoint
 
 PRESET, CONTEXT = "qwen-3b", Context(55, "male", "back")
 

@@ -12,7 +12,7 @@ import yaml
 
 from skinclip.core import config
 from skinclip.core.config import MaskConfig, Stage2Config, TrainConfig
-from tests.tiny_hub import registered_clip, tiny_base, tiny_clip, tiny_preset
+from tests.helpers.tiny_hub import registered_clip, tiny_base, tiny_clip, tiny_preset
 from tests.training.test_run import made_up_data
 from tests.training.tiny_train import without_dropout
 

@@ -22,7 +22,7 @@ from skinclip.model.perception import Perception
 from skinclip.pipeline.assessor import Assessor
 from skinclip.training.common import load_checkpoint
 from skinclip.training.run import claim, find_published, train
-from tests.tiny_hub import tiny_base
+from tests.helpers.tiny_hub import tiny_base
 from tests.training.conftest import BIG_RECIPE
 
 

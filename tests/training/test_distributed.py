@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 import torch
 
-from eval_study.serving import free_port
+from eval_study.trust_study.serving import free_port
 from skinclip.cli import main as cli
 from skinclip.core.config import PRESETS, TrainConfig, preset
 from skinclip.data.cases import DataError
 from skinclip.training.distributed import Team
 from skinclip.training.run import RECIPES, train
-from tests.tiny_hub import registered_clip, tiny_preset
+from tests.helpers.tiny_hub import registered_clip, tiny_preset
 from tests.training.conftest import BIG_RECIPE
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
     python tests/training/tiny_train.py FOLDER [--no-dropout] [--fsdp] [--die-after STEP] train --preset qwen-3b ...
 
-FOLDER holds the base and the CLIP that `tests.tiny_hub` wrote.
+FOLDER holds the base and the CLIP that `tests.helpers.tiny_hub` wrote.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from skinclip.cli import main as cli
 from skinclip.core import config
 from skinclip.core.config import ModelConfig
 from skinclip.training.common import CsvLog
-from tests.tiny_hub import registered_clip, tiny_preset
+from tests.helpers.tiny_hub import registered_clip, tiny_preset
 
 
 def die_after(last: int) -> None:

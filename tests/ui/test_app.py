@@ -11,7 +11,7 @@ import pytest
 from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
 from skinclip.ui.app import build_page, offering
 from skinclip.ui.tabs.assess_tab import adapters
-from tests.tiny_hub import tiny_base, tiny_checkpoint, tiny_preset
+from tests.helpers.tiny_hub import tiny_base, tiny_checkpoint, tiny_preset
 
 
 def test_all_adapters_of_a_folder_that_fit_are_on_offer(big_config, big_checkpoint, tmp_path: Path, capsys) -> None:

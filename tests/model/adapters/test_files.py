@@ -32,8 +32,8 @@ from skinclip.model.skinclip_vl import CARRIED, CheckpointError, load_model, wei
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import weights_download
 from skinclip.ui.server import NotOpened
-from tests.fake_hub import FakeHub
-from tests.tiny_hub import OWN_SIDE, tiny_checkpoint
+from tests.helpers.fake_hub import FakeHub
+from tests.helpers.tiny_hub import OWN_SIDE, tiny_checkpoint
 
 REVISION, NAME = "c" * 40, "lab/skin-adapter"
 

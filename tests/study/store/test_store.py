@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from eval_study import study_load
+from eval_study.trust_study import load as study_load
 from skinclip.study.store import store as store_module
 from skinclip.study.store.audit_log import audit, read_log, receipt_of
 from skinclip.study.store.codes import Code, KeyFileError, new_code, parse_code, read_key

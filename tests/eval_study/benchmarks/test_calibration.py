@@ -21,7 +21,7 @@ from skinclip.calibration.temperature import Calibration
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.evaluation import metrics
-from tests.eval_study.measuring import Measuring
+from tests.eval_study.benchmarks.measuring import Measuring
 
 C = len(DIAGNOSIS_CODES)
 TOGETHER, EACH = (0,) * C, tuple(range(C))

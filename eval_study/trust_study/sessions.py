@@ -1,6 +1,6 @@
 """Whole sessions of made-up readers against a study, and how long each submit takes them.
 
-`python -m eval_study.study_load --sessions` calls `Study.submit` in this process, `--served` sends the page's own
+`python -m eval_study.trust_study.load --sessions` calls `Study.submit` in this process, `--served` sends the page's own
 requests to `app.py --study` over HTTP: sign-in, every step from consent to debrief, and what the page gets back. The
 study is frozen from drawn photos without a model. Nothing here is from people.
 """
@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from eval_study.serving import await_ready, free_port
-from eval_study.study_load import times
+from eval_study.trust_study.load import times
+from eval_study.trust_study.serving import await_ready, free_port
 from skinclip.core import assessment as record
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from dockerfile_parse import DockerfileParser
 
-from eval_study.serving import free_port
-from tests.served import ROOT
+from eval_study.trust_study.serving import free_port
+from tests.helpers.served import ROOT
 
 UID = 10001
 # Every attempt to write is noted, whether it succeeds or not: one absolute path a line.

@@ -20,7 +20,7 @@ from skinclip.evaluation.scores import cluster
 from skinclip.imaging import photo as images
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.pipeline.assessor import criterion_probabilities
-from tests.eval_study.measuring import Measuring
+from tests.eval_study.benchmarks.measuring import Measuring
 
 C, K = len(DIAGNOSIS_CODES), len(EVIDENCE_STATES)
 PRIOR = np.array([0.05, 0.1, 0.15, 0.05, 0.15, 0.45, 0.05])

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from eval_study.serving import free_port
+from eval_study.trust_study.serving import free_port
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from eval_study import study_load, study_sessions
+from eval_study.trust_study import load as study_load
+from eval_study.trust_study import sessions as study_sessions
 from skinclip.study.coordinator import Coordinator
 from skinclip.study.session.session_service import Study
 from skinclip.study.store.store import URL_VARIABLE

@@ -37,7 +37,7 @@ from skinclip.hub.layout import SOURCE_FILE, read_shape
 from skinclip.hub.origins import FetchError
 from skinclip.hub.sources import BASES, CLIP_FILES, CLIPS, Source
 from skinclip.hub.store import folder_of, part_of, store_dir
-from tests.fake_hub import FakeHub, git_sha1
+from tests.helpers.fake_hub import FakeHub, git_sha1
 
 REVISION, OTHER = "a" * 40, "b" * 40
 BASE, CLIP = "lab/tiny-vl", "lab/tiny-clip"

@@ -1,9 +1,9 @@
 """Whether a study keeps what it acknowledged, and how long a reader waits for it, at full size.
 
-    python -m eval_study.study_load --sessions --out DIR     whole sessions by Study.submit: 50 readers, 20 cases
-    python -m eval_study.study_load --served --out DIR       the same over HTTP, against app.py --study
-    python -m eval_study.study_load --out DIR                the store alone, two events a case
-    python -m eval_study.study_load --kills 200 --out DIR    a writing process killed at random moments
+    python -m eval_study.trust_study.load --sessions --out DIR     whole sessions by Study.submit: 50 readers, 20 cases
+    python -m eval_study.trust_study.load --served --out DIR       the same over HTTP, against app.py --study
+    python -m eval_study.trust_study.load --out DIR                the store alone, two events a case
+    python -m eval_study.trust_study.load --kills 200 --out DIR    a writing process killed at random moments
 
 All readers begin at once and never pause (the worst there can be), or with `--think 2` pause 0 to 4 s before each
 submit, where a real reader takes half a minute. Each command writes a JSON file. The database is a fresh SQLite file,
@@ -180,7 +180,7 @@ def _await_first_answer(child: subprocess.Popen[bytes], told: Path) -> None:
 
 def start_writer(where: str | Path, told: Path, answers: int = 0) -> subprocess.Popen[bytes]:
     """A process that stores `answers` answers a thread (0: without end) and tells each one after it was stored."""
-    call = [sys.executable, "-m", "eval_study.study_load", "--url", str(where), "--write", str(told)]
+    call = [sys.executable, "-m", "eval_study.trust_study.load", "--url", str(where), "--write", str(told)]
     return subprocess.Popen([*call, "--answers", str(answers)])
 
 
@@ -246,14 +246,14 @@ def _command() -> str:
     """What was typed, without the address of a database and the folder of the result."""
     hidden = {"--url": "URL", "--out": "DIR"}
     shown = [hidden.get(before, word) for before, word in itertools.pairwise(("", *sys.argv[1:]))]
-    return " ".join(("python -m eval_study.study_load", *shown))
+    return " ".join(("python -m eval_study.trust_study.load", *shown))
 
 
 def _measured(args: argparse.Namespace, folder: Path) -> tuple[str, dict[str, Any]]:
     """The name of the result's file, and the result."""
     paused = "_with_pauses" if args.think else ""
     if args.sessions or args.served:
-        from eval_study import study_sessions  # its drawing and freezing take seconds to load
+        from eval_study.trust_study import sessions as study_sessions  # its drawing and freezing take seconds to load
 
         if args.url:
             os.environ[URL_VARIABLE] = args.url

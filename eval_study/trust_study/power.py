@@ -1,7 +1,7 @@
 """Proof and power of the study's primary analysis, on simulated readers with known effects.
 
-    python -m eval_study.study_power                 # everything, resumable: about 40 minutes on one core
-    python -m eval_study.study_power --studies 10    # a short form
+    python -m eval_study.trust_study.power                 # everything, resumable: about 40 minutes on one core
+    python -m eval_study.trust_study.power --studies 10    # a short form
 
 Three questions: does the 95 % interval cover the true difference in 92-98 % of studies, does a study without an effect
 find one in at most 6 %, and how often does a study of a given size find the effect? Readers and cases differ in how an
@@ -124,7 +124,7 @@ def one_study(simulation: Simulation, seed: int) -> list[float | None]:
 def _save(path: Path, chosen: list[Setting], studies: Mapping[str, list[list[float | None]]]) -> dict[str, Any]:
     report = {
         "data_kind": SIMULATED,
-        "command": "python -m eval_study.study_power",
+        "command": "python -m eval_study.trust_study.power",
         "settings": {s.name: summary(s, studies[s.name]) for s in chosen if studies.get(s.name)},
         "studies": studies,
     }

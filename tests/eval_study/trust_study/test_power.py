@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from eval_study import study_power
-from eval_study.study_power import Setting, markdown, run, settings, summary
+from eval_study.trust_study import power
+from eval_study.trust_study.power import Setting, markdown, run, settings, summary
 
 
 def short(question: str = "coverage", studies: int = 10) -> Setting:
@@ -16,8 +16,8 @@ def short(question: str = "coverage", studies: int = 10) -> Setting:
 def test_ten_studies_cover_the_truth_and_resume_where_they_stopped(tmp_path, monkeypatch):
     run([short(studies=4)], tmp_path)
     seeds = []
-    once = study_power.one_study
-    monkeypatch.setattr(study_power, "one_study", lambda s, seed: seeds.append(seed) or once(s, seed))
+    once = power.one_study
+    monkeypatch.setattr(power, "one_study", lambda s, seed: seeds.append(seed) or once(s, seed))
     report = run([short()], tmp_path)
     assert seeds == list(range(4, 10))
     found = next(iter(report["settings"].values()))
@@ -33,7 +33,7 @@ def test_other_parameters_begin_anew(tmp_path):
     other = replace(other, simulation=replace(other.simulation, missing=0.3))
     run([other], tmp_path)
     stored = json.loads((tmp_path / "power.json").read_text())["studies"][other.name]
-    assert stored == [study_power.one_study(other.simulation, seed)[:4] + row[4:] for seed, row in enumerate(stored)]
+    assert stored == [power.one_study(other.simulation, seed)[:4] + row[4:] for seed, row in enumerate(stored)]
 
 
 def test_a_study_without_effect_has_none():
@@ -52,7 +52,7 @@ def test_summary_equals_hand_counted():
 
 
 def test_kept_results_hold_what_is_promised():
-    path = study_power.RESULTS / "power.json"
+    path = power.RESULTS / "power.json"
     report = json.loads(path.read_text())
     proofs = [s for s in report["settings"].values() if s["question"] != "power"]
     assert len(proofs) == 6 and all(s["studies"] == 500 and s["holds"] for s in proofs)

@@ -13,7 +13,7 @@ from eval_study.benchmarks.common import Measured, finite, labels_of, malignant_
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.data.cases import Case, DataError
-from tests.eval_study.measuring import Measuring
+from tests.eval_study.benchmarks.measuring import Measuring
 
 C = len(DIAGNOSIS_CODES)
 PRIOR = np.array([0.05, 0.1, 0.15, 0.05, 0.15, 0.45, 0.05])
