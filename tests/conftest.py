@@ -11,6 +11,8 @@ import torch
 
 from skinclip.core.config import EvidenceConfig, LoraConfig, ModelConfig, QwenArchitecture, ReasonerConfig
 
+pytest_plugins = ["tests.helpers.study_fixtures"]
+
 TINY = ModelConfig(
     preset="mini",
     evidence=EvidenceConfig(adapter_width=32),

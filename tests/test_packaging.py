@@ -66,7 +66,7 @@ def test_every_preset_has_hardware_that_spaces_offers() -> None:
 
 def test_what_spaces_yaml_says_of_the_app_is_so() -> None:
     section = app_section()
-    page = "".join(path.read_text() for path in (ROOT / "app.py", ROOT / "skinclip" / "home.py"))
+    page = "".join(path.read_text() for path in (ROOT / "app.py", ROOT / "skinclip" / "core" / "paths.py"))
     assert set(section["variables"]) == set(re.findall(r"SKINCLIP_[A-Z]+", page))
     assert section["preset"] == re.search(r'setting\("SKINCLIP_PRESET"\) or "(.+?)"', page)[1]  # type: ignore[index]
     assert section["health"] == server.HEALTH
@@ -75,7 +75,7 @@ def test_what_spaces_yaml_says_of_the_app_is_so() -> None:
         "max_megapixels": images.MAX_MEGAPIXELS,
         "queue": serving.QUEUE,
     }
-    tabs = re.findall(r'gr\.Tab\(.+?, id="(.+?)"\)', (ROOT / "skinclip" / "ui" / "interface.py").read_text())
+    tabs = re.findall(r'gr\.Tab\(.+?, id="(.+?)"\)', (ROOT / "skinclip" / "ui" / "app.py").read_text())
     assert section["tabs"] == tabs
 
 

@@ -28,7 +28,7 @@ from skinclip.study.analysis.statistics import primary_result
 from skinclip.study.analysis.tables import SIMULATED, primary_cases
 from skinclip.study.simulate import ARMS, Simulation, Spread, simulate, true_contrast
 
-RESULTS = Path(__file__).parent / "results" / "study"
+RESULTS = Path(__file__).parents[1] / "results" / "study"
 PLAN = AnalysisPlan()
 COVERAGE, FALSE_POSITIVE = (0.92, 0.98), 0.06
 SMALL, LARGE = 0.2, 0.4  # latent effects of the power table, in points of trust

@@ -46,8 +46,8 @@ from skinclip.study.session.view_models import QuestionView
 from skinclip.study.store.codes import read_key
 from skinclip.study.store.errors import ANSWERING
 
-ROOT = Path(__file__).resolve().parents[1]
-TRUST_STUDY = ROOT / "eval_study" / "protocol" / "trust_study.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+TRUST_STUDY = ROOT / "eval_study" / "trust_study" / "protocol" / "trust_study.yaml"
 PRACTICE, PREFERENCES = 4, 2
 _SIZE = (640, 480)  # pixels of a photo
 _GRAIN = 3.0  # grey levels of camera noise, without which a drawn photo is a tenth of a real one's bytes

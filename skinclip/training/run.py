@@ -54,7 +54,7 @@ from skinclip.training.plain import train_plain
 from skinclip.training.rationale_lm import train_stage1
 
 log = logging.getLogger(__name__)
-RECIPES = Path(__file__).parent / "training" / "recipes"
+RECIPES = Path(__file__).parent / "recipes"
 PLAIN = "plain"  # the baseline, in place of a preset
 
 

@@ -19,7 +19,7 @@ from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.bundle import KEY, TRUTH
 from skinclip.study.store.codes import read_key
 
-TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "protocol" / "trust_study.yaml"
+TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "trust_study" / "protocol" / "trust_study.yaml"
 WEIGHTS = "5ec2e7" * 10 + "beef"
 SOURCE = "hiddenhospital"
 SIZE = (128, 96)

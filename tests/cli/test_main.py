@@ -405,8 +405,6 @@ def test_every_layout_gives_the_same_figures_and_a_page(layout, tmp_path, capsys
 
 
 def test_train_hands_over_to_its_module(capsys, monkeypatch):
-    import skinclip
-
     training = ModuleType("skinclip.training.run")
     training.add_arguments = lambda parser: (
         parser.add_argument("--preset", default="mini"),
@@ -414,7 +412,7 @@ def test_train_hands_over_to_its_module(capsys, monkeypatch):
     )
     training.run = lambda args: print(f"trained {args.preset}")
     monkeypatch.setitem(sys.modules, "skinclip.training.run", training)
-    monkeypatch.setattr(skinclip, "train", training, raising=False)
+    monkeypatch.setattr("skinclip.training.run", training, raising=False)
     assert cli.main(["train"]) == 0
     assert "trained mini" in capsys.readouterr().out
     assert "choose one of mini" in fails(capsys, "train", "--preset", "huge")

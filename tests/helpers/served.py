@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 from eval_study.trust_study.serving import free_port
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)

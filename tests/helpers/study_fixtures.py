@@ -22,7 +22,7 @@ import pytest
 from skinclip.study.protocol.protocol import Ethics, Protocol
 from tests.study import tiny
 
-TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "protocol" / "trust_study.yaml"
+TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "trust_study" / "protocol" / "trust_study.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -670,7 +670,7 @@ def test_fetch_command_refuses_in_one_line(
 def test_preset_without_weights_says_what_to_do(
     hub: FakeHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photo = sorted((Path(__file__).parents[1] / "assets" / "examples").glob("*.jpg"))[0]
+    photo = sorted((Path(__file__).parents[2] / "assets" / "examples").glob("*.jpg"))[0]
     assert cli.main(["assess", str(photo), "--preset", "qwen-3b"]) == 2
     error = capsys.readouterr().err
     assert "run `python -m skinclip fetch --preset qwen-3b` (7.5 GB, and 1.7 GB for CLIP)" in error
@@ -681,7 +681,7 @@ def test_preset_without_weights_says_what_to_do(
     assert cli.main(["assess", str(photo), "--preset", "tiny"]) == 2
     assert "published weights are in place, but the preset 'tiny' has no adapter" in capsys.readouterr().err
 
-    spec = importlib.util.spec_from_file_location("app", Path(__file__).parents[1] / "app.py")
+    spec = importlib.util.spec_from_file_location("app", Path(__file__).parents[2] / "app.py")
     assert spec and spec.loader
     app = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(app)

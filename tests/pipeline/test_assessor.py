@@ -18,7 +18,7 @@ from skinclip.imaging.photo import from_array, load
 from skinclip.language.rationale import check_rationale, read_rationale
 from skinclip.pipeline.assessor import Assessor, cited_state
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

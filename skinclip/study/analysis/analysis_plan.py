@@ -94,7 +94,9 @@ CONTRASTS = (
 
 @dataclass(frozen=True)
 class AnalysisPlan:
-    """What was fixed before the first answer. The defaults are those of `eval_study/trust_study/protocol/trust_study.yaml`.
+    """What was fixed before the first answer.
+
+    The defaults are those of `eval_study/trust_study/protocol/trust_study.yaml`.
 
     Attributes:
         primary: contrast of the primary and of all secondary endpoints.

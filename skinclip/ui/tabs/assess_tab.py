@@ -34,7 +34,7 @@ from skinclip.ui.tabs import change_panel, opinion_panel
 from skinclip.ui.tabs.change_panel import Panel
 from skinclip.ui.tabs.opinion_panel import OpinionPanel
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "assets" / "examples"
 # Extensions too: browsers do not know the type of HEIC and TIFF files everywhere.
 FILE_TYPES = ["image", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif"]
 ADD, ADD_OTHER = "Photo of the lesion", "Another photo"

@@ -18,7 +18,7 @@ from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
 from skinclip.training.common import PhotoSet
 
-RESULTS = Path(__file__).resolve().parents[2] / "eval_study" / "results"
+RESULTS = Path(__file__).resolve().parents[3] / "eval_study" / "results"
 PRIOR = np.full(7, 1 / 7)
 
 

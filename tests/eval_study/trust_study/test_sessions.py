@@ -16,7 +16,7 @@ from skinclip.study.session.session_service import Study
 from skinclip.study.store.store import URL_VARIABLE
 from tests.study import tiny
 
-RESULTS = Path(study_load.__file__).parent / "results" / "study"
+RESULTS = Path(study_load.__file__).parents[1] / "results" / "study"
 NOTHING_LOST = {"lost": 0, "doubled": 0, "misplaced": 0, "problems": []}
 
 

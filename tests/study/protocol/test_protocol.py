@@ -18,7 +18,7 @@ from skinclip.study.analysis.tables import AID_ITEMS, COLUMNS
 from skinclip.study.protocol import protocol
 from skinclip.study.protocol.protocol import ARMS, PHASES, RATED, AnswerError, Protocol, ProtocolError, Question, Scale
 
-TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "protocol" / "trust_study.yaml"
+TRUST_STUDY = Path(__file__).parents[3] / "eval_study" / "trust_study" / "protocol" / "trust_study.yaml"
 AIDS = ("grad_cam", "grad_cam_text", "regions")
 
 
@@ -468,7 +468,7 @@ def _fields(kind: Any) -> set[str]:
 def test_every_field_of_plan_and_ethics_is_read_by_analysis_page_or_checklist() -> None:
     """A field that changes nothing would promise what is not done. Each name is looked for as an attribute."""
     code = "\n".join(
-        path.read_text() for path in Path(protocol.__file__).parent.glob("*.py") if path.name != "protocol.py"
+        path.read_text() for path in Path(protocol.__file__).parents[1].rglob("*.py") if path.name != "protocol.py"
     )
     kinds = (protocol.Plan, protocol.Primary, protocol.Safety, protocol.TimeOutliers, protocol.Contrast)
     kinds += (protocol.Ethics, protocol.Washout, protocol.Completion, protocol.CasePlan, protocol.Texts)
