@@ -1,7 +1,7 @@
 # ruff: noqa: E501  (others' sentences stay on one line each)
 """Descriptions of the seven diagnoses in words of others, for measuring how far an answer hangs on the wording.
 
-Written without knowledge of the descriptions and the vocabulary that training reads (`clinical`, `data.wordings`), and
+Written without knowledge of the descriptions and the vocabulary that training reads (`vocabulary`, `language.paraphrases`), and
 not changed after the weights were measured with them.
 """
 

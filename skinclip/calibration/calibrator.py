@@ -57,7 +57,7 @@ class Trust:
         """Fits every part; rows labelled -1 are left out.
 
         Args:
-            calib_logits: [n, C] diagnosis logits of calibration photos, order of `clinical.DIAGNOSIS_CODES`.
+            calib_logits: [n, C] diagnosis logits of calibration photos, order of `vocabulary.DIAGNOSIS_CODES`.
             calib_labels: [n] class numbers.
             train_style: [m, S] what the shift score reads, of training photos.
             held_out_style: [k, S] of photos of the same kind that the tower was not trained on.

@@ -101,7 +101,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Finding:
-    """One cited finding. `ref` is "r1", "r2", ...; `score` 0-1; `criterion` and `state` as in `clinical.py`.
+    """One cited finding. `ref` is "r1", "r2", ...; `score` 0-1; `criterion` and `state` as in `core/vocabulary.py`.
 
     `effect` is what the leading diagnosis loses without the region and gains by it alone, in log-odds
     (`explain.effects`); None where it was not measured, or the region is the lesion itself.

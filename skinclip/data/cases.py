@@ -21,9 +21,9 @@ class Case:
     """One dermoscopy (or close-up) photo and its labels.
 
     `source` is the name of the data set's folder; `image_id` is unique within it. `lesion_id` falls back to the
-    patient or the photo, so it can always be grouped by. `diagnosis` is a code of `clinical.DIAGNOSIS_CODES`,
+    patient or the photo, so it can always be grouped by. `diagnosis` is a code of `vocabulary.DIAGNOSIS_CODES`,
     `criteria` holds labelled criteria only (code -> grouped state, "absent" included), `diagnosis_group` is one
-    of `clinical.DERM7PT_GROUPS`, `group` a free word to report figures by.
+    of `vocabulary.DERM7PT_GROUPS`, `group` a free word to report figures by.
     """
 
     image: Path

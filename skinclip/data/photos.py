@@ -1,6 +1,6 @@
 """Photos and masks of many cases as arrays, decoded once and kept in a cache file.
 
-Photos are decoded by `images.load` and resized as at inference, so that training sees what an Assessment sees.
+Photos are decoded by `imaging.photo.load` and resized as at inference, so that training sees what an Assessment sees.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class PredictionFile:
     Attributes:
         name: what the report calls the system.
         sha256: of the file.
-        probabilities: image id -> [C], order of `clinical.DIAGNOSIS_CODES`, summing to 1.
+        probabilities: image id -> [C], order of `vocabulary.DIAGNOSIS_CODES`, summing to 1.
         prior: [C] class shares that the probabilities hold at, or None where not given.
         missing: ids of the cases without a row.
         renormalised: rows whose values did not sum to 1 and were divided by their sum.

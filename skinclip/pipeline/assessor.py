@@ -79,7 +79,7 @@ class Prediction:
     """What is predicted of one photo, as arrays.
 
     Attributes:
-        probabilities: [C] calibrated, at natural prevalence, order of `clinical.DIAGNOSIS_CODES`.
+        probabilities: [C] calibrated, at natural prevalence, order of `vocabulary.DIAGNOSIS_CODES`.
         balanced: [C] p / prior, renormalised: what balanced accuracy decides by.
         criteria: criterion -> state -> probability, "absent" included.
         lesion_mask: bool [H, W] in the photo's own pixels.

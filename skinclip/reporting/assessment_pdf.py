@@ -21,6 +21,7 @@ from fpdf import FPDF
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.assessment import Assessment, Context
+from skinclip.core.formatting import percent, whole_percent
 from skinclip.core.vocabulary import CRITERION_BY_CODE, DIAGNOSIS_BY_CODE
 from skinclip.imaging.overlay import DRAWN_SIDE, colour_of, ink_of, region_overlay
 from skinclip.imaging.photo import encode_jpeg, fit
@@ -340,7 +341,7 @@ def _differential(sheet: _Sheet, assessment: Assessment, width: float) -> None:
         sheet.rect(bar, y - 2.6, room, 3, "F")
         sheet.set_fill_color(*(MALIGNANT if malignant else BENIGN))
         sheet.rect(bar, y - 2.6, room * d.probability, 3, "F")
-        sheet.put_right(MARGIN + width, y, phrasing.percent(d.probability), TEXT, bold=in_set)
+        sheet.put_right(MARGIN + width, y, percent(d.probability), TEXT, bold=in_set)
         sheet.set_y(sheet.y + 4.9)
     sheet.set_y(sheet.y + 1)
     sheet.flow(MARGIN, width, _words(phrasing.prediction_set(assessment)), 8.5)
@@ -434,7 +435,7 @@ def _criteria(sheet: _Sheet, assessment: Assessment) -> None:
         likeliest = max(states, key=lambda state: states[state])
         said = []
         for state, p in states.items():
-            words = f"{state} {phrasing.whole_percent(p)}"
+            words = f"{state} {whole_percent(p)}"
             said.append(f"**{words}**" if state == likeliest else words)
         sheet.flow(x + 32, HALF - 32, _words(" · ".join(said)), 6.8)
     sheet.set_y(top + 4.4 * rows + 2)

@@ -18,20 +18,6 @@ INSTEAD_OF_AN_ANSWER = (
 MALIGNANT_HERE = "Malignant here: melanoma, basal cell carcinoma, actinic keratosis or carcinoma in situ."
 
 
-def percent(p: float) -> str:
-    """A probability as a clinician reads it: never a rounded 0 % or 100 %."""
-    if p < 0.001:
-        return "<0.1%"
-    if p > 0.999:
-        return ">99.9%"
-    return f"{100 * p:.1f}%" if p < 0.1 or p > 0.9 else f"{100 * p:.0f}%"
-
-
-def whole_percent(p: float) -> str:
-    """A probability without decimals, and never a rounded 0 % or 100 %."""
-    return "<1%" if p < 0.01 else ">99%" if p > 0.99 else f"{p:.0%}"
-
-
 def cautions(assessment: Assessment) -> list[str]:
     """Why the answer, or its absence, is to be read with caution: quality of the photo and distance to known ones."""
     lines = [issue.message for issue in assessment.photo.quality.issues]

@@ -79,7 +79,7 @@ class CFAInputs:
         has_spelled: [B] bool, photos that carry a rationale; None is all.
         embeddings: [B, E] lesion-pooled tokens in the joint space.
         descriptions: [C, P, E] embeddings of P descriptions a diagnosis.
-        criterion_scores: [B, K] one score a criterion state, in the order of `clinical.EVIDENCE_STATES`.
+        criterion_scores: [B, K] one score a criterion state, in the order of `vocabulary.EVIDENCE_STATES`.
         criterion_labels: [B, Q] long, 0 absent, 1.. the criterion's states in order, -1 missing.
         maps: [B, K, h, w] evidence maps, not negative.
         lesion: [B, h, w] lesion mask in 0..1 on the grid of the maps.
@@ -249,10 +249,10 @@ def criterion_log_probs(scores: Tensor) -> list[Tensor]:
     The model reads its criterion probabilities from the same function that the loss trains.
 
     Args:
-        scores: [B, K] one score a criterion state, in the order of `clinical.EVIDENCE_STATES`
+        scores: [B, K] one score a criterion state, in the order of `vocabulary.EVIDENCE_STATES`
 
     Returns:
-        Q tensors [B, 1 + states], "absent" first, in the order of `clinical.CRITERIA`.
+        Q tensors [B, 1 + states], "absent" first, in the order of `vocabulary.CRITERIA`.
     """
     return [_state_log_probs(s) for s in _by_criterion(scores)]
 
@@ -288,7 +288,7 @@ class CriterionLoss(nn.Module):
         """The mean over labelled (photo, criterion) pairs, a scalar.
 
         Args:
-            scores: [B, K] in the order of `clinical.EVIDENCE_STATES`
+            scores: [B, K] in the order of `vocabulary.EVIDENCE_STATES`
             labels: [B, Q] long, 0 absent, 1.. the criterion's states in order, -1 missing
         """
         wanted = (len(scores), len(STATE_COUNTS))

@@ -15,6 +15,7 @@ import numpy as np
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.assessment import Assessment, Finding, ModelInfo, QualityIssue
+from skinclip.core.formatting import percent
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
 from skinclip.imaging.overlay import colour_of, hex_colour, ink_of
 from skinclip.imaging.photo import encode_jpeg
@@ -269,7 +270,7 @@ def changed(
     """Every probability before and after a change, in the order of the Assessment, and what becomes of the referral.
 
     Args:
-        probabilities: [C] after, in the order of `clinical.DIAGNOSIS_CODES`.
+        probabilities: [C] after, in the order of `vocabulary.DIAGNOSIS_CODES`.
         picture: the photo after the change, where it was the photo that changed.
     """
     after = dict(zip(DIAGNOSIS_CODES, probabilities.tolist(), strict=True))
@@ -347,7 +348,7 @@ def finding_colours() -> str:
 
 
 def _percent(p: float) -> str:
-    return escape(phrasing.percent(p))
+    return escape(percent(p))
 
 
 def _bold(text: str) -> str:

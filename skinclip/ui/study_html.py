@@ -18,7 +18,7 @@ from itertools import groupby
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from skinclip.reporting.phrasing import whole_percent
+from skinclip.core.formatting import whole_percent
 from skinclip.study.session.view_models import AidView, Fragment, QuestionView, StepView
 
 SIGN_IN = (

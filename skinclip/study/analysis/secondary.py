@@ -27,7 +27,11 @@ from skinclip.study.analysis.resampling import TwoWayBootstrap
 
 Result = dict[str, Any]
 _RATES = {"balanced_accuracy": "balanced_accuracy", "switch_to_right": "to_right"}  # as `reliance` names them
-_SCALES = {"satisfaction": "ess", "trust_scale": "trust", "distrust_scale": "distrust"}  # as `opinions` names them
+_SCALES = {
+    "satisfaction": "ess",
+    "trust_scale": "trust",
+    "distrust_scale": "distrust",
+}  # as `subjective_outcomes` names them
 MODEL, BOOTSTRAP, RANKS, STRENGTHS = (
     "mixed model",
     "bootstrap, readers and cases",

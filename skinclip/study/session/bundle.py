@@ -1,4 +1,4 @@
-"""A frozen study on disk, made by `freeze`, read and checked here: what readers are shown and, apart, the truth.
+"""A frozen study on disk, made by `build`, read and checked here: what readers are shown and, apart, the truth.
 
     protocol.yaml      the protocol
     frozen.json        what was frozen, by which model, and the sha256 of every file; nothing about truth

@@ -2,7 +2,7 @@
 
 `view` shows the first step without an answer and nothing beyond it; `submit` stores the answer to it, once, and shows
 the next. The state of a session is the store's events alone, so a reader can stop anywhere and go on at another
-computer. What a step shows is decided by `steps` and `showing`; errors are told in words for the reader.
+computer. What a step shows is decided by `steps` and `presenter`; errors are told in words for the reader.
 """
 
 from __future__ import annotations

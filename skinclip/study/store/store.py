@@ -1,7 +1,7 @@
 """The store of a study's answers: the only module that knows SQL.
 
 One SQLite file (WAL, synchronous=FULL) or PostgreSQL, by URL. Each submit is one transaction that locks the study's
-row, takes the next sequence and seals the event to the one before (`chain.py`); when `append` has returned, the answer
+row, takes the next sequence and seals the event to the one before (`audit_log.py`); when `append` has returned, the answer
 is on disk. Submits are idempotent, so whoever is unsure may send again. Payloads lie apart from events and are erased
 when a reader withdraws. Nothing about the browser or the network of a reader is ever written.
 """
@@ -349,7 +349,7 @@ class Store:
         return list(self.audit(study, receipts).problems)
 
     def export_log(self, study: str, path: Path) -> Head:
-        """Write all events with digests and salts as JSON lines, which `chain.read_log` and the key can verify.
+        """Write all events with digests and salts as JSON lines, which `audit_log.read_log` and the key can verify.
 
         The file holds answers that a later withdrawal cannot erase: treat it as the database itself.
         """

@@ -28,7 +28,7 @@ Updates = dict[Any, Any]
 @dataclass(frozen=True)
 class Panel:
     box: gr.Accordion
-    criteria: tuple[gr.Dropdown, ...]  # in the order of `clinical.CRITERIA`
+    criteria: tuple[gr.Dropdown, ...]  # in the order of `vocabulary.CRITERIA`
     region: gr.Dropdown
     answer: gr.HTML
 
