@@ -1,8 +1,8 @@
 """Many ways to say what a diagnosis looks like: what the compact text tower learns language from.
 
-Three fixed descriptions a diagnosis (`vocabulary.DIAGNOSES`) teach a text tower those 21 sentences and nothing else: said
-in other words, the same diagnosis would land elsewhere. So stage 0 reads, beside them, sentences put together anew at
-every step from names, signs and frames, some of their words left out. No photo or label is needed for any of it.
+Three fixed descriptions a diagnosis (`vocabulary.DIAGNOSES`) teach a text tower those 21 sentences and nothing else:
+said in other words, the same diagnosis would land elsewhere. So stage 0 reads, beside them, sentences put together anew
+at every step from names, signs and frames, some of their words left out. No photo or label is needed for any of it.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ PLACES = (  # each read by one library
 )
 PREPARED = """
 import json, os, sys, tempfile
-from skinclip import home
-kept = home.prepare()
+from skinclip.core import paths
+kept = paths.prepare()
 folder = tempfile.mkdtemp()
 print(json.dumps({"kept": str(kept), "temporary": folder, "environment": dict(os.environ)}), flush=True)
 sys.stdin.read()

@@ -27,11 +27,8 @@ from skinclip.study.analysis.resampling import TwoWayBootstrap
 
 Result = dict[str, Any]
 _RATES = {"balanced_accuracy": "balanced_accuracy", "switch_to_right": "to_right"}  # as `reliance` names them
-_SCALES = {
-    "satisfaction": "ess",
-    "trust_scale": "trust",
-    "distrust_scale": "distrust",
-}  # as `subjective_outcomes` names them
+# as `subjective_outcomes` names them
+_SCALES = {"satisfaction": "ess", "trust_scale": "trust", "distrust_scale": "distrust"}
 MODEL, BOOTSTRAP, RANKS, STRENGTHS = (
     "mixed model",
     "bootstrap, readers and cases",

@@ -1,9 +1,9 @@
 """The store of a study's answers: the only module that knows SQL.
 
 One SQLite file (WAL, synchronous=FULL) or PostgreSQL, by URL. Each submit is one transaction that locks the study's
-row, takes the next sequence and seals the event to the one before (`audit_log.py`); when `append` has returned, the answer
-is on disk. Submits are idempotent, so whoever is unsure may send again. Payloads lie apart from events and are erased
-when a reader withdraws. Nothing about the browser or the network of a reader is ever written.
+row, takes the next sequence and seals the event to the one before (`audit_log.py`); when `append` has returned, the
+answer is on disk. Submits are idempotent, so whoever is unsure may send again. Payloads lie apart from events and are
+erased when a reader withdraws. Nothing about the browser or the network of a reader is ever written.
 """
 
 from __future__ import annotations
