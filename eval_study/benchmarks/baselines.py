@@ -34,9 +34,9 @@ from skinclip.hub import ASSETS
 from skinclip.model.perception import MIRRORS
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
-from skinclip.training.common import PhotoSet
 from skinclip.training.derm_clip import stage0_weights
 from skinclip.training.losses import MISSING
+from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.plain import plain_logits
 
 NAME = "baselines"

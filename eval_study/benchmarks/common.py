@@ -28,7 +28,7 @@ from skinclip.hub import ASSETS
 from skinclip.imaging import photo as images
 from skinclip.model.skinclip_vl import weights_sha256
 from skinclip.pipeline.assessor import Assessor, photo_mask
-from skinclip.training.common import criterion_labels, diagnosis_labels
+from skinclip.training.photo_sets import criterion_labels, diagnosis_labels
 
 BATCH = 32
 

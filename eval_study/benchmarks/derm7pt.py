@@ -38,8 +38,8 @@ from skinclip.data.cases import Case, DataError
 from skinclip.evaluation import metrics
 from skinclip.evaluation.run import log_test_use
 from skinclip.imaging import photo as images
+from skinclip.model.criteria import criterion_log_probs
 from skinclip.pipeline.assessor import Assessor
-from skinclip.training.losses import criterion_log_probs
 
 NAME = "derm7pt"
 DATA = "derm7pt"

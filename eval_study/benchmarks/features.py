@@ -21,7 +21,7 @@ from skinclip.core.config import TrainConfig
 from skinclip.core.vocabulary import SEXES, SITES
 from skinclip.data.augmentation import augment
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.common import PhotoSet, photo_key
+from skinclip.training.photo_sets import PhotoSet, photo_key
 
 GRID = 10
 VIEWS = 2  # augmented views kept of each training photo

@@ -25,9 +25,9 @@ from skinclip.model.evidence import Evidence, EvidenceFinder
 from skinclip.model.reasoner import at_most_unit
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.answering import tell_criteria
-from skinclip.training.common import cosine
 from skinclip.training.joint import stage2_weights
 from skinclip.training.losses import MISSING, CFAInputs
+from skinclip.training.schedules import cosine
 
 
 @dataclass(frozen=True)

@@ -35,18 +35,20 @@ from skinclip.core.config import TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
-from skinclip.training.common import gather, keep_memory, natural_prior, photo_set
+from skinclip.model.allocator import keep_memory
+from skinclip.model.criteria import criterion_log_probs
 from skinclip.training.losses import (
     MISSING,
     CFAInputs,
     CFALoss,
     FocalLoss,
     class_balanced_weights,
-    criterion_log_probs,
     log_shares,
     prior_tilt,
 )
+from skinclip.training.photo_sets import gather, photo_set
 from skinclip.training.run import training_photos
+from skinclip.training.sampling import natural_prior
 
 NAME = "losses"
 SEEDS = (0, 1, 2)

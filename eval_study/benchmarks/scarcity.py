@@ -17,8 +17,9 @@ from eval_study.benchmarks.common import Bench
 from eval_study.benchmarks.losses import DATA, cpu_hours
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset
 from skinclip.evaluation import metrics
-from skinclip.training.common import keep_memory, scarce
-from skinclip.training.run import gather, train
+from skinclip.model.allocator import keep_memory
+from skinclip.training.photo_sets import gather, scarce
+from skinclip.training.run import train
 
 NAME = "scarcity"
 SHARES = (0.12, 0.25, 0.5)

@@ -27,9 +27,9 @@ from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.imaging import photo as images
+from skinclip.model.criteria import criterion_log_probs
 from skinclip.pipeline.assessor import cited_state
 from skinclip.training.calibrate import RECALL, presence_thresholds
-from skinclip.training.losses import criterion_log_probs
 
 NAME = "criteria"
 DATA, SPLIT = "derm7pt", "valid"

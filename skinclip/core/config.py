@@ -14,8 +14,6 @@ from typing import Any
 
 import yaml
 
-from skinclip.training.losses import LossConfig
-
 
 @dataclass(frozen=True)
 class PerceptionConfig:
@@ -208,6 +206,35 @@ class Stage2Config:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.cached_views == 1 and self.second_views:
             raise ValueError("second views need another view of the photo: cached_views must be 0, or 2 or more")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and hyperparameters of CFA; a part whose weight is 0 is not computed."""
+
+    w_align: float = 0.5
+    w_cal: float = 3.0
+    w_con: float = 0.5
+    w_lang: float = 1.0
+    gamma: float = 0.0
+    beta: float = 0.0
+    tau: float = 1.0
+    label_smoothing: float = 0.0
+    w_contrast: float = 1.0
+    w_criteria: float = 3.0
+    w_outside: float = 1.0
+    contrast_temperature: float = 0.07
+    outside_eps: float = 0.01
+    calibration_queue: int = 512
+    calibration_temperature: float = 1.0
+    w_views: float = 1.0
+    w_spelled: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a negative weight; the parts check their own hyperparameters."""
+        for name, value in dataclasses.asdict(self).items():
+            if name.startswith("w_") and value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ from skinclip.language.constrained_decoding import Prefix
 from skinclip.language.prompt import MAX_FINDINGS
 from skinclip.language.rationale import tidy
 from skinclip.model.adapters.card import write_card
+from skinclip.model.criteria import criterion_log_probs
 from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
 from skinclip.model.skinclip_vl import (
@@ -68,7 +69,6 @@ from skinclip.model.skinclip_vl import (
     refuse,
     weights_sha256,
 )
-from skinclip.training.losses import criterion_log_probs
 
 Progress = Callable[[float, str], None]
 MEASURE_SIDE = 224  # pixels at which shape, border and colour are measured

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from skinclip.core.assessment import Context
 from skinclip.language.prompt import IGNORE, Prompts, Story
+from skinclip.model.criteria import STATE_COUNTS
 from skinclip.model.evidence import CLEAR, Evidence
 from skinclip.model.reasoner import Reasoning
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.losses import MISSING, STATE_COUNTS
+from skinclip.training.losses import MISSING
 from skinclip.training.views import SeenViews, see
 
 PER_PORTION = ("language", "words")  # answers that are given once; of the others there is a row a view

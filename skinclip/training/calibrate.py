@@ -17,19 +17,19 @@ from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.imaging import photo as images
 from skinclip.imaging.transform import PhotoTransform
+from skinclip.model.criteria import criterion_log_probs
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor, locate, look
-from skinclip.training.common import (
-    MISSING,
+from skinclip.training.losses import MISSING
+from skinclip.training.photo_sets import (
     PhotoSet,
     criterion_labels,
     diagnosis_labels,
     held_out_keys,
     is_close_up,
-    natural_prior,
     photo_key,
 )
-from skinclip.training.losses import criterion_log_probs
+from skinclip.training.sampling import natural_prior
 
 NEVER = 2.0  # the threshold of a criterion that cannot be told well enough to cite it
 MIN_PRECISION, MIN_CITED = 0.5, 3

@@ -24,16 +24,11 @@ from skinclip.data.augmentation import augment, mix
 from skinclip.language.paraphrases import describe
 from skinclip.model.evidence import LesionMaskHead
 from skinclip.model.perception import Perception
-from skinclip.training.common import (
-    MISSING,
-    PhotoSet,
-    draw_weights,
-    favour_criteria,
-    seed_everything,
-    soft_targets,
-)
+from skinclip.training.checkpoints import seed_everything
 from skinclip.training.epochs import train_epochs
-from skinclip.training.losses import CriterionLoss
+from skinclip.training.losses import MISSING, CriterionLoss
+from skinclip.training.photo_sets import PhotoSet
+from skinclip.training.sampling import draw_weights, favour_criteria, soft_targets
 
 
 class DermClip(nn.Module):

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from skinclip.core.config import Stage0Config
-from skinclip.training.common import CsvLog, batches, cosine, load_checkpoint, save_checkpoint
+from skinclip.training.checkpoints import load_checkpoint, save_checkpoint
+from skinclip.training.csv_log import CsvLog
+from skinclip.training.sampling import batches
+from skinclip.training.schedules import cosine
 
 log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=nn.Module)

@@ -25,29 +25,21 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from skinclip.core.assessment import Context
-from skinclip.core.config import Stage2Config, TrainConfig
+from skinclip.core.config import LossConfig, Stage2Config, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.language.paraphrases import describe
 from skinclip.language.prompt import Story
 from skinclip.language.rationale import write_rationale
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.answering import PER_PORTION, Answerer, Part
-from skinclip.training.common import (
-    MISSING,
-    CsvLog,
-    PhotoSet,
-    cosine,
-    draw_weights,
-    favour_criteria,
-    load_checkpoint,
-    rng_state,
-    save_checkpoint,
-    seed_everything,
-    set_rng_state,
-)
+from skinclip.training.checkpoints import load_checkpoint, rng_state, save_checkpoint, seed_everything, set_rng_state
+from skinclip.training.csv_log import CsvLog
 from skinclip.training.distributed import Team, whole_tensors
-from skinclip.training.losses import CFAInputs, CFALoss, LossConfig, prior_tilt
+from skinclip.training.losses import MISSING, CFAInputs, CFALoss, prior_tilt
+from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.rationale_targets import supported_findings, training_context
+from skinclip.training.sampling import draw_weights, favour_criteria
+from skinclip.training.schedules import cosine
 from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewStore, keep_views
 
 LOOK_AT = 16  # views that the towers see at a time where they are seen once for all

@@ -17,17 +17,12 @@ from skinclip.core.config import TrainConfig
 from skinclip.data.augmentation import Augmentation
 from skinclip.data.cases import DataError
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.common import (
-    CsvLog,
-    PhotoSet,
-    cosine,
-    load_checkpoint,
-    rng_state,
-    save_checkpoint,
-    seed_everything,
-)
+from skinclip.training.checkpoints import load_checkpoint, rng_state, save_checkpoint, seed_everything
+from skinclip.training.csv_log import CsvLog
 from skinclip.training.derm_clip import mask_loss
 from skinclip.training.distributed import Team
+from skinclip.training.photo_sets import PhotoSet
+from skinclip.training.schedules import cosine
 
 
 def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Path, team: Team) -> None:

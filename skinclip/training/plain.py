@@ -17,9 +17,12 @@ from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import Stage0Config, TrainConfig
 from skinclip.data.augmentation import augment, mix
 from skinclip.model.plain import IMAGE_SIZE, PlainClassifier
-from skinclip.training.common import MISSING, PhotoSet, natural_prior, seed_everything, soft_targets
+from skinclip.training.checkpoints import seed_everything
 from skinclip.training.derm_clip import load_imagenet_start, stage0_weights
 from skinclip.training.epochs import train_epochs
+from skinclip.training.losses import MISSING
+from skinclip.training.photo_sets import PhotoSet
+from skinclip.training.sampling import natural_prior, soft_targets
 
 
 def plain_step(

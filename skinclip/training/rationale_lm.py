@@ -21,7 +21,9 @@ from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.language.prompt import IGNORE, MAX_FINDINGS, Prompts, PromptWriter, Story
 from skinclip.language.rationale import random_example, write_rationale
 from skinclip.model.reasoner import quantize_to, qwen_config
-from skinclip.training.common import CsvLog, cosine, load_checkpoint, save_checkpoint, seed_everything
+from skinclip.training.checkpoints import load_checkpoint, save_checkpoint, seed_everything
+from skinclip.training.csv_log import CsvLog
+from skinclip.training.schedules import cosine
 
 log = logging.getLogger(__name__)
 SAVE_EVERY = 100

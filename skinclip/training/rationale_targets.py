@@ -12,7 +12,7 @@ from skinclip.core.vocabulary import CRITERIA
 from skinclip.data.cases import Case
 from skinclip.imaging.abcd_features import measure_lesion, measured_findings
 from skinclip.language.prompt import MAX_FINDINGS
-from skinclip.training.losses import criterion_log_probs
+from skinclip.model.criteria import criterion_log_probs
 
 SHOWN = 0.3  # a training rationale cites a labelled state only where its map gives it at least this probability
 

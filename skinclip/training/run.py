@@ -28,28 +28,19 @@ from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, sa
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import ASSETS, base_identity, checkpoint_folder, find_base, find_clip
 from skinclip.language.prompt import load_tokenizer, mini_tokenizer
+from skinclip.model.allocator import keep_memory
 from skinclip.model.memory import check_memory
 from skinclip.model.perception import Perception
 from skinclip.model.plain import PlainClassifier
 from skinclip.model.skinclip_vl import SkinClipVL, assemble, default_device
 from skinclip.pipeline.assessor import Assessor
 from skinclip.training.calibrate import fit
-from skinclip.training.common import (
-    PhotoSet,
-    gather,
-    held_out_keys,
-    keep_memory,
-    load_checkpoint,
-    photo_key,
-    photo_set,
-    scarce,
-    seed_everything,
-    with_clinical,
-)
+from skinclip.training.checkpoints import load_checkpoint, seed_everything
 from skinclip.training.derm_clip import train_stage0
 from skinclip.training.distributed import Team, check_even
 from skinclip.training.joint import train_stage2
 from skinclip.training.masks import train_masks
+from skinclip.training.photo_sets import PhotoSet, gather, held_out_keys, photo_key, photo_set, scarce, with_clinical
 from skinclip.training.plain import train_plain
 from skinclip.training.rationale_lm import train_stage1
 

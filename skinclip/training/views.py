@@ -25,8 +25,8 @@ from skinclip.data.cases import DataError
 from skinclip.data.photos import bytes_in
 from skinclip.model.perception import VisualTokens
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.common import PhotoSet, photo_key
 from skinclip.training.distributed import Team
+from skinclip.training.photo_sets import PhotoSet, photo_key
 
 _VERSION = 1  # of what is kept; views kept by another version are not used
 

@@ -20,7 +20,7 @@ from skinclip.language.rationale import check_rationale
 from skinclip.model.adapters import files as adapters
 from skinclip.model.perception import Perception
 from skinclip.pipeline.assessor import Assessor
-from skinclip.training.common import load_checkpoint
+from skinclip.training.checkpoints import load_checkpoint
 from skinclip.training.run import claim, find_published, train
 from tests.helpers.tiny_hub import tiny_base
 from tests.training.conftest import BIG_RECIPE

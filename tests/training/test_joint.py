@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from skinclip.core.config import ModelConfig, Stage0Config, Stage2Config, TrainConfig
 from skinclip.model.skinclip_vl import SkinClipVL, new_model
 from skinclip.training.answering import told_scores
-from skinclip.training.common import PhotoSet, seed_everything
+from skinclip.training.checkpoints import seed_everything
 from skinclip.training.joint import Stage2
 from skinclip.training.losses import CFAInputs
+from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.run import gather_calibrated, training_photos
 from tests.training.test_run import made_up_data
 from tests.training.tiny_train import without_dropout

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from skinclip.core import vocabulary
+from skinclip.core.config import LossConfig
+from skinclip.model.criteria import STATE_COUNTS, criterion_log_probs
 from skinclip.training.losses import (
-    STATE_COUNTS,
     AlignmentLoss,
     CalibrationLoss,
     CFAInputs,
@@ -20,11 +21,9 @@ from skinclip.training.losses import (
     ConsistencyLoss,
     CriterionLoss,
     FocalLoss,
-    LossConfig,
     OutsideMass,
     RegionTextContrast,
     class_balanced_weights,
-    criterion_log_probs,
     js,
     log_shares,
 )

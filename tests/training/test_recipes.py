@@ -11,7 +11,7 @@ from PIL import Image
 
 from skinclip.cli import main as cli
 from skinclip.core.config import PRESETS, TrainConfig, preset
-from skinclip.training.common import CsvLog
+from skinclip.training.csv_log import CsvLog
 from skinclip.training.run import RECIPES, recipe_of
 
 LAUNCH = RECIPES.parent / "accelerate"

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from skinclip.core.assessment import Assessment, Context
-from skinclip.core.config import Stage0Config, Stage1Config, Stage2Config, TrainConfig
+from skinclip.core.config import LossConfig, Stage0Config, Stage1Config, Stage2Config, TrainConfig
 from skinclip.data.cases import Case, DataError
 from skinclip.imaging import photo as images
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.photo import from_array
+from skinclip.model.criteria import STATE_COUNTS
 from skinclip.model.evidence import CLEAR
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import CheckpointError
@@ -25,8 +26,8 @@ from skinclip.training import joint as stage2
 from skinclip.training import run as train_module
 from skinclip.training.answering import tell_criteria
 from skinclip.training.calibrate import NEVER, RATE, presence_thresholds
-from skinclip.training.common import gather, is_close_up, scarce, with_clinical
-from skinclip.training.losses import MISSING, STATE_COUNTS, LossConfig
+from skinclip.training.losses import MISSING
+from skinclip.training.photo_sets import gather, is_close_up, scarce, with_clinical
 from skinclip.training.run import claim, train, train_baseline
 
 KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl", "angioma": "vasc", "dermatofibroma": "df"}

@@ -17,9 +17,10 @@ from skinclip.language.prompt import Prompts
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training import views as views_module
 from skinclip.training.answering import Part
-from skinclip.training.common import PhotoSet, seed_everything
+from skinclip.training.checkpoints import seed_everything
 from skinclip.training.distributed import Team
 from skinclip.training.joint import Stage2
+from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.run import gather_calibrated, on_published_weights, training_photos
 from skinclip.training.views import KeptViews, keep_views, parts_of, see
 from tests.model.test_devices import on_a_gpu

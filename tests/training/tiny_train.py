@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState, DistributedType, PartialState
 from skinclip.cli import main as cli
 from skinclip.core import config
 from skinclip.core.config import ModelConfig
-from skinclip.training.common import CsvLog
+from skinclip.training.csv_log import CsvLog
 from tests.helpers.tiny_hub import registered_clip, tiny_preset
 
 

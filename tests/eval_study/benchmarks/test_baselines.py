@@ -16,7 +16,7 @@ from eval_study.benchmarks.features import Features
 from eval_study.benchmarks.figures import shown
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
-from skinclip.training.common import PhotoSet
+from skinclip.training.photo_sets import PhotoSet
 
 RESULTS = Path(__file__).resolve().parents[3] / "eval_study" / "results"
 PRIOR = np.full(7, 1 / 7)

@@ -16,8 +16,8 @@ from eval_study.benchmarks.features import GRID, Features, features_of
 from skinclip.core.config import Stage2Config, TrainConfig
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
-from skinclip.training.common import PhotoSet
 from skinclip.training.losses import CFAInputs
+from skinclip.training.photo_sets import PhotoSet
 
 COUNTS = [4000, 800, 800, 400, 200, 100, 80]
 

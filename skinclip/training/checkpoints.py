@@ -1,0 +1,64 @@
+"""Checkpoints of a training that survive a kill: weights, optimizer and all random generators, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skinclip.data.cases import DataError
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def rng_state() -> dict[str, Any]:
+    """Where all random generators of this process stand."""
+    state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes beside the target and renames, so that a kill leaves the old checkpoint or the new one, never half.
+
+    Under "rng" goes where this process's random generators stand, unless `state` has it of several.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save({"rng": [rng_state()], **state}, part)
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path, rank: int = 0) -> dict[str, Any] | None:
+    """The state saved at `path`, random generators set back to it, or None where there is none.
+
+    Raises DataError for one that another version saved.
+
+    Args:
+        rank: of this process; one that was not there at the time goes on with the generators it has.
+    """
+    if not path.exists():
+        return None
+    state = torch.load(path, map_location="cpu", weights_only=False)
+    if "rng" not in state:
+        raise DataError(f"{path} was saved by another version; give another --work or remove that folder")
+    if rank < len(state["rng"]):
+        set_rng_state(state["rng"][rank])
+    return state

@@ -1,0 +1,140 @@
+"""Photos with partial labels as tensors, and which of all cases may be learnt from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
+from skinclip.data.cases import Case
+from skinclip.data.photos import load_masks, load_photos
+from skinclip.data.readers import discover
+from skinclip.data.splits import check_no_leak, guard_training, hold_out
+from skinclip.training.losses import MISSING
+
+log = logging.getLogger(__name__)
+
+
+CLOSE_UP = "-clinical"  # ends the id of a close-up's case
+
+
+@dataclass
+class PhotoSet:
+    """Photos with their partial labels.
+
+    Attributes:
+        cases: the records, in the order of the tensors.
+        photos: uint8 [n, 3, side, side].
+        masks: uint8 [n, side, side], 0, 1, or 255 where there is none.
+        diagnosis: long [n], MISSING where not labelled.
+        criteria: long [n, Q], index into `Criterion.labels`, MISSING where not labelled.
+        unseen: bool [n], held out of stage 0.
+    """
+
+    cases: list[Case]
+    photos: Tensor
+    masks: Tensor
+    diagnosis: Tensor
+    criteria: Tensor
+    unseen: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @property
+    def has_mask(self) -> Tensor:
+        return self.masks[:, 0, 0] != 255
+
+    def subset(self, index: Tensor) -> PhotoSet:
+        cases = [self.cases[i] for i in index.tolist()]
+        parts = (self.photos, self.masks, self.diagnosis, self.criteria, self.unseen)
+        return PhotoSet(cases, *(p[index] for p in parts))
+
+    def batch(self, index: Tensor) -> Tensor:
+        """[len(index), 4, side, side] in 0..1, the mask as fourth channel (0 where there is none)."""
+        masks = self.masks[index]
+        masks = torch.where(masks == 255, torch.zeros_like(masks), masks).unsqueeze(1)
+        return torch.cat([self.photos[index].contiguous().float() / 255, masks.float()], 1)
+
+
+def criterion_labels(case: Case) -> list[int]:
+    return [c.labels.index(case.criteria[c.code]) if c.code in case.criteria else MISSING for c in CRITERIA]
+
+
+def diagnosis_labels(cases: Sequence[Case]) -> Tensor:
+    """[n] number of each diagnosis, MISSING where not labelled."""
+    return torch.tensor([DIAGNOSIS_CODES.index(c.diagnosis) if c.diagnosis else MISSING for c in cases])
+
+
+def photo_set(cases: list[Case], side: int, cache: Path | None, unseen: set[str] | None = None) -> PhotoSet:
+    """Loads the photos and masks of `cases` at `side` pixels. ISIC 2017 style squashed photos come as they are."""
+    photos = load_photos(cases, side, cache_dir=cache, progress=True)
+    masks = load_masks(cases, side, cache_dir=cache, progress=True)
+    return PhotoSet(
+        cases,
+        torch.from_numpy(photos).permute(0, 3, 1, 2),
+        torch.from_numpy(masks),
+        diagnosis_labels(cases),
+        torch.tensor([criterion_labels(c) for c in cases]).reshape(len(cases), len(CRITERIA)),
+        torch.tensor([photo_key(c) in (unseen or set()) for c in cases], dtype=torch.bool),
+    )
+
+
+def photo_key(case: Case) -> str:
+    return f"{case.source}/{case.image_id}"
+
+
+def gather(root: Path, strict: bool = False) -> dict[str, list[Case]]:
+    """All cases under `root` by split ("train", "valid", "calib", ...), over all its data sets.
+
+    A data set that has no train split (test or shift sets) is left out whole, so that none of its photos can be read
+    by any stage. Raises DataError where nothing can be learnt from.
+    """
+    tables = discover(root, strict=strict)
+    for name, table in tables.items():
+        if table.problems:
+            log.warning("%s: %d rows left out, the first: %s", name, len(table.problems), table.problems[0])
+    check_no_leak([case for table in tables.values() for case in table.cases])
+    by_split: dict[str, list[Case]] = {}
+    for table in tables.values():
+        if not any(c.split == "train" for c in table.cases):
+            continue
+        for case in table.cases:
+            if case.split in ("train", "valid", "calib"):
+                by_split.setdefault(case.split, []).append(case)
+    guard_training(by_split.get("train", []))
+    return by_split
+
+
+def scarce(cases: list[Case], share: float, seed: int) -> list[Case]:
+    """About `share` of the lesions of `cases`; a smaller share is always a part of a larger one."""
+    return cases if share >= 1 else hold_out(cases, share, seed + 1)[1]
+
+
+def with_clinical(cases: list[Case]) -> list[Case]:
+    """`cases`, and the clinical close-up of each that has one as a case of its own.
+
+    A close-up shows the diagnosis, but not the dermoscopic criteria, and its mask would be another: it keeps neither.
+    """
+    found = [(c, c.clinical_image) for c in cases if c.clinical_image is not None]
+    return [*cases, *(_close_up(c, photo) for c, photo in found)]
+
+
+def _close_up(case: Case, photo: Path) -> Case:
+    name = case.image_id + CLOSE_UP
+    return replace(case, image=photo, image_id=name, mask=None, criteria={}, clinical_image=None)
+
+
+def is_close_up(case: Case) -> bool:
+    """Whether `with_clinical` made this case."""
+    return case.image_id.endswith(CLOSE_UP)
+
+
+def held_out_keys(cases: list[Case], share: float, seed: int) -> set[str]:
+    """The photos of the lesions that stage 0 must not see."""
+    return {photo_key(c) for c in hold_out(cases, share, seed)[1]}

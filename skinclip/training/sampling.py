@@ -1,0 +1,56 @@
+"""How often each photo is drawn, in which batches, and the priors and soft targets that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
+from skinclip.training.losses import MISSING
+
+
+def draw_weights(labels: Tensor, power: float) -> Tensor:
+    """Chance of each photo to be drawn: n^-power of its class's size n, so rare classes come up more often.
+
+    Photos without a label are drawn as an average photo is.
+    """
+    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).clamp_min(1).double()
+    weights = counts.pow(-power)[labels.clamp_min(0)]
+    labelled = labels != MISSING
+    weights[~labelled] = weights[labelled].mean() if labelled.any() else 1.0
+    return weights / weights.sum()
+
+
+def favour_criteria(weights: Tensor, criteria: Tensor, share: float) -> Tensor:
+    """Chances [n] by which photos with labelled criteria make up `share` of those drawn.
+
+    One photo in twenty-five has such labels: drawn as they come, a batch would hold one or two.
+    """
+    labelled = (criteria != MISSING).any(1)
+    weights = weights.clone()
+    if labelled.any() and not labelled.all():
+        weights[labelled] *= share / weights[labelled].sum()
+        weights[~labelled] *= (1 - share) / weights[~labelled].sum()
+    return weights / weights.sum()
+
+
+def natural_prior(labels: Tensor) -> Tensor:
+    """Shares of the diagnoses among the labelled photos, [C] (one photo added to each, so that none is zero)."""
+    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).double() + 1
+    return counts / counts.sum()
+
+
+def soft_targets(labels: Tensor, smoothing: float) -> Tensor:
+    """Smoothed one-hot rows [B, C] of labels [B]; a row of zeros where there is no label."""
+    n = len(DIAGNOSIS_CODES)
+    targets = F.one_hot(labels.clamp_min(0), n).float() * (1 - smoothing) + smoothing / n
+    return torch.where((labels == MISSING).unsqueeze(1), torch.zeros_like(targets), targets)
+
+
+def batches(order: Tensor, size: int) -> Iterator[Tensor]:
+    """`order` in runs of `size`; the last incomplete one is left out."""
+    for start in range(0, len(order) - size + 1, size):
+        yield order[start : start + size]
