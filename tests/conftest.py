@@ -83,6 +83,6 @@ def big_assessor(big_config: ModelConfig, big_checkpoint: Path):
 
 @pytest.fixture
 def embedded_weights() -> Path:
-    from skinclip.hub import ASSETS
+    from skinclip.core.paths import ASSETS
 
     return ASSETS / "mini"

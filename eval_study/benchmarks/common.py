@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from skinclip.calibration.calibrator import MALIGNANT
 from skinclip.core.assessment import Context
+from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
 from skinclip.evaluation import metrics
 from skinclip.evaluation.run import LEDGER, lesion_iou, log_test_use
 from skinclip.evaluation.scores import cluster
-from skinclip.hub import ASSETS
 from skinclip.imaging import photo as images
 from skinclip.model.skinclip_vl import weights_sha256
 from skinclip.pipeline.assessor import Assessor, photo_mask

@@ -32,6 +32,7 @@ import yaml
 from eval_study.trust_study.load import times
 from eval_study.trust_study.serving import await_ready, free_port
 from skinclip.core import assessment as record
+from skinclip.core.paths import TRUST_STUDY
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.imaging import examples
@@ -47,7 +48,6 @@ from skinclip.study.store.codes import read_key
 from skinclip.study.store.errors import ANSWERING
 
 ROOT = Path(__file__).resolve().parents[2]
-TRUST_STUDY = ROOT / "eval_study" / "trust_study" / "protocol" / "trust_study.yaml"
 PRACTICE, PREFERENCES = 4, 2
 _SIZE = (640, 480)  # pixels of a photo
 _GRAIN = 3.0  # grey levels of camera noise, without which a drawn photo is a tenth of a real one's bytes

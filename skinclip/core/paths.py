@@ -1,8 +1,12 @@
-"""The data directory: whatever the served page writes lies below it, whichever library writes it.
+"""All paths: the files that the program brings along, and the one directory that it writes to.
 
-`prepare` runs before Gradio, torch or Matplotlib is imported, for each of them then reads from the environment where to
-write. What may stay (downloaded weights, caches) and what only passes through (uploads, temporary files) have a folder
-each: on a Space that has storage attached, photos never get there.
+The assets (weights, example photos, page files) lie at the top of a checkout and inside an installed package, where
+pyproject.toml maps them in. Nothing is ever written there but by the project's own training in a checkout.
+
+The data directory holds whatever the served page writes, whichever library writes it. `prepare` runs before Gradio,
+torch or Matplotlib is imported, for each of them then reads from the environment where to write. What may stay
+(downloaded weights, caches) and what only passes through (uploads, temporary files) have a folder each: on a Space that
+has storage attached, photos never get there.
 """
 
 from __future__ import annotations
@@ -18,6 +22,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+IMPORT_ROOT = PACKAGE.parent  # the folder that `import skinclip` finds the package in
+INSTALLED = (PACKAGE / "assets").is_dir()  # by a wheel; else this is a checkout, which may be installed as editable
+ASSETS = PACKAGE / "assets" if INSTALLED else IMPORT_ROOT / "assets"
+EXAMPLES = ASSETS / "examples"
+TRUST_STUDY = (
+    ASSETS / "trust_study" if INSTALLED else IMPORT_ROOT / "eval_study" / "trust_study" / "protocol"
+) / "trust_study.yaml"
 
 HOME = "SKINCLIP_HOME"
 FETCH = "SKINCLIP_FETCH"  # "yes": the page may download what its preset is built on

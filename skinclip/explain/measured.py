@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-FIGURES = Path(__file__).resolve().parents[2] / "assets" / "explanations.json"
+from skinclip.core.paths import ASSETS
+
+FIGURES = ASSETS / "explanations.json"
 GOOD_AT = {
     "energy": "most of it lies in the lesion",
     "deletion": "the diagnosis falls soonest when its places are taken out",

@@ -8,10 +8,17 @@ from skinclip.hub.layout import (
     base_identity,
     check_complete,
 )
-from skinclip.hub.store import ASSETS, check_preset, checkpoint_folder, find_base, find_clip, no_checkpoint, store_dir
+from skinclip.hub.store import (
+    check_preset,
+    checkpoint_folder,
+    find_base,
+    find_clip,
+    no_checkpoint,
+    output_folder,
+    store_dir,
+)
 
 __all__ = [
-    "ASSETS",
     "BaseIdentity",
     "IncompleteWeights",
     "MissingWeights",
@@ -23,5 +30,6 @@ __all__ = [
     "find_base",
     "find_clip",
     "no_checkpoint",
+    "output_folder",
     "store_dir",
 ]

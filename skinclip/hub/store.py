@@ -15,7 +15,7 @@ from pathlib import Path
 
 from skinclip.core.config import PRESETS, ModelConfig, PerceptionConfig, load_yaml
 from skinclip.core.config import preset as preset_config
-from skinclip.core.paths import data_directory
+from skinclip.core.paths import ASSETS, INSTALLED, data_directory
 from skinclip.hub.layout import (
     IncompleteWeights,
     MissingWeights,
@@ -26,12 +26,15 @@ from skinclip.hub.layout import (
 )
 from skinclip.hub.sources import BASES, CLIP_FILES, CLIPS, sources
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
-
 
 def checkpoint_folder(preset: str) -> Path:
     """Where a preset's own checkpoint lies: embedded, or where `train` puts what stands on published weights."""
     return (ASSETS if preset_config(preset).reasoner.base is None else Path("checkpoints")) / preset
+
+
+def output_folder(preset: str) -> Path:
+    """Returns the folder that `train` writes to by default: in a checkout the one the preset is loaded from."""
+    return Path("checkpoints") / preset if INSTALLED else checkpoint_folder(preset)
 
 
 def check_preset(preset: str, weights: Path | None = None) -> None:

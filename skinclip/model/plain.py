@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from skinclip.calibration.temperature import Calibration
 from skinclip.core.config import PerceptionConfig
+from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
-from skinclip.hub import ASSETS
 from skinclip.model.skinclip_vl import CheckpointError
 
 TRUNK = "tf_efficientnet_lite0"

@@ -26,7 +26,7 @@ import yaml
 
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
-from skinclip.hub import ASSETS, base_identity, checkpoint_folder, find_base, find_clip
+from skinclip.hub import base_identity, checkpoint_folder, find_base, find_clip, output_folder
 from skinclip.language.prompt import load_tokenizer, mini_tokenizer
 from skinclip.model.allocator import keep_memory
 from skinclip.model.memory import check_memory
@@ -57,8 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="where the checkpoint goes (default: assets/PRESET, or checkpoints/PRESET where it is built on published "
-        "weights)",
+        help="where the checkpoint goes (default: checkpoints/PRESET; in a checkout assets/PRESET for mini and plain)",
     )
     parser.add_argument("--work", type=Path, help="checkpoints, log.csv and caches (default: runs/PRESET)")
     parser.add_argument("--recipe", type=Path, help=f"YAML file with fields of TrainConfig (default: {RECIPES}/...)")
@@ -79,12 +78,13 @@ def run(args: argparse.Namespace) -> int:
     config = preset("mini" if plain else args.preset)
     if config.reasoner.base is None:  # a big preset's memory is more than its time: it gives large blocks back
         keep_memory()
-    out = args.out or (ASSETS / PLAIN if plain else checkpoint_folder(args.preset))
+    out = args.out or (output_folder("mini").with_name(PLAIN) if plain else output_folder(args.preset))
     if plain:
         train_baseline(recipe, root, work, out, args.strict)
     elif train(config, recipe, root, work, out, args.strict) is None:
         return 0  # another process says it
-    using = "" if args.out is None else f"; use it with --preset {args.preset} --weights {out}"
+    at_hand = out == checkpoint_folder("mini" if plain else args.preset).with_name(args.preset)
+    using = "" if at_hand else f"; use it with --preset {args.preset} --weights {out}"
     print(f"checkpoint written to {out}{using}")
     return 0
 

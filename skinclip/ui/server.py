@@ -17,7 +17,6 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
 from html import escape
-from pathlib import Path
 from string import Template
 
 import uvicorn
@@ -26,9 +25,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.core.paths import ASSETS
 
 HEALTH = "/healthz"
-WAITING = Path(__file__).resolve().parents[2] / "assets" / "waiting.html"
+WAITING = ASSETS / "waiting.html"
 GRACE = 2  # seconds that open connections get when the server stops
 FRESH = {"Cache-Control": "no-store"}
 Tell = Callable[[str], None]

@@ -5,13 +5,10 @@ Nothing is fetched from elsewhere: the fonts are the ones that come with Gradio 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 
+from skinclip.core.paths import ASSETS
 from skinclip.ui.components import finding_colours
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 def theme() -> gr.themes.Base:

@@ -14,10 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skinclip.core.paths import FETCH, PULL, data_directory
+from skinclip.core.paths import FETCH, IMPORT_ROOT, PULL, data_directory
 from skinclip.ui.server import NotOpened, Tell
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def agreed() -> bool:
@@ -68,7 +66,7 @@ def command(words: Sequence[str], tell: Tell) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     process = subprocess.Popen(
         [sys.executable, "-B", "-m", "skinclip", *words],
-        cwd=ROOT,
+        cwd=IMPORT_ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from skinclip.core import assessment as record
+from skinclip.core.paths import TRUST_STUDY
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.imaging.photo import encode_png, from_array
@@ -19,7 +20,6 @@ from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.bundle import KEY, TRUTH
 from skinclip.study.store.codes import read_key
 
-TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "trust_study" / "protocol" / "trust_study.yaml"
 WEIGHTS = "5ec2e7" * 10 + "beef"
 SOURCE = "hiddenhospital"
 SIZE = (128, 96)

@@ -9,8 +9,8 @@ import pytest
 from eval_study.benchmarks.common import finite
 from eval_study.explanations.tuning import name_of
 from eval_study.fill_numbers import DOCUMENTS, PAGE_FIGURES, RESULTS, explanations, filled
+from skinclip.core.paths import ASSETS
 from skinclip.explain.methods import OWN_CAM, PLAIN_CAM
-from skinclip.hub import ASSETS
 from skinclip.model.skinclip_vl import weights_sha256
 from skinclip.training.calibrate import RECALL
 

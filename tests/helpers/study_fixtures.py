@@ -19,10 +19,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from skinclip.core.paths import TRUST_STUDY
 from skinclip.study.protocol.protocol import Ethics, Protocol
 from tests.study import tiny
-
-TRUST_STUDY = Path(__file__).parents[2] / "eval_study" / "trust_study" / "protocol" / "trust_study.yaml"
 
 
 @pytest.fixture(scope="session")

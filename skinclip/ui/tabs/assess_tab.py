@@ -20,6 +20,7 @@ import numpy as np
 from gradio.utils import get_upload_folder
 
 from skinclip.core.assessment import Assessment, Context
+from skinclip.core.paths import EXAMPLES
 from skinclip.core.vocabulary import SEXES, SITES
 from skinclip.explain.methods import heat_on_photo
 from skinclip.imaging import photo as images
@@ -34,7 +35,6 @@ from skinclip.ui.tabs import change_panel, opinion_panel
 from skinclip.ui.tabs.change_panel import Panel
 from skinclip.ui.tabs.opinion_panel import OpinionPanel
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "assets" / "examples"
 # Extensions too: browsers do not know the type of HEIC and TIFF files everywhere.
 FILE_TYPES = ["image", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif"]
 ADD, ADD_OTHER = "Photo of the lesion", "Another photo"

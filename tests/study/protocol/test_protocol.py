@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
+from skinclip.core.paths import TRUST_STUDY
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.study.analysis.tables import AID_ITEMS, COLUMNS
 from skinclip.study.protocol import protocol
 from skinclip.study.protocol.protocol import ARMS, PHASES, RATED, AnswerError, Protocol, ProtocolError, Question, Scale
 
-TRUST_STUDY = Path(__file__).parents[3] / "eval_study" / "trust_study" / "protocol" / "trust_study.yaml"
 AIDS = ("grad_cam", "grad_cam_text", "regions")
 
 
