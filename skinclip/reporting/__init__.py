@@ -1,1 +1,1 @@
-"""The parts that reports share: document model, charts, phrasing, and the Assessment as a PDF."""
+"""The parts that reports share: document model and its printers, chart style, phrasing, and the Assessment as a PDF."""

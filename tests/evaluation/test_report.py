@@ -92,7 +92,7 @@ def test_a_page_holds_every_figure_with_interval_and_rule():
     report = model_report()
     page = Page(reporting.page(report))
     assert page.faults == [] and page.open == []
-    for key, (name, note) in reporting.FIGURES.items():
+    for key, (name, note) in reporting.MEASURES.items():
         assert (name in page.text) and (report[key] is None or note in page.text), key
         if report[key]:
             assert f"{report[key]['value']:.3f}" in page.text
@@ -109,7 +109,7 @@ def test_a_page_holds_every_figure_with_interval_and_rule():
 def test_every_figure_of_a_report_is_on_the_page():
     report = make_report()
     single = {k for k, v in report.items() if v is None or (isinstance(v, dict) and set(v) == {"value", "low", "high"})}
-    assert single - {"groups", "criteria"} == set(reporting.FIGURES)
+    assert single - {"groups", "criteria"} == set(reporting.MEASURES)
 
 
 def test_a_page_needs_nothing_else_and_runs_nothing():

@@ -16,7 +16,7 @@ import yaml
 
 from skinclip import RESEARCH_USE_ONLY, __version__
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
-from skinclip.evaluation.report import FIGURES
+from skinclip.core.measures import MEASURES
 from skinclip.hub.sources import BASES, CLIPS
 from skinclip.model.skinclip_vl import CARRIED, CheckpointError, read_config, read_foundation, weights_sha256
 
@@ -157,7 +157,7 @@ def _numbers(folder: Path) -> str:
 
 def _table(found: dict[str, Any]) -> str:
     rows = [
-        f"| {FIGURES[name][0]} | {f['value']:.3f} ({f['low']:.3f} to {f['high']:.3f}) |"
+        f"| {MEASURES[name][0]} | {f['value']:.3f} ({f['low']:.3f} to {f['high']:.3f}) |"
         for name, f in found["figures"].items()
     ]
     where = f"**{', '.join(found['data'])}, split `{found['split'] or 'all'}`**, {found['n']} photos"
@@ -171,7 +171,7 @@ def _result(report: dict[str, Any], path: Path, folder: Path) -> dict[str, Any]:
     try:
         meta = report["meta"]
         measured, own = meta["system"]["sha256"], weights_sha256(folder)
-        figures = {name: report[name] for name in FIGURES if report.get(name) and report[name].get("low") is not None}
+        figures = {name: report[name] for name in MEASURES if report.get(name) and report[name].get("low") is not None}
         command = re.sub(r"(?<=[\s=])(?:/|~|[A-Za-z]:\\)\S*[/\\](?=\S)", ".../", f" {meta['command']}").strip()
         found = {key: meta[key] for key in ("data", "split", "seed")}
     except (KeyError, TypeError) as problem:

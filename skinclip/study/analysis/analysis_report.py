@@ -22,13 +22,14 @@ from skinclip.reporting.document import (
     Section,
     Table,
     Tiles,
-    to_html,
-    to_pdf,
     write_pictures,
 )
+from skinclip.reporting.html_page import to_html
+from skinclip.reporting.pdf_pages import to_pdf
+from skinclip.reporting.style import Plot
 from skinclip.study.analysis import plots, r_scripts
 from skinclip.study.analysis.analysis_plan import DEFAULT_PLAN, AnalysisPlan
-from skinclip.study.analysis.plots import Plot, arm_name, contrast_name
+from skinclip.study.analysis.plots import arm_name, contrast_name
 from skinclip.study.analysis.statistics import analyse
 from skinclip.study.analysis.tables import REHEARSAL, SIMULATED, StudyTables
 

@@ -6,11 +6,9 @@ the PDF. An arm has the same colour everywhere (Okabe and Ito's, which stay apar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,11 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from scipy.stats import gaussian_kde
 
+from skinclip.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, PINK, RED, SKY, Plot, styled
+
 Result = Mapping[str, Any]
-INK, GREY, PALE, RED = "#222222", "#8a8a8a", "#d9d9d9", "#d55e00"
-BLUE, ORANGE, SKY, GREEN, PINK = "#0072b2", "#e69f00", "#56b4e9", "#009e73", "#cc79a7"
-# What the drawn colours become on a page, which may be light or dark.
-ON_PAGE = {INK: "currentColor", GREY: "var(--grid)", PALE: "var(--line)", BLUE: "var(--series)", RED: "var(--second)"}
 ARM_NAMES = {
     "none": "No explanation",
     "grad_cam": "Grad-CAM",
@@ -30,36 +26,7 @@ ARM_NAMES = {
     "regions": "Rationale + regions",
 }
 _ARM_COLOURS = {"none": GREY, "grad_cam": ORANGE, "grad_cam_text": SKY, "regions": BLUE}
-STYLE: Any = {
-    "font.size": 9,
-    "text.color": INK,
-    "text.parse_math": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "xtick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.color": GREY,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "skinclip",  # ids inside the file are otherwise drawn at random
-}
 _WIDTH = 7.0  # inches, of every figure: a column of the page, a page of the PDF
-Draw = TypeVar("Draw", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawn figure with the rows it shows."""
-
-    figure: Figure
-    data: pd.DataFrame
 
 
 def arm_name(arm: str) -> str:
@@ -71,11 +38,7 @@ def contrast_name(contrast: str) -> str:
     return " minus ".join(arm_name(arm) for arm in contrast.split(" - "))
 
 
-def _styled(draw: Draw) -> Draw:
-    return matplotlib.rc_context(STYLE)(draw)
-
-
-@_styled
+@styled
 def forest(
     rows: Sequence[Result], label: str, mark: str, zero: float = 0.0, margin: float | None = None
 ) -> Plot | None:
@@ -107,7 +70,7 @@ def forest(
     return Plot(figure, pd.DataFrame(known).drop(columns="strong", errors="ignore"))
 
 
-@_styled
+@styled
 def raincloud(means: Sequence[Result], arms: Sequence[str], label: str, mark: str) -> Plot | None:
     """Readers' means by arm: density above, quartiles in the middle, each reader a dot below (Allen et al. 2019).
 
@@ -139,7 +102,7 @@ def raincloud(means: Sequence[Result], arms: Sequence[str], label: str, mark: st
     return Plot(figure, frame)
 
 
-@_styled
+@styled
 def calibration(points: Sequence[Result], arms: Sequence[str], mark: str) -> Plot | None:
     """Share right against stated confidence, unaided (hollow) and aided, one panel an arm; size is the number."""
     frame = pd.DataFrame(points, columns=["arm", "phase", "n", "confidence", "right"])
@@ -173,7 +136,7 @@ def calibration(points: Sequence[Result], arms: Sequence[str], mark: str) -> Plo
     return Plot(figure, frame)
 
 
-@_styled
+@styled
 def switches(rows: Sequence[Result], arms: Sequence[str], mark: str) -> Plot | None:
     """How answers moved from unaided (left) to aided (right), by arm (columns) and whether the AI was right (rows)."""
     frame = pd.DataFrame(rows, columns=["arm", "ai_right", "before", "after", "n", "of"])
@@ -190,7 +153,7 @@ def switches(rows: Sequence[Result], arms: Sequence[str], mark: str) -> Plot | N
     return Plot(figure, frame)
 
 
-@_styled
+@styled
 def dumbbells(rows: Sequence[Result], label: str, mark: str) -> Plot | None:
     """Unaided (hollow) and aided (filled) rate of each arm, with intervals, on the axis of all rates, 0 to 1."""
     known = [row for row in rows if row["before"].get("value") is not None and row["after"].get("value") is not None]

@@ -12,7 +12,10 @@ import pypdfium2
 import pytest
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.reporting.document import Table, tied, to_html, to_pdf
+from skinclip.reporting import pdf_pages
+from skinclip.reporting.document import Table, tied
+from skinclip.reporting.html_page import to_html
+from skinclip.reporting.pdf_pages import to_pdf
 from skinclip.study.analysis import analysis_report, plots
 from skinclip.study.analysis.analysis_report import document, summary
 from skinclip.study.analysis.statistics import analyse
@@ -74,20 +77,16 @@ def test_simulated_data_are_marked_on_every_page_and_in_every_file(folder):
     assert "These are simulated readers" in text
 
 
-def test_every_page_of_the_pdf_has_the_banner(analysis):
+def test_every_page_of_the_pdf_has_the_banner(analysis, monkeypatch):
     pages = []
 
-    class Spy(analysis_report.to_pdf.__globals__["_Pdf"]):
+    class Spy(pdf_pages.Pages):
         def header(self):
             pages.append(self.banner)
             super().header()
 
-    module = analysis_report.to_pdf.__globals__
-    kept, module["_Pdf"] = module["_Pdf"], Spy
-    try:
-        file = to_pdf(document(analysis))
-    finally:
-        module["_Pdf"] = kept
+    monkeypatch.setattr(pdf_pages, "Pages", Spy)
+    file = to_pdf(document(analysis))
     assert file.startswith(b"%PDF-") and len(pages) == file.count(b"/Type /Page\n")
     assert all("SIMULATED DATA" in page and RESEARCH_USE_ONLY in page for page in pages)
 

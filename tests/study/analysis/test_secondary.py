@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinclip.reporting.document import to_html
+from skinclip.reporting.html_page import to_html
 from skinclip.study.analysis import analysis_plan, secondary
 from skinclip.study.analysis.analysis_plan import DERIVED, ENDPOINTS, Contrast
 from skinclip.study.analysis.analysis_report import document
