@@ -19,7 +19,7 @@ import numpy as np
 from skinclip.data.cases import Case
 from skinclip.data.readers import discover
 from skinclip.imaging.abcd_features import measure_lesion, shades_of_grey, surrounding_skin
-from skinclip.imaging.photo import load
+from skinclip.imaging.photo import load_photo
 
 QUANTILES = (0.05, 0.2, 1 / 3, 2 / 3, 0.8, 0.95)
 FIELDS = ("asymmetry", "border_irregularity", "colours")
@@ -27,7 +27,7 @@ FIELDS = ("asymmetry", "border_irregularity", "colours")
 
 def read_pair(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Photo uint8 [h, w, 3] and its mask bool [h, w], brought to the photo's size."""
-    pixels = load(case.image).pixels
+    pixels = load_photo(case.image).pixels
     mask = cv2.imread(str(case.mask), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise ValueError(f"{case.mask} cannot be read as a mask")

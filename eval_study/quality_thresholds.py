@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import border_share, from_array, load_photo, photo_quality, quality_measures
 
 # The smartphone set has a single split; it only ever checks that the gate does not refuse ordinary clinical photos.
 SPLITS = {"ham10000": "valid", "isic2017": "valid", "pad_ufes": "shift"}
@@ -79,13 +79,13 @@ def rows(root: Path, limit: int) -> Iterator[tuple[str, str, list[dict[str, floa
     for name in SPLITS:
         if not (root / name / "manifest.csv").exists():
             continue
-        originals = [images.load(path).pixels for path in photos(root, name, limit)]
+        originals = [load_photo(path).pixels for path in photos(root, name, limit)]
         for copy, spoil in COPIES.items():
             measured, passed = [], 0
             for pixels in originals:  # one copy at a time: enlarged ones would fill the memory
-                image = images.from_array(spoil(pixels))
-                measured.append(images.quality_measures(image.pixels))
-                passed += not images.photo_quality(image)
+                image = from_array(spoil(pixels))
+                measured.append(quality_measures(image.pixels))
+                passed += not photo_quality(image)
             yield name, copy, measured, passed / len(originals)
 
 
@@ -95,7 +95,7 @@ def lesion_rows(root: Path) -> Iterator[tuple[str, np.ndarray]]:
         paths = [root / "ham10000" / row["mask"] for row in csv.DictReader(stream) if row["split"] == "valid"]
     masks = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 127 for path in paths]
     yield "lesion area", np.array([mask.mean() for mask in masks])
-    yield "lesion on border", np.array([images.border_share(mask) for mask in masks])
+    yield "lesion on border", np.array([border_share(mask) for mask in masks])
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -28,7 +28,7 @@ from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.explain.methods import METHODS, Subject
 from skinclip.imaging.examples import LOOKS, draw
 from skinclip.imaging.photo import LesionImage, from_array
-from skinclip.language.prompt import Story
+from skinclip.language.prompt import RationaleTarget
 from skinclip.pipeline.assessor import Assessor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,18 +67,18 @@ def rationale_by(assessor: Assessor, photo: LesionImage, how: str) -> Callable[[
             from its diagnosis.
     """
     context = Context(55, "male", "back")
-    reasoner, seen = assessor.model.reasoner, assessor.see([photo], [context])
+    reasoner, seen = assessor.model.reasoner, assessor.forward([photo], [context])
     findings = [f"{f.criterion}:{f.state}" for f in assessor.findings(photo, seen)]
-    leading, runner_up = (DIAGNOSIS_CODES[c] for c in np.argsort(-seen.trust.probabilities[0], kind="stable")[:2])
+    leading, runner_up = (DIAGNOSIS_CODES[c] for c in np.argsort(-seen.calibrated.probabilities[0], kind="stable")[:2])
     told = (findings, leading, runner_up)
     if how != "generate":
         prefix = seen.prefix if how == "runs, prompt kept" else None
         return lambda: reasoner.explain(context, seen.tokens, seen.evidence, *told, prefix)
 
     def generate() -> str:
-        prompts = reasoner.writer.write([context], [Story(*told)])
+        prompts = reasoner.writer.write([context], [RationaleTarget(*told)])
         length = prompts.input_ids.shape[1]
-        rules, longest = reasoner.rules(length, *told, reasoner.config.wordings)
+        rules, longest = reasoner.rules(length, *told, reasoner.config.paraphrases)
         with torch.no_grad():
             written = reasoner.base.generate(
                 input_ids=prompts.input_ids,
@@ -163,7 +163,7 @@ def main() -> None:
         print(json.dumps(serving(assessor, photos, args.repeats) | {"threads": args.threads}, indent=2))
         return
     times = seconds_of(lambda photo: assessor.assess(photo, Context(55, "male", "back")), photos)
-    seen = seconds_of(lambda photo: assessor.see([photo], [Context(55, "male", "back")]), photos)
+    seen = seconds_of(lambda photo: assessor.forward([photo], [Context(55, "male", "back")]), photos)
     subjects = [Subject.of(assessor, photo) for photo in photos]
     explained = {key: seconds_of(method.maps, subjects) for key, method in METHODS.items()}
     start = time.perf_counter()

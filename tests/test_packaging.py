@@ -8,7 +8,7 @@ import yaml
 from huggingface_hub import SpaceHardware
 
 from skinclip.core.config import PRESETS
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import MAX_FILE_MB, MAX_MEGAPIXELS
 from skinclip.ui import server, serving
 
 ROOT = Path(__file__).parents[1]
@@ -71,8 +71,8 @@ def test_what_spaces_yaml_says_of_the_app_is_so() -> None:
     assert section["preset"] == re.search(r'setting\("SKINCLIP_PRESET"\) or "(.+?)"', page)[1]  # type: ignore[index]
     assert section["health"] == server.HEALTH
     assert section["limits"] == {
-        "max_file_mb": images.MAX_FILE_MB,
-        "max_megapixels": images.MAX_MEGAPIXELS,
+        "max_file_mb": MAX_FILE_MB,
+        "max_megapixels": MAX_MEGAPIXELS,
         "queue": serving.QUEUE,
     }
     tabs = re.findall(r'gr\.Tab\(.+?, id="(.+?)"\)', (ROOT / "skinclip" / "ui" / "app.py").read_text())

@@ -63,7 +63,7 @@ ALLOWED_OPENINGS = Counter(
 )
 ALLOWED_UNDOCUMENTED = {"eval_study": 0.78}
 ALLOWED_SAME_NAME: set[str] = {
-    *("Row", "Seen", "Peak", "Contrast", "Drawn", "TooManyAttempts", "Step", "Run", "Features", "Sent"),
+    *("Row", "Peak", "Contrast", "Drawn", "TooManyAttempts", "Step", "Run", "Features", "Sent"),
 }
 
 

@@ -25,7 +25,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, Measured
-from skinclip.calibration.calibrator import MALIGNANT, Trust
+from skinclip.calibration.calibrator import MALIGNANT, Calibrator
 from skinclip.calibration.conformal import COVERAGE, MIN_LESIONS, closed_upwards, pooled_classes, quantile
 from skinclip.calibration.referral import SENSITIVITY, referral_threshold
 from skinclip.calibration.temperature import fit_calibration
@@ -168,7 +168,7 @@ def cross_fitted(
     return p
 
 
-def fitters(trust: Trust, seed: int) -> dict[str, Fitter]:
+def fitters(trust: Calibrator, seed: int) -> dict[str, Fitter]:
     """The maps by name; "shipped" is not fitted but read from the weights.
 
     The prior at which the head was trained is not stored with the weights. The shipped bias stands in for the shift
@@ -272,7 +272,7 @@ def run(bench: Bench, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
     present = [split for split in splits if bench.cases(DATA, split)]
     if "valid" not in present:
         raise DataError(f"{bench.data} has no cases of {DATA}, split valid: nothing to choose on")
-    trust = bench.assessor.trust
+    trust = bench.assessor.calibrator
     calib = bench.measured(DATA, "calib")
     calib = calib.where(calib.labels >= 0)
     fitted = {name: fit(calib.logits, calib.labels, calib.groups) for name, fit in fitters(trust, bench.seed).items()}
@@ -288,7 +288,7 @@ def run(bench: Bench, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
     }
 
 
-def _block(bench: Bench, trust: Trust, calib: Measured, fitted: Mapping[str, Apply], split: str) -> dict[str, Any]:
+def _block(bench: Bench, trust: Calibrator, calib: Measured, fitted: Mapping[str, Apply], split: str) -> dict[str, Any]:
     m = bench.measured(DATA, split)
     m = m.where(m.labels >= 0)
     resamples = metrics.GroupBootstrap(list(m.groups), bench.n_boot, bench.seed)
@@ -414,7 +414,7 @@ def _chosen_sets(sets: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cross_fitting(
-    bench: Bench, trust: Trust, calib: Measured, m: Measured, fitted: Mapping[str, Apply]
+    bench: Bench, trust: Calibrator, calib: Measured, m: Measured, fitted: Mapping[str, Apply]
 ) -> dict[str, Any]:
     """Does it matter that sets and threshold are fitted on the very photos that the map was fitted on?
 
@@ -463,7 +463,7 @@ def _covered(
 
 
 def referral(
-    bench: Bench, trust: Trust, calib: Measured, m: Measured, resamples: metrics.GroupBootstrap
+    bench: Bench, trust: Calibrator, calib: Measured, m: Measured, resamples: metrics.GroupBootstrap
 ) -> dict[str, Any]:
     """What the shipped threshold, and thresholds chosen on `calib` for other sensitivities, achieve on `m`."""
     drawn = drawn_thresholds(calib, bench.n_boot, bench.seed)
@@ -500,7 +500,7 @@ def drawn_thresholds(calib: Measured, n: int, seed: int) -> np.ndarray:
     )
 
 
-def threshold_uncertainty(bench: Bench, trust: Trust, calib: Measured) -> dict[str, Any]:
+def threshold_uncertainty(bench: Bench, trust: Calibrator, calib: Measured) -> dict[str, Any]:
     """The shipped threshold, the one chosen on `calib` here, and how much other calibration lesions would move it."""
     drawn = drawn_thresholds(calib, bench.n_boot, bench.seed)
     own = referral_threshold(calib.malignancy, MALIGNANT[calib.labels])

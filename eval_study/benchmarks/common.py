@@ -25,7 +25,7 @@ from skinclip.data.readers import discover
 from skinclip.evaluation import metrics
 from skinclip.evaluation.run import LEDGER, lesion_iou, log_test_use
 from skinclip.evaluation.scores import cluster
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import LesionImage, load_photo
 from skinclip.model.skinclip_vl import weights_sha256
 from skinclip.pipeline.assessor import Assessor, photo_mask
 from skinclip.training.photo_sets import criterion_labels, diagnosis_labels
@@ -243,18 +243,18 @@ def with_labels(cases: list[Case], arrays: dict[str, np.ndarray]) -> Measured:
 
 
 def predict(
-    assessor: Assessor, cases: Sequence[Case], photos: Sequence[images.LesionImage] | None = None
+    assessor: Assessor, cases: Sequence[Case], photos: Sequence[LesionImage] | None = None
 ) -> dict[str, np.ndarray]:
     """The arrays of `Measured` for `cases`, read from their files or given as `photos` in the same order.
 
-    Raises images.PhotoError for a photo that cannot be read: the numbers of a benchmark leave none out.
+    Raises PhotoError for a photo that cannot be read: the numbers of a benchmark leave none out.
     """
     rows: dict[str, list[np.ndarray]] = {name: [] for name in _ARRAYS}
     for start in tqdm(range(0, len(cases), BATCH), desc="predicting", mininterval=10):
         part = cases[start : start + BATCH]
-        loaded = [images.load(c.image) for c in part] if photos is None else list(photos[start : start + BATCH])
-        seen = assessor.see(loaded, [c.context for c in part])
-        t = seen.trust
+        loaded = [load_photo(c.image) for c in part] if photos is None else list(photos[start : start + BATCH])
+        seen = assessor.forward(loaded, [c.context for c in part])
+        t = seen.calibrated
         inside = np.array([[code in s for code in DIAGNOSIS_CODES] for s in t.sets])
         ious = [
             lesion_iou(case, photo_mask(seen.evidence.mask_logits[i], seen.windows[i], image.height, image.width))

@@ -37,7 +37,7 @@ from skinclip.core.vocabulary import CODE_TO_DERM7PT_GROUP, CRITERIA, DERM7PT_GR
 from skinclip.data.cases import Case, DataError
 from skinclip.evaluation import metrics
 from skinclip.evaluation.run import log_test_use
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import LesionImage, from_array, load_photo
 from skinclip.model.criteria import criterion_log_probs
 from skinclip.pipeline.assessor import Assessor
 
@@ -71,7 +71,7 @@ Table = dict[str, np.ndarray]  # task -> one row a case: labels [n], -1 unlabell
 
 
 @torch.inference_mode()
-def lesion_box(assessor: Assessor, photo: images.LesionImage) -> tuple[float, float, float, float] | None:
+def lesion_box(assessor: Assessor, photo: LesionImage) -> tuple[float, float, float, float] | None:
     """x0, y0, x1, y1 in photo pixels of the largest connected part of the predicted mask; None without a lesion."""
     squashed = assessor.transform.squash(photo.pixels)[None]
     mask = assessor.model.evidence.segment(assessor.model.perceive(squashed).levels)[0].sigmoid().numpy() > 0.5
@@ -83,14 +83,14 @@ def lesion_box(assessor: Assessor, photo: images.LesionImage) -> tuple[float, fl
     return x * across, y * down, (x + w) * across, (y + h) * down
 
 
-def cropped(photo: images.LesionImage, box: tuple[float, float, float, float] | None) -> images.LesionImage:
+def cropped(photo: LesionImage, box: tuple[float, float, float, float] | None) -> LesionImage:
     """The square around `box` with MARGIN on each side, as far as the photo reaches; its centre square without one."""
     height, width = photo.height, photo.width
     x0, y0, x1, y1 = box or (0.0, 0.0, float(width), float(height))
     side = int(np.clip(round(max(x1 - x0, y1 - y0) * (1 + 2 * MARGIN)), 1, min(height, width)))
     x = int(np.clip(round((x0 + x1 - side) / 2), 0, width - side))
     y = int(np.clip(round((y0 + y1 - side) / 2), 0, height - side))
-    return images.from_array(photo.pixels[y : y + side, x : x + side])
+    return from_array(photo.pixels[y : y + side, x : x + side])
 
 
 def view(bench: Bench, split: str, photo: str, crop: str) -> Measured:
@@ -108,7 +108,7 @@ def view(bench: Bench, split: str, photo: str, crop: str) -> Measured:
     if not path.exists():
         if split == "test":
             log_test_use(bench.ledger, bench.sha, f"{DATA}, {photo}, {crop}", split, len(cases), bench.reason)
-        photos = [images.load(c.image) for c in cases]
+        photos = [load_photo(c.image) for c in cases]
         if crop == "cropped":
             photos = [cropped(p, lesion_box(bench.assessor, p)) for p in photos]
         save_arrays(path, predict(bench.assessor, cases, photos))
@@ -301,7 +301,7 @@ def _block(bench: Bench, split: str, readouts: Mapping[tuple[str, str], _Readout
     labels, resamples = labels_of(m.cases), metrics.GroupBootstrap(list(m.groups), bench.n_boot, bench.seed)
     train = labels_of(bench.cases(DATA, "train"))
     shares = _shares(train[DIAG], len(DERM7PT_GROUPS))
-    prior = np.asarray(bench.assessor.trust.natural_prior)
+    prior = np.asarray(bench.assessor.calibrator.natural_prior)
     p = {"commonest state": commonest(train, len(m))}
     for crop in CROPS:
         own = as_shipped(view(bench, split, "dermoscopy", crop))

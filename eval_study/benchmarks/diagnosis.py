@@ -71,7 +71,7 @@ def measure(bench: Bench, split: str) -> dict[str, Any]:
     return {
         "split": split,
         "seed": bench.seed,
-        "referral_threshold": bench.assessor.trust.referral.threshold,
+        "referral_threshold": bench.assessor.calibrator.referral.threshold,
         "all": whole(rows),
         "photo_sizes": {f"{s} px": whole(_Rows.of(bench, m.where(side == s))) for s in np.unique(side)},
         "photo_size_auroc": rows.resamples.interval(metrics.auroc(-side, malignant, known)),

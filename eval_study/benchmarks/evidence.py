@@ -23,7 +23,7 @@ from skinclip.calibration.temperature import fit_calibration
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import load_photo
 from skinclip.model.evidence import Evidence
 from skinclip.pipeline.assessor import Assessor
 
@@ -46,7 +46,7 @@ def readouts(assessor: Assessor, cases: list[Case], seed: int) -> dict[str, np.n
     order = np.random.default_rng(seed).permutation(len(cases))
     for start in tqdm(range(0, len(order), BATCH), desc="readouts", mininterval=10):
         part = [cases[i] for i in order[start : start + BATCH]]
-        seen = assessor.see([images.load(c.image) for c in part], [c.context for c in part])
+        seen = assessor.forward([load_photo(c.image) for c in part], [c.context for c in part])
         prompts = model.reasoner.writer.write([c.context for c in part])
         own = seen.evidence
         others = Evidence(*(getattr(own, f).roll(1, 0) for f in Evidence.__dataclass_fields__))
@@ -66,7 +66,7 @@ def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test")) -> dict[str, 
     """Balanced accuracy and AUROC of every readout, and how far each moves the diagnosis."""
     calib = bench.cases(DATA, "calib")
     fitted_on = readouts(bench.assessor, calib, bench.seed)
-    bias = np.asarray(bench.assessor.trust.calibration.bias)
+    bias = np.asarray(bench.assessor.calibrator.calibration.bias)
     maps = {name: fit_calibration(fitted_on[name], labels_of(calib), bias) for name in READOUTS}
     return {"meta": bench.meta(), **{split: _split(bench, maps, split) for split in splits}}
 
@@ -76,7 +76,7 @@ def _split(bench: Bench, maps: dict[str, Any], split: str) -> dict[str, Any]:
     bench.touch_test(DATA, cases)
     labels = labels_of(cases)
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
-    prior = np.asarray(bench.assessor.trust.natural_prior)
+    prior = np.asarray(bench.assessor.calibrator.natural_prior)
     p = {name: maps[name].apply(logits) for name, logits in readouts(bench.assessor, cases, bench.seed).items()}
     accuracy = {n: metrics.balanced_accuracy(labels, (q / prior).argmax(axis=1)) for n, q in p.items()}
     full = p["full"].argmax(axis=1)

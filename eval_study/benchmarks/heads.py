@@ -130,7 +130,9 @@ def train_head(
         optimizer.param_groups[0]["lr"] = cfg.lr * cosine(step, steps, steps // 20)
         index = torch.multinomial(weights, batch_size, replacement=False, generator=generator)
         view = int(torch.randint(0, train.embeddings.shape[0], (1,), generator=generator))
-        total = loss.of(_inputs(head, train, index, view, loss.second_view, cfg.told_criteria, generator), step / steps)
+        total = loss.of(
+            _inputs(head, train, index, view, loss.second_view, cfg.teacher_forcing, generator), step / steps
+        )
         optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

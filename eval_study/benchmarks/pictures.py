@@ -19,7 +19,7 @@ import numpy as np
 
 from eval_study.benchmarks.common import drawn_case
 from skinclip.data.cases import Case, DataError
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import LesionImage, from_array, load_photo
 
 SOURCE = "not_skin"
 MOST_CROPS = 12  # of one photograph
@@ -113,7 +113,7 @@ class MissingPhotographs(DataError):
 class Crop:
     """One picture and where it was cut."""
 
-    image: images.LesionImage
+    image: LesionImage
     photograph: Photograph
     box: Box
 
@@ -157,13 +157,13 @@ def crops(sizes: Sequence[tuple[int, int]], seed: int = 0, most: int = MOST_CROP
     made = []
     for i, (photograph, path) in enumerate(located().items()):
         rng = np.random.default_rng([seed, i])  # of its own, so that a new photograph moves no other's crops
-        made += _crops_of(photograph, images.load(path).pixels, sizes, rng, most)
+        made += _crops_of(photograph, load_photo(path).pixels, sizes, rng, most)
     if len(made) < min(ENOUGH, most * len(PHOTOGRAPHS)):
         raise DataError(f"only {len(made)} not-skin crops of sizes up to {max(sizes)} fit into the photographs")
     return made
 
 
-def not_skin(sizes: Sequence[tuple[int, int]], seed: int = 0) -> list[images.LesionImage]:
+def not_skin(sizes: Sequence[tuple[int, int]], seed: int = 0) -> list[LesionImage]:
     """At least 200 not-skin pictures, uint8 RGB, in sizes drawn from `sizes` (height, width)."""
     return [crop.image for crop in crops(sizes, seed)]
 
@@ -184,7 +184,7 @@ def _crops_of(
             continue
         cut = pixels[box[1] : box[3], box[0] : box[2]]
         if contrast(cut) >= wanted and _share_within(box, photograph.skin) <= MAX_SKIN:
-            made.append(Crop(images.from_array(_resampled(cut, size)), photograph, box))
+            made.append(Crop(from_array(_resampled(cut, size)), photograph, box))
         if len(made) == most:
             break
     return made

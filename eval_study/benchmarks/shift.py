@@ -33,7 +33,7 @@ from skinclip.calibration.shift import IN_DOMAIN_SCORE
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import LesionImage, from_array, load_photo
 
 NAME = "shift"
 DATA = "ham10000"
@@ -162,7 +162,7 @@ def _malignant_by_class(m: Measured, intervals: Callable[[Wanted], Found]) -> Fo
 
 def out_of_domain(bench: Bench, m: Measured) -> np.ndarray:
     """[n] bool."""
-    return ~bench.assessor.trust.shift.in_domain(m.shift)
+    return ~bench.assessor.calibrator.shift.in_domain(m.shift)
 
 
 def shift_figures(bench: Bench, m: Measured, reference: Measured | None) -> Found:
@@ -210,7 +210,7 @@ def by_group(bench: Bench, m: Measured, reference: Measured) -> dict[str, Found]
 # --- pictures and corruptions -----------------------------------------------------------------------------------------
 
 
-def _kept(bench: Bench, name: str, cases: list[Case], photos: Callable[[], list[images.LesionImage]]) -> Measured:
+def _kept(bench: Bench, name: str, cases: list[Case], photos: Callable[[], list[LesionImage]]) -> Measured:
     """Predictions on made photos, kept as `Bench.measured` keeps its own; `name` must tell how they were made."""
     path = bench.work / "predictions" / f"{name}-{bench.sha[:12]}-{fingerprint(cases)}.npz"
     if not path.exists():
@@ -290,12 +290,12 @@ def _corrupted(bench: Bench, plain: Measured, own: Measured, kind: str, severity
     }
 
 
-def corrupted_photos(cases: Sequence[Case], kind: str, severity: int, seed: int) -> list[images.LesionImage]:
+def corrupted_photos(cases: Sequence[Case], kind: str, severity: int, seed: int) -> list[LesionImage]:
     """The cases' photos, each corrupted with chance of its own; at all severities with the same."""
     number = list(corruptions.KINDS).index(kind)
     return [
-        images.from_array(
-            corruptions.corrupt(images.load(c.image).pixels, kind, severity, np.random.default_rng([seed, number, i]))
+        from_array(
+            corruptions.corrupt(load_photo(c.image).pixels, kind, severity, np.random.default_rng([seed, number, i]))
         )
         for i, c in enumerate(cases)
     ]

@@ -25,8 +25,7 @@ from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
-from skinclip.imaging import photo as images
-from skinclip.imaging.photo import LesionImage, from_array
+from skinclip.imaging.photo import LesionImage, from_array, load_photo
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
 
@@ -80,7 +79,7 @@ PHOTO_CHANGES: dict[str, Change] = {
 
 @contextlib.contextmanager
 def described(model: SkinClipVL, bank: Sequence[Sequence[str]]) -> Iterator[None]:
-    """The model with other descriptions: `bank` holds the wordings of each diagnosis."""
+    """The model with other descriptions: `bank` holds the paraphrases of each diagnosis."""
     before = model.descriptions
     with torch.no_grad():
         embedded = torch.stack([model.perception.embed_texts(texts).mean(0) for texts in bank])
@@ -120,9 +119,9 @@ def probabilities(
     rows, back = np.zeros((len(cases), len(DIAGNOSES))), np.argsort(list(order))
     for start in tqdm(range(0, len(queue), batch), desc="stability", mininterval=10):
         index = queue[start : start + batch]
-        photos = [_changed(images.load(cases[i].image), change) for i in index]
-        logits = assessor.see(photos, [cases[i].context for i in index]).logits.double().numpy()
-        rows[index] = assessor.trust.calibration.apply(logits[:, back])
+        photos = [_changed(load_photo(cases[i].image), change) for i in index]
+        logits = assessor.forward(photos, [cases[i].context for i in index]).logits.double().numpy()
+        rows[index] = assessor.calibrator.calibration.apply(logits[:, back])
     return rows
 
 
@@ -132,14 +131,14 @@ def reworded(
 ) -> dict[str, np.ndarray]:
     """[n, C] calibrated probabilities under other descriptions, by name; each photo is looked at once for all."""
     model, rows = assessor.model, {name: np.zeros((len(cases), len(DIAGNOSES))) for name in banks}
-    for start in tqdm(range(0, len(cases), BATCH), desc="stability, wordings", mininterval=10):
+    for start in tqdm(range(0, len(cases), BATCH), desc="stability, paraphrases", mininterval=10):
         part = cases[start : start + BATCH]
-        seen = assessor.see([images.load(c.image) for c in part], [c.context for c in part])
+        seen = assessor.forward([load_photo(c.image) for c in part], [c.context for c in part])
         prompts = model.reasoner.writer.write([c.context for c in part])
         for name, bank in banks.items():
             with described(model, bank):
                 logits = model.reason(prompts, seen.tokens, seen.evidence).logits.double().numpy()
-            rows[name][start : start + len(part)] = assessor.trust.calibration.apply(logits)
+            rows[name][start : start + len(part)] = assessor.calibrator.calibration.apply(logits)
     return rows
 
 
@@ -161,7 +160,7 @@ def run(bench: Bench, n: int = SAMPLE) -> dict[str, Any]:
     order = np.random.default_rng(bench.seed).permutation(len(DIAGNOSES)).tolist()
     with reordered(model, order):
         found["diagnoses reordered"] = probabilities(assessor, cases, order=order)
-    found |= reworded(assessor, cases, wordings())
+    found |= reworded(assessor, cases, paraphrases())
     for name, change in PHOTO_CHANGES.items():
         found[name] = probabilities(assessor, cases, change)
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
@@ -171,7 +170,7 @@ def run(bench: Bench, n: int = SAMPLE) -> dict[str, Any]:
     }
 
 
-def wordings() -> dict[str, list[tuple[str, ...]]]:
+def paraphrases() -> dict[str, list[tuple[str, ...]]]:
     """Name -> the descriptions of each diagnosis in its place."""
     found = {"descriptions reordered": [d.descriptions[::-1] for d in DIAGNOSES]}
     for name, chosen in SETS_OF_THREE.items():

@@ -19,7 +19,7 @@ from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES,
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain.counterfactual import what_if
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import load_photo
 from skinclip.pipeline.assessor import criterion_probabilities
 
 NAME = "changes"
@@ -54,9 +54,9 @@ def edited(bench: Bench, cases: list[Any]) -> dict[str, np.ndarray]:
     assessor = bench.assessor
     found: dict[str, list[float]] = {}
     for case in cases:
-        seen = assessor.see([images.load(case.image)], [case.context])
+        seen = assessor.forward([load_photo(case.image)], [case.context])
         probable = criterion_probabilities(seen.evidence.scores[0])
-        values = {"as seen": float(seen.trust.probabilities[0, MEL])}
+        values = {"as seen": float(seen.calibrated.probabilities[0, MEL])}
         for criterion in CRITERIA:
             for label in criterion.labels:
                 p = what_if(assessor, seen, case.context, {criterion.code: label}).probabilities

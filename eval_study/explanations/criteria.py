@@ -26,7 +26,7 @@ from skinclip.core.vocabulary import CRITERIA, STATE_BY_KEY
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import load_photo
 from skinclip.model.criteria import criterion_log_probs
 from skinclip.pipeline.assessor import cited_state
 from skinclip.training.calibrate import RECALL, presence_thresholds
@@ -91,7 +91,7 @@ def map_correlation(maps: np.ndarray, lesion: np.ndarray) -> float:
 
 
 def correlation(bench: Bench, case: Case) -> float:
-    evidence = bench.assessor.see([images.load(case.image)], [case.context]).evidence
+    evidence = bench.assessor.forward([load_photo(case.image)], [case.context]).evidence
     return map_correlation(evidence.maps[0].numpy(), evidence.lesion[0].numpy())
 
 

@@ -35,8 +35,7 @@ from skinclip.explain.methods import (
     Subject,
     on_grid,
 )
-from skinclip.imaging import photo as images
-from skinclip.imaging.photo import from_array
+from skinclip.imaging.photo import from_array, load_photo
 
 NAME = "maps"
 SETS = (("ham10000", "test", 300), ("isic2017", "test", 60), ("pad_ufes", None, 60))
@@ -82,7 +81,7 @@ def with_noise(subject: Subject, seed: int) -> Subject:
     pixels = subject.image.pixels
     noise = np.random.default_rng(seed).normal(0, NOISE * 255, pixels.shape)
     image = from_array((pixels + noise).round().clip(0, 255).astype(np.uint8))
-    seen = subject.assessor.see([image], [subject.context])
+    seen = subject.assessor.forward([image], [subject.context])
     return Subject(subject.assessor, image, subject.context, seen, subject.target)
 
 
@@ -163,7 +162,7 @@ def kept(
     for i, case in enumerate(tqdm(cases, desc=f"explaining {folder.name}", mininterval=10)):
         path = bench.work / "explanations" / folder / f"{short(f'{case.source}/{case.image_id}', 16)}.npz"
         if not path.exists():
-            save_arrays(path, made(Subject.of(bench.assessor, images.load(case.image), case.context), case, i))
+            save_arrays(path, made(Subject.of(bench.assessor, load_photo(case.image), case.context), case, i))
         found.append(dict(np.load(path)))
     return found
 

@@ -27,7 +27,7 @@ from skinclip.core.assessment import Assessment
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, STATE_BY_KEY
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import load_photo
 from skinclip.language.rationale import check_rationale, read_rationale
 
 NAME = "rationales"
@@ -74,7 +74,7 @@ def recovered(texts: list[str], labels: np.ndarray, groups: list[str]) -> np.nda
 def run(bench: Bench) -> dict[str, Any]:
     cases = chosen(bench.cases(DATA, SPLIT), N, bench.seed)
     assessed = [
-        bench.assessor.assess(images.load(c.image), c.context) for c in tqdm(cases, desc="rationales", mininterval=10)
+        bench.assessor.assess(load_photo(c.image), c.context) for c in tqdm(cases, desc="rationales", mininterval=10)
     ]
     kept = [(c, a) for c, a in zip(cases, assessed, strict=True) if a.rationale]
     return {

@@ -24,7 +24,7 @@ from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness
 from skinclip.explain.methods import METHODS, Subject, on_grid
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import load_photo
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
 
@@ -54,12 +54,12 @@ def shuffled(model: SkinClipVL, prefixes: tuple[str, ...], seed: int) -> SkinCli
 
 
 def with_model(assessor: Assessor, model: SkinClipVL) -> Assessor:
-    return Assessor(model, assessor.transform, assessor.trust, assessor.thresholds, assessor.model_info)
+    return Assessor(model, assessor.transform, assessor.calibrator, assessor.thresholds, assessor.model_info)
 
 
 def seen_by(assessor: Assessor, subject: Subject) -> Subject:
     """The same photo and diagnosis, explained by another model."""
-    seen = assessor.see([subject.image], [subject.context])
+    seen = assessor.forward([subject.image], [subject.context])
     return Subject(assessor, subject.image, subject.context, seen, subject.target)
 
 
@@ -87,7 +87,7 @@ def run(bench: Bench) -> dict[str, Any]:
         others[step] = lambda s, random=random: seen_by(random, s)  # type: ignore[misc]
     rows: dict[str, list[dict[str, tuple[float, float]]]] = {step: [] for step in others}
     for case in tqdm(cases, desc="shuffling weights", mininterval=10):
-        subject = Subject.of(assessor, images.load(case.image), case.context)
+        subject = Subject.of(assessor, load_photo(case.image), case.context)
         for step, other in others.items():
             rows[step].append(alike(subject, other(subject)))
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)

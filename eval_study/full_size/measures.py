@@ -28,7 +28,7 @@ from eval_study.full_size.meter import Meter, Peak, held_bytes, machine, residen
 from skinclip.core.assessment import Context
 from skinclip.core.config import ModelConfig
 from skinclip.explain.saliency import DiagnosisPath
-from skinclip.language.prompt import Story, mini_tokenizer
+from skinclip.language.prompt import RationaleTarget, mini_tokenizer
 from skinclip.language.rationale import write_rationale
 from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.perception import Perception
@@ -168,7 +168,9 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
 def step(model: SkinClipVL, optimizer: torch.optim.Optimizer) -> float:
     findings = [*FINDINGS, "dots_and_globules:irregular", "regression_structures:present"]
     rationale = write_rationale("mel", "nv", findings, random.Random(0))
-    prompts = model.reasoner.writer.write([Context(55, "male", "back")], [Story(findings, "mel", "nv", rationale)])
+    prompts = model.reasoner.writer.write(
+        [Context(55, "male", "back")], [RationaleTarget(findings, "mel", "nv", rationale)]
+    )
     seen = model.perceive(photo(model.config))
     said = model.reason(prompts, seen, model.find_evidence(seen))
     assert said.language_loss is not None

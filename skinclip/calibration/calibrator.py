@@ -1,4 +1,4 @@
-"""Trust: what stands between the model's logits and what a clinician is shown.
+"""Calibrator: turns the model's logits into what a clinician is shown.
 
 Fitted once on the calib split, stored with the checkpoint as plain arrays, applied to every photo: calibrated
 probabilities, prediction set, P(malignant) with the referral decision, and the shift score.
@@ -20,7 +20,7 @@ MALIGNANT = np.array([code in MALIGNANT_CODES for code in DIAGNOSIS_CODES])  # [
 
 
 @dataclass(frozen=True)
-class TrustOutput:
+class CalibratedPrediction:
     """One row a photo. `probabilities` are at natural prevalence; `balanced` is p / natural prior, renormalised,
     whose argmax is the decision rule for balanced accuracy; `sets` are codes, most probable first."""
 
@@ -34,7 +34,7 @@ class TrustOutput:
 
 
 @dataclass(frozen=True)
-class Trust:
+class Calibrator:
     """The fitted parts. `natural_prior` is the classes' shares among the training photos, before any balancing."""
 
     calibration: Calibration
@@ -53,7 +53,7 @@ class Trust:
         natural_prior: np.ndarray,
         log_prior_shift: np.ndarray,
         calib_lesions: np.ndarray | None = None,
-    ) -> Trust:
+    ) -> Calibrator:
         """Fits every part; rows labelled -1 are left out.
 
         Args:
@@ -83,13 +83,13 @@ class Trust:
             natural_prior=prior,
         )
 
-    def apply(self, logits: np.ndarray, style: np.ndarray) -> TrustOutput:
+    def apply(self, logits: np.ndarray, style: np.ndarray) -> CalibratedPrediction:
         """What to show for photos with `logits` [n, C] and `style` [n, S]."""
         p = self.calibration.apply(logits)
         balanced = p / np.asarray(self.natural_prior)
         malignancy = p[:, MALIGNANT].sum(axis=1)
         score = self.shift.score(style)
-        return TrustOutput(
+        return CalibratedPrediction(
             probabilities=p,
             balanced=balanced / balanced.sum(axis=1, keepdims=True),
             malignancy=malignancy,
@@ -119,11 +119,11 @@ class Trust:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Trust:
-        """The same Trust again. Raises ValueError for missing or unknown names."""
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Calibrator:
+        """The same Calibrator again. Raises ValueError for missing or unknown names."""
         missing, unknown = sorted(_ARRAY_NAMES - set(arrays)), sorted(set(arrays) - _ARRAY_NAMES)
         if missing or unknown:
-            raise ValueError(f"not the arrays of a fitted Trust: missing {missing}, unknown {unknown}")
+            raise ValueError(f"not the arrays of a fitted Calibrator: missing {missing}, unknown {unknown}")
 
         def numbers(name: str) -> tuple[float, ...]:
             return tuple(float(v) for v in arrays[name])

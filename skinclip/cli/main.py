@@ -272,9 +272,9 @@ def _at_least_one(text: str) -> int:
 def _assess(args: argparse.Namespace) -> int:
     with _stdout_kept_clean():
         from skinclip.core.assessment import Context
-        from skinclip.imaging import photo as images
+        from skinclip.imaging.photo import load_photo
 
-        image = images.load(args.photo)  # before the model: a bad photo answers at once
+        image = load_photo(args.photo)  # before the model: a bad photo answers at once
         for folder in (args.out, args.pdf and args.pdf.parent):
             if folder:
                 _writable_folder(folder)
@@ -344,16 +344,16 @@ def _write_assessment(
 ) -> list[str]:
     """Writes the three files and returns what could not be drawn."""
     from skinclip.explain.methods import heat_on_photo
-    from skinclip.imaging import photo as images
     from skinclip.imaging.overlay import heatmap_overlay, region_overlay
+    from skinclip.imaging.photo import encode_png
 
     (folder / "assessment.json").write_text(assessment.to_json() + "\n", encoding="utf-8")
-    (folder / "regions.png").write_bytes(images.encode_png(region_overlay(image.pixels, assessment)))
+    (folder / "regions.png").write_bytes(encode_png(region_overlay(image.pixels, assessment)))
     try:
         heat = heat_on_photo(assessor, image, context, assessment.diagnosis[0].code)
     except NotImplementedError as error:
         return [f"gradcam.png was not written: {error}"]
-    (folder / "gradcam.png").write_bytes(images.encode_png(heatmap_overlay(image.pixels, heat)))
+    (folder / "gradcam.png").write_bytes(encode_png(heatmap_overlay(image.pixels, heat)))
     return []
 
 

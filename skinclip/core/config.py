@@ -97,7 +97,7 @@ class ReasonerConfig:
     own_vision: bool = False  # Qwen's own vision tower, frozen, reads the photo beside CLIP
     own_side: int = 448  # pixels at which it does; a multiple of 28
     cpu_weights: str = "fp32"  # how a CPU holds the NF4 layers: unpacked to fp32, or "int8" or "nf4" to save memory
-    wordings: int = 64  # texts true to the findings among which the rationale is decoded; 0 decodes freely
+    paraphrases: int = 64  # texts true to the findings among which the rationale is decoded; 0 decodes freely
     max_new_tokens: int = 96
     logit_scale: float = 10.0
 
@@ -138,7 +138,7 @@ class Stage0Config:
     mix_share: float = 0.7  # batches under mixup or cutmix
     label_smoothing: float = 0.05
     ema: float = 0.998
-    wordings: int = 3  # texts a diagnosis that a batch is contrasted with
+    paraphrases: int = 3  # texts a diagnosis that a batch is contrasted with
     held_out: float = 0.10  # training lesions that stage 0 never sees
     mask_photos: int = 24  # photos of a batch whose lesion mask is learnt from
     w_mask: float = 0.5
@@ -180,16 +180,16 @@ class Stage2Config:
     steps: int = 600
     batch_size: int = 32
     second_views: int = 16  # photos of a batch that are seen under two augmentations
-    stories: int = 8  # photos of a batch that also carry a rationale
+    rationale_targets: int = 8  # photos of a batch that also carry a rationale
     lr: float = 7e-4
     lora_rate: float = 1.0  # LoRA learns at this part of it
     weight_decay: float = 0.05
     held_out_repeat: float = 2.0  # how much likelier a lesion unseen by stage 0 is drawn
     draw_power: float = 0.35
     criteria_share: float = 0.3  # of the photos drawn, those whose criteria are labelled
-    told_criteria: float = 0.5  # of the photos with labelled criteria, those where the reasoner reads the labels
+    teacher_forcing: float = 0.5  # of the photos with labelled criteria, those where the reasoner reads the labels
     augmentation: float = 0.7  # strength
-    wordings: int = 64  # texts a diagnosis among which descriptions are drawn
+    paraphrases: int = 64  # texts a diagnosis among which descriptions are drawn
     micro_batch: int = 0  # views at a time; 0 is all at once
     gradient_checkpointing: bool = False  # language layers are computed twice, and need a fraction of the memory
     cached_views: int = 0  # 0 draws and looks at every view anew
@@ -198,7 +198,7 @@ class Stage2Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that do not go together."""
-        for name in ("second_views", "stories"):
+        for name in ("second_views", "rationale_targets"):
             if not 0 <= getattr(self, name) <= self.batch_size:
                 raise ValueError(f"{name} must lie in 0 to batch_size ({self.batch_size}), got {getattr(self, name)}")
         for name in ("micro_batch", "cached_views"):
@@ -330,12 +330,33 @@ def from_dict(cls: type, values: dict[str, Any]) -> Any:
     Raises ValueError for a field that `cls` does not have: a typing error in a recipe must not pass silently.
     """
     hints = typing.get_type_hints(cls)
+    values = _renamed(cls.__name__, values, set(hints))
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
     return cls(
         **{k: from_dict(hints[k], v) if dataclasses.is_dataclass(hints[k]) else _frozen(v) for k, v in values.items()}
     )
+
+
+# Names that fields had in checkpoints and recipes of version 0.1: those still load.
+_FORMER_NAMES: dict[str, str] = {
+    "wordings": "paraphrases",
+    "stories": "rationale_targets",
+    "told_criteria": "teacher_forcing",
+}
+
+
+def _renamed(config: str, values: dict[str, Any], fields: set[str]) -> dict[str, Any]:
+    """The values under today's names. Raises ValueError where a field is given under its old and its new name."""
+    renamed: dict[str, Any] = {}
+    for name, value in values.items():
+        today = _FORMER_NAMES.get(name, name) if name not in fields else name
+        today = today if today in fields else name
+        if today in renamed:
+            raise ValueError(f"{config}: {today} is given twice, once under its former name {name}; keep {today}")
+        renamed[today] = value
+    return renamed
 
 
 def _frozen(value: Any) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from skinclip.data.cases import Case, DataError
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import PhotoError, load_photo
 
 NO_MASK = 255  # value of a mask that the data set does not give
 CROPS = ("square", "squash")
@@ -35,8 +35,8 @@ def load_photos(
 
     def one(case: Case) -> np.ndarray:
         try:
-            return _fit(images.load(case.image).pixels, size, crop)
-        except images.PhotoError as error:
+            return _fit(load_photo(case.image).pixels, size, crop)
+        except PhotoError as error:
             raise DataError(f"{case.image}: {error}") from error
 
     files = [case.image for case in cases]

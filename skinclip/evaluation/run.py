@@ -217,11 +217,11 @@ def _measure(
 
 
 def _load(case: Case, note: Callable[[str], None]) -> LesionImage | None:
-    from skinclip.imaging import photo as images
+    from skinclip.imaging.photo import PhotoError, load_photo
 
     try:
-        return images.load(case.image)
-    except (images.PhotoError, OSError) as error:
+        return load_photo(case.image)
+    except (PhotoError, OSError) as error:
         note(f"photo {case.image.name}: {' '.join(str(error).split())}")
         return None
 

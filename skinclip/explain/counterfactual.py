@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 import torch
 
-from skinclip.calibration.calibrator import TrustOutput
+from skinclip.calibration.calibrator import CalibratedPrediction
 from skinclip.core.assessment import Context, Region
 from skinclip.core.vocabulary import CRITERIA, EVIDENCE_STATES
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
 
 if TYPE_CHECKING:
-    from skinclip.pipeline.assessor import Assessor, Seen
+    from skinclip.pipeline.assessor import Assessor, CalibratedOutput
 
 INPAINT_SIDE = 320  # pixels of the window at which a region is filled in; finer, and OpenCV takes seconds
 INPAINT_RADIUS = 5
@@ -32,14 +32,16 @@ class Without:
 
     Attributes:
         pixels: uint8 [side, side, 3], the model's window with the region filled in.
-        trust: the answer to what is left.
+        calibrated: the answer to what is left.
     """
 
     pixels: np.ndarray
-    trust: TrustOutput
+    calibrated: CalibratedPrediction
 
 
-def without_region(assessor: Assessor, image: LesionImage, context: Context, seen: Seen, region: Region) -> Without:
+def without_region(
+    assessor: Assessor, image: LesionImage, context: Context, seen: CalibratedOutput, region: Region
+) -> Without:
     """The model's answer to the photo with `region` filled in from its surroundings (Telea 2004, by OpenCV).
 
     Args:
@@ -52,7 +54,7 @@ def without_region(assessor: Assessor, image: LesionImage, context: Context, see
     small = cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA) if scale < 1 else cut.copy()
     mask = region_mask(region, side, (window.x, window.y), scale)
     filled = cv2.inpaint(small, mask.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
-    return Without(filled, assessor.see([from_array(filled)], [context]).trust)
+    return Without(filled, assessor.forward([from_array(filled)], [context]).calibrated)
 
 
 def region_mask(region: Region, side: int, offset: tuple[float, float], scale: float) -> np.ndarray:
@@ -63,7 +65,9 @@ def region_mask(region: Region, side: int, offset: tuple[float, float], scale: f
     return mask > 0
 
 
-def what_if(assessor: Assessor, seen: Seen, context: Context, edits: Mapping[str, str]) -> TrustOutput:
+def what_if(
+    assessor: Assessor, seen: CalibratedOutput, context: Context, edits: Mapping[str, str]
+) -> CalibratedPrediction:
     """The model's answer if the criteria in `edits` were in the states given, all else as it was seen.
 
     Args:
@@ -75,7 +79,7 @@ def what_if(assessor: Assessor, seen: Seen, context: Context, edits: Mapping[str
     with torch.inference_mode():
         prompts = assessor.model.reasoner.writer.write([context])
         logits = assessor.model.reason(prompts, seen.tokens, replace(seen.evidence, scores=scores)).logits
-    return assessor.trust.apply(logits.cpu().double().numpy(), seen.tokens.style.double().numpy())
+    return assessor.calibrator.apply(logits.cpu().double().numpy(), seen.tokens.style.double().numpy())
 
 
 def edited_scores(scores: torch.Tensor, edits: Mapping[str, str]) -> torch.Tensor:

@@ -28,7 +28,7 @@ Answer = Callable[[Tensor], np.ndarray]  # photos [B, 3, side, side] -> probabil
 
 
 @dataclass(frozen=True)
-class Followed:
+class PerturbationCurves:
     """The answer as a map is followed, from nothing of the lesion to all of it, [STEPS + 1] each.
 
     Attributes:
@@ -84,7 +84,7 @@ def best_iou(heat: np.ndarray, lesion: np.ndarray, thresholds: int = 40) -> floa
     return best
 
 
-def followed(answer: Answer, photo: Tensor, heat: np.ndarray, lesion: np.ndarray) -> Followed:
+def followed(answer: Answer, photo: Tensor, heat: np.ndarray, lesion: np.ndarray) -> PerturbationCurves:
     """Takes the lesion's places out of a photo, and puts them back, from the map's highest to its lowest.
 
     What is out is blurred: its colour stays, its structures go.
@@ -102,7 +102,7 @@ def followed(answer: Answer, photo: Tensor, heat: np.ndarray, lesion: np.ndarray
     taken = [ranks < len(order) * (k / STEPS) for k in range(STEPS + 1)]  # none to all of the lesion
     out = np.stack([*taken, *(lesion & ~t for t in taken)])
     p = answer(without(photo, out))
-    return Followed(p[: STEPS + 1], p[STEPS + 1 :])
+    return PerturbationCurves(p[: STEPS + 1], p[STEPS + 1 :])
 
 
 def removed(

@@ -29,7 +29,7 @@ from skinclip.imaging.transform import Window
 from skinclip.model.plain import load_plain
 
 if TYPE_CHECKING:
-    from skinclip.pipeline.assessor import Assessor, Seen
+    from skinclip.pipeline.assessor import Assessor, CalibratedOutput
 
 GRID = 80  # side to which maps of different methods are brought before they are compared
 CITED_SHARE = 0.4  # of the lesion, the most that cited regions are joined to
@@ -51,7 +51,7 @@ class Subject:
     assessor: Assessor
     image: LesionImage
     context: Context
-    seen: Seen
+    seen: CalibratedOutput
     target: int
 
     @classmethod
@@ -60,8 +60,8 @@ class Subject:
     ) -> Subject:
         """Explains the diagnosis `code`, by default the leading one."""
         context = context or Context()
-        seen = assessor.see([image], [context])
-        target = DIAGNOSIS_CODES.index(code) if code else int(seen.trust.probabilities[0].argmax())
+        seen = assessor.forward([image], [context])
+        target = DIAGNOSIS_CODES.index(code) if code else int(seen.calibrated.probabilities[0].argmax())
         return cls(assessor, image, context, seen, target)
 
     @property
@@ -98,7 +98,7 @@ class Subject:
     @cached_property
     def answer(self) -> Answer:
         """Photos [B, 3, side, side] -> the calibrated probability of the diagnosis that is explained, [B]."""
-        path, calibration = self.path, self.assessor.trust.calibration
+        path, calibration = self.path, self.assessor.calibrator.calibration
 
         def probability(photos: Tensor) -> np.ndarray:
             with torch.inference_mode():

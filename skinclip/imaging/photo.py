@@ -66,7 +66,7 @@ class LesionImage:
         return int(self.pixels.shape[0])
 
 
-def load(source: str | Path | bytes | BinaryIO) -> LesionImage:
+def load_photo(source: str | Path | bytes | BinaryIO) -> LesionImage:
     """Open a photo: a path, the bytes of a file, or a binary stream. Raises PhotoError."""
     name = Path(source).name if isinstance(source, str | Path) else "The photo"
     data = _read(source, name)

@@ -1,11 +1,11 @@
 """Decoding in which only findings that exist can be cited, and every criterion named is a cited finding.
 
 Two processors, used together by a small model and the first alone by a large one: `CitationProcessor` bars what no
-finding supports; `WordingProcessor` keeps the text within a tree of wordings that are true to the findings, as a model
-of a few million parameters cannot be trusted to say by itself which way a finding speaks.
+finding supports; `ParaphraseProcessor` keeps the text within a tree of paraphrases that are true to the findings, as a
+model of a few million parameters cannot be trusted to say by itself which way a finding speaks.
 
-`greedy` decodes under them. Where only one token is possible the model is not asked: within a tree of wordings that is
-most of a text, and the model then reads such a run in one step.
+`greedy` decodes under them. Where only one token is possible the model is not asked: within a tree of paraphrases that
+is most of a text, and the model then reads such a run in one step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from skinclip.language.prompt import Prompts
 
 
 class Rule(Protocol):
-    """What may be written next; see `CitationProcessor` and `WordingProcessor`."""
+    """What may be written next; see `CitationProcessor` and `ParaphraseProcessor`."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor: ...
 
@@ -175,7 +175,7 @@ class CitationProcessor(LogitsProcessor):
         return out
 
 
-class WordingProcessor(LogitsProcessor):
+class ParaphraseProcessor(LogitsProcessor):
     """Restricts generation to a set of texts by a prefix tree (constrained decoding after De Cao et al. 2021)."""
 
     def __init__(self, prompt_length: int, texts: Sequence[Sequence[int]], end_id: int) -> None:

@@ -96,8 +96,8 @@ def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
 
 
 @dataclass
-class Story:
-    """What is told after the answer: findings (state keys), the differential's first two, and a rationale to learn."""
+class RationaleTarget:
+    """What follows the answer: findings (state keys), the differential's first two, and a rationale to learn."""
 
     findings: Sequence[str] = ()
     leading: str | None = None
@@ -114,7 +114,7 @@ class Prompts:
         labels: [B, L] next-token targets of the rationale and the spelled diagnosis, IGNORE elsewhere.
         image_grid_thw: [B, 1 or 2, 3] grid of each photo in unmerged patches: in Qwen's own tower, then in CLIP.
         answer: [B] position of the answer token.
-        spell: [B] position whose next token spells the diagnosis, -1 where there is no story.
+        spell: [B] position whose next token spells the diagnosis, -1 where there is no rationale target.
     """
 
     input_ids: Tensor
@@ -176,31 +176,31 @@ class PromptWriter:
             self.answer_id,
         ]
 
-    def write(self, contexts: Sequence[Context], stories: Sequence[Story] | None = None) -> Prompts:
-        """One sequence a photo; a story is told as far as it goes."""
+    def write(self, contexts: Sequence[Context], rationale_targets: Sequence[RationaleTarget] | None = None) -> Prompts:
+        """One sequence a photo; a rationale target is written as far as it goes."""
         rows, labels, answers, spells = [], [], [], []
         for i, context in enumerate(contexts):
             ids = self.head(context)
             answers.append(len(ids) - 1)
             target = [IGNORE] * len(ids)
-            story = stories[i] if stories is not None else None
+            rationale_target = rationale_targets[i] if rationale_targets is not None else None
             spells.append(-1)
-            if story is not None:
-                ids += self.words_between(findings_text(story.findings))
+            if rationale_target is not None:
+                ids += self.words_between(findings_text(rationale_target.findings))
                 target += [IGNORE] * (len(ids) - len(target))
                 spells[-1] = len(ids) - 1
-                more, learn = self._differential(story)
+                more, learn = self._differential(rationale_target)
                 ids, target = ids + more, target + learn
             rows.append(ids)
             labels.append(target)
         return self._pad(rows, labels, answers, spells)
 
-    def tell(self, contexts: Sequence[Context], stories: Sequence[Story]) -> Prompts:
-        """Context and story as plain text, without photo, evidence and answer: what stage 1 learns from."""
+    def write_text_only(self, contexts: Sequence[Context], rationale_targets: Sequence[RationaleTarget]) -> Prompts:
+        """Context and rationale target as plain text, without photo, evidence and answer: what stage 1 learns from."""
         rows, labels = [], []
-        for context, story in zip(contexts, stories, strict=True):
-            ids = self.encode(context_text(context)) + self.words_between(findings_text(story.findings))
-            more, learn = self._differential(story)
+        for context, rationale_target in zip(contexts, rationale_targets, strict=True):
+            ids = self.encode(context_text(context)) + self.words_between(findings_text(rationale_target.findings))
+            more, learn = self._differential(rationale_target)
             rows.append(ids + more)
             labels.append([IGNORE] * len(ids) + learn)
         return self._pad(rows, labels, [-1] * len(rows), [-1] * len(rows))
@@ -221,14 +221,14 @@ class PromptWriter:
         prompts = self._pad([ids], [[IGNORE] * len(ids)], [-1], [-1])
         return dataclasses.replace(prompts, image_grid_thw=prompts.image_grid_thw[:, :1])
 
-    def _differential(self, story: Story) -> tuple[list[int], list[int]]:
-        if story.leading is None or story.runner_up is None:
+    def _differential(self, rationale_target: RationaleTarget) -> tuple[list[int], list[int]]:
+        if rationale_target.leading is None or rationale_target.runner_up is None:
             return [], []
-        name = self.words_between(DIAGNOSIS_BY_CODE[story.leading].name)
-        whole = self.words_between(differential_text(story.leading, story.runner_up))
+        name = self.words_between(DIAGNOSIS_BY_CODE[rationale_target.leading].name)
+        whole = self.words_between(differential_text(rationale_target.leading, rationale_target.runner_up))
         ids, target = list(whole), [*name, *[IGNORE] * (len(whole) - len(name))]
-        if story.rationale is not None:
-            text = [*self.words_between(story.rationale), self.end_id]
+        if rationale_target.rationale is not None:
+            text = [*self.words_between(rationale_target.rationale), self.end_id]
             ids, target = ids + text, target + text
         return ids, target
 

@@ -2,7 +2,7 @@
 
 Second step of the path: VisualTokens -> Evidence. Notable:
 - a map is the similarity of each patch with what sets the description of its state apart from those of the others
-  (CLIP's own space; `told_apart`);
+  (CLIP's own space; `symmetric_orthogonalize`);
 - a state's score is pooled from that same map inside the lesion by log-mean-exp, so the region shown *is* what the
   score was computed from, and a large lesion does not score higher than a small one;
 - an evidence token carries to the reasoner what is seen where the map is strong, and nothing from elsewhere.
@@ -154,7 +154,7 @@ class EvidenceFinder(nn.Module):
         return self(seen.tokens, seen.grid, self.segment(seen.levels), state_embeddings)
 
 
-def told_apart(embeddings: Tensor) -> Tensor:
+def symmetric_orthogonalize(embeddings: Tensor) -> Tensor:
     """[K, E] embeddings -> unit-length directions [K, E] of what sets each apart, equally far from one another.
 
     Descriptions of dermoscopic criteria lie close together (cosines up to 0.99 in the compact derm-CLIP), and maps

@@ -41,8 +41,8 @@ from transformers import (
 from skinclip.core.assessment import Context
 from skinclip.core.config import ReasonerConfig
 from skinclip.core.vocabulary import DIAGNOSES, STATE_BY_KEY
-from skinclip.language.constrained_decoding import CitationProcessor, Prefix, Rule, WordingProcessor, greedy
-from skinclip.language.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, Story, token_id
+from skinclip.language.constrained_decoding import CitationProcessor, ParaphraseProcessor, Prefix, Rule, greedy
+from skinclip.language.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, RationaleTarget, token_id
 from skinclip.language.rationale import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
 from skinclip.model.evidence import Evidence
 from skinclip.model.int8 import dense, int8, unpack
@@ -52,7 +52,7 @@ from skinclip.model.perception import VisualTokens
 # What quantization must leave alone. Plain "visual" would not protect the vision tower.
 UNQUANTIZED = ["model.visual", "lm_head"]
 ADAPTER = "default"  # what peft calls the first LoRA layers of a model
-FALLBACK_WORDINGS = 64  # among which a rationale is decoded once more where it was written freely and is not sound
+FALLBACK_PARAPHRASES = 64  # among which a rationale is decoded once more where it was written freely and is not sound
 # What a CPU may make of layers that were loaded in NF4.
 CPU_WEIGHTS: dict[str, Callable[[Any], Any]] = {
     "fp32": lambda model: unpack(model, dense),
@@ -67,7 +67,7 @@ class Reasoning:
 
     Attributes:
         logits: [B, C] diagnosis.
-        spelled: [B, C] logits of the diagnosis that the text itself would spell, None without a story.
+        spelled: [B, C] logits of the diagnosis that the text itself would spell, None without a rationale.
         language_loss: mean next-token cross-entropy of the rationale tokens, None without a rationale.
         prefix: the prompt as the language model has read it, for the rationale to go on from; None unless asked for.
     """
@@ -469,8 +469,8 @@ class Reasoner(nn.Module):
     ) -> str:
         """The generated rationale of one photo (B = 1), as raw text; greedy, so the same photo gives the same words.
 
-        A text written freely (`config.wordings` = 0) is shown to nobody before it was found sound as a whole. Where it
-        is not, another is decoded among `FALLBACK_WORDINGS` true ones.
+        A text written freely (`config.paraphrases` = 0) is shown to nobody before it was found sound as a whole. Where
+        it is not, another is decoded among `FALLBACK_PARAPHRASES` true ones.
 
         Args:
             findings: state keys in the order of their references, at most MAX_FINDINGS.
@@ -478,12 +478,12 @@ class Reasoner(nn.Module):
             prefix: what was read of the same photo's prompt when it was diagnosed; it is as good as new afterwards.
             on_text: called with all the text there is whenever there is more of it.
         """
-        prompts = self.writer.write([context], [Story(findings, leading, runner_up)]).to(self.device)
+        prompts = self.writer.write([context], [RationaleTarget(findings, leading, runner_up)]).to(self.device)
         embeds = self.inputs(prompts, seen.to(self.device), evidence.to(self.device))
         length = prompts.input_ids.shape[1]
 
-        def write(wordings: int, show: Callable[[str], None] | None) -> str:
-            rules, longest = self.rules(length, findings, leading, runner_up, wordings)
+        def write(paraphrases: int, show: Callable[[str], None] | None) -> str:
+            rules, longest = self.rules(length, findings, leading, runner_up, paraphrases)
             written: list[int] = []
             for tokens in greedy(self.base, prompts, embeds, rules, self.writer.end_id, longest, prefix):
                 written += tokens
@@ -491,11 +491,11 @@ class Reasoner(nn.Module):
                     show(self.decode(written))
             return self.decode(written)
 
-        if self.config.wordings:
-            return write(self.config.wordings, on_text)
+        if self.config.paraphrases:
+            return write(self.config.paraphrases, on_text)
         text = write(0, None)
         if check_rationale(text, findings, (leading, runner_up)):
-            return write(FALLBACK_WORDINGS, on_text)
+            return write(FALLBACK_PARAPHRASES, on_text)
         if on_text is not None:
             on_text(text)
         return text
@@ -520,16 +520,16 @@ class Reasoner(nn.Module):
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def rules(
-        self, length: int, findings: Sequence[str], leading: str, runner_up: str, wordings: int
+        self, length: int, findings: Sequence[str], leading: str, runner_up: str, paraphrases: int
     ) -> tuple[list[Rule], int]:
         """What holds a rationale that begins after `length` tokens to the truth, and how many tokens it may have."""
         rules: list[Rule] = [self.citations(length, findings, leading, runner_up)]
-        if not wordings:
+        if not paraphrases:
             return rules, self.config.max_new_tokens
-        texts = self.wordings(findings, leading, runner_up, wordings)
-        return [*rules, WordingProcessor(length, texts, self.writer.end_id)], max(map(len, texts)) + 1
+        texts = self.paraphrases(findings, leading, runner_up, paraphrases)
+        return [*rules, ParaphraseProcessor(length, texts, self.writer.end_id)], max(map(len, texts)) + 1
 
-    def wordings(self, findings: Sequence[str], leading: str, runner_up: str, n: int) -> list[list[int]]:
+    def paraphrases(self, findings: Sequence[str], leading: str, runner_up: str, n: int) -> list[list[int]]:
         """Ways to say what the findings mean for the differential: the same ones for the same findings."""
         rng = random.Random(" ".join([leading, runner_up, *findings]))
         texts = {write_rationale(leading, runner_up, findings, rng) for _ in range(n)}

@@ -37,7 +37,7 @@ from skinclip.imaging.transform import PhotoTransform
 from skinclip.language.prompt import Prompts, load_tokenizer, mini_tokenizer
 from skinclip.model import foundation
 from skinclip.model.allocator import give_back_large_blocks
-from skinclip.model.evidence import Evidence, EvidenceFinder, told_apart
+from skinclip.model.evidence import Evidence, EvidenceFinder, symmetric_orthogonalize
 from skinclip.model.foundation import Foundation
 from skinclip.model.perception import Perception, VisualTokens
 from skinclip.model.reasoner import (
@@ -99,7 +99,7 @@ class SkinClipVL(nn.Module):
         return {
             "description_bank": bank,  # [C, P, E]
             "descriptions": F.normalize(bank.mean(1), dim=-1),  # [C, E]
-            "state_embeddings": told_apart(states),  # [K, E]
+            "state_embeddings": symmetric_orthogonalize(states),  # [K, E]
         }
 
     @torch.no_grad()

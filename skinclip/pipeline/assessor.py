@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from yaml import YAMLError
 
 from skinclip import __version__
-from skinclip.calibration.calibrator import Trust, TrustOutput
+from skinclip.calibration.calibrator import CalibratedPrediction, Calibrator
 from skinclip.core.assessment import (
     Assessment,
     Context,
@@ -97,7 +97,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Looked:
+class ForwardOutput:
     """A batch on its way through the path, as far as the model alone takes it; its tensors lie on the CPU.
 
     `prefix` is what the language model has read, of a single photo: its rationale goes on from there.
@@ -111,10 +111,10 @@ class Looked:
 
 
 @dataclass(frozen=True)
-class Seen(Looked):
+class CalibratedOutput(ForwardOutput):
     """The same with what trust makes of it."""
 
-    trust: TrustOutput
+    calibrated: CalibratedPrediction
 
 
 def check_room(folder: Path) -> None:
@@ -153,9 +153,9 @@ def locate(model: SkinClipVL, transform: PhotoTransform, images: Sequence[Lesion
 
 
 @torch.inference_mode()
-def look(
+def forward_batch(
     model: SkinClipVL, transform: PhotoTransform, images: Sequence[LesionImage], contexts: Sequence[Context]
-) -> Looked:
+) -> ForwardOutput:
     """Perception, evidence and diagnosis logits of a batch; what trust is fitted on and applied to."""
     windows = locate(model, transform, images)
     photos = torch.stack([transform(i.pixels, w) for i, w in zip(images, windows, strict=True)])
@@ -163,26 +163,36 @@ def look(
     evidence = model.find_evidence(tokens)
     prompts = model.reasoner.writer.write(list(contexts))
     said = model.reason(prompts, tokens, evidence, keep=len(images) == 1)
-    return Looked(windows, tokens.to("cpu"), evidence.to("cpu"), said.logits.cpu(), said.prefix)
+    return ForwardOutput(windows, tokens.to("cpu"), evidence.to("cpu"), said.logits.cpu(), said.prefix)
 
 
 class Assessor:
     """A loaded model with what was fitted on top of it."""
 
     def __init__(
-        self, model: SkinClipVL, transform: PhotoTransform, trust: Trust, thresholds: dict[str, float], info: ModelInfo
+        self,
+        model: SkinClipVL,
+        transform: PhotoTransform,
+        calibrator: Calibrator,
+        thresholds: dict[str, float],
+        info: ModelInfo,
     ) -> None:
         self.lock = threading.RLock()  # held while the model answers, and while another adapter is put in its place
         self.checkpoints: dict[str, Path] = {}  # by weights_sha256, those that `using` may put in force
-        self._put_in_force(model.eval(), transform, trust, thresholds, info)
+        self._put_in_force(model.eval(), transform, calibrator, thresholds, info)
 
     def _put_in_force(
-        self, model: SkinClipVL, transform: PhotoTransform, trust: Trust, thresholds: dict[str, float], info: ModelInfo
+        self,
+        model: SkinClipVL,
+        transform: PhotoTransform,
+        calibrator: Calibrator,
+        thresholds: dict[str, float],
+        info: ModelInfo,
     ) -> None:
         self.model = model
         self.config = model.config
         self.transform = transform
-        self.trust = trust
+        self.calibrator = calibrator
         self.thresholds = thresholds  # criterion -> probability of its being there from which it is cited
         self.model_info = info
         # ten photos more a photo: not for billions of parameters on a CPU
@@ -204,9 +214,9 @@ class Assessor:
         assessor.checkpoints[assessor.model_info.weights_sha256] = folder
         return assessor
 
-    def save_trust(self, folder: Path) -> None:
+    def save_calibration(self, folder: Path) -> None:
         """Completes the checkpoint that the model was saved to, with the card of an adapter."""
-        save_file(self.trust.to_arrays(), folder / "trust.safetensors")
+        save_file(self.calibrator.to_arrays(), folder / "trust.safetensors")
         (folder / "findings.json").write_text(json.dumps(self.thresholds, indent=2) + "\n")
         if self.model.foundation is not None:
             write_card(folder)
@@ -214,7 +224,7 @@ class Assessor:
     # ---- adapters ----------------------------------------------------------------------------------------------------
 
     def switch(self, folder: Path) -> None:
-        """Puts the adapter in `folder` in force, whole: LoRA, heads, trust, thresholds, name. The base stays loaded.
+        """Puts the adapter in `folder` in force, whole: LoRA, heads, calibrator, thresholds, name. The base stays.
 
         Waits for an assessment that is running. Raises CheckpointError where the adapter is not whole, or was made for
         another base; the one before then stays in force.
@@ -256,17 +266,17 @@ class Assessor:
         return locate(self.model, self.transform, images)
 
     @torch.inference_mode()
-    def see(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> Seen:
+    def forward(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> CalibratedOutput:
         """Perception, evidence, diagnosis and trust for a batch."""
         with self.lock:
-            looked = look(self.model, self.transform, images, contexts)
-            trust = self.trust.apply(looked.logits.double().numpy(), looked.tokens.style.double().numpy())
-        return Seen(**{f.name: getattr(looked, f.name) for f in fields(looked)}, trust=trust)
+            output = forward_batch(self.model, self.transform, images, contexts)
+            calibrated = self.calibrator.apply(output.logits.double().numpy(), output.tokens.style.double().numpy())
+        return CalibratedOutput(**{f.name: getattr(output, f.name) for f in fields(output)}, calibrated=calibrated)
 
     def predict(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> list[Prediction]:
         """The predictions of a batch, in its order."""
-        seen = self.see(images, contexts)
-        t = seen.trust
+        seen = self.forward(images, contexts)
+        t = seen.calibrated
         return [
             Prediction(
                 probabilities=t.probabilities[i],
@@ -301,13 +311,13 @@ class Assessor:
         context = context or Context()
         with self.lock:
             tell(0.1, "Looking at the photo")
-            seen = self.see([image], [context])
+            seen = self.forward([image], [context])
             assessment = self._without_words(image, context, seen, tell)
             if not assessment.abstained:
                 tell(0.6, "Writing the rationale")
                 show(assessment)
                 keys = [f"{f.criterion}:{f.state}" for f in assessment.findings]
-                order = np.argsort(-seen.trust.probabilities[0], kind="stable")
+                order = np.argsort(-seen.calibrated.probabilities[0], kind="stable")
                 text = self.rationale(
                     context, seen, keys, order, lambda written: show(replace(assessment, rationale=written))
                 )
@@ -315,7 +325,9 @@ class Assessor:
         tell(1.0, "Done")
         return assessment
 
-    def _without_words(self, image: LesionImage, context: Context, seen: Seen, tell: Progress) -> Assessment:
+    def _without_words(
+        self, image: LesionImage, context: Context, seen: CalibratedOutput, tell: Progress
+    ) -> Assessment:
         """All of the Assessment of `image`, the first photo of `seen`, but its rationale."""
         window = seen.windows[0]
         mask = seen.evidence.mask_logits[0].sigmoid().numpy()
@@ -323,24 +335,24 @@ class Assessor:
         tell(0.4, "Locating the findings")
         lesion = lesion_of(image, window, mask)
         findings = self._findings(image, window, seen.evidence, mask, lesion)
-        abstained = not quality.usable or not bool(seen.trust.in_domain[0])
+        abstained = not quality.usable or not bool(seen.calibrated.in_domain[0])
         if self.weighs and not abstained:
             tell(0.5, "Weighing the findings")
             findings = self._weighed(image, context, seen, findings)
-        order = np.argsort(-seen.trust.probabilities[0], kind="stable")
+        order = np.argsort(-seen.calibrated.probabilities[0], kind="stable")
         return Assessment(
             model=self.model_info,
             photo=PhotoInfo(image.width, image.height, image.sha256, quality),
             context=context,
             diagnosis=tuple(
-                DiagnosisProbability(DIAGNOSES[c].code, DIAGNOSES[c].name, float(seen.trust.probabilities[0, c]))
+                DiagnosisProbability(DIAGNOSES[c].code, DIAGNOSES[c].name, float(seen.calibrated.probabilities[0, c]))
                 for c in order
             ),
-            prediction_set=PredictionSet(self.trust.conformal.coverage, tuple(seen.trust.sets[0])),
+            prediction_set=PredictionSet(self.calibrator.conformal.coverage, tuple(seen.calibrated.sets[0])),
             malignancy=Malignancy(
-                float(seen.trust.malignancy[0]), self.trust.referral.threshold, bool(seen.trust.refer[0])
+                float(seen.calibrated.malignancy[0]), self.calibrator.referral.threshold, bool(seen.calibrated.refer[0])
             ),
-            shift=Shift(float(seen.trust.shift_score[0]), bool(seen.trust.in_domain[0])),
+            shift=Shift(float(seen.calibrated.shift_score[0]), bool(seen.calibrated.in_domain[0])),
             lesion=lesion,
             criteria=criterion_probabilities(seen.evidence.scores[0]),
             findings=tuple(findings),
@@ -352,7 +364,7 @@ class Assessor:
     def rationale(
         self,
         context: Context,
-        seen: Seen,
+        seen: CalibratedOutput,
         findings: list[str],
         order: np.ndarray,
         on_text: Callable[[str], None] | None = None,
@@ -369,15 +381,17 @@ class Assessor:
         )
         return tidy(raw)
 
-    def _weighed(self, image: LesionImage, context: Context, seen: Seen, findings: list[Finding]) -> list[Finding]:
+    def _weighed(
+        self, image: LesionImage, context: Context, seen: CalibratedOutput, findings: list[Finding]
+    ) -> list[Finding]:
         """The findings with what the leading diagnosis owes to the region of each."""
         from skinclip.explain.methods import Subject, cited_effects  # which take their photos from here
 
-        subject = Subject(self, image, context, seen, int(seen.trust.probabilities[0].argmax()))
+        subject = Subject(self, image, context, seen, int(seen.calibrated.probabilities[0].argmax()))
         owed = cited_effects(subject)
         return [replace(f, effect=owed.get(f.ref)) for f in findings]
 
-    def findings(self, image: LesionImage, seen: Seen) -> list[Finding]:
+    def findings(self, image: LesionImage, seen: CalibratedOutput) -> list[Finding]:
         """What an Assessment cites of the first photo of `seen`, which is `image`; none where no lesion was found."""
         window = seen.windows[0]
         mask = seen.evidence.mask_logits[0].sigmoid().numpy()
@@ -417,16 +431,16 @@ class Assessor:
         return [(key, score, region) for key, score in measured_findings(measure_lesion(small, binary))]
 
 
-def _fitted(folder: Path) -> tuple[Trust, dict[str, float]]:
+def _fitted(folder: Path) -> tuple[Calibrator, dict[str, float]]:
     """What was fitted on top of the model in `folder`. Raises CheckpointError naming what is missing."""
     for name in ("trust.safetensors", "findings.json"):
         if not (folder / name).exists():
             raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
-    trust = Trust.from_arrays(load_file(folder / "trust.safetensors"))
+    calibrator = Calibrator.from_arrays(load_file(folder / "trust.safetensors"))
     thresholds = json.loads((folder / "findings.json").read_text())
     if set(thresholds) != set(CRITERION_CODES):
         raise CheckpointError(f"{folder / 'findings.json'} does not hold a threshold for each criterion")
-    return trust, thresholds
+    return calibrator, thresholds
 
 
 def lesion_of(image: LesionImage, window: Window, mask: np.ndarray) -> Lesion:

@@ -32,9 +32,8 @@ from skinclip.core.assessment import Assessment, Context, ModelInfo
 from skinclip.data.cases import Case
 from skinclip.data.readers import read_cases
 from skinclip.explain.methods import heat_on_photo
-from skinclip.imaging import photo as images
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, hex_colour, region_overlay
-from skinclip.imaging.photo import LesionImage, PhotoError
+from skinclip.imaging.photo import LesionImage, PhotoError, encode_jpeg, fit, from_array, load_photo
 from skinclip.language.prompt import context_text, differential_text, findings_text
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session import bundle as frozen
@@ -149,7 +148,7 @@ def assessed(cases: Sequence[Case], assessor: Assessor, tell: Tell) -> tuple[lis
     candidates, left_out, seen = [], [], set()
     for done, case in enumerate(cases, start=1):
         try:
-            image = bounded(images.load(case.image))
+            image = bounded(load_photo(case.image))
             if image.sha256 in seen:
                 raise PhotoError(f"{case.image_id}: the same picture is there under another name")
             seen.add(image.sha256)
@@ -174,7 +173,7 @@ def candidate(case: Case, assessment: Assessment) -> Candidate:
 
 def bounded(image: LesionImage) -> LesionImage:
     """The photo as it is assessed: at most `LONGEST_SIDE` pixels long, named by its pixels and not by its file."""
-    return images.from_array(images.fit(image.pixels, LONGEST_SIDE))
+    return from_array(fit(image.pixels, LONGEST_SIDE))
 
 
 def one_a_lesion(seed: int, candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -279,8 +278,8 @@ def _grad_cam(assessor: Assessor) -> Heat:
 def write_case(folder: Path, chosen: Candidate, heat: Heat) -> None:
     """Photo, the pictures of all arms in the photo's size, and what is said beside them."""
     folder.mkdir(parents=True)
-    image, assessment = bounded(images.load(chosen.case.image)), chosen.assessment
-    pixels = images.fit(image.pixels, LONGEST_SIDE, DRAWN_SIDE)
+    image, assessment = bounded(load_photo(chosen.case.image)), chosen.assessment
+    pixels = fit(image.pixels, LONGEST_SIDE, DRAWN_SIDE)
     only = "none" if assessment.abstained else None  # as on the page: the lesion alone, where no finding is cited
     pictures = {
         frozen.PHOTO: pixels,
@@ -288,7 +287,7 @@ def write_case(folder: Path, chosen: Candidate, heat: Heat) -> None:
         frozen.REGIONS: region_overlay(pixels, assessment, only),
     }
     for name, pixels in pictures.items():
-        (folder / name).write_bytes(images.encode_jpeg(pixels))
+        (folder / name).write_bytes(encode_jpeg(pixels))
     (folder / frozen.ASSESSMENT).write_text(assessment.to_json() + "\n", encoding="utf-8")
     (folder / frozen.AID).write_text(json.dumps(aid_of(assessment), indent=2) + "\n", encoding="utf-8")
 

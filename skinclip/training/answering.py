@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skinclip.core.assessment import Context
-from skinclip.language.prompt import IGNORE, Prompts, Story
+from skinclip.language.prompt import IGNORE, Prompts, RationaleTarget
 from skinclip.model.criteria import STATE_COUNTS
 from skinclip.model.evidence import CLEAR, Evidence
 from skinclip.model.reasoner import Reasoning
@@ -29,10 +29,10 @@ def tell_criteria(scores: Tensor, labels: Tensor, share: float, generator: torch
     Args:
         labels: [B, Q], MISSING where not labelled.
     """
-    return told_scores(scores, labels, torch.rand(len(scores), generator=generator) < share)
+    return teacher_forced_scores(scores, labels, torch.rand(len(scores), generator=generator) < share)
 
 
-def told_scores(scores: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+def teacher_forced_scores(scores: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
     """Evidence scores [B, K], those of labelled criteria [B, Q] as if seen clearly in the `chosen` photos [B]."""
     columns = []
     for q, own in enumerate(scores.split(STATE_COUNTS, dim=1)):
@@ -45,7 +45,7 @@ def told_scores(scores: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Part:
-    """Views that go through the model together, and all that is known of them; those with a story come first.
+    """Views that go through the model together, and all that is known of them; those with a rationale come first.
 
     Attributes:
         rows: [k] their numbers among the n of the step.
@@ -53,7 +53,7 @@ class Part:
         labels: [k, Q] criteria.
         told, show, contexts, descriptions: as in `Drawn`.
         has_mask: [k] bool, views with a reference mask.
-        stories: of the first of them.
+        rationale_targets: of the first of them.
     """
 
     rows: Tensor
@@ -64,7 +64,7 @@ class Part:
     has_mask: Tensor
     contexts: list[Context]
     descriptions: Tensor
-    stories: list[Story] = field(default_factory=list)
+    rationale_targets: list[RationaleTarget] = field(default_factory=list)
 
 
 class Answerer(nn.Module):
@@ -86,23 +86,23 @@ class Answerer(nn.Module):
         return self.model.evidence(tokens.tokens, tokens.grid, seen.mask_logits, self.model.state_embeddings)
 
     def answer(self, part: Part) -> dict[str, Tensor]:
-        """What CFA reads of k views, m of them with a story.
+        """What CFA reads of k views, m of them with a rationale.
 
         Returns:
             logits [k, C], spelled [m, C], pooled [k, E], scores [k, K], maps [k, K, h, w], lesion [k, h, w], and
             language [1], the mean cross-entropy of the words [1] of the rationales, 0 where there are none.
         """
         evidence = self.find(part.seen)
-        told = replace(evidence, scores=told_scores(evidence.scores, part.labels, part.told))
-        m, k, none = len(part.stories), len(part.rows), evidence.scores.new_zeros(1)
+        told = replace(evidence, scores=teacher_forced_scores(evidence.scores, part.labels, part.told))
+        m, k, none = len(part.rationale_targets), len(part.rows), evidence.scores.new_zeros(1)
         lesion = torch.where(part.has_mask.view(-1, 1, 1), part.seen.lesion, evidence.lesion.detach())
         answers = {"pooled": evidence.pooled, "scores": evidence.scores, "maps": evidence.maps, "lesion": lesion}
         answers |= {"language": none, "words": none}
         write, said = self.model.reasoner.writer.write, []
-        if m < k:  # apart from those with a story, whose sequences are twice as long
+        if m < k:  # apart from those with a rationale, whose sequences are twice as long
             said.append(self._reason(write(part.contexts[m:]), part, told, torch.arange(m, k)).logits)
         if m:
-            prompts = write(part.contexts[:m], part.stories)
+            prompts = write(part.contexts[:m], part.rationale_targets)
             spoken = self._reason(prompts, part, told, torch.arange(m))
             said.insert(0, spoken.logits)
             if spoken.spelled is not None:

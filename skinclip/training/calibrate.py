@@ -1,6 +1,6 @@
 """What is fitted on a trained model: trust on `calib`, the thresholds of findings on `valid`.
 
-Photos are read and looked at as an Assessment does it, so that a threshold means on the page what it meant here.
+Photos are read and processed as an Assessment does it, so that a threshold means on the page what it meant here.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skinclip.calibration.calibrator import Trust
+from skinclip.calibration.calibrator import Calibrator
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
 from skinclip.data.cases import Case, DataError
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.model.criteria import criterion_log_probs
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.pipeline.assessor import Assessor, locate, look
+from skinclip.pipeline.assessor import Assessor, forward_batch, locate
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import (
     PhotoSet,
@@ -46,10 +46,10 @@ def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.n
     transform = PhotoTransform(model.config.photo_side)
     logits, seen, scores = [], [], []
     for part in _parts(model, cases):
-        looked = look(model, transform, [_photo(c) for c in part], [c.context for c in part])
-        logits.append(looked.logits.double().numpy())
-        seen.append(looked.tokens.style.double().numpy())
-        scores.append(looked.evidence.scores)
+        output = forward_batch(model, transform, [_photo(c) for c in part], [c.context for c in part])
+        logits.append(output.logits.double().numpy())
+        seen.append(output.tokens.style.double().numpy())
+        scores.append(output.evidence.scores)
     return np.concatenate(logits), np.concatenate(seen), torch.cat(scores)
 
 
@@ -58,10 +58,10 @@ def _parts(model: SkinClipVL, cases: Sequence[Case]) -> Iterator[Sequence[Case]]
     return (cases[start : start + batch] for start in range(0, len(cases), batch))
 
 
-def _photo(case: Case) -> images.LesionImage:
+def _photo(case: Case) -> LesionImage:
     try:
-        return images.load(case.image)
-    except images.PhotoError as error:
+        return load_photo(case.image)
+    except PhotoError as error:
         raise DataError(f"{case.image}: {error}") from error
 
 
@@ -78,7 +78,7 @@ def fit(
     prior = natural_prior(train.diagnosis[home])
     logits, calib_style, _ = features(model, calib)
     learnt_style, held_style = styles(model, train)
-    trust = Trust.fit(
+    trust = Calibrator.fit(
         logits,
         diagnosis_labels(calib).numpy(),
         np.concatenate([learnt_style, held_style]),

@@ -1,8 +1,8 @@
 """Stage 0: the compact derm-CLIP, contrastive on photo-description pairs, then frozen.
 
-A photo's positives are all descriptions of its diagnosis (several wordings each, drawn anew at every step) and of the
-criterion states it is labelled with; all others are negatives: multi-positive InfoNCE in both directions. Mixed photos
-have mixed positives.
+A photo's positives are all descriptions of its diagnosis (several paraphrases each, drawn anew at every step) and of
+the criterion states it is labelled with; all others are negatives: multi-positive InfoNCE in both directions. Mixed
+photos have mixed positives.
 The lesion-mask head learns beside it, so that the tower's features stay tied to places in the photo.
 """
 
@@ -44,17 +44,17 @@ class DermClip(nn.Module):
 
 @dataclass
 class Descriptions:
-    """What photos are contrasted with: P wordings of each diagnosis, and one of each criterion state."""
+    """What photos are contrasted with: P paraphrases of each diagnosis, and one of each criterion state."""
 
     diagnosis: list[str]
     states: list[str]
     owner: Tensor  # [C * P] which diagnosis a wording belongs to
 
     @classmethod
-    def of(cls, wordings: Sequence[Sequence[str]]) -> Descriptions:
-        """From the wordings of each diagnosis."""
-        texts = [text for own in wordings for text in own]
-        owner = torch.tensor([c for c, own in enumerate(wordings) for _ in own])
+    def of(cls, paraphrases: Sequence[Sequence[str]]) -> Descriptions:
+        """From the paraphrases of each diagnosis."""
+        texts = [text for own in paraphrases for text in own]
+        owner = torch.tensor([c for c, own in enumerate(paraphrases) for _ in own])
         return cls(texts, [s.descriptions[0] for s in EVIDENCE_STATES], owner)
 
     @classmethod
@@ -63,9 +63,9 @@ class Descriptions:
         return cls.of([d.descriptions for d in DIAGNOSES])
 
     @classmethod
-    def drawn(cls, wordings: int, rng: random.Random) -> Descriptions:
-        """`wordings` texts a diagnosis, anew at each call."""
-        return cls.of([describe(code, wordings, rng) for code in DIAGNOSIS_CODES])
+    def drawn(cls, paraphrases: int, rng: random.Random) -> Descriptions:
+        """`paraphrases` texts a diagnosis, anew at each call."""
+        return cls.of([describe(code, paraphrases, rng) for code in DIAGNOSIS_CODES])
 
 
 def contrast(logits: Tensor, targets: Tensor, owner: Tensor, text_to_image: float) -> Tensor:
@@ -172,7 +172,7 @@ def stage0_step(
         batch, targets, has_mask = mix(batch, targets, has_mask, generator)
     seen = model.perception(batch[:, :3])
     # Python's generator is seeded by the stage and kept in its checkpoint
-    texts = Descriptions.drawn(cfg.wordings, random.Random(random.getrandbits(32)))
+    texts = Descriptions.drawn(cfg.paraphrases, random.Random(random.getrandbits(32)))
     embedded = model.perception.embed_texts([*texts.diagnosis, *texts.states])
     logits = seen.embedding @ embedded.T * model.perception.clip.logit_scale.exp().clamp(max=50)
     n, m = len(texts.diagnosis), cfg.mask_photos

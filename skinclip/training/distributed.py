@@ -151,10 +151,11 @@ def check_even(team: Team, recipe: TrainConfig) -> None:
     """
     cfg, size = recipe.stage2, team.size
     views = cfg.batch_size + cfg.second_views
-    if cfg.stories % size or (views - cfg.stories) % size:
+    if cfg.rationale_targets % size or (views - cfg.rationale_targets) % size:
         raise DataError(
-            f"{size} processes cannot share {views} views evenly, {cfg.stories} of them with a story: make `stories` "
-            "and `batch_size + second_views - stories` of the recipe's stage2 multiples of the number of processes"
+            f"{size} processes cannot share {views} views evenly, {cfg.rationale_targets} of them with a rationale: "
+            "make `rationale_targets` and `batch_size + second_views - rationale_targets` of the recipe's stage2 "
+            "multiples of the number of processes"
         )
     if recipe.masks.batch_size % size:
         raise DataError(

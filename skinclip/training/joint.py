@@ -28,7 +28,7 @@ from skinclip.core.assessment import Context
 from skinclip.core.config import LossConfig, Stage2Config, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.language.paraphrases import describe
-from skinclip.language.prompt import Story
+from skinclip.language.prompt import RationaleTarget
 from skinclip.language.rationale import write_rationale
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.answering import PER_PORTION, Answerer, Part
@@ -68,7 +68,7 @@ class Drawn:
     """All that is random about a step, drawn alike by every process: n views of B photos.
 
     Attributes:
-        views: photo and augmentation of each view; the first B are one a photo, the first of them carry a story.
+        views: photo and augmentation of each view; the first B are one a photo, the first of them carry a rationale.
         told: [n] bool, views whose labelled criteria the reasoner reads.
         show: [n] bool, views whose CLIP tokens it may read.
         contexts: of each view.
@@ -108,9 +108,9 @@ class Stage2:
         self.views, self.store = views or (LiveViews(train, model.config.photo_side, self.cfg.augmentation), None)
         self.answerer: Any = Answerer(model)  # DDP or FSDP around it, once prepared
         self.n = self.cfg.batch_size + self.cfg.second_views
-        wordings = [describe(code, self.cfg.wordings, self.rng) for code in DIAGNOSIS_CODES]
+        paraphrases = [describe(code, self.cfg.paraphrases, self.rng) for code in DIAGNOSIS_CODES]
         with torch.no_grad():
-            self.wordings = torch.stack([model.perception.embed_texts(w) for w in wordings])  # [C, P, E]
+            self.paraphrases = torch.stack([model.perception.embed_texts(w) for w in paraphrases])  # [C, P, E]
 
     def step(self) -> dict[str, Tensor]:
         """Draws a batch and returns CFA's named parts; the gradients of the total are left in the parameters."""
@@ -192,7 +192,7 @@ class Stage2:
         cfg = self.cfg
         index = torch.multinomial(self.drawn, cfg.batch_size, replacement=False, generator=self.generator)
         views = self.views.draw(index, cfg.second_views, self.generator)
-        told = torch.rand(self.n, generator=self.generator) < cfg.told_criteria
+        told = torch.rand(self.n, generator=self.generator) < cfg.teacher_forcing
         descriptions = self.descriptions()
         contexts = [training_context(self.train.cases[i], self.rng) for i in index.tolist()]
         show = torch.rand(self.n, generator=self.generator) >= self.model.config.reasoner.clip_dropout
@@ -203,17 +203,17 @@ class Stage2:
 
         An answer that fits only the 21 sentences it was trained with would hang on their wording.
         """
-        if not self.cfg.wordings or self.rng.random() < 0.5:
+        if not self.cfg.paraphrases or self.rng.random() < 0.5:
             return self.model.descriptions
         n = self.model.description_bank.shape[1]
-        chosen = torch.tensor([self.rng.sample(range(self.cfg.wordings), n) for _ in DIAGNOSIS_CODES])
-        return F.normalize(self.wordings[torch.arange(len(chosen)).unsqueeze(1), chosen].mean(1), dim=-1)
+        chosen = torch.tensor([self.rng.sample(range(self.cfg.paraphrases), n) for _ in DIAGNOSIS_CODES])
+        return F.normalize(self.paraphrases[torch.arange(len(chosen)).unsqueeze(1), chosen].mean(1), dim=-1)
 
     # ---- this process's share ----------------------------------------------------------------------------------------
 
     def portions(self, rank: int | None = None) -> list[Tensor]:
         """The views that this process, or that of another `rank`, takes on, in portions that it takes at once."""
-        m, size = self.cfg.stories, self.cfg.micro_batch
+        m, size = self.cfg.rationale_targets, self.cfg.micro_batch
         spoken, silent = (self.team.share(rows, rank) for rows in torch.arange(self.n).split([m, self.n - m]))
         if not size:
             return [torch.cat([spoken, silent])]
@@ -238,18 +238,25 @@ class Stage2:
         )
 
     def tell(self, drawn: Drawn, parts: list[Part]) -> list[Part]:
-        """The parts with their stories. What may be told is found by the process whose view it is; what is told of it
-        is drawn by all alike, in the order of the views."""
+        """The parts with their rationale targets. What may be told is found by the process whose view it is; what is
+        told of it is drawn by all alike, in the order of the views."""
         found = {row: what for part in parts for row, what in self.tellable(drawn, part)}
         found = dict(self.team.everyones(list(found.items())))
-        stories = [self.story(int(drawn.views.photo[row]), *found[row]) for row in range(self.cfg.stories)]
-        return [replace(p, stories=[stories[r] for r in p.rows.tolist() if r < self.cfg.stories]) for p in parts]
+        rationale_targets = [
+            self.rationale_target(int(drawn.views.photo[row]), *found[row]) for row in range(self.cfg.rationale_targets)
+        ]
+        return [
+            replace(
+                p, rationale_targets=[rationale_targets[r] for r in p.rows.tolist() if r < self.cfg.rationale_targets]
+            )
+            for p in parts
+        ]
 
     @torch.no_grad()
     def tellable(self, drawn: Drawn, part: Part) -> Iterator[tuple[int, tuple[list[str], list[int]]]]:
         """(number of a view, findings that its maps and mask support and the diagnoses it resembles, the most first)
-        of the views of a part that carry a story."""
-        rows = part.rows[part.rows < self.cfg.stories]
+        of the views of a part that carry a rationale."""
+        rows = part.rows[part.rows < self.cfg.rationale_targets]
         if not len(rows):
             return
         before = rng_state()
@@ -262,22 +269,22 @@ class Stage2:
             findings = supported_findings(photos[k], evidence.mask_logits[k] > 0, labels, evidence.scores[k])
             yield row, (findings, similar[k].tolist())
 
-    def story(self, i: int, findings: list[str], similar: list[int]) -> Story:
+    def rationale_target(self, i: int, findings: list[str], similar: list[int]) -> RationaleTarget:
         """What is told of photo `i`; a photo without a diagnosis label is told as far as its findings."""
         if self.rng.random() < 0.3:  # texts of all lengths, so that a rich label does not show in the style
             findings = findings[: self.rng.randint(0, len(findings))]
         label = int(self.train.diagnosis[i])
         if label == MISSING:
-            return Story(findings)
+            return RationaleTarget(findings)
         leading = DIAGNOSIS_CODES[label]
         runner_up = next(DIAGNOSIS_CODES[c] for c in similar if c != label)
-        return Story(findings, leading, runner_up, write_rationale(leading, runner_up, findings, self.rng))
+        return RationaleTarget(findings, leading, runner_up, write_rationale(leading, runner_up, findings, self.rng))
 
     # ---- the loss of the whole ---------------------------------------------------------------------------------------
 
     def measure(self, drawn: Drawn, whole: dict[str, Tensor]) -> dict[str, Tensor]:
         """CFA's named parts on the answers to all views, in their order; `language` and `words` are one a portion."""
-        b, m, s = self.cfg.batch_size, self.cfg.stories, self.cfg.second_views
+        b, m, s = self.cfg.batch_size, self.cfg.rationale_targets, self.cfg.second_views
         photo, device = drawn.views.photo[:b], self.model.device
         logits, spelled, words = whole["logits"], whole.get("spelled"), whole["words"]
         if spelled is not None:
@@ -307,7 +314,7 @@ class Stage2:
         """The answers to all portions of all processes, as leaves at which gradients can be taken: those of views in
         the order of the views, those of portions in the order of the processes."""
         order = torch.cat([rows for rank in range(self.team.size) for rows in self.portions(rank)])
-        places = {"spelled": order[order < self.cfg.stories].argsort()} | dict.fromkeys(PER_PORTION, None)
+        places = {"spelled": order[order < self.cfg.rationale_targets].argsort()} | dict.fromkeys(PER_PORTION, None)
         whole = {}
         for name in dict.fromkeys(name for answer in answers for name in answer):
             values = self.team.whole(torch.cat([a[name].detach() for a in answers if name in a]))
@@ -321,7 +328,9 @@ class Stage2:
         DDP and FSDP divide the sum over processes by their number, which is made good here.
         """
         number += self.team.rank * (len(whole["words"]) // self.team.size)
-        places = {"spelled": part.rows[: len(part.stories)]} | dict.fromkeys(PER_PORTION, torch.tensor([number]))
+        places = {"spelled": part.rows[: len(part.rationale_targets)]} | dict.fromkeys(
+            PER_PORTION, torch.tensor([number])
+        )
         tensors, gradients = [], []
         for name, value in answer.items():
             if value.requires_grad:

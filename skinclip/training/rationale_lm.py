@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from skinclip.core.assessment import Context
 from skinclip.core.config import ModelConfig, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES
-from skinclip.language.prompt import IGNORE, MAX_FINDINGS, Prompts, PromptWriter, Story
+from skinclip.language.prompt import IGNORE, MAX_FINDINGS, Prompts, PromptWriter, RationaleTarget
 from skinclip.language.rationale import random_example, write_rationale
 from skinclip.model.reasoner import quantize_to, qwen_config
 from skinclip.training.checkpoints import load_checkpoint, save_checkpoint, seed_everything
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 SAVE_EVERY = 100
 
 
-def random_story(rng: random.Random) -> tuple[Context, Story]:
+def random_rationale_target(rng: random.Random) -> tuple[Context, RationaleTarget]:
     """A made-up case with the text that tells it."""
     context, leading, runner_up, findings = random_example(rng)
     findings = findings[:MAX_FINDINGS]
     runner_up = runner_up or rng.choice([c for c in DIAGNOSIS_CODES if c != leading])
-    return context, Story(findings, leading, runner_up, write_rationale(leading, runner_up, findings, rng))
+    return context, RationaleTarget(findings, leading, runner_up, write_rationale(leading, runner_up, findings, rng))
 
 
 def language_loss(model: Qwen2_5_VLForConditionalGeneration, prompts: Prompts) -> torch.Tensor:
@@ -68,10 +68,10 @@ def train_stage1(config: ModelConfig, recipe: TrainConfig, tokenizer: PreTrained
     csv_log = CsvLog(out / "log.csv", "stage1", rows)
     model.train()
     for step in tqdm(range(first, cfg.steps), desc="stage 1", initial=first, total=cfg.steps, mininterval=5):
-        cases = [random_story(rng) for _ in range(cfg.batch_size)]
+        cases = [random_rationale_target(rng) for _ in range(cfg.batch_size)]
         for group in optimizer.param_groups:
             group["lr"] = cfg.lr * cosine(step, cfg.steps, cfg.steps // 20)
-        loss = language_loss(model, writer.tell([c for c, _ in cases], [s for _, s in cases]))
+        loss = language_loss(model, writer.write_text_only([c for c, _ in cases], [s for _, s in cases]))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -134,7 +134,7 @@ def train(
     model.save(out)
     save_yaml(recipe, out / "recipe.yaml")
     assessor = fit(model, photos, cases["calib"], cases.get("valid", []), trained_prior)
-    assessor.save_trust(out)
+    assessor.save_calibration(out)
     return assessor
 
 

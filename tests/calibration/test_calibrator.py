@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skinclip.calibration import Trust
+from skinclip.calibration import Calibrator
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 
 C = len(DIAGNOSIS_CODES)
@@ -17,8 +17,8 @@ def data() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def trust(data) -> Trust:
-    return Trust.fit(
+def trust(data) -> Calibrator:
+    return Calibrator.fit(
         data["logits"][:300],
         data["labels"][:300],
         data["style"][:300],
@@ -50,7 +50,7 @@ def test_probabilities_are_at_natural_prevalence(data, trust):
 
 
 def test_arrays_round_trip_exactly(data, trust):
-    again = Trust.from_arrays(trust.to_arrays())
+    again = Calibrator.from_arrays(trust.to_arrays())
     ours, theirs = (t.apply(data["logits"], data["style"]) for t in (trust, again))
     for name in ("probabilities", "balanced", "malignancy", "refer", "shift_score", "in_domain"):
         assert (getattr(ours, name) == getattr(theirs, name)).all()
@@ -61,7 +61,7 @@ def test_arrays_round_trip_exactly(data, trust):
 def test_safetensors_keeps_the_arrays(tmp_path, data, trust):
     numpy_io = pytest.importorskip("safetensors.numpy")
     numpy_io.save_file(trust.to_arrays(), tmp_path / "trust.safetensors")
-    again = Trust.from_arrays(numpy_io.load_file(tmp_path / "trust.safetensors"))
+    again = Calibrator.from_arrays(numpy_io.load_file(tmp_path / "trust.safetensors"))
     ours, theirs = (t.apply(data["logits"], data["style"]) for t in (trust, again))
     assert (ours.probabilities == theirs.probabilities).all() and (ours.shift_score == theirs.shift_score).all()
 
@@ -70,7 +70,7 @@ def test_missing_and_unknown_arrays_are_named(trust):
     arrays = trust.to_arrays()
     arrays["extra"] = arrays.pop("natural_prior")
     with pytest.raises(ValueError, match=r"missing \['natural_prior'\], unknown \['extra'\]"):
-        Trust.from_arrays(arrays)
+        Calibrator.from_arrays(arrays)
 
 
 def test_a_photo_gets_the_same_answer_alone_and_in_a_batch(data, trust):
@@ -82,7 +82,7 @@ def test_a_photo_gets_the_same_answer_alone_and_in_a_batch(data, trust):
 
 def test_unlabelled_rows_are_left_out(data, trust):
     n = 300
-    more = Trust.fit(
+    more = Calibrator.fit(
         np.vstack([data["logits"][:n], np.zeros((3, C))]),
         np.append(data["labels"][:n], [-1] * 3),
         data["style"][:n],
@@ -96,7 +96,7 @@ def test_unlabelled_rows_are_left_out(data, trust):
 
 def test_a_prior_of_zero_is_an_error(data):
     with pytest.raises(ValueError, match="shares above 0"):
-        Trust.fit(
+        Calibrator.fit(
             data["logits"],
             data["labels"],
             data["style"],

@@ -10,7 +10,7 @@ from skinclip.explain.counterfactual import edited_scores, region_mask, what_if,
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
-from skinclip.pipeline.assessor import Assessor, Seen
+from skinclip.pipeline.assessor import Assessor, CalibratedOutput
 
 MEL = DIAGNOSIS_CODES.index("mel")
 KEYS = [state.key for state in EVIDENCE_STATES]
@@ -27,8 +27,8 @@ def image() -> LesionImage:
 
 
 @pytest.fixture(scope="module")
-def seen(assessor, image) -> Seen:
-    return assessor.see([image], [Context()])
+def seen(assessor, image) -> CalibratedOutput:
+    return assessor.forward([image], [Context()])
 
 
 def square(x0: float, y0: float, x1: float, y1: float) -> Region:
@@ -50,13 +50,13 @@ def test_without_a_region_the_rest_of_the_photo_stays(assessor, image, seen) -> 
     changed = (without.pixels != cut).any(2)
     mask = region_mask(inside, window.side, (window.x, window.y), 1.0)
     assert changed[mask].mean() > 0.5 and not changed[~mask].any()
-    left = without.trust.probabilities[0]
+    left = without.calibrated.probabilities[0]
     assert left.sum() == pytest.approx(1) and left.shape == (7,)
 
 
 def test_without_nothing_the_answer_is_the_same(assessor, image, seen) -> None:
     without = without_region(assessor, image, Context(), seen, Region((0, 0, 0, 0), ()))
-    np.testing.assert_allclose(without.trust.probabilities[0], seen.trust.probabilities[0], atol=1e-5)
+    np.testing.assert_allclose(without.calibrated.probabilities[0], seen.calibrated.probabilities[0], atol=1e-5)
 
 
 def test_edits_set_a_criterion_and_leave_the_others() -> None:
@@ -76,7 +76,7 @@ def test_edits_set_a_criterion_and_leave_the_others() -> None:
 
 def test_no_edit_no_change_and_melanoma_criteria_raise_melanoma(assessor, seen) -> None:
     plain = what_if(assessor, seen, Context(), {})
-    np.testing.assert_allclose(plain.probabilities, seen.trust.probabilities, atol=1e-9)
+    np.testing.assert_allclose(plain.probabilities, seen.calibrated.probabilities, atol=1e-9)
     for edits in ({"pigment_network": "atypical"}, {"blue_whitish_veil": "present"}):
         absent = what_if(assessor, seen, Context(), dict.fromkeys(edits, "absent"))
         edited = what_if(assessor, seen, Context(), edits)

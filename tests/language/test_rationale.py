@@ -84,7 +84,7 @@ def test_wording_varies_within_a_small_vocabulary() -> None:
     assert used <= set(vocabulary())
 
 
-def test_each_slot_has_at_least_ten_wordings() -> None:
+def test_each_slot_has_at_least_ten_paraphrases() -> None:
     sentences = [slot for slot in rationale._SLOTS if any("{" in t or " is " in t for t in slot)]
     assert len(sentences) >= 14
     assert all(len(set(slot)) >= 10 for slot in sentences)

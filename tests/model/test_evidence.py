@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from skinclip.model.evidence import lesion_weights, log_mean_exp, told_apart
+from skinclip.model.evidence import lesion_weights, log_mean_exp, symmetric_orthogonalize
 
 
 def test_log_mean_exp_by_hand() -> None:
@@ -49,7 +49,7 @@ def test_alike_descriptions_get_directions_equally_far_apart() -> None:
     torch.manual_seed(0)
     alike = torch.nn.functional.normalize(torch.randn(1, 32) + 0.2 * torch.randn(5, 32), dim=-1)
     assert (alike @ alike.T).min() > 0.3  # much alike before
-    apart = told_apart(alike)
+    apart = symmetric_orthogonalize(alike)
     cosines = apart @ apart.T
     expected = torch.full((5, 5), -1 / 4)  # the corners of a simplex of five
     expected.fill_diagonal_(1)

@@ -16,7 +16,7 @@ from transformers import LogitsProcessorList, Qwen2_5_VLForConditionalGeneration
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.language.constrained_decoding import greedy
-from skinclip.language.prompt import Story, load_tokenizer
+from skinclip.language.prompt import RationaleTarget, load_tokenizer
 from skinclip.language.rationale import check_rationale
 from skinclip.model import reasoner as reasoner_module
 from skinclip.model.evidence import Evidence
@@ -210,8 +210,8 @@ def test_decoding_equals_generate_with_and_without_what_was_read(which, model, t
     context = Context(45, "male", "back")
     with torch.no_grad():
         prefix = m.reason(reasoner.writer.write([context]), seen, evidence, keep=True).prefix
-        prompts = reasoner.writer.write([context], [Story(FINDINGS, "mel", "nv")])
-        rules, longest = reasoner.rules(prompts.input_ids.shape[1], FINDINGS, "mel", "nv", reasoner.config.wordings)
+        prompts = reasoner.writer.write([context], [RationaleTarget(FINDINGS, "mel", "nv")])
+        rules, longest = reasoner.rules(prompts.input_ids.shape[1], FINDINGS, "mel", "nv", reasoner.config.paraphrases)
         plain = reasoner.base.generate(
             input_ids=prompts.input_ids,
             inputs_embeds=reasoner.inputs(prompts, seen, evidence),
@@ -236,11 +236,11 @@ def test_decoding_equals_generate_with_and_without_what_was_read(which, model, t
 
 
 def test_a_free_text_is_shown_to_nobody_before_it_is_found_sound(model: SkinClipVL, look, monkeypatch) -> None:
-    """A random model babbles: what is shown is decoded anew among true wordings. A sound free text is shown whole."""
+    """What a random model babbles is decoded anew among true paraphrases. A sound free text is shown whole."""
     args = (Context(), *one(look), FINDINGS, "mel", "nv")
-    monkeypatch.setattr(model.reasoner, "config", dataclasses.replace(model.reasoner.config, wordings=64))
+    monkeypatch.setattr(model.reasoner, "config", dataclasses.replace(model.reasoner.config, paraphrases=64))
     expected = model.reasoner.explain(*args)
-    monkeypatch.setattr(model.reasoner, "config", dataclasses.replace(model.reasoner.config, wordings=0))
+    monkeypatch.setattr(model.reasoner, "config", dataclasses.replace(model.reasoner.config, paraphrases=0))
     passes: list[tuple[int, str]] = []  # rules of a pass, its text
 
     def watched(base, prompts, embeds, rules, *rest):

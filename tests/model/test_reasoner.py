@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSES
-from skinclip.language.prompt import Story, context_text, mini_tokenizer
+from skinclip.language.prompt import RationaleTarget, context_text, mini_tokenizer
 from skinclip.language.rationale import check_citations, check_rationale, read_rationale
 from skinclip.model.perception import VisualTokens
 from skinclip.model.reasoner import (
-    FALLBACK_WORDINGS,
+    FALLBACK_PARAPHRASES,
     Qwen2_5_VLForConditionalGeneration,
     at_most_unit,
     load_language_model,
@@ -72,7 +72,7 @@ def test_no_word_of_a_prompt_is_unknown(tiny_model) -> None:
     prompts = tiny_model.reasoner.writer.write(
         [Context(47, "female", "head or neck")],
         [
-            Story(
+            RationaleTarget(
                 ["streaks:irregular", "colour:variegated"], "mel", "nv", "this looks most like melanoma on the whole ."
             )
         ],
@@ -153,10 +153,10 @@ def test_a_hidden_photo_cannot_be_read(tiny_model, look) -> None:
 def test_the_story_does_not_reach_back_to_the_diagnosis(tiny_model, look) -> None:
     seen, evidence = look
     write = tiny_model.reasoner.writer.write
-    stories = [Story(["streaks:irregular"], "mel", "nv")] * 2
+    rationale_targets = [RationaleTarget(["streaks:irregular"], "mel", "nv")] * 2
     with torch.no_grad():
         silent = tiny_model.reason(write([Context(), Context()]), seen, evidence).logits
-        told = tiny_model.reason(write([Context(), Context()], stories), seen, evidence).logits
+        told = tiny_model.reason(write([Context(), Context()], rationale_targets), seen, evidence).logits
     torch.testing.assert_close(silent, told, atol=1e-5, rtol=1e-4)
 
 
@@ -178,7 +178,7 @@ def test_generate_honours_the_embeddings(tiny_model, look) -> None:
     reasoner = tiny_model.reasoner
     one = type(seen)(seen.tokens[:1], seen.grid, seen.embedding[:1], [level[:1] for level in seen.levels])
     found = type(evidence)(*(getattr(evidence, f)[:1] for f in type(evidence).__dataclass_fields__))
-    prompts = reasoner.writer.write([Context()], [Story([], "mel", "nv")])
+    prompts = reasoner.writer.write([Context()], [RationaleTarget([], "mel", "nv")])
     embeds = reasoner.inputs(prompts, one, found)
     kwargs = {
         "input_ids": prompts.input_ids,
@@ -200,22 +200,22 @@ def test_generate_honours_the_embeddings(tiny_model, look) -> None:
         assert (first_scores(reasoner.inputs(prompts, None, None)) - expected).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("wordings", [0, 16])
-def test_only_findings_that_exist_can_be_cited(tiny_model, look, wordings: int, monkeypatch) -> None:
+@pytest.mark.parametrize("paraphrases", [0, 16])
+def test_only_findings_that_exist_can_be_cited(tiny_model, look, paraphrases: int, monkeypatch) -> None:
     """Even an untrained model cannot assert anything else, whatever it babbles."""
     seen, evidence = look
     one = type(seen)(seen.tokens[:1], seen.grid, seen.embedding[:1], [level[:1] for level in seen.levels])
     found = type(evidence)(*(getattr(evidence, f)[:1] for f in type(evidence).__dataclass_fields__))
     findings = ["streaks:irregular", "border:regular"]
     reasoner = tiny_model.reasoner
-    monkeypatch.setattr(reasoner, "config", dataclasses.replace(reasoner.config, wordings=wordings))
+    monkeypatch.setattr(reasoner, "config", dataclasses.replace(reasoner.config, paraphrases=paraphrases))
     text = tiny_model.reasoner.explain(Context(), one, found, findings, "mel", "nv")
     assert text == tiny_model.reasoner.explain(Context(), one, found, findings, "mel", "nv")
     assert not check_citations(text, findings)
     assert set(re.findall(r"\[r\d\]", text)) <= {"[r1]", "[r2]"}
     assert "basal" not in text and "keratosis" not in text
     # the whole text is one of those that are true to the findings, decoded anew where the free one is not
-    among = reasoner.wordings(findings, "mel", "nv", wordings or FALLBACK_WORDINGS)
+    among = reasoner.paraphrases(findings, "mel", "nv", paraphrases or FALLBACK_PARAPHRASES)
     assert reasoner.writer.words_between(text) in among
     assert read_rationale(text).leading == "mel"
     assert not check_rationale(text, findings, ("mel", "nv"))

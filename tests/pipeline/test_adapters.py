@@ -71,7 +71,7 @@ def test_another_adapter_is_put_in_force_without_loading_the_base_again(assessor
 def test_a_switched_model_saves_what_was_loaded(assessor, other, tmp_path) -> None:
     assessor.switch(other)
     assessor.model.save(tmp_path / "again")
-    assessor.save_trust(tmp_path / "again")
+    assessor.save_calibration(tmp_path / "again")
     assert weights_sha256(tmp_path / "again") == weights_sha256(other)
     for name in ("config.yaml", "base.json", "findings.json"):
         assert (tmp_path / "again" / name).read_text() == (other / name).read_text()

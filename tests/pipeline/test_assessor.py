@@ -14,7 +14,7 @@ from skinclip.core.assessment import Assessment, Context, Finding
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSIS_CODES
 from skinclip.explain.methods import heat_on_photo
 from skinclip.imaging.examples import LOOKS, draw
-from skinclip.imaging.photo import from_array, load
+from skinclip.imaging.photo import from_array, load_photo
 from skinclip.language.rationale import check_rationale, read_rationale
 from skinclip.pipeline.assessor import Assessor, cited_state
 
@@ -115,7 +115,7 @@ def test_command_line_prints_one_object_and_nothing_else(tmp_path: Path) -> None
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert record["photo"]["sha256"] == load(example).sha256
+    assert record["photo"]["sha256"] == load_photo(example).sha256
     assert {"assessment.json", "regions.png", "gradcam.png", "lesion.pdf"} == {p.name for p in tmp_path.iterdir()}
 
 

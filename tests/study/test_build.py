@@ -15,8 +15,8 @@ from PIL import Image
 
 from skinclip.core.assessment import Assessment
 from skinclip.data.cases import Case
-from skinclip.imaging import photo as images
 from skinclip.imaging.overlay import hex_colour
+from skinclip.imaging.photo import PhotoError, from_array
 from skinclip.study import build as freeze
 from skinclip.study.build import Candidate
 from skinclip.study.protocol.protocol import Protocol
@@ -113,15 +113,15 @@ def test_too_few_photos_are_told_with_the_remedy(
 def test_abstentions_are_dropped_unless_out_of_distribution(assessment: Assessment) -> None:
     silent = dataclasses.replace(assessment, abstained=True)
     case = Case(Path("a"), "a", "photos", "a", "nv")
-    with pytest.raises(images.PhotoError, match="abstains"):
+    with pytest.raises(PhotoError, match="abstains"):
         freeze.candidate(case, silent)
     assert freeze.candidate(dataclasses.replace(case, group="OOD", diagnosis=None), silent).stratum == "ood"
-    with pytest.raises(images.PhotoError, match="not known"):
+    with pytest.raises(PhotoError, match="not known"):
         freeze.candidate(dataclasses.replace(case, diagnosis=None), assessment)
 
 
 def test_large_photos_are_bounded() -> None:
-    image = images.from_array(np.zeros((1500, 3000, 3), np.uint8))
+    image = from_array(np.zeros((1500, 3000, 3), np.uint8))
     assert freeze.bounded(image).pixels.shape == (512, 1024, 3)
 
 

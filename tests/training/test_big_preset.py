@@ -15,7 +15,7 @@ from skinclip.cli import main as cli
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
 from skinclip.data.cases import DataError
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import load_photo
 from skinclip.language.rationale import check_rationale
 from skinclip.model.adapters import files as adapters
 from skinclip.model.perception import Perception
@@ -45,7 +45,7 @@ def test_from_base_to_rationale(
         assert torch.allclose(value, clip[name], atol=1e-3), name  # rounded to half precision, not trained
     said: list[Assessment] = []
     rows = (hub / "data/drawn/manifest.csv").read_text().splitlines()  # a photo as those that it is calibrated on
-    photo = images.load(hub / "data/drawn" / next(r for r in rows if ",calib," in r).split(",")[0])
+    photo = load_photo(hub / "data/drawn" / next(r for r in rows if ",calib," in r).split(",")[0])
     assessment = assessor.assess(photo, Context(50, "male", "back"), on_partial=said.append)
     assert Assessment.from_json(assessment.to_json()) == assessment and not assessment.abstained
     assert assessment.rationale == said[-1].rationale and len(said) > 2
@@ -88,7 +88,7 @@ def test_what_is_wrong_is_said(
     recipe = tmp_path / "work.yaml"
     for text, what in (
         ("stage2: {micro_batches: 4}", "no field micro_batches"),
-        ("stage2: {stories: 40}", "stories must lie in 0 to batch_size"),
+        ("stage2: {rationale_targets: 40}", "rationale_targets must lie in 0 to batch_size"),
         ("stage2: {cached_views: 1}", "cached_views must be 0, or 2 or more"),
         ("stage2: 5", "is no recipe"),
         ("[stage2]", "does not hold a mapping"),

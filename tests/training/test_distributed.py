@@ -107,9 +107,9 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(big, hub: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(Team, "size", 5)
     for changes, what in (
-        ({}, "5 processes cannot share 6 views evenly, 2 of them with a story"),
-        ({"stories": 0}, "cannot share 6 views evenly, 0 of them"),
-        ({"second_views": 1, "stories": 0}, "5 processes cannot share 4 photos evenly.*masks"),
+        ({}, "5 processes cannot share 6 views evenly, 2 of them with a rationale"),
+        ({"rationale_targets": 0}, "cannot share 6 views evenly, 0 of them"),
+        ({"second_views": 1, "rationale_targets": 0}, "5 processes cannot share 4 photos evenly.*masks"),
     ):
         recipe = dataclasses.replace(BIG_RECIPE, stage2=dataclasses.replace(BIG_RECIPE.stage2, **changes))
         with pytest.raises(DataError, match=f"{what}.* the number of processes"):

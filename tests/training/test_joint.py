@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from skinclip.core.config import ModelConfig, Stage0Config, Stage2Config, TrainConfig
 from skinclip.model.skinclip_vl import SkinClipVL, new_model
-from skinclip.training.answering import told_scores
+from skinclip.training.answering import teacher_forced_scores
 from skinclip.training.checkpoints import seed_everything
 from skinclip.training.joint import Stage2
 from skinclip.training.losses import CFAInputs
@@ -24,9 +24,9 @@ from tests.training.tiny_train import without_dropout
 RECIPE = TrainConfig(
     photo_size=72,
     stage0=Stage0Config(held_out=0.6),
-    stage2=Stage2Config(batch_size=8, second_views=4, stories=3, wordings=8),
+    stage2=Stage2Config(batch_size=8, second_views=4, rationale_targets=3, paraphrases=8),
 )
-B, SECOND, STORIES, ALL = 8, 4, 3, 12
+B, SECOND, RATIONALES, ALL = 8, 4, 3, 12
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +67,16 @@ def by_hand(stage: Stage2) -> dict[str, torch.Tensor]:
     views = stage.views.pixels(drawn.views, rows)
     seen = model.perceive(views[:, :3])
     evidence = model.find_evidence(seen)
-    told = dataclasses.replace(evidence, scores=told_scores(evidence.scores, train.criteria[photo], drawn.told))
-    stories = stage.tell(drawn, [stage.look(drawn, rows)])[0].stories
-    write, spoken, silent = model.reasoner.writer.write, rows[:STORIES], rows[STORIES:]
+    told = dataclasses.replace(
+        evidence, scores=teacher_forced_scores(evidence.scores, train.criteria[photo], drawn.told)
+    )
+    rationale_targets = stage.tell(drawn, [stage.look(drawn, rows)])[0].rationale_targets
+    write, spoken, silent = model.reasoner.writer.write, rows[:RATIONALES], rows[RATIONALES:]
     quiet = model.reason(
-        write(drawn.contexts[STORIES:]), seen.pick(silent), told.pick(silent), drawn.show[silent], drawn.descriptions
+        write(drawn.contexts[RATIONALES:]), seen.pick(silent), told.pick(silent), drawn.show[silent], drawn.descriptions
     )
     loud = model.reason(
-        write(drawn.contexts[:STORIES], stories),
+        write(drawn.contexts[:RATIONALES], rationale_targets),
         seen.pick(spoken),
         told.pick(spoken),
         drawn.show[spoken],
@@ -91,8 +93,8 @@ def by_hand(stage: Stage2) -> dict[str, torch.Tensor]:
             target=train.diagnosis[photo[first]],
             logits_second_view=torch.cat([logits[B:], logits[: B - SECOND].detach()]),
             has_second_view=torch.arange(B) < SECOND,
-            spelled_logits=torch.cat([loud.spelled, torch.zeros(B - STORIES, logits.shape[1])]),
-            has_spelled=torch.arange(B) < STORIES,
+            spelled_logits=torch.cat([loud.spelled, torch.zeros(B - RATIONALES, logits.shape[1])]),
+            has_spelled=torch.arange(B) < RATIONALES,
             embeddings=evidence.pooled[first],
             descriptions=model.description_bank,
             criterion_scores=evidence.scores[first],

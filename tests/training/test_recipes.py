@@ -28,7 +28,10 @@ def test_every_preset_has_a_recipe_that_says_how_to_run_it(name: str) -> None:
     if config.reasoner.base is not None:
         assert recipe.stage2.gradient_checkpointing and recipe.stage2.micro_batch == 1
         for processes in (1, 2, 4, 8):  # as its head says
-            assert recipe.stage2.stories % processes == 0 and (views - recipe.stage2.stories) % processes == 0
+            assert (
+                recipe.stage2.rationale_targets % processes == 0
+                and (views - recipe.stage2.rationale_targets) % processes == 0
+            )
             assert recipe.masks.batch_size % processes == 0
 
 

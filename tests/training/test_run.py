@@ -13,7 +13,7 @@ import torch
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import LossConfig, Stage0Config, Stage1Config, Stage2Config, TrainConfig
 from skinclip.data.cases import Case, DataError
-from skinclip.imaging import photo as images
+from skinclip.imaging import photo as photo_module
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.photo import from_array
 from skinclip.model.criteria import STATE_COUNTS
@@ -35,7 +35,7 @@ RECIPE = TrainConfig(
     photo_size=72,
     stage0=Stage0Config(phases=((48, 1), (64, 1)), batch_size=8, held_out=0.3),
     stage1=Stage1Config(steps=3, batch_size=4),
-    stage2=Stage2Config(steps=3, batch_size=6, second_views=2, stories=2, log_every=1, save_every=1),
+    stage2=Stage2Config(steps=3, batch_size=6, second_views=2, rationale_targets=2, log_every=1, save_every=1),
 )
 
 
@@ -109,7 +109,7 @@ def test_no_stage_reads_a_test_split_or_a_shift_set(
         return reader
 
     monkeypatch.setattr(cv2, "imread", spy(cv2.imread))
-    monkeypatch.setattr(images, "load", spy(images.load))
+    monkeypatch.setattr(photo_module, "load", spy(photo_module.load_photo))
     train(tiny_config, RECIPE, data, tmp_path / "work", tmp_path / "out")
     test_rows = [line.split(",") for line in (data / "drawn/manifest.csv").read_text().splitlines() if ",test," in line]
     forbidden = {Path(cell).name for row in test_rows for cell in row[:2]} | {"a.png"}
@@ -252,7 +252,7 @@ def test_plain_classifier_says_what_is_missing(tmp_path) -> None:
         PlainClassifier().save(tmp_path)
 
 
-def test_told_criteria_replace_only_what_is_labelled() -> None:
+def test_teacher_forcing_replaces_only_what_is_labelled() -> None:
     scores = torch.linspace(-1, 1, sum(STATE_COUNTS)).repeat(2, 1)
     labels = torch.full((2, len(STATE_COUNTS)), MISSING)
     labels[0, 0], labels[0, 1] = 2, 0  # atypical network; streaks absent; the second photo has no label

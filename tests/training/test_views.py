@@ -152,7 +152,7 @@ def test_seeing_and_answering_take_place_on_the_model(model: SkinClipVL, photos:
     monkeypatch.setattr(reasoner, "spell", lambda *_: None)
     monkeypatch.setattr(reasoner, "language_loss", lambda *_: None)
     stage = Stage2(model, BIG_RECIPE, photos, seed_everything(3))
-    drawn, rows = stage.draw(), torch.tensor([2, 3, 5])  # without a story: those look into their tensors' values
+    drawn, rows = stage.draw(), torch.tensor([2, 3, 5])  # without a rationale: those look into their tensors' values
     prompts = reasoner.writer.write([drawn.contexts[i] for i in rows.tolist()])
     batch = photos.batch(drawn.views.photo[rows])
     with FakeTensorMode() as mode, torch.no_grad():

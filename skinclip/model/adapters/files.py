@@ -23,7 +23,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from safetensors.numpy import load_file as load_arrays
 
-from skinclip.calibration.calibrator import Trust
+from skinclip.calibration.calibrator import Calibrator
 from skinclip.core.config import save_yaml
 from skinclip.hub.layout import MissingWeights, check_complete, read_header
 from skinclip.hub.origins import FetchError, File, Hub
@@ -110,7 +110,7 @@ def check(folder: Path) -> list[str]:
     try:
         for name in ("heads.safetensors", "adapter.safetensors", "trust.safetensors"):
             read_header(folder / name)
-        Trust.from_arrays(load_arrays(folder / "trust.safetensors"))
+        Calibrator.from_arrays(load_arrays(folder / "trust.safetensors"))
     except (MissingWeights, ValueError) as error:
         raise AdapterError(f"{folder} is damaged: {error}") from error
     read_foundation(folder)

@@ -23,9 +23,8 @@ from skinclip.core.assessment import Assessment, Context
 from skinclip.core.paths import EXAMPLES
 from skinclip.core.vocabulary import SEXES, SITES
 from skinclip.explain.methods import heat_on_photo
-from skinclip.imaging import photo as images
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, region_overlay
-from skinclip.imaging.photo import LesionImage, PhotoError, fit
+from skinclip.imaging.photo import MAX_FILE_MB, LesionImage, PhotoError, fit, load_photo, photo_quality
 from skinclip.model.adapters.card import card_name
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.pipeline.assessor import Assessor
@@ -151,7 +150,7 @@ def example_css() -> str:
 
 
 def _thumbnail(file: Path) -> np.ndarray:
-    return fit(images.load(file).pixels, 160)
+    return fit(load_photo(file).pixels, 160)
 
 
 def _example_files() -> list[Path]:
@@ -281,7 +280,7 @@ def on_assess(
             return assess_photo(assessor, image, context, lambda share, what: tell(Step(share, what)), tell)
 
     try:
-        image, context = images.load(photo), context_of(age, sex, site)
+        image, context = load_photo(photo), context_of(age, sex, site)
         run = Run[News](answer)
         begin(run)
         written = False
@@ -329,9 +328,9 @@ def _emptied(view: View) -> Updates:
 
 def _take(view: View, data: bytes, label: str = "") -> Updates:
     """A new photo on the page; what was said about the one before goes. Raises PhotoError."""
-    image = images.load(data)
+    image = load_photo(data)
     small = fit(image.pixels, PREVIEW_SIDE)
-    preview = components.preview(small, image.width, image.height, images.photo_quality(image), label)
+    preview = components.preview(small, image.width, image.height, photo_quality(image), label)
     return {view.preview: preview, view.photo: data, **_cleared(view, components.READY)}
 
 
@@ -360,8 +359,8 @@ def read_and_delete(path: Path) -> bytes:
     if not path.is_relative_to(folder) or not path.is_file():
         raise PhotoError("The upload is no longer there. Add the photo again.")
     try:
-        if path.stat().st_size > images.MAX_FILE_MB * 1_000_000:
-            raise PhotoError(f"The file is larger than {images.MAX_FILE_MB} MB. Save it smaller, for example as JPEG.")
+        if path.stat().st_size > MAX_FILE_MB * 1_000_000:
+            raise PhotoError(f"The file is larger than {MAX_FILE_MB} MB. Save it smaller, for example as JPEG.")
         return path.read_bytes()
     finally:
         path.unlink(missing_ok=True)
@@ -401,7 +400,7 @@ def assess_photo(
 
 def warm_up(assessor: Assessor) -> None:
     """Takes a synthetic photo the whole way, so that whatever is set up at first use is ready for the first visitor."""
-    shown = assess_photo(assessor, images.load(_example_files()[0]), Context(), lambda share, what: None)
+    shown = assess_photo(assessor, load_photo(_example_files()[0]), Context(), lambda share, what: None)
     pictures(shown)
     components.downloads(shown.assessment, shown.pixels)
 
@@ -428,7 +427,7 @@ def example_name(file: Path) -> str:
 
 
 def _sensitivity(assessor: Assessor) -> float | None:
-    value = assessor.trust.referral.sensitivity
+    value = assessor.calibrator.referral.sensitivity
     return value if np.isfinite(value) else None
 
 

@@ -15,8 +15,7 @@ import gradio as gr
 from skinclip.core.assessment import Assessment
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
-from skinclip.imaging import photo as images
-from skinclip.imaging.photo import LesionImage, PhotoError
+from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
@@ -81,7 +80,7 @@ def on_change(
     if not edits and ref == NOTHING:
         return {panel.answer: ""}
     try:
-        image = images.load(photo)
+        image = load_photo(photo)
         with assessor.using(assessment.model.weights_sha256):
             return {panel.answer: "".join(_answers(assessor, image, assessment, edits, ref))}
     except (PhotoError, CheckpointError) as problem:
@@ -92,7 +91,7 @@ def _answers(
     assessor: Assessor, image: LesionImage, assessment: Assessment, edits: dict[str, str], ref: str
 ) -> list[str]:
     """The model's answer without the region `ref`, then with the checklist as edited, as far as there is a choice."""
-    seen = assessor.see([image], [assessment.context])
+    seen = assessor.forward([image], [assessment.context])
     parts = []
     if ref != NOTHING:
         finding = next(f for f in assessment.findings if f.ref == ref)
@@ -100,8 +99,8 @@ def _answers(
         parts.append(
             components.changed(
                 assessment,
-                without.trust.probabilities[0],
-                float(without.trust.malignancy[0]),
+                without.calibrated.probabilities[0],
+                float(without.calibrated.malignancy[0]),
                 f"Without the region of “{components.phrase(finding)}”, filled in from its surroundings",
                 without.pixels,
             )

@@ -20,9 +20,8 @@ import numpy as np
 from skinclip.core.assessment import Assessment, Polygon
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS, Subject, on_photo
-from skinclip.imaging import photo as images
 from skinclip.imaging.overlay import heat_rgba, hex_colour, ink_of, number_places
-from skinclip.imaging.photo import PhotoError
+from skinclip.imaging.photo import PhotoError, load_photo
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
@@ -101,7 +100,7 @@ def layers(
 
     A method that this model or installation has not is left out. Raises PhotoError.
     """
-    subject = Subject.of(assessor, images.load(photo), assessment.context, assessment.diagnosis[0].code)
+    subject = Subject.of(assessor, load_photo(photo), assessment.context, assessment.diagnosis[0].code)
     found = {}
     for i, method in enumerate(METHODS.values()):
         tell((i + 1) / (len(METHODS) + 1), method.title)

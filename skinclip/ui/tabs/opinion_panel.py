@@ -13,9 +13,8 @@ import gradio as gr
 
 from skinclip.core.assessment import Assessment
 from skinclip.explain.grounding import second_opinions
-from skinclip.imaging import photo as images
 from skinclip.imaging.overlay import boxes_overlay
-from skinclip.imaging.photo import PhotoError
+from skinclip.imaging.photo import PhotoError, load_photo
 from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
@@ -63,7 +62,7 @@ def on_ask(assessor: Assessor, panel: OpinionPanel, photo: bytes | None, shown: 
         return {panel.answer: ""}
     assessment: Assessment = shown.assessment
     try:
-        image = images.load(photo)
+        image = load_photo(photo)
         with assessor.using(assessment.model.weights_sha256):
             found = second_opinions(assessor, image, assessment)
     except (PhotoError, CheckpointError) as problem:

@@ -11,7 +11,7 @@ import pytest
 from eval_study.benchmarks import command, evidence, scarcity
 from eval_study.benchmarks.__main__ import COMMAND
 from eval_study.benchmarks.common import Bench, predict, with_labels
-from skinclip.calibration import Trust
+from skinclip.calibration import Calibrator
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.config import ModelConfig, save_yaml
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
@@ -47,7 +47,7 @@ def assessor(tiny_model) -> Assessor:
     c, rng = len(DIAGNOSIS_CODES), np.random.default_rng(0)
     style = rng.normal(size=(50, sum(tiny_model.perception.level_widths)))
     prior = np.full(c, 1 / c)
-    trust = Trust.fit(rng.normal(size=(50, c)), np.arange(50) % c, style, style, prior, np.zeros(c))
+    trust = Calibrator.fit(rng.normal(size=(50, c)), np.arange(50) % c, style, style, prior, np.zeros(c))
     transform = PhotoTransform(tiny_model.config.perception.image_size)
     return Assessor(tiny_model, transform, trust, {}, ModelInfo("mini", "test", "ab" * 32))
 
@@ -76,9 +76,9 @@ def test_test_photos_are_noted_once_and_predictions_kept(data, assessor, tmp_pat
 def test_predictions_are_those_of_an_assessment(data, assessor) -> None:
     cases = list(discover(data)["ham10000"].split("valid"))
     m = with_labels(cases, predict(assessor, cases))
-    from skinclip.imaging import photo as images
+    from skinclip.imaging.photo import load_photo
 
-    photos = [images.load(c.image) for c in cases]
+    photos = [load_photo(c.image) for c in cases]
     for i, p in enumerate(assessor.predict(photos, [c.context for c in cases])):
         assert np.allclose(m.probabilities[i], p.probabilities) and m.refer[i] == p.refer
         assert m.shift[i] == p.shift_score

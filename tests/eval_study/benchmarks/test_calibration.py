@@ -61,7 +61,7 @@ def measured(split: str, n: int, seed: int) -> Measured:
 class Given(Measuring):
     """A bench of given predictions."""
 
-    assessor = SimpleNamespace(trust=TRUST)
+    assessor = SimpleNamespace(calibrator=TRUST)
 
 
 def bench(folder: Path, *splits: str) -> Given:

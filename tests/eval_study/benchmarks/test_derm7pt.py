@@ -17,7 +17,7 @@ from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import read_cases
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
-from skinclip.imaging import photo as images
+from skinclip.imaging.photo import LesionImage, encode_png, from_array
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.pipeline.assessor import criterion_probabilities
 from tests.eval_study.benchmarks.measuring import Measuring
@@ -26,9 +26,9 @@ C, K = len(DIAGNOSIS_CODES), len(EVIDENCE_STATES)
 PRIOR = np.array([0.05, 0.1, 0.15, 0.05, 0.15, 0.45, 0.05])
 
 
-def photo(height: int, width: int) -> images.LesionImage:
+def photo(height: int, width: int) -> LesionImage:
     rows, columns = np.mgrid[:height, :width]
-    return images.from_array(np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8))
+    return from_array(np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8))
 
 
 # --- cropping ---------------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def drawn(split: str, n: int, seed: int, signal: float = 2.0) -> Measured:
 class Given(Measuring):
     """A bench of given predictions; the clinical photos show what the dermoscopic ones show."""
 
-    assessor = SimpleNamespace(trust=SimpleNamespace(natural_prior=tuple(PRIOR)))
+    assessor = SimpleNamespace(calibrator=SimpleNamespace(natural_prior=tuple(PRIOR)))
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ def test_views_are_kept_and_test_photos_noted(bench, tmp_path, monkeypatch):
     m = drawn("test", 6, 0)
     folder = tmp_path / "photos"
     folder.mkdir()
-    (folder / "a.png").write_bytes(images.encode_png(photo(100, 120).pixels))
+    (folder / "a.png").write_bytes(encode_png(photo(100, 120).pixels))
     bench.given = {"test": replace(m, cases=[replace(c, clinical_image=folder / "a.png") for c in m.cases])}
     bench.ledger, sizes = tmp_path / "ledger.csv", []
 

@@ -66,7 +66,7 @@ def drawn(folder: Path, n: int = 300, seed: int = 0) -> Measured:
 class Given(Measuring):
     """A bench whose predictions are given: split -> Measured."""
 
-    assessor = SimpleNamespace(trust=SimpleNamespace(referral=SimpleNamespace(threshold=THRESHOLD)))
+    assessor = SimpleNamespace(calibrator=SimpleNamespace(referral=SimpleNamespace(threshold=THRESHOLD)))
 
     def give(self, **splits: Measured) -> "Given":
         self.given = splits

@@ -44,7 +44,7 @@ def measured(labels: np.ndarray, seed: int = 0, source: str = "other", far: floa
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     made = Bench(tmp_path, tmp_path / "out", tmp_path / "work", n_boot=30)
-    made.__dict__.update(assessor=SimpleNamespace(trust=TRUST), sha="ab" * 32, tables={})
+    made.__dict__.update(assessor=SimpleNamespace(calibrator=TRUST), sha="ab" * 32, tables={})
     return made
 
 
@@ -188,7 +188,7 @@ def test_groups_are_measured_apart(bench: Bench) -> None:
 class Drawn(Bench):
     """A bench of drawn photos whose every prediction is made by `answers` from the photos' brightness."""
 
-    assessor = SimpleNamespace(trust=TRUST)
+    assessor = SimpleNamespace(calibrator=TRUST)
     sha = "cd" * 32
 
 

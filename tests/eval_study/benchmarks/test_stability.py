@@ -83,7 +83,7 @@ def test_probabilities_come_in_the_usual_order_whatever_that_of_the_model(tmp_pa
 
     def assessor(shown=range(7)):
         trust = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 7))
-        return SimpleNamespace(see=lambda photos, contexts: see(photos, contexts, shown), trust=trust)
+        return SimpleNamespace(forward=lambda photos, contexts: see(photos, contexts, shown), calibrator=trust)
 
     usual = stability.probabilities(assessor(), cases)
     assert np.allclose(usual, logits.softmax(1).numpy())
@@ -103,7 +103,7 @@ def test_paraphrases_were_not_in_training() -> None:
 
 
 def test_every_wording_has_descriptions_of_every_diagnosis() -> None:
-    banks = stability.wordings()
+    banks = stability.paraphrases()
     assert all(len(bank) == len(DIAGNOSES) and all(bank) for bank in banks.values())
     mel = [d.code for d in DIAGNOSES].index("mel")
     first, second = (banks[name][mel] for name in stability.SETS_OF_THREE)
@@ -124,8 +124,8 @@ def test_other_words_are_tried_on_photos_looked_at_once(tiny_model, tmp_path) ->
         return SimpleNamespace(tokens=seen, evidence=tiny_model.find_evidence(seen))
 
     trust = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 7))
-    assessor = SimpleNamespace(see=see, trust=trust, model=tiny_model)
-    banks = {"same": [d.descriptions for d in DIAGNOSES], **stability.wordings()}
+    assessor = SimpleNamespace(forward=see, calibrator=trust, model=tiny_model)
+    banks = {"same": [d.descriptions for d in DIAGNOSES], **stability.paraphrases()}
     found = stability.reworded(assessor, [case], banks)
     assert looks == [1] and set(found) == set(banks)
     assert np.allclose(found["same"], found["descriptions reordered"], atol=1e-5)

@@ -15,7 +15,7 @@ from skinclip.data.cases import Case
 from skinclip.explain.methods import GRID, METHODS, Subject
 from skinclip.explain.saliency import Cam
 from skinclip.imaging.examples import draw_with_mask
-from skinclip.imaging.photo import load
+from skinclip.imaging.photo import load_photo
 from skinclip.pipeline.assessor import Assessor
 
 
@@ -79,7 +79,7 @@ def test_thresholds_are_not_chosen_on_the_photos_they_cite() -> None:
 
 
 def test_the_reference_lesion_lies_on_the_window(bench, cases) -> None:
-    subject = Subject.of(bench.assessor, load(cases[0].image))
+    subject = Subject.of(bench.assessor, load_photo(cases[0].image))
     mask = cv2.imread(str(cases[0].mask), cv2.IMREAD_GRAYSCALE) > 127
     found = maps.reference_lesion(cases[0], subject)
     assert found is not None and found.shape == (GRID, GRID)

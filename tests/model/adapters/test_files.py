@@ -23,7 +23,7 @@ from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, save_yaml
 from skinclip.hub import MissingWeights
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import from_array
-from skinclip.language.prompt import Story
+from skinclip.language.prompt import RationaleTarget
 from skinclip.model import memory
 from skinclip.model.adapters import files as adapters
 from skinclip.model.adapters.card import card_name, model_card, write_card
@@ -131,7 +131,9 @@ def logits(folder: Path) -> tuple[Tensor, Tensor]:
     model = load_model(folder)
     seen = model.perceive(torch.rand(2, 3, OWN_SIDE, OWN_SIDE, generator=torch.Generator().manual_seed(3)))
     evidence = model.find_evidence(seen)
-    prompts = model.reasoner.writer.write([Context(), Context(60)], [Story(["streaks:irregular"], "mel", "nv")] * 2)
+    prompts = model.reasoner.writer.write(
+        [Context(), Context(60)], [RationaleTarget(["streaks:irregular"], "mel", "nv")] * 2
+    )
     hidden = model.reasoner.hidden(prompts, model.reasoner.inputs(prompts, seen, evidence))
     shown = prompts.attention_mask.bool()
     return model.reasoner.base.lm_head(hidden)[shown], model.reason(prompts, seen, evidence).logits
@@ -171,7 +173,7 @@ def test_a_merged_checkpoint_is_whole_and_stands_alone(adapter: Path, big_assess
     with pytest.raises(CheckpointError, match="carries its own base"):
         push(out, str(adapter.parent / "pushed"), agree=bool)
     merged.model.save(adapter.parent / "again")  # with the base it carries
-    merged.save_trust(adapter.parent / "again")
+    merged.save_calibration(adapter.parent / "again")
     assert Assessor.load("qwen-3b", adapter.parent / "again").predict([photo], [Context()])[0].malignancy == (
         merged.predict([photo], [Context()])[0].malignancy
     )

@@ -40,7 +40,7 @@ class FakeAssessor:
 
     def __init__(self, answer: record.Assessment) -> None:
         self.answer = answer
-        self.trust = SimpleNamespace(referral=SimpleNamespace(sensitivity=0.92))
+        self.calibrator = SimpleNamespace(referral=SimpleNamespace(sensitivity=0.92))
         self.config = preset("mini")
         self.context: record.Context | None = None
         self.failing: Exception | None = None

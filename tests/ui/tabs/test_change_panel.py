@@ -31,7 +31,7 @@ class FakeAssessor:
         assert weights == "0" * 64  # those of the Assessment that is asked about
         yield
 
-    def see(self, photos: Any, contexts: Any) -> str:
+    def forward(self, photos: Any, contexts: Any) -> str:
         return "seen"
 
 
@@ -46,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def without(assessor: Any, image: Any, context: Any, seen: Any, region: record.Region) -> Any:
         log.append(region)
-        return SimpleNamespace(trust=TRUST, pixels=np.zeros((8, 8, 3), np.uint8))
+        return SimpleNamespace(calibrated=TRUST, pixels=np.zeros((8, 8, 3), np.uint8))
 
     monkeypatch.setattr(change_panel, "what_if", what_if)
     monkeypatch.setattr(change_panel, "without_region", without)
