@@ -1,6 +1,6 @@
 """Photo file -> LesionImage: the first step of the path, and the only place where photo files are opened.
 
-- The limits on bytes and pixels are checked on the header alone, before any pixel is decoded.
+- What decoding would cost (bytes, pixels, scans, a colour profile) is checked before any pixel is decoded.
 - The result is an upright RGB array without metadata; alpha lies on white, wide-gamut colours become sRGB.
 - Every refusal is a `PhotoError` of one line that says what to do.
 - The quality gate measures the photo at a fixed size, so that 150 px and 4000 px photos meet the same thresholds.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,27 +19,64 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from skinclip.core.assessment import Quality, QualityIssue
+from skinclip.imaging import container
+from skinclip.imaging.colour import to_srgb
 
 MAX_FILE_MB = 20
 MAX_MEGAPIXELS = 50
+MAX_SIDE = 20_000  # pixels; the longest panoramas of phones have about 16,000
 MIN_SIDE = 64  # below this not even the outline of a lesion is left
-SUPPORTED = "JPEG, PNG, WebP, BMP, TIFF or HEIC"
+MAX_SCANS = 100  # of a progressive JPEG; cameras and editors write 1 to 14
+MAX_SCANNED_MEGAPIXELS = 1000  # scans times megapixels: what decoding them costs
 
-# Pillow's own guard only warns from 89 megapixels on: as an error it is caught below and told as ours.
+# Pillow's own guard only warns from 89 megapixels on: as an error it is caught below and reported as ours.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 pillow_heif.register_heif_opener(thumbnails=False)
 
+# Formats that not every build of Pillow can decode. JPEG XL has no decoder there.
+_OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
+_INSTALLED = tuple(name for name, feature in _OPTIONAL.items() if features.check(feature))
 # JPEG includes MPO, the variant of some phones with a second picture behind the first. GIF is opened only to be named.
 # Nothing else is: Pillow's further formats include programs (EPS), and each is one more parser to attack.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "HEIF", "GIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "HEIF", "GIF", *_INSTALLED)
+_NAMES = {"AVIF": "AVIF", "JPEG2000": "JPEG 2000"}
+_READ = ["JPEG", "PNG", "WebP", "BMP", "TIFF", *(_NAMES[name] for name in _INSTALLED)]
+SUPPORTED = f"{', '.join(_READ)} or HEIC"
 
 # First bytes -> type, for files that Pillow cannot open at all.
-_DAMAGED_IF = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+_DAMAGED_IF = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+_AVIF_BRANDS = (b"avif", b"avis")
+_JPEG2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _UNSUPPORTED = {b"%PDF": "a PDF document", b"PK\x03\x04": "a ZIP or Office file", b"8BPS": "a Photoshop file"}
+_DAMAGED = "is truncated or damaged. Copy it again from the camera or export it anew."
+# What decoders raise on broken files.
+_DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    Warning,
+)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class PhotoError(ValueError):
@@ -71,11 +109,11 @@ def load_photo(source: str | Path | bytes | BinaryIO) -> LesionImage:
     name = Path(source).name if isinstance(source, str | Path) else "The photo"
     data = _read(source, name)
     photo = _open(data, name)
-    _check_header(photo, name)
+    _check_header(photo, data, name)
     try:
         pixels = _decode(photo)
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Warning) as error:
-        raise PhotoError(f"{name} is truncated or damaged. Copy it again from the camera or export it anew.") from error
+    except _DECODER_ERRORS as error:
+        raise PhotoError(f"{name} {_DAMAGED}") from error
     return LesionImage(pixels, hashlib.sha256(data).hexdigest())
 
 
@@ -149,22 +187,46 @@ def _read_path(path: Path, name: str, limit: int) -> bytes:
 
 
 def _open(data: bytes, name: str) -> Image.Image:
-    """The photo with only its header read."""
+    """The photo with only its header read, its colour profile and orientation in `info`."""
+    if container.is_camera_raw(data):
+        raise PhotoError(
+            f"{name} is a camera raw file, of which only the small preview could be read. Develop it and export the "
+            "photo as JPEG, PNG or TIFF."
+        )
+    if container.is_preview_first(data):
+        raise PhotoError(f"{name} holds a small preview before the photo itself. Export it anew as JPEG, PNG or TIFF.")
     try:
-        return Image.open(io.BytesIO(data), formats=_FORMATS)
+        return _opened(data)
+    except container.ContainerError as error:
+        raise PhotoError(f"{name} {error}") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise PhotoError(_too_many_pixels(name)) from error
     except UnidentifiedImageError as error:
         raise PhotoError(f"{name} {_what_it_is(data)}") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Warning) as error:
-        raise PhotoError(f"{name} is truncated or damaged. Copy it again from the camera or export it anew.") from error
+    except _DECODER_ERRORS as error:
+        raise PhotoError(f"{name} {_DAMAGED}") from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    if data.startswith(container.PNG_SIGNATURE):
+        png = container.png_pixels(data)
+        photo: Image.Image = Image.open(io.BytesIO(png.data), formats=("PNG",))
+        photo.info |= {"icc_profile": png.profile, "orientation": png.orientation}
+        return photo
+    photo = Image.open(io.BytesIO(data), formats=_FORMATS)
+    if photo.format == "JPEG2000":
+        photo.info["icc_profile"] = container.jp2_profile(data)
+    return photo
 
 
 def _what_it_is(data: bytes) -> str:
     """The rest of the sentence about a file that could not be opened."""
     choose = f"Choose a {SUPPORTED} photo."
-    if data.startswith(_DAMAGED_IF) or (data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS):
-        return "is truncated or damaged. Copy it again from the camera or export it anew."
+    kind = _compressed_kind(data)
+    if kind and kind not in _READ:
+        return f"is a {kind} photo, which cannot be read here. {choose}"
+    if kind or data.startswith(_DAMAGED_IF) or (data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS):
+        return _DAMAGED
     for magic, what in _UNSUPPORTED.items():
         if data.startswith(magic):
             return f"is {what}, not a photo. {choose}"
@@ -175,6 +237,15 @@ def _what_it_is(data: bytes) -> str:
     return f"is of no supported type. {choose}"
 
 
+def _compressed_kind(data: bytes) -> str | None:
+    """The newer formats by name, which an installation may or may not be able to decode."""
+    if data[4:8] == b"ftyp" and (data[8:12] in _AVIF_BRANDS or b"avif" in data[16:64]):
+        return "AVIF"
+    if data.startswith(_JPEG2000):
+        return "JPEG 2000"
+    return "JPEG XL" if data.startswith(_JPEG_XL) else None
+
+
 def _is_text(start: bytes) -> bool:
     try:
         start.decode("utf-8")
@@ -183,11 +254,11 @@ def _is_text(start: bytes) -> bool:
     return True
 
 
-def _check_header(photo: Image.Image, name: str) -> None:
+def _check_header(photo: Image.Image, data: bytes, name: str) -> None:
     if photo.format == "GIF":
         kind = "an animated GIF" if getattr(photo, "is_animated", False) else "a GIF"
         raise PhotoError(f"{name} is {kind}, which is not supported. Save one still picture as JPEG or PNG.")
-    if photo.format in ("PNG", "WEBP") and getattr(photo, "is_animated", False):
+    if photo.format in ("PNG", "WEBP", "AVIF") and getattr(photo, "is_animated", False):
         raise PhotoError(f"{name} is animated, which is not supported. Save one still picture as JPEG or PNG.")
     _check_pixels(*photo.size, name)
     if min(photo.size) < MIN_SIDE:
@@ -198,11 +269,23 @@ def _check_header(photo: Image.Image, name: str) -> None:
         )
     if photo.mode in ("I", "F"):
         raise PhotoError(f"{name} has 32 bits a channel. Save it with 8 or 16 bits, for example as PNG.")
+    if photo.format in ("JPEG", "MPO"):
+        _check_scans(container.jpeg_scans(data), photo.width * photo.height, name)
 
 
 def _check_pixels(width: int, height: int, name: str) -> None:
     if width * height > MAX_MEGAPIXELS * 1_000_000:
         raise PhotoError(_too_many_pixels(name))
+    if max(width, height) > MAX_SIDE:
+        raise PhotoError(
+            f"{name} is {max(width, height):,} pixels long; at most {MAX_SIDE:,} can be used. Crop it to the lesion."
+        )
+
+
+def _check_scans(scans: int, pixels: int, name: str) -> None:
+    """Each scan of a progressive JPEG goes over all its pixels again, however few bytes it has."""
+    if scans > MAX_SCANS or (scans > 1 and scans * pixels > MAX_SCANNED_MEGAPIXELS * 1_000_000):
+        raise PhotoError(f"{name} is a progressive JPEG of {scans} scans, too many to decode. Save it anew as JPEG.")
 
 
 def _too_many_pixels(name: str) -> str:
@@ -212,44 +295,19 @@ def _too_many_pixels(name: str) -> str:
 def _decode(photo: Image.Image) -> np.ndarray:
     """uint8 [H, W, 3]: upright, sRGB, alpha on white. Only the pixels are kept, so no metadata can survive."""
     photo.load()
-    return np.array(_to_rgb(_upright(photo)))
+    turn = _TURNS.get(_orientation(photo))
+    srgb = to_srgb(photo)
+    return np.array(srgb if turn is None else srgb.transpose(turn))
 
 
-def _upright(photo: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(photo)
-    except Exception:  # broken EXIF raises almost anything, and the photo under it is still good
-        return photo
-
-
-def _to_rgb(photo: Image.Image) -> Image.Image:
-    if photo.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(np.asarray(photo))).convert("RGB")
-    if photo.has_transparency_data:
-        rgba = photo.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return _srgb(photo) or photo.convert("RGB")
-
-
-def _eight_bits(samples: np.ndarray) -> np.ndarray:
-    """16-bit samples scaled to 0-255 (65535 becomes 255); Pillow's own conversion would clip them."""
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _srgb(photo: Image.Image) -> Image.Image | None:
-    """The photo through its embedded colour profile, or None where it has none that can be used.
-
-    Phones save wide-gamut colours (Display P3): read as sRGB they look paler, and colour is evidence here.
-    """
-    profile = photo.info.get("icc_profile")
-    if not profile or photo.mode not in ("RGB", "CMYK"):
-        return None
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(photo, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return None
+def _orientation(photo: Image.Image) -> int:
+    """How the stored picture is to be turned, 1 to 8 (EXIF's numbers)."""
+    if photo.format == "TIFF":  # turned by Pillow while decoding
+        return 1
+    if "orientation" in photo.info:  # of a PNG, taken out with its text
+        return int(photo.info["orientation"])
+    exif, xmp = photo.info.get("exif") or b"", photo.info.get("xmp") or b""
+    return container.exif_orientation(exif) if exif else container.xmp_orientation(xmp)
 
 
 # --- quality gate -------------------------------------------------------------------------------------------------
