@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, features
 from skinclip.imaging import container
 from skinclip.imaging import photo as images
 from skinclip.imaging.examples import draw
-from skinclip.imaging.photo import PhotoError, load
+from skinclip.imaging.photo import PhotoError, load_photo
 from tests.helpers.icc import grey_profile, rgb_profile
 
 
@@ -63,7 +63,7 @@ def test_colours_go_through_their_profile_once(photo: np.ndarray, profile: str, 
         "tiff": lambda: encoded(np.dstack([photo, opaque]), "TIFF", icc_profile=icc),
         "webp": lambda: encoded(np.dstack([photo, opaque]), "WEBP", icc_profile=icc, lossless=True),
     }[form]()
-    assert np.array_equal(load(data).pixels, expected)
+    assert np.array_equal(load_photo(data).pixels, expected)
 
 
 def with_profile(png: bytes, icc: bytes) -> bytes:
@@ -73,9 +73,9 @@ def with_profile(png: bytes, icc: bytes) -> bytes:
 def test_a_palette_goes_through_its_profile(photo: np.ndarray) -> None:
     icc, palette = rgb_profile(), Image.fromarray(photo).quantize(64)
     expected = through(palette.convert("RGB"), icc)
-    assert np.array_equal(load(encoded(palette, "PNG", icc_profile=icc)).pixels, expected)
+    assert np.array_equal(load_photo(encoded(palette, "PNG", icc_profile=icc)).pixels, expected)
     transparent = encoded(palette, "PNG", icc_profile=icc, transparency=0)
-    pixels, clear = load(transparent).pixels, np.array(palette) == 0
+    pixels, clear = load_photo(transparent).pixels, np.array(palette) == 0
     assert (pixels[clear] == 255).all() and np.array_equal(pixels[~clear], expected[~clear])
 
 
@@ -91,19 +91,19 @@ def test_grey_goes_through_its_profile(photo: np.ndarray, form: str) -> None:
         "palette": lambda: encoded(Image.fromarray(grey).convert("P"), "PNG", icc_profile=icc),
         "jpeg": lambda: encoded(grey, "JPEG", icc_profile=icc, quality=100),
     }[form]()
-    assert np.abs(load(data).pixels.astype(int) - expected).max() <= (4 if form == "jpeg" else 0)
+    assert np.abs(load_photo(data).pixels.astype(int) - expected).max() <= (4 if form == "jpeg" else 0)
 
 
 def test_an_unusable_profile_is_passed_over(photo: np.ndarray) -> None:
     for icc in (b"no profile", grey_profile(1.0)):
-        assert np.array_equal(load(encoded(photo, "PNG", icc_profile=icc)).pixels, photo)
+        assert np.array_equal(load_photo(encoded(photo, "PNG", icc_profile=icc)).pixels, photo)
 
 
 def test_lab_colours_are_converted(photo: np.ndarray) -> None:
     lab = ImageCms.profileToProfile(
         Image.fromarray(photo), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
-    assert np.abs(load(encoded(lab, "TIFF")).pixels.astype(int) - photo).mean() < 3
+    assert np.abs(load_photo(encoded(lab, "TIFF")).pixels.astype(int) - photo).mean() < 3
 
 
 # --- orientation --------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_orientation_whatever_the_rest_of_exif_holds(
     photo: np.ndarray, orientation: int, endian: str, kind: str
 ) -> None:
     options = {"PNG": {}, "JPEG": {"quality": 98, "subsampling": 0}, "WEBP": {"lossless": True}}[kind]
-    loaded = load(encoded(photo, kind, exif=exif(orientation, endian), **options))
+    loaded = load_photo(encoded(photo, kind, exif=exif(orientation, endian), **options))
     expected = TURNED[orientation](photo)
     assert loaded.pixels.shape == expected.shape
     assert np.abs(loaded.pixels.astype(int) - expected).mean() < 2
@@ -150,7 +150,7 @@ def test_formats_that_their_decoder_turns_are_turned_once(photo: np.ndarray, ori
     tags = Image.Exif()
     tags[274] = orientation
     options = {} if kind == "TIFF" else {"quality": 98}
-    loaded = load(encoded(photo, kind, exif=tags.tobytes() if kind == "HEIF" else tags, **options))
+    loaded = load_photo(encoded(photo, kind, exif=tags.tobytes() if kind == "HEIF" else tags, **options))
     expected = TURNED[orientation](photo)
     assert loaded.pixels.shape == expected.shape
     assert np.abs(loaded.pixels.astype(int) - expected).mean() < 4
@@ -159,7 +159,7 @@ def test_formats_that_their_decoder_turns_are_turned_once(photo: np.ndarray, ori
 @pytest.mark.parametrize("block", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", exif(9), b"nothing"])
 def test_broken_exif_turns_nothing(photo: np.ndarray, block: bytes) -> None:
     assert container.exif_orientation(block) == 1
-    assert np.array_equal(load(with_chunk(encoded(photo, "PNG"), chunk(b"eXIf", block))).pixels, photo)
+    assert np.array_equal(load_photo(with_chunk(encoded(photo, "PNG"), chunk(b"eXIf", block))).pixels, photo)
 
 
 def test_orientation_in_text_chunks(photo: np.ndarray) -> None:
@@ -170,7 +170,7 @@ def test_orientation_in_text_chunks(photo: np.ndarray) -> None:
         chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp)),
         chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(hexadecimal)),
     ):
-        assert np.array_equal(load(with_chunk(png, text)).pixels, np.rot90(photo, -1))
+        assert np.array_equal(load_photo(with_chunk(png, text)).pixels, np.rot90(photo, -1))
 
 
 # --- chunks of PNG ------------------------------------------------------------------------------------------------
@@ -196,32 +196,34 @@ HARMLESS = {
 def test_chunks_without_pixels_cannot_spoil_a_png(photo: np.ndarray, name: str, where: str) -> None:
     png = encoded(photo, "PNG")
     cut = 33 if where.startswith("before") else len(png) - 12
-    assert np.array_equal(load(png[:cut] + HARMLESS[name] + png[cut:]).pixels, photo)
+    assert np.array_equal(load_photo(png[:cut] + HARMLESS[name] + png[cut:]).pixels, photo)
 
 
 def test_a_large_profile_is_used(photo: np.ndarray) -> None:
     icc = rgb_profile(padding=1_500_000)
-    assert np.array_equal(load(with_profile(encoded(photo, "PNG"), icc)).pixels, through(Image.fromarray(photo), icc))
+    assert np.array_equal(
+        load_photo(with_profile(encoded(photo, "PNG"), icc)).pixels, through(Image.fromarray(photo), icc)
+    )
     broken = with_profile(encoded(photo, "PNG"), icc).replace(
         chunk(b"iCCP", b"p\0\0" + zlib.compress(icc))[-4:], b"oops", 1
     )
-    assert np.array_equal(load(broken).pixels, through(Image.fromarray(photo), icc))
+    assert np.array_equal(load_photo(broken).pixels, through(Image.fromarray(photo), icc))
 
 
 def test_damage_to_the_pixels_is_still_refused(photo: np.ndarray) -> None:
     png = encoded(photo, "PNG")
     at = png.index(b"IDAT") + 40
     with pytest.raises(PhotoError, match="damaged"):
-        load(png[:at] + bytes([png[at] ^ 1]) + png[at + 1 :])
+        load_photo(png[:at] + bytes([png[at] ^ 1]) + png[at + 1 :])
     for cut in (60, 200, 2000):
         with pytest.raises(PhotoError, match="damaged"):
-            load(with_chunk(png, chunk(b"tEXt", b"Comment\0x"))[:-cut])
+            load_photo(with_chunk(png, chunk(b"tEXt", b"Comment\0x"))[:-cut])
 
 
 def test_a_profile_that_inflates_without_end_is_refused_in_time(photo: np.ndarray) -> None:
     start = time.monotonic()
     with pytest.raises(PhotoError, match="colour profile of more than 16 MB"):
-        load(with_profile(encoded(photo, "PNG"), bytes(60_000_000)))
+        load_photo(with_profile(encoded(photo, "PNG"), bytes(60_000_000)))
     assert time.monotonic() - start < 3
 
 
@@ -279,7 +281,7 @@ LARGE = {256: (4, (6000,)), 257: (4, (4000,))}
 
 
 def test_raw_files_in_tiff_clothes_are_refused(photo: np.ndarray) -> None:
-    assert np.array_equal(load(tiff_with(photo, {})).pixels, photo)
+    assert np.array_equal(load_photo(tiff_with(photo, {})).pixels, photo)
     raw = {
         "DNG": tiff_with(photo, {50706: (1, (1, 4, 0, 0))}),
         "DNG, other byte order": tiff_with(photo, {50706: (1, (1, 4, 0, 0))}, ">"),
@@ -292,7 +294,7 @@ def test_raw_files_in_tiff_clothes_are_refused(photo: np.ndarray) -> None:
     }
     for name, data in raw.items():
         with pytest.raises(PhotoError, match="camera raw file") as caught:
-            load(data)
+            load_photo(data)
         assert "\n" not in str(caught.value), name
     for data in (
         b"FUJIFILMCCD-RAW 0201",
@@ -302,17 +304,17 @@ def test_raw_files_in_tiff_clothes_are_refused(photo: np.ndarray) -> None:
         b"FOVb" + bytes(9),
     ):
         with pytest.raises(PhotoError, match="camera raw file"):
-            load(data)
+            load_photo(data)
 
 
 def test_a_preview_in_front_of_the_photo_is_not_assessed(photo: np.ndarray) -> None:
     for data in (sub_ifd(photo, LARGE),):
         with pytest.raises(PhotoError, match="small preview before the photo"):
-            load(data)
+            load_photo(data)
     pages = io.BytesIO()
     first, second = Image.fromarray(photo), Image.fromarray(np.tile(photo, (2, 2, 1)))
     first.save(pages, "TIFF", save_all=True, append_images=[second])
-    assert np.array_equal(load(pages.getvalue()).pixels, photo)  # pages: the first one counts, as elsewhere
+    assert np.array_equal(load_photo(pages.getvalue()).pixels, photo)  # pages: the first one counts, as elsewhere
 
 
 # --- other formats ------------------------------------------------------------------------------------------------
@@ -325,14 +327,14 @@ def test_newer_formats_are_read_or_named(
     if kind not in images._INSTALLED:
         pytest.skip("no encoder to make one with")
     data = encoded(photo, kind)
-    assert np.abs(load(data).pixels.astype(int) - photo).mean() < 4
+    assert np.abs(load_photo(data).pixels.astype(int) - photo).mean() < 4
     assert name in images.SUPPORTED
     with pytest.raises(PhotoError):
-        load(data[: len(data) // 3])
+        load_photo(data[: len(data) // 3])
     monkeypatch.setattr(images, "_FORMATS", ("JPEG", "PNG"))
     monkeypatch.setattr(images, "_READ", ["JPEG", "PNG"])
     with pytest.raises(PhotoError, match=f"is a {name} photo, which cannot be read here"):
-        load(data)
+        load_photo(data)
 
 
 def test_a_profile_in_jpeg_2000_is_used(photo: np.ndarray) -> None:
@@ -347,13 +349,13 @@ def test_a_profile_in_jpeg_2000_is_used(photo: np.ndarray) -> None:
     data = (
         data[:header] + struct.pack(">I", old - length + len(colr)) + data[header + 4 : at] + colr + data[at + length :]
     )
-    assert np.abs(load(data).pixels.astype(int) - through(Image.fromarray(photo), icc)).mean() < 1
+    assert np.abs(load_photo(data).pixels.astype(int) - through(Image.fromarray(photo), icc)).mean() < 1
 
 
 @pytest.mark.parametrize("data", [b"\xff\x0a" + bytes(40), b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40)])
 def test_jpeg_xl_is_named(data: bytes) -> None:
     with pytest.raises(PhotoError, match="is a JPEG XL photo, which cannot be read here"):
-        load(data)
+        load_photo(data)
 
 
 # --- files that cost more than they show --------------------------------------------------------------------------
@@ -371,12 +373,12 @@ def test_scans_are_counted_before_decoding(photo: np.ndarray, monkeypatch: pytes
     assert container.jpeg_scans(plain) == 1
     assert 5 < container.jpeg_scans(progressive) < 20
     assert container.jpeg_scans(plain + progressive) == 1  # a second picture or a film behind the first
-    assert np.abs(load(progressive).pixels.astype(int) - photo).mean() < 4
+    assert np.abs(load_photo(progressive).pixels.astype(int) - photo).mean() < 4
     monkeypatch.setattr(images, "_decode", lambda _: pytest.fail("decoded"))
     with pytest.raises(PhotoError, match=r"progressive JPEG of 20\d\d scans"):
-        load(of_many_scans(photo, 2000))
+        load_photo(of_many_scans(photo, 2000))
 
 
 def test_a_very_long_picture_is_refused() -> None:
     with pytest.raises(PhotoError, match=r"is 21,000 pixels long; at most 20,000"):
-        load(encoded(np.zeros((64, 21_000), np.uint8), "PNG"))
+        load_photo(encoded(np.zeros((64, 21_000), np.uint8), "PNG"))
