@@ -110,7 +110,7 @@ def zero_shot(
 ) -> dict[str, np.ndarray]:
     """Similarity of the photo embedding with each diagnosis's descriptions, as stage 0 was trained."""
     model = bench.assessor.model
-    bank, scale = model.description_bank, model.perception.clip.logit_scale.exp().clamp(max=50)
+    bank, scale = model.description_bank, model.perception.tower.similarity_scale().clamp(max=50)
     logits = {
         s: (torch.einsum("ne,cpe->ncp", sets[s].embeddings[0], bank) * scale).logsumexp(2).detach().double().numpy()
         for s in ("calib", *splits)

@@ -63,8 +63,8 @@ def context_vector(context: Context) -> list[float]:
 def tower_sha(model: SkinClipVL) -> str:
     """Hash of what the features depend on, frozen tower and lesion mask: they outlive a new training of the rest."""
     digest = hashlib.sha256()
-    for part in (model.perception.clip, model.evidence.mask_head):
-        for name, value in part.state_dict().items():
+    for state in (model.perception.tower.weights(), model.evidence.mask_head.state_dict()):
+        for name, value in state.items():
             digest.update(name.encode())
             digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -17,14 +17,16 @@ import yaml
 
 @dataclass(frozen=True)
 class PerceptionConfig:
-    """The frozen open_clip model.
+    """The frozen image-text tower.
 
-    `pretrained` is an open_clip weights tag or a local path; None means that the checkpoint carries the tower.
+    `family` names its class (`skinclip.model.towers`), `model` the architecture within the family. `pretrained` is a
+    weights tag or a local path; None means that the checkpoint carries the tower.
     `levels` are the intermediate maps taken from the image tower, fine to coarse, as `forward_intermediates` counts
     them; `token_levels` are those of them that are resized to the finest of them and concatenated into patch tokens.
     `flips`: an Assessment averages what the tower sees of the photo and its three mirror images.
     """
 
+    family: str = "open_clip"
     model: str = "derm-clip-mini"
     pretrained: str | None = None
     image_size: int = 160

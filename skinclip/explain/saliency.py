@@ -60,10 +60,8 @@ class TokenStages(nn.Module):
 
     def __init__(self, path: DiagnosisPath) -> None:
         super().__init__()
-        perception = path.model.perception
-        blocks = perception.clip.visual.transformer.resblocks
         self.path = path
-        self.blocks = [blocks[i] for i in perception.config.levels]
+        self.blocks = list(path.model.perception.tower.attribution_stages().modules)
         self.maps = nn.ModuleList(nn.Identity() for _ in self.blocks)
 
     def forward(self, photos: Tensor) -> Tensor:
@@ -109,14 +107,11 @@ class Cam:
 
 def own_network(path: DiagnosisPath) -> Network:
     """The model's own diagnosis. Raises NotImplementedError for a tower of a kind whose maps are not known here."""
-    visual = path.model.perception.clip.visual
-    trunk = getattr(visual, "trunk", None)
-    if trunk is not None and hasattr(trunk, "blocks") and hasattr(trunk, "conv_stem"):
-        return Network(path, list(trunk.blocks))
-    if hasattr(getattr(visual, "transformer", None), "resblocks"):
-        network = TokenStages(path)
-        return Network(network, list(network.maps))
-    raise NotImplementedError("Grad-CAM needs a convolutional image tower, or open_clip's own vision transformer")
+    stages = path.model.perception.tower.attribution_stages()
+    if not stages.tokens:
+        return Network(path, stages.modules)
+    network = TokenStages(path)
+    return Network(network, list(network.maps))
 
 
 def plain_network(model: PlainClassifier) -> Network:

@@ -48,7 +48,7 @@ class Foundation:
     def of(cls, base: Path, perception: Perception) -> Foundation:
         """Of a whole folder of Qwen2.5-VL and a tower. Raises IncompleteWeights."""
         config = perception.config
-        clip = ClipIdentity(config.model, _tag(config), fingerprint(perception.clip.state_dict()))
+        clip = ClipIdentity(config.model, _tag(config), fingerprint(perception.tower.weights()))
         return cls(base_identity(base), clip)
 
     def differences(self, other: Foundation) -> str | None:

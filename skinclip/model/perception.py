@@ -1,29 +1,24 @@
-"""Frozen perception: an open_clip model's image tower gives patch tokens, its text tower embeds descriptions.
+"""Frozen perception: an image-text tower's image part gives patch tokens, its text part embeds descriptions.
 
 First step of the path: photo tensor -> VisualTokens. Notable:
-- any open_clip model by name; `derm-clip-mini` is our own configuration, its weights travel with the checkpoint;
-- convolutional and ViT towers alike, through `forward_intermediates`, always as NCHW maps, so token k is patch k;
+- any tower behind `ImageTextTower` (`skinclip.model.towers`); its levels are NCHW maps, so token k is patch k;
 - frozen means parameters and buffers: the tower stays in eval() whatever the rest of the model does.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skinclip.core.config import PerceptionConfig
-from skinclip.hub import find_clip
+from skinclip.model.towers import ImageTextTower, make_tower
 
 MIRRORS = ((), (3,), (2,), (2, 3))  # axes of [B, D, h, w] that are turned over: the photo, and its mirror images
-
-open_clip.add_model_config(Path(__file__).parent / "clip_configs")
 
 
 @dataclass
@@ -76,36 +71,29 @@ class VisualTokens:
 
 
 class Perception(nn.Module):
-    """An open_clip model as a frozen tower; see `forward`, `embed_texts` and `freeze`."""
+    """An image-text tower, frozen; see `forward`, `embed_texts` and `freeze`."""
 
+    tower: ImageTextTower
     mean: Tensor
     std: Tensor
 
     def __init__(self, config: PerceptionConfig) -> None:
-        """Raises RuntimeError: open_clip's own for a model that it does not know, MissingWeights for its weights."""
+        """Raises ValueError for an unknown family, and what the family's class raises (`make_tower`)."""
         super().__init__()
         self.config = config
-        level = logging.root.level
-        if config.pretrained is None:  # the checkpoint brings the weights: open_clip's warning would mislead
-            logging.root.setLevel(logging.ERROR)
-        try:
-            self.clip = open_clip.create_model(
-                config.model,
-                pretrained=find_clip(config),
-                load_weights=config.pretrained is not None,
-                device=torch.get_default_device(),
-            )
-        finally:
-            logging.root.setLevel(level)
-        self.tokenizer = open_clip.get_tokenizer(config.model)
+        tower = make_tower(config)
+        if not isinstance(tower, nn.Module):
+            raise TypeError(f"the tower {config.family!r} must be a torch.nn.Module, so that it is frozen and saved")
+        self.tower = tower
+        self.register_load_state_dict_pre_hook(_rename_old_keys)
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
         self.frozen = False
         with torch.no_grad():  # a dry run tells widths and grid, whatever the tower
-            was_training = self.clip.training
-            self.clip.eval()
+            was_training = tower.training
+            tower.eval()
             dry = self(torch.zeros(1, 3, config.image_size, config.image_size))
-            self.clip.train(was_training)
+            tower.train(was_training)
         self.width = dry.tokens.shape[-1]  # D
         self.embed_dim = dry.embedding.shape[-1]  # E
         self.grid = dry.grid
@@ -130,9 +118,8 @@ class Perception(nn.Module):
         """
         x = (photos - self.mean) / self.std
         x = x.to(memory_format=torch.channels_last)
-        out = self.clip.visual.forward_intermediates(x, indices=list(self.config.levels))
-        levels = out["image_intermediates"]
-        return self._tokens(levels, F.normalize(out["image_features"], dim=-1))
+        seen = self.tower.features(x)
+        return self._tokens(seen.levels, F.normalize(seen.embedding, dim=-1))
 
     def _tokens(self, levels: list[Tensor], embedding: Tensor) -> VisualTokens:
         chosen = [levels[self.config.levels.index(i)] for i in self.config.token_levels]
@@ -152,5 +139,11 @@ class Perception(nn.Module):
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit-length embeddings [len(texts), E] of descriptions."""
-        device = next(self.clip.parameters()).device
-        return F.normalize(self.clip.encode_text(self.tokenizer(list(texts)).to(device)), dim=-1)
+        return F.normalize(self.tower.embed_texts(texts), dim=-1)
+
+
+def _rename_old_keys(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Lets stage-0 checkpoints resume that were saved when the open_clip model was an attribute of `Perception`."""
+    old = f"{prefix}clip."
+    for key in [k for k in state if k.startswith(old)]:
+        state[f"{prefix}tower.clip.{key.removeprefix(old)}"] = state.pop(key)

@@ -185,7 +185,7 @@ class SkinClipVL(nn.Module):
             (out / foundation.FILE).write_text(self.foundation.to_json(), encoding="utf-8")
         self.reasoner.tokenizer.save_pretrained(out / "tokenizer")
         if self.config.perception.pretrained is None:
-            tower = self.perception.clip.state_dict()
+            tower = self.perception.tower.weights()
             save_file(
                 _plain({k: v.half() if v.ndim > 1 else v for k, v in tower.items()}), out / "perception.safetensors"
             )
@@ -346,10 +346,10 @@ def load_model(folder: Path, device: str | None = None) -> SkinClipVL:
             k: v.float() if v.is_floating_point() else v
             for k, v in load_file(folder / "perception.safetensors").items()
         }
-        expected = set(perception.clip.state_dict())
+        expected = set(perception.tower.weights())
         if expected != set(state):
             raise CheckpointError(_mismatch("perception.safetensors", expected, set(state)))
-        perception.clip.load_state_dict(state)
+        perception.tower.load_weights(state)
     perception.freeze()
     if reasoner.base is not None:
         stands_on = Foundation.of(base, perception)

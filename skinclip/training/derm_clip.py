@@ -133,7 +133,7 @@ def train_stage0(
     cfg = recipe.stage0
     generator = seed_everything(recipe.seed)
     model = DermClip(config)
-    load_imagenet_start(model.perception.clip.visual.trunk)
+    load_imagenet_start(model.perception.tower.image_trunk())
     seen = (~train.unseen).nonzero()[:, 0]
     average = train_epochs(
         "stage0",
@@ -174,7 +174,7 @@ def stage0_step(
     # Python's generator is seeded by the stage and kept in its checkpoint
     texts = Descriptions.drawn(cfg.paraphrases, random.Random(random.getrandbits(32)))
     embedded = model.perception.embed_texts([*texts.diagnosis, *texts.states])
-    logits = seen.embedding @ embedded.T * model.perception.clip.logit_scale.exp().clamp(max=50)
+    logits = seen.embedding @ embedded.T * model.perception.tower.similarity_scale().clamp(max=50)
     n, m = len(texts.diagnosis), cfg.mask_photos
     parts = {
         "contrast": contrast(logits[:, :n], targets, texts.owner, cfg.w_text_to_image),
@@ -192,7 +192,7 @@ def validate(model: DermClip, photos: PhotoSet, side: int) -> float:
     texts = Descriptions.fixed()
     chosen = (photos.diagnosis != MISSING).nonzero()[:, 0]
     embedded = model.perception.embed_texts(texts.diagnosis)
-    scale = model.perception.clip.logit_scale.exp()
+    scale = model.perception.tower.similarity_scale()
     guesses = []
     for index in chosen.split(64):
         batch = F.interpolate(photos.batch(index)[:, :3], (side, side), mode="bilinear", antialias=True)

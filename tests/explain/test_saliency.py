@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -154,10 +153,3 @@ def test_a_big_preset_computes_its_layers_again_for_the_same_gradients(big_asses
 
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(4)
-
-
-def test_a_tower_of_a_kind_that_is_not_known_is_refused() -> None:
-    visual = SimpleNamespace(trunk=SimpleNamespace(blocks=[nn.Identity()]))  # no convolutional stem
-    model = SimpleNamespace(perception=SimpleNamespace(clip=SimpleNamespace(visual=visual)))
-    with pytest.raises(NotImplementedError, match="convolutional"):
-        saliency.own_network(SimpleNamespace(model=model))  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def test_mirrored_photo_gives_mirrored_tokens(tower: Perception, axes: tuple[int
 
 def test_frozen_stays_in_eval_and_has_no_gradient(tower: Perception) -> None:
     tower.train()
-    assert not tower.clip.training
+    assert not tower.training
     assert not any(p.requires_grad for p in tower.parameters())
 
 

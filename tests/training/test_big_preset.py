@@ -40,8 +40,8 @@ def test_from_base_to_rationale(
     adapters.check(out)  # whole, nothing beside it, and it says what it was made for
 
     assessor = Assessor.load("qwen-3b", out)
-    clip = Perception(big.perception).clip.state_dict()
-    for name, value in assessor.model.perception.clip.state_dict().items():
+    clip = Perception(big.perception).tower.weights()
+    for name, value in assessor.model.perception.tower.weights().items():
         assert torch.allclose(value, clip[name], atol=1e-3), name  # rounded to half precision, not trained
     said: list[Assessment] = []
     rows = (hub / "data/drawn/manifest.csv").read_text().splitlines()  # a photo as those that it is calibrated on

@@ -89,8 +89,8 @@ def test_the_checkpoint_assesses_a_photo(trained, tiny_config) -> None:
 def test_frozen_tower_is_unchanged_by_stage_2(trained) -> None:
     _, work, _, assessor = trained
     state = torch.load(work / "stage0.pt", weights_only=False)["average"]
-    for name, value in assessor.model.perception.clip.state_dict().items():
-        expected = state[f"perception.clip.{name}"]
+    for name, value in assessor.model.perception.tower.weights().items():
+        expected = state[f"perception.tower.clip.{name}"]
         rounded = expected.half().float() if expected.ndim > 1 else expected
         assert torch.equal(value, rounded), name
 
