@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skinclip.study.errors import StoreError
+
 sys.dont_write_bytecode = True  # the program's own folder may be read-only, and is no place to write to
 
 from skinclip import __version__  # noqa: E402  after the line above
@@ -97,7 +99,6 @@ def model_page(preset: str, weights: Path | None, adapters: Path | None, parser:
 def study_page(folder: Path) -> Door:
     """Raises ValueError where the folder holds no study that can be conducted."""
     from skinclip.study.session.session_service import Study
-    from skinclip.study.store.errors import StoreError
     from skinclip.ui.server import Door
 
     try:

@@ -23,9 +23,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from skinclip.study.analysis.analysis_plan import AnalysisPlan
-from skinclip.study.analysis.mixed import NotEstimable
 from skinclip.study.analysis.statistics import primary_result
 from skinclip.study.analysis.tables import SIMULATED, primary_cases
+from skinclip.study.errors import NotEstimable
 from skinclip.study.simulate import ARMS, Simulation, Spread, simulate, true_contrast
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"

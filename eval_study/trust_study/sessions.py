@@ -37,7 +37,7 @@ from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.imaging import examples
 from skinclip.imaging.photo import encode_png, from_array
-from skinclip.study import build as freeze
+from skinclip.study import build as study_build
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.bundle import KEY
 from skinclip.study.session.presenter import questions
@@ -45,7 +45,7 @@ from skinclip.study.session.session_service import EnrolledReader, Study
 from skinclip.study.session.steps import Step
 from skinclip.study.session.view_models import QuestionView
 from skinclip.study.store.codes import read_key
-from skinclip.study.store.errors import ANSWERING
+from skinclip.study.store.records import ANSWERING
 
 ROOT = Path(__file__).resolve().parents[2]
 PRACTICE, PREFERENCES = 4, 2
@@ -80,8 +80,8 @@ def made_up_study(folder: Path, cases: int) -> Path:
     wrong = protocol.cases.counts["wrong"]
     candidates = [_candidate(number, folder, wrong=number <= wrong) for number in range(1, cases + PRACTICE + 1)]
     out.mkdir()
-    model, drawn = record.ModelInfo("none", "0", "0" * 64), freeze.draw(protocol, candidates)
-    freeze.write(out, path, protocol, drawn, model, _gradient)
+    model, drawn = record.ModelInfo("none", "0", "0" * 64), study_build.draw(protocol, candidates)
+    study_build.write(out, path, protocol, drawn, model, _gradient)
     read_key(out / KEY, create=True)
     return out
 
@@ -108,13 +108,13 @@ def _gradient(image: Any, code: str) -> np.ndarray:
     return np.linspace(0, 1, height * width).reshape(height, width)
 
 
-def _candidate(number: int, folder: Path, wrong: bool) -> freeze.Candidate:
+def _candidate(number: int, folder: Path, wrong: bool) -> study_build.Candidate:
     rng, photo = np.random.default_rng(number), folder / f"{number}.png"
     drawn = examples.draw("nevus", number, _SIZE)
     pixels = np.clip(drawn + rng.normal(0, _GRAIN, drawn.shape), 0, 255).astype(np.uint8)
     photo.write_bytes(encode_png(pixels))
     case = Case(photo, f"drawn{number}", "drawn", f"lesion{number}", diagnosis="nv" if wrong else "mel")
-    return freeze.Candidate(case, "wrong" if wrong else "right", _assessment(pixels))
+    return study_build.Candidate(case, "wrong" if wrong else "right", _assessment(pixels))
 
 
 def _assessment(pixels: np.ndarray) -> record.Assessment:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.study.errors import StudyError, StudyRequestError
 
 if TYPE_CHECKING:
-    from skinclip.study.build import Built
-    from skinclip.study.coordinator import Progress
+    from skinclip.study.build import BuildResult
+    from skinclip.study.coordinator import ReaderProgress
     from skinclip.study.session.session_service import EnrolledReader, Study
 
 Command = Callable[[argparse.Namespace], int]
@@ -81,49 +82,24 @@ def _reported(run: Command) -> Command:
 
     def reported(args: argparse.Namespace) -> int:
         from skinclip.cli.main import UsageError
-        from skinclip.data.cases import DataError
-        from skinclip.imaging.photo import PhotoError
-        from skinclip.study.analysis import tables
-        from skinclip.study.protocol import questions, yaml_schema
-        from skinclip.study.session import allocation
-        from skinclip.study.session import bundle as frozen
-        from skinclip.study.store import audit_log, codes, errors
 
-        refusals = (
-            allocation.AllocationError,
-            audit_log.LogError,
-            audit_log.ReceiptError,
-            codes.KeyFileError,
-            yaml_schema.ProtocolError,
-            frozen.StudyError,
-            questions.AnswerError,
-            errors.StoreError,
-            errors.StudyClosedError,
-            errors.UnknownReaderError,
-            errors.UnknownStudyError,
-            errors.WithdrawnError,
-            errors.WrongKeyError,
-            tables.TablesError,
-        )
         try:
             return run(args)
-        except (DataError, PhotoError):
-            raise
-        except refusals as error:
+        except StudyError as error:
             raise UsageError(str(error)) from error
 
     return reported
 
 
 def folder_of(study: Path) -> Path:
-    """The study's folder; of a protocol the one that `build` makes by default. Raises StudyError, ProtocolError."""
+    """The study's folder; of a protocol the one that `build` makes by default. Raises StudyError."""
     from skinclip.study.protocol.protocol import Protocol
-    from skinclip.study.session.bundle import StudyError, default_folder
+    from skinclip.study.session.bundle import default_folder
 
     if study.is_dir():
         return study
     if not study.exists():
-        raise StudyError(f"{study} does not exist; give a study's folder, or the protocol it was built from")
+        raise StudyRequestError(f"{study} does not exist; give a study's folder, or the protocol it was built from")
     return default_folder(Protocol.read(study))
 
 
@@ -138,17 +114,17 @@ def _open(args: argparse.Namespace) -> Study:
 
 def _build(args: argparse.Namespace) -> int:
     from skinclip.cli import main as cli
-    from skinclip.study import build as freeze
+    from skinclip.study import build as study_build
     from skinclip.study.protocol.protocol import Protocol
 
     protocol = Protocol.read(args.study)
-    freeze.check_free(
-        args.out or freeze.default_folder(protocol)
+    study_build.check_free(
+        args.out or study_build.default_folder(protocol)
     )  # before the model: a folder in the way is told at once
     with cli._stdout_kept_clean():
         assessor = cli._load_assessor(args)
         tell = _tell_progress if sys.stderr.isatty() else None
-        built = freeze.build(args.study, args.photos, assessor, out=args.out, key=args.key, tell=tell)
+        built = study_build.build(args.study, args.photos, assessor, out=args.out, key=args.key, tell=tell)
     print(_built_words(built, protocol.missing_ethics()))
     return 0
 
@@ -157,7 +133,7 @@ def _tell_progress(done: int, total: int) -> None:
     print(f"\r{done} of {total} photos assessed", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def _built_words(built: Built, missing_ethics: Sequence[str]) -> str:
+def _built_words(built: BuildResult, missing_ethics: Sequence[str]) -> str:
     strata = ", ".join(f"{n} {stratum}" for stratum, n in sorted(built.eligible.items()))
     lines = [RESEARCH_USE_ONLY, f"frozen in {built.folder}; photos to draw from, one a lesion: {strata}"]
     if built.left_out:
@@ -209,12 +185,11 @@ def _give_out(readers: Sequence[EnrolledReader], codes: Path | None) -> int:
 def _reserve(codes: Path) -> None:
     """Makes the file for the codes, for its owner alone: codes that could not be written would be lost.
 
-    Raises StudyError where it holds something already.
+    Raises StudyRequestError where it holds something already.
     """
-    from skinclip.study.session.bundle import StudyError
 
     if codes.exists() and codes.stat().st_size:
-        raise StudyError(f"{codes} is there already; give another file for the codes")
+        raise StudyRequestError(f"{codes} is there already; give another file for the codes")
     codes.parent.mkdir(parents=True, exist_ok=True)
     codes.touch(mode=0o600)
     codes.chmod(0o600)
@@ -239,7 +214,7 @@ def _status(args: argparse.Namespace) -> int:
     return 0
 
 
-def status_table(rows: Sequence[Progress]) -> str:
+def status_table(rows: Sequence[ReaderProgress]) -> str:
     """One line a reader."""
     head = ("reader", "site", "state", "steps", "cases", "left out", "minutes", "s a case", "last answer")
     lines = [head]

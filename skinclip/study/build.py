@@ -35,9 +35,10 @@ from skinclip.explain.methods import heat_on_photo
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, hex_colour, region_overlay
 from skinclip.imaging.photo import LesionImage, PhotoError, encode_jpeg, fit, from_array, load_photo
 from skinclip.language.prompt import context_text, differential_text, findings_text
+from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.protocol import Protocol
-from skinclip.study.session import bundle as frozen
-from skinclip.study.session.bundle import StudyError, Truth, default_folder
+from skinclip.study.session import bundle
+from skinclip.study.session.bundle import Truth, default_folder
 from skinclip.study.session.view_models import Fragment
 from skinclip.study.store.codes import read_key
 from skinclip.study.store.store import Store, where_from_environment
@@ -68,7 +69,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class CaseSelection:
     """Opaque id -> candidate, and the sampling weight of each stratum."""
 
     cases: dict[str, Candidate]
@@ -77,7 +78,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """What `build` made: the folder, how many photos there were of each stratum, and why others were left out.
 
     `enriched`: whether the AI's errors are a larger part of the cases than of the photos, as readers are told.
@@ -97,19 +98,20 @@ def build(
     out: Path | None = None,
     key: Path | None = None,
     tell: Tell | None = None,
-) -> Built:
+) -> BuildResult:
     """Freeze a study into `out`, by default `default_folder`.
 
     `photos` is a folder of labelled photos that `data.readers` knows; in a manifest, `group` says `ood` for photos out
     of distribution. `key` is an existing key file to use, for several studies in one database.
 
-    Raises ProtocolError, DataError, or StudyError where photos do not suffice or a study with readers is in the way.
+    Raises ProtocolError, DataError, or StudyRequestError where photos do not suffice or a study with readers is in the
+    way.
     """
     protocol = Protocol.read(protocol_path)
     out = out or default_folder(protocol)
     check_free(out)
     table = read_cases(photos)
-    candidates, left_out = assessed(table.cases, assessor, tell or (lambda done, total: None))
+    candidates, left_out = assess_photos(table.cases, assessor, tell or (lambda done, total: None))
     left_out = (*table.problems, *left_out)
     candidates = one_a_lesion(protocol.seed, candidates)
     drawn = draw(protocol, candidates, len(left_out))
@@ -117,25 +119,28 @@ def build(
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         write(draft, protocol_path, protocol, drawn, assessor.model_info, _grad_cam(assessor))
-        _place_key(draft, key or out / frozen.KEY)
+        _place_key(draft, key or out / bundle.KEY)
         _move(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     enriched = drawn.weights["wrong"] < 1
-    return Built(out, dict(Counter(c.stratum for c in candidates)), left_out, enriched)
+    return BuildResult(out, dict(Counter(c.stratum for c in candidates)), left_out, enriched)
 
 
 def check_free(out: Path) -> None:
-    """Raises StudyError unless `out` is missing, empty, or a study without readers, which may be written over."""
+    """Checks that `out` is missing, empty, or a study without readers, which may be written over.
+
+    Raises StudyRequestError where it is none of these.
+    """
     if not out.exists() or not any(out.iterdir()):
         return
-    if not (out / frozen.RECORD).is_file():
-        raise StudyError(f"{out} is there and is no study; give another folder as --out")
-    protocol = Protocol.read(out / frozen.PROTOCOL)
-    with Store.open(where_from_environment(out / frozen.DATABASE), read_key(out / frozen.KEY)) as store:
+    if not (out / bundle.RECORD).is_file():
+        raise StudyRequestError(f"{out} is there and is no study; give another folder as --out")
+    protocol = Protocol.read(out / bundle.PROTOCOL)
+    with Store.open(where_from_environment(out / bundle.DATABASE), read_key(out / bundle.KEY)) as store:
         name = f"{protocol.key}-v{protocol.version}"
         if name in store.studies() and store.readers(name):
-            raise StudyError(
+            raise StudyRequestError(
                 f"{out} holds a study that has readers; raise the protocol's version, or give another folder as --out"
             )
 
@@ -143,7 +148,7 @@ def check_free(out: Path) -> None:
 # --- which photos ---------------------------------------------------------------------------------------------------
 
 
-def assessed(cases: Sequence[Case], assessor: Assessor, tell: Tell) -> tuple[list[Candidate], tuple[str, ...]]:
+def assess_photos(cases: Sequence[Case], assessor: Assessor, tell: Tell) -> tuple[list[Candidate], tuple[str, ...]]:
     """Candidates in the order of `cases`, and a line for each photo that cannot be one."""
     candidates, left_out, seen = [], [], set()
     for done, case in enumerate(cases, start=1):
@@ -182,15 +187,15 @@ def one_a_lesion(seed: int, candidates: Iterable[Candidate]) -> list[Candidate]:
     return list(kept.values())
 
 
-def draw(protocol: Protocol, candidates: Sequence[Candidate], left_out: int = 0) -> Drawn:
-    """Exactly the cases that the protocol counts, then practice cases from what is left. Raises StudyError."""
+def draw(protocol: Protocol, candidates: Sequence[Candidate], left_out: int = 0) -> CaseSelection:
+    """Exactly the cases that the protocol counts, then practice cases from what is left. Raises StudyRequestError."""
     seed, counts = protocol.seed, protocol.cases.counts
     pool = {s: _shuffled(seed, s, (c for c in candidates if c.stratum == s)) for s in counts}
     rest = _shuffled(seed, "practice", [*pool["right"][counts["right"] :], *pool["wrong"][counts["wrong"] :]])
     _check_enough(protocol, {s: len(found) for s, found in pool.items()}, len(rest), left_out)
     chosen = _shuffled(seed, "ids", [c for s, n in counts.items() for c in pool[s][:n]])
     width = max(3, len(str(len(chosen))))
-    return Drawn(
+    return CaseSelection(
         {f"C{i:0{width}d}": c for i, c in enumerate(chosen, start=1)},
         {f"P{i:02d}": c for i, c in enumerate(rest[: protocol.cases.practice], start=1)},
         _weights(counts, {s: len(found) for s, found in pool.items()}),
@@ -216,7 +221,7 @@ def _check_enough(protocol: Protocol, found: dict[str, int], rest: int, left_out
         short = [f"{rest} left for practice, {protocol.cases.practice} needed (or lower cases.practice)"]
     if short:
         there = ", ".join(f"{n} {s}" for s, n in found.items())
-        raise StudyError(
+        raise StudyRequestError(
             f"too few photos: {'; '.join(short)}. Add photos, or change the protocol. "
             f"One photo a lesion was counted: {there}; {left_out} photos could not be used"
         )
@@ -239,19 +244,21 @@ def _shuffled(seed: int, purpose: str, candidates: Iterable[Candidate]) -> list[
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, protocol_path: Path, protocol: Protocol, drawn: Drawn, model: ModelInfo, heat: Heat) -> None:
+def write(
+    folder: Path, protocol_path: Path, protocol: Protocol, drawn: CaseSelection, model: ModelInfo, heat: Heat
+) -> None:
     """All files of a study but its key and store."""
-    shutil.copyfile(protocol_path, folder / frozen.PROTOCOL)
+    shutil.copyfile(protocol_path, folder / bundle.PROTOCOL)
     both = {**drawn.cases, **drawn.practice}
     for case, chosen in both.items():
         write_case(folder / "cases" / case, chosen, heat)
     truths = {case: dataclasses.asdict(truth_of(c, drawn.weights)) for case, c in both.items()}
-    with open(os.open(folder / frozen.TRUTH, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with open(os.open(folder / bundle.TRUTH, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(json.dumps(truths, indent=2) + "\n")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != frozen.PROTOCOL)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != bundle.PROTOCOL)
     record = {
-        "form": frozen.FORM,
-        "drawn_by": frozen.drawn_by(protocol),
+        "form": bundle.FORM,
+        "drawn_by": bundle.drawn_by(protocol),
         "plan_sha256_when_built": protocol.plan_sha256,
         "built": date.today().isoformat(),
         "model": dataclasses.asdict(model),
@@ -260,17 +267,17 @@ def write(folder: Path, protocol_path: Path, protocol: Protocol, drawn: Drawn, m
         "practice": list(drawn.practice),
         "files": {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in files},
     }
-    (folder / frozen.RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / bundle.RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _grad_cam(assessor: Assessor) -> Heat:
-    """The model's own map. It raises StudyError where the model has none."""
+    """The model's own map. It raises StudyRequestError where the model has none."""
 
     def heat(image: LesionImage, code: str) -> np.ndarray:
         try:
             return heat_on_photo(assessor, image, Context(), code)
         except NotImplementedError as error:
-            raise StudyError(f"this model has no Grad-CAM, which the arms need: {error}") from error
+            raise StudyRequestError(f"this model has no Grad-CAM, which the arms need: {error}") from error
 
     return heat
 
@@ -282,14 +289,14 @@ def write_case(folder: Path, chosen: Candidate, heat: Heat) -> None:
     pixels = fit(image.pixels, LONGEST_SIDE, DRAWN_SIDE)
     only = "none" if assessment.abstained else None  # as on the page: the lesion alone, where no finding is cited
     pictures = {
-        frozen.PHOTO: pixels,
-        frozen.GRAD_CAM: heatmap_overlay(pixels, heat(image, chosen.leading)),
-        frozen.REGIONS: region_overlay(pixels, assessment, only),
+        bundle.PHOTO: pixels,
+        bundle.GRAD_CAM: heatmap_overlay(pixels, heat(image, chosen.leading)),
+        bundle.REGIONS: region_overlay(pixels, assessment, only),
     }
     for name, pixels in pictures.items():
         (folder / name).write_bytes(encode_jpeg(pixels))
-    (folder / frozen.ASSESSMENT).write_text(assessment.to_json() + "\n", encoding="utf-8")
-    (folder / frozen.AID).write_text(json.dumps(aid_of(assessment), indent=2) + "\n", encoding="utf-8")
+    (folder / bundle.ASSESSMENT).write_text(assessment.to_json() + "\n", encoding="utf-8")
+    (folder / bundle.AID).write_text(json.dumps(aid_of(assessment), indent=2) + "\n", encoding="utf-8")
 
 
 def aid_of(assessment: Assessment) -> dict[str, Any]:
@@ -332,10 +339,10 @@ def _sha256(data: bytes) -> str:
 def _place_key(draft: Path, key: Path) -> None:
     """The key that `key` holds, or a fresh one: studies that share a database share its key."""
     if not key.exists():
-        read_key(draft / frozen.KEY, create=True)
+        read_key(draft / bundle.KEY, create=True)
         return
     read_key(key)
-    with open(os.open(draft / frozen.KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with open(os.open(draft / bundle.KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(key.read_text())
 
 

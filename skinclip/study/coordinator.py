@@ -17,13 +17,14 @@ from typing import Any, Self
 import pandas as pd
 
 from skinclip.study.analysis.tables import REHEARSAL, TABLES, StudyTables, answer_column
+from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.checklists import write_checklists
 from skinclip.study.protocol.protocol import Protocol
-from skinclip.study.session.bundle import StudyError, Truth
-from skinclip.study.session.session_service import SHOWN, Place, Study
+from skinclip.study.session.bundle import Truth
+from skinclip.study.session.session_service import STEP_SHOWN, SessionState, Study
 from skinclip.study.session.steps import Step
 from skinclip.study.store.audit_log import Event, Problem, receipt_at
-from skinclip.study.store.errors import Reader
+from skinclip.study.store.records import Reader
 from skinclip.study.store.store import MEASURED
 
 CLOSING = "closing"  # the event that says why, right before the store's own `closed`
@@ -33,7 +34,7 @@ CHECKLISTS = "checklists"
 
 
 @dataclass(frozen=True)
-class Progress:
+class ReaderProgress:
     """How far one reader is; nothing of what was answered.
 
     Attributes:
@@ -66,7 +67,7 @@ class Coordinator:
 
     @classmethod
     def of(cls, study: Study, token: str) -> Self:
-        """By the token of a sign-in with the coordinator's code. Raises Expired."""
+        """By the token of a sign-in with the coordinator's code. Raises SessionExpiredError."""
         study.session(token, coordinator=True)
         return cls(study)
 
@@ -74,20 +75,20 @@ class Coordinator:
     def is_closed(self) -> bool:
         return self.study.store.is_closed(self.study.name)
 
-    def status(self) -> list[Progress]:
+    def status(self) -> list[ReaderProgress]:
         """One row a reader, in order of enrolment."""
         return [self._progress(reader) for reader in self.study.store.readers(self.study.name)]
 
     def close(self, reason: str = "") -> None:
         """Take no more answers; from now on arms and truth may be seen. A second call changes nothing.
 
-        Raises StudyError where fewer readers have completed than the protocol asks and no reason is given.
+        Raises StudyRequestError where fewer readers have completed than the protocol asks and no reason is given.
         """
         if self.is_closed:
             return
         completed, needed = self._completed(), self.study.protocol.completion.min_readers
         if completed < needed and not reason.strip():
-            raise StudyError(
+            raise StudyRequestError(
                 f"{completed} readers have completed, and the protocol asks for {needed}; wait for them, or give the "
                 "reason for closing early, which is put on record"
             )
@@ -108,7 +109,7 @@ class Coordinator:
         return self.study.store.verify(self.study.name, receipts)
 
     def tables(self) -> StudyTables:
-        """The study's data. Raises StudyError before the study is closed."""
+        """The study's data. Raises StudyRequestError before the study is closed."""
         self._only_closed("its data")
         records = list(self._records())
         frames = {
@@ -127,7 +128,7 @@ class Coordinator:
     def export(self, folder: Path) -> list[Path]:
         """Tables with their dictionary, iMRMC's input, remarks and the event log, written into `folder`.
 
-        Raises StudyError before the study is closed.
+        Raises StudyRequestError before the study is closed.
         """
         written = self.tables().write(folder)
         remarks = [row for record in self._records() for row in record.remarks(self.study.protocol)]
@@ -140,7 +141,7 @@ class Coordinator:
         """The analysis that the plan fixed in advance, as a report with its data and figures; its main files by name.
         The reporting checklists, filled from the protocol, lie beside it in `checklists/`.
 
-        Raises StudyError before the study is closed.
+        Raises StudyRequestError before the study is closed.
         """
         tables = self.tables()
         from skinclip.study.analysis import (
@@ -149,36 +150,36 @@ class Coordinator:
         )
 
         write_checklists(self.study.protocol, folder / CHECKLISTS)
-        return analysis_report.write(tables, folder, analysis_plan.of(self.study.protocol), command)
+        return analysis_report.write(tables, folder, analysis_plan.from_protocol(self.study.protocol), command)
 
     # -- readers ----------------------------------------------------------------------------------------------------
 
     def _readers(self) -> list[Reader]:
         return self.study.store.readers(self.study.name)
 
-    def _place(self, reader: Reader) -> Place | None:
+    def _place(self, reader: Reader) -> SessionState | None:
         """Where the reader stands; None after a withdrawal."""
-        return None if reader.withdrawn_at else self.study.place(reader.id)
+        return None if reader.withdrawn_at else self.study.session_state(reader.id)
 
     def _records(self) -> Iterator[_Record]:
         """What each reader answered who has not withdrawn."""
-        shown = self.study.store.events(self.study.name, kinds=[SHOWN])
+        shown = self.study.store.events(self.study.name, kinds=[STEP_SHOWN])
         for reader in self._readers():
             place = self._place(reader)
             if place is not None:
                 first = {event.step: event.at for event in shown if event.reader == reader.id}
-                yield _Record(reader, place, first, self.study.frozen.truths)
+                yield _Record(reader, place, first, self.study.bundle.truths)
 
-    def _progress(self, reader: Reader) -> Progress:
+    def _progress(self, reader: Reader) -> ReaderProgress:
         place = self._place(reader)
         if place is None:
-            return Progress(reader.id, "", "withdrawn", 0, 0, 0, 0, 0, 0.0, None, reader.enrolled_at, "")
-        shown = {e.step: e.at for e in self.study.store.events(self.study.name, reader.id, [SHOWN])}
+            return ReaderProgress(reader.id, "", "withdrawn", 0, 0, 0, 0, 0, 0.0, None, reader.enrolled_at, "")
+        shown = {e.step: e.at for e in self.study.store.events(self.study.name, reader.id, [STEP_SHOWN])}
         record = _Record(reader, place, shown, {})
         times = {step.name: record.server_seconds(step) for step in place.steps}
         done = [time for time in times.values() if time is not None]
         last = max((event.at for event in place.answered.values()), default="")
-        return Progress(
+        return ReaderProgress(
             reader=reader.id,
             site=reader.site or "",
             state="completed" if place.finished else "in progress" if place.answered else "enrolled",
@@ -199,15 +200,15 @@ class Coordinator:
 
     def _only_closed(self, what: str) -> None:
         if not self.is_closed:
-            raise StudyError(f"{what} can be seen once the study is closed; until then everyone stays blinded")
+            raise StudyRequestError(f"{what} can be seen once the study is closed; until then everyone stays blinded")
 
 
-def is_completer(place: Place, study: Study) -> bool:
+def is_completer(place: SessionState, study: Study) -> bool:
     """Whether the reader has answered the share of cases that the protocol asks for."""
     return len(_answered_cases(place)) >= study.protocol.completion.min_cases_share * study.protocol.cases.n
 
 
-def _answered_cases(place: Place) -> list[Step]:
+def _answered_cases(place: SessionState) -> list[Step]:
     """The steps `after` that were answered, of cases that count."""
     return [
         step
@@ -225,7 +226,7 @@ class _Record:
     """All that one reader answered. `shown` tells when each step was first shown, by the server's clock."""
 
     reader: Reader
-    place: Place
+    place: SessionState
     shown: Mapping[str, str]
     truths: Mapping[str, Truth]
 
@@ -315,13 +316,16 @@ class _Record:
         return self.place.answered.get(step.name)
 
     def _payload(self, step: Step) -> dict[str, Any]:
-        """What was stored of a step; empty where nothing was. Raises StudyError where it is about something else."""
+        """The stored payload of a step; empty where there is none.
+
+        Raises StudyRequestError where it is about something else.
+        """
         event = self._event(step)
         if event is None:
             return {}
         payload = event.payload or {}
         if event.kind != step.kind or any(payload.get(name) != value for name, value in step.identity.items()):
-            raise StudyError(
+            raise StudyRequestError(
                 f"{self.reader.id}, {step.name}: the stored answer is about another case or arm than the allocation "
                 "says; run `study verify`, and use the program version that the study was conducted with"
             )
@@ -340,7 +344,7 @@ class _Record:
         return self.background().get("site") or self.reader.site
 
 
-def _reader_row(reader: Reader, place: Place | None) -> dict[str, Any]:
+def _reader_row(reader: Reader, place: SessionState | None) -> dict[str, Any]:
     """Of a reader who has withdrawn only that."""
     if place is None:
         return {"reader": reader.id, "completed": False, "withdrawn": True}

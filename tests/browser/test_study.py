@@ -22,7 +22,7 @@ from eval_study.trust_study.serving import free_port
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.protocol.protocol import ARMS
 from skinclip.study.session.session_service import EnrolledReader, Study
-from skinclip.study.store.errors import ANSWERING
+from skinclip.study.store.records import ANSWERING
 from skinclip.study.store.store import MEASURED
 from tests.browser.contrast import pale
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker

@@ -15,7 +15,7 @@ from skinclip.core.paths import TRUST_STUDY
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.imaging.photo import encode_png, from_array
-from skinclip.study import build as freeze
+from skinclip.study import build as study_build
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.bundle import KEY, TRUTH
 from skinclip.study.store.codes import read_key
@@ -48,8 +48,8 @@ def build(folder: Path, pause_seconds: float = 0) -> TinyStudy:
     candidates = [_candidate(number, folder, wrong=number > 6) for number in range(1, PHOTOS + 1)]
     out = folder / "study"
     out.mkdir()
-    model, drawn = record.ModelInfo("mini", "0", WEIGHTS), freeze.draw(protocol, candidates)
-    freeze.write(out, protocol_file, protocol, drawn, model, lambda image, _: _heat(image.pixels))
+    model, drawn = record.ModelInfo("mini", "0", WEIGHTS), study_build.draw(protocol, candidates)
+    study_build.write(out, protocol_file, protocol, drawn, model, lambda image, _: _heat(image.pixels))
     read_key(out / KEY, create=True)
     truth = json.loads((out / TRUTH).read_text())
     numbers = {case: int(values["source"].rpartition("_")[2]) - 9000 for case, values in truth.items()}
@@ -80,11 +80,11 @@ def _heat(pixels: np.ndarray) -> np.ndarray:
     return np.linspace(0, 1, height * width).reshape(height, width)
 
 
-def _candidate(number: int, folder: Path, wrong: bool) -> freeze.Candidate:
+def _candidate(number: int, folder: Path, wrong: bool) -> study_build.Candidate:
     photo = folder / f"{SOURCE}_{number}.png"
     photo.write_bytes(encode_png(_photo(number)))
     case = Case(photo, f"ISIC_{9000 + number}", SOURCE, f"lesion{number}", diagnosis="nv" if wrong else "mel")
-    return freeze.Candidate(case, "wrong" if wrong else "right", _assessment(number))
+    return study_build.Candidate(case, "wrong" if wrong else "right", _assessment(number))
 
 
 def _assessment(number: int) -> record.Assessment:

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from skinclip.cli import main as cli
-from skinclip.study import build as freeze
-from skinclip.study.build import Built
+from skinclip.study import build as study_build
+from skinclip.study.build import BuildResult
 from skinclip.study.session.session_service import Study
 from tests.study import tiny
 
@@ -100,16 +100,16 @@ def test_a_protocol_stands_for_the_study_built_from_it(
 def test_build_tells_what_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    built = Built(tmp_path / "study", {"wrong": 4, "right": 9}, ("a.jpg: the model abstains on it",))
+    built = BuildResult(tmp_path / "study", {"wrong": 4, "right": 9}, ("a.jpg: the model abstains on it",))
     monkeypatch.setattr(cli, "_load_assessor", lambda args: SimpleNamespace())
-    monkeypatch.setattr(freeze, "build", lambda *args, **options: built)
+    monkeypatch.setattr(study_build, "build", lambda *args, **options: built)
     plan = tiny.write_protocol(tmp_path / "plan.yaml", ethics={})
     assert run("build", plan, "--photos", tmp_path, "--out", tmp_path / "study") == 0
     told = capsys.readouterr().out
     assert "9 right, 4 wrong" in told and "not enriched" not in told
     assert "a.jpg: the model abstains" in told
     assert "fill in ethics.approval" in told
-    monkeypatch.setattr(freeze, "build", lambda *args, **options: dataclasses.replace(built, enriched=False))
+    monkeypatch.setattr(study_build, "build", lambda *args, **options: dataclasses.replace(built, enriched=False))
     assert run("build", plan, "--photos", tmp_path, "--out", tmp_path / "study") == 0
     assert "its errors are not enriched" in capsys.readouterr().out
 

@@ -45,11 +45,11 @@ def tiny_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built_study(tmp_path_factory: pytest.TempPathFactory, tiny_photos: Path) -> Path:
     """A tiny study as `study build` makes it, by the embedded model; tests copy it."""
     from skinclip.pipeline.assessor import Assessor
-    from skinclip.study import build as freeze
+    from skinclip.study import build as study_build
 
     folder = tmp_path_factory.mktemp("built")
     protocol = tiny.write_protocol(folder / "protocol.yaml")
-    return freeze.build(protocol, tiny_photos, Assessor.load(), out=folder / "study").folder
+    return study_build.build(protocol, tiny_photos, Assessor.load(), out=folder / "study").folder
 
 
 @pytest.fixture

@@ -17,11 +17,12 @@ from skinclip.core.assessment import Assessment
 from skinclip.data.cases import Case
 from skinclip.imaging.overlay import hex_colour
 from skinclip.imaging.photo import PhotoError, from_array
-from skinclip.study import build as freeze
+from skinclip.study import build as study_build
 from skinclip.study.build import Candidate
+from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.protocol import Protocol
-from skinclip.study.session import bundle as frozen
-from skinclip.study.session.bundle import Frozen, StudyError
+from skinclip.study.session import bundle
+from skinclip.study.session.bundle import StudyBundle
 from skinclip.study.session.session_service import Study
 from skinclip.study.session.view_models import Fragment
 from tests.study import tiny
@@ -49,7 +50,7 @@ def candidates(assessment: Assessment, **counts: int) -> list[Candidate]:
 
 
 def test_each_stratum_is_drawn_as_often_as_the_protocol_says(plan: Protocol, assessment: Assessment) -> None:
-    drawn = freeze.draw(plan, candidates(assessment, right=30, wrong=10, ood=3))
+    drawn = study_build.draw(plan, candidates(assessment, right=30, wrong=10, ood=3))
     assert [c.stratum for c in drawn.cases.values()].count("right") == 3
     assert [c.stratum for c in drawn.cases.values()].count("wrong") == 4
     assert [c.stratum for c in drawn.cases.values()].count("ood") == 1
@@ -58,13 +59,13 @@ def test_each_stratum_is_drawn_as_often_as_the_protocol_says(plan: Protocol, ass
 
 
 def test_practice_cases_are_never_cases(plan: Protocol, assessment: Assessment) -> None:
-    drawn = freeze.draw(plan, candidates(assessment, right=5, wrong=4, ood=1))
+    drawn = study_build.draw(plan, candidates(assessment, right=5, wrong=4, ood=1))
     used = [c.case.image_id for c in (*drawn.cases.values(), *drawn.practice.values())]
     assert len(set(used)) == len(used) == 10
 
 
 def test_weights_bring_the_strata_back_to_their_shares(plan: Protocol, assessment: Assessment) -> None:
-    weights = freeze.draw(plan, candidates(assessment, right=90, wrong=10, ood=1)).weights
+    weights = study_build.draw(plan, candidates(assessment, right=90, wrong=10, ood=1)).weights
     assert weights["right"] == pytest.approx(0.9 / (3 / 7))
     assert weights["wrong"] == pytest.approx(0.1 / (4 / 7))
     assert weights["ood"] == 1.0
@@ -74,7 +75,7 @@ def test_the_order_of_the_photos_does_not_matter_and_the_seed_does(plan: Protoco
     pool = candidates(assessment, right=20, wrong=20, ood=5)
 
     def names(protocol: Protocol, pool: list[Candidate]) -> list[str]:
-        return [c.case.image_id for c in freeze.draw(protocol, pool).cases.values()]
+        return [c.case.image_id for c in study_build.draw(protocol, pool).cases.values()]
 
     assert names(plan, pool) == names(plan, pool[::-1])
     assert names(plan, pool) != names(dataclasses.replace(plan, seed=8), pool)
@@ -83,7 +84,7 @@ def test_the_order_of_the_photos_does_not_matter_and_the_seed_does(plan: Protoco
 def test_ids_tell_nothing_of_the_stratum(plan: Protocol, assessment: Assessment) -> None:
     pool, first = candidates(assessment, right=20, wrong=20, ood=5), []
     for seed in range(40):
-        drawn = freeze.draw(dataclasses.replace(plan, seed=seed), pool)
+        drawn = study_build.draw(dataclasses.replace(plan, seed=seed), pool)
         first.append(drawn.cases["C001"].stratum)
     assert {"right", "wrong"} <= set(first)
 
@@ -91,7 +92,7 @@ def test_ids_tell_nothing_of_the_stratum(plan: Protocol, assessment: Assessment)
 def test_one_photo_of_a_lesion_is_kept(assessment: Assessment) -> None:
     pool = candidates(assessment, right=4)
     twins = [dataclasses.replace(c, case=dataclasses.replace(c.case, lesion_id="same")) for c in pool]
-    assert len(freeze.one_a_lesion(0, twins)) == 1
+    assert len(study_build.one_a_lesion(0, twins)) == 1
 
 
 @pytest.mark.parametrize(
@@ -106,28 +107,28 @@ def test_one_photo_of_a_lesion_is_kept(assessment: Assessment) -> None:
 def test_too_few_photos_are_told_with_the_remedy(
     plan: Protocol, assessment: Assessment, counts: dict[str, int], words: str
 ) -> None:
-    with pytest.raises(StudyError, match=words):
-        freeze.draw(plan, candidates(assessment, **counts), left_out=2)
+    with pytest.raises(StudyRequestError, match=words):
+        study_build.draw(plan, candidates(assessment, **counts), left_out=2)
 
 
 def test_abstentions_are_dropped_unless_out_of_distribution(assessment: Assessment) -> None:
     silent = dataclasses.replace(assessment, abstained=True)
     case = Case(Path("a"), "a", "photos", "a", "nv")
     with pytest.raises(PhotoError, match="abstains"):
-        freeze.candidate(case, silent)
-    assert freeze.candidate(dataclasses.replace(case, group="OOD", diagnosis=None), silent).stratum == "ood"
+        study_build.candidate(case, silent)
+    assert study_build.candidate(dataclasses.replace(case, group="OOD", diagnosis=None), silent).stratum == "ood"
     with pytest.raises(PhotoError, match="not known"):
-        freeze.candidate(dataclasses.replace(case, diagnosis=None), assessment)
+        study_build.candidate(dataclasses.replace(case, diagnosis=None), assessment)
 
 
 def test_large_photos_are_bounded() -> None:
     image = from_array(np.zeros((1500, 3000, 3), np.uint8))
-    assert freeze.bounded(image).pixels.shape == (512, 1024, 3)
+    assert study_build.bounded(image).pixels.shape == (512, 1024, 3)
 
 
 def test_references_have_the_numbers_and_colours_of_the_picture(assessment: Assessment) -> None:
     text = dataclasses.replace(assessment, rationale="It shows [r2] dots and [r1] veil.")
-    assert freeze.fragments(text) == (
+    assert study_build.fragments(text) == (
         Fragment("It shows "),
         Fragment("", 2, hex_colour(1)),
         Fragment(" dots and "),
@@ -174,13 +175,13 @@ def test_truth_is_apart_and_private(built_study: Path) -> None:
 def test_the_record_names_model_prompts_and_files(built_study: Path) -> None:
     record = json.loads((built_study / "frozen.json").read_text())
     assert len(record["model"]["weights_sha256"]) == 64
-    assert record["prompts_sha256"] == freeze.prompts_sha256()
+    assert record["prompts_sha256"] == study_build.prompts_sha256()
     assert len(record["files"]) == 10 * 5 + 1
 
 
 def test_arms_show_their_own_and_the_same_differential(built_study: Path) -> None:
-    opened = Frozen.open(built_study)
-    case = next(c for c in opened.cases if opened.aid(c, "regions").text[0].text != frozen.NO_RATIONALE)
+    opened = StudyBundle.open(built_study)
+    case = next(c for c in opened.cases if opened.aid(c, "regions").text[0].text != bundle.NO_RATIONALE)
     aids = {arm: opened.aid(case, arm) for arm in opened.protocol.arms}
     assert len({aid.differential for aid in aids.values()}) == 1
     assert sum(p for _, p in aids["none"].differential) == pytest.approx(1)
@@ -197,48 +198,48 @@ def test_arms_show_their_own_and_the_same_differential(built_study: Path) -> Non
 
 
 def test_where_the_aid_gave_no_rationale_it_says_so(built_study: Path) -> None:
-    opened = Frozen.open(built_study)
+    opened = StudyBundle.open(built_study)
     (case,) = (c for c, stratum in opened.strata.items() if stratum == "ood")
-    assert opened.aid(case, "grad_cam_text").text == (Fragment(frozen.NO_RATIONALE),)
-    assert opened.aid(case, "regions").text == (Fragment(frozen.NO_RATIONALE),)
+    assert opened.aid(case, "grad_cam_text").text == (Fragment(bundle.NO_RATIONALE),)
+    assert opened.aid(case, "regions").text == (Fragment(bundle.NO_RATIONALE),)
     assert not opened.aid(case, "grad_cam").text
 
 
 @pytest.mark.parametrize("name", ["cases/C003/photo.jpg", "cases/C003/aid.json", "truth.json"])
 def test_a_frozen_file_that_changed_is_an_error(study_folder: Path, name: str) -> None:
     (study_folder / name).write_bytes((study_folder / name).read_bytes() + b" ")
-    with pytest.raises(StudyError, match="was changed after the study was built"):
+    with pytest.raises(StudyRequestError, match="was changed after the study was built"):
         Study.open(study_folder)
 
 
 def test_a_frozen_file_that_is_gone_is_an_error(study_folder: Path) -> None:
     (study_folder / "cases/C001/regions.jpg").unlink()
-    with pytest.raises(StudyError, match="cannot be read"):
+    with pytest.raises(StudyRequestError, match="cannot be read"):
         Study.open(study_folder)
 
 
 def test_other_cases_than_drawn_are_an_error(study_folder: Path) -> None:
     tiny.write_protocol(study_folder / "protocol.yaml", seed=8)
-    with pytest.raises(StudyError, match="seed differ"):
+    with pytest.raises(StudyRequestError, match="seed differ"):
         Study.open(study_folder)
 
 
 def test_a_folder_without_a_study_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="study build"):
+    with pytest.raises(StudyRequestError, match="study build"):
         Study.open(tmp_path)
 
 
 def test_build_refuses_a_study_with_readers_and_foreign_folders(study_folder: Path, tmp_path: Path) -> None:
-    freeze.check_free(study_folder)
+    study_build.check_free(study_folder)
     with Study.open(study_folder) as study:
         study.enrol(1, "Here")
-    with pytest.raises(StudyError, match="has readers"):
-        freeze.check_free(study_folder)
+    with pytest.raises(StudyRequestError, match="has readers"):
+        study_build.check_free(study_folder)
     (tmp_path / "other").mkdir()
-    freeze.check_free(tmp_path / "other")
+    study_build.check_free(tmp_path / "other")
     (tmp_path / "other" / "thesis.tex").touch()
-    with pytest.raises(StudyError, match="is no study"):
-        freeze.check_free(tmp_path / "other")
+    with pytest.raises(StudyRequestError, match="is no study"):
+        study_build.check_free(tmp_path / "other")
 
 
 def test_a_failed_build_leaves_nothing_behind(
@@ -249,10 +250,10 @@ def test_a_failed_build_leaves_nothing_behind(
     def fails(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(freeze, "write", fails)
+    monkeypatch.setattr(study_build, "write", fails)
     plan = tiny.write_protocol(tmp_path / "p.yaml")
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(OSError, match="disk full"):
-        freeze.build(plan, tiny_photos, assessor, out=study_folder)  # type: ignore[arg-type]
+        study_build.build(plan, tiny_photos, assessor, out=study_folder)  # type: ignore[arg-type]
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     Study.open(study_folder).close()

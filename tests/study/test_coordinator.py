@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from skinclip.study.analysis import analysis_plan
 from skinclip.study.analysis.tables import REHEARSAL, StudyTables
 from skinclip.study.coordinator import Coordinator
+from skinclip.study.errors import SessionExpiredError, StudyRequestError
 from skinclip.study.protocol.protocol import ARMS, Protocol
-from skinclip.study.session.session_service import Expired, Study, StudyError
+from skinclip.study.session.session_service import Study
 from skinclip.study.store.audit_log import audit, read_log, receipt_of
 from skinclip.study.store.codes import read_key
 from tests.study import tiny
@@ -62,7 +63,7 @@ def test_status_before_closing_tells_progress_and_nothing_else(coordinator: Coor
 
 def test_data_stay_hidden_until_closing(coordinator: Coordinator, tmp_path: Path) -> None:
     for call in (coordinator.tables, lambda: coordinator.export(tmp_path), lambda: coordinator.analyse(tmp_path)):
-        with pytest.raises(StudyError, match="once the study is closed"):
+        with pytest.raises(StudyRequestError, match="once the study is closed"):
             call()
 
 
@@ -94,7 +95,7 @@ def test_a_closing_that_was_cut_off_the_log_is_told_by_its_own_receipt(coordinat
 def test_closing_early_needs_a_reason(built_study: Path, study_folder: Path) -> None:
     with Study.open(study_folder) as study:
         study.enrol(1, "Here")
-        with pytest.raises(StudyError, match="0 readers have completed, and the protocol asks for 2"):
+        with pytest.raises(StudyRequestError, match="0 readers have completed, and the protocol asks for 2"):
             Coordinator(study).close()
         Coordinator(study).close("the grant has ended")
         assert Coordinator(study).is_closed
@@ -104,7 +105,7 @@ def test_a_coordinator_needs_the_coordinators_token(study: Study) -> None:
     token = study.sign_in(study.coordinator_code(), coordinator=True)
     assert len(Coordinator.of(study, token).status()) == 5
     study.sign_out(token)
-    with pytest.raises(Expired):
+    with pytest.raises(SessionExpiredError):
         Coordinator.of(study, token)
 
 
@@ -113,7 +114,7 @@ def test_tables_hold_what_was_answered(coordinator: Coordinator, study: Study) -
     tables = coordinator.tables()
     cases = tables.cases
     assert len(cases) == 3 * (8 + 1) + 2
-    assert set(cases["case"]) == set(study.frozen.cases)
+    assert set(cases["case"]) == set(study.bundle.cases)
     assert cases["repeat"].sum() == 3
     assert set(cases["reader"]) == {"R001", "R002", "R003", "R004"}
     assert (cases["diagnosis_before"] == "mel").all()
@@ -124,7 +125,7 @@ def test_tables_hold_what_was_answered(coordinator: Coordinator, study: Study) -
     assert (cases.loc[cases["arm"] != "none", "grounded"] == 2).all()
     assert (cases["ai_correct"] == (cases["stratum"] == "right"))[cases["stratum"] != "ood"].all()
     assert cases.loc[cases["stratum"] == "ood", "truth"].isna().all()
-    truths = study.frozen.truths
+    truths = study.bundle.truths
     assert all(row.weight == truths[row.case].weight for row in cases.itertuples())
 
 
@@ -220,7 +221,7 @@ def test_an_export_can_be_read_back_and_verified(coordinator: Coordinator, study
     assert "BEGIN DATA:" in (out / "scores.imrmc").read_text()
     with open(out / "events.jsonl") as lines:
         events = read_log(lines)
-    assert not audit(study.name, events, read_key(study.frozen.folder / "key")).problems
+    assert not audit(study.name, events, read_key(study.bundle.folder / "key")).problems
 
 
 def test_remarks_are_exported_with_their_place(study_folder: Path, tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_remarks_are_exported_with_their_place(study_folder: Path, tmp_path: Pat
 
 
 def test_the_plan_goes_into_the_analysis(trust_study: Protocol) -> None:
-    plan = analysis_plan.of(trust_study)
+    plan = analysis_plan.from_protocol(trust_study)
     assert plan.primary.text == "regions - grad_cam"
     assert plan.safety_margin == 0.05
     assert plan.time_limits == (3, 600)

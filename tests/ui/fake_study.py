@@ -9,15 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from skinclip.study.session.session_service import (
+from skinclip.study.errors import (
+    AlreadyAnsweredError,
     AnswerError,
-    EnrolledReader,
-    Expired,
-    Locked,
+    SessionExpiredError,
     SignInError,
-    StudyError,
+    StudyRequestError,
     TooManyAttempts,
 )
+from skinclip.study.session.session_service import EnrolledReader
 from skinclip.study.session.view_models import AidView, Fragment, QuestionView, StepView
 
 CODE = "7K3M-9QXT-2B4H"
@@ -131,12 +131,12 @@ class FakeStudy:
 
     def renew_code(self, reader: str) -> EnrolledReader:
         if reader != "R001":
-            raise StudyError(f"the study has no reader {reader}")
+            raise StudyRequestError(f"the study has no reader {reader}")
         return EnrolledReader(reader, "0000-1111-2222")
 
     def sign_in(self, code: str, *, coordinator: bool = False) -> str:
         if self.failed >= 3:
-            raise TooManyAttempts("too many wrong codes; try again in 30 seconds", 30)
+            raise TooManyAttempts(30)
         if code.upper() != CODE or self.withdrawn:
             self.failed += 1
             raise SignInError("this code is not known; check it and type it again")
@@ -145,7 +145,7 @@ class FakeStudy:
 
     def view(self, token: str) -> StepView:
         if token != "token" or self.expired or self.withdrawn:
-            raise Expired("your sign-in has ended; type your code again")
+            raise SessionExpiredError
         return self.views[len(self.stored)]
 
     def submit(
@@ -155,7 +155,7 @@ class FakeStudy:
         if any(request_id == known for _, _, known in self.stored):
             return now
         if step != now.step:
-            raise Locked("this step was answered before; the first answer stands.")
+            raise AlreadyAnsweredError(1)
         for asked in now.questions:
             if asked.required and answers.get(asked.key) is None:
                 raise AnswerError(f"{asked.key}: an answer is needed")

@@ -18,8 +18,9 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 from sklearn.metrics import cohen_kappa_score
 
-from skinclip.study.analysis.mixed import NotEstimable, attempt, fit
+from skinclip.study.analysis.mixed import attempt, fit
 from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, numbers
+from skinclip.study.errors import NotEstimable
 
 Result = dict[str, Any]
 _RESAMPLES = 300  # of alpha; each costs a call of the library

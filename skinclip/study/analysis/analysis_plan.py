@@ -155,7 +155,7 @@ DEFAULT_PLAN = AnalysisPlan()
 _RESAMPLES = 1000
 
 
-def of(protocol: Protocol) -> AnalysisPlan:
+def from_protocol(protocol: Protocol) -> AnalysisPlan:
     """The protocol's plan as the statistics take it."""
     plan = protocol.plan
     family = len(plan.secondary) + len(plan.contrasts)

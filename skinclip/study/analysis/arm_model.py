@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from skinclip.study.analysis.analysis_plan import Contrast
-from skinclip.study.analysis.mixed import MixedFit, NotEstimable, fit
+from skinclip.study.analysis.mixed import MixedFit, fit
+from skinclip.study.errors import NotEstimable
 
 Result = dict[str, Any]
 

@@ -22,12 +22,10 @@ import pandas as pd
 from scipy import linalg, optimize, stats
 from threadpoolctl import threadpool_limits
 
+from skinclip.study.errors import NotEstimable
+
 RESIDUAL = "residual"
 _START, _LARGEST = 0.2, 1e4  # variance ratios: where the search begins, and its bound
-
-
-class NotEstimable(ValueError):
-    """The data cannot answer the question; the message is the reason, in words for a report."""
 
 
 def attempt(question: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import pandas as pd
 
 from skinclip.evaluation import metrics
 from skinclip.evaluation.metrics import Metric
-from skinclip.study.analysis.mixed import NotEstimable, attempt
-from skinclip.study.analysis.resampling import Drawn, TwoWayBootstrap
+from skinclip.study.analysis.mixed import attempt
+from skinclip.study.analysis.resampling import BootstrapEstimate, TwoWayBootstrap
 from skinclip.study.analysis.tables import ANSWERS, numbers
+from skinclip.study.errors import NotEstimable
 
 Result = dict[str, Any]
 _BINS = (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)  # of confidence, for the calibration plot
@@ -207,13 +208,13 @@ def switches(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:
     return rows
 
 
-def _balanced(answers: _Answers, arm: str, phase: str, bootstrap: TwoWayBootstrap) -> Drawn:
+def _balanced(answers: _Answers, arm: str, phase: str, bootstrap: TwoWayBootstrap) -> BootstrapEstimate:
     among = answers.known & (answers.arm == arm)
     said = answers.before if phase == "before" else answers.after
     return bootstrap.draw(metrics.balanced_accuracy(answers.truth[among], said[among]), among)
 
 
-def _rate(answers: _Answers, key: str, arm: str, bootstrap: TwoWayBootstrap) -> Drawn:
+def _rate(answers: _Answers, key: str, arm: str, bootstrap: TwoWayBootstrap) -> BootstrapEstimate:
     hits, among = answers.rate(key)
     here = among & (answers.arm == arm)
     metric: Metric = metrics.mean(hits[here].astype(np.float64))

@@ -14,19 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from skinclip.evaluation.metrics import Metric
-from skinclip.study.analysis.mixed import NotEstimable
+from skinclip.study.errors import NotEstimable
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BootstrapEstimate:
     """A figure and its value in each resample [R]; NaN where a resample lacks what it needs."""
 
     value: float
     draws: np.ndarray
 
-    def __sub__(self, other: Drawn) -> Drawn:
+    def __sub__(self, other: BootstrapEstimate) -> BootstrapEstimate:
         """The difference of two figures of the same study, resample by resample."""
-        return Drawn(self.value - other.value, self.draws - other.draws)
+        return BootstrapEstimate(self.value - other.value, self.draws - other.draws)
 
     def interval(self, alpha: float = 0.05) -> dict[str, float]:
         """`value`, `low`, `high` (percentiles) and two-sided `p` against 0.
@@ -63,16 +63,16 @@ class TwoWayBootstrap:
         self.reader_of, self.reader_counts = _resamples(readers, n, rng)
         self.case_of, self.case_counts = _resamples(cases, n, rng)
 
-    def draw(self, metric: Metric, among: np.ndarray) -> Drawn:
+    def draw(self, metric: Metric, among: np.ndarray) -> BootstrapEstimate:
         """`metric`, made of the rows where `among` [n] holds, on these rows and on their resamples."""
         rows = np.flatnonzero(among)
         if not len(rows):
-            return Drawn(float("nan"), np.full(len(self.reader_counts), np.nan))
+            return BootstrapEstimate(float("nan"), np.full(len(self.reader_counts), np.nan))
         value = float(metric(self.base[None, rows])[0])
         if min(self.reader_counts.shape[1], self.case_counts.shape[1]) < 2:
-            return Drawn(value, np.full(len(self.reader_counts), np.nan))
+            return BootstrapEstimate(value, np.full(len(self.reader_counts), np.nan))
         weights = self.reader_counts[:, self.reader_of[rows]] * self.case_counts[:, self.case_of[rows]]
-        return Drawn(value, metric(weights * self.base[rows]))
+        return BootstrapEstimate(value, metric(weights * self.base[rows]))
 
 
 def _resamples(names: Sequence[str], n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -22,8 +22,9 @@ from statsmodels.stats.multitest import multipletests
 from skinclip.study.analysis import reliance, subjective_outcomes
 from skinclip.study.analysis.analysis_plan import CONTRASTS, DERIVED, AnalysisPlan, Contrast, Endpoint
 from skinclip.study.analysis.arm_model import arm_model
-from skinclip.study.analysis.mixed import NotEstimable, attempt
+from skinclip.study.analysis.mixed import attempt
 from skinclip.study.analysis.resampling import TwoWayBootstrap
+from skinclip.study.errors import NotEstimable
 
 Result = dict[str, Any]
 _RATES = {"balanced_accuracy": "balanced_accuracy", "switch_to_right": "to_right"}  # as `reliance` names them

@@ -22,8 +22,9 @@ from skinclip import RESEARCH_USE_ONLY, __version__
 from skinclip.study.analysis import agreement, reliance, secondary, subjective_outcomes
 from skinclip.study.analysis.analysis_plan import DEFAULT_PLAN, AnalysisPlan, Endpoint
 from skinclip.study.analysis.arm_model import arm_model
-from skinclip.study.analysis.mixed import NotEstimable, attempt
+from skinclip.study.analysis.mixed import attempt
 from skinclip.study.analysis.tables import AID_ITEMS, StudyTables, numbers, primary_cases
+from skinclip.study.errors import NotEstimable
 
 Result = dict[str, Any]
 

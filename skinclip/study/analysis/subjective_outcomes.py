@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from skinclip.study.analysis.mixed import NotEstimable, attempt
-from skinclip.study.analysis.resampling import Drawn
+from skinclip.study.analysis.mixed import attempt
+from skinclip.study.analysis.resampling import BootstrapEstimate
+from skinclip.study.errors import NotEstimable
 
 Result = dict[str, Any]
 SCALES: Mapping[str, str] = {
@@ -155,8 +156,8 @@ def preferred(pairs: pd.DataFrame, arm: str, against: str, resamples: int, seed:
         raise NotEstimable("preferences of fewer than two readers")
     first, second = aids.index(arm), aids.index(against)
     strengths, drawn = _strengths(wins.sum(axis=0)), _drawn(wins, resamples, seed)
-    found = Drawn(float(strengths[first] - strengths[second]), drawn[:, first] - drawn[:, second]).interval(alpha)
-    return {"readers": len(wins), **found}
+    difference = BootstrapEstimate(float(strengths[first] - strengths[second]), drawn[:, first] - drawn[:, second])
+    return {"readers": len(wins), **difference.interval(alpha)}
 
 
 def _chosen(pairs: pd.DataFrame) -> pd.DataFrame:

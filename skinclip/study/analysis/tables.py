@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE
+from skinclip.study.errors import TablesError
 
 SIMULATED = "SIMULATED DATA"
 REHEARSAL = "REHEARSAL, NOT A STUDY"
@@ -27,10 +28,6 @@ CANNOT_TELL = "cannot_tell"
 NO_AID = "none"
 STRATA = ("right", "wrong", "ood")
 ANSWERS = (*(d.code for d in DIAGNOSES), CANNOT_TELL)
-
-
-class TablesError(ValueError):
-    """A table lacks a column or holds a value that cannot be; the message names the table, column and rows."""
 
 
 class Column(NamedTuple):

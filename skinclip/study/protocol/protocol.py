@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
-from skinclip.study.protocol.questions import PHASES, AnswerError, Option, Question, Scale, read_questions
-from skinclip.study.protocol.yaml_schema import Fields, ProtocolError, read_yaml, shown
+from skinclip.study.errors import AnswerError, ProtocolError
+from skinclip.study.protocol.questions import PHASES, Option, Question, Scale, read_questions
+from skinclip.study.protocol.yaml_schema import Fields, read_yaml, shown
 
 __all__ = [
     "ARMS",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from skinclip.study.errors import AnswerError
 from skinclip.study.protocol.yaml_schema import Fields, shown
 
 PHASES: tuple[str, ...] = ("background", "before", "after", "block", "preference")
@@ -20,10 +21,6 @@ KINDS: dict[str, tuple[str, ...]] = {  # the fields that a scale of each kind ha
     "yes_no": (),
     "text": ("max_length",),
 }
-
-
-class AnswerError(ValueError):
-    """An answer that does not fit its question, said in words for the reader who gave it."""
 
 
 @dataclass(frozen=True)

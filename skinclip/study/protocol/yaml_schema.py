@@ -14,16 +14,9 @@ from typing import Any
 
 import yaml
 
+from skinclip.study.errors import ProtocolError
+
 SLUG = re.compile(r"[a-z][a-z0-9_]*(?:-[a-z0-9_]+)*")  # names of studies, arms, questions: safe in files and columns
-
-
-class ProtocolError(ValueError):
-    """What is wrong with a protocol; `problems` holds one sentence each, beginning with the path of the field."""
-
-    def __init__(self, problems: Sequence[str], source: str = "the protocol") -> None:
-        self.problems = tuple(problems)
-        count = "one problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n".join((f"{source} has {count}:", *(f"  {p}" for p in self.problems))))
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -20,13 +20,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeVar
 
+from skinclip.study.errors import AllocationError
 from skinclip.study.protocol.protocol import STRATA, Protocol
 
 T = TypeVar("T")
-
-
-class AllocationError(ValueError):
-    """Cases that do not fit the protocol, or a stored allocation that is none."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.view_models import AidView, Fragment
 
@@ -28,10 +29,6 @@ STUDIES = Path("studies")
 FORM = "skinclip-frozen-study-2"
 NO_RATIONALE = "The aid gave no rationale for this photo."
 _KEPT_FILES = 512  # pictures in memory: a study of 100 cases with room to spare
-
-
-class StudyError(ValueError):
-    """A study that cannot be built, opened or conducted as asked; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ SHOWN: dict[str, _Showing] = {
 
 
 @dataclass(frozen=True)
-class Frozen:
+class StudyBundle:
     """A frozen study, its files checked against their hashes.
 
     Attributes:
@@ -98,15 +95,18 @@ class Frozen:
     sha256: str
 
     @classmethod
-    def open(cls, folder: Path) -> Frozen:
-        """Raises StudyError where it is no frozen study or a file was changed since, ProtocolError for the YAML."""
+    def open(cls, folder: Path) -> StudyBundle:
+        """Opens and checks a frozen study.
+
+        Raises StudyRequestError where it is none or a file was changed since, ProtocolError for the YAML.
+        """
         path = folder / RECORD
         if not path.is_file():
-            raise StudyError(f"{folder} holds no frozen study; make one with `python -m skinclip study build`")
+            raise StudyRequestError(f"{folder} holds no frozen study; make one with `python -m skinclip study build`")
         text = path.read_bytes()
         record = json.loads(text)
         if record.get("form") != FORM:
-            raise StudyError(f"{path} was written by another version of this program; build the study again")
+            raise StudyRequestError(f"{path} was written by another version of this program; build the study again")
         for name, sha256 in record["files"].items():
             _checked.__wrapped__(folder / name, sha256)  # from the disk, whatever is in memory
         protocol = Protocol.read(folder / PROTOCOL)
@@ -172,23 +172,25 @@ def drawn_by(protocol: Protocol) -> dict[str, Any]:
 
 
 def check_fits(protocol: Protocol, record: dict[str, Any]) -> None:
-    """Raises StudyError where the frozen cases were drawn for another protocol than this."""
+    """Raises StudyRequestError where the frozen cases were drawn for another protocol than this."""
     changed = [name for name, value in drawn_by(protocol).items() if record["drawn_by"].get(name) != value]
     if changed:
-        raise StudyError(
+        raise StudyRequestError(
             f"the protocol's {', '.join(changed)} differ from what the cases were drawn for; build the study again"
         )
 
 
 @lru_cache(maxsize=_KEPT_FILES)
 def _checked(path: Path, sha256: str) -> bytes:
-    """The file's bytes, kept in memory. Raises StudyError where they are not those that were frozen."""
+    """The file's bytes, kept in memory. Raises StudyRequestError where they are not those that were frozen."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StudyError(
+        raise StudyRequestError(
             f"{path}: a frozen file cannot be read ({error.strerror}); restore it from a backup"
         ) from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise StudyError(f"{path}: a frozen file was changed after the study was built; restore it from a backup")
+        raise StudyRequestError(
+            f"{path}: a frozen file was changed after the study was built; restore it from a backup"
+        )
     return data

@@ -8,7 +8,7 @@ from typing import Any, cast
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.protocol.questions import Question
-from skinclip.study.session.bundle import Frozen
+from skinclip.study.session.bundle import StudyBundle
 from skinclip.study.session.steps import CONSENT, Step
 from skinclip.study.session.view_models import QuestionKind, QuestionView, StepView
 
@@ -30,21 +30,23 @@ CLOSED = "The study is closed and takes no more answers. Those that you confirme
 WITHDRAWN = "You have withdrawn. Your answers are erased, and your code no longer works. Thank you for your time."
 
 
-def view_of(frozen: Frozen, protocol: Protocol, step: Step, done: int, total: int, own: Mapping[str, Any]) -> StepView:
+def step_view(
+    bundle: StudyBundle, protocol: Protocol, step: Step, done: int, total: int, own: Mapping[str, Any]
+) -> StepView:
     """The view of a step. `own` is the reader's locked unaided answer, for the step `after`."""
     case = step.shown.case if step.shown else step.pair.case if step.pair else None
     return StepView(
         step=step.name,
         kind=step.kind,
         title=step.title,
-        text=_text(frozen, protocol, step),
+        text=_text(bundle, protocol, step),
         done=done,
         total=total,
-        photo=None if case is None else frozen.photo(case),
+        photo=None if case is None else bundle.photo(case),
         questions=questions(protocol, step),
-        aid=frozen.aid(step.shown.case, step.shown.arm) if step.kind == "after" and step.shown else None,
+        aid=bundle.aid(step.shown.case, step.shown.arm) if step.kind == "after" and step.shown else None,
         aids=(
-            (frozen.aid(step.pair.case, step.pair.side_a), frozen.aid(step.pair.case, step.pair.side_b))
+            (bundle.aid(step.pair.case, step.pair.side_a), bundle.aid(step.pair.case, step.pair.side_b))
             if step.pair
             else None
         ),
@@ -52,7 +54,7 @@ def view_of(frozen: Frozen, protocol: Protocol, step: Step, done: int, total: in
     )
 
 
-def _text(frozen: Frozen, protocol: Protocol, step: Step) -> str:
+def _text(bundle: StudyBundle, protocol: Protocol, step: Step) -> str:
     match step.kind:
         case "consent":
             return _consent(protocol)
@@ -60,7 +62,7 @@ def _text(frozen: Frozen, protocol: Protocol, step: Step) -> str:
             return protocol.texts.instructions
         case "feedback":
             assert step.shown is not None
-            code = frozen.truths[step.shown.case].truth
+            code = bundle.truths[step.shown.case].truth
             assert code is not None  # practice cases are drawn from those whose truth is known
             return protocol.texts.practice_feedback.replace("{truth}", DIAGNOSIS_BY_CODE[code].name.lower())
         case "debrief":

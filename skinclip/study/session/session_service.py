@@ -10,85 +10,49 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from skinclip.study.protocol.protocol import AnswerError, Protocol
+from skinclip.study.errors import (
+    AlreadyAnsweredError,
+    AnswerError,
+    SessionExpiredError,
+    SignInError,
+    StudyRequestError,
+    TooManyAttempts,
+)
+from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.allocation import Allocation, allocate, next_seat, same_site
-from skinclip.study.session.bundle import DATABASE, KEY, PROTOCOL, Frozen, StudyError, check_fits
-from skinclip.study.session.presenter import CLOSED, DONE, WITHDRAWN, view_of
+from skinclip.study.session.bundle import DATABASE, KEY, PROTOCOL, StudyBundle, check_fits
+from skinclip.study.session.presenter import CLOSED, DONE, WITHDRAWN, step_view
 from skinclip.study.session.steps import Step, check, session_steps
 from skinclip.study.session.view_models import StepView
-from skinclip.study.store import errors
 from skinclip.study.store.audit_log import Event, receipt_of
 from skinclip.study.store.codes import read_key
-from skinclip.study.store.errors import ANSWERING, Session
+from skinclip.study.store.records import ANSWERING, Session
 from skinclip.study.store.store import MEASURED, Entry, Store, utc_now, where_from_environment
 
 __all__ = [
+    "AlreadyAnsweredError",
     "AnswerError",
     "EnrolledReader",
-    "Expired",
-    "Locked",
-    "Place",
+    "SessionExpiredError",
+    "SessionState",
     "SignInError",
     "Study",
-    "StudyError",
+    "StudyRequestError",
     "TooManyAttempts",
 ]
 
-PLAN_LOCKED, SHOWN = "plan_locked", "shown"  # kinds of events beside those of the steps
+PLAN_LOCKED, STEP_SHOWN = "plan_locked", "shown"  # kinds of events beside those of the steps
 END = "end"  # the name of the view after the last step
 LONGEST_STEP = 86_400.0  # seconds: what a browser tells beyond a day is no time on task
 MOST_READERS = 1000  # enrolled in one go
 KEPT_READERS = 1000  # of whom it is kept in memory which steps they have answered
-
-
-class SignInError(StudyError):
-    """Nobody is signed in."""
-
-
-class TooManyAttempts(SignInError):
-    """Sign-in is refused for `seconds`."""
-
-    def __init__(self, message: str, seconds: int) -> None:
-        super().__init__(message)
-        self.seconds = seconds
-
-
-class Expired(StudyError):
-    """The sign-in has ended; signing in again goes on where the reader stopped."""
-
-
-class Locked(StudyError):
-    """The step has another answer, the first, which stands."""
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What the store refuses as errors of this module. Its own failures (StoreError) pass: sending again may help."""
-    try:
-        yield
-    except errors.TooManyAttempts as error:
-        raise TooManyAttempts(str(error), error.seconds) from error
-    except errors.WrongCodeError as error:
-        raise SignInError(str(error)) from error
-    except errors.SessionExpiredError as error:
-        raise Expired(str(error)) from error
-    except errors.AlreadyAnswered as error:
-        raise Locked(str(error)) from error
-    except (
-        errors.RequestTakenError,
-        errors.StudyClosedError,
-        errors.UnknownReaderError,
-        errors.WithdrawnError,
-    ) as error:
-        raise StudyError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -100,7 +64,7 @@ class EnrolledReader:
 
 
 @dataclass(frozen=True)
-class Place:
+class SessionState:
     """Where a reader stands: all steps, and the answers given."""
 
     reader: str
@@ -141,8 +105,8 @@ class Place:
 class Study:
     """A frozen study with its store. Safe for threads."""
 
-    def __init__(self, frozen: Frozen, store: Store, clock: Callable[[], datetime]) -> None:
-        self.frozen = frozen
+    def __init__(self, bundle: StudyBundle, store: Store, clock: Callable[[], datetime]) -> None:
+        self.bundle = bundle
         self.store = store
         self._clock = clock
         self._steps: dict[str, tuple[Step, ...]] = {}  # an allocation never changes once it is stored
@@ -153,21 +117,21 @@ class Study:
     def open(cls, folder: str | Path, *, clock: Callable[[], datetime] = utc_now) -> Self:
         """The study in `folder`.
 
-        Raises StudyError where a frozen file, or the plan once it was locked, has changed; ProtocolError, KeyFileError,
-        WrongKeyError, StoreError.
+        Raises StudyRequestError where a frozen file, or the plan once it was locked, has changed;
+        ProtocolError, KeyFileError, WrongKeyError, StoreError.
         """
         folder = Path(folder)
-        frozen = Frozen.open(folder)
+        bundle = StudyBundle.open(folder)
         store = Store.open(where_from_environment(folder / DATABASE), read_key(folder / KEY), clock=clock)
         try:
-            study = cls(frozen, store, clock)
-            created = store.create(study.name, {"frozen_sha256": frozen.sha256}).payload or {}
-            if created["frozen_sha256"] != frozen.sha256:
-                raise StudyError(
+            study = cls(bundle, store, clock)
+            created = store.create(study.name, {"frozen_sha256": bundle.sha256}).payload or {}
+            if created["frozen_sha256"] != bundle.sha256:
+                raise StudyRequestError(
                     f"the database already holds another study named {study.name}; raise the protocol's version, build "
                     "it again, or give it a database of its own"
                 )
-            study._check_plan(frozen.protocol)
+            study._check_plan(bundle.protocol)
         except BaseException:
             store.close()
             raise
@@ -185,11 +149,11 @@ class Study:
 
     @property
     def name(self) -> str:
-        return self.frozen.name
+        return self.bundle.name
 
     @property
     def protocol(self) -> Protocol:
-        return self.frozen.protocol
+        return self.bundle.protocol
 
     # -- the plan and who takes part --------------------------------------------------------------------------------
 
@@ -201,45 +165,43 @@ class Study:
     def adopt(self, path: Path) -> None:
         """Take over a protocol that was edited since the study was built, such as its ethics fields.
 
-        Raises StudyError where the cases were drawn for another protocol, or the plan is locked and differs.
+        Raises StudyRequestError where the cases were drawn for another protocol, or the plan is locked and differs.
         """
         protocol = Protocol.read(path)
-        check_fits(protocol, self.frozen.record)
+        check_fits(protocol, self.bundle.record)
         self._check_plan(protocol)
-        draft = self.frozen.folder / f".{PROTOCOL}.{secrets.token_hex(4)}"
+        draft = self.bundle.folder / f".{PROTOCOL}.{secrets.token_hex(4)}"
         draft.write_bytes(path.read_bytes())
-        os.replace(draft, self.frozen.folder / PROTOCOL)
-        self.frozen = Frozen.open(self.frozen.folder)
+        os.replace(draft, self.bundle.folder / PROTOCOL)
+        self.bundle = StudyBundle.open(self.bundle.folder)
 
-    @_told()
     def enrol(self, readers: int, site: str) -> list[EnrolledReader]:
         """Enrol readers of one site. The first enrolment locks the plan.
 
-        Raises StudyError where ethics fields are empty or the study is closed.
+        Raises StudyRequestError where ethics fields are empty or the study is closed.
         """
         if not 1 <= readers <= MOST_READERS:
-            raise StudyError(f"enrol 1 to {MOST_READERS} readers at a time, not {readers}")
+            raise StudyRequestError(f"enrol 1 to {MOST_READERS} readers at a time, not {readers}")
         missing = self.protocol.missing_ethics()
         if missing:
-            raise StudyError(
+            raise StudyRequestError(
                 f"nobody can be enrolled while these are empty: {', '.join(missing)}. Fill them in in "
-                f"{self.frozen.folder / PROTOCOL} when your ethics board has decided"
+                f"{self.bundle.folder / PROTOCOL} when your ethics board has decided"
             )
         if self.store.is_closed(self.name):
-            raise StudyError(f"the study {self.name} is closed; nobody can be enrolled any more")
+            raise StudyRequestError(f"the study {self.name} is closed; nobody can be enrolled any more")
         self._allocation(1, site, [])  # a protocol that does not fit its cases is told before anything is stored
         self._lock_plan()
         enrolled = [self.store.enrol(self.name, self._allocation, site.strip()) for _ in range(readers)]
         return [EnrolledReader(one.reader, one.code) for one in enrolled]
 
-    @_told()
     def renew_code(self, reader: str) -> EnrolledReader:
         """A new personal code in place of a lost one, an event of the log; the old one and its sign-ins end.
 
-        Raises StudyError where there is no such reader, or the reader has withdrawn.
+        Raises StudyRequestError where there is no such reader, or the reader has withdrawn.
         """
         if self.store.reader(self.name, reader).withdrawn_at:
-            raise StudyError(f"{reader} has withdrawn and has no code any more; enrol another reader")
+            raise StudyRequestError(f"{reader} has withdrawn and has no code any more; enrol another reader")
         return EnrolledReader(reader, self.store.renew_code(self.name, reader))
 
     def readers_at(self, site: str) -> int:
@@ -249,7 +211,7 @@ class Study:
     def _allocation(self, number: int, site: str, enrolled: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The allocation of the next reader, after those whose enrolments are stored in `enrolled`."""
         seat = next_seat(site, ((one["site"], one["allocation"]) for one in enrolled))
-        return allocate(self.protocol, self.frozen.strata, self.frozen.practice, number, seat).to_dict()
+        return allocate(self.protocol, self.bundle.strata, self.bundle.practice, number, seat).to_dict()
 
     def _lock_plan(self) -> None:
         if self.locked_plan() is None:
@@ -258,7 +220,7 @@ class Study:
 
     def _check_plan(self, protocol: Protocol) -> None:
         if self.locked_plan() not in (None, protocol.plan_sha256):
-            raise StudyError(
+            raise StudyRequestError(
                 f"the plan of {self.name} was locked when its first reader was enrolled, and this protocol has "
                 "another. Take the changes back; a changed plan needs a higher version and a build of its own"
             )
@@ -266,12 +228,11 @@ class Study:
     def _follow_locked_plan(self) -> None:
         """Read the protocol again where another process has adopted and locked a later text of it."""
         if self.locked_plan() not in (None, self.protocol.plan_sha256):
-            self.frozen = Frozen.open(self.frozen.folder)
+            self.bundle = StudyBundle.open(self.bundle.folder)
             self._check_plan(self.protocol)
 
     # -- sign-in ----------------------------------------------------------------------------------------------------
 
-    @_told()
     def sign_in(self, code: str, *, coordinator: bool = False) -> str:
         """A token for the browser of a reader, or of the coordinator. Raises SignInError or TooManyAttempts."""
         session = self.store.sign_in(code)
@@ -291,22 +252,19 @@ class Study:
         """A new code for the coordinator; the one before ends."""
         return self.store.coordinator_code(self.name)
 
-    @_told()
     def session(self, token: str, *, coordinator: bool = False) -> Session:
-        """Raises Expired where the sign-in has ended, or is not of this study or kind."""
+        """Raises SessionExpiredError where the sign-in has ended, or is not of this study or kind."""
         session = self.store.session_reader(token)
         if session.study != self.name or session.is_coordinator != coordinator:
-            raise errors.SessionExpiredError
+            raise SessionExpiredError
         return session
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
-    @_told()
     def view(self, token: str) -> StepView:
-        """What the reader is shown now. Raises Expired."""
+        """What the reader is shown now. Raises SessionExpiredError."""
         return self._view(self._place(token))
 
-    @_told()
     def submit(
         self, token: str, step: str, answers: Mapping[str, Any], request_id: str, seconds: float | None = None
     ) -> StepView:
@@ -316,8 +274,9 @@ class Study:
             request_id: made by the page for each submit, the same when it is sent again.
             seconds: time on the step as the browser measured it.
 
-        Raises AnswerError (an answer is missing, wrong or not asked for), Locked (answered otherwise before: the first
-        answer stands), StudyError (not this step's turn, a pause, a closed study) or Expired; nothing is stored then.
+        Raises AnswerError (an answer is missing, wrong or not asked for), AlreadyAnsweredError (the first answer
+        stands), StudyRequestError (not this step's turn, a pause, a closed study) or SessionExpiredError; nothing is
+        stored then.
         """
         place = self._place(token)
         asked = place.step(step)
@@ -335,9 +294,8 @@ class Study:
         event = self.store.append_all(self.name, place.reader, entries)[0]
         if following is not None:
             self._seen.add((place.reader, following.name))
-        return self._view(Place(place.reader, place.steps, {**place.answered, step: event}, place.closed))
+        return self._view(SessionState(place.reader, place.steps, {**place.answered, step: event}, place.closed))
 
-    @_told()
     def withdraw(self, token: str) -> StepView:
         """Erase all answers of the reader, end the code and the sign-ins, and say so."""
         place = self._place(token)
@@ -350,32 +308,31 @@ class Study:
         end = StepView(END, "withdrawn", "You have withdrawn", text, 0, len(place.steps))
         return replace(end, rehearsal=self.protocol.rehearsal)
 
-    @_told()
     def receipt(self, token: str) -> str:
         """A short text that proves what was stored up to the reader's last answer.
 
-        Raises StudyError before the first.
+        Raises StudyRequestError before the first.
         """
         answered = self._place(token).answered
         if not answered:
-            raise StudyError("there is no receipt yet: nothing was stored of you")
+            raise StudyRequestError("there is no receipt yet: nothing was stored of you")
         return receipt_of(max(answered.values(), key=lambda event: event.sequence))
 
-    def place(self, reader: str) -> Place:
+    def session_state(self, reader: str) -> SessionState:
         """Where a reader stands."""
         answered = {e.step: e for e in self.store.events(self.name, reader, ANSWERING)}
-        return Place(reader, self.steps(reader), answered, self.store.is_closed(self.name))
+        return SessionState(reader, self.steps(reader), answered, self.store.is_closed(self.name))
 
     def steps(self, reader: str) -> tuple[Step, ...]:
-        """All steps of a reader's session. Raises StudyError where a withdrawal has erased the allocation."""
+        """All steps of a reader's session. Raises StudyRequestError where a withdrawal has erased the allocation."""
         if reader not in self._steps:
             allocation = self.store.reader(self.name, reader).allocation
             if allocation is None:
-                raise StudyError(f"{reader} has withdrawn; the session is erased")
+                raise StudyRequestError(f"{reader} has withdrawn; the session is erased")
             self._steps[reader] = session_steps(self.protocol, Allocation.from_dict(allocation))
         return self._steps[reader]
 
-    def _place(self, token: str) -> Place:
+    def _place(self, token: str) -> SessionState:
         """Where the reader of a token stands. An answer never changes: only what is new since the last time is read.
 
         Raises SessionExpiredError where the sign-in has ended, or is not of this study or of no reader.
@@ -386,21 +343,21 @@ class Study:
             known.update(self._answered.get(reader, {}))
             return max((event.sequence for event in known.values()), default=0)
 
-        standing = self.store.standing(token, ANSWERING, since)
+        standing = self.store.session_snapshot(token, ANSWERING, since)
         session = standing.session
         if session.study != self.name or session.reader is None:
-            raise errors.SessionExpiredError
+            raise SessionExpiredError
         fresh = {event.step: event for event in standing.events}
         # That a step was answered is kept, not what: memory holds nothing that a withdrawal would have to erase.
         self._answered[session.reader] = {**known, **{s: replace(e, body=None, salt=None) for s, e in fresh.items()}}
         while len(self._answered) > KEPT_READERS:
             self._answered.pop(next(iter(self._answered)), None)
-        return Place(session.reader, self.steps(session.reader), {**known, **fresh}, standing.closed)
+        return SessionState(session.reader, self.steps(session.reader), {**known, **fresh}, standing.closed)
 
-    def _view(self, place: Place) -> StepView:
+    def _view(self, place: SessionState) -> StepView:
         return replace(self._view_of(place), rehearsal=self.protocol.rehearsal)
 
-    def _view_of(self, place: Place) -> StepView:
+    def _view_of(self, place: SessionState) -> StepView:
         step, done, total = place.current, len(place.answered), len(place.steps)
         if step is None:
             title, text = ("The study is closed", CLOSED) if place.closed else ("Thank you", DONE)
@@ -414,9 +371,9 @@ class Study:
         if (place.reader, step.name) not in self._seen:
             self.store.append_all(self.name, place.reader, [_showing(place.reader, step)])
             self._seen.add((place.reader, step.name))
-        return view_of(self.frozen, self.protocol, step, done, total, self._own(place, step))
+        return step_view(self.bundle, self.protocol, step, done, total, self._own(place, step))
 
-    def _own(self, place: Place, step: Step) -> Mapping[str, Any]:
+    def _own(self, place: SessionState, step: Step) -> Mapping[str, Any]:
         """The locked unaided answer to the case of a step `after`."""
         if step.kind != "after":
             return {}
@@ -428,29 +385,29 @@ class Study:
         answers: dict[str, Any] = (payload or {})["answers"]
         return answers
 
-    def _shown_next(self, place: Place, step: Step) -> Step | None:
+    def _shown_next(self, place: SessionState, step: Step) -> Step | None:
         """The step that an answer to `step` opens at once; None where a pause or the end comes first."""
         pause = step.kind == "block" and self.protocol.washout.hours > 0
         return None if pause or place.closed else place.after(step)
 
-    def _checked(self, place: Place, step: Step, answers: Mapping[str, Any]) -> dict[str, Any]:
+    def _checked(self, place: SessionState, step: Step, answers: Mapping[str, Any]) -> dict[str, Any]:
         """The answers as they are stored; for a locked step, whatever comes, the first ones stand."""
         try:
             return check(self.protocol, step, answers)
         except AnswerError:
             if step.name in place.answered:
-                raise errors.AlreadyAnswered(place.answered[step.name]) from None
+                raise AlreadyAnsweredError(place.answered[step.name].sequence) from None
             raise
 
-    def _check_turn(self, place: Place, step: Step) -> None:
+    def _check_turn(self, place: SessionState, step: Step) -> None:
         if place.closed and step.kind != "debrief":
-            raise StudyError("the study is closed; this answer came too late and was not stored")
+            raise StudyRequestError("the study is closed; this answer came too late and was not stored")
         if step != place.current:
-            raise StudyError("this step is not open yet; reload the page and go on where it takes you")
+            raise StudyRequestError("this step is not open yet; reload the page and go on where it takes you")
         if self._opens_at(place, step) is not None:
-            raise StudyError("the next part is not open yet; reload the page to see when it opens")
+            raise StudyRequestError("the next part is not open yet; reload the page to see when it opens")
 
-    def _opens_at(self, place: Place, step: Step) -> datetime | None:
+    def _opens_at(self, place: SessionState, step: Step) -> datetime | None:
         """When the pause before `step` ends; None where there is none or it is over."""
         if not self.protocol.washout.hours or step.kind != "before":
             return None
@@ -464,7 +421,7 @@ class Study:
 
 def _showing(reader: str, step: Step) -> Entry:
     """The event that notes, by the server's clock, when a step was first shown, whatever computers it is shown on."""
-    return SHOWN, step.name, {}, f"{SHOWN}:{reader}:{step.name}"
+    return STEP_SHOWN, step.name, {}, f"{STEP_SHOWN}:{reader}:{step.name}"
 
 
 def _bounded(seconds: float | None) -> float | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from skinclip.study.errors import AnswerError
 from skinclip.study.protocol.protocol import Protocol
-from skinclip.study.protocol.questions import AnswerError
 from skinclip.study.session.allocation import Allocation, Pair, Presentation
 from skinclip.study.session.view_models import StepKind
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from skinclip.study.errors import LogError, PayloadError, ReceiptError
 from skinclip.study.store.codes import base32, grouped, tidy
 
 FORM = "skinclip-study-event-1"  # part of what is sealed: a later form cannot be taken for this one
@@ -22,18 +23,6 @@ WITHDRAWN = "withdrawn"  # the kind of event that makes a reader's missing paylo
 _RECEIPT_CHARACTERS = 16  # 80 bits of the digest
 _CHECK_CHARACTERS = 4  # tell a mistyped receipt from a broken log
 _PLACES_TRIED = 100
-
-
-class PayloadError(ValueError):
-    """A payload is not plain JSON."""
-
-
-class ReceiptError(ValueError):
-    """A text is no receipt, or was copied wrongly."""
-
-
-class LogError(ValueError):
-    """A line of an exported log cannot be read."""
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from skinclip.study.errors import CodeError, KeyFileError
+
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 GROUP = 4  # characters between two hyphens
 CODE_GROUPS = 3
 KEY_BYTES = 32
 SALT_BYTES = 16
 _READ_AS = str.maketrans("OIL", "011")  # what a person may type for 0 and 1
-
-
-class KeyFileError(ValueError):
-    """The key file cannot be used; the message says why and what to do."""
-
-
-class CodeError(ValueError):
-    """The typed text has not the form of a code."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from skinclip.study.store.audit_log import WITHDRAWN, Event, LogError, Problem
-from skinclip.study.store.errors import AFTER_CLOSING, ANSWERING, CLOSED, ENROLLED
+from skinclip.study.errors import LogError
+from skinclip.study.store.audit_log import WITHDRAWN, Event, Problem
+from skinclip.study.store.records import AFTER_CLOSING, ANSWERING, CLOSED, ENROLLED
 
 
 @dataclass(frozen=True)

@@ -34,23 +34,11 @@ from sqlalchemy.engine import URL, Connection, Engine, Row, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from skinclip.study.store.audit_log import WITHDRAWN, Audit, Event, Head, Problem, audit, canonical, follow
-from skinclip.study.store.codes import SALT_BYTES, Code, CodeError, hash_code, new_code, parse_code
-from skinclip.study.store.consistency import Columns, ReaderRow, contradictions
-from skinclip.study.store.errors import (
-    AFTER_CLOSING,
-    ANSWERING,
-    CLOSED,
-    CODE_RENEWED,
-    CREATED,
-    ENROLLED,
-    AlreadyAnswered,
-    Enrolment,
-    Reader,
-    RequestTakenError,
-    Session,
+from skinclip.study.errors import (
+    AlreadyAnsweredError,
+    CodeError,
+    RequestIdReusedError,
     SessionExpiredError,
-    Standing,
     StoreError,
     StudyClosedError,
     TooManyAttempts,
@@ -59,6 +47,21 @@ from skinclip.study.store.errors import (
     WithdrawnError,
     WrongCodeError,
     WrongKeyError,
+)
+from skinclip.study.store.audit_log import WITHDRAWN, Audit, Event, Head, Problem, audit, canonical, follow
+from skinclip.study.store.codes import SALT_BYTES, Code, hash_code, new_code, parse_code
+from skinclip.study.store.consistency import Columns, ReaderRow, contradictions
+from skinclip.study.store.records import (
+    AFTER_CLOSING,
+    ANSWERING,
+    CLOSED,
+    CODE_RENEWED,
+    CREATED,
+    ENROLLED,
+    Enrolment,
+    Reader,
+    Session,
+    SessionSnapshot,
 )
 
 URL_VARIABLE = "SKINCLIP_DATABASE_URL"
@@ -282,8 +285,8 @@ class Store:
         A request id that was used before, or an answer to a step that has one, returns the stored event where both say
         the same (`MEASURED` apart). `reader` is None for an event of the study itself.
 
-        Raises AlreadyAnswered where the step has a different answer, StudyClosedError, WithdrawnError,
-        UnknownReaderError, UnknownStudyError, RequestTakenError or PayloadError where the event cannot be taken, and
+        Raises AlreadyAnsweredError where the step has a different answer, StudyClosedError, WithdrawnError,
+        UnknownReaderError, UnknownStudyError, RequestIdReusedError or PayloadError where the event cannot be taken, and
         StoreError where the database fails. Nothing is stored then.
         """
         return self.append_all(study, reader, [(kind, step, payload, request_id)])[0]
@@ -469,7 +472,7 @@ class Store:
         """The session of a token. Raises SessionExpiredError where it has ended or never was."""
         return self._read(lambda connection: self._session(connection, token)[0])
 
-    def standing(self, token: str, kinds: Collection[str], since: Callable[[str], int]) -> Standing:
+    def session_snapshot(self, token: str, kinds: Collection[str], since: Callable[[str], int]) -> SessionSnapshot:
         """The session of a token, whether its study is closed, and its reader's events of some kinds.
 
         `since` is called with the reader's id and gives the sequence after which events are wanted: what was stored
@@ -478,13 +481,13 @@ class Store:
         Raises SessionExpiredError where the session has ended or never was.
         """
 
-        def work(connection: Connection) -> Standing:
+        def work(connection: Connection) -> SessionSnapshot:
             session, closed = self._session(connection, token)
             if session.reader is None:
-                return Standing(session, closed, ())
+                return SessionSnapshot(session, closed, ())
             wanted = {"study": session.study, "reader": session.reader, "since": since(session.reader)}
             rows = connection.execute(_FIND_SINCE, {**wanted, "kinds": sorted(kinds)})
-            return Standing(session, closed, tuple(map(_event, rows)))
+            return SessionSnapshot(session, closed, tuple(map(_event, rows)))
 
         return self._read(work)
 
@@ -797,7 +800,7 @@ def _candidates(connection: Connection, drafts: Sequence[Event]) -> list[Event]:
 def _repeated(known: Sequence[Event], draft: Event) -> Event | None:
     """The event among `known` that `draft` sends again.
 
-    Raises AlreadyAnswered where it says something else, RequestTakenError where it is of another step.
+    Raises AlreadyAnsweredError where it says something else, RequestIdReusedError where it is of another step.
     """
     step = _answered(draft)
     same_request = [event for event in known if event.request_id == draft.request_id]
@@ -807,9 +810,9 @@ def _repeated(known: Sequence[Event], draft: Event) -> Event | None:
     stored = (same_request or same_step)[0]
     other_step = (stored.reader, stored.step) != (draft.reader, draft.step)
     if same_request and (other_step or stored.kind != draft.kind):
-        raise RequestTakenError("this request id was used for another step; reload the page and send again")
+        raise RequestIdReusedError("this request id was used for another step; reload the page and send again")
     if stored.kind != draft.kind or _answer(stored) != _answer(draft):
-        raise AlreadyAnswered(stored)
+        raise AlreadyAnsweredError(stored.sequence)
     return stored
 
 

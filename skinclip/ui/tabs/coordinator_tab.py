@@ -22,9 +22,10 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip.study.coordinator import Coordinator, Progress
-from skinclip.study.session.session_service import EnrolledReader, Expired, SignInError, Study, StudyError
-from skinclip.study.store.audit_log import Problem, ReceiptError
+from skinclip.study.coordinator import Coordinator, ReaderProgress
+from skinclip.study.errors import ReceiptError, SessionExpiredError, SignInError, StudyRequestError
+from skinclip.study.session.session_service import EnrolledReader, Study
+from skinclip.study.store.audit_log import Problem
 from skinclip.ui import study_html
 from skinclip.ui.tabs.study_tab import sentence
 
@@ -214,7 +215,7 @@ def on_enrol(study: Study, view: CoordinatorView, token: str | None, number: flo
 
     def work(desk: Coordinator) -> Updates:
         if not (site or "").strip():
-            raise StudyError("name the site of the readers, such as the hospital")
+            raise StudyRequestError("name the site of the readers, such as the hospital")
         enrolled = study.enrol(int(number or 0), site or "")
         return {view.codes: codes_once(enrolled), **_progress(desk, study, view)}
 
@@ -226,7 +227,7 @@ def on_renew(study: Study, view: CoordinatorView, token: str | None, reader: str
 
     def work(desk: Coordinator) -> Updates:
         if not reader:
-            raise StudyError("choose the reader whose code was lost")
+            raise StudyRequestError("choose the reader whose code was lost")
         return {view.renewed: codes_once([study.renew_code(reader)]), view.lost: None}
 
     return _asked(study, view, token, view.renewed, work)
@@ -244,7 +245,7 @@ def on_close(study: Study, view: CoordinatorView, token: str | None, reason: str
 
     def work(desk: Coordinator) -> Updates:
         if (typed or "").strip() != study.name:
-            raise StudyError(f"type {study.name} to confirm that the study is to be closed for good")
+            raise StudyRequestError(f"type {study.name} to confirm that the study is to be closed for good")
         desk.close(reason or "")
         said = f"The study is closed. Keep the receipt of it, for verifying: {desk.receipt()}"
         return {view.closed: note(said), view.typed: "", **_progress(desk, study, view)}
@@ -275,9 +276,9 @@ def _asked(
     """What `work` gives, if it is the coordinator who asks; problems are told at `place`."""
     try:
         return work(Coordinator.of(study, token or ""))
-    except Expired as problem:
+    except SessionExpiredError as problem:
         return _outside(view, alert(sentence(problem)))
-    except (StudyError, ReceiptError) as problem:
+    except (StudyRequestError, ReceiptError) as problem:
         return {place: alert(sentence(problem))}
 
 
@@ -312,7 +313,7 @@ def note(words: str) -> str:
     return f'<p class="sk-ok" role="status">{escape(words)}</p>'
 
 
-def status(rows: Sequence[Progress], closed: bool, study: Study) -> str:
+def status(rows: Sequence[ReaderProgress], closed: bool, study: Study) -> str:
     """How far the readers are; of a study that is open, nothing of what they answered."""
     state = (
         "Closed. Arms and truth may be seen: export or analyse below."
@@ -334,7 +335,7 @@ def status(rows: Sequence[Progress], closed: bool, study: Study) -> str:
 COLUMNS = ("Reader", "Site", "State", "Steps", "Cases", "Left out", "Minutes", "Seconds a case", "Last answer")
 
 
-def _table(rows: Sequence[Progress]) -> str:
+def _table(rows: Sequence[ReaderProgress]) -> str:
     if not rows:
         return ""
     head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
@@ -345,7 +346,7 @@ def _table(rows: Sequence[Progress]) -> str:
     )
 
 
-def _row(row: Progress) -> str:
+def _row(row: ReaderProgress) -> str:
     pace = "" if row.seconds_a_case is None else f"{row.seconds_a_case:.0f}"
     bar = (
         f'<progress max="{row.steps_total or 1}" value="{row.steps}" aria-hidden="true"></progress> '

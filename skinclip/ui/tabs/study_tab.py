@@ -19,7 +19,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from skinclip.study.session.session_service import AnswerError, Expired, SignInError, Study, StudyError, TooManyAttempts
+from skinclip.study.errors import AnswerError, SessionExpiredError, SignInError, StudyRequestError, TooManyAttempts
+from skinclip.study.session.session_service import Study
 from skinclip.study.session.view_models import StepView
 from skinclip.ui import study_html
 
@@ -82,11 +83,11 @@ def answered(study: Study, handler: Handler, request: dict[str, Any]) -> Reply:
         return handler(study, request)
     except TooManyAttempts as problem:
         return {"problem": sentence(problem), "seconds": problem.seconds, "signed_out": True}
-    except (SignInError, Expired) as problem:
+    except (SignInError, SessionExpiredError) as problem:
         return {"problem": sentence(problem), "signed_out": True}
     except AnswerError as problem:  # "key: what is wrong": the page puts the words to the question
         return {"problem": str(problem)}
-    except StudyError as problem:
+    except StudyRequestError as problem:
         return {"problem": sentence(problem)}
 
 
@@ -115,9 +116,11 @@ def on_submit(study: Study, request: dict[str, Any]) -> Reply:
         return {"problem": "The page sent an incomplete answer. Reload the page: what was confirmed is kept."}
     try:
         return drawn(study.submit(token, step, answers, request_id, _seconds(request.get("seconds"))))
-    except (Expired, AnswerError):
+    except (SessionExpiredError, AnswerError):
         raise
-    except StudyError as problem:  # answered before, too late or not its turn: told, and taken to the step that is due
+    except (
+        StudyRequestError
+    ) as problem:  # answered before, too late or not its turn: told, and taken to the step that is due
         return {"notice": sentence(problem), **drawn(study.view(token))}
 
 

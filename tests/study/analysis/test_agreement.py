@@ -6,7 +6,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from skinclip.study.analysis import agreement
 from skinclip.study.analysis.agreement import _Answer
-from skinclip.study.analysis.mixed import NotEstimable
+from skinclip.study.errors import NotEstimable
 
 TRUST = _Answer("trust", "ordinal")
 

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from skinclip.study.analysis import reliance
-from skinclip.study.analysis.mixed import NotEstimable
-from skinclip.study.analysis.resampling import Drawn, TwoWayBootstrap
+from skinclip.study.analysis.resampling import BootstrapEstimate, TwoWayBootstrap
+from skinclip.study.errors import NotEstimable
 
 ARMS = ["grad_cam", "regions"]
 
@@ -136,9 +136,9 @@ def test_one_reader_has_a_figure_without_an_interval():
 
 
 def test_bootstrap_p_is_two_sided_and_never_0():
-    found = Drawn(1.0, np.arange(1.0, 100.0)).interval()
+    found = BootstrapEstimate(1.0, np.arange(1.0, 100.0)).interval()
     assert found["p"] == pytest.approx(2 / 100)
-    assert Drawn(0.0, np.linspace(-1, 1, 99)).interval()["p"] == 1.0
+    assert BootstrapEstimate(0.0, np.linspace(-1, 1, 99)).interval()["p"] == 1.0
 
 
 def test_a_share_is_compared_as_its_answers_say():

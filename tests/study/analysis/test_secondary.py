@@ -145,7 +145,7 @@ def test_a_studys_own_questions_can_be_endpoints() -> None:
         safety={"arm": "grad_cam", "reference": "none", "margin": 0.1},
         secondary=["again", "sure", "trust"],
     )
-    plan = analysis_plan.of(protocol)
+    plan = analysis_plan.from_protocol(protocol)
     assert plan.safety == Contrast("grad_cam", "none") and plan.smallest_effect == 0.5
     found = analyse(with_own_answers(study(readers=8, cases=24)), plan)
     assert found["primary"]["endpoint"] == "useful" and "value" in found["primary"]
@@ -166,5 +166,5 @@ def test_what_cannot_be_compared_is_no_endpoint() -> None:
 
 def test_the_bootstrap_can_pass_holm() -> None:
     """Its smallest p, times the size of the family, lies below alpha."""
-    plan = analysis_plan.of(own_study(alpha=0.001, secondary=["act", "balanced_accuracy", "preference"]))
+    plan = analysis_plan.from_protocol(own_study(alpha=0.001, secondary=["act", "balanced_accuracy", "preference"]))
     assert 2 / (plan.resamples + 1) * 3 < plan.alpha

@@ -8,9 +8,9 @@ import pytest
 from skinclip.study.analysis import secondary, statistics
 from skinclip.study.analysis.analysis_plan import ENDPOINTS, TRUST, AnalysisPlan, Contrast
 from skinclip.study.analysis.arm_model import arm_model
-from skinclip.study.analysis.mixed import NotEstimable
 from skinclip.study.analysis.statistics import analyse, primary_result
 from skinclip.study.analysis.tables import SIMULATED, TABLES, StudyTables, primary_cases
+from skinclip.study.errors import NotEstimable
 from tests.study.studies import PLAN, study
 
 PAIR = Contrast("regions", "grad_cam")

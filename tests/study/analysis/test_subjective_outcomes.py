@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from skinclip.study.analysis import subjective_outcomes
-from skinclip.study.analysis.mixed import NotEstimable
+from skinclip.study.errors import NotEstimable
 
 
 def pairs(rows: list[tuple[str, str, str, str]]) -> pd.DataFrame:

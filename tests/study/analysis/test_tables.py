@@ -9,11 +9,11 @@ from skinclip.study.analysis.tables import (
     SIMULATED,
     TABLES,
     StudyTables,
-    TablesError,
     data_dictionary,
     imrmc,
     malignancy_scores,
 )
+from skinclip.study.errors import TablesError
 from tests.study.studies import study
 
 

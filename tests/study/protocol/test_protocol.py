@@ -16,8 +16,9 @@ import yaml
 from skinclip.core.paths import TRUST_STUDY
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.study.analysis.tables import AID_ITEMS, COLUMNS
+from skinclip.study.errors import AnswerError, ProtocolError
 from skinclip.study.protocol import protocol
-from skinclip.study.protocol.protocol import ARMS, PHASES, RATED, AnswerError, Protocol, ProtocolError, Question, Scale
+from skinclip.study.protocol.protocol import ARMS, PHASES, RATED, Protocol, Question, Scale
 
 AIDS = ("grad_cam", "grad_cam_text", "regions")
 

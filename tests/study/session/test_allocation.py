@@ -10,16 +10,9 @@ from itertools import combinations, pairwise
 
 import pytest
 
+from skinclip.study.errors import AllocationError
 from skinclip.study.protocol.protocol import Primary, Protocol
-from skinclip.study.session.allocation import (
-    Allocation,
-    AllocationError,
-    Seat,
-    allocate,
-    next_seat,
-    split_cases,
-    williams,
-)
+from skinclip.study.session.allocation import Allocation, Seat, allocate, next_seat, split_cases, williams
 
 READERS = 1000
 PRACTICE = ("P01", "P02", "P03", "P04")

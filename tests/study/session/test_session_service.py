@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from skinclip.study import build as freeze
-from skinclip.study.protocol.protocol import ARMS
-from skinclip.study.session.bundle import Frozen
-from skinclip.study.session.session_service import (
+from skinclip.study import build as study_build
+from skinclip.study.errors import (
+    AlreadyAnsweredError,
     AnswerError,
-    Expired,
-    Locked,
+    SessionExpiredError,
     SignInError,
-    Study,
-    StudyError,
+    StudyRequestError,
     TooManyAttempts,
 )
+from skinclip.study.protocol.protocol import ARMS
+from skinclip.study.session.bundle import StudyBundle
+from skinclip.study.session.session_service import Study
 from skinclip.study.session.view_models import StepView
 from tests.study import tiny
 
@@ -131,12 +131,12 @@ def test_preferences_show_two_aids_of_one_photo(study: Study, token: str) -> Non
 
 
 def test_nothing_hidden_is_ever_part_of_a_view(study: Study, token: str) -> None:
-    frozen, record = study.frozen, study.frozen.record
+    bundle, record = study.bundle, study.bundle.record
     hidden = [
         *(arm for arm in ARMS if arm != "none"),  # a word of its own in English
         *("Grad-CAM", "SkinCLIP", "stratum", tiny.SECRET_NAME, tiny.SECRET_EXIF),
-        *(record["model"]["weights_sha256"][:12], record["prompts_sha256"][:12], *frozen.cases, *frozen.practice),
-        *(truth.source for truth in frozen.truths.values()),
+        *(record["model"]["weights_sha256"][:12], record["prompts_sha256"][:12], *bundle.cases, *bundle.practice),
+        *(truth.source for truth in bundle.truths.values()),
     ]
     for view, _ in tiny.session(study, token):
         pictures_apart = dataclasses.replace(view, photo=None, aid=_words(view.aid), aids=None)
@@ -152,7 +152,7 @@ def _words(aid: Any) -> Any:
 
 
 def test_before_the_lock_nothing_of_the_aid_is_in_the_view(study: Study, token: str) -> None:
-    frozen = study.frozen
+    bundle = study.bundle
     steps = {step.name: step for step in study.steps("R001")}
     for view, _ in tiny.session(study, token):
         if view.kind != "before":
@@ -162,8 +162,8 @@ def test_before_the_lock_nothing_of_the_aid_is_in_the_view(study: Study, token: 
         sent = as_sent(view)
         assert view.aid is view.aids is None
         assert not view.own
-        for arm in frozen.protocol.arms:
-            aid = frozen.aid(shown.case, arm)
+        for arm in bundle.protocol.arms:
+            aid = bundle.aid(shown.case, arm)
             assert aid.picture is None or base64.b64encode(aid.picture).decode() not in sent
             assert not any(len(f.text) > 20 and f.text in sent for f in aid.text)
             assert not any(str(p) in sent for _, p in aid.differential)
@@ -211,7 +211,7 @@ def test_another_computer_goes_on_where_the_first_stopped(study: Study, study_fo
 def test_nothing_beyond_the_next_step_can_be_reached(study: Study, token: str) -> None:
     view = at(study, token, "before")
     following = f"s{int(view.step[1:]) + 1:03d}"
-    with pytest.raises(StudyError, match="not open yet"):
+    with pytest.raises(StudyRequestError, match="not open yet"):
         study.submit(token, following, tiny.answers(view), "ahead")
     with pytest.raises(AnswerError, match="no such step"):
         study.submit(token, "s999", {}, "nowhere")
@@ -233,7 +233,7 @@ def test_a_locked_answer_cannot_be_changed(study: Study, token: str) -> None:
     given = tiny.answers(view)
     after = study.submit(token, view.step, given, "first")
     for other in ({**given, "diagnosis": "nv"}, {}, {"nonsense": 1}):
-        with pytest.raises(Locked, match="the first answer stands"):
+        with pytest.raises(AlreadyAnsweredError, match="the first answer stands"):
             study.submit(token, view.step, other, "second")
     assert study.view(token) == after
     assert dict(after.own)["What is your diagnosis?"] == "Melanoma"
@@ -242,7 +242,7 @@ def test_a_locked_answer_cannot_be_changed(study: Study, token: str) -> None:
 def test_a_request_id_cannot_serve_two_steps(study: Study, token: str) -> None:
     view = study.view(token)
     view = study.submit(token, view.step, tiny.answers(view), "same")
-    with pytest.raises(StudyError, match="request id"):
+    with pytest.raises(StudyRequestError, match="request id"):
         study.submit(token, view.step, tiny.answers(view), "same")
     assert study.view(token) == view
 
@@ -312,7 +312,7 @@ def test_an_expired_sign_in_loses_nothing(study: Study, token: str, code: str, c
     view = at(study, token, "after")
     clock.forward(hours=13)
     for call in (lambda: study.view(token), lambda: study.submit(token, view.step, tiny.answers(view), "id")):
-        with pytest.raises(Expired, match="type your code again"):
+        with pytest.raises(SessionExpiredError, match="type your code again"):
             call()
     assert study.view(study.sign_in(code)) == view
 
@@ -324,9 +324,9 @@ def test_readers_and_coordinator_have_doors_of_their_own(study: Study, code: str
     with pytest.raises(SignInError, match="a reader's"):
         study.sign_in(code, coordinator=True)
     token = study.sign_in(theirs, coordinator=True)
-    with pytest.raises(Expired):
+    with pytest.raises(SessionExpiredError):
         study.view(token)
-    with pytest.raises(Expired):
+    with pytest.raises(SessionExpiredError):
         study.session(study.sign_in(code), coordinator=True)
 
 
@@ -336,7 +336,7 @@ def test_readers_and_coordinator_have_doors_of_their_own(study: Study, code: str
 def test_nobody_is_enrolled_without_ethics(study_folder: Path) -> None:
     tiny.write_protocol(study_folder / "protocol.yaml", ethics={"approval": "tbd"})
     with Study.open(study_folder) as study:
-        with pytest.raises(StudyError, match=r"ethics\.approval, ethics\.controller"):
+        with pytest.raises(StudyRequestError, match=r"ethics\.approval, ethics\.controller"):
             study.enrol(2, "Here")
         assert study.locked_plan() is None
         study.adopt(tiny.write_protocol(study_folder.parent / "filled.yaml"))
@@ -349,10 +349,10 @@ def test_the_plan_is_locked_by_the_first_reader(study: Study, code: str, study_f
     study.adopt(tiny.write_protocol(study_folder.parent / "contact.yaml", ethics=contact))
     assert study.protocol.ethics.contact == "another person"
     changed = {**tiny.protocol()["ethics"], "consent_text": "another text"}
-    with pytest.raises(StudyError, match="plan of tiny-study-v1 was locked"):
+    with pytest.raises(StudyRequestError, match="plan of tiny-study-v1 was locked"):
         study.adopt(tiny.write_protocol(study_folder.parent / "text.yaml", ethics=changed))
     tiny.write_protocol(study_folder / "protocol.yaml", ethics=changed)
-    with pytest.raises(StudyError, match="plan of tiny-study-v1 was locked"):
+    with pytest.raises(StudyRequestError, match="plan of tiny-study-v1 was locked"):
         Study.open(study_folder)
 
 
@@ -368,7 +368,7 @@ def test_a_page_that_is_open_follows_the_plan_that_was_locked(study_folder: Path
 def test_another_build_cannot_use_the_same_log(study: Study, study_folder: Path) -> None:
     path = study_folder / "frozen.json"
     path.write_text(path.read_text().replace('"built"', '"built_on"'))
-    with pytest.raises(StudyError, match="already holds another study"):
+    with pytest.raises(StudyRequestError, match="already holds another study"):
         Study.open(study_folder)
 
 
@@ -391,7 +391,7 @@ def test_sites_that_take_turns_are_each_balanced_and_who_withdraws_is_replaced(s
 
 @pytest.mark.parametrize("readers", [0, -1, 1001])
 def test_how_many_can_be_enrolled(study: Study, readers: int) -> None:
-    with pytest.raises(StudyError, match="enrol 1 to 1000"):
+    with pytest.raises(StudyRequestError, match="enrol 1 to 1000"):
         study.enrol(readers, "Here")
 
 
@@ -407,7 +407,7 @@ def test_blocks_are_kept_apart_by_the_washout(study_folder: Path, clock: Clock) 
         assert (before_pause.kind, pause.kind) == ("block", "pause")
         assert "25 November 2026, 09:00 UTC" in pause.text
         assert (pause.photo, pause.wait) == (None, 24 * 3600)
-        with pytest.raises(StudyError, match="not open yet"):
+        with pytest.raises(StudyRequestError, match="not open yet"):
             study.submit(token, pause.step, {"diagnosis": "mel"}, "early")
         clock.forward(hours=23, minutes=59)
         token = study.sign_in(code)
@@ -422,7 +422,7 @@ def test_withdrawal_erases_answers_and_ends_the_code(study: Study, token: str, c
     view = study.withdraw(token)
     assert view.kind == "withdrawn"
     assert study.protocol.texts.debrief in view.text
-    with pytest.raises(Expired):
+    with pytest.raises(SessionExpiredError):
         study.view(token)
     with pytest.raises(SignInError):
         study.sign_in(code)
@@ -433,7 +433,7 @@ def test_withdrawal_erases_answers_and_ends_the_code(study: Study, token: str, c
 def test_a_renewed_code_ends_the_lost_one_and_is_on_record(study: Study, token: str, code: str) -> None:
     at(study, token, "background")
     new = study.renew_code("R001")
-    with pytest.raises(Expired):
+    with pytest.raises(SessionExpiredError):
         study.view(token)
     with pytest.raises(SignInError, match="not known"):
         study.sign_in(code)
@@ -443,10 +443,10 @@ def test_a_renewed_code_ends_the_lost_one_and_is_on_record(study: Study, token: 
 
 
 def test_only_a_reader_who_takes_part_gets_a_new_code(study: Study, token: str) -> None:
-    with pytest.raises(StudyError, match="no reader 'R002'"):
+    with pytest.raises(StudyRequestError, match="no reader 'R002'"):
         study.renew_code("R002")
     study.withdraw(token)
-    with pytest.raises(StudyError, match="R001 has withdrawn"):
+    with pytest.raises(StudyRequestError, match="R001 has withdrawn"):
         study.renew_code("R001")
 
 
@@ -455,7 +455,7 @@ def test_withdrawal_before_consent_needs_no_debrief(study: Study, token: str) ->
 
 
 def test_a_receipt_proves_the_last_answer(study: Study, token: str) -> None:
-    with pytest.raises(StudyError, match="no receipt yet"):
+    with pytest.raises(StudyRequestError, match="no receipt yet"):
         study.receipt(token)
     at(study, token, "before")
     receipt = study.receipt(token)
@@ -469,9 +469,9 @@ def test_a_receipt_proves_the_last_answer(study: Study, token: str) -> None:
 def test_a_closed_study_takes_no_answers_but_owes_the_debrief(study: Study, token: str, code: str) -> None:
     view = at(study, token, "before")
     study.store.close_study(study.name)
-    with pytest.raises(StudyError, match="came too late and was not stored"):
+    with pytest.raises(StudyRequestError, match="came too late and was not stored"):
         study.submit(token, view.step, tiny.answers(view), "late")
-    with pytest.raises(StudyError, match="closed"):
+    with pytest.raises(StudyRequestError, match="closed"):
         study.enrol(1, "Here")
     debrief = study.view(study.sign_in(code))
     assert debrief.kind == "debrief"
@@ -495,8 +495,8 @@ def test_no_model_is_needed_to_show_a_study(study_folder: Path, monkeypatch: pyt
     def fails(*_: object) -> None:
         raise AssertionError("the model was asked")
 
-    monkeypatch.setattr(freeze, "heat_on_photo", fails)
-    assert Frozen.open(study_folder).aid("C001", "regions").picture
+    monkeypatch.setattr(study_build, "heat_on_photo", fails)
+    assert StudyBundle.open(study_folder).aid("C001", "regions").picture
 
 
 def test_a_session_runs_on_either_database(study_folder: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:

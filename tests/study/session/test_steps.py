@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from skinclip.study.protocol.protocol import AnswerError, Protocol
+from skinclip.study.errors import AnswerError
+from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.allocation import Allocation, allocate
 from skinclip.study.session.steps import check, session_steps
 

@@ -7,14 +7,12 @@ import json
 
 import pytest
 
+from skinclip.study.errors import LogError, PayloadError, ReceiptError
 from skinclip.study.store.audit_log import (
     FORM,
     Event,
     Head,
-    LogError,
-    PayloadError,
     Receipt,
-    ReceiptError,
     audit,
     canonical,
     follow,

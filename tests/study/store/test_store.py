@@ -18,13 +18,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from eval_study.trust_study import load as study_load
-from skinclip.study.store import store as store_module
-from skinclip.study.store.audit_log import audit, read_log, receipt_of
-from skinclip.study.store.codes import Code, KeyFileError, new_code, parse_code, read_key
-from skinclip.study.store.errors import (
-    AlreadyAnswered,
-    Reader,
-    RequestTakenError,
+from skinclip.study.errors import (
+    AlreadyAnsweredError,
+    KeyFileError,
+    RequestIdReusedError,
     SessionExpiredError,
     StoreError,
     StudyClosedError,
@@ -35,6 +32,10 @@ from skinclip.study.store.errors import (
     WrongCodeError,
     WrongKeyError,
 )
+from skinclip.study.store import store as store_module
+from skinclip.study.store.audit_log import audit, read_log, receipt_of
+from skinclip.study.store.codes import Code, new_code, parse_code, read_key
+from skinclip.study.store.records import Reader
 from skinclip.study.store.store import ATTEMPTS_IN_TOTAL, ATTEMPTS_PER_HANDLE, Store, metadata
 
 KEY = b"k" * 32
@@ -109,12 +110,12 @@ def test_retry_returns_the_stored_event(store: Store) -> None:
     first = store.append(*send, {"diagnosis": "mel", "measured": {"seconds": 12.3}}, "q1")
     assert store.append(*send, {"diagnosis": "mel", "measured": {"seconds": 12.9}}, "q1") == first
     assert store.append(*send, {"diagnosis": "mel"}, "another request") == first
-    with pytest.raises(AlreadyAnswered, match="first answer stands") as refused:
+    with pytest.raises(AlreadyAnsweredError, match="first answer stands") as refused:
         store.append(*send, {"diagnosis": "nv"}, "q2")
-    assert refused.value.event == first
-    with pytest.raises(AlreadyAnswered):
+    assert refused.value.sequence == first.sequence
+    with pytest.raises(AlreadyAnsweredError):
         store.append(*send, {"diagnosis": "nv"}, "q1")
-    with pytest.raises(AlreadyAnswered):
+    with pytest.raises(AlreadyAnsweredError):
         store.append(STUDY, reader, "after", "before/C001", {"diagnosis": "mel"}, "q3")
     assert store.head(STUDY).sequence == first.sequence
 
@@ -123,7 +124,7 @@ def test_request_id_of_another_step_or_reader_is_refused(store: Store) -> None:
     reader, other = enrol(store), enrol(store)
     store.append(STUDY, reader, "before", "before/C001", {"diagnosis": "mel"}, "q1")
     for who, step in [(other, "before/C001"), (reader, "before/C002")]:
-        with pytest.raises(RequestTakenError, match="send again"):
+        with pytest.raises(RequestIdReusedError, match="send again"):
             store.append(STUDY, who, "before", step, {"diagnosis": "mel"}, "q1")
 
 
@@ -747,7 +748,7 @@ def test_several_events_are_stored_together_or_not_at_all(store: Store) -> None:
     stored = store.append_all(STUDY, reader, [("before", "s1", {"a": 1}, "one"), ("shown", "s2", {}, "two")])
     assert [event.step for event in stored] == ["s1", "s2"]
     before = store.head(STUDY)
-    with pytest.raises(AlreadyAnswered):
+    with pytest.raises(AlreadyAnsweredError):
         store.append_all(STUDY, reader, [("shown", "s3", {}, "three"), ("before", "s1", {"a": 2}, "four")])
     assert store.head(STUDY) == before
     assert store.append_all(STUDY, reader, [("before", "s1", {"a": 1}, "one"), ("shown", "s2", {}, "two")]) == stored

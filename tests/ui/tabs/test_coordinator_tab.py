@@ -15,13 +15,13 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from skinclip.study.coordinator import Progress
-from skinclip.study.session.session_service import Expired, StudyError
+from skinclip.study.coordinator import ReaderProgress
+from skinclip.study.errors import SessionExpiredError, StudyRequestError
 from skinclip.study.store.audit_log import Problem
 from skinclip.ui.tabs import coordinator_tab as tab
 from tests.ui.fake_study import CODE, FakeStudy
 
-ROW = Progress("R001", "Site <A>", "in progress", 12, 30, 4, 8, 1, 7.4, 41.2, "2026-11-24T10:00:00+00:00", "")
+ROW = ReaderProgress("R001", "Site <A>", "in progress", 12, 30, 4, 8, 1, 7.4, 41.2, "2026-11-24T10:00:00+00:00", "")
 
 
 class Desk:
@@ -30,7 +30,7 @@ class Desk:
     is_closed = False
     problems: tuple[Problem, ...] = ()
 
-    def status(self) -> list[Progress]:
+    def status(self) -> list[ReaderProgress]:
         return [ROW]
 
     def verify(self, receipts: list[str]) -> tuple[Problem, ...]:
@@ -38,7 +38,7 @@ class Desk:
 
     def close(self, reason: str) -> None:
         if not reason:
-            raise StudyError("1 readers have completed, and the protocol asks for 20")
+            raise StudyRequestError("1 readers have completed, and the protocol asks for 20")
         self.is_closed = True
 
     def receipt(self) -> str:
@@ -46,7 +46,7 @@ class Desk:
 
     def export(self, folder: Path) -> None:
         if not self.is_closed:
-            raise StudyError("its data can be seen once the study is closed")
+            raise StudyRequestError("its data can be seen once the study is closed")
         (folder / "cases.csv").write_text("reader,case\n")
 
     def analyse(self, folder: Path) -> dict[str, Path]:
@@ -60,7 +60,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
 
     def of(study: Any, token: str) -> Desk:
         if token != "token":
-            raise Expired("your sign-in has ended; type your code again")
+            raise SessionExpiredError
         return one
 
     monkeypatch.setattr(tab.Coordinator, "of", of)

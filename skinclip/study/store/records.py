@@ -1,0 +1,60 @@
+"""Records of the study store: kinds of events, readers, enrolments and sign-ins. No SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from skinclip.study.store.audit_log import Event
+
+CREATED, ENROLLED, CODE_RENEWED, CLOSED = "created", "enrolled", "code_renewed", "closed"
+# Kinds of events that answer a step; each step of a reader has one answer, the first.
+ANSWERING = frozenset(
+    {"consent", "instructions", "background", "before", "after", "feedback", "block", "preference", "debrief"}
+)
+AFTER_CLOSING = frozenset({"debrief"})  # the answering kinds that a closed study still takes
+
+
+@dataclass(frozen=True)
+class Reader:
+    """An enrolled reader. `site` and `allocation` are None once erased by withdrawal."""
+
+    study: str
+    id: str
+    number: int
+    site: str | None
+    allocation: Mapping[str, Any] | None
+    enrolled_at: str
+    withdrawn_at: str | None
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """A new reader and the personal code, which is shown once and kept nowhere."""
+
+    reader: str
+    code: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A sign-in. `reader` is None for the coordinator; `token` is what the browser keeps."""
+
+    token: str = field(repr=False)
+    study: str
+    reader: str | None
+    expires_at: str
+
+    @property
+    def is_coordinator(self) -> bool:
+        return self.reader is None
+
+
+@dataclass(frozen=True)
+class SessionSnapshot:
+    """A sign-in, whether its study is closed, and events of its reader: all of one moment."""
+
+    session: Session
+    closed: bool
+    events: tuple[Event, ...]
