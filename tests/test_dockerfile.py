@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+from skinclip.cli import run
 from skinclip.ui.server import HEALTH
 from tests.helpers.container import UID, copied, environment, health_check, instructions, last
 from tests.helpers.served import ROOT
@@ -63,11 +65,11 @@ def test_it_runs_as_a_user_without_rights() -> None:
 
 def test_port_and_directories_are_those_of_the_program() -> None:
     variables = environment()
-    import app
-
+    options = argparse.ArgumentParser()
+    run.add_arguments(options)
     assert json.loads(last("VOLUME")) == [variables["SKINCLIP_HOME"]]
-    assert last("EXPOSE") == variables["SKINCLIP_PORT"] == str(app.arguments().get_default("port"))
-    assert variables["SKINCLIP_PRESET"] == app.arguments().get_default("preset")
+    assert last("EXPOSE") == variables["SKINCLIP_PORT"] == str(options.get_default("port"))
+    assert variables["SKINCLIP_PRESET"] == options.get_default("preset")
     assert variables["GRADIO_TEMP_DIR"].startswith("/tmp/")
     assert json.loads(last("CMD")) == ["python", "app.py"]
 

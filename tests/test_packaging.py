@@ -66,9 +66,11 @@ def test_every_preset_has_hardware_that_spaces_offers() -> None:
 
 def test_what_spaces_yaml_says_of_the_app_is_so() -> None:
     section = app_section()
-    page = "".join(path.read_text() for path in (ROOT / "app.py", ROOT / "skinclip" / "core" / "paths.py"))
+    page = "".join(
+        path.read_text() for path in (ROOT / "skinclip" / "cli" / "run.py", ROOT / "skinclip" / "core" / "paths.py")
+    )
     assert set(section["variables"]) == set(re.findall(r"SKINCLIP_[A-Z]+", page))
-    assert section["preset"] == re.search(r'setting\("SKINCLIP_PRESET"\) or "(.+?)"', page)[1]  # type: ignore[index]
+    assert section["preset"] == re.search(r'_setting\("SKINCLIP_PRESET"\) or "(.+?)"', page)[1]  # type: ignore[index]
     assert section["health"] == server.HEALTH
     assert section["limits"] == {
         "max_file_mb": MAX_FILE_MB,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.cli.common import UsageError, load_assessor, stdout_to_stderr
 from skinclip.study.errors import StudyError, StudyRequestError
 
 if TYPE_CHECKING:
@@ -81,7 +82,6 @@ def _reported(run: Command) -> Command:
     """`run` with what a study refuses turned into the command line's own error."""
 
     def reported(args: argparse.Namespace) -> int:
-        from skinclip.cli.main import UsageError
 
         try:
             return run(args)
@@ -113,7 +113,6 @@ def _open(args: argparse.Namespace) -> Study:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from skinclip.cli import main as cli
     from skinclip.study import build as study_build
     from skinclip.study.protocol.protocol import Protocol
 
@@ -121,8 +120,8 @@ def _build(args: argparse.Namespace) -> int:
     study_build.check_free(
         args.out or study_build.default_folder(protocol)
     )  # before the model: a folder in the way is told at once
-    with cli._stdout_kept_clean():
-        assessor = cli._load_assessor(args)
+    with stdout_to_stderr():
+        assessor = load_assessor(args)
         tell = _tell_progress if sys.stderr.isatty() else None
         built = study_build.build(args.study, args.photos, assessor, out=args.out, key=args.key, tell=tell)
     print(_built_words(built, protocol.missing_ethics()))

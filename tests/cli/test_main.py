@@ -1,6 +1,8 @@
 import hashlib
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skinclip.cli import evaluate
 from skinclip.cli import main as cli
 from skinclip.core.assessment import (
     Assessment,
@@ -28,6 +31,7 @@ from skinclip.core.assessment import (
 from skinclip.core.config import preset
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES
 
+ROOT = Path(__file__).parents[2]
 REGION = Region((1.0, 2.0, 30.0, 40.0), (((1.0, 2.0), (30.0, 2.0), (30.0, 40.0)),))
 
 
@@ -208,6 +212,31 @@ def test_bad_photos_and_folders_give_one_line(capsys, photo, tmp_path):
     assert "folder" in fails(capsys, "evaluate", "--data", tmp_path / "no", "--out", "r.json", "--layout", "manifest")
 
 
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "abc", "1.5", "9" * 5000])
+def test_seeds_that_no_generator_takes_are_refused_in_words(capsys, photo, tmp_path, seed):
+    write_manifest(tmp_path, photo)
+    argv = ["evaluate", "--data", tmp_path, "--out", tmp_path / "r.json", f"--seed={seed}"]
+    assert "is no seed; give a whole number from 0 to 4294967295" in fails(capsys, *argv)
+
+
+@pytest.mark.parametrize("name", ["--bootstrap", "--batch-size"])
+def test_numbers_of_photos_and_resamples_are_at_least_one(capsys, photo, tmp_path, name):
+    write_manifest(tmp_path, photo)
+    assert "at least 1" in fails(capsys, "evaluate", "--data", tmp_path, "--out", tmp_path / "r.json", name, "0")
+
+
+def test_names_in_another_encoding_are_printed_with_escapes(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/M\xfcller"
+    os.mkdir(folder)
+    command = [sys.executable, "-m", "skinclip", "assess", folder + b"/none.jpg"]
+    for encoding in ("utf-8", "ascii"):
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, timeout=60
+        )
+        assert done.returncode == 2 and b"Traceback" not in done.stderr
+        assert b"Muller/none.jpg does not exist" in done.stderr.replace(b"\\udcfc", b"u")
+
+
 def test_a_fault_of_the_program_is_not_hidden(photo, monkeypatch):
     def broken(*_):
         raise ValueError("a fault")
@@ -220,13 +249,27 @@ def test_a_fault_of_the_program_is_not_hidden(photo, monkeypatch):
 def test_layouts_offered_are_those_that_can_be_read():
     from skinclip.data.readers import LAYOUTS
 
-    assert set(cli.LAYOUT_NAMES) == set(LAYOUTS)
+    assert set(evaluate.LAYOUT_NAMES) == set(LAYOUTS)
 
 
 def test_help_is_light(capsys):
     assert cli.main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(c in out for c in ("assess", "evaluate", "train"))
+    assert all(name.replace("_", "-") in out for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["run", "assess", "evaluate", "fetch", "plot-training", "adapter", "study"])
+def test_help_of_a_command_imports_no_heavy_library(command):
+    code = f"""
+import sys
+from skinclip.cli.main import main
+status = main(["{command}", "--help"])
+heavy = {{"torch", "gradio", "pandas", "scipy", "sklearn", "transformers", "matplotlib", "sqlalchemy", "cv2"}}
+print("heavy:", sorted(heavy & set(sys.modules)))
+sys.exit(status)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.endswith("heavy: []\n"), done.stdout + done.stderr
 
 
 def write_manifest(folder: Path, photo: Path) -> None:
@@ -389,7 +432,7 @@ def make_layout(folder: Path, layout: str, photo: bytes) -> None:
         put(f"{photos}/ISIC_{number}.jpg", photo)
 
 
-@pytest.mark.parametrize("layout", cli.LAYOUT_NAMES)
+@pytest.mark.parametrize("layout", evaluate.LAYOUT_NAMES)
 def test_every_layout_gives_the_same_figures_and_a_page(layout, tmp_path, capsys):
     picture = io.BytesIO()
     Image.fromarray(np.full((64, 64, 3), 120, dtype=np.uint8)).save(picture, "JPEG")
@@ -409,6 +452,7 @@ def test_train_hands_over_to_its_module(capsys, monkeypatch):
     training.add_arguments = lambda parser: (
         parser.add_argument("--preset", default="mini"),
         parser.add_argument("--recipe", type=Path),
+        parser.add_argument("--seed", type=int),
     )
     training.run = lambda args: print(f"trained {args.preset}")
     monkeypatch.setitem(sys.modules, "skinclip.training.run", training)
@@ -416,3 +460,4 @@ def test_train_hands_over_to_its_module(capsys, monkeypatch):
     assert cli.main(["train"]) == 0
     assert "trained mini" in capsys.readouterr().out
     assert "choose one of mini" in fails(capsys, "train", "--preset", "huge")
+    assert "-1 is no seed" in fails(capsys, "train", "--seed=-1")

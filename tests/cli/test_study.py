@@ -101,7 +101,7 @@ def test_build_tells_what_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     built = BuildResult(tmp_path / "study", {"wrong": 4, "right": 9}, ("a.jpg: the model abstains on it",))
-    monkeypatch.setattr(cli, "_load_assessor", lambda args: SimpleNamespace())
+    monkeypatch.setattr("skinclip.cli.study.load_assessor", lambda args: SimpleNamespace())
     monkeypatch.setattr(study_build, "build", lambda *args, **options: built)
     plan = tiny.write_protocol(tmp_path / "plan.yaml", ethics={})
     assert run("build", plan, "--photos", tmp_path, "--out", tmp_path / "study") == 0
@@ -117,7 +117,7 @@ def test_build_tells_what_was_made(
 def test_build_by_the_command_line_refuses_before_the_model_is_loaded(
     study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_load_assessor", lambda args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("skinclip.cli.study.load_assessor", lambda args: pytest.fail("the model was loaded"))
     assert run("enrol", study_folder) == 0
     plan = tiny.write_protocol(tmp_path / "plan.yaml")
     assert run("build", plan, "--photos", tmp_path, "--out", study_folder) == 2

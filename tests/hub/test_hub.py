@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -681,15 +680,8 @@ def test_preset_without_weights_says_what_to_do(
     assert cli.main(["assess", str(photo), "--preset", "tiny"]) == 2
     assert "published weights are in place, but the preset 'tiny' has no adapter" in capsys.readouterr().err
 
-    spec = importlib.util.spec_from_file_location("app", Path(__file__).parents[2] / "app.py")
-    assert spec and spec.loader
-    app = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(app)
-    monkeypatch.setattr("sys.argv", ["app.py", "--preset", "qwen-3b"])
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr(
-        "skinclip.core.paths.prepare", lambda: None
-    )  # it would move this process's temporary files for good
-    with pytest.raises(SystemExit) as stopped:
-        app.main()
-    assert stopped.value.code == 2 and "fetch --preset qwen-3b" in capsys.readouterr().err
+    # it would move this process's temporary files for good
+    monkeypatch.setattr("skinclip.core.paths.prepare", lambda: None)
+    assert cli.main(["run", "--preset", "qwen-3b"]) == 2
+    assert "fetch --preset qwen-3b" in capsys.readouterr().err

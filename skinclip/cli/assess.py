@@ -1,0 +1,171 @@
+"""`skinclip assess PHOTO`: one photo to an Assessment, as text, JSON, pictures or a page to print."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skinclip import RESEARCH_USE_ONLY
+from skinclip.cli.common import UsageError, add_model_arguments, load_assessor, make_writable_folder, stdout_to_stderr
+from skinclip.core.vocabulary import SEXES, SITES, STATE_BY_KEY, canonical_site
+from skinclip.reporting import phrasing
+
+if TYPE_CHECKING:
+    from skinclip.core.assessment import Assessment, Context
+    from skinclip.imaging.photo import LesionImage
+    from skinclip.pipeline.assessor import Assessor
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `assess`."""
+    parser.add_argument("photo", type=Path, help="JPEG, PNG, WebP, BMP, TIFF or HEIC file")
+    add_model_arguments(parser)
+    parser.add_argument("--age", type=_age, help="years, 0 to 120")
+    parser.add_argument("--sex", type=_sex, help=" or ".join(SEXES))
+    parser.add_argument("--site", type=_site, help=f"body site: {', '.join(SITES)}")
+    parser.add_argument("--json", action="store_true", help="print the Assessment as one JSON object and nothing else")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write assessment.json, regions.png and gradcam.png there"
+    )
+    parser.add_argument("--pdf", type=Path, metavar="FILE", help="write the Assessment as a page to print or file")
+    parser.add_argument(
+        "--second-opinion",
+        action="store_true",
+        help="ask Qwen2.5-VL itself where each finding is; for presets with its vision tower",
+    )
+    parser.set_defaults(run=_assess)
+
+
+def _age(text: str) -> float | None:
+    if _not_given(text):
+        return None
+    try:
+        age = float(text)
+    except ValueError:
+        age = -1.0
+    if not 0 <= age <= 120:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age; give years from 0 to 120")
+    return age
+
+
+def _sex(text: str) -> str | None:
+    if _not_given(text):
+        return None
+    if text.lower() not in SEXES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not known; give {' or '.join(SEXES)}, or leave it out")
+    return text.lower()
+
+
+def _site(text: str) -> str | None:
+    if _not_given(text):
+        return None
+    site = canonical_site(text)
+    if site is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a known body site; give one of {', '.join(SITES)}")
+    return site
+
+
+def _not_given(text: str) -> bool:
+    return text.strip().lower() in ("", "unknown")
+
+
+def _assess(args: argparse.Namespace) -> int:
+    with stdout_to_stderr():
+        from skinclip.core.assessment import Context
+        from skinclip.imaging.photo import load_photo
+
+        image = load_photo(args.photo)  # before the model: a bad photo answers at once
+        for folder in (args.out, args.pdf and args.pdf.parent):
+            if folder:
+                make_writable_folder(folder)
+        assessor = load_assessor(args)
+        context = Context(age=args.age, sex=args.sex, site=args.site)
+        assessment = assessor.assess(image, context)
+        notices = _notices(assessment)
+        if args.out:
+            notices += _write_assessment(args.out, assessor, image, context, assessment)
+        if args.pdf:
+            from skinclip.reporting.assessment_pdf import assessment_pdf
+
+            args.pdf.write_bytes(assessment_pdf(assessment, image.pixels))
+        opinions = _second_opinion(args, assessor, image, assessment) if args.second_opinion else []
+    if args.json:
+        print(assessment.to_json())
+        for notice in [*opinions, *notices]:
+            print(f"skinclip: {notice}", file=sys.stderr)
+    else:
+        print("\n".join([_readable(assessment, notices), *opinions]))
+    return 0
+
+
+def _second_opinion(
+    args: argparse.Namespace, assessor: Assessor, image: LesionImage, assessment: Assessment
+) -> list[str]:
+    """A line for each finding that was asked about; boxes and all in second_opinion.json with --out."""
+    from skinclip.explain.grounding import second_opinions
+
+    try:
+        found = second_opinions(assessor, image, assessment)
+    except NotImplementedError as error:
+        raise UsageError(f"{error}; leave out --second-opinion, or choose another --preset") from error
+    if args.out:
+        text = json.dumps([dataclasses.asdict(opinion) for opinion in found], indent=2)
+        (args.out / "second_opinion.json").write_text(text + "\n", encoding="utf-8")
+    return [f"Qwen2.5-VL on [{o.reference}]: {phrasing.second_opinion(o)}" for o in found]
+
+
+def _write_assessment(
+    folder: Path, assessor: Assessor, image: LesionImage, context: Context, assessment: Assessment
+) -> list[str]:
+    """Writes the three files and returns what could not be drawn."""
+    from skinclip.explain.methods import heat_on_photo
+    from skinclip.imaging.overlay import heatmap_overlay, region_overlay
+    from skinclip.imaging.photo import encode_png
+
+    (folder / "assessment.json").write_text(assessment.to_json() + "\n", encoding="utf-8")
+    (folder / "regions.png").write_bytes(encode_png(region_overlay(image.pixels, assessment)))
+    try:
+        heat = heat_on_photo(assessor, image, context, assessment.diagnosis[0].code)
+    except NotImplementedError as error:
+        return [f"gradcam.png was not written: {error}"]
+    (folder / "gradcam.png").write_bytes(encode_png(heatmap_overlay(image.pixels, heat)))
+    return []
+
+
+def _notices(assessment: Assessment) -> list[str]:
+    """Quality and domain warnings in plain words."""
+    notices = [issue.message for issue in assessment.photo.quality.issues]
+    if not assessment.shift.in_domain:
+        notices.append("this photo does not look like those the model was trained on; do not rely on the result")
+    if assessment.abstained:
+        notices.append("the model abstains: it gives no rationale for this photo")
+    return notices
+
+
+def _readable(assessment: Assessment, notices: Sequence[str]) -> str:
+    lines = [RESEARCH_USE_ONLY, ""]
+    for item in assessment.diagnosis:
+        lines.append(f"{item.name:<22}{item.probability:>7.1%}  {'#' * round(30 * item.probability)}")
+    names = {item.code: item.name for item in assessment.diagnosis}
+    kept = ", ".join(names[code] for code in assessment.prediction_set.codes)
+    m = assessment.malignancy
+    decision = "Refer" if m.refer else "Do not refer"
+    lines += [
+        "",
+        f"Not ruled out at {assessment.prediction_set.coverage:.0%} coverage: {kept}",
+        f"{decision}: P(malignant) is {m.probability:.1%}, referral from {m.threshold:.1%}",
+    ]
+    if assessment.rationale:
+        lines += ["", assessment.rationale, *([depends] if (depends := phrasing.depends(assessment)) else [])]
+    for finding in assessment.findings:
+        state = STATE_BY_KEY.get(f"{finding.criterion}:{finding.state}")
+        phrase = state.phrase if state else f"{finding.criterion} {finding.state}"
+        box = ", ".join(f"{v:.0f}" for v in finding.region.box)
+        lines.append(f"  [{finding.ref}] {phrase} (score {finding.score:.2f}, pixels {box})")
+    lines += [f"Warning: {notice}" for notice in notices]
+    return "\n".join(lines)

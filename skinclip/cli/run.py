@@ -1,0 +1,136 @@
+"""`skinclip run`: serves the page, or with `--study FOLDER` a reader study as `skinclip study build` made it.
+
+`python app.py` is the same. Where an option is not given, the environment is asked: SKINCLIP_PRESET, SKINCLIP_WEIGHTS,
+SKINCLIP_ADAPTERS, SKINCLIP_HOST, SKINCLIP_PORT, and SKINCLIP_HOME, the one directory that is written to. With
+SKINCLIP_FETCH=yes a big preset's published weights, and the adapter that SKINCLIP_PULL names, are downloaded first. On
+a Hugging Face Space it listens where Spaces look for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from skinclip import __version__
+from skinclip.cli.common import UsageError, port
+from skinclip.core import paths
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from skinclip.ui.server import Door, Tell
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `run`, with what the environment says as their defaults."""
+    parser.add_argument(
+        "--preset", default=_setting("SKINCLIP_PRESET") or "mini", help="the model preset (default: mini)"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        default=_setting("SKINCLIP_WEIGHTS"),
+        help="a checkpoint folder (default: the preset's own)",
+    )
+    parser.add_argument(
+        "--adapters",
+        type=Path,
+        metavar="DIR",
+        default=_setting("SKINCLIP_ADAPTERS"),
+        help="a folder of checkpoints that visitors choose from",
+    )
+    parser.add_argument(
+        "--host",
+        type=_host,
+        default=_setting("SKINCLIP_HOST", "GRADIO_SERVER_NAME") or _default_host(),
+        help="the address to listen on (default: 127.0.0.1, this computer alone)",
+    )
+    parser.add_argument(
+        "--port",
+        type=port,
+        default=_setting("SKINCLIP_PORT", "GRADIO_SERVER_PORT") or "7860",
+        help="the port to listen on (default: 7860)",
+    )
+    parser.add_argument("--study", type=Path, metavar="DIR", help="serve the reader study in this folder instead")
+    parser.set_defaults(run=_run)
+
+
+def _setting(*names: str) -> str | None:
+    """The first of these environment variables that says something."""
+    return next(filter(None, map(os.environ.get, names)), None)
+
+
+def _default_host() -> str:
+    """This computer alone, but on a Space every address: its proxy comes from outside."""
+    return "0.0.0.0" if paths.on_space() else "127.0.0.1"
+
+
+def _host(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "no address is given; 127.0.0.1 is this computer alone, 0.0.0.0 every address it has"
+        )
+    return text.strip()
+
+
+def _run(args: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an ordinary exit, so that the upload folder goes too
+    try:
+        paths.prepare()  # before anything is imported that chooses by itself where to write
+        from skinclip.ui import server
+
+        page = study_page(args.study) if args.study else model_page(args.preset, args.weights, args.adapters)
+        listener = server.listen(args.host, args.port)
+    except (ValueError, OSError) as problem:
+        raise UsageError(str(problem)) from problem
+    server.serve(page, listener)
+    return 0
+
+
+# each page imports its own part: a study's needs no model, and starts in a tenth of the memory
+
+
+def model_page(preset: str, weights: Path | None, adapters: Path | None) -> Door:
+    """Returns the model's page, to be opened by the server. Raises MissingWeights where it could never open."""
+    from skinclip.ui import weights_download
+    from skinclip.ui.server import Door
+
+    # on a Space the page says what is missing: nobody sees the terminal
+    if preset != "mini" and not paths.on_space() and not weights_download.agreed():
+        from skinclip.hub import check_preset
+
+        offered = sorted(adapters.glob("*/config.yaml")) if adapters else []
+        check_preset(preset, weights or (offered[0].parent if offered else None))
+
+    def opened(tell: Tell) -> FastAPI:
+        tell("Loading the program")
+        from skinclip.ui.app import open_page
+
+        return open_page(preset, weights, tell, adapters)
+
+    return Door(opened, "SkinCLIP-VL", {"preset": preset, "version": __version__})
+
+
+def study_page(folder: Path) -> Door:
+    """Returns a study's page. Raises ValueError where the folder holds no study that can be conducted."""
+    from skinclip.study.errors import StoreError
+    from skinclip.study.session.session_service import Study
+    from skinclip.ui.server import Door
+
+    try:
+        study = Study.open(folder)
+    except StoreError as problem:
+        raise ValueError(str(problem)) from problem
+
+    def opened(tell: Tell) -> FastAPI:
+        tell("Opening the study")
+        from skinclip.ui.study_page import open_study_page
+
+        return open_study_page(study)
+
+    return Door(opened, "Reader study")
