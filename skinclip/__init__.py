@@ -20,6 +20,6 @@ import os
 # Before huggingface_hub, which several libraries bring along, is imported: it reads this once.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 RESEARCH_USE_ONLY = "Research use only - not a medical device"

@@ -1,20 +1,40 @@
+"""Files around the package: what Spaces reads, what a wheel carries, and that an installed one works by itself."""
+
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
 import tomllib
+import venv
+import zipfile
+from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
+from urllib.request import urlopen
 
+import pytest
 import yaml
 from huggingface_hub import SpaceHardware
 
+from eval_study.trust_study.serving import free_port
+from skinclip import __version__
+from skinclip.core.assessment import Assessment
 from skinclip.core.config import PRESETS
 from skinclip.imaging.photo import MAX_FILE_MB, MAX_MEGAPIXELS
 from skinclip.ui import server, serving
+from tests.helpers.served import await_status
+from tests.study import tiny
 
 ROOT = Path(__file__).parents[1]
 TOP_LEVEL = {
     *("requirements.txt", "requirements-dev.txt", "README.md", "app.py", "spaces.yaml", "pyproject.toml", "Makefile"),
-    *("LICENSE", "Dockerfile", "skinclip", "assets", "eval_study", "tests", "runs", "checkpoints", "build"),
+    *("LICENSE", "Dockerfile", "skinclip", "assets", "eval_study", "tests", "docs", "runs", "checkpoints", "build"),
+    "skinclip.egg-info",
 }
 
 
@@ -100,3 +120,131 @@ def test_only_ci_names_where_its_data_lies() -> None:
 def test_weights_stay_small() -> None:
     sizes = [p.stat().st_size for p in (ROOT / "assets" / "mini").rglob("*.safetensors")]
     assert sum(sizes) <= 40 * 2**20
+
+
+# --- the wheel, installed somewhere else ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Install:
+    """An environment of its own that the wheel is installed into, and a folder far from the checkout to work in."""
+
+    wheel: Path
+    python: Path
+    folder: Path
+
+    @property
+    def command(self) -> Path:
+        return self.python.with_name("skinclip")
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SKINCLIP"))}
+        return {**kept, "SKINCLIP_HOME": str(self.folder / "home")}
+
+    def run(self, *words: str | Path) -> str:
+        """Runs `skinclip` in the folder and returns what it printed."""
+        done = subprocess.run(
+            [self.command, *words], cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built of a copy: a build leaves files beside the source."""
+    source = tmp_path_factory.mktemp("source")
+    leave = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for folder in ("skinclip", "assets", "eval_study/trust_study/protocol"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=leave)
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(source / "out"), str(source))
+    (built,) = (source / "out").glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Install:
+    """An empty environment with the wheel alone; its libraries, 5 GB, are lent by the one that runs the tests."""
+    folder = tmp_path_factory.mktemp("install")
+    venv.create(folder / "env", with_pip=False)
+    python = folder / "env" / "bin" / "python"
+    site = next((folder / "env" / "lib").glob("python*")) / "site-packages"
+    (site / "lent.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    pip("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
+    return Install(wheel, python, tmp_path_factory.mktemp("elsewhere"))
+
+
+def pip(*words: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_package_is_named_in_pyproject() -> None:
+    """setuptools finds them by itself only where nothing is mapped in from elsewhere."""
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "skinclip").rglob("__init__.py")}
+    assert set(named) == found | {"skinclip.assets", "skinclip.assets.trust_study"}
+
+
+def test_the_wheel_carries_all_files_of_the_program(wheel: Path) -> None:
+    carried = set(zipfile.ZipFile(wheel).namelist())
+    places = {"skinclip": "skinclip", "assets": "skinclip/assets"}
+    places["eval_study/trust_study/protocol"] = "skinclip/assets/trust_study"
+    for folder, place in places.items():
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                assert f"{place}/{path.relative_to(ROOT / folder).as_posix()}" in carried
+    assert {name.split("/")[0] for name in carried} == {"skinclip", f"skinclip-{__version__}.dist-info"}
+
+
+def test_the_wheel_needs_what_requirements_txt_lists(wheel: Path) -> None:
+    metadata = zipfile.ZipFile(wheel).read(f"skinclip-{__version__}.dist-info/METADATA").decode()
+    needed = re.findall(r"^Requires-Dist: (\S+)", metadata, flags=re.M)
+    lines = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    assert sorted(needed) == sorted(filter(None, lines))
+
+
+def test_an_installed_package_is_found_without_the_checkout(install: Install) -> None:
+    assert install.run("--version") == f"skinclip {__version__}\n"
+    code = "from skinclip.core import paths; print(paths.ASSETS); assert paths.TRUST_STUDY.is_file()"
+    done = subprocess.run(
+        [install.python, "-c", code], cwd=install.folder, env=install.environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(install.python.parents[1]))
+
+
+def test_an_installed_package_assesses_an_example(install: Install) -> None:
+    (example,) = install.python.parents[1].rglob("skinclip/assets/examples/synthetic_melanoma.jpg")
+    shutil.copy(example, install.folder / "lesion.jpg")
+    assessment = Assessment.from_json(install.run("assess", "lesion.jpg", "--json", "--out", "answer"))
+    assert assessment.diagnosis[0].code == "mel" and assessment.model.version == __version__
+    assert (install.folder / "answer" / "gradcam.png").is_file()
+
+
+def test_an_installed_package_opens_the_page(install: Install) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [install.command, "run", "--port", str(port)], cwd=install.folder, env=install.environment()
+    )
+    try:
+        await_status(url, process)
+        with urlopen(url, timeout=30) as reply:
+            page = unescape(reply.read().decode())
+            assert reply.status == 200
+        with urlopen(f"{url}/config", timeout=30) as reply:
+            config = json.dumps(json.load(reply))
+        assert "SkinCLIP-VL" in page and "Photo of the lesion" in config and "Assess" in config
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_an_installed_package_builds_a_study(install: Install, tiny_photos: Path) -> None:
+    tiny.write_protocol(install.folder / "protocol.yaml")
+    install.run("study", "build", "protocol.yaml", "--photos", tiny_photos, "--out", "study")
+    assert "0 readers" in install.run("study", "status", "study")
