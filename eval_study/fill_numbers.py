@@ -16,12 +16,13 @@ from eval_study.explanations.maps import TITLES
 from eval_study.explanations.regions import WHICH
 from skinclip.explain.measured import FIGURES as PAGE_FIGURES
 from skinclip.explain.measured import GOOD_AT
-from skinclip.explain.methods import METHODS
+from skinclip.explain.methods import METHODS, reported
+from skinclip.explain.registry import SUMMARY
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "eval_study" / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "assets" / "mini" / "README.md")
-COMPARED = ("evidence", "grad_cam", "usual_grad_cam", "plain_grad_cam", "occlusion", "rise", "gaussian", "random")
+COMPARED = reported(SUMMARY)
 COMPARED_BY = ("energy", "deletion", "insertion", "beats_random")
 START, END = "<!-- numbers: made by eval_study.fill_numbers -->", "<!-- end of numbers -->"
 FIGURES = {

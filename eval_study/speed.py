@@ -18,14 +18,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import LogitsProcessorList
 
 from eval_study.trust_study.serving import await_ready, free_port
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
-from skinclip.explain.methods import METHODS, Subject
+from skinclip.explain.methods import METHODS
 from skinclip.imaging.examples import LOOKS, draw
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.language.prompt import RationaleTarget
@@ -68,8 +67,8 @@ def rationale_by(assessor: Assessor, photo: LesionImage, how: str) -> Callable[[
     """
     context = Context(55, "male", "back")
     reasoner, seen = assessor.model.reasoner, assessor.forward([photo], [context])
-    findings = [f"{f.criterion}:{f.state}" for f in assessor.findings(photo, seen)]
-    leading, runner_up = (DIAGNOSIS_CODES[c] for c in np.argsort(-seen.calibrated.probabilities[0], kind="stable")[:2])
+    findings = [f.key for f in assessor.findings(photo, seen)]
+    leading, runner_up = (DIAGNOSIS_CODES[c] for c in seen.calibrated.ranking[0, :2])
     told = (findings, leading, runner_up)
     if how != "generate":
         prefix = seen.prefix if how == "runs, prompt kept" else None
@@ -164,7 +163,7 @@ def main() -> None:
         return
     times = seconds_of(lambda photo: assessor.assess(photo, Context(55, "male", "back")), photos)
     seen = seconds_of(lambda photo: assessor.forward([photo], [Context(55, "male", "back")]), photos)
-    subjects = [Subject.of(assessor, photo) for photo in photos]
+    subjects = [assessor.subject(photo) for photo in photos]
     explained = {key: seconds_of(method.maps, subjects) for key, method in METHODS.items()}
     start = time.perf_counter()
     assessor.predict(photos, [Context()] * len(photos))

@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import BATCH, Bench
-from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY, state_key
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain.counterfactual import what_if
 from skinclip.imaging.photo import load_photo
-from skinclip.pipeline.assessor import criterion_probabilities
+from skinclip.model.criteria import criterion_probabilities
 
 NAME = "changes"
 DATA, SPLIT = "derm7pt", "valid"
@@ -38,7 +38,7 @@ def run(bench: Bench) -> dict[str, Any]:
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     states = {}
     for state in EVIDENCE_STATES:
-        on, off = found[state.key], found[f"{state.criterion}:absent"]
+        on, off = found[state.key], found[state_key(state.criterion, "absent")]
         unseen = found[f"{state.key} seen"] < 0.5
         states[state.key] = {
             "raises": resamples.interval(metrics.mean((on > off).astype(float))),
@@ -59,7 +59,7 @@ def edited(bench: Bench, cases: list[Any]) -> dict[str, np.ndarray]:
         values = {"as seen": float(seen.calibrated.probabilities[0, MEL])}
         for criterion in CRITERIA:
             for label in criterion.labels:
-                p = what_if(assessor, seen, case.context, {criterion.code: label}).probabilities
+                p = what_if(assessor.predictor, seen, case.context, {criterion.code: label}).probabilities
                 values[f"{criterion.code}:{label}"] = float(p[0, MEL])
                 values[f"{criterion.code}:{label} seen"] = probable[criterion.code][label]
         for key, value in values.items():

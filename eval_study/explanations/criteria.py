@@ -27,8 +27,7 @@ from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.imaging.photo import load_photo
-from skinclip.model.criteria import criterion_log_probs
-from skinclip.pipeline.assessor import cited_state
+from skinclip.model.criteria import cited_state, criterion_log_probs
 from skinclip.training.calibrate import RECALL, presence_thresholds
 
 NAME = "criteria"

@@ -11,12 +11,14 @@ import numpy as np
 from eval_study.benchmarks.common import Bench
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.data.cases import Case
-from skinclip.explain.methods import METHODS, Subject, on_photo
+from skinclip.explain.methods import METHODS, reported
+from skinclip.explain.registry import GALLERY
+from skinclip.explain.subject import Subject, on_photo
 from skinclip.imaging.overlay import heatmap_overlay, region_overlay
 from skinclip.imaging.photo import load_photo
 
 EACH = 4  # photos of a kind
-SHOWN = ("evidence", "grad_cam", "occlusion")
+SHOWN = reported(GALLERY)
 SIDE = 360  # px, longer side of a picture
 
 
@@ -30,7 +32,7 @@ def write(bench: Bench, cases: list[Case], worth: np.ndarray, name: str) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for kind, i in picked(worth):
-        subject = Subject.of(bench.assessor, load_photo(cases[i].image), cases[i].context)
+        subject = bench.assessor.subject(load_photo(cases[i].image), cases[i].context)
         pictures = "".join(_picture(folder, f"{kind}-{i}", title, pixels) for title, pixels in views(subject))
         said = f"{kind}: {cases[i].image_id}, {worth[i]:+.3f}; explained: {METHODS['evidence'].maps(subject)[0].label}"
         rows.append(f"<h2>{escape(said)}</h2><p>{pictures}</p>")

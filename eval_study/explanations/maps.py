@@ -21,21 +21,20 @@ from tqdm import tqdm
 
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench, save_arrays
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case
 from skinclip.data.photos import read_mask
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness
-from skinclip.explain.methods import (
-    GRID,
-    METHODS,
-    OWN_CAM,
-    PLAIN_CAM,
-    SMOOTH,
-    Subject,
-    on_grid,
-)
+from skinclip.explain.methods import METHODS, reported
+from skinclip.explain.methods.evidence import SMOOTH
+from skinclip.explain.methods.grad_cam import OWN_CAM
+from skinclip.explain.methods.plain_grad_cam import PLAIN_CAM
+from skinclip.explain.registry import CURVES
+from skinclip.explain.subject import GRID, Subject, on_grid
 from skinclip.imaging.photo import from_array, load_photo
+from skinclip.pipeline.assessor import Assessor
 
 NAME = "maps"
 SETS = (("ham10000", "test", 300), ("isic2017", "test", 60), ("pad_ufes", None, 60))
@@ -53,7 +52,7 @@ TITLES = {
 }
 LESS_IS_BETTER = ("deletion", "seconds")
 NOISY = 100  # photos of a set on which small noise is tried: it doubles the time
-CURVES = ("evidence", "grad_cam", "usual_grad_cam", "rise", "lesion_mask", "gaussian", "random")
+DRAWN_CURVES = reported(CURVES)
 TOP = 0.2  # of the lesion, the region that each method is asked for where all are compared
 NOISE = 0.02  # standard deviation, of a photo in 0..1
 
@@ -76,13 +75,12 @@ def photos(bench: Bench) -> Iterator[tuple[str, str, list[Case]]]:
             yield name, split or "all", cases
 
 
-def with_noise(subject: Subject, seed: int) -> Subject:
+def with_noise(assessor: Assessor, subject: Subject, seed: int) -> Subject:
     """The same photo under small noise, explained for the same diagnosis."""
     pixels = subject.image.pixels
     noise = np.random.default_rng(seed).normal(0, NOISE * 255, pixels.shape)
     image = from_array((pixels + noise).round().clip(0, 255).astype(np.uint8))
-    seen = subject.assessor.forward([image], [subject.context])
-    return Subject(subject.assessor, image, subject.context, seen, subject.target)
+    return assessor.subject(image, subject.context, DIAGNOSIS_CODES[subject.target])
 
 
 def reference_lesion(case: Case, subject: Subject) -> np.ndarray | None:
@@ -91,20 +89,19 @@ def reference_lesion(case: Case, subject: Subject) -> np.ndarray | None:
         return None
     mask = read_mask(case.mask).astype(np.float32)
     whole = cv2.resize(mask, (subject.image.width, subject.image.height))
-    w = subject.window
-    cut = whole[w.y : w.y + w.side, w.x : w.x + w.side]
-    return cv2.resize(cut, (GRID, GRID), interpolation=cv2.INTER_AREA) > 0.5
+    return cv2.resize(subject.window.crop(whole), (GRID, GRID), interpolation=cv2.INTER_AREA) > 0.5
 
 
-def measure(subject: Subject, reference: np.ndarray | None, seed: int, noisy: bool) -> dict[str, np.ndarray]:
+def measure(
+    subject: Subject, reference: np.ndarray | None, seed: int, again: Subject | None = None
+) -> dict[str, np.ndarray]:
     """ "method/measure" -> figure of one photo, and the curves; what is not measured is left out.
 
     Args:
         reference: [GRID, GRID] bool, the labelled lesion on the model's window.
-        noisy: whether the map is made again under small noise.
+        again: the same photo under small noise, whose map is made too.
     """
     found: dict[str, np.ndarray] = {}
-    again = with_noise(subject, seed) if noisy else None
     for key, method in METHODS.items():
         start = time.perf_counter()
         heat = on_grid(method.maps(subject)[0].heat)
@@ -149,7 +146,9 @@ def rows_of(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.nda
     settings = f"{bench.sha}|{GRID}|{TOP}|{NOISE}|{faithfulness.STEPS}|{sorted(METHODS)}|{OWN_CAM}|{PLAIN_CAM}|{SMOOTH}"
 
     def made(subject: Subject, case: Case, i: int) -> dict[str, np.ndarray]:
-        return measure(subject, reference_lesion(case, subject), bench.seed + i, i < NOISY)
+        seed = bench.seed + i
+        again = with_noise(bench.assessor, subject, seed) if i < NOISY else None
+        return measure(subject, reference_lesion(case, subject), seed, again)
 
     return kept(bench, cases, Path(short(settings)) / name, made)
 
@@ -162,7 +161,7 @@ def kept(
     for i, case in enumerate(tqdm(cases, desc=f"explaining {folder.name}", mininterval=10)):
         path = bench.work / "explanations" / folder / f"{short(f'{case.source}/{case.image_id}', 16)}.npz"
         if not path.exists():
-            save_arrays(path, made(Subject.of(bench.assessor, load_photo(case.image), case.context), case, i))
+            save_arrays(path, made(bench.assessor.subject(load_photo(case.image), case.context), case, i))
         found.append(dict(np.load(path)))
     return found
 
@@ -282,7 +281,7 @@ def curves(found: dict[str, Any], folder: Path, name: str) -> str:
     """Mean deletion and insertion curves of the methods that are compared most."""
     figure, axes = figures.charts(2)
     for axis, curve, label in zip(axes, ("deleting", "inserting"), ("taken out", "put back"), strict=True):
-        for method, colour in zip(CURVES, figures.CYCLE, strict=False):
+        for method, colour in zip(DRAWN_CURVES, figures.CYCLE, strict=False):
             if method in found["methods"]:
                 y = found["methods"][method]["curves"][curve]
                 axis.plot(np.linspace(0, 100, len(y)), y, color=colour, label=METHODS[method].title, linewidth=1.4)

@@ -55,7 +55,7 @@ def masked(text: str) -> str:
 
 def template(assessment: Assessment) -> str:
     """The findings as a list, in no words of their own."""
-    return ". ".join(STATE_BY_KEY[f"{f.criterion}:{f.state}"].phrase for f in assessment.findings)
+    return ". ".join(STATE_BY_KEY[f.key].phrase for f in assessment.findings)
 
 
 def recovered(texts: list[str], labels: np.ndarray, groups: list[str]) -> np.ndarray:
@@ -90,7 +90,7 @@ def truth_of(assessed: list[Assessment], groups: list[str], bench: Bench) -> dic
     texts = [a.rationale for a in assessed]
     leading = np.array([DIAGNOSIS_CODES.index(a.diagnosis[0].code) for a in assessed])
     agrees = np.array([read_rationale(a.rationale).leading == a.diagnosis[0].code for a in assessed], float)
-    keys = [[f"{f.criterion}:{f.state}" for f in a.findings] for a in assessed]
+    keys = [[f.key for f in a.findings] for a in assessed]
     named = [[d.code for d in a.diagnosis[:2]] for a in assessed]
     sound = np.array([not check_rationale(*row) for row in zip(texts, keys, named, strict=True)], float)
     p_text = recovered([without_names(t) for t in texts], leading, groups)

@@ -20,7 +20,8 @@ from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness
-from skinclip.explain.methods import Subject, cited_effects, cited_regions, joined
+from skinclip.explain.cited import cited_effects, cited_regions, joined
+from skinclip.explain.subject import Subject
 
 NAME = "regions"
 CITED = ("drop", "random", "beats_random", "share")

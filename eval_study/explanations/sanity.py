@@ -20,10 +20,13 @@ from tqdm import tqdm
 from eval_study.benchmarks import figures
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen, with_noise
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness
-from skinclip.explain.methods import METHODS, Subject, on_grid
+from skinclip.explain.methods import METHODS, reported
+from skinclip.explain.registry import SANITY
+from skinclip.explain.subject import Subject, on_grid
 from skinclip.imaging.photo import load_photo
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
@@ -37,7 +40,7 @@ TITLES = {
     "evidence": "reasoner, evidence finder",
     "tower": "reasoner, evidence finder, image tower",
 }
-COMPARED = ("evidence", "grad_cam", "integrated_gradients", "lesion_mask")
+COMPARED = reported(SANITY)
 CRITERIA = "criteria"  # the twelve criterion maps, each with itself
 
 
@@ -59,8 +62,7 @@ def with_model(assessor: Assessor, model: SkinClipVL) -> Assessor:
 
 def seen_by(assessor: Assessor, subject: Subject) -> Subject:
     """The same photo and diagnosis, explained by another model."""
-    seen = assessor.forward([subject.image], [subject.context])
-    return Subject(assessor, subject.image, subject.context, seen, subject.target)
+    return assessor.subject(subject.image, subject.context, DIAGNOSIS_CODES[subject.target])
 
 
 def alike(one: Subject, other: Subject) -> dict[str, tuple[float, float]]:
@@ -69,7 +71,7 @@ def alike(one: Subject, other: Subject) -> dict[str, tuple[float, float]]:
     for key in COMPARED:
         a, b = (on_grid(METHODS[key].maps(s)[0].heat) for s in (one, other))
         found[key] = (faithfulness.rank_correlation(a[one.lesion], b[one.lesion]), faithfulness.ssim(a, b))
-    maps = [[on_grid(m) for m in s.seen.evidence.maps[0].numpy()] for s in (one, other)]
+    maps = [[on_grid(m) for m in s.output.evidence.maps[0].numpy()] for s in (one, other)]
     pairs = [
         (faithfulness.rank_correlation(a[one.lesion], b[one.lesion]), faithfulness.ssim(a, b))
         for a, b in zip(*maps, strict=True)
@@ -81,13 +83,13 @@ def alike(one: Subject, other: Subject) -> dict[str, tuple[float, float]]:
 def run(bench: Bench) -> dict[str, Any]:
     cases = chosen(bench.cases(DATA, SPLIT), N, bench.seed)
     assessor = bench.assessor
-    others: dict[str, Callable[[Subject], Subject]] = {"noise": lambda s: with_noise(s, bench.seed)}
+    others: dict[str, Callable[[Subject], Subject]] = {"noise": lambda s: with_noise(bench.assessor, s, bench.seed)}
     for step, prefixes in STEPS.items():
         random = with_model(assessor, shuffled(assessor.model, prefixes, bench.seed))
         others[step] = lambda s, random=random: seen_by(random, s)  # type: ignore[misc]
     rows: dict[str, list[dict[str, tuple[float, float]]]] = {step: [] for step in others}
     for case in tqdm(cases, desc="shuffling weights", mininterval=10):
-        subject = Subject.of(assessor, load_photo(case.image), case.context)
+        subject = assessor.subject(load_photo(case.image), case.context)
         for step, other in others.items():
             rows[step].append(alike(subject, other(subject)))
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)

@@ -19,8 +19,8 @@ from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness, saliency
-from skinclip.explain.methods import Subject, on_grid
 from skinclip.explain.saliency import Cam, Network
+from skinclip.explain.subject import Subject, on_grid
 from skinclip.imaging.photo import load_photo
 from skinclip.model.plain import load_plain
 
@@ -41,7 +41,7 @@ def run(bench: Bench) -> dict[str, Any]:
     rows: dict[tuple[str, Cam], list[tuple[float, float]]] = {(n, c): [] for n in NETWORKS for c in CAMS}
     used: list[Case] = []
     for case in tqdm(cases, desc="tuning", mininterval=10):
-        subject = Subject.of(bench.assessor, load_photo(case.image), case.context)
+        subject = bench.assessor.subject(load_photo(case.image), case.context)
         used.append(case)
         reference = reference_lesion(case, subject)
         for network, of in (("own", subject.network), ("plain", plain)):

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from skinclip.core.config import ModelConfig, PerceptionConfig, preset
-from skinclip.language.prompt import mini_tokenizer
 from skinclip.model.memory import QwenShape, base_config
+from skinclip.model.tokenizer import mini_tokenizer
 
 SHARD_BYTES = 10**9
 STD = 0.02  # of every matrix, as Qwen initialises them

@@ -28,12 +28,13 @@ from eval_study.full_size.meter import Meter, Peak, held_bytes, machine, residen
 from skinclip.core.assessment import Context
 from skinclip.core.config import ModelConfig
 from skinclip.explain.saliency import DiagnosisPath
-from skinclip.language.prompt import RationaleTarget, mini_tokenizer
+from skinclip.language.prompt import RationaleTarget
 from skinclip.language.rationale import write_rationale
 from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.perception import Perception
 from skinclip.model.reasoner import load_language_model
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
+from skinclip.model.tokenizer import mini_tokenizer
 
 KEPT = 16  # positions of the prompt whose logits are compared
 DENSE = {"dense-bf16": torch.bfloat16, "dense-fp32": torch.float32}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skinclip.calibration.conformal import Conformal, fit_conformal, pooled_classes
+from skinclip.calibration.conformal import Conformal, fit_conformal, pooled_classes, ranking
 from skinclip.calibration.referral import Referral, referral_threshold
 from skinclip.calibration.shift import ShiftDetector, fit_shift
 from skinclip.calibration.temperature import Calibration, fit_calibration
@@ -31,6 +31,11 @@ class CalibratedPrediction:
     sets: list[tuple[str, ...]]
     shift_score: np.ndarray  # [n], 0-1
     in_domain: np.ndarray  # [n] bool
+
+    @property
+    def ranking(self) -> np.ndarray:
+        """[n, C] class numbers of each photo, most probable first; equals keep the vocabulary's order."""
+        return ranking(self.probabilities)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,11 @@ COVERAGE = 0.90
 MIN_LESIONS = 30  # calibration lesions from which a diagnosis gets a quantile of its own
 
 
+def ranking(probabilities: np.ndarray) -> np.ndarray:
+    """[n, C] class numbers, most probable first, for `probabilities` [n, C]; equals keep their order."""
+    return np.argsort(-probabilities, axis=1, kind="stable")
+
+
 @dataclass(frozen=True)
 class Conformal:
     """A diagnosis is in the set where 1 - p <= its quantile, or where it is at least as probable as one that is.
@@ -44,7 +49,7 @@ class Conformal:
 
     def sets(self, probabilities: np.ndarray, codes: tuple[str, ...]) -> list[tuple[str, ...]]:
         """The members' codes of each photo, most probable first."""
-        order = np.argsort(-np.asarray(probabilities), axis=1, kind="stable")
+        order = ranking(np.asarray(probabilities))
         inside = self.members(probabilities)
         return [tuple(codes[c] for c in row if inside[i, c]) for i, row in enumerate(order)]
 

@@ -110,7 +110,7 @@ def _second_opinion(
     from skinclip.explain.grounding import second_opinions
 
     try:
-        found = second_opinions(assessor, image, assessment)
+        found = second_opinions(assessor.predictor, image, assessment)
     except NotImplementedError as error:
         raise UsageError(f"{error}; leave out --second-opinion, or choose another --preset") from error
     if args.out:
@@ -123,14 +123,13 @@ def _write_assessment(
     folder: Path, assessor: Assessor, image: LesionImage, context: Context, assessment: Assessment
 ) -> list[str]:
     """Writes the three files and returns what could not be drawn."""
-    from skinclip.explain.methods import heat_on_photo
     from skinclip.imaging.overlay import heatmap_overlay, region_overlay
     from skinclip.imaging.photo import encode_png
 
     (folder / "assessment.json").write_text(assessment.to_json() + "\n", encoding="utf-8")
     (folder / "regions.png").write_bytes(encode_png(region_overlay(image.pixels, assessment)))
     try:
-        heat = heat_on_photo(assessor, image, context, assessment.diagnosis[0].code)
+        heat = assessor.heat_on_photo(image, context, assessment.diagnosis[0].code)
     except NotImplementedError as error:
         return [f"gradcam.png was not written: {error}"]
     (folder / "gradcam.png").write_bytes(encode_png(heatmap_overlay(image.pixels, heat)))
@@ -163,7 +162,7 @@ def _readable(assessment: Assessment, notices: Sequence[str]) -> str:
     if assessment.rationale:
         lines += ["", assessment.rationale, *([depends] if (depends := phrasing.depends(assessment)) else [])]
     for finding in assessment.findings:
-        state = STATE_BY_KEY.get(f"{finding.criterion}:{finding.state}")
+        state = STATE_BY_KEY.get(finding.key)
         phrase = state.phrase if state else f"{finding.criterion} {finding.state}"
         box = ", ".join(f"{v:.0f}" for v in finding.region.box)
         lines.append(f"  [{finding.ref}] {phrase} (score {finding.score:.2f}, pixels {box})")

@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from skinclip.core.vocabulary import state_key
+
 Polygon = tuple[tuple[float, float], ...]  # an outline: ((x, y), ...)
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
@@ -113,6 +115,11 @@ class Finding:
     score: float
     region: Region
     effect: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of its state in `core/vocabulary.py`."""
+        return state_key(self.criterion, self.state)
 
 
 @dataclass(frozen=True)

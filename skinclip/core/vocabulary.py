@@ -110,6 +110,16 @@ ISIC2018_COLUMNS: dict[str, str] = {
 }
 
 
+def state_key(criterion: str, state: str) -> str:
+    """The key of a criterion in a state, "streaks:irregular"; `criterion_of` gives the criterion back."""
+    return f"{criterion}:{state}"
+
+
+def criterion_of(key: str) -> str:
+    """The criterion of a state's key."""
+    return key.split(":")[0]
+
+
 @dataclass(frozen=True)
 class State:
     """A state of a criterion that can be seen in a photo.
@@ -128,7 +138,7 @@ class State:
 
     @property
     def key(self) -> str:
-        return f"{self.criterion}:{self.code}"
+        return state_key(self.criterion, self.code)
 
 
 @dataclass(frozen=True)
@@ -330,6 +340,7 @@ MEASURED_CRITERIA: tuple[Criterion, ...] = (
     ),
 )
 
+MAX_FINDINGS = 9  # that a rationale cites: one digit, so that no reference is the beginning of another
 CRITERION_CODES: tuple[str, ...] = tuple(c.code for c in CRITERIA)
 CRITERION_BY_CODE: dict[str, Criterion] = {c.code: c for c in (*CRITERIA, *MEASURED_CRITERIA)}
 EVIDENCE_STATES: tuple[State, ...] = tuple(s for c in CRITERIA for s in c.states)  # the K maps, in this order

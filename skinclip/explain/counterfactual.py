@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 
+from skinclip.calibration.calibrated_model import CalibratedModel, CalibratedOutput
 from skinclip.calibration.calibrator import CalibratedPrediction
 from skinclip.core.assessment import Context, Region
 from skinclip.core.vocabulary import CRITERIA, EVIDENCE_STATES
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
-
-if TYPE_CHECKING:
-    from skinclip.pipeline.assessor import Assessor, CalibratedOutput
 
 INPAINT_SIDE = 320  # pixels of the window at which a region is filled in; finer, and OpenCV takes seconds
 INPAINT_RADIUS = 5
@@ -40,21 +37,21 @@ class Without:
 
 
 def without_region(
-    assessor: Assessor, image: LesionImage, context: Context, seen: CalibratedOutput, region: Region
+    predictor: CalibratedModel, image: LesionImage, context: Context, output: CalibratedOutput, region: Region
 ) -> Without:
     """The model's answer to the photo with `region` filled in from its surroundings (Telea 2004, by OpenCV).
 
     Args:
-        seen: what the model made of the photo as it is; the window stays the same.
+        output: the model's, for the photo as it is; the window stays the same.
     """
-    window = seen.windows[0]
-    cut = image.pixels[window.y : window.y + window.side, window.x : window.x + window.side]
+    window = output.windows[0]
+    cut = window.crop(image.pixels)
     scale = min(1.0, INPAINT_SIDE / window.side)
     side = max(1, round(window.side * scale))
     small = cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA) if scale < 1 else cut.copy()
     mask = region_mask(region, side, (window.x, window.y), scale)
     filled = cv2.inpaint(small, mask.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
-    return Without(filled, assessor.forward([from_array(filled)], [context]).calibrated)
+    return Without(filled, predictor.forward([from_array(filled)], [context]).calibrated)
 
 
 def region_mask(region: Region, side: int, offset: tuple[float, float], scale: float) -> np.ndarray:
@@ -66,7 +63,7 @@ def region_mask(region: Region, side: int, offset: tuple[float, float], scale: f
 
 
 def what_if(
-    assessor: Assessor, seen: CalibratedOutput, context: Context, edits: Mapping[str, str]
+    predictor: CalibratedModel, output: CalibratedOutput, context: Context, edits: Mapping[str, str]
 ) -> CalibratedPrediction:
     """The model's answer if the criteria in `edits` were in the states given, all else as it was seen.
 
@@ -75,11 +72,11 @@ def what_if(
 
     Raises ValueError for a criterion or state that there is not.
     """
-    scores = edited_scores(seen.evidence.scores, edits)
+    scores = edited_scores(output.evidence.scores, edits)
     with torch.inference_mode():
-        prompts = assessor.model.reasoner.writer.write([context])
-        logits = assessor.model.reason(prompts, seen.tokens, replace(seen.evidence, scores=scores)).logits
-    return assessor.calibrator.apply(logits.cpu().double().numpy(), seen.tokens.style.double().numpy())
+        prompts = predictor.model.reasoner.writer.write([context])
+        logits = predictor.model.reason(prompts, output.tokens, replace(output.evidence, scores=scores)).logits
+    return predictor.calibrator.apply(logits.cpu().double().numpy(), output.tokens.style.double().numpy())
 
 
 def edited_scores(scores: torch.Tensor, edits: Mapping[str, str]) -> torch.Tensor:

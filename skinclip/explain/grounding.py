@@ -16,20 +16,19 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torchvision.ops import box_iou
 
+from skinclip.calibration.calibrated_model import CalibratedModel
 from skinclip.core.assessment import Assessment, Box, Finding
 from skinclip.core.vocabulary import EVIDENCE_STATES
 from skinclip.imaging.photo import LesionImage
 from skinclip.imaging.transform import Window
-
-if TYPE_CHECKING:
-    from skinclip.pipeline.assessor import Assessor
+from skinclip.model.inference import lesion_windows
 
 QUESTION = "Locate {phrase}, output its bbox coordinates using JSON format."
 AGREES_FROM = 0.25  # least overlap, beside the centre, of a box that agrees; by convention, not measured
@@ -68,27 +67,26 @@ class SecondOpinion:
     dropped: tuple[str, ...] = ()
 
 
-def second_opinions(assessor: Assessor, image: LesionImage, assessment: Assessment) -> list[SecondOpinion]:
-    """For each finding that has a region of its own, in the order of the Assessment, which is of `image`.
+def second_opinions(predictor: CalibratedModel, image: LesionImage, assessment: Assessment) -> list[SecondOpinion]:
+    """Opinions on the findings that have a region of their own, in the order of the Assessment, which is of `image`.
 
     Raises NotImplementedError for a preset without Qwen's own vision tower.
     """
     phrases = {state.key: state.descriptions[0] for state in EVIDENCE_STATES}
-    with assessor.lock:
-        reasoner = assessor.model.reasoner
-        window = assessor.locate([image])[0]
-        photo = assessor.transform(image.pixels, window).unsqueeze(0)
-        own = reasoner.own_tokens(photo)
-        if own is None:
-            raise NotImplementedError("a second opinion needs Qwen's own vision tower, which this preset does not have")
-        found = []
-        for finding in assessment.findings:
-            phrase = phrases.get(f"{finding.criterion}:{finding.state}")
-            if phrase is None:  # measured on the mask: its region is the lesion
-                continue
-            answer = reasoner.ask(own, QUESTION.format(phrase=phrase), MOST_TOKENS)
-            found.append(compare(finding, parse(answer, photo.shape[-1]), window, photo.shape[-1]))
-    return found
+    reasoner = predictor.model.reasoner
+    window = lesion_windows(predictor.model, predictor.transform, [image])[0]
+    photo = predictor.transform(image.pixels, window).unsqueeze(0)
+    own = reasoner.own_tokens(photo)
+    if own is None:
+        raise NotImplementedError("a second opinion needs Qwen's own vision tower, which this preset does not have")
+    opinions = []
+    for finding in assessment.findings:
+        phrase = phrases.get(finding.key)
+        if phrase is None:  # measured on the mask: its region is the lesion
+            continue
+        answer = reasoner.ask(own, QUESTION.format(phrase=phrase), MOST_TOKENS)
+        opinions.append(compare(finding, parse(answer, photo.shape[-1]), window, photo.shape[-1]))
+    return opinions
 
 
 def compare(finding: Finding, parsed: Parsed, window: Window, side: int) -> SecondOpinion:

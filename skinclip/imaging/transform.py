@@ -18,6 +18,16 @@ class Window:
     y: int
     side: int
 
+    def crop(self, pixels: np.ndarray) -> np.ndarray:
+        """The window's part [side, side, ...] of a photo [H, W, ...]; a view, not a copy."""
+        return pixels[self.y : self.y + self.side, self.x : self.x + self.side]
+
+    def place(self, values: np.ndarray, height: int, width: int) -> np.ndarray:
+        """The window's values [side, side] on a photo [height, width], zero elsewhere."""
+        whole = np.zeros((height, width), values.dtype)
+        self.crop(whole)[:] = values
+        return whole
+
 
 @dataclass(frozen=True)
 class PhotoTransform:
@@ -35,8 +45,7 @@ class PhotoTransform:
 
     def __call__(self, pixels: np.ndarray, window: Window | None = None) -> Tensor:
         """uint8 [H, W, 3] -> float [3, image_size, image_size] in 0..1."""
-        w = window or self.centred(*pixels.shape[:2])
-        return self.squash(pixels[w.y : w.y + w.side, w.x : w.x + w.side])
+        return self.squash((window or self.centred(*pixels.shape[:2])).crop(pixels))
 
     def squash(self, pixels: np.ndarray) -> Tensor:
         """The whole photo, its aspect ratio given up: what the lesion is looked for in."""

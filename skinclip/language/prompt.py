@@ -1,4 +1,4 @@
-"""The words the language model reads: one place that writes prompts, and the tokenizer of the mini preset.
+"""Prompts: everything the language model reads is written here.
 
 A prompt is <user: photo tokens, evidence tokens, patient context> <assistant: answer token>. The diagnosis is read at
 the answer token, before any finding is spelled out, so it does not hang on thresholds or wording. Then follow the
@@ -10,27 +10,32 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, Protocol
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from skinclip.core.assessment import Context
 from skinclip.core.config import PromptConfig
-from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, SEXES, SITES, STATE_BY_KEY
-from skinclip.language.rationale import vocabulary
+from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, MAX_FINDINGS, STATE_BY_KEY
 
 EVIDENCE_TOKEN, ANSWER_TOKEN, IMAGE_TOKEN = "<|evidence|>", "<|answer|>", "<|image_pad|>"
 END_TOKEN = "<|im_end|>"
 ASSISTANT = "You are a helpful assistant."  # the system prompt of Qwen2.5-VL's own chat template
-_CHAT_TOKENS = ("<|im_start|>", END_TOKEN, "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
-MAX_FINDINGS = 9  # one digit, so that no reference is the beginning of another
+CHAT_TOKENS = ("<|im_start|>", END_TOKEN, "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN, "<|video_pad|>")
 REFERENCES = tuple(f"[r{i + 1}]" for i in range(MAX_FINDINGS))
 IGNORE = -100  # a position the language loss leaves out
+
+
+class TextTokenizer(Protocol):
+    """The part of a tokenizer that prompts need; transformers' tokenizers have it."""
+
+    unk_token_id: Any
+    pad_token_id: Any
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...
+
+    def convert_tokens_to_ids(self, tokens: str) -> Any: ...
 
 
 def context_text(context: Context) -> str:
@@ -52,42 +57,7 @@ def differential_text(leading: str, runner_up: str) -> str:
     return f"{DIAGNOSIS_BY_CODE[leading].name} ; then {DIAGNOSIS_BY_CODE[runner_up].name} . rationale :"
 
 
-def mini_tokenizer() -> PreTrainedTokenizerFast:
-    """The word-level tokenizer of the mini preset: every word the generator and the prompts can say, none other."""
-    texts = [
-        *vocabulary(),
-        "user assistant findings : none . diagnosis : ; then rationale : patient : not given , . age",
-    ]
-    texts += [str(age) for age in range(0, 125, 5)] + [*SEXES, *SITES]
-    words = dict.fromkeys(word for text in texts for word in text.split())
-    special = ["<pad>", "<unk>", *_CHAT_TOKENS, EVIDENCE_TOKEN, ANSWER_TOKEN, *REFERENCES]
-    numbers = {w: i for i, w in enumerate([*special, *(w for w in words if w not in special)])}
-    core = Tokenizer(WordLevel(numbers, unk_token="<unk>"))
-    core.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token=END_TOKEN,
-        additional_special_tokens=[*_CHAT_TOKENS, EVIDENCE_TOKEN, ANSWER_TOKEN],
-        model_max_length=1024,
-    )
-
-
-def load_tokenizer(source: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """A tokenizer from a directory or hub id, with our special tokens added where they are missing."""
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    missing = [
-        t
-        for t in (EVIDENCE_TOKEN, ANSWER_TOKEN)
-        if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)
-    ]
-    if missing:
-        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
-    return tokenizer
-
-
-def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+def token_id(tokenizer: TextTokenizer, token: str) -> int:
     """The number of one special token. Raises ValueError where the tokenizer does not have it."""
     number = tokenizer.convert_tokens_to_ids(token)
     if not isinstance(number, int) or number == tokenizer.unk_token_id:
@@ -143,7 +113,7 @@ class PromptWriter:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: TextTokenizer,
         clip_grid: int,
         n_evidence: int,
         prompt: PromptConfig | None = None,

@@ -27,14 +27,14 @@ from skinclip.core.vocabulary import (
     DIAGNOSES,
     DIAGNOSIS_BY_CODE,
     DIAGNOSIS_CODES,
+    MAX_FINDINGS,
     MEASURED_CRITERIA,
     SEXES,
     SITES,
     STATE_BY_KEY,
     State,
+    criterion_of,
 )
-
-MAX_FINDINGS = 10  # one for each criterion
 
 # What a text may say. {lead} and {runner} are diagnosis names, {found} is a list of cited findings and {all} says in
 # their number that they count for the leading diagnosis. An opening names no diagnosis before {lead}.
@@ -319,7 +319,7 @@ def _roles(leading: str, runner_up: str | None, findings: Sequence[str]) -> Role
         raise ValueError(f"not in the clinical vocabulary: {', '.join(unknown)}")
     if leading == runner_up:
         raise ValueError(f"the runner-up is the leading diagnosis, {leading}")
-    if len({key.split(":")[0] for key in findings}) < len(findings):
+    if len({criterion_of(key) for key in findings}) < len(findings):
         raise ValueError(f"two findings of one criterion: {', '.join(findings)}")
     roles: Roles = {r: [] for r in ("for", "against", "for_runner", "against_runner", "neutral")}
     for i, key in enumerate(findings):
@@ -648,7 +648,7 @@ def random_example(rng: random.Random) -> tuple[Context, str, str | None, tuple[
     runner_up = rng.choice([c for c in DIAGNOSIS_CODES if c != leading]) if rng.random() < 0.93 else None
     findings: list[str] = []
     for _ in range(rng.randint(0, 6)):
-        used = {key.split(":")[0] for key in findings}
+        used = {criterion_of(key) for key in findings}
         free = [key for key, state in STATE_BY_KEY.items() if state.criterion not in used]
         supporting = [key for key in free if leading in STATE_BY_KEY[key].supports]
         findings.append(rng.choice(supporting if supporting and rng.random() < 0.7 else free))

@@ -5,6 +5,7 @@ Each criterion's states compete in one softmax in which "absent" has the fixed l
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,3 +41,24 @@ def state_log_probs(scores: Tensor) -> Tensor:
     """Scores [B, states] of one criterion as log-probabilities [B, 1 + states], "absent" first; at least float32."""
     wide = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
     return F.pad(wide, (1, 0)).log_softmax(dim=-1)
+
+
+def criterion_probabilities(scores: Tensor) -> dict[str, dict[str, float]]:
+    """criterion -> state -> probability, from the evidence scores [K] of a photo."""
+    log_p = criterion_log_probs(scores.unsqueeze(0))
+    return {
+        criterion.code: dict(zip(criterion.labels, row[0].exp().tolist(), strict=True))
+        for criterion, row in zip(CRITERIA, log_p, strict=True)
+    }
+
+
+def cited_state(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Number of the state of a criterion that is cited, 0 for none.
+
+    Whether the criterion is there and of which type are two questions: it is cited where all states together reach the
+    threshold, as the most probable of them.
+
+    Args:
+        probabilities: [..., 1 + states], "absent" first.
+    """
+    return np.where(1 - probabilities[..., 0] >= threshold, probabilities[..., 1:].argmax(-1) + 1, 0)

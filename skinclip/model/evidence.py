@@ -44,6 +44,11 @@ class Evidence:
     features: Tensor
     pooled: Tensor
 
+    @property
+    def mask(self) -> Tensor:
+        """[B, m, m] probability of each place to be lesion; above 0.5 is lesion."""
+        return self.mask_logits.sigmoid()
+
     def pick(self, index: Tensor) -> Evidence:
         """The evidence of the photos numbered `index`."""
         return Evidence(*(getattr(self, f.name)[index] for f in fields(self)))

@@ -28,10 +28,10 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from skinclip.core.config import PRESETS, ModelConfig, preset
 from skinclip.core.formatting import whole_percent
 from skinclip.core.vocabulary import EVIDENCE_STATES
-from skinclip.language.prompt import mini_tokenizer
 from skinclip.model.perception import Perception
 from skinclip.model.reasoner import Reasoner, add_lora, qwen_config
 from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.model.tokenizer import mini_tokenizer
 
 GB = 10**9
 WIDTH = {"fp32": 4, "bf16": 2}  # bytes a number

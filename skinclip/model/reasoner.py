@@ -41,9 +41,10 @@ from transformers import (
 from skinclip.core.assessment import Context
 from skinclip.core.config import ReasonerConfig
 from skinclip.core.vocabulary import DIAGNOSES, STATE_BY_KEY
-from skinclip.language.constrained_decoding import CitationProcessor, ParaphraseProcessor, Prefix, Rule, greedy
+from skinclip.language.constrained_decoding import CitationProcessor, ParaphraseProcessor, Rule
 from skinclip.language.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, RationaleTarget, token_id
 from skinclip.language.rationale import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
+from skinclip.model.decoding import Prefix, greedy
 from skinclip.model.evidence import Evidence
 from skinclip.model.int8 import dense, int8, unpack
 from skinclip.model.own_vision import own_grid, own_tokens

@@ -34,7 +34,7 @@ from skinclip.core.config import preset as preset_config
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.hub import checkpoint_folder, find_base, no_checkpoint
 from skinclip.imaging.transform import PhotoTransform
-from skinclip.language.prompt import Prompts, load_tokenizer, mini_tokenizer
+from skinclip.language.prompt import Prompts
 from skinclip.model import foundation
 from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.evidence import Evidence, EvidenceFinder, symmetric_orthogonalize
@@ -50,6 +50,7 @@ from skinclip.model.reasoner import (
     quantize_to,
     qwen_config,
 )
+from skinclip.model.tokenizer import load_tokenizer, mini_tokenizer
 
 CARRIED = "./reasoner"  # the base of a checkpoint with a 16-bit language model of its own, LoRA merged into it
 

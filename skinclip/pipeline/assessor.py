@@ -11,54 +11,43 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from torch import Tensor
-from transformers.utils import logging as transformers_logging
 from yaml import YAMLError
 
 from skinclip import __version__
-from skinclip.calibration.calibrator import CalibratedPrediction, Calibrator
+from skinclip.calibration.calibrated_model import CalibratedModel, CalibratedOutput
+from skinclip.calibration.calibrator import Calibrator
 from skinclip.core.assessment import (
     Assessment,
     Context,
     DiagnosisProbability,
     Finding,
-    Lesion,
     Malignancy,
     ModelInfo,
     PhotoInfo,
     PredictionSet,
-    Region,
     Shift,
 )
 from skinclip.core.config import ModelConfig, load_yaml
-from skinclip.core.vocabulary import (
-    CRITERIA,
-    CRITERION_CODES,
-    DIAGNOSES,
-    DIAGNOSIS_CODES,
-    EVIDENCE_STATES,
-    STATE_BY_KEY,
-)
-from skinclip.explain.regions import lesion_region, region_from_map
+from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSES, DIAGNOSIS_CODES
+from skinclip.explain.cited import cited_effects
+from skinclip.explain.methods import METHODS, USUAL
+from skinclip.explain.subject import Subject, on_photo
 from skinclip.hub import checkpoint_folder
-from skinclip.imaging.abcd_features import measure_lesion, measured_findings
 from skinclip.imaging.photo import LesionImage, combine_quality, lesion_quality, photo_quality
 from skinclip.imaging.transform import PhotoTransform, Window
-from skinclip.language.constrained_decoding import Prefix
-from skinclip.language.prompt import MAX_FINDINGS
 from skinclip.language.rationale import tidy
 from skinclip.model.adapters.card import write_card
-from skinclip.model.criteria import criterion_log_probs
-from skinclip.model.evidence import Evidence
-from skinclip.model.perception import VisualTokens
+from skinclip.model.criteria import criterion_probabilities
+from skinclip.model.inference import lesion_windows
+from skinclip.model.memory import check_memory
+from skinclip.model.quiet import silence_transformers
 from skinclip.model.skinclip_vl import (
     CARRIED,
     CheckpointError,
@@ -69,9 +58,9 @@ from skinclip.model.skinclip_vl import (
     refuse,
     weights_sha256,
 )
+from skinclip.pipeline.findings import findings_of, lesion_of, photo_mask
 
 Progress = Callable[[float, str], None]
-MEASURE_SIDE = 224  # pixels at which shape, border and colour are measured
 
 
 @dataclass(frozen=True)
@@ -96,27 +85,6 @@ class Prediction:
     in_domain: bool
 
 
-@dataclass(frozen=True)
-class ForwardOutput:
-    """A batch on its way through the path, as far as the model alone takes it; its tensors lie on the CPU.
-
-    `prefix` is what the language model has read, of a single photo: its rationale goes on from there.
-    """
-
-    windows: list[Window]
-    tokens: VisualTokens
-    evidence: Evidence
-    logits: Tensor
-    prefix: Prefix | None
-
-
-@dataclass(frozen=True)
-class CalibratedOutput(ForwardOutput):
-    """The same with what trust makes of it."""
-
-    calibrated: CalibratedPrediction
-
-
 def check_room(folder: Path) -> None:
     """Raises TooLittleMemory, before anything is loaded, where a checkpoint on a base of its own would not fit, with
     Grad-CAM, which is made on request."""
@@ -125,45 +93,10 @@ def check_room(folder: Path) -> None:
     config: ModelConfig = load_yaml(ModelConfig, folder / "config.yaml")
     if config.reasoner.base is None:
         return
-    from skinclip.model.memory import check_memory  # which builds the presets to count them, without their weights
-
     if config.reasoner.base == CARRIED:
         config = replace(config, reasoner=replace(config.reasoner, base=str(folder / CARRIED)))
     for purpose in ("load", "assess", "explain"):
         check_memory(config.preset, default_device(config), purpose, config)
-
-
-@torch.inference_mode()
-def locate(model: SkinClipVL, transform: PhotoTransform, images: Sequence[LesionImage]) -> list[Window]:
-    """The square window of each photo that holds its lesion; a square photo is its own window."""
-    windows = [transform.centred(image.height, image.width) for image in images]
-    oblong = [i for i, image in enumerate(images) if max(image.width, image.height) > 1.05 * windows[i].side]
-    if not oblong:
-        return windows
-    squashed = torch.stack([transform.squash(images[i].pixels) for i in oblong])
-    masks = model.evidence.segment(model.perceive(squashed, own_too=False).levels).sigmoid() > 0.5
-    for i, mask in zip(oblong, masks.cpu().numpy(), strict=True):
-        if mask.mean() < 0.002:
-            continue
-        rows, columns = np.nonzero(mask)
-        x = (columns.mean() + 0.5) / mask.shape[1] * images[i].width
-        y = (rows.mean() + 0.5) / mask.shape[0] * images[i].height
-        windows[i] = transform.centred(images[i].height, images[i].width, (x, y))
-    return windows
-
-
-@torch.inference_mode()
-def forward_batch(
-    model: SkinClipVL, transform: PhotoTransform, images: Sequence[LesionImage], contexts: Sequence[Context]
-) -> ForwardOutput:
-    """Perception, evidence and diagnosis logits of a batch; what trust is fitted on and applied to."""
-    windows = locate(model, transform, images)
-    photos = torch.stack([transform(i.pixels, w) for i, w in zip(images, windows, strict=True)])
-    tokens = model.perceive(photos, model.config.perception.flips)
-    evidence = model.find_evidence(tokens)
-    prompts = model.reasoner.writer.write(list(contexts))
-    said = model.reason(prompts, tokens, evidence, keep=len(images) == 1)
-    return ForwardOutput(windows, tokens.to("cpu"), evidence.to("cpu"), said.logits.cpu(), said.prefix)
 
 
 class Assessor:
@@ -189,14 +122,27 @@ class Assessor:
         thresholds: dict[str, float],
         info: ModelInfo,
     ) -> None:
-        self.model = model
+        self.predictor = CalibratedModel(model, transform, calibrator)
         self.config = model.config
-        self.transform = transform
-        self.calibrator = calibrator
         self.thresholds = thresholds  # criterion -> probability of its being there from which it is cited
         self.model_info = info
-        # ten photos more a photo: not for billions of parameters on a CPU
-        self.weighs = self.config.reasoner.base is None or model.device.type != "cpu"
+        # about ten extra forward passes a photo: too many for billions of parameters on a CPU
+        self.measures_effects = self.config.reasoner.base is None or model.device.type != "cpu"
+
+    @property
+    def model(self) -> SkinClipVL:
+        """The model in force."""
+        return self.predictor.model
+
+    @property
+    def transform(self) -> PhotoTransform:
+        """From a photo to the input of the model in force."""
+        return self.predictor.transform
+
+    @property
+    def calibrator(self) -> Calibrator:
+        """The calibrator of the model in force."""
+        return self.predictor.calibrator
 
     @classmethod
     def load(cls, preset: str = "mini", weights: Path | None = None) -> Assessor:
@@ -205,8 +151,7 @@ class Assessor:
         Raises ValueError, CheckpointError or MissingWeights saying what is missing, TooLittleMemory where it would not
         fit.
         """
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
+        silence_transformers()
         folder = Path(weights) if weights else checkpoint_folder(preset)
         check_room(folder)
         model, transform = create_model(preset, weights)
@@ -263,31 +208,28 @@ class Assessor:
 
     def locate(self, images: Sequence[LesionImage]) -> list[Window]:
         """The square window of each photo that the model reads."""
-        return locate(self.model, self.transform, images)
+        return lesion_windows(self.model, self.transform, images)
 
-    @torch.inference_mode()
     def forward(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> CalibratedOutput:
-        """Perception, evidence, diagnosis and trust for a batch."""
+        """Perception, evidence, diagnosis and calibration of a batch."""
         with self.lock:
-            output = forward_batch(self.model, self.transform, images, contexts)
-            calibrated = self.calibrator.apply(output.logits.double().numpy(), output.tokens.style.double().numpy())
-        return CalibratedOutput(**{f.name: getattr(output, f.name) for f in fields(output)}, calibrated=calibrated)
+            return self.predictor.forward(images, contexts)
 
     def predict(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> list[Prediction]:
         """The predictions of a batch, in its order."""
-        seen = self.forward(images, contexts)
-        t = seen.calibrated
+        output = self.forward(images, contexts)
+        c = output.calibrated
         return [
             Prediction(
-                probabilities=t.probabilities[i],
-                balanced=t.balanced[i],
-                criteria=criterion_probabilities(seen.evidence.scores[i]),
-                lesion_mask=photo_mask(seen.evidence.mask_logits[i], seen.windows[i], image.height, image.width),
-                malignancy=float(t.malignancy[i]),
-                refer=bool(t.refer[i]),
-                set_codes=tuple(t.sets[i]),
-                shift_score=float(t.shift_score[i]),
-                in_domain=bool(t.in_domain[i]),
+                probabilities=c.probabilities[i],
+                balanced=c.balanced[i],
+                criteria=criterion_probabilities(output.evidence.scores[i]),
+                lesion_mask=photo_mask(output.evidence.mask_logits[i], output.windows[i], image.height, image.width),
+                malignancy=float(c.malignancy[i]),
+                refer=bool(c.refer[i]),
+                set_codes=tuple(c.sets[i]),
+                shift_score=float(c.shift_score[i]),
+                in_domain=bool(c.in_domain[i]),
             )
             for i, image in enumerate(images)
         ]
@@ -306,129 +248,100 @@ class Assessor:
             on_partial: called with the Assessment while its rationale is written: at first without, then with all of
                 the text that there is, each time there is more of it. Not called where the model abstains.
         """
-        tell = progress or (lambda share, what: None)
+        report = progress or (lambda share, what: None)
         show = on_partial or (lambda partial: None)
         context = context or Context()
         with self.lock:
-            tell(0.1, "Looking at the photo")
-            seen = self.forward([image], [context])
-            assessment = self._without_words(image, context, seen, tell)
+            report(0.1, "Looking at the photo")
+            output = self.forward([image], [context])
+            report(0.4, "Locating the findings")
+            assessment = self._without_rationale(image, context, output)
             if not assessment.abstained:
-                tell(0.6, "Writing the rationale")
+                if self.measures_effects:
+                    report(0.5, "Weighing the findings")
+                    assessment = self._with_effects(image, output, assessment)
+                report(0.6, "Writing the rationale")
                 show(assessment)
-                keys = [f"{f.criterion}:{f.state}" for f in assessment.findings]
-                order = np.argsort(-seen.calibrated.probabilities[0], kind="stable")
-                text = self.rationale(
-                    context, seen, keys, order, lambda written: show(replace(assessment, rationale=written))
-                )
+                shown = assessment
+                text = self.rationale(output, shown, lambda written: show(replace(shown, rationale=written)))
                 assessment = replace(assessment, rationale=text)
-        tell(1.0, "Done")
+        report(1.0, "Done")
         return assessment
 
-    def _without_words(
-        self, image: LesionImage, context: Context, seen: CalibratedOutput, tell: Progress
-    ) -> Assessment:
-        """All of the Assessment of `image`, the first photo of `seen`, but its rationale."""
-        window = seen.windows[0]
-        mask = seen.evidence.mask_logits[0].sigmoid().numpy()
-        quality = combine_quality(photo_quality(image), lesion_quality(mask > 0.5))
-        tell(0.4, "Locating the findings")
-        lesion = lesion_of(image, window, mask)
-        findings = self._findings(image, window, seen.evidence, mask, lesion)
-        abstained = not quality.usable or not bool(seen.calibrated.in_domain[0])
-        if self.weighs and not abstained:
-            tell(0.5, "Weighing the findings")
-            findings = self._weighed(image, context, seen, findings)
-        order = np.argsort(-seen.calibrated.probabilities[0], kind="stable")
+    def _without_rationale(self, image: LesionImage, context: Context, output: CalibratedOutput) -> Assessment:
+        """The Assessment of `image`, the first photo of `output`, before effects are measured and text is written."""
+        c = output.calibrated
+        quality = combine_quality(photo_quality(image), lesion_quality(output.evidence.mask[0].numpy() > 0.5))
+        lesion, in_domain = lesion_of(image, output), bool(c.in_domain[0])
         return Assessment(
             model=self.model_info,
             photo=PhotoInfo(image.width, image.height, image.sha256, quality),
             context=context,
             diagnosis=tuple(
-                DiagnosisProbability(DIAGNOSES[c].code, DIAGNOSES[c].name, float(seen.calibrated.probabilities[0, c]))
-                for c in order
+                DiagnosisProbability(DIAGNOSES[i].code, DIAGNOSES[i].name, float(c.probabilities[0, i]))
+                for i in c.ranking[0]
             ),
-            prediction_set=PredictionSet(self.calibrator.conformal.coverage, tuple(seen.calibrated.sets[0])),
-            malignancy=Malignancy(
-                float(seen.calibrated.malignancy[0]), self.calibrator.referral.threshold, bool(seen.calibrated.refer[0])
-            ),
-            shift=Shift(float(seen.calibrated.shift_score[0]), bool(seen.calibrated.in_domain[0])),
+            prediction_set=PredictionSet(self.calibrator.conformal.coverage, tuple(c.sets[0])),
+            malignancy=Malignancy(float(c.malignancy[0]), self.calibrator.referral.threshold, bool(c.refer[0])),
+            shift=Shift(float(c.shift_score[0]), in_domain),
             lesion=lesion,
-            criteria=criterion_probabilities(seen.evidence.scores[0]),
-            findings=tuple(findings),
+            criteria=criterion_probabilities(output.evidence.scores[0]),
+            findings=tuple(findings_of(image, output, lesion, self.thresholds)),
             rationale="",
-            abstained=abstained,
+            abstained=not (quality.usable and in_domain),
         )
+
+    def _with_effects(self, image: LesionImage, output: CalibratedOutput, assessment: Assessment) -> Assessment:
+        """The Assessment with what the leading diagnosis loses without the region of each finding."""
+        target = int(output.calibrated.ranking[0, 0])
+        effects = cited_effects(Subject(self.predictor, image, assessment.context, output, assessment.findings, target))
+        return replace(assessment, findings=tuple(replace(f, effect=effects.get(f.ref)) for f in assessment.findings))
 
     @torch.inference_mode()
     def rationale(
-        self,
-        context: Context,
-        seen: CalibratedOutput,
-        findings: list[str],
-        order: np.ndarray,
-        on_text: Callable[[str], None] | None = None,
+        self, output: CalibratedOutput, assessment: Assessment, on_text: Callable[[str], None] | None = None
     ) -> str:
-        """Display text for the first photo of `seen`, about the first two diagnoses of `order`.
+        """Display text on an Assessment's first two diagnoses, which is of the first photo of `output`.
 
         Args:
             on_text: called with the text as far as it is written; see `Reasoner.explain`.
         """
-        leading, runner_up = DIAGNOSIS_CODES[order[0]], DIAGNOSIS_CODES[order[1]]
-        tell = None if on_text is None else lambda raw: on_text(tidy(raw))
+        leading, runner_up = (d.code for d in assessment.diagnosis[:2])
         raw = self.model.reasoner.explain(
-            context, seen.tokens, seen.evidence, findings, leading, runner_up, seen.prefix, tell
+            assessment.context,
+            output.tokens,
+            output.evidence,
+            [f.key for f in assessment.findings],
+            leading,
+            runner_up,
+            output.prefix,
+            None if on_text is None else lambda raw: on_text(tidy(raw)),
         )
         return tidy(raw)
 
-    def _weighed(
-        self, image: LesionImage, context: Context, seen: CalibratedOutput, findings: list[Finding]
-    ) -> list[Finding]:
-        """The findings with what the leading diagnosis owes to the region of each."""
-        from skinclip.explain.methods import Subject, cited_effects  # which take their photos from here
+    # ---- what explanations need --------------------------------------------------------------------------------------
 
-        subject = Subject(self, image, context, seen, int(seen.calibrated.probabilities[0].argmax()))
-        owed = cited_effects(subject)
-        return [replace(f, effect=owed.get(f.ref)) for f in findings]
+    def subject(self, image: LesionImage, context: Context | None = None, code: str | None = None) -> Subject:
+        """The photo as explanation methods take it, for the diagnosis `code`, by default the leading one."""
+        context = context or Context()
+        output = self.forward([image], [context])
+        target = DIAGNOSIS_CODES.index(code) if code else int(output.calibrated.ranking[0, 0])
+        return Subject(self.predictor, image, context, output, self.findings(image, output), target)
 
-    def findings(self, image: LesionImage, seen: CalibratedOutput) -> list[Finding]:
-        """What an Assessment cites of the first photo of `seen`, which is `image`; none where no lesion was found."""
-        window = seen.windows[0]
-        mask = seen.evidence.mask_logits[0].sigmoid().numpy()
-        return self._findings(image, window, seen.evidence, mask, lesion_of(image, window, mask))
+    def findings(self, image: LesionImage, output: CalibratedOutput) -> list[Finding]:
+        """The findings that an Assessment cites of the first photo of `output`, which is `image`."""
+        return findings_of(image, output, lesion_of(image, output), self.thresholds)
 
-    def _findings(
-        self, image: LesionImage, window: Window, evidence: Evidence, mask: np.ndarray, lesion: Lesion
-    ) -> list[Finding]:
-        """Criteria that pass their threshold, in their most probable state, then what was measured on the mask."""
-        if lesion.box is None:
-            return []
-        size, offset = (window.side, window.side), (window.x, window.y)
-        found: list[tuple[str, float, Region]] = []
-        rows = criterion_log_probs(evidence.scores[:1])
-        for criterion, row in zip(CRITERIA, rows, strict=True):
-            p = row[0].exp().numpy()
-            number = int(cited_state(p, self.thresholds[criterion.code]))
-            if number:
-                state = criterion.states[number - 1]
-                region = region_from_map(evidence.maps[0, EVIDENCE_STATES.index(state)].numpy(), mask, size, offset)
-                if region is not None:
-                    found.append((state.key, float(p[number]), region))
-        found.sort(key=lambda f: -f[1])
-        found += self._measured(image, window, mask, Region(lesion.box, lesion.polygons))
-        return [
-            Finding(f"r{i + 1}", STATE_BY_KEY[key].criterion, STATE_BY_KEY[key].code, float(score), region)
-            for i, (key, score, region) in enumerate(found[:MAX_FINDINGS])
-        ]
-
-    def _measured(
-        self, image: LesionImage, window: Window, mask: np.ndarray, region: Region
-    ) -> list[tuple[str, float, Region]]:
-        """Shape, border and colour, measured on the mask; their region is the lesion itself."""
-        cut = image.pixels[window.y : window.y + window.side, window.x : window.x + window.side]
-        small = cv2.resize(cut, (MEASURE_SIDE, MEASURE_SIDE), interpolation=cv2.INTER_AREA)
-        binary = cv2.resize(mask.astype(np.float32), (MEASURE_SIDE, MEASURE_SIDE)) > 0.5
-        return [(key, score, region) for key, score in measured_findings(measure_lesion(small, binary))]
+    def heat_on_photo(
+        self,
+        image: LesionImage,
+        context: Context | None = None,
+        code: str | None = None,
+        method: str = USUAL,
+    ) -> np.ndarray:
+        """The map of an explanation method for the diagnosis `code`, float32 [H, W] in 0..1; see `subject.on_photo`."""
+        subject = self.subject(image, context, code)
+        return on_photo(METHODS[method].maps(subject)[0].heat, subject)
 
 
 def _fitted(folder: Path) -> tuple[Calibrator, dict[str, float]]:
@@ -441,37 +354,3 @@ def _fitted(folder: Path) -> tuple[Calibrator, dict[str, float]]:
     if set(thresholds) != set(CRITERION_CODES):
         raise CheckpointError(f"{folder / 'findings.json'} does not hold a threshold for each criterion")
     return calibrator, thresholds
-
-
-def lesion_of(image: LesionImage, window: Window, mask: np.ndarray) -> Lesion:
-    """The outlines of a mask [m, m] of the window, on the photo."""
-    return lesion_region(mask, (window.side, window.side), (window.x, window.y), (image.height, image.width))
-
-
-def criterion_probabilities(scores: Tensor) -> dict[str, dict[str, float]]:
-    """criterion -> state -> probability, from the evidence scores [K] of a photo."""
-    log_p = criterion_log_probs(scores.unsqueeze(0))
-    return {
-        criterion.code: dict(zip(criterion.labels, row[0].exp().tolist(), strict=True))
-        for criterion, row in zip(CRITERIA, log_p, strict=True)
-    }
-
-
-def cited_state(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Number of the state of a criterion that is cited, 0 for none.
-
-    Whether the criterion is there and of which type are two questions: it is cited where all states together reach the
-    threshold, as the most probable of them.
-
-    Args:
-        probabilities: [..., 1 + states], "absent" first.
-    """
-    return np.where(1 - probabilities[..., 0] >= threshold, probabilities[..., 1:].argmax(-1) + 1, 0)
-
-
-def photo_mask(mask_logits: Tensor, window: Window, height: int, width: int) -> np.ndarray:
-    """The lesion mask [m, m] of a window as bool [height, width] of the whole photo."""
-    soft = cv2.resize(mask_logits.sigmoid().numpy(), (window.side, window.side), interpolation=cv2.INTER_LINEAR)
-    whole = np.zeros((height, width), bool)
-    whole[window.y : window.y + window.side, window.x : window.x + window.side] = soft > 0.5
-    return whole

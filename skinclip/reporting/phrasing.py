@@ -58,7 +58,7 @@ def verdict(assessment: Assessment) -> str:
 
 
 def phrase(finding: Finding) -> str:
-    return STATE_BY_KEY[f"{finding.criterion}:{finding.state}"].phrase
+    return STATE_BY_KEY[finding.key].phrase
 
 
 def depends(assessment: Assessment) -> str:

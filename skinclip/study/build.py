@@ -31,7 +31,6 @@ from skinclip.core import vocabulary
 from skinclip.core.assessment import Assessment, Context, ModelInfo
 from skinclip.data.cases import Case
 from skinclip.data.readers import read_cases
-from skinclip.explain.methods import heat_on_photo
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, hex_colour, region_overlay
 from skinclip.imaging.photo import LesionImage, PhotoError, encode_jpeg, fit, from_array, load_photo
 from skinclip.language.prompt import context_text, differential_text, findings_text
@@ -275,7 +274,7 @@ def _grad_cam(assessor: Assessor) -> Heat:
 
     def heat(image: LesionImage, code: str) -> np.ndarray:
         try:
-            return heat_on_photo(assessor, image, Context(), code)
+            return assessor.heat_on_photo(image, Context(), code)
         except NotImplementedError as error:
             raise StudyRequestError(f"this model has no Grad-CAM, which the arms need: {error}") from error
 

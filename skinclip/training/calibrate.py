@@ -18,8 +18,9 @@ from skinclip.data.cases import Case, DataError
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.model.criteria import criterion_log_probs
+from skinclip.model.inference import forward_batch, lesion_windows
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.pipeline.assessor import Assessor, forward_batch, locate
+from skinclip.pipeline.assessor import Assessor
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import (
     PhotoSet,
@@ -126,7 +127,7 @@ def style(model: SkinClipVL, cases: Sequence[Case]) -> np.ndarray:
     rows = []
     for part in _parts(model, cases):
         photos = [_photo(c) for c in part]
-        windows = locate(model, transform, photos)
+        windows = lesion_windows(model, transform, photos)
         cut = torch.stack([transform(p.pixels, w) for p, w in zip(photos, windows, strict=True)])
         seen = model.perceive(cut, model.config.perception.flips, own_too=False)
         rows.append(seen.style.double().cpu().numpy())

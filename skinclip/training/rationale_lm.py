@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from skinclip.core.assessment import Context
 from skinclip.core.config import ModelConfig, TrainConfig
-from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES
-from skinclip.language.prompt import IGNORE, MAX_FINDINGS, Prompts, PromptWriter, RationaleTarget
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES, MAX_FINDINGS
+from skinclip.language.prompt import IGNORE, Prompts, PromptWriter, RationaleTarget
 from skinclip.language.rationale import random_example, write_rationale
 from skinclip.model.reasoner import quantize_to, qwen_config
 from skinclip.training.checkpoints import load_checkpoint, save_checkpoint, seed_everything

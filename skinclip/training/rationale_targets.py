@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skinclip.core.assessment import Context
-from skinclip.core.vocabulary import CRITERIA
+from skinclip.core.vocabulary import CRITERIA, MAX_FINDINGS
 from skinclip.data.cases import Case
 from skinclip.imaging.abcd_features import measure_lesion, measured_findings
-from skinclip.language.prompt import MAX_FINDINGS
 from skinclip.model.criteria import criterion_log_probs
 
 SHOWN = 0.3  # a training rationale cites a labelled state only where its map gives it at least this probability

@@ -27,12 +27,12 @@ import yaml
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import base_identity, checkpoint_folder, find_base, find_clip, output_folder
-from skinclip.language.prompt import load_tokenizer, mini_tokenizer
 from skinclip.model.allocator import keep_memory
 from skinclip.model.memory import check_memory
 from skinclip.model.perception import Perception
 from skinclip.model.plain import PlainClassifier
 from skinclip.model.skinclip_vl import SkinClipVL, assemble, default_device
+from skinclip.model.tokenizer import load_tokenizer, mini_tokenizer
 from skinclip.pipeline.assessor import Assessor
 from skinclip.training.calibrate import fit
 from skinclip.training.checkpoints import load_checkpoint, seed_everything

@@ -72,6 +72,9 @@ class FakeAssessor:
     def assess(self, image, context=None, progress=None):
         return make_assessment(context, self.in_domain)
 
+    def heat_on_photo(self, image, context, code):
+        return np.zeros(image.pixels.shape[:2])
+
     def predict(self, images, contexts):
         p = np.full(len(DIAGNOSIS_CODES), 1 / 7)
         return [
@@ -96,9 +99,6 @@ def fake_model(monkeypatch):
     modules = {
         "skinclip.pipeline.assessor": {"Assessor": FakeAssessor},
         "skinclip.model.skinclip_vl": {"CheckpointError": type("CheckpointError", (RuntimeError,), {})},
-        "skinclip.explain.methods": {
-            "heat_on_photo": lambda assessor, image, context, code: np.zeros(image.pixels.shape[:2])
-        },
         "skinclip.imaging.overlay": {
             "region_overlay": lambda pixels, assessment: pixels,
             "heatmap_overlay": lambda pixels, heat: pixels,
@@ -179,7 +179,7 @@ def test_a_preset_without_grad_cam_still_writes_the_rest(photo, tmp_path, capsys
     def refuse(*_):
         raise NotImplementedError("Grad-CAM needs a convolutional image tower")
 
-    monkeypatch.setattr(sys.modules["skinclip.explain.methods"], "heat_on_photo", refuse)
+    monkeypatch.setattr(FakeAssessor, "heat_on_photo", refuse)
     assert cli.main(["assess", str(photo), "--out", str(tmp_path / "o")]) == 0
     assert not (tmp_path / "o" / "gradcam.png").exists() and (tmp_path / "o" / "regions.png").exists()
     assert "gradcam.png was not written: Grad-CAM needs" in capsys.readouterr().out

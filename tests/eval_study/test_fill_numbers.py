@@ -10,7 +10,8 @@ from eval_study.benchmarks.common import finite
 from eval_study.explanations.tuning import name_of
 from eval_study.fill_numbers import DOCUMENTS, PAGE_FIGURES, RESULTS, explanations, filled
 from skinclip.core.paths import ASSETS
-from skinclip.explain.methods import OWN_CAM, PLAIN_CAM
+from skinclip.explain.methods.grad_cam import OWN_CAM
+from skinclip.explain.methods.plain_grad_cam import PLAIN_CAM
 from skinclip.model.skinclip_vl import weights_sha256
 from skinclip.training.calibrate import RECALL
 

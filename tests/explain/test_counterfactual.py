@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from skinclip.calibration.calibrated_model import CalibratedOutput
 from skinclip.core.assessment import Context, Region
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.explain.counterfactual import edited_scores, region_mask, what_if, without_region
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.model.evidence import CLEAR
-from skinclip.pipeline.assessor import Assessor, CalibratedOutput
+from skinclip.pipeline.assessor import Assessor
 
 MEL = DIAGNOSIS_CODES.index("mel")
 KEYS = [state.key for state in EVIDENCE_STATES]
@@ -45,8 +46,8 @@ def test_a_region_is_found_again_in_the_window() -> None:
 def test_without_a_region_the_rest_of_the_photo_stays(assessor, image, seen) -> None:
     window = seen.windows[0]
     inside = square(window.x + 100, window.y + 100, window.x + 160, window.y + 160)
-    without = without_region(assessor, image, Context(), seen, inside)
-    cut = image.pixels[window.y : window.y + window.side, window.x : window.x + window.side]
+    without = without_region(assessor.predictor, image, Context(), seen, inside)
+    cut = window.crop(image.pixels)
     changed = (without.pixels != cut).any(2)
     mask = region_mask(inside, window.side, (window.x, window.y), 1.0)
     assert changed[mask].mean() > 0.5 and not changed[~mask].any()
@@ -55,7 +56,7 @@ def test_without_a_region_the_rest_of_the_photo_stays(assessor, image, seen) -> 
 
 
 def test_without_nothing_the_answer_is_the_same(assessor, image, seen) -> None:
-    without = without_region(assessor, image, Context(), seen, Region((0, 0, 0, 0), ()))
+    without = without_region(assessor.predictor, image, Context(), seen, Region((0, 0, 0, 0), ()))
     np.testing.assert_allclose(without.calibrated.probabilities[0], seen.calibrated.probabilities[0], atol=1e-5)
 
 
@@ -75,11 +76,11 @@ def test_edits_set_a_criterion_and_leave_the_others() -> None:
 
 
 def test_no_edit_no_change_and_melanoma_criteria_raise_melanoma(assessor, seen) -> None:
-    plain = what_if(assessor, seen, Context(), {})
+    plain = what_if(assessor.predictor, seen, Context(), {})
     np.testing.assert_allclose(plain.probabilities, seen.calibrated.probabilities, atol=1e-9)
     for edits in ({"pigment_network": "atypical"}, {"blue_whitish_veil": "present"}):
-        absent = what_if(assessor, seen, Context(), dict.fromkeys(edits, "absent"))
-        edited = what_if(assessor, seen, Context(), edits)
+        absent = what_if(assessor.predictor, seen, Context(), dict.fromkeys(edits, "absent"))
+        edited = what_if(assessor.predictor, seen, Context(), edits)
         assert edited.probabilities[0, MEL] > absent.probabilities[0, MEL]
     worst = {c.code: c.labels[-1] for c in CRITERIA}  # the last state of each is the irregular one
-    assert what_if(assessor, seen, Context(), worst).probabilities[0, MEL] > plain.probabilities[0, MEL]
+    assert what_if(assessor.predictor, seen, Context(), worst).probabilities[0, MEL] > plain.probabilities[0, MEL]

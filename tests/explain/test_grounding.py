@@ -191,11 +191,9 @@ def test_the_question_is_put_as_to_the_published_model(big_assessor: Assessor) -
 def test_a_random_model_gives_no_usable_box_and_no_error(big_assessor: Assessor) -> None:
     photo = from_array(draw("melanoma", 7))
     assessment = big_assessor.assess(photo)
-    found = second_opinions(big_assessor, photo, assessment)
+    found = second_opinions(big_assessor.predictor, photo, assessment)
     located = {state.key for state in EVIDENCE_STATES}
-    assert [o.reference for o in found] == [
-        f.ref for f in assessment.findings if f"{f.criterion}:{f.state}" in located
-    ] and found
+    assert [o.reference for o in found] == [f.ref for f in assessment.findings if f.key in located] and found
     assert all(o.boxes == () and o.agrees is None and o.dropped for o in found)
     assert big_assessor.assess(photo) == assessment  # LoRA is on again
 
@@ -212,19 +210,17 @@ def test_a_finding_is_asked_for_in_plain_words_and_answered_on_the_photo(big_ass
     photo = from_array(np.pad(draw("melanoma", 7), ((0, 0), (200, 0), (0, 0)), "edge"))  # wide, the lesion on the right
     assessment = big_assessor.assess(photo)
     window = big_assessor.locate([photo])[0]
-    found = second_opinions(big_assessor, photo, assessment)
+    found = second_opinions(big_assessor.predictor, photo, assessment)
     expected = (window.x, window.y, window.x + window.side, window.y + window.side)
     assert found and all(o.boxes == (expected,) for o in found)
-    first = next(
-        s for s in EVIDENCE_STATES if s.key == f"{assessment.findings[0].criterion}:{assessment.findings[0].state}"
-    )
+    first = next(s for s in EVIDENCE_STATES if s.key == assessment.findings[0].key)
     assert asked[0] == f"Locate {first.descriptions[0]}, output its bbox coordinates using JSON format."
 
 
 def test_a_preset_without_the_tower_says_so(tmp_path, capsys) -> None:
     photo = from_array(draw("melanoma", 7))
     with pytest.raises(NotImplementedError, match="own vision tower"):
-        second_opinions(Assessor.load("mini"), photo, None)  # type: ignore[arg-type]
+        second_opinions(Assessor.load("mini").predictor, photo, None)  # type: ignore[arg-type]
     (tmp_path / "photo.png").write_bytes(encode_png(photo.pixels))
     assert cli.main(["assess", str(tmp_path / "photo.png"), "--second-opinion"]) == 2
     assert "leave out --second-opinion" in capsys.readouterr().err

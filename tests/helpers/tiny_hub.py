@@ -26,10 +26,10 @@ from skinclip.core.assessment import ModelInfo
 from skinclip.core.config import LoraConfig, ModelConfig, PerceptionConfig, preset
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSES
 from skinclip.imaging.transform import PhotoTransform
-from skinclip.language.prompt import load_tokenizer
 from skinclip.language.rationale import random_example, vocabulary, write_rationale
 from skinclip.model.perception import Perception
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
+from skinclip.model.tokenizer import load_tokenizer
 from skinclip.pipeline.assessor import Assessor
 
 SPECIAL = (

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from skinclip.core.assessment import Context
-from skinclip.language.prompt import Prompts, load_tokenizer
+from skinclip.language.prompt import Prompts
 from skinclip.model.perception import Perception
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
+from skinclip.model.tokenizer import load_tokenizer
 from tests.helpers.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset
 
 

@@ -16,11 +16,11 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from eval_study.full_size.meter import held_bytes
 from skinclip.core.config import ModelConfig
-from skinclip.language.prompt import mini_tokenizer
 from skinclip.model import memory
 from skinclip.model.int8 import FEW, Int8Linear, int8, unpack
 from skinclip.model.reasoner import add_lora, load_language_model, quantize_to, qwen_config
 from skinclip.model.skinclip_vl import SkinClipVL, load_model
+from skinclip.model.tokenizer import mini_tokenizer
 
 
 @pytest.fixture(scope="module")

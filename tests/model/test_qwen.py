@@ -15,15 +15,16 @@ from transformers import LogitsProcessorList, Qwen2_5_VLForConditionalGeneration
 
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSES
-from skinclip.language.constrained_decoding import greedy
-from skinclip.language.prompt import RationaleTarget, load_tokenizer
+from skinclip.language.prompt import RationaleTarget
 from skinclip.language.rationale import check_rationale
 from skinclip.model import reasoner as reasoner_module
+from skinclip.model.decoding import greedy
 from skinclip.model.evidence import Evidence
 from skinclip.model.own_vision import own_grid, patches
 from skinclip.model.perception import VisualTokens
 from skinclip.model.reasoner import UNQUANTIZED, load_language_model, quantization
 from skinclip.model.skinclip_vl import CheckpointError, SkinClipVL, assemble, load_model
+from skinclip.model.tokenizer import load_tokenizer
 from tests.helpers.tiny_hub import OWN_SIDE, tiny_base, tiny_clip, tiny_preset, tiny_qwen
 
 FINDINGS = ["streaks:irregular", "pigment_network:atypical"]

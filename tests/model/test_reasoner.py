@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSES
-from skinclip.language.prompt import RationaleTarget, context_text, mini_tokenizer
+from skinclip.language.prompt import RationaleTarget, context_text
 from skinclip.language.rationale import check_citations, check_rationale, read_rationale
 from skinclip.model.perception import VisualTokens
 from skinclip.model.reasoner import (
@@ -22,6 +22,7 @@ from skinclip.model.reasoner import (
     qwen_config,
 )
 from skinclip.model.skinclip_vl import CheckpointError, load_model
+from skinclip.model.tokenizer import mini_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 
 from skinclip.core.assessment import Assessment, Context, Finding
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSIS_CODES
-from skinclip.explain.methods import heat_on_photo
 from skinclip.imaging.examples import LOOKS, draw
 from skinclip.imaging.photo import from_array, load_photo
 from skinclip.language.rationale import check_rationale, read_rationale
-from skinclip.pipeline.assessor import Assessor, cited_state
+from skinclip.model.criteria import cited_state
+from skinclip.pipeline.assessor import Assessor
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ def test_every_part_of_an_assessment_holds(assessor: Assessor, kind: str) -> Non
         xs, ys = zip(*(point for polygon in finding.region.polygons for point in polygon), strict=True)
         assert min(xs) >= 0 and max(xs) <= photo.width and min(ys) >= 0 and max(ys) <= photo.height
     if a.rationale:
-        keys = [f"{f.criterion}:{f.state}" for f in a.findings]
+        keys = [f.key for f in a.findings]
         assert not check_rationale(a.rationale, keys, [d.code for d in a.diagnosis[:2]])
         assert read_rationale(a.rationale).leading == a.diagnosis[0].code
 
@@ -92,7 +92,7 @@ def test_a_black_photo_makes_the_model_abstain(assessor: Assessor) -> None:
 
 def test_grad_cam_lies_on_the_photo_and_is_not_zero(assessor: Assessor) -> None:
     photo = from_array(draw("melanoma", 7))
-    heat = heat_on_photo(assessor, photo)
+    heat = assessor.heat_on_photo(photo)
     assert heat.shape == (photo.height, photo.width) and heat.min() >= 0 and 0 < heat.max() <= 1
 
 

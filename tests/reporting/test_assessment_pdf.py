@@ -12,9 +12,8 @@ import pytest
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core import assessment as record
-from skinclip.core.vocabulary import CRITERIA, DIAGNOSES, STATE_BY_KEY
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSES, MAX_FINDINGS, STATE_BY_KEY
 from skinclip.imaging.overlay import colour_of, region_overlay
-from skinclip.language.rationale import MAX_FINDINGS
 from skinclip.reporting.assessment_pdf import UNKNOWN, assessment_pdf
 
 PIXELS = np.random.default_rng(0).integers(90, 200, (120, 160, 3), dtype=np.uint8)

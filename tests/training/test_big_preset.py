@@ -50,7 +50,7 @@ def test_from_base_to_rationale(
     assert Assessment.from_json(assessment.to_json()) == assessment and not assessment.abstained
     assert assessment.rationale == said[-1].rationale and len(said) > 2
     first, second = (d.code for d in assessment.diagnosis[:2])
-    findings = [f"{f.criterion}:{f.state}" for f in assessment.findings]
+    findings = [f.key for f in assessment.findings]
     assert check_rationale(assessment.rationale, findings, [first, second]) == []
 
 

@@ -22,7 +22,6 @@ from gradio.utils import get_upload_folder
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.paths import EXAMPLES
 from skinclip.core.vocabulary import SEXES, SITES
-from skinclip.explain.methods import heat_on_photo
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, region_overlay
 from skinclip.imaging.photo import MAX_FILE_MB, LesionImage, PhotoError, fit, load_photo, photo_quality
 from skinclip.model.adapters.card import card_name
@@ -393,7 +392,7 @@ def assess_photo(
     pixels, heat = fit(image.pixels, SHOWN_SIDE, DRAWN_SIDE), None
     if not assessment.abstained:  # there is no diagnosis that a map could explain
         tell(0.85, "Drawing the Grad-CAM map")
-        whole = heat_on_photo(assessor, image, context, assessment.diagnosis[0].code)
+        whole = assessor.heat_on_photo(image, context, assessment.diagnosis[0].code)
         heat = cv2.resize(whole, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_LINEAR)
     return Shown(assessment, pixels, heat)
 

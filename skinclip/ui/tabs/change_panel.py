@@ -95,7 +95,7 @@ def _answers(
     parts = []
     if ref != NOTHING:
         finding = next(f for f in assessment.findings if f.ref == ref)
-        without = without_region(assessor, image, assessment.context, seen, finding.region)
+        without = without_region(assessor.predictor, image, assessment.context, seen, finding.region)
         parts.append(
             components.changed(
                 assessment,
@@ -106,7 +106,7 @@ def _answers(
             )
         )
     if edits:
-        t = what_if(assessor, seen, assessment.context, edits)
+        t = what_if(assessor.predictor, seen, assessment.context, edits)
         heading = "With the checklist as you set it"
         parts.append(components.changed(assessment, t.probabilities[0], float(t.malignancy[0]), heading))
     return parts

@@ -19,7 +19,8 @@ import numpy as np
 
 from skinclip.core.assessment import Assessment, Polygon
 from skinclip.explain import measured
-from skinclip.explain.methods import METHODS, Subject, on_photo
+from skinclip.explain.methods import METHODS, OWN, USUAL
+from skinclip.explain.subject import on_photo
 from skinclip.imaging.overlay import heat_rgba, hex_colour, ink_of, number_places
 from skinclip.imaging.photo import PhotoError, load_photo
 from skinclip.model.skinclip_vl import CheckpointError
@@ -27,7 +28,7 @@ from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
 from skinclip.ui.tabs.assess_tab import Shown, View
 
-LEFT, RIGHT = "evidence", "grad_cam"
+LEFT, RIGHT = OWN, USUAL
 WHOLE = "evidence_whole"  # the evidence as heat: what the benchmarks measure; its regions are outlines
 TITLES = {WHOLE: "Evidence, weighed"}
 READS = {
@@ -100,7 +101,7 @@ def layers(
 
     A method that this model or installation has not is left out. Raises PhotoError.
     """
-    subject = Subject.of(assessor, load_photo(photo), assessment.context, assessment.diagnosis[0].code)
+    subject = assessor.subject(load_photo(photo), assessment.context, assessment.diagnosis[0].code)
     found = {}
     for i, method in enumerate(METHODS.values()):
         tell((i + 1) / (len(METHODS) + 1), method.title)
@@ -223,7 +224,7 @@ def _toggles(assessment: Assessment) -> str:
 
 def _how(key: str, open_now: bool) -> str:
     hidden = "" if open_now else " hidden"
-    reads = READS.get(key) or METHODS[key].reads
+    reads = READS.get(key) or METHODS[key].caption
     figures = measured.said(LEFT if key == WHOLE else key)
     if key == LEFT and figures:  # outlines have no order of places to be followed; their figures are those of the heat
         figures = f"Its figures are those of “{TITLES[WHOLE]}”. {measured.cited()}"

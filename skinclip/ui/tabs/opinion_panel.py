@@ -64,7 +64,7 @@ def on_ask(assessor: Assessor, panel: OpinionPanel, photo: bytes | None, shown: 
     try:
         image = load_photo(photo)
         with assessor.using(assessment.model.weights_sha256):
-            found = second_opinions(assessor, image, assessment)
+            found = second_opinions(assessor.predictor, image, assessment)
     except (PhotoError, CheckpointError) as problem:
         return {panel.answer: components.error(str(problem))}
     boxes = {opinion.reference: opinion.boxes for opinion in found}

@@ -19,7 +19,7 @@ from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.imaging.photo import LesionImage, encode_png, from_array
 from skinclip.imaging.transform import PhotoTransform
-from skinclip.pipeline.assessor import criterion_probabilities
+from skinclip.model.criteria import criterion_probabilities
 from tests.eval_study.benchmarks.measuring import Measuring
 
 C, K = len(DIAGNOSIS_CODES), len(EVIDENCE_STATES)

@@ -12,8 +12,9 @@ from eval_study.benchmarks.common import Bench
 from eval_study.explanations import changes, criteria, gallery, maps, rationales, regions, sanity, tuning
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.data.cases import Case
-from skinclip.explain.methods import GRID, METHODS, Subject
+from skinclip.explain.methods import METHODS
 from skinclip.explain.saliency import Cam
+from skinclip.explain.subject import GRID
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.photo import load_photo
 from skinclip.pipeline.assessor import Assessor
@@ -79,7 +80,7 @@ def test_thresholds_are_not_chosen_on_the_photos_they_cite() -> None:
 
 
 def test_the_reference_lesion_lies_on_the_window(bench, cases) -> None:
-    subject = Subject.of(bench.assessor, load_photo(cases[0].image))
+    subject = bench.assessor.subject(load_photo(cases[0].image))
     mask = cv2.imread(str(cases[0].mask), cv2.IMREAD_GRAYSCALE) > 127
     found = maps.reference_lesion(cases[0], subject)
     assert found is not None and found.shape == (GRID, GRID)

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from skinclip.study import build as study_build
 from skinclip.study.errors import (
     AlreadyAnsweredError,
     AnswerError,
@@ -495,7 +494,7 @@ def test_no_model_is_needed_to_show_a_study(study_folder: Path, monkeypatch: pyt
     def fails(*_: object) -> None:
         raise AssertionError("the model was asked")
 
-    monkeypatch.setattr(study_build, "heat_on_photo", fails)
+    monkeypatch.setattr("skinclip.pipeline.assessor.Assessor.heat_on_photo", fails)
     assert StudyBundle.open(study_folder).aid("C001", "regions").picture
 
 

@@ -51,6 +51,9 @@ class FakeAssessor:
         self.checkpoints: dict[str, Path] = {}
         self.used: list[str | None] = []
 
+    def heat_on_photo(self, image: Any, context: Any, code: str) -> np.ndarray:
+        return np.ones((image.height, image.width), np.float32)
+
     @contextlib.contextmanager
     def using(self, weights: str | None) -> Iterator[None]:
         if weights == GONE:
@@ -87,12 +90,7 @@ class FakeAssessor:
 
 
 @pytest.fixture
-def assessor(made_up: record.Assessment, monkeypatch: pytest.MonkeyPatch) -> FakeAssessor:
-    monkeypatch.setattr(
-        assess_tab,
-        "heat_on_photo",
-        lambda assessor, image, context, code: np.ones((image.height, image.width), np.float32),
-    )
+def assessor(made_up: record.Assessment) -> FakeAssessor:
     return FakeAssessor(made_up)
 
 

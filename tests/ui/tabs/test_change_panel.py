@@ -26,6 +26,8 @@ TRUST = SimpleNamespace(probabilities=AFTER[None], malignancy=AFTER[None][:, MAL
 
 
 class FakeAssessor:
+    predictor = None
+
     @contextlib.contextmanager
     def using(self, weights: str) -> Iterator[None]:
         assert weights == "0" * 64  # those of the Assessment that is asked about

@@ -43,7 +43,7 @@ def test_every_method_is_one_layer_and_can_be_chosen_on_either_side(html: str) -
     for key in ("evidence", *HEATS):
         assert len(re.findall(f'data-method="{key}"', html)) == 1
         assert len(re.findall(f'<option value="{key}"', html)) == 2
-        assert (compare_tab.READS.get(key) or METHODS[key].reads).split(",")[0] in html
+        assert (compare_tab.READS.get(key) or METHODS[key].caption).split(",")[0] in html
     assert 'data-method="evidence" data-on="left"' in html and 'data-method="grad_cam" data-on="right"' in html
     assert 'data-how="gaussian" hidden' in html
 

@@ -43,7 +43,7 @@ def asked(
     panel: OpinionPanel, shown: Any, opinions: list[SecondOpinion], monkeypatch, photo: bytes | None = PHOTO
 ) -> str:
     used: list[str] = []
-    assessor = SimpleNamespace(using=lambda weights: nullcontext(used.append(weights)))
+    assessor = SimpleNamespace(predictor=None, using=lambda weights: nullcontext(used.append(weights)))
     monkeypatch.setattr(opinion_panel, "second_opinions", lambda assessor, image, assessment: opinions)
     html = opinion_panel.on_ask(assessor, panel, photo, shown)[panel.answer]  # type: ignore[arg-type]
     assert not html or used == ["0" * 64]  # the model that made the assessment
