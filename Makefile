@@ -1,15 +1,22 @@
 # SkinCLIP-VL: `make run` starts the page, `make test` checks everything. Research use only - not a medical device.
+#
+#   make run PRESET=qwen-3b HOST=0.0.0.0 PORT=8000   another model, address or port
+#   make run STUDY=studies/trust-study               a reader study
+#   make run TORCH_INDEX=URL                         torch from an index of CPU builds: 1 GB, where CUDA's come to 5.8 GB
 PYTHON ?= python3
-PRESET ?= mini
-HOST ?= 127.0.0.1
-PORT ?= 7860
-STUDY ?=
+TORCH_INDEX ?= $(shell cat .venv/.torch-index 2>/dev/null)
 BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# An option of the page where its variable is given to make. Never from the environment, where HOST or PORT may be
+# somebody else's word (conda sets HOST to the name of a compiler); the page's own variables there are SKINCLIP_*.
+option = $(if $(filter command,$(origin $(1))),--$(2) '$($(1))')
 
 .PHONY: run test lint clean
 
 run: .venv/.runtime
-	$(BIN)/python app.py --preset $(PRESET) --host $(HOST) --port $(PORT) $(if $(STUDY),--study $(STUDY))
+	$(BIN)/python app.py $(call option,PRESET,preset) $(call option,HOST,host) $(call option,PORT,port) \
+	  $(call option,STUDY,study)
 
 test: .venv/.dev
 	.ci/chromium
@@ -29,14 +36,28 @@ lint: .venv/.dev
 	  { echo "Python 3.11 or newer is needed; point to it with: make run PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/.runtime: requirements.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# From an index of CPU builds come torch and torchvision alone, before everything else; whatever they need comes from
+# where all packages come from. The index is kept in mind; an environment made without it, or of another, gets them anew.
+ifneq ($(TORCH_INDEX),)
+ifneq ($(TORCH_INDEX),$(shell cat .venv/.torch-index 2>/dev/null))
+.PHONY: .venv/.torch
+endif
+endif
+
+.venv/.torch: requirements.txt | .venv/bin/python
+	$(if $(TORCH_INDEX),$(INSTALL) --force-reinstall --no-deps --index-url '$(TORCH_INDEX)' \
+	  $(shell sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' requirements.txt))
+	@printf '%s' '$(TORCH_INDEX)' >.venv/.torch-index
 	@touch $@
 
-.venv/.dev: requirements.txt requirements-dev.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/.runtime: requirements.txt .venv/.torch
+	$(INSTALL) -r requirements.txt
+	@touch $@
+
+.venv/.dev: requirements.txt requirements-dev.txt .venv/.torch
+	$(INSTALL) -r requirements-dev.txt
 	@# alone: it asks for opencv-python, which would lie over the headless build of the same module
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps quantus==0.6.0
+	$(INSTALL) --no-deps quantus==0.6.0
 	@touch .venv/.runtime $@
 
 clean:

@@ -122,6 +122,62 @@ def test_weights_stay_small() -> None:
     assert sum(sizes) <= 40 * 2**20
 
 
+# --- make ----------------------------------------------------------------------------------------------------------
+
+
+def made_up_index(folder: Path, **versions: str) -> str:
+    """Writes wheels that hold a version and nothing else, as an index on the disk; returns its URL."""
+    for name, version in versions.items():
+        (folder / name).mkdir(parents=True)
+        file = f"{name}-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(folder / name / file, "w") as archive:
+            about = f"{name}-{version}.dist-info"
+            archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            archive.writestr(f"{about}/RECORD", "")
+        (folder / name / "index.html").write_text(f'<a href="{file.replace("+", "%2B")}">{file}</a>')
+    return folder.as_uri()
+
+
+def make(folder: Path, *words: str, **environment: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "MAKE"))}
+    command = ["make", f"PYTHON={sys.executable}", *words]
+    done = subprocess.run(command, cwd=folder, env=kept | environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_torch_comes_from_the_index_that_make_is_given_and_all_else_from_the_usual_one(tmp_path: Path) -> None:
+    usual = made_up_index(tmp_path / "usual", torch="2.12.1", torchvision="0.27.1", pillow="12.3.0")
+    builds = made_up_index(tmp_path / "cpu", torch="2.12.1+cpu", torchvision="0.27.1+cpu")
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(ROOT / "Makefile", project)
+    (project / "requirements.txt").write_text("# pins\ntorch==2.12.1\ntorchvision==0.27.1  # fits\npillow==12.3.0\n")
+
+    def installed(*words: str) -> dict[str, str]:
+        make(project, ".venv/.runtime", *words, PIP_INDEX_URL=usual)
+        folders = next((project / ".venv" / "lib").glob("python*/site-packages")).glob("*.dist-info")
+        found = dict(folder.name.removesuffix(".dist-info").split("-", 1) for folder in folders)
+        return {name: found[name] for name in ("torch", "torchvision", "pillow")}
+
+    plain = {"torch": "2.12.1", "torchvision": "0.27.1", "pillow": "12.3.0"}
+    small = {"torch": "2.12.1+cpu", "torchvision": "0.27.1+cpu", "pillow": "12.3.0"}
+    assert installed() == plain
+    assert installed(f"TORCH_INDEX={builds}") == small  # even where the large builds are there already
+    (project / "requirements.txt").touch()
+    assert installed() == small  # and it stays so
+    assert make(project, ".venv/.runtime", f"TORCH_INDEX={builds}").strip().endswith("up to date.")
+
+
+def test_make_takes_options_from_its_own_command_line_alone() -> None:
+    started = make(ROOT, "-n", "run", HOST="x86_64-conda-linux-gnu", PORT="1", PRESET="huge", STUDY="/nowhere")
+    assert re.search(r"app\.py\s*\\?\s*$", started)
+    started = make(ROOT, "-n", "run", "HOST=::1", "PORT=7001", "PRESET=qwen-3b", "STUDY=a study")
+    for option in ("--host '::1'", "--port '7001'", "--preset 'qwen-3b'", "--study 'a study'"):
+        assert option in started
+
+
 # --- the wheel, installed somewhere else ---------------------------------------------------------------------------
 
 
