@@ -38,7 +38,6 @@ LONGEST_MODULE, LONGEST_FUNCTION, MEDIAN_FUNCTION, MOST_PARAMETERS, DOCUMENTED =
 # --- allow-lists: what the rooms have still to mend; an entry goes when it is no longer needed, none is added ---
 
 ALLOWED_UPWARD = {
-    *(("model", upper) for upper in ("calibration", "evaluation")),
     *(("reporting", upper) for upper in ("evaluation", "study")),
 }
 ALLOWED_IN_A_CIRCLE = {
@@ -46,16 +45,16 @@ ALLOWED_IN_A_CIRCLE = {
 }
 ALLOWED_LIBRARIES: set[tuple[str, str]] = set()
 ALLOWED_LONG_MODULES = {
-    *("language/rationale.py", "model/reasoner.py", "study/analysis/analysis_report.py"),
-    *("study/protocol/protocol.py", "study/store/store.py", "training/losses.py"),
+    *("language/rationale.py", "study/analysis/analysis_report.py"),
+    *("study/protocol/protocol.py", "study/store/store.py"),
     *("benchmarks/calibration.py", "benchmarks/derm7pt.py", "benchmarks/shift.py"),
 }
 ALLOWED_PARAMETERS = {"_cached", "evaluate", "__init__", "explain", "train_epochs", "forward", "on_assess"}
 ALLOWED_UNTYPED = 2
 ALLOWED_OPENINGS = Counter(
     # by package: how many docstrings open with What, Where, Whether ...
-    {"core": 2, "imaging": 5, "language": 4, "data": 4, "hub": 10, "model": 28, "calibration": 3, "explain": 11}
-    | {"pipeline": 2, "reporting": 3, "evaluation": 3, "training": 17, "study": 39, "ui": 15, "eval_study": 33}
+    {"core": 2, "imaging": 5, "language": 4, "data": 4, "calibration": 0, "explain": 11}
+    | {"pipeline": 2, "reporting": 3, "evaluation": 3, "study": 39, "ui": 15, "eval_study": 33}
 )
 ALLOWED_UNDOCUMENTED = {"eval_study": 0.78}
 ALLOWED_SAME_NAME: set[str] = {

@@ -31,9 +31,10 @@ from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
+from skinclip.model.checkpoint import weights_sha256
+from skinclip.model.errors import CheckpointError
 from skinclip.model.perception import MIRRORS
 from skinclip.model.plain import PlainClassifier, load_plain
-from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
 from skinclip.training.derm_clip import stage0_weights
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import PhotoSet
@@ -136,8 +137,8 @@ def plain(sets: dict[str, Features], splits: tuple[str, ...]) -> dict[str, dict[
     logits = {s: plain_logits(model, sets[s].photos) for s in splits}
     flipped = {s: flipped_logits(model, sets[s].photos) for s in ("calib", *splits)}
     calib = sets["calib"].photos.diagnosis.numpy()
-    assert model.calibration is not None
-    averaged = fit_calibration(flipped["calib"], calib, np.asarray(model.calibration.bias))
+    assert model.temperature is not None
+    averaged = fit_calibration(flipped["calib"], calib, np.asarray(model.bias))
     return {
         "plain": {s: v.double().softmax(1).numpy() for s, v in logits.items()},
         "plain_calibrated": {s: model.probabilities(v) for s, v in logits.items()},

@@ -26,7 +26,7 @@ from skinclip.evaluation import metrics
 from skinclip.evaluation.run import LEDGER, lesion_iou, log_test_use
 from skinclip.evaluation.scores import cluster
 from skinclip.imaging.photo import LesionImage, load_photo
-from skinclip.model.skinclip_vl import weights_sha256
+from skinclip.model.checkpoint import weights_sha256
 from skinclip.pipeline.assessor import Assessor
 from skinclip.pipeline.findings import photo_mask
 from skinclip.training.photo_sets import criterion_labels, diagnosis_labels

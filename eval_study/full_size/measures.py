@@ -32,7 +32,7 @@ from skinclip.language.prompt import RationaleTarget
 from skinclip.language.rationale import write_rationale
 from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.perception import Perception
-from skinclip.model.reasoner import load_language_model
+from skinclip.model.qwen import load_language_model
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
 from skinclip.model.tokenizer import mini_tokenizer
 

@@ -15,6 +15,7 @@ from skinclip.calibration.referral import Referral, referral_threshold
 from skinclip.calibration.shift import ShiftDetector, fit_shift
 from skinclip.calibration.temperature import Calibration, fit_calibration
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
+from skinclip.hub.layout import CALIBRATION_ARRAYS
 
 MALIGNANT = np.array([code in MALIGNANT_CODES for code in DIAGNOSIS_CODES])  # [C]
 
@@ -89,7 +90,7 @@ class Calibrator:
         )
 
     def apply(self, logits: np.ndarray, style: np.ndarray) -> CalibratedPrediction:
-        """What to show for photos with `logits` [n, C] and `style` [n, S]."""
+        """Computes what is shown for photos with `logits` [n, C] and `style` [n, S]."""
         p = self.calibration.apply(logits)
         balanced = p / np.asarray(self.natural_prior)
         malignancy = p[:, MALIGNANT].sum(axis=1)
@@ -126,7 +127,7 @@ class Calibrator:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Calibrator:
         """The same Calibrator again. Raises ValueError for missing or unknown names."""
-        missing, unknown = sorted(_ARRAY_NAMES - set(arrays)), sorted(set(arrays) - _ARRAY_NAMES)
+        missing, unknown = sorted(CALIBRATION_ARRAYS - set(arrays)), sorted(set(arrays) - CALIBRATION_ARRAYS)
         if missing or unknown:
             raise ValueError(f"not the arrays of a fitted Calibrator: missing {missing}, unknown {unknown}")
 
@@ -152,16 +153,6 @@ class Calibrator:
             ),
             natural_prior=numbers("natural_prior"),
         )
-
-
-_ARRAY_NAMES = frozenset(
-    [
-        *("calibration.temperature", "calibration.bias", "conformal.coverage", "conformal.quantiles"),
-        *("referral.threshold", "referral.sensitivity", "referral.specificity", "natural_prior"),
-        *("shift.mean", "shift.scale", "shift.directions", "shift.variances", "shift.residual_variance"),
-        "shift.calibration_distances",
-    ]
-)
 
 
 def _checked_prior(prior: np.ndarray) -> tuple[float, ...]:

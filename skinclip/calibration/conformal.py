@@ -40,7 +40,7 @@ class Conformal:
     quantiles: tuple[float, ...]
 
     def members(self, probabilities: np.ndarray) -> np.ndarray:
-        """Whether each diagnosis is in its photo's set, bool [n, C], for `probabilities` [n, C]."""
+        """Membership of each diagnosis in its photo's set, bool [n, C], for `probabilities` [n, C]."""
         probabilities = np.asarray(probabilities)
         inside = 1.0 - probabilities <= np.asarray(self.quantiles)
         # An empty set would read as "none of the seven", which the model cannot say: the top class stays.

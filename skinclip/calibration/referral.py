@@ -22,7 +22,7 @@ class Referral:
     specificity: float
 
     def refer(self, malignancy: np.ndarray) -> np.ndarray:
-        """Whether to refer, bool [n], for P(malignant) [n]."""
+        """Referral decisions, bool [n], for P(malignant) [n]."""
         return np.asarray(malignancy) >= self.threshold
 
 

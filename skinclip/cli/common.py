@@ -69,7 +69,7 @@ def load_assessor(args: argparse.Namespace) -> Assessor:
     """Loads the model of `--preset` and `--weights`. Raises UsageError where there is none."""
     from safetensors import SafetensorError
 
-    from skinclip.model.skinclip_vl import CheckpointError
+    from skinclip.model.errors import CheckpointError
     from skinclip.pipeline.assessor import Assessor
 
     try:

@@ -32,7 +32,7 @@ class Job:
 
     @property
     def gathering(self) -> Path:
-        """Where its files gather; a download's stays if it is cut, a copy's does not."""
+        """Folder in which its files gather; a download's stays if it is cut, a copy's does not."""
         return part_of(self.folder) if self.origin.downloads else self.folder.with_name(f"{self.folder.name}.copy")
 
     @property

@@ -1,4 +1,4 @@
-"""What a folder of Qwen2.5-VL weights holds: is it whole, of which shape, which of all bases is it.
+"""Contents of a folder of Qwen2.5-VL weights: completeness, shape and identity.
 
 Reads headers and samples only, never gigabytes, so that it can stand before every load.
 """
@@ -22,6 +22,14 @@ _NEEDED = (  # beside the weights; one name of each line
     ("tokenizer_config.json",),
     ("preprocessor_config.json", "processor_config.json"),
 )
+CALIBRATION_ARRAYS = frozenset(
+    [
+        *("calibration.temperature", "calibration.bias", "conformal.coverage", "conformal.quantiles"),
+        *("referral.threshold", "referral.sensitivity", "referral.specificity", "natural_prior"),
+        *("shift.mean", "shift.scale", "shift.directions", "shift.variances", "shift.residual_variance"),
+        "shift.calibration_distances",
+    ]
+)  # of a checkpoint's trust.safetensors
 _LONGEST_HEADER = 100_000_000  # bytes; the limit that the format itself sets
 _SAMPLES, _SAMPLE = 16, 4096  # places of a weight file, and bytes at each, that go into its fingerprint
 
@@ -101,7 +109,7 @@ def read_header(path: Path) -> tuple[bytes, dict[str, tuple[int, ...]]]:
 
 
 def read_source(folder: Path) -> dict[str, Any]:
-    """What `SOURCE_FILE` says of a folder; empty where it is not there or unreadable."""
+    """Reads what `SOURCE_FILE` says of a folder; empty where it is not there or unreadable."""
     try:
         return dict(json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Where weights come from: the hub, or a copy on this computer. Both list their files with what is known of them.
+"""Origins of weights: the hub, or a copy on this computer. Both list their files with what is known of them.
 
 `snapshot_download` of huggingface_hub 2.4 throws an unfinished file away when a download is cut. So files come through
 the `http_get` below it, which takes one up at the byte where it stopped, by plain HTTP.
@@ -80,7 +80,7 @@ class File:
 
 
 class Origin(Protocol):
-    """Where files come from."""
+    """An origin of files."""
 
     files: list[File]
     downloads: bool

@@ -119,7 +119,7 @@ CLIPS: dict[tuple[str, str], Source] = {
 
 
 def sources(preset: str) -> list[Source]:
-    """What a preset is built on: its base, then its CLIP.
+    """Sources that a preset is built on: its base, then its CLIP.
 
     Raises ValueError for an unknown preset, MissingWeights for one that carries all its weights.
     """

@@ -28,7 +28,7 @@ from skinclip.hub.sources import BASES, CLIP_FILES, CLIPS, sources
 
 
 def checkpoint_folder(preset: str) -> Path:
-    """Where a preset's own checkpoint lies: embedded, or where `train` puts what stands on published weights."""
+    """Folder of a preset's own checkpoint: embedded, or where `train` puts what stands on published weights."""
     return (ASSETS if preset_config(preset).reasoner.base is None else Path("checkpoints")) / preset
 
 
@@ -53,7 +53,7 @@ def check_preset(preset: str, weights: Path | None = None) -> None:
 
 
 def store_dir(home: Path | None = None) -> Path:
-    """Where weights are kept: `models` below `home`, by default the data directory."""
+    """Folder in which weights are kept: `models` below `home`, by default the data directory."""
     return (home.expanduser() if home else data_directory().kept) / "models"
 
 
@@ -129,7 +129,7 @@ def _in_store(hub_id: str, revision: str | None, store: Path | None) -> Path:
 
 
 def part_of(folder: Path) -> Path:
-    """Where a download into `folder` gathers until it is whole."""
+    """Folder in which a download into `folder` gathers until it is whole."""
     return folder.with_name(f"{folder.name}.part")
 
 
@@ -153,7 +153,7 @@ def how_to_fetch(preset: str) -> str:
 
 
 def no_checkpoint(preset: str, folder: Path) -> str:
-    """What to do where a preset has no checkpoint in `folder`: first get its base, if that is missing too."""
+    """Instructions for a preset without a checkpoint in `folder`: first get its base, if that is missing too."""
     config = preset_config(preset)
     steps = f"train them with `python -m skinclip train --preset {preset}` or give a checkpoint with --weights"
     if config.reasoner.base is None:

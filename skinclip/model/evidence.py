@@ -26,7 +26,7 @@ CLEAR = 3.0  # the score of a state that is surely there; its negative, of one t
 
 @dataclass
 class Evidence:
-    """What supports the diagnosis, and where.
+    """The support for a diagnosis, and its place in the photo.
 
     Attributes:
         mask_logits: [B, m, m] lesion mask; sigmoid > 0.5 is lesion.

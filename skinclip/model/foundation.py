@@ -1,4 +1,4 @@
-"""What an adapter stands on: the Qwen2.5-VL under its LoRA layers, and the CLIP whose tokens its heads read.
+"""The foundation of an adapter: the Qwen2.5-VL under its LoRA layers, and the CLIP whose tokens its heads read.
 
 A checkpoint of a big preset holds neither. It holds their identity instead (`base.json`), so that an adapter is never
 put on another base than the one it was trained on, which would answer, and wrongly.

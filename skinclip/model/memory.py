@@ -1,4 +1,4 @@
-"""How much memory a preset needs, from its shapes alone: nothing is downloaded or loaded to find out.
+"""The memory that a preset needs, from its shapes alone: nothing is downloaded or loaded to find out.
 
 The real classes are built on the meta device, so that what is counted is what will run. Notable:
 - parameters by part, and the share of them that is trained;
@@ -29,8 +29,8 @@ from skinclip.core.config import PRESETS, ModelConfig, preset
 from skinclip.core.formatting import whole_percent
 from skinclip.core.vocabulary import EVIDENCE_STATES
 from skinclip.model.perception import Perception
-from skinclip.model.reasoner import Reasoner, add_lora, qwen_config
-from skinclip.model.skinclip_vl import SkinClipVL
+from skinclip.model.qwen import add_lora, qwen_config
+from skinclip.model.skinclip_vl import SkinClipVL, make_reasoner
 from skinclip.model.tokenizer import mini_tokenizer
 
 GB = 10**9
@@ -52,7 +52,7 @@ class TooLittleMemory(RuntimeError):
 
 @dataclass(frozen=True)
 class QwenShape:
-    """What sets one Qwen2.5-VL apart from another; the vision tower is the same in all but its last width.
+    """The sizes that set one Qwen2.5-VL apart from another; the vision tower is the same in all but its last width.
 
     From the `config.json` that Qwen published beside the weights.
     """
@@ -158,16 +158,8 @@ def inventory(config: ModelConfig) -> Inventory:
     with torch.device("meta"):
         perception = Perception(replace(config.perception, pretrained=None))
         language_model = Qwen2_5_VLForConditionalGeneration(base).requires_grad_(False)
-        reasoner = Reasoner(
-            config.reasoner,
-            add_lora(language_model, config.reasoner),
-            mini_tokenizer(),
-            perception.width,
-            perception.embed_dim,
-            config.evidence.adapter_width,
-            len(EVIDENCE_STATES),
-            sum(perception.level_widths),
-        )
+        adapted = add_lora(language_model, config.reasoner)
+        reasoner = make_reasoner(config, adapted, mini_tokenizer(), perception)
         model = SkinClipVL(config, perception, reasoner, None)
     shapes: dict[str, list[tuple[int, ...]]] = {part: [] for part in PARTS}
     for name, parameter in model.named_parameters():  # a tied lm_head is named once, as the embeddings
@@ -192,7 +184,7 @@ def count_statement(config: ModelConfig) -> str:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a model is held.
+    """The number formats of a model in memory.
 
     Attributes:
         device: "cuda" or "cpu".
@@ -207,7 +199,7 @@ class MemoryPlan:
 
 
 def plan_for(config: ModelConfig, device: str) -> MemoryPlan:
-    """How `load_language_model` holds the preset on `device`."""
+    """The number formats in which `load_language_model` holds the preset on `device`."""
     if device == "cpu":
         weights = config.reasoner.cpu_weights if config.reasoner.quantize else "fp32"
         return MemoryPlan("cpu", weights, "fp32")
@@ -304,7 +296,7 @@ def predict(config: ModelConfig, plan: MemoryPlan, purpose: str, work: Workload 
 
 
 def loading_bytes(counted: Inventory, plan: MemoryPlan) -> int:
-    """What loading holds beside the weights: one layer's weight before it is packed, and where NF4 is turned into
+    """Bytes that loading holds beside the weights: one layer's weight before it is packed, and where NF4 is turned into
     something else, once more. Tables and other tensors are read straight into the number format they end up in."""
     matrix = max(map(math.prod, counted.shapes["language linears"]))
     return matrix * (2 * WIDTH["fp32"] if plan.device == "cpu" else WIDTH["bf16"])
@@ -323,8 +315,8 @@ def assessing_bytes(counted: Inventory, plan: MemoryPlan, work: Workload) -> dic
 
 
 def layer_bytes(hidden: int, intermediate: int, tokens: int, width: int) -> int:
-    """What one gated transformer layer holds at its widest point: gate, up and their product, and the residual stream
-    with its norm, which is computed in fp32."""
+    """Bytes that a gated transformer layer holds at its widest point: gate, up and their product, and the residual
+    stream with its norm, which is computed in fp32."""
     return tokens * (3 * intermediate * width + 2 * hidden * width + 2 * hidden * 4)
 
 
@@ -348,8 +340,8 @@ def training_bytes(counted: Inventory, plan: MemoryPlan, work: Workload) -> dict
 
 
 def backward_bytes(counted: Inventory, plan: MemoryPlan, tokens: int, logits: int = 0) -> int:
-    """What a backward pass through checkpointed layers holds: the input of each, and the widest of one layer computed
-    again and `logits`."""
+    """Bytes that a backward pass through checkpointed layers holds: the input of each, and the widest of one layer
+    computed again and `logits`."""
     text, width = counted.base.text_config, WIDTH[plan.rest]
     checkpoints = text.num_hidden_layers * tokens * text.hidden_size * width
     # one layer is computed again with all that its backward needs: of the gated part gate, its activation, up, product,
@@ -371,7 +363,7 @@ def free_bytes(device: str) -> int:
 
 
 def container_bytes(root: Path) -> float:
-    """What a container's limit (cgroup version 2) leaves free; infinite without one."""
+    """Bytes that a container's limit (cgroup version 2) leaves free; infinite without one."""
     try:
         limit, used = ((root / name).read_text().strip() for name in ("memory.max", "memory.current"))
         return math.inf if limit == "max" else max(int(limit) - int(used), 0)
@@ -416,7 +408,7 @@ def check_merge(config: ModelConfig) -> None:
 
 
 def remedy(config: ModelConfig, plan: MemoryPlan, purpose: str, free: int) -> str:
-    """What would fit into `free` bytes, in words: the same preset held smaller, else the largest other one."""
+    """Words for what would fit into `free` bytes: the same preset held smaller, else the largest other one."""
     if plan.device == "cpu" and plan.weights == "fp32" and config.reasoner.quantize:
         smaller = predict(config, replace(plan, weights="int8"), purpose)
         if smaller.total <= free:

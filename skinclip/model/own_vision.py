@@ -40,7 +40,7 @@ def patches(photos: Tensor) -> Tensor:
 
 @torch.no_grad()
 def own_tokens(model: Any, photos: Tensor) -> Tensor:
-    """What the vision tower of a Qwen2_5_VLForConditionalGeneration sees of photos [B, 3, side, side] in 0..1.
+    """Tokens that the vision tower of a Qwen2_5_VLForConditionalGeneration makes of photos [B, 3, side, side] in 0..1.
 
     Returns:
         [B, (side / 28)^2, H], row by row.

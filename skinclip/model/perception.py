@@ -23,7 +23,7 @@ MIRRORS = ((), (3,), (2,), (2, 3))  # axes of [B, D, h, w] that are turned over:
 
 @dataclass
 class VisualTokens:
-    """What the tower sees.
+    """Features of B photos.
 
     Attributes:
         tokens: [B, N, D] patch tokens, row by row.
@@ -51,7 +51,7 @@ class VisualTokens:
         return replace(self, tokens=tokens, levels=[level.flip(axes) for level in self.levels])
 
     def pick(self, index: Tensor) -> VisualTokens:
-        """What is seen of the photos numbered `index`."""
+        """Selects the photos numbered `index`."""
         return VisualTokens(
             self.tokens[index],
             self.grid,
@@ -129,7 +129,7 @@ class Perception(nn.Module):
         return VisualTokens(tokens, (h, w), embedding, levels)
 
     def from_all_sides(self, photos: Tensor) -> VisualTokens:
-        """What the tower sees of photos [B, 3, side, side] and their three mirror images, turned back and averaged.
+        """Features of photos [B, 3, side, side] and their three mirror images, turned back and averaged.
 
         A lesion has no up or left: the average is steadier, and a mirrored photo gives mirrored tokens, exactly.
         """

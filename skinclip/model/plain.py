@@ -14,13 +14,13 @@ import numpy as np
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
 from torch import Tensor, nn
 
-from skinclip.calibration.temperature import Calibration
 from skinclip.core.config import PerceptionConfig
 from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
-from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.model.errors import CheckpointError
 
 TRUNK = "tf_efficientnet_lite0"
 IMAGE_SIZE = 160
@@ -40,7 +40,8 @@ class PlainClassifier(nn.Module):
         defaults = PerceptionConfig()  # the trunk is the same, so its normalisation is
         self.register_buffer("mean", torch.tensor(defaults.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(defaults.std).view(1, 3, 1, 1), persistent=False)
-        self.calibration: Calibration | None = None
+        self.temperature: float | None = None  # calibration: p = softmax(logits / temperature + bias)
+        self.bias: tuple[float, ...] = ()
         self.natural_prior: tuple[float, ...] | None = None
 
     def forward(self, photos: Tensor) -> Tensor:
@@ -49,13 +50,13 @@ class PlainClassifier(nn.Module):
 
     def probabilities(self, logits: Tensor) -> np.ndarray:
         """Calibrated probabilities [n, C] at natural prevalence. Raises ValueError before calibration was fitted."""
-        if self.calibration is None:
+        if self.temperature is None:
             raise ValueError("this classifier was not calibrated yet; fit it on the calib split first")
-        return self.calibration.apply(logits.double().numpy())
+        return softmax(logits.double().numpy() / self.temperature + np.asarray(self.bias), axis=1)
 
     def save(self, folder: Path) -> None:
         """Writes weights (fp16) and calibration. Raises ValueError before calibration was fitted."""
-        if self.calibration is None or self.natural_prior is None:
+        if self.temperature is None or self.natural_prior is None:
             raise ValueError("this classifier was not calibrated yet; fit it on the calib split first")
         folder.mkdir(parents=True, exist_ok=True)
         state = {k: (v.half() if v.ndim > 1 else v).contiguous() for k, v in self.state_dict().items()}
@@ -63,8 +64,8 @@ class PlainClassifier(nn.Module):
         fitted = {
             "trunk": TRUNK,
             "image_size": IMAGE_SIZE,
-            "temperature": self.calibration.temperature,
-            "bias": list(self.calibration.bias),
+            "temperature": self.temperature,
+            "bias": list(self.bias),
             "natural_prior": list(self.natural_prior),
         }
         (folder / "plain.json").write_text(json.dumps(fitted, indent=2) + "\n")
@@ -84,6 +85,6 @@ def load_plain(folder: Path = ASSETS / "plain") -> PlainClassifier:
     model = PlainClassifier()
     state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()}
     model.load_state_dict(state)
-    model.calibration = Calibration(fitted["temperature"], tuple(fitted["bias"]))
+    model.temperature, model.bias = fitted["temperature"], tuple(fitted["bias"])
     model.natural_prior = tuple(fitted["natural_prior"])
     return model.eval()

@@ -7,64 +7,47 @@ Third step of the path: VisualTokens + Evidence + patient context -> Reasoning. 
   depend on any order of options;
 - the big presets' own vision tower, frozen, shows the photo a second time, beside CLIP;
 - a rationale goes on from the prompt that the diagnosis was read from, which so is read once;
-- on a CPU the NF4 weights are dequantized once at load: the same numbers, without dequantizing at every step.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig as PeftLoraConfig
-from peft import get_peft_model, set_peft_model_state_dict
+from peft import set_peft_model_state_dict
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
-    BitsAndBytesConfig,
     DynamicCache,
     PreTrainedTokenizerBase,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
 )
 
 from skinclip.core.assessment import Context
 from skinclip.core.config import ReasonerConfig
 from skinclip.core.vocabulary import DIAGNOSES, STATE_BY_KEY
 from skinclip.language.constrained_decoding import CitationProcessor, ParaphraseProcessor, Rule
-from skinclip.language.prompt import END_TOKEN, IGNORE, REFERENCES, Prompts, PromptWriter, RationaleTarget, token_id
+from skinclip.language.prompt import IGNORE, REFERENCES, Prompts, PromptWriter, RationaleTarget
 from skinclip.language.rationale import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
 from skinclip.model.decoding import Prefix, greedy
 from skinclip.model.evidence import Evidence
-from skinclip.model.int8 import dense, int8, unpack
 from skinclip.model.own_vision import own_grid, own_tokens
 from skinclip.model.perception import VisualTokens
+from skinclip.model.qwen import ADAPTER
 
-# What quantization must leave alone. Plain "visual" would not protect the vision tower.
-UNQUANTIZED = ["model.visual", "lm_head"]
-ADAPTER = "default"  # what peft calls the first LoRA layers of a model
 FALLBACK_PARAPHRASES = 64  # among which a rationale is decoded once more where it was written freely and is not sound
-# What a CPU may make of layers that were loaded in NF4.
-CPU_WEIGHTS: dict[str, Callable[[Any], Any]] = {
-    "fp32": lambda model: unpack(model, dense),
-    "int8": lambda model: unpack(model, int8),
-    "nf4": lambda model: model,
-}
 
 
 @dataclass
 class Reasoning:
-    """What the language model makes of a photo.
+    """The language model's outputs for a batch of photos.
 
     Attributes:
         logits: [B, C] diagnosis.
@@ -77,128 +60,6 @@ class Reasoning:
     spelled: Tensor | None = None
     language_loss: Tensor | None = None
     prefix: Prefix | None = None
-
-
-def qwen_config(config: ReasonerConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
-    """The configuration of a Qwen2.5-VL made here: the true class in a small shape, with a token vision tower."""
-    shape = config.architecture
-    text = {
-        "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.intermediate_size,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": 1024,
-        "rope_parameters": {
-            "rope_type": "default",
-            "type": "default",
-            "mrope_section": list(shape.mrope_section),
-            "rope_theta": 10_000.0,
-        },
-        "tie_word_embeddings": True,
-        "bos_token_id": None,
-        "eos_token_id": token_id(tokenizer, END_TOKEN),
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    # The mini preset has no use for Qwen's own vision tower; the class wants one, so it gets the smallest.
-    vision = {
-        "depth": 1,
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_heads": 2,
-        "out_hidden_size": shape.hidden_size,
-    }
-    return Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=token_id(tokenizer, "<|image_pad|>"),
-        video_token_id=token_id(tokenizer, "<|video_pad|>"),
-        vision_start_token_id=token_id(tokenizer, "<|vision_start|>"),
-        vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
-
-
-def quantization(compute_dtype: torch.dtype = torch.float32, storage: torch.dtype = torch.uint8) -> BitsAndBytesConfig:
-    """NF4 for the language layers.
-
-    Args:
-        storage: the type that the packed bits are called; FSDP shares out floating-point weights only.
-    """
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=compute_dtype,
-        bnb_4bit_quant_storage=storage,
-        llm_int8_skip_modules=UNQUANTIZED,
-    )
-
-
-def load_language_model(
-    source: str | Path,
-    quantize: bool,
-    revision: str | None = None,
-    device: str = "cpu",
-    shared_out: bool = False,
-    cpu_weights: str = "fp32",
-) -> Qwen2_5_VLForConditionalGeneration:
-    """Qwen2.5-VL from a directory or hub id, in NF4 when `quantize` (or when the directory holds it so).
-
-    Args:
-        shared_out: FSDP is to share it out among processes.
-        cpu_weights: what a CPU makes of the NF4 layers at load, so that decoding does not unpack them at every step:
-            "fp32" the same numbers dequantized, "int8" those rounded to 8 bits a row, or "nf4" to leave them.
-
-    Raises ValueError for other `cpu_weights`.
-    """
-    if cpu_weights not in CPU_WEIGHTS:
-        raise ValueError(f"cpu_weights must be one of {', '.join(CPU_WEIGHTS)}, got {cpu_weights!r}")
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    storage = dtype if shared_out else torch.uint8
-    stored = Qwen2_5_VLConfig.from_pretrained(source, revision=revision or "main")
-    already = getattr(stored, "quantization_config", None) is not None
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        source,
-        revision=revision or "main",
-        dtype=dtype,
-        device_map={"": device},
-        quantization_config=quantization(dtype, storage) if quantize and not already else None,
-    )
-    if (quantize or already) and device == "cpu":
-        model = CPU_WEIGHTS[cpu_weights](model)
-    return model.eval()
-
-
-def quantize_to(model: Qwen2_5_VLForConditionalGeneration, out: Path) -> None:
-    """Writes `model` to the directory `out` with its language layers in NF4."""
-    dense = out.with_name(out.name + "-dense")
-    model.save_pretrained(dense)
-    quantized = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        dense, dtype=torch.float32, device_map={"": "cpu"}, quantization_config=quantization()
-    )
-    quantized.save_pretrained(out)
-    shutil.rmtree(dense)
-
-
-def add_lora(model: Qwen2_5_VLForConditionalGeneration, config: ReasonerConfig) -> Any:
-    """`model` with fresh LoRA layers on its language layers; all else frozen. Itself where the config has rank 0."""
-    if not config.lora.r:
-        return model
-    with warnings.catch_warnings():  # peft asks transformers for an attribute under its old name
-        warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(model, lora_settings(config))
-
-
-def lora_settings(config: ReasonerConfig) -> PeftLoraConfig:
-    lora = config.lora
-    return PeftLoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
 
 
 def at_most_unit(vectors: Tensor) -> Tensor:
@@ -239,6 +100,25 @@ class EvidenceProjector(nn.Module):
         return self.features(self.norm(evidence.features)) + self.score(scores) + self.state
 
 
+@dataclass(frozen=True)
+class InputWidths:
+    """Widths of what the reasoner reads.
+
+    Attributes:
+        tokens: D, of a patch token.
+        embedding: E, of the joint space.
+        adapter: A, of an evidence feature.
+        states: K, criterion states.
+        style: S, channel means of all levels.
+    """
+
+    tokens: int
+    embedding: int
+    adapter: int
+    states: int
+    style: int
+
+
 class Reasoner(nn.Module):
     """A language model with LoRA and everything that ties it to perception and evidence."""
 
@@ -249,11 +129,7 @@ class Reasoner(nn.Module):
         config: ReasonerConfig,
         language_model: Any,
         tokenizer: PreTrainedTokenizerBase,
-        token_width: int,
-        embed_dim: int,
-        adapter_width: int,
-        n_states: int,
-        style_width: int,
+        widths: InputWidths,
         adapter: str = ADAPTER,
     ) -> None:
         """
@@ -267,22 +143,22 @@ class Reasoner(nn.Module):
         self.tokenizer = tokenizer
         self.compute_type: torch.dtype | None = None  # of the language layers in training on a GPU
         hidden = self.base.config.text_config.hidden_size
-        self.projector = TokenProjector(token_width, hidden, config.clip_grid)
-        self.evidence_projector = EvidenceProjector(adapter_width, hidden, n_states)
+        self.projector = TokenProjector(widths.tokens, hidden, config.clip_grid)
+        self.evidence_projector = EvidenceProjector(widths.adapter, hidden, widths.states)
         # the embedding keeps what tells diagnoses apart in words; the channel means under it hold more than that
-        self.style_norm = nn.LayerNorm(style_width)
-        self.whole_projector = nn.Linear(embed_dim + style_width, hidden)
+        self.style_norm = nn.LayerNorm(widths.style)
+        self.whole_projector = nn.Linear(widths.embedding + widths.style, hidden)
         self.blank = nn.Parameter(torch.randn(hidden) * 0.02)  # stands where a photo's tokens are hidden
         self.answer = nn.Parameter(torch.randn(hidden) * 0.02)
-        correction = nn.Linear(hidden, embed_dim)
+        correction = nn.Linear(hidden, widths.embedding)
         nn.init.normal_(correction.weight, std=0.005)  # begins short: the answer starts as CLIP's own
         self.to_diagnosis = nn.Sequential(nn.LayerNorm(hidden), nn.Dropout(config.answer_dropout), correction)
         # what each state of a criterion speaks for: the part of the answer that can be read off and edited
-        self.checklist = nn.Linear(n_states, embed_dim, bias=False)
+        self.checklist = nn.Linear(widths.states, widths.embedding, bias=False)
         nn.init.zeros_(self.checklist.weight)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
         own = own_grid(config.own_side) if config.own_vision else 0
-        self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + n_states, config.prompt, own)
+        self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + widths.states, config.prompt, own)
         self.register_buffer("name_ids", self._first_tokens(), persistent=False)
 
     @property
@@ -503,7 +379,7 @@ class Reasoner(nn.Module):
 
     @torch.no_grad()
     def ask(self, own: Tensor, question: str, longest: int) -> str:
-        """What the published model, LoRA off, answers to a question about a photo; greedy, bound by no rules.
+        """Answer of the published model, LoRA off, to a question about a photo; greedy, bound by no rules.
 
         Args:
             own: [1, M, H] as `own_tokens` gives them.
@@ -523,7 +399,7 @@ class Reasoner(nn.Module):
     def rules(
         self, length: int, findings: Sequence[str], leading: str, runner_up: str, paraphrases: int
     ) -> tuple[list[Rule], int]:
-        """What holds a rationale that begins after `length` tokens to the truth, and how many tokens it may have."""
+        """Rules that hold a rationale after `length` tokens to the truth, and the most tokens that it may have."""
         rules: list[Rule] = [self.citations(length, findings, leading, runner_up)]
         if not paraphrases:
             return rules, self.config.max_new_tokens
@@ -549,7 +425,7 @@ class Reasoner(nn.Module):
 
     @property
     def adapted(self) -> bool:
-        """Whether there are LoRA layers; they may have been merged into the base."""
+        """True where there are LoRA layers; they may have been merged into the base."""
         return bool(self.config.lora.r)
 
     def adapter_state(self) -> dict[str, Tensor]:

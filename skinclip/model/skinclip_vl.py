@@ -1,23 +1,10 @@
-"""The whole model, and the factory that returns it together with its transform.
+"""The whole model: perception, evidence and reasoning, and how it is put together from its parts.
 
-A checkpoint is a directory:
-
-    config.yaml              what the model is (`ModelConfig`)
-    perception.safetensors   the CLIP model, where the preset carries its own
-    heads.safetensors        evidence finder and the reasoner's own layers
-    adapter.safetensors      LoRA, where it is not merged into the language model
-    tokenizer/               the reasoner's tokenizer
-    reasoner/                Qwen2.5-VL, where the checkpoint carries its own: in NF4, in 16 bit where LoRA is merged in
-    base.json                which Qwen2.5-VL and CLIP the adapter was made for, where they lie elsewhere
-    trust.safetensors        calibration, sets, shift, referral; fitted on the calib split
-    findings.json            from which probability a criterion is cited
-    recipe.yaml, README.md   how it was trained, model card
+`skinclip.model.checkpoint` saves and loads it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,38 +12,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from skinclip.core.config import ModelConfig, ReasonerConfig, load_yaml, save_yaml
-from skinclip.core.config import preset as preset_config
+from skinclip.core.config import ModelConfig, ReasonerConfig
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
-from skinclip.hub import checkpoint_folder, find_base, no_checkpoint
-from skinclip.imaging.transform import PhotoTransform
 from skinclip.language.prompt import Prompts
-from skinclip.model import foundation
 from skinclip.model.allocator import give_back_large_blocks
+from skinclip.model.errors import CheckpointError
 from skinclip.model.evidence import Evidence, EvidenceFinder, symmetric_orthogonalize
 from skinclip.model.foundation import Foundation
 from skinclip.model.perception import Perception, VisualTokens
-from skinclip.model.reasoner import (
-    ADAPTER,
-    Reasoner,
-    Reasoning,
-    add_lora,
-    load_language_model,
-    lora_settings,
-    quantize_to,
-    qwen_config,
-)
-from skinclip.model.tokenizer import load_tokenizer, mini_tokenizer
-
-CARRIED = "./reasoner"  # the base of a checkpoint with a 16-bit language model of its own, LoRA merged into it
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that is incomplete or made for another model; the message says which part."""
+from skinclip.model.qwen import ADAPTER, add_lora, load_language_model, quantize_to, qwen_config
+from skinclip.model.reasoner import InputWidths, Reasoner, Reasoning
+from skinclip.model.tokenizer import mini_tokenizer
 
 
 class SkinClipVL(nn.Module):
@@ -155,16 +124,17 @@ class SkinClipVL(nn.Module):
         )
 
     def heads(self) -> dict[str, Tensor]:
-        """What stage 2 trains beside LoRA, by name."""
+        """Tensors that stage 2 trains beside LoRA, by name."""
         own = {k: v for k, v in self.reasoner.state_dict().items() if not k.startswith("language_model.")}
         return {f"evidence.{k}": v for k, v in self.evidence.state_dict().items()} | {
             f"reasoner.{k}": v for k, v in own.items()
         }
 
     def load_heads(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `heads` gives. Raises CheckpointError where names are missing or unknown."""
         expected, given = set(self.heads()), set(state)
         if expected != given:
-            raise CheckpointError(_mismatch("heads.safetensors", expected, given))
+            raise CheckpointError(mismatch("heads.safetensors", expected, given))
         for name, part in (("evidence.", self.evidence), ("reasoner.", self.reasoner)):
             own = {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}
             part.load_state_dict(own, strict=False)  # strictness was checked above, language model aside
@@ -175,68 +145,15 @@ class SkinClipVL(nn.Module):
         own = [p for n, p in self.reasoner.named_parameters() if not n.startswith("language_model.")]
         return {"lora": lora, "heads": [*own, *self.evidence.parameters()]}
 
-    def save(self, out: Path) -> None:
-        """Writes the checkpoint; what is loaded from it gives the same numbers exactly."""
-        out.mkdir(parents=True, exist_ok=True)
-        save_yaml(self.config, out / "config.yaml")
-        save_file(_plain(self.heads()), out / "heads.safetensors")
-        if self.reasoner.adapted:
-            save_file(_plain(self.reasoner.adapter_state()), out / "adapter.safetensors")
-        if self.foundation is not None:
-            (out / foundation.FILE).write_text(self.foundation.to_json(), encoding="utf-8")
-        self.reasoner.tokenizer.save_pretrained(out / "tokenizer")
-        if self.config.perception.pretrained is None:
-            tower = self.perception.tower.weights()
-            save_file(
-                _plain({k: v.half() if v.ndim > 1 else v for k, v in tower.items()}), out / "perception.safetensors"
-            )
-        if (
-            self.config.reasoner.base in (None, CARRIED)
-            and self.base_dir is not None
-            and self.base_dir != out / "reasoner"
-        ):
-            shutil.copytree(self.base_dir, out / "reasoner", dirs_exist_ok=True)
-
-    def with_adapter(self, folder: Path) -> SkinClipVL:
-        """Another model on the same language model and CLIP, which are not loaded again: the checkpoint in `folder`.
-
-        This model answers as before until it is `replaced_by` the other.
-
-        Raises CheckpointError where the checkpoint is not whole, or was made for something else.
-        """
-        config = read_config(folder)
-        refuse(folder, config, self)
-        language_model = self.reasoner.language_model
-        name = next(n for n in (ADAPTER, "other") if n != self.reasoner.adapter)
-        language_model.add_adapter(name, lora_settings(config.reasoner))
-        try:
-            tokenizer = load_tokenizer(folder / "tokenizer")
-            reasoner = make_reasoner(config, language_model, tokenizer, self.perception, name)
-            vocabulary = {n: getattr(self, n) for n in ("description_bank", "descriptions", "state_embeddings")}
-            model = SkinClipVL(config, self.perception, reasoner, self.base_dir, self.foundation, vocabulary)
-            model.load_weights(folder)
-            return model.to(self.device).eval()
-        except BaseException:
-            language_model.delete_adapter(name)
-            raise
-
     def replaced_by(self, other: SkinClipVL) -> None:
-        """Puts a model that came `with_adapter` in force; this one cannot answer any more."""
+        """Puts a model that `checkpoint.load_adapter` gave in force; this one cannot answer any more."""
         language_model = self.reasoner.language_model
         language_model.set_adapter(other.reasoner.adapter)
         language_model.delete_adapter(self.reasoner.adapter)
 
-    def load_weights(self, folder: Path) -> None:
-        """Heads and LoRA of a checkpoint. Raises CheckpointError where they do not fit."""
-        self.load_heads(load_file(folder / "heads.safetensors"))
-        self.reasoner.load_adapter_state(load_file(folder / "adapter.safetensors") if self.reasoner.adapted else {})
 
-
-def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
-
-
-def _mismatch(part: str, expected: set[str], given: set[str]) -> str:
+def mismatch(part: str, expected: set[str], given: set[str]) -> str:
+    """The words for a file whose tensors are not those that the model has."""
     missing, unknown = sorted(expected - given), sorted(given - expected)
     return (
         f"{part} does not fit the model: {len(missing)} keys missing {missing[:3]}, "
@@ -253,8 +170,6 @@ def new_model(config: ModelConfig, work: Path, perception: Perception | None = N
     perception = (perception or Perception(config.perception)).freeze()
     tokenizer = mini_tokenizer()
     if not (work / "reasoner").exists():
-        from transformers import Qwen2_5_VLForConditionalGeneration
-
         quantize_to(Qwen2_5_VLForConditionalGeneration(qwen_config(config.reasoner, tokenizer)), work / "reasoner")
     return assemble(config, perception, work / "reasoner", tokenizer)
 
@@ -309,122 +224,16 @@ def make_reasoner(
     adapter: str = ADAPTER,
 ) -> Reasoner:
     """A reasoner with fresh heads around a language model that has its LoRA layers."""
-    return Reasoner(
-        config.reasoner,
-        language_model,
-        tokenizer,
-        perception.width,
-        perception.embed_dim,
-        config.evidence.adapter_width,
-        len(EVIDENCE_STATES),
-        sum(perception.level_widths),
-        adapter,
+    widths = InputWidths(
+        tokens=perception.width,
+        embedding=perception.embed_dim,
+        adapter=config.evidence.adapter_width,
+        states=len(EVIDENCE_STATES),
+        style=sum(perception.level_widths),
     )
+    return Reasoner(config.reasoner, language_model, tokenizer, widths, adapter)
 
 
 def default_device(config: ModelConfig) -> str:
-    """Where a preset runs unless told otherwise: the embedded one on the CPU, those with a base on a GPU, if any."""
+    """The device of a preset by default: the embedded one on the CPU, those with a base on a GPU, if any."""
     return "cuda" if config.reasoner.base is not None and torch.cuda.is_available() else "cpu"
-
-
-def load_model(folder: Path, device: str | None = None) -> SkinClipVL:
-    """The model saved in `folder`, in eval mode.
-
-    Args:
-        device: see `assemble`.
-
-    Raises CheckpointError saying what is missing or does not fit, MissingWeights for what the preset is built on.
-    """
-    config = read_config(folder)
-    reasoner = config.reasoner  # its base first: what is missing is said before gigabytes are read
-    if reasoner.base is None:
-        base = folder / "reasoner"
-    else:
-        base = folder / CARRIED if reasoner.base == CARRIED else find_base(reasoner.base, reasoner.revision)
-    perception = Perception(config.perception)
-    if config.perception.pretrained is None:
-        state = {
-            k: v.float() if v.is_floating_point() else v
-            for k, v in load_file(folder / "perception.safetensors").items()
-        }
-        expected = set(perception.tower.weights())
-        if expected != set(state):
-            raise CheckpointError(_mismatch("perception.safetensors", expected, set(state)))
-        perception.tower.load_weights(state)
-    perception.freeze()
-    if reasoner.base is not None:
-        stands_on = Foundation.of(base, perception)
-        if problem := read_foundation(folder).differences(stands_on):
-            raise CheckpointError(f"{folder} does not fit: it was {problem}")
-    model = assemble(config, perception, base, load_tokenizer(folder / "tokenizer"), device)
-    model.load_weights(folder)
-    return model.eval()
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """What the checkpoint in `folder` is. Raises CheckpointError naming what of it is missing."""
-    if not (folder / "config.yaml").exists():
-        raise CheckpointError(f"{folder} is no whole checkpoint: config.yaml is missing")
-    config = load_yaml(ModelConfig, folder / "config.yaml")
-    parts = ["heads.safetensors", "tokenizer"]
-    parts += ["adapter.safetensors"] if config.reasoner.lora.r else []
-    parts += [foundation.FILE] if config.reasoner.base is not None else []
-    for name in parts:
-        if not (folder / name).exists():
-            raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
-    return config
-
-
-def read_foundation(folder: Path) -> Foundation:
-    """What the adapter in `folder` was made for. Raises CheckpointError where it does not say so."""
-    try:
-        return Foundation.from_json((folder / foundation.FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise CheckpointError(f"{folder / foundation.FILE} cannot be read: {problem}") from problem
-
-
-def refuse(folder: Path, config: ModelConfig, model: SkinClipVL) -> None:
-    """Raises CheckpointError, with the reason, where the checkpoint in `folder` cannot stand on what `model` does."""
-    if model.foundation is None or not model.reasoner.adapted:
-        raise CheckpointError("this model carries its own base, which no other adapter fits; load the other by itself")
-    if config.reasoner.base in (None, CARRIED):
-        raise CheckpointError(f"{folder} carries its own base; load it by itself")
-    problem = read_foundation(folder).differences(model.foundation)
-    if problem is None and config.reasoner.quantize != model.config.reasoner.quantize:
-        kinds = {True: "a quantized base", False: "a base in full precision"}
-        problem = f"made on {kinds[config.reasoner.quantize]}, while here is {kinds[model.config.reasoner.quantize]}"
-    if problem is None and replace(config.perception, pretrained=None) != replace(
-        model.config.perception, pretrained=None
-    ):
-        problem = "made to read CLIP in another way: `perception` in its config.yaml differs"
-    if problem:
-        raise CheckpointError(f"{folder} does not fit: it was {problem}")
-
-
-def create_model(
-    preset: str = "mini", weights: Path | None = None, device: str | None = None
-) -> tuple[SkinClipVL, PhotoTransform]:
-    """The model of a preset and the transform that belongs to it.
-
-    Args:
-        weights: a checkpoint directory; by default the preset's own (`hub.checkpoint_folder`).
-        device: see `assemble`.
-
-    Raises ValueError for an unknown preset, CheckpointError where its weights are not there or do not fit,
-    MissingWeights where those that it is built on are not.
-    """
-    preset_config(preset)  # an unknown name is an error before anything is read
-    folder = Path(weights) if weights else checkpoint_folder(preset)
-    if not (folder / "config.yaml").exists():
-        raise CheckpointError(no_checkpoint(preset, folder))
-    model = load_model(folder, device)
-    return model, PhotoTransform(model.config.photo_side)
-
-
-def weights_sha256(folder: Path) -> str:
-    """One hash over all weight files of a checkpoint, names included."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(str(path.relative_to(folder)).encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -44,20 +44,13 @@ from skinclip.imaging.photo import LesionImage, combine_quality, lesion_quality,
 from skinclip.imaging.transform import PhotoTransform, Window
 from skinclip.language.rationale import tidy
 from skinclip.model.adapters.card import write_card
+from skinclip.model.checkpoint import CARRIED, create_model, load_adapter, read_config, refuse, weights_sha256
 from skinclip.model.criteria import criterion_probabilities
+from skinclip.model.errors import CheckpointError
 from skinclip.model.inference import lesion_windows
 from skinclip.model.memory import check_memory
 from skinclip.model.quiet import silence_transformers
-from skinclip.model.skinclip_vl import (
-    CARRIED,
-    CheckpointError,
-    SkinClipVL,
-    create_model,
-    default_device,
-    read_config,
-    refuse,
-    weights_sha256,
-)
+from skinclip.model.skinclip_vl import SkinClipVL, default_device
 from skinclip.pipeline.findings import findings_of, lesion_of, photo_mask
 
 Progress = Callable[[float, str], None]
@@ -177,7 +170,7 @@ class Assessor:
         with self.lock:
             try:
                 fitted, weights = _fitted(folder), weights_sha256(folder)
-                model = self.model.with_adapter(folder)
+                model = load_adapter(self.model, folder)
             except CheckpointError:
                 raise
             except (ValueError, RuntimeError, OSError, SafetensorError, YAMLError) as problem:

@@ -86,7 +86,7 @@ class Answerer(nn.Module):
         return self.model.evidence(tokens.tokens, tokens.grid, seen.mask_logits, self.model.state_embeddings)
 
     def answer(self, part: Part) -> dict[str, Tensor]:
-        """What CFA reads of k views, m of them with a rationale.
+        """Computes what CFA reads of k views, m of them with a rationale.
 
         Returns:
             logits [k, C], spelled [m, C], pooled [k, E], scores [k, K], maps [k, K, h, w], lesion [k, h, w], and

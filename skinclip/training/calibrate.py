@@ -1,4 +1,4 @@
-"""What is fitted on a trained model: trust on `calib`, the thresholds of findings on `valid`.
+"""Fitting on a trained model: trust on `calib`, the thresholds of findings on `valid`.
 
 Photos are read and processed as an Assessment does it, so that a threshold means on the page what it meant here.
 """

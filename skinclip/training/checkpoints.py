@@ -22,7 +22,7 @@ def seed_everything(seed: int) -> torch.Generator:
 
 
 def rng_state() -> dict[str, Any]:
-    """Where all random generators of this process stand."""
+    """Returns the states of all random generators of this process."""
     state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()}
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
 

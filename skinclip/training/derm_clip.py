@@ -44,7 +44,7 @@ class DermClip(nn.Module):
 
 @dataclass
 class Descriptions:
-    """What photos are contrasted with: P paraphrases of each diagnosis, and one of each criterion state."""
+    """The texts that photos are contrasted with: P paraphrases of each diagnosis, and one of each criterion state."""
 
     diagnosis: list[str]
     states: list[str]

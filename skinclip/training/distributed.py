@@ -54,7 +54,7 @@ class Team:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes files."""
+        """True for the process that writes files."""
         return bool(self.accelerator.is_main_process)
 
     @property
@@ -65,7 +65,7 @@ class Team:
 
     @property
     def sharded(self) -> bool:
-        """Whether each process holds a part of every weight only (FSDP)."""
+        """True where each process holds a part of every weight only (FSDP)."""
         return self.accelerator.distributed_type == DistributedType.FSDP
 
     def share(self, rows: Tensor, rank: int | None = None) -> Tensor:

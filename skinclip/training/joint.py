@@ -270,7 +270,7 @@ class Stage2:
             yield row, (findings, similar[k].tolist())
 
     def rationale_target(self, i: int, findings: list[str], similar: list[int]) -> RationaleTarget:
-        """What is told of photo `i`; a photo without a diagnosis label is told as far as its findings."""
+        """The rationale target of photo `i`; a photo without a diagnosis label is told as far as its findings."""
         if self.rng.random() < 0.3:  # texts of all lengths, so that a rich label does not show in the style
             findings = findings[: self.rng.randint(0, len(findings))]
         label = int(self.train.diagnosis[i])

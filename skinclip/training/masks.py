@@ -70,7 +70,7 @@ def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Pa
 def look(
     model: SkinClipVL, train: PhotoSet, photo: Tensor, drawn: Augmentation, team: Team
 ) -> tuple[list[Tensor], Tensor]:
-    """What CLIP makes of the photos [B] under an augmentation, level by level [B, D_i, h_i, w_i], and their masks
+    """Tower features of the photos [B] under an augmentation, level by level [B, D_i, h_i, w_i], and their masks
     [B, m, m]; each process looks at its share. In the order of the processes."""
     rows = team.share(torch.arange(len(photo)))
     batch = train.batch(photo[rows]).to(model.device)

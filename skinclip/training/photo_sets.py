@@ -131,7 +131,7 @@ def _close_up(case: Case, photo: Path) -> Case:
 
 
 def is_close_up(case: Case) -> bool:
-    """Whether `with_clinical` made this case."""
+    """Tells whether `with_clinical` made this case."""
     return case.image_id.endswith(CLOSE_UP)
 
 

@@ -81,6 +81,7 @@ def train_plain(
     drawn = torch.zeros(len(prior), dtype=torch.double).index_add_(0, train.diagnosis[labelled], weights.double())
     shift = prior.log() - drawn.clamp_min(1e-6).log()
     logits = plain_logits(model, calib).double().numpy()
-    model.calibration = fit_calibration(logits, calib.diagnosis.numpy(), shift.numpy())
+    fitted = fit_calibration(logits, calib.diagnosis.numpy(), shift.numpy())
+    model.temperature, model.bias = fitted.temperature, fitted.bias
     model.natural_prior = tuple(prior.tolist())
     return model

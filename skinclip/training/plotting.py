@@ -1,4 +1,4 @@
-"""How a training went, as a picture: `python -m skinclip plot-training runs/qwen-3b` draws its log.csv as log.png."""
+"""A training's course as a picture: `python -m skinclip plot-training runs/qwen-3b` draws its log.csv as log.png."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from skinclip.core.config import ModelConfig, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES, MAX_FINDINGS
 from skinclip.language.prompt import IGNORE, Prompts, PromptWriter, RationaleTarget
 from skinclip.language.rationale import random_example, write_rationale
-from skinclip.model.reasoner import quantize_to, qwen_config
+from skinclip.model.qwen import quantize_to, qwen_config
 from skinclip.training.checkpoints import load_checkpoint, save_checkpoint, seed_everything
 from skinclip.training.csv_log import CsvLog
 from skinclip.training.schedules import cosine

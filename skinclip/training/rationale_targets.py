@@ -1,4 +1,4 @@
-"""What a training prompt says of a photo: its context, parts of it left out, and the findings that may be cited."""
+"""Contents of a training prompt: its context, parts of it left out, and the findings that may be cited."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, sa
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import base_identity, checkpoint_folder, find_base, find_clip, output_folder
 from skinclip.model.allocator import keep_memory
+from skinclip.model.checkpoint import save_model
 from skinclip.model.memory import check_memory
 from skinclip.model.perception import Perception
 from skinclip.model.plain import PlainClassifier
@@ -131,7 +132,7 @@ def train(
         return None
     if team.sharded and base is not None:  # this process holds a part of every weight only
         model = on_published_weights(config, recipe, base, team, work)
-    model.save(out)
+    save_model(model, out)
     save_yaml(recipe, out / "recipe.yaml")
     assessor = fit(model, photos, cases["calib"], cases.get("valid", []), trained_prior)
     assessor.save_calibration(out)

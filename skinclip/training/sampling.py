@@ -1,4 +1,4 @@
-"""How often each photo is drawn, in which batches, and the priors and soft targets that follow from it."""
+"""Sampling of photos into batches, and the priors and soft targets that follow from it."""
 
 from __future__ import annotations
 

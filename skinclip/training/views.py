@@ -33,7 +33,7 @@ _VERSION = 1  # of what is kept; views kept by another version are not used
 
 @dataclass
 class SeenViews:
-    """What the frozen parts make of k views.
+    """Outputs of the frozen parts for k views.
 
     Attributes:
         tokens: with each of its levels as a map of one cell, its mean.
@@ -51,7 +51,7 @@ class SeenViews:
 
 @torch.no_grad()
 def see(model: SkinClipVL, views: Tensor) -> SeenViews:
-    """What towers and mask head make of views [k, 4, side, side], the reference mask as fourth channel."""
+    """Outputs of towers and mask head for views [k, 4, side, side], the reference mask as fourth channel."""
     seen = model.perceive(views[:, :3])
     mask_logits = model.evidence.segment(seen.levels)
     lesion = F.adaptive_avg_pool2d(views[:, 3:], seen.grid)[:, 0]
@@ -61,7 +61,7 @@ def see(model: SkinClipVL, views: Tensor) -> SeenViews:
 
 @dataclass(frozen=True)
 class ViewDraw:
-    """Which views a step looks at.
+    """The views that a step looks at.
 
     Attributes:
         photo: [n] number of each view's photo.
@@ -162,7 +162,7 @@ _KEPT_AS = {"embedding": torch.float32, "style": torch.float32, "own": torch.bfl
 
 
 def keep_views(model: SkinClipVL, views: KeptViews, base: str, folder: Path, batch: int, team: Team) -> ViewStore:
-    """What the frozen parts make of all views of all photos, from `folder` as far as it is there already.
+    """Outputs of the frozen parts for all views of all photos, from `folder` as far as it is there already.
 
     Processes share the work; a build that was interrupted goes on.
 

@@ -10,8 +10,8 @@ from fastapi import FastAPI
 
 from skinclip.hub import MissingWeights
 from skinclip.model.adapters.files import list_adapters
+from skinclip.model.errors import CheckpointError
 from skinclip.model.memory import TooLittleMemory
-from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components, serving, weights_download
 from skinclip.ui.server import NotOpened, Tell

@@ -12,7 +12,7 @@ from eval_study.fill_numbers import DOCUMENTS, PAGE_FIGURES, RESULTS, explanatio
 from skinclip.core.paths import ASSETS
 from skinclip.explain.methods.grad_cam import OWN_CAM
 from skinclip.explain.methods.plain_grad_cam import PLAIN_CAM
-from skinclip.model.skinclip_vl import weights_sha256
+from skinclip.model.checkpoint import weights_sha256
 from skinclip.training.calibrate import RECALL
 
 

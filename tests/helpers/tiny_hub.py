@@ -27,6 +27,7 @@ from skinclip.core.config import LoraConfig, ModelConfig, PerceptionConfig, pres
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSES
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.language.rationale import random_example, vocabulary, write_rationale
+from skinclip.model.checkpoint import save_model
 from skinclip.model.perception import Perception
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
 from skinclip.model.tokenizer import load_tokenizer
@@ -181,7 +182,7 @@ def tiny_checkpoint(folder: Path, config: ModelConfig, seed: int = 2) -> Path:
     usual = dataclasses.replace(trust.shift, calibration_distances=np.array([np.inf], np.float32))
     trust = dataclasses.replace(trust, shift=usual)
     thresholds = {code: round(float(rng.uniform(0.05, 0.3)), 3) for code in CRITERION_CODES}
-    model.save(folder)
+    save_model(model, folder)
     info = ModelInfo(config.preset, "0", "0" * 64)
     Assessor(model, PhotoTransform(config.photo_side), trust, thresholds, info).save_calibration(folder)
     return folder

@@ -17,9 +17,10 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from eval_study.full_size.meter import held_bytes
 from skinclip.core.config import ModelConfig
 from skinclip.model import memory
+from skinclip.model.checkpoint import load_model, save_model
 from skinclip.model.int8 import FEW, Int8Linear, int8, unpack
-from skinclip.model.reasoner import add_lora, load_language_model, quantize_to, qwen_config
-from skinclip.model.skinclip_vl import SkinClipVL, load_model
+from skinclip.model.qwen import add_lora, load_language_model, quantize_to, qwen_config
+from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.model.tokenizer import mini_tokenizer
 
 
@@ -110,7 +111,7 @@ def test_lora_learns_on_int8_layers(nf4: Path, tiny_config: ModelConfig) -> None
 def test_a_checkpoint_may_ask_for_int8(tiny_model: SkinClipVL, tmp_path: Path) -> None:
     from skinclip.core.config import save_yaml
 
-    tiny_model.save(tmp_path)
+    save_model(tiny_model, tmp_path)
     reasoner = dataclasses.replace(tiny_model.config.reasoner, cpu_weights="int8")
     save_yaml(dataclasses.replace(tiny_model.config, reasoner=reasoner), tmp_path / "config.yaml")
     model = load_model(tmp_path)

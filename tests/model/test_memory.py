@@ -14,7 +14,7 @@ from eval_study.full_size.meter import held_bytes
 from skinclip.core.config import LoraConfig, ModelConfig, preset, save_yaml
 from skinclip.model import memory
 from skinclip.model.memory import GB, PURPOSES, MemoryPlan, TooLittleMemory
-from skinclip.model.reasoner import UNQUANTIZED, quantization
+from skinclip.model.qwen import UNQUANTIZED, quantization
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
 

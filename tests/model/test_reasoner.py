@@ -7,21 +7,17 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.language.prompt import RationaleTarget, context_text
 from skinclip.language.rationale import check_citations, check_rationale, read_rationale
+from skinclip.model.checkpoint import load_model, save_model
+from skinclip.model.errors import CheckpointError
 from skinclip.model.perception import VisualTokens
-from skinclip.model.reasoner import (
-    FALLBACK_PARAPHRASES,
-    Qwen2_5_VLForConditionalGeneration,
-    at_most_unit,
-    load_language_model,
-    quantize_to,
-    qwen_config,
-)
-from skinclip.model.skinclip_vl import CheckpointError, load_model
+from skinclip.model.qwen import load_language_model, quantize_to, qwen_config
+from skinclip.model.reasoner import FALLBACK_PARAPHRASES, at_most_unit
 from skinclip.model.tokenizer import mini_tokenizer
 
 
@@ -224,7 +220,7 @@ def test_only_findings_that_exist_can_be_cited(tiny_model, look, paraphrases: in
 
 def test_saved_and_loaded_equals_live(tiny_model, look, tmp_path) -> None:
     seen, _ = look
-    tiny_model.save(tmp_path / "checkpoint")
+    save_model(tiny_model, tmp_path / "checkpoint")
     again = load_model(tmp_path / "checkpoint")
     prompts = tiny_model.reasoner.writer.write([Context(), Context(30, "female", "back")])
     photos = torch.rand(2, 3, 160, 160)
@@ -239,7 +235,7 @@ def test_saved_and_loaded_equals_live(tiny_model, look, tmp_path) -> None:
 
 @pytest.mark.parametrize("part", ["heads.safetensors", "adapter.safetensors", "perception.safetensors"])
 def test_missing_or_unexpected_keys_are_an_error(tiny_model, tmp_path, part: str) -> None:
-    tiny_model.save(tmp_path / "checkpoint")
+    save_model(tiny_model, tmp_path / "checkpoint")
     path = tmp_path / "checkpoint" / part
     state = load_file(path)
     state["surplus"] = torch.zeros(1)

@@ -17,7 +17,8 @@ from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import LoraConfig, ModelConfig, load_yaml, save_yaml
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import LesionImage, from_array
-from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
+from skinclip.model.checkpoint import save_model, weights_sha256
+from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from tests.helpers.tiny_hub import tiny_base, tiny_checkpoint
 
@@ -70,7 +71,7 @@ def test_another_adapter_is_put_in_force_without_loading_the_base_again(assessor
 
 def test_a_switched_model_saves_what_was_loaded(assessor, other, tmp_path) -> None:
     assessor.switch(other)
-    assessor.model.save(tmp_path / "again")
+    save_model(assessor.model, tmp_path / "again")
     assessor.save_calibration(tmp_path / "again")
     assert weights_sha256(tmp_path / "again") == weights_sha256(other)
     for name in ("config.yaml", "base.json", "findings.json"):

@@ -17,9 +17,9 @@ from skinclip.imaging import photo as photo_module
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.photo import from_array
 from skinclip.model.criteria import STATE_COUNTS
+from skinclip.model.errors import CheckpointError
 from skinclip.model.evidence import CLEAR
 from skinclip.model.plain import PlainClassifier, load_plain
-from skinclip.model.skinclip_vl import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.training import epochs
 from skinclip.training import joint as stage2

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from skinclip.model.skinclip_vl import CheckpointError, weights_sha256
+from skinclip.model.checkpoint import weights_sha256
+from skinclip.model.errors import CheckpointError
 from skinclip.ui.app import build_page, offering
 from skinclip.ui.tabs.assess_tab import adapters
 from tests.helpers.tiny_hub import tiny_base, tiny_checkpoint, tiny_preset

@@ -18,7 +18,8 @@ from skinclip import RESEARCH_USE_ONLY, __version__
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
 from skinclip.core.measures import MEASURES
 from skinclip.hub.sources import BASES, CLIPS
-from skinclip.model.skinclip_vl import CARRIED, CheckpointError, read_config, read_foundation, weights_sha256
+from skinclip.model.checkpoint import CARRIED, read_config, read_foundation, weights_sha256
+from skinclip.model.errors import CheckpointError
 
 FILE, RESULTS = "README.md", "results.json"
 _TITLE = "Model card: "
@@ -30,7 +31,7 @@ TERMS = {
 
 
 def card_name(folder: Path) -> str:
-    """What a checkpoint calls itself: the title of its card, or else its preset and folder."""
+    """Name that a checkpoint gives itself: the title of its card, or else its preset and folder."""
     path = folder / FILE
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         if line.startswith("# "):
@@ -167,7 +168,7 @@ def _table(found: dict[str, Any]) -> str:
 
 
 def _result(report: dict[str, Any], path: Path, folder: Path) -> dict[str, Any]:
-    """What a card tells of a report; paths of the computer where it was made are left out."""
+    """Excerpt of a report for a card; paths of the computer where it was made are left out."""
     try:
         meta = report["meta"]
         measured, own = meta["system"]["sha256"], weights_sha256(folder)

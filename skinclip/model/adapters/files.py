@@ -21,21 +21,20 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
-from safetensors.numpy import load_file as load_arrays
 
-from skinclip.calibration.calibrator import Calibrator
 from skinclip.core.config import save_yaml
-from skinclip.hub.layout import MissingWeights, check_complete, read_header
+from skinclip.hub.layout import CALIBRATION_ARRAYS, MissingWeights, check_complete, read_header
 from skinclip.hub.origins import FetchError, File, Hub
 from skinclip.hub.sources import Source
 from skinclip.hub.store import find_base
 from skinclip.model import foundation
 from skinclip.model.adapters import card
 from skinclip.model.adapters.merging import merged_language_model
+from skinclip.model.checkpoint import CARRIED, read_config, read_foundation, weights_sha256
+from skinclip.model.errors import CheckpointError
 from skinclip.model.foundation import Foundation
 from skinclip.model.memory import check_merge
 from skinclip.model.perception import Perception
-from skinclip.model.skinclip_vl import CARRIED, CheckpointError, read_config, read_foundation, weights_sha256
 
 NEEDED = ("config.yaml", "heads.safetensors", "adapter.safetensors", "trust.safetensors", "findings.json", "base.json")
 MORE = ("recipe.yaml", card.RESULTS, card.FILE)
@@ -54,7 +53,7 @@ class AdapterError(CheckpointError):
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What an adapter says of itself; `problem` is why it cannot be used, in words."""
+    """Description of an adapter by itself; `problem` is why it cannot be used, in words."""
 
     folder: Path
     name: str
@@ -72,7 +71,7 @@ def list_adapters(folder: Path) -> list[AdapterInfo]:
 
 
 def info(folder: Path) -> AdapterInfo:
-    """What the adapter in `folder` says of itself. Raises CheckpointError where it holds no checkpoint at all."""
+    """Describes the adapter in `folder`. Raises CheckpointError where it holds no checkpoint at all."""
     if not (folder / "config.yaml").is_file():
         raise AdapterError(f"{folder} holds no checkpoint: config.yaml is missing")
     try:
@@ -108,11 +107,14 @@ def check(folder: Path) -> list[str]:
     if strange:
         raise AdapterError(f"{folder} holds what is no part of an adapter: {', '.join(strange[:5])}; take it out first")
     try:
-        for name in ("heads.safetensors", "adapter.safetensors", "trust.safetensors"):
+        for name in ("heads.safetensors", "adapter.safetensors"):
             read_header(folder / name)
-        Calibrator.from_arrays(load_arrays(folder / "trust.safetensors"))
-    except (MissingWeights, ValueError) as error:
+        arrays = set(read_header(folder / "trust.safetensors")[1])
+    except MissingWeights as error:
         raise AdapterError(f"{folder} is damaged: {error}") from error
+    if arrays != CALIBRATION_ARRAYS:
+        wrong = ", ".join(sorted(arrays ^ CALIBRATION_ARRAYS)[:3])
+        raise AdapterError(f"{folder} is damaged: trust.safetensors lacks or adds arrays ({wrong})")
     read_foundation(folder)
     return names
 
@@ -259,7 +261,7 @@ def _download(hub: Hub, files: list[File], part: Path) -> None:
 
 
 def on_hub(place: str) -> bool:
-    """Whether a place is a repository of the hub rather than a path."""
+    """Tells whether a place is a repository of the hub rather than a path."""
     return bool(_HUB_ID.fullmatch(place)) and not Path(place).exists()
 
 

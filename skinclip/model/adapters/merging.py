@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from skinclip.core.config import ReasonerConfig
-from skinclip.model.reasoner import add_lora
+from skinclip.model.qwen import add_lora
 
 
 def merged_language_model(base: Path, adapter: Path, config: ReasonerConfig, dtype: torch.dtype) -> Any:

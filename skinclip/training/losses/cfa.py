@@ -18,7 +18,7 @@ from skinclip.training.losses.focal import FocalLoss
 
 @dataclass
 class CFAInputs:
-    """What one batch offers to CFA. A part whose tensors are None was not measured on this batch and is left out.
+    """The tensors of a batch that CFA reads. A part whose tensors are None was not measured and is left out.
 
     Attributes:
         logits: [B, C] of the diagnosis head.

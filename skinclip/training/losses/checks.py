@@ -1,4 +1,4 @@
-"""What all parts of CFA share: missing labels, means over nothing, and shapes checked early with the reason."""
+"""Conventions of all parts of CFA: missing labels, means over nothing, and shapes checked early with the reason."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check_target(target: Tensor, logits_shape: Sequence[int]) -> None:
 
 
 def pair(**tensors: Tensor | None) -> bool:
-    """Whether the tensors are given. Raises ValueError where only some are: a forgotten one must not pass silently."""
+    """Tells whether the tensors are given. Raises ValueError where only some are: none may be forgotten silently."""
     missing = [name for name, tensor in tensors.items() if tensor is None]
     require(len(missing) in (0, len(tensors)), f"{', '.join(tensors)} go together; {', '.join(missing)} is missing")
     return not missing

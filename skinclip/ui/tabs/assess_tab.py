@@ -25,7 +25,7 @@ from skinclip.core.vocabulary import SEXES, SITES
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, region_overlay
 from skinclip.imaging.photo import MAX_FILE_MB, LesionImage, PhotoError, fit, load_photo, photo_quality
 from skinclip.model.adapters.card import card_name
-from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
 from skinclip.ui.background_task import Run, Runs, Stopped

@@ -16,7 +16,7 @@ from skinclip.core.assessment import Assessment
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
-from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
 

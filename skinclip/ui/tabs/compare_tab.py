@@ -23,7 +23,7 @@ from skinclip.explain.methods import METHODS, OWN, USUAL
 from skinclip.explain.subject import on_photo
 from skinclip.imaging.overlay import heat_rgba, hex_colour, ink_of, number_places
 from skinclip.imaging.photo import PhotoError, load_photo
-from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
 from skinclip.ui.tabs.assess_tab import Shown, View

@@ -15,7 +15,7 @@ from skinclip.core.assessment import Assessment
 from skinclip.explain.grounding import second_opinions
 from skinclip.imaging.overlay import boxes_overlay
 from skinclip.imaging.photo import PhotoError, load_photo
-from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
 

@@ -13,7 +13,7 @@ from eval_study.full_size import base, layers, table
 from eval_study.full_size.__main__ import WAYS, compared
 from eval_study.full_size.meter import Meter, held_bytes
 from skinclip.model.memory import GB, PURPOSES, MemoryPlan, QwenShape, predict
-from skinclip.model.reasoner import load_language_model
+from skinclip.model.qwen import load_language_model
 
 KEPT = Path(table.__file__).parents[1] / "results" / "full_size"
 TINY = QwenShape(256, 512, 2, 2, 1, 600, tied=True)

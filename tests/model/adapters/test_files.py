@@ -28,7 +28,8 @@ from skinclip.model import memory
 from skinclip.model.adapters import files as adapters
 from skinclip.model.adapters.card import card_name, model_card, write_card
 from skinclip.model.adapters.files import AdapterError, check, info, list_adapters, merge, on_hub, pull, push
-from skinclip.model.skinclip_vl import CARRIED, CheckpointError, load_model, weights_sha256
+from skinclip.model.checkpoint import CARRIED, load_model, save_model, weights_sha256
+from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import weights_download
 from skinclip.ui.server import NotOpened
@@ -172,7 +173,7 @@ def test_a_merged_checkpoint_is_whole_and_stands_alone(adapter: Path, big_assess
         big_assessor.switch(out)
     with pytest.raises(CheckpointError, match="carries its own base"):
         push(out, str(adapter.parent / "pushed"), agree=bool)
-    merged.model.save(adapter.parent / "again")  # with the base it carries
+    save_model(merged.model, adapter.parent / "again")  # with the base it carries
     merged.save_calibration(adapter.parent / "again")
     assert Assessor.load("qwen-3b", adapter.parent / "again").predict([photo], [Context()])[0].malignancy == (
         merged.predict([photo], [Context()])[0].malignancy

@@ -12,16 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skinclip.calibration.calibrator import Trust
+from skinclip.calibration.calibrator import Calibrator
 from skinclip.core.assessment import Context, ModelInfo
 from skinclip.core.config import ModelConfig, PerceptionConfig
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSES
 from skinclip.explain.saliency import Cam, DiagnosisPath, grad_cam, own_network
-from skinclip.imaging.photo import LesionImage, load
+from skinclip.imaging.photo import LesionImage, load_photo
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.model import towers
+from skinclip.model.checkpoint import load_model, save_model
 from skinclip.model.perception import Perception
-from skinclip.model.skinclip_vl import SkinClipVL, load_model, new_model
+from skinclip.model.skinclip_vl import SkinClipVL, new_model
 from skinclip.model.towers import (
     AttributionStages,
     ImageTextTower,
@@ -100,7 +101,7 @@ def model(config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Skin
 
 @pytest.fixture(scope="module")
 def photo() -> LesionImage:
-    return load(ROOT / "assets" / "examples" / "synthetic_nevus.jpg")
+    return load_photo(ROOT / "assets" / "examples" / "synthetic_nevus.jpg")
 
 
 def test_it_fulfils_the_protocol(config: ModelConfig) -> None:
@@ -121,7 +122,7 @@ def test_perception_and_evidence_follow_its_shapes(model: SkinClipVL) -> None:
 def test_a_photo_is_assessed(model: SkinClipVL, config: ModelConfig, photo: LesionImage) -> None:
     rng, c = np.random.default_rng(0), len(DIAGNOSES)
     style = rng.normal(size=(8, sum(model.perception.level_widths)))
-    trust = Trust.fit(rng.normal(size=(40, c)), np.arange(40) % c, style, style, np.full(c, 1 / c), np.zeros(c))
+    trust = Calibrator.fit(rng.normal(size=(40, c)), np.arange(40) % c, style, style, np.full(c, 1 / c), np.zeros(c))
     usual = dataclasses.replace(trust.shift, calibration_distances=np.array([np.inf], np.float32))
     assessor = Assessor(
         model,
@@ -136,7 +137,7 @@ def test_a_photo_is_assessed(model: SkinClipVL, config: ModelConfig, photo: Lesi
 
 
 def test_its_checkpoint_gives_the_same_answer(model: SkinClipVL, tmp_path: Path) -> None:
-    model.save(tmp_path)
+    save_model(model, tmp_path)
     again, photos = load_model(tmp_path), torch.rand(1, 3, 64, 64)
     prompts = model.reasoner.writer.write([Context()])
     one, other = (m.reason(prompts, s := m.perceive(photos), m.find_evidence(s)).logits for m in (model, again))

@@ -20,7 +20,7 @@ from PIL import Image
 from skinclip.core import assessment as record
 from skinclip.core.config import preset
 from skinclip.imaging.photo import LesionImage, PhotoError
-from skinclip.model.skinclip_vl import CheckpointError
+from skinclip.model.errors import CheckpointError
 from skinclip.ui import components
 from skinclip.ui.background_task import Runs
 from skinclip.ui.tabs import assess_tab
