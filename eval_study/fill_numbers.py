@@ -1,4 +1,4 @@
-"""Writes measured numbers into README.md, the model card and the page: `python -m eval_study.fill_numbers`.
+"""Writes measured numbers into the documents, the model card and the page: `python -m eval_study.fill_numbers`.
 
 Numbers stand between two markers in each document and come from eval_study/results/*.json alone; a test holds the
 documents equal to the files.
@@ -21,10 +21,15 @@ from skinclip.explain.registry import SUMMARY
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "eval_study" / "results"
-DOCUMENTS = (ROOT / "README.md", ROOT / "assets" / "mini" / "README.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "numbers.md", ROOT / "assets" / "mini" / "README.md")
 COMPARED = reported(SUMMARY)
 COMPARED_BY = ("energy", "deletion", "insertion", "beats_random")
 START, END = "<!-- numbers: made by eval_study.fill_numbers -->", "<!-- end of numbers -->"
+OVERVIEW_START, OVERVIEW_END = "<!-- overview: made by eval_study.fill_numbers -->", "<!-- end of overview -->"
+OVERVIEW = (  # the README's one table
+    *("balanced_accuracy", "auroc_macro", "auroc_malignant", "sensitivity", "specificity", "ece", "coverage"),
+    *("lesion_iou", "criteria_mean_accuracy"),
+)
 FIGURES = {
     "balanced_accuracy": "balanced accuracy (argmax p / prior)",
     "balanced_accuracy_argmax": "balanced accuracy (argmax p)",
@@ -52,6 +57,18 @@ def table(path: Path) -> str:
     head = f"**{data}, split `{meta['split']}`**, n = {report['n']} photos, 95 % intervals by bootstrap of lesions."
     made = f"Made by `{meta['command']}`, seed {meta['seed']}, weights `{meta['model']['weights_sha256'][:12]}`."
     return "\n".join([head, "", "| figure | value (95 % interval) |", "|---|---|", *rows, "", made])
+
+
+def overview() -> str:
+    """The main figures of every report, side by side, as one Markdown table."""
+    reports = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("evaluate_*.json"), reverse=True)]
+    heads = [f"{', '.join(r['meta']['data'])}, `{r['meta']['split']}`, n = {r['n']}" for r in reports]
+    rows = [
+        f"| {FIGURES[name]} | {' | '.join(shown(r[name]) if r.get(name) else '' for r in reports)} |"
+        for name in OVERVIEW
+    ]
+    head = f"| `mini`: figure, 95 % interval | {' | '.join(heads)} |"
+    return "\n".join([head, f"|---|{'---|' * len(reports)}", *rows])
 
 
 def speed() -> str:
@@ -121,8 +138,11 @@ def numbers() -> str:
 
 
 def filled(text: str) -> str:
-    block = f"{START}\n\n{numbers()}\n\n{END}"
-    return re.sub(f"{re.escape(START)}.*?{re.escape(END)}", lambda _: block, text, flags=re.S)
+    """A document with the numbers of today between its markers."""
+    for start, end, block in ((START, END, numbers()), (OVERVIEW_START, OVERVIEW_END, overview())):
+        filling = f"{start}\n\n{block}\n\n{end}"
+        text = re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _, new=filling: new, text, flags=re.S)
+    return text
 
 
 def explanations() -> str:

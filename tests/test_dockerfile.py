@@ -83,8 +83,8 @@ def test_it_holds_no_secret() -> None:
     assert not [name for name in names if re.search("TOKEN|SECRET|PASSW|KEY|CREDENTIAL", name)]
 
 
-def test_the_command_it_recommends_is_that_of_the_readme() -> None:
+def test_the_command_it_recommends_is_that_of_the_page_on_serving() -> None:
     said = " ".join(line.lstrip("# ").rstrip(" \\") for line in (ROOT / "Dockerfile").read_text().splitlines())
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "serving.md").read_text()
     for option in ("-p 127.0.0.1:7860:7860", "--read-only --tmpfs /tmp", "-v skinclip:/data skinclip"):
-        assert option in said and option in readme
+        assert option in said and option in page

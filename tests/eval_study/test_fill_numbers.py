@@ -34,8 +34,8 @@ def test_results_that_depend_on_thresholds_are_of_those_shipped() -> None:
         assert json.loads((RESULTS / f"{name}.json").read_text())["meta"]["thresholds"] == shipped
 
 
-def test_what_the_readme_says_against_the_model_is_what_was_measured() -> None:
-    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+def test_what_is_said_against_the_model_is_what_was_measured() -> None:
+    text = " ".join((RESULTS.parents[1] / "docs" / "numbers.md").read_text().split())
     losses, baselines, stability, criteria = (
         json.loads((RESULTS / f"{name}.json").read_text()) for name in ("losses", "baselines", "stability", "criteria")
     )
@@ -58,8 +58,8 @@ def test_what_the_readme_says_against_the_model_is_what_was_measured() -> None:
     assert flips["descriptions paraphrased otherwise"]["flips"]["value"] == pytest.approx(0.07, abs=0.005)
 
 
-def test_the_readme_says_of_the_readers_analysis_what_was_simulated() -> None:
-    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+def test_the_study_guide_says_of_the_analysis_what_was_simulated() -> None:
+    text = " ".join((RESULTS.parents[1] / "docs" / "study_guide.md").read_text().split())
     found = json.loads((RESULTS / "study" / "power.json").read_text())["settings"].values()
     proofs = [setting for setting in found if setting["question"] != "power"]
     (studies,) = {setting["studies"] for setting in proofs}
@@ -71,8 +71,8 @@ def test_the_readme_says_of_the_readers_analysis_what_was_simulated() -> None:
     assert f"power for {['no', 'one', 'two', 'three', 'four', 'five', 'six'][len(sizes)]} sizes" in text
 
 
-def test_the_readme_says_how_long_readers_were_seen_to_wait() -> None:
-    text = " ".join((RESULTS.parents[1] / "README.md").read_text().split())
+def test_the_page_on_serving_says_how_long_readers_were_seen_to_wait() -> None:
+    text = " ".join((RESULTS.parents[1] / "docs" / "serving.md").read_text().split())
 
     def slowest(database: str, pause: float) -> str:
         found = [json.loads(path.read_text()) for path in (RESULTS / "study").rglob("study_served_*.json")]

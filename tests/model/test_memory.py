@@ -130,7 +130,7 @@ def test_the_readme_says_what_is_computed(name: str) -> None:
         for figure in (max(peaks[device, p] for p in PURPOSES if p != "train"), peaks[device, "train"])
     ]
     row = " | ".join([f"| `{name}`", *(f"{gb:.1f} GB" for gb in shown)]) + " |"
-    assert row in (Path(memory.__file__).parents[2] / "README.md").read_text()
+    assert row in (Path(memory.__file__).parents[2] / "docs" / "presets.md").read_text()
 
 
 def test_plans_follow_the_configuration() -> None:
