@@ -1,12 +1,20 @@
-// Photos pasted or dropped anywhere, numbers that choose their finding, pictures that enlarge,
-// explanations laid over one another.
+// Photos pasted or dropped anywhere, refusals that stay on the page, answers hidden beside another photo, focus and
+// words for screen readers, numbers that choose their finding, pictures that enlarge, explanations laid over one another.
 (() => {
   const isPhoto = (file) => file.type.startsWith("image/") || /\.(heic|heif|tiff?|bmp)$/i.test(file.name);
+  const ACCEPT = "image/*,.jpg,.jpeg,.png,.webp,.bmp,.tif,.tiff,.heic,.heif"; // phones offer the camera for image/*
+  let refusals = 0;
+  const $ = (selector) => document.querySelector(selector);
+
+  // --- a photo comes in: every way ends in the file field's change event ---
 
   function add(files) {
-    const file = [...(files || [])].find(isPhoto);
-    const input = document.querySelector("#photo input[type=file]");
+    const all = [...(files || [])];
+    const file = all.find(isPhoto) || all[0];
+    const input = $("#photo input[type=file]");
     if (!file || !input) return false;
+    showTab("Assess");
+    if (all.length > 1) return refuse("several");
     const one = new DataTransfer();
     one.items.add(file);
     input.files = one.files;
@@ -14,25 +22,119 @@
     return true;
   }
 
+  // The server says what was wrong: the words stay on the page, and the photo and answer before it go.
+  function refuse(code) {
+    uploading(false);
+    const field = $("#refusal textarea, #refusal input");
+    if (!field) return false;
+    field.value = `${code}:${++refusals}`; // a number, so that the same refusal twice is a change
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    return true;
+  }
+
+  function uploading(now) {
+    document.body.classList.toggle("sk-uploading", now);
+  }
+
+  function showTab(name) {
+    const tab = [...document.querySelectorAll("[role=tab]")].find((t) => t.textContent.trim() === name);
+    if (tab && tab.getAttribute("aria-selected") !== "true") tab.click();
+  }
+
   document.addEventListener("paste", (event) => {
     if (add(event.clipboardData?.files)) event.preventDefault();
   });
-  // A photo that misses the field must not replace the page.
+  // A photo that misses the field must not replace the page, and the field's own refusals would fade.
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
-    if (event.defaultPrevented || event.target.closest?.("#photo")) return;
     event.preventDefault();
-    add(event.dataTransfer?.files);
-  });
+    event.stopPropagation();
+    const entry = event.dataTransfer?.items?.[0]?.webkitGetAsEntry?.();
+    if (entry?.isDirectory) refuse("folder");
+    else add(event.dataTransfer?.files);
+  }, true);
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches?.("#photo input[type=file]")) return;
+    const file = event.target.files[0];
+    if (file && file.size > Number($("[data-max-bytes]")?.dataset.maxBytes || Infinity)) {
+      event.stopImmediatePropagation();
+      event.target.value = "";
+      refuse("size");
+    } else if (file) {
+      uploading(true);
+    }
+  }, true);
+
+  // --- an answer is shown beside its own photo only ---
+
+  function hideForeign() {
+    const photo = $("#preview [data-photo]")?.dataset.photo;
+    for (const part of document.querySelectorAll(".sk-answer")) {
+      const answer = part.closest("#result") ? part.dataset.answer : $("#result .sk-answer")?.dataset.answer;
+      part.hidden = part.dataset.photo !== photo || part.dataset.answer !== answer;
+    }
+  }
+
+  // --- screen readers hear what happened, and focus is where the answer is ---
+
+  const announcer = document.createElement("p");
+  announcer.className = "sk-unseen";
+  announcer.setAttribute("role", "status");
+  let announced = "", waiting = false;
+
+  function announce() {
+    const answer = $("#result .sk-answer:not([hidden])");
+    const message = answer ? answer.dataset.announce : "";
+    if (message && answer.dataset.answer + message !== announced) announcer.textContent = message;
+    announced = message ? answer.dataset.answer + message : "";
+  }
+
+  function focusResult() {
+    const result = $("#result");
+    const done = result?.querySelector("h2") && !result.querySelector("[aria-busy]") && $("#assess:not([disabled])");
+    if (!waiting || !done) return;
+    waiting = false;
+    const elsewhere = document.activeElement && ![document.body, result].includes(document.activeElement);
+    if (elsewhere && !result.contains(document.activeElement)) return; // the visitor has gone on
+    const heading = result.querySelector("h2");
+    heading.tabIndex = -1;
+    heading.focus({ preventScroll: true });
+  }
+
+  function pressed() {
+    const result = $("#result");
+    if (!result) return;
+    waiting = true;
+    announced = "";
+    result.tabIndex = -1;
+    result.setAttribute("role", "region");
+    result.setAttribute("aria-label", "Result");
+    result.focus({ preventScroll: true });
+    // On a phone the result is below the form: go there, where the progress shows too.
+    if (window.matchMedia("(max-width: 760px)").matches) result.scrollIntoView();
+  }
+
+  new MutationObserver((changes) => {
+    if (!announcer.isConnected) document.body.append(announcer);
+    const input = $("#photo input[type=file]");
+    if (input && input.accept !== ACCEPT) input.accept = ACCEPT;
+    if (changes.some((c) => c.target.closest?.("#preview"))) uploading(false);
+    const toast = $("[data-testid=toast-body].error");
+    if (toast && document.body.classList.contains("sk-uploading")) {
+      toast.querySelector("[data-testid=toast-close]")?.click();
+      refuse("upload");
+    }
+    hideForeign();
+    announce();
+    focusResult();
+  }).observe(document, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled", "data-photo", "data-answer"] });
 
   document.addEventListener("click", (event) => {
     const chip = event.target.closest?.(".sk-chip[data-ref]");
     if (chip) choose(chip.dataset.ref);
     const zoom = event.target.closest?.(".sk-zoom");
     if (zoom) enlarge(zoom.querySelector("img"));
-    // On a phone the result is below the form: go there, where the progress shows too.
-    const narrow = window.matchMedia("(max-width: 760px)").matches;
-    if (narrow && event.target.closest?.("#assess")) document.querySelector("#result")?.scrollIntoView();
+    if (event.target.closest?.("#assess, #update")) pressed();
   });
 
   // The comparison: each field sets a variable of the style sheet, a layer's side, or whether a part is shown.

@@ -14,8 +14,11 @@ from skinclip.model.errors import CheckpointError
 from skinclip.model.memory import TooLittleMemory
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components, serving, weights_download
+from skinclip.ui.page import ModelPage
 from skinclip.ui.server import NotOpened, Tell
-from skinclip.ui.tabs import assess_tab, compare_tab
+from skinclip.ui.tabs.assess_tab import warm_up
+from skinclip.ui.tabs.photo_field import example_css
+from skinclip.ui.tabs.registry import TABS
 from skinclip.ui.theme import css, head
 
 
@@ -34,8 +37,8 @@ def open_page(preset: str, weights: Path | None, tell: Tell, adapters: Path | No
     except (ValueError, OSError, CheckpointError, MissingWeights, TooLittleMemory) as problem:
         raise NotOpened(str(problem)) from problem
     tell("Trying the model on a synthetic photo")
-    assess_tab.warm_up(assessor)
-    return serving.mounted(build_page(assessor), css() + assess_tab.example_css(), head())
+    warm_up(assessor)
+    return serving.mounted(build_page(assessor), css() + example_css(), head())
 
 
 def offering(preset: str, weights: Path | None, adapters: Path | None) -> Assessor:
@@ -66,10 +69,11 @@ def build_page(assessor: Assessor) -> gr.Blocks:
     with gr.Blocks(title="SkinCLIP-VL", analytics_enabled=False, delete_cache=(300, 600)) as page:
         gr.HTML(components.BANNER, elem_id="banner")
         gr.HTML(components.HEADER)
+        context = ModelPage(assessor)
         with gr.Tabs():
-            with gr.Tab("Assess", id="assess"):
-                assessed = assess_tab.build(assessor)
-            with gr.Tab("Compare explanations", id="compare") as tab:
-                compare_tab.build(assessor, tab, assessed)
+            for entry in TABS:
+                with gr.Tab(entry.label, id=entry.key) as tab:
+                    entry.build(context, tab)
+        gr.on(context.photo_events, None, cancels=context.answer_events)  # their results would be of the photo before
         gr.HTML(components.footer(assessor.model_info, len(assessor.checkpoints) > 1))
     return page

@@ -1,7 +1,7 @@
-"""Work that tells of itself while it runs, in a thread of its own, so that a page can show it and can stop it.
+"""Background task: work in a thread of its own that reports progress to a handler and can be stopped.
 
-A handler of the page iterates over a `Run`. When it is stopped, or the visitor leaves, the work ends at the next thing
-it has to tell: a step of the model itself cannot be interrupted.
+A handler of the page iterates over a `BackgroundTask`. After a stop, or when the visitor leaves, the work ends at its
+next progress report: a step of the model itself cannot be interrupted.
 """
 
 from __future__ import annotations
@@ -9,69 +9,94 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-News = TypeVar("News")
+Report = TypeVar("Report")
 
 
-class Stopped(Exception):
-    """The work was stopped from outside."""
+class TaskStopped(Exception):
+    """The visitor stopped the task."""
 
 
-class Run(Generic[News]):
-    """`work`, called with a function that takes its news; iterating gives them as they come, then what it returns.
+class TaskSuperseded(TaskStopped):
+    """The task's result is no longer wanted: the visitor has another photo on the page."""
 
-    Raises what the work raises, and Stopped where it was stopped, at once.
+
+class BackgroundTask(Generic[Report]):
+    """Runs `work` in a thread; iterating yields each progress report, then what `work` returns.
+
+    Iterating raises what `work` raises, and TaskStopped or TaskSuperseded at once after `stop`.
+
+    Args:
+        work: called with a function that takes progress reports.
     """
 
-    def __init__(self, work: Callable[[Callable[[News], None]], News]) -> None:
+    def __init__(self, work: Callable[[Callable[[Report], None]], Report]) -> None:
         self._work = work
-        self._news: queue.SimpleQueue[tuple[bool, News | Exception]] = queue.SimpleQueue()  # (is it the last?, what)
+        self._reports: queue.SimpleQueue[tuple[bool, Report | Exception]] = queue.SimpleQueue()  # (is it the last?, it)
         self._stopped = threading.Event()
+        self._reason: TaskStopped = TaskStopped()
 
-    def __iter__(self) -> Iterator[News]:
-        threading.Thread(target=self._carry_out, daemon=True).start()
+    def __iter__(self) -> Iterator[Report]:
+        threading.Thread(target=self._run, daemon=True).start()
         try:
             last = False
             while not last:
-                last, news = self._news.get()
-                if isinstance(news, Exception):
-                    raise news
-                yield news
+                last, report = self._reports.get()
+                if self._stopped.is_set():  # reports from before the stop may still be queued
+                    raise self._reason
+                if isinstance(report, Exception):
+                    raise report
+                yield report
         finally:  # also where the iterator is closed before its end
             self.stop()
 
-    def stop(self) -> None:
-        """Ends the iteration; the work ends when it next tells something."""
+    def stop(self, superseded: bool = False) -> None:
+        """Ends the iteration; the work ends at its next progress report."""
+        if not self._stopped.is_set():
+            self._reason = TaskSuperseded() if superseded else TaskStopped()
         self._stopped.set()
-        self._news.put((True, Stopped()))
+        self._reports.put((True, self._reason))
 
-    def _carry_out(self) -> None:
+    def _run(self) -> None:
         try:
-            self._news.put((True, self._work(self._tell)))
+            self._reports.put((True, self._work(self._report)))
         except Exception as problem:
-            self._news.put((True, problem))
+            self._reports.put((True, problem))
 
-    def _tell(self, news: News) -> None:
+    def _report(self, report: Report) -> None:
         if self._stopped.is_set():
-            raise Stopped
-        self._news.put((False, news))
+            raise self._reason
+        self._reports.put((False, report))
 
 
-class Runs:
-    """The run that each visitor waits for."""
+class TasksByVisitor:
+    """The running task of each visitor, by session hash."""
 
     def __init__(self) -> None:
-        self._runs: dict[str | None, Run] = {}
+        self._tasks: dict[str | None, BackgroundTask] = {}
 
-    def begin(self, visitor: str | None, run: Run) -> None:
-        self._runs[visitor] = run
+    def begin(self, visitor: str | None, task: BackgroundTask) -> None:
+        self._tasks[visitor] = task
 
-    def stop(self, visitor: str | None) -> None:
-        """Does nothing where the visitor waits for none."""
-        run = self._runs.pop(visitor, None)
-        if run is not None:
-            run.stop()
+    def stop(self, visitor: str | None, superseded: bool = False) -> None:
+        """Does nothing for a visitor without a running task."""
+        task = self._tasks.pop(visitor, None)
+        if task is not None:
+            task.stop(superseded)
 
-    def end(self, visitor: str | None) -> None:
-        self._runs.pop(visitor, None)
+    @contextmanager
+    def of(self, visitor: str | None) -> Iterator[Callable[[BackgroundTask], None]]:
+        """Gives a function that makes a task the visitor's running one; forgets that task at the end."""
+        begun: list[BackgroundTask] = []
+
+        def begin(task: BackgroundTask) -> None:
+            begun.append(task)
+            self.begin(visitor, task)
+
+        try:
+            yield begin
+        finally:
+            if self._tasks.get(visitor) in begun:
+                self._tasks.pop(visitor, None)

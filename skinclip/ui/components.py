@@ -18,17 +18,18 @@ from skinclip.core.assessment import Assessment, Finding, ModelInfo, QualityIssu
 from skinclip.core.formatting import percent
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES
 from skinclip.imaging.overlay import colour_of, hex_colour, ink_of
-from skinclip.imaging.photo import encode_jpeg
+from skinclip.imaging.photo import MAX_FILE_MB, LesionImage, encode_jpeg
 from skinclip.reporting import phrasing
 from skinclip.reporting.assessment_pdf import assessment_pdf
 from skinclip.reporting.phrasing import phrase
+from skinclip.ui.state import answer_key, describe_context
 
 if TYPE_CHECKING:
     from skinclip.explain.grounding import SecondOpinion
 
 BANNER = f'<div class="sk-banner" role="note">{RESEARCH_USE_ONLY}</div>'
 HEADER = (
-    '<header class="sk-header"><h1>SkinCLIP-VL</h1>'
+    f'<header class="sk-header" data-max-bytes="{MAX_FILE_MB * 1_000_000}"><h1>SkinCLIP-VL</h1>'
     "<p>A differential diagnosis that shows what it rests on. Photos are not stored.</p></header>"
 )
 FORMATS = (
@@ -76,12 +77,20 @@ def footer(info: ModelInfo, several: bool = False) -> str:
 # --- the photo ----------------------------------------------------------------------------------------------------
 
 
-def preview(pixels: np.ndarray, width: int, height: int, issues: tuple[QualityIssue, ...] = (), label: str = "") -> str:
-    """The photo as it will be assessed, upright and without metadata, with what is wrong with it at first sight."""
-    caption = f"{escape(label)} · {width} × {height} pixels" if label else f"{width} × {height} pixels"
+def preview(pixels: np.ndarray, image: LesionImage, issues: tuple[QualityIssue, ...] = (), label: str = "") -> str:
+    """The photo as it will be assessed, upright and without metadata, with its quality issues.
+
+    Args:
+        pixels: a scaled copy of `image`.
+    """
+    size = f"{image.width} × {image.height} pixels"
+    caption = f"{escape(label)} · {size}" if label else size
     notes = "".join(f'<p class="sk-hint" role="status">{escape(i.message)}</p>' for i in issues)
     picture = _inline(pixels, "The photo to be assessed")
-    return f'<figure class="sk-preview">{picture}<figcaption>{caption}</figcaption></figure>{notes}'
+    return (
+        f'<figure class="sk-preview" data-photo="{image.sha256}">{picture}<figcaption>{caption}</figcaption></figure>'
+        f"{notes}"
+    )
 
 
 # --- the result ---------------------------------------------------------------------------------------------------
@@ -97,11 +106,48 @@ def result(
         made_by: the name of the model, where there are several to choose from.
         writing: the rationale is not finished.
     """
-    name = "" if made_by is None else _made_by(made_by, assessment.model)
+    name = _made_for(assessment) if made_by is None else _made_for(assessment) + _made_by(made_by, assessment.model)
     if assessment.abstained:
-        return abstention(assessment) + name
+        return belonging(assessment, abstention(assessment) + name, phrasing.ABSTAINS)
     top = f'<div class="sk-top">{differential(assessment)}{referral(assessment, sensitivity)}</div>'
-    return warnings(assessment) + top + rationale(assessment, writing) + name
+    html = warnings(assessment) + top + rationale(assessment, writing) + name
+    return belonging(assessment, html, "" if writing else _summary(assessment))
+
+
+def belonging(assessment: Assessment, html: str, announce: str = "") -> str:
+    """Marks HTML with the photo and the answer it belongs to; beside another photo the page hides it.
+
+    Args:
+        announce: words for screen readers when it appears.
+    """
+    return (
+        f'<div class="sk-answer" data-photo="{assessment.photo.sha256}" data-answer="{answer_key(assessment)}" '
+        f'data-announce="{escape(announce)}">{html}</div>'
+    )
+
+
+def _summary(assessment: Assessment) -> str:
+    leading = assessment.diagnosis[0]
+    return f"Assessment ready. {phrasing.verdict(assessment)}. {leading.name} {percent(leading.probability)}."
+
+
+def _made_for(assessment: Assessment) -> str:
+    context = describe_context(assessment.context)
+    return f'<p class="sk-note">Made for photo {assessment.photo.sha256[:8]}, {escape(context)}.</p>'
+
+
+def outdated(context: str, model: str = "") -> str:
+    """The mark on an answer whose entries have changed since.
+
+    Args:
+        context: the entries it was made with, in words.
+        model: the name of the model that made it, where another is chosen now.
+    """
+    by = f" by {escape(model)}" if model else ""
+    return (
+        '<section class="sk-card sk-caution" role="status"><h2>The entries have changed</h2>'
+        f"<p>The answer below was made{by} for: {escape(context)}.</p></section>"
+    )
 
 
 def _made_by(name: str, info: ModelInfo) -> str:
@@ -221,7 +267,7 @@ def figures(assessment: Assessment, regions: np.ndarray, heat: np.ndarray | None
     chosen = next((f for f in assessment.findings if f.ref == only), None)
     left = _figure(regions, "Regions of the findings", _regions_caption(assessment, chosen))
     if heat is None:
-        return f'<div class="sk-figures sk-single">{left}</div>'
+        return belonging(assessment, f'<div class="sk-figures sk-single">{left}</div>')
     leading = escape(assessment.diagnosis[0].name)
     right = _figure(
         heat,
@@ -229,7 +275,7 @@ def figures(assessment: Assessment, regions: np.ndarray, heat: np.ndarray | None
         f'<b>Grad-CAM</b> of {leading}: <span class="sk-scale">weak<i></i>strong</span> Where the answer is most '
         "sensitive to the image; it does not say what is seen there.",
     )
-    return f'<div class="sk-figures">{left}{right}</div>'
+    return belonging(assessment, f'<div class="sk-figures">{left}{right}</div>')
 
 
 def _regions_caption(assessment: Assessment, chosen: Finding | None) -> str:
@@ -327,7 +373,8 @@ def downloads(assessment: Assessment, pixels: np.ndarray) -> str:
         pixels: uint8 [H, W, 3], the assessed photo or a scaled copy of it.
     """
     links = _download(assessment, "pdf", "application/pdf", assessment_pdf(assessment, pixels))
-    return links + _download(assessment, "json", "application/json", assessment.to_json().encode())
+    links += _download(assessment, "json", "application/json", assessment.to_json().encode())
+    return belonging(assessment, f'<div class="sk-downloads">{links}</div>')
 
 
 def _download(assessment: Assessment, ending: str, kind: str, data: bytes) -> str:

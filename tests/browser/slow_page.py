@@ -13,7 +13,7 @@ from typing import Any
 
 from skinclip.model import reasoner
 from skinclip.ui.app import build_page, offering
-from skinclip.ui.tabs import assess_tab
+from skinclip.ui.tabs.photo_field import example_css
 from skinclip.ui.theme import css, head, theme
 from tests.helpers.tiny_hub import tiny_base, tiny_checkpoint, tiny_clip, tiny_preset
 
@@ -35,7 +35,7 @@ page = build_page(offering(config.preset, None, FOLDER / "adapters"))
 page.launch(
     server_name="127.0.0.1",
     server_port=PORT,
-    css=css() + assess_tab.example_css(),
+    css=css() + example_css(),
     head=head(),
     theme=theme(),
     quiet=True,

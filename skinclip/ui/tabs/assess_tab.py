@@ -1,8 +1,11 @@
-"""The tab in which a photo is assessed.
+"""Assess tab: a photo and what is known of the patient go in, the answer comes out.
 
-`build` lays it out and wires it. The handlers below it are plain functions: they take the tab's components (`View`)
-and plain values, and return a dict keyed by component. What a visitor has on the page is kept in memory, for that
-visitor alone and for half an hour; an uploaded file is read and deleted at once.
+`build` lays the tab out and wires it. The handlers below it are plain functions: they take the tab's components
+(`AssessView`) and plain values, and return a dict keyed by component. A visitor's photo and answer are kept in memory,
+for that visitor alone and for half an hour; an uploaded file is read and deleted at once.
+
+An answer belongs to one photo. Adding another photo stops the assessment that is running and clears the answer; an
+answer that is late is dropped, on the server (`TaskSuperseded`) and in the browser (`assets/page.js`).
 """
 
 from __future__ import annotations
@@ -17,60 +20,56 @@ from typing import Any
 import cv2
 import gradio as gr
 import numpy as np
-from gradio.utils import get_upload_folder
 
 from skinclip.core.assessment import Assessment, Context
-from skinclip.core.paths import EXAMPLES
 from skinclip.core.vocabulary import SEXES, SITES
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, region_overlay
-from skinclip.imaging.photo import MAX_FILE_MB, LesionImage, PhotoError, fit, load_photo, photo_quality
+from skinclip.imaging.photo import LesionImage, PhotoError, fit, load_photo, photo_quality
 from skinclip.model.adapters.card import card_name
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
-from skinclip.ui.background_task import Run, Runs, Stopped
+from skinclip.ui.background_task import BackgroundTask, TasksByVisitor, TaskStopped, TaskSuperseded
+from skinclip.ui.page import ModelPage
+from skinclip.ui.state import NOT_GIVEN, AssessedPhoto, Entries, context_of, describe_context, photo_hash
 from skinclip.ui.tabs import change_panel, opinion_panel
-from skinclip.ui.tabs.change_panel import Panel
+from skinclip.ui.tabs.change_panel import ChangePanel
 from skinclip.ui.tabs.opinion_panel import OpinionPanel
+from skinclip.ui.tabs.photo_field import (
+    ADD,
+    ADD_OTHER,
+    build_example_buttons,
+    example_files,
+    example_name,
+    read_and_delete,
+    refusal_words,
+)
 
-# Extensions too: browsers do not know the type of HEIC and TIFF files everywhere.
-FILE_TYPES = ["image", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif"]
-ADD, ADD_OTHER = "Photo of the lesion", "Another photo"
 ALL = "all"
-NOT_GIVEN = "not given"
-SHOWN_SIDE = 1100  # px, longer side of the pictures on the page at most
+DISPLAY_SIDE = 1100  # px, longer side of the pictures on the page at most
 PREVIEW_SIDE = 640  # px
-KEPT_SECONDS = 1800  # how long a visitor's photo stays in memory after its last use
 
 Updates = dict[Any, Any]
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What is on the page: `pixels` [H, W, 3] and `heat` [H, W] at the size shown; no heat after an abstention."""
-
-    assessment: Assessment
-    pixels: np.ndarray
-    heat: np.ndarray | None
-
-
-@dataclass(frozen=True)
 class Step:
-    """How far an assessment is: a share (0-1) and what is being done."""
+    """Progress of an assessment: the share done (0-1) and the step in words."""
 
     share: float
     what: str
 
 
-News = Step | Assessment | Shown  # of an assessment: a step, what is there of the answer, in the end all of it
+Report = Step | Assessment | AssessedPhoto  # a step, then the answer as far as it is written, then the whole answer
 
 
 @dataclass(frozen=True)
-class View:
-    """The tab's components, and its two pieces of state: the photo file's bytes, and what is shown."""
+class AssessView:
+    """The tab's components, and its state: the photo file's bytes, the entries at the last Assess, and the answer."""
 
     drop: gr.File
+    refusal: gr.Textbox  # unseen; the browser reports here what it refuses
     preview: gr.HTML
     age: gr.Textbox
     sex: gr.Dropdown
@@ -78,351 +77,429 @@ class View:
     adapter: gr.Dropdown
     button: gr.Button
     stop: gr.Button
+    outdated: gr.Column
+    outdated_note: gr.HTML
+    update: gr.Button
     result: gr.HTML
     finding: gr.Radio
     figures: gr.HTML
     download: gr.HTML
-    panel: Panel
+    panel: ChangePanel
     opinion: OpinionPanel | None  # None where the model has no vision tower of Qwen's
     photo: gr.State
-    shown: gr.State
+    entries: gr.State
+    answer: gr.State
 
     @property
-    def answer(self) -> list[Any]:
-        """What an assessment fills."""
+    def form(self) -> list[Any]:
+        """The entries that an answer depends on, besides the photo."""
+        return [self.age, self.sex, self.site, self.adapter]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Components that an assessment fills."""
         opinion = [] if self.opinion is None else self.opinion.all
-        return [self.result, self.finding, self.figures, self.download, *self.panel.all, *opinion, self.shown]
+        mark = [self.outdated, self.outdated_note]
+        pictures = [self.result, self.finding, self.figures, self.download]
+        return [*mark, *pictures, *self.panel.all, *opinion, self.entries, self.answer]
+
+    @property
+    def photo_outputs(self) -> list[Any]:
+        """Components that a new photo fills or clears."""
+        return [self.drop, self.preview, self.photo, self.button, self.stop, *self.outputs]
 
 
-def build(assessor: Assessor) -> View:
+def build(page: ModelPage, tab: gr.Tab) -> AssessView:
     """Lays out the tab inside the current Blocks and wires its events."""
+    assessor = page.assessor
     with gr.Row(equal_height=False, elem_classes="sk-page"):
         with gr.Column(scale=3, min_width=300, elem_classes="sk-form"):
-            drop = gr.File(label=ADD, file_types=FILE_TYPES, height=150, elem_id="photo")
+            drop = gr.File(label=ADD, height=150, elem_id="photo")
+            refusal = gr.Textbox(visible="hidden", elem_id="refusal", label="refusal")
             preview = gr.HTML(components.FORMATS, elem_id="preview")
-            gr.HTML(components.PATIENT_HEADING, elem_classes="sk-tight")
-            with gr.Row(elem_classes="sk-pair"):
-                age = gr.Textbox(label="Age", placeholder="years", max_lines=1, min_width=110, elem_id="age")
-                sex = gr.Dropdown([NOT_GIVEN, *SEXES], value=NOT_GIVEN, label="Sex", min_width=110)
-            site = gr.Dropdown([NOT_GIVEN, *SITES], value=NOT_GIVEN, label="Body site")
-            offered = adapters(assessor)
-            adapter = gr.Dropdown(
-                offered,
-                value=assessor.model_info.weights_sha256 if offered else None,
-                label="Model",
-                visible=len(offered) > 1,
-                elem_id="adapter",
-            )
+            form = _build_form(assessor)
             button = gr.Button("Assess", variant="primary", size="lg", elem_id="assess")
             stop = gr.Button("Stop", visible=False, elem_id="stop")
-            examples = _example_buttons()
+            examples = build_example_buttons()
         with gr.Column(scale=8, min_width=320):
+            with gr.Column(visible=False, elem_id="outdated") as outdated:
+                note = gr.HTML(elem_id="outdated-note")
+                update = gr.Button("Update the answer", size="sm", elem_id="update")
             result = gr.HTML(components.EMPTY, elem_id="result", min_height=140)
             finding = gr.Radio([("All findings", ALL)], label="Show on the photo", visible=False, elem_id="finding")
             figures = gr.HTML(visible=False, elem_id="figures")
             download = gr.HTML(visible=False, elem_id="download")
             panel = change_panel.build()
             opinion = opinion_panel.build() if assessor.config.reasoner.own_vision else None
-    photo, shown = gr.State(None, time_to_live=KEPT_SECONDS), gr.State(None, time_to_live=KEPT_SECONDS)
-    form = (drop, preview, age, sex, site, adapter, button, stop)
-    view = View(*form, result, finding, figures, download, panel, opinion, photo, shown)
-    _wire(assessor, view, examples)
+    view = AssessView(
+        drop, refusal, preview, *form, button, stop, outdated, note, update, result, finding, figures, download, panel,
+        opinion, page.photo, page.entries, page.answer,
+    )  # fmt: skip
+    _wire(page, view, examples)
     return view
 
 
-def _example_buttons() -> list[tuple[gr.Button, Path]]:
-    files = _example_files()
-    if not files:
-        return []
-    gr.HTML(components.EXAMPLES_HEADING, elem_classes="sk-tight")
-    with gr.Row(elem_classes="sk-examples"):
-        return [(gr.Button(example_name(f), size="sm", min_width=60, elem_id=f.stem), f) for f in files]
+def _build_form(assessor: Assessor) -> tuple[gr.Textbox, gr.Dropdown, gr.Dropdown, gr.Dropdown]:
+    """Age, sex, body site, and the model where there are several."""
+    gr.HTML(components.PATIENT_HEADING, elem_classes="sk-tight")
+    with gr.Row(elem_classes="sk-pair"):
+        age = gr.Textbox(label="Age", placeholder="years", max_lines=1, min_width=110, elem_id="age")
+        sex = gr.Dropdown([NOT_GIVEN, *SEXES], value=NOT_GIVEN, label="Sex", min_width=110, elem_id="sex")
+    site = gr.Dropdown([NOT_GIVEN, *SITES], value=NOT_GIVEN, label="Body site", elem_id="site")
+    offered = adapters(assessor)
+    chosen = assessor.model_info.weights_sha256 if offered else None
+    adapter = gr.Dropdown(offered, value=chosen, label="Model", visible=len(offered) > 1, elem_id="adapter")
+    return age, sex, site, adapter
 
 
-def example_css() -> str:
-    """The example photos on their buttons. As part of the style sheet: a file in the cache could be deleted when a
-    visitor uploads the same photo."""
-    return "\n".join(
-        f"#{f.stem}::before {{ background-image: url({components.data_url(_thumbnail(f))}); }}"
-        for f in _example_files()
-    )
+def _wire(page: ModelPage, view: AssessView, examples: list[tuple[gr.Button, Path]]) -> None:
+    running = _wire_assessment(page.assessor, view, page.tasks)
+    dependent = [
+        view.finding.input(
+            partial(on_choice, view),
+            [view.finding, view.answer],
+            [view.figures],
+            api_visibility="private",
+            show_progress="hidden",
+            trigger_mode="always_last",
+        ),
+        *change_panel.wire(page, view.panel),
+    ]
+    if view.opinion is not None:
+        dependent.append(opinion_panel.wire(page, view.opinion))
+    page.answer_events.extend(dependent)
+    page.photo_events.extend([view.drop.upload, view.refusal.change, *(button.click for button, _ in examples)])
+    _wire_photo(view, examples, page.tasks, running)
+    for field in view.form:
+        field.change(  # not input, which a pasted or filled-in value does not fire
+            partial(on_entries, page.assessor, view),
+            [view.entries, *view.form],
+            [view.outdated, view.outdated_note],
+            api_visibility="private",
+            show_progress="hidden",
+            queue=False,
+            trigger_mode="always_last",
+        )
 
 
-def _thumbnail(file: Path) -> np.ndarray:
-    return fit(load_photo(file).pixels, 160)
+def _wire_photo(
+    view: AssessView, examples: list[tuple[gr.Button, Path]], tasks: TasksByVisitor, cancels: list[Any]
+) -> None:
+    """A new photo, by whichever way, ends everything that runs for the one before."""
 
+    def replacing(handler: Callable[..., Updates]) -> Callable[..., Updates]:
+        # Gradio gives the request to functions alone that ask for it by their annotation
+        def handle(value: Any, request: gr.Request) -> Updates:
+            tasks.stop(request.session_hash, superseded=True)
+            return handler(value)
 
-def _example_files() -> list[Path]:
-    return sorted(EXAMPLES.glob("synthetic_*.jpg"))
+        return handle
 
+    def example(file: Path) -> Callable[..., Updates]:
+        return lambda _: on_example(view, file)
 
-def _wire(assessor: Assessor, view: View, examples: list[tuple[gr.Button, Path]]) -> None:
     # "private" keeps the handlers out of the page's API; preprocess=False leaves the uploaded file as it came
     view.drop.upload(
-        partial(on_upload, view),
+        replacing(partial(on_upload, view)),
         view.drop,
-        [view.drop, view.preview, view.photo, *view.answer],
+        view.photo_outputs,
         preprocess=False,
         api_visibility="private",
         show_progress_on=view.preview,
+        cancels=cancels,
+    )
+    view.refusal.change(
+        replacing(partial(on_refusal, view)),
+        view.refusal,
+        view.photo_outputs,
+        api_visibility="private",
+        show_progress="hidden",
+        cancels=cancels,
     )
     for button, file in examples:
         button.click(
-            partial(on_example, view, file),
-            None,
-            [view.drop, view.preview, view.photo, *view.answer],
+            replacing(example(file)),
+            view.refusal,
+            view.photo_outputs,
             api_visibility="private",
             show_progress="hidden",
+            cancels=cancels,
         )
-    _wire_assessment(assessor, view)
-    view.finding.input(
-        partial(on_choice, view),
-        [view.finding, view.shown],
-        [view.figures],
-        api_visibility="private",
-        show_progress="hidden",
-        trigger_mode="always_last",
-    )
-    change_panel.wire(assessor, view.panel, view.photo, view.shown)
-    if view.opinion is not None:
-        opinion_panel.wire(assessor, view.opinion, view.photo, view.shown)
 
 
-def _wire_assessment(assessor: Assessor, view: View) -> None:
-    runs = Runs()
+def _wire_assessment(assessor: Assessor, view: AssessView, tasks: TasksByVisitor) -> list[Any]:
+    """Wires an assessment, from the press of the button to its end; returns the events that a new photo cancels."""
     lengthy = assessor.config.reasoner.base is not None  # billions of parameters take long enough to change one's mind
 
-    # Gradio gives the request to functions alone that ask for it by their annotation
     def run(
         photo: bytes | None,
-        age: str | None,
-        sex: str | None,
-        site: str | None,
-        adapter: str | None,
+        entries: Entries | None,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
     ) -> Generator[Updates]:
-        visitor = request.session_hash
-        try:
-            begin = partial(runs.begin, visitor)
-            yield from on_assess(assessor, view, photo, age, sex, site, adapter, progress, begin)
-        finally:
-            runs.end(visitor)
+        with tasks.of(request.session_hash) as begin:
+            yield from on_assess(assessor, view, photo, entries, progress, begin)
 
     def stop(request: gr.Request) -> None:
-        runs.stop(request.session_hash)
+        tasks.stop(request.session_hash)
 
-    begun = {view.button: gr.update(interactive=False), view.stop: gr.update(visible=lengthy)}
-    ended = {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
-    buttons = [view.button, view.stop]
-    view.button.click(lambda: begun, None, buttons, api_visibility="private", queue=False).then(
+    pressed = gr.on(
+        [view.button.click, view.update.click],
+        partial(on_press, view, lengthy),
+        [view.photo, *view.form],
+        [view.entries, view.button, view.stop],
+        api_visibility="private",
+        queue=False,
+        show_progress="hidden",
+    )
+    ran = pressed.then(
         run,
-        [view.photo, view.age, view.sex, view.site, view.adapter],
-        view.answer,
+        [view.photo, view.entries],
+        view.outputs,
         concurrency_id="model",
         concurrency_limit=1,
         api_visibility="private",
         show_progress_on=view.result,
-    ).then(lambda: ended, None, buttons, api_visibility="private", queue=False)
-    view.stop.click(stop, None, None, api_visibility="private", queue=False)
+    )
+    ran.then(
+        partial(on_end, assessor, view),
+        [view.entries, *view.form],
+        [view.button, view.stop, view.outdated, view.outdated_note],
+        api_visibility="private",
+        queue=False,
+        show_progress="hidden",
+    )
+    view.stop.click(stop, None, None, api_visibility="private", queue=False, show_progress="hidden")
+    return [ran]
 
 
-# --- handlers -----------------------------------------------------------------------------------------------------
+# --- handlers: the photo ------------------------------------------------------------------------------------------
 
 
-def on_upload(view: View, upload: dict[str, Any] | None) -> Updates:
-    """An uploaded, dropped or pasted file: read, deleted from disk, shown."""
+def on_upload(view: AssessView, upload: dict[str, Any] | None) -> Updates:
+    """Takes an uploaded, dropped or pasted file: read, deleted from disk, displayed or refused in words."""
     if upload is None:
         return {}
     try:
-        data = read_and_delete(Path(upload["path"]))
-        updates = _take(view, data)
+        updates = _take_photo(view, read_and_delete(Path(upload["path"])))
     except PhotoError as problem:
-        # the photo before it must not be assessed by mistake
-        refusal = components.error(str(problem), "This photo cannot be used")
-        updates = {view.preview: refusal, view.photo: None, **_cleared(view, components.EMPTY)}
+        return _refused(view, str(problem))
     return {**_emptied(view), **updates}
 
 
-def on_example(view: View, file: Path) -> Updates:
-    updates = _take(view, file.read_bytes(), f"Synthetic example: {example_name(file).lower()}")
+def on_refusal(view: AssessView, code: str | None) -> Updates:
+    """Says what the browser refused, and clears the photo and answer before it."""
+    return _refused(view, refusal_words(code))
+
+
+def on_example(view: AssessView, file: Path) -> Updates:
+    """Takes one of the synthetic examples."""
+    updates = _take_photo(view, file.read_bytes(), f"Synthetic example: {example_name(file).lower()}")
     return {**_emptied(view), **updates}
+
+
+def _refused(view: AssessView, words: str) -> Updates:
+    """The photo before a refused one must not be assessed, or its answer read, by mistake."""
+    refusal = components.error(words, "This photo cannot be used")
+    return {**_emptied(view), view.preview: refusal, view.photo: None, **_cleared(view, components.EMPTY)}
+
+
+def _emptied(view: AssessView) -> Updates:
+    """The upload field free for another photo, and smaller; nothing runs any more."""
+    idle = {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
+    return {view.drop: gr.update(value=None, label=ADD_OTHER, height=64, elem_classes="sk-small"), **idle}
+
+
+def _take_photo(view: AssessView, data: bytes, label: str = "") -> Updates:
+    """Puts a new photo on the page and clears the answer to the one before. Raises PhotoError."""
+    image = load_photo(data)
+    preview = components.preview(fit(image.pixels, PREVIEW_SIDE), image, photo_quality(image), label)
+    return {view.preview: preview, view.photo: data, **_cleared(view, components.READY)}
+
+
+# --- handlers: the assessment -------------------------------------------------------------------------------------
+
+
+def on_press(
+    view: AssessView, lengthy: bool, photo: bytes | None, age: str, sex: str, site: str, adapter: str | None
+) -> Updates:
+    """Keeps the entries that the answer will be made with. `lengthy`: offer to stop."""
+    entries = None if photo is None else Entries(photo_hash(photo), age or "", sex, site, adapter)
+    return {
+        view.entries: entries,
+        view.button: gr.update(interactive=False),
+        view.stop: gr.update(visible=lengthy),
+    }
 
 
 def on_assess(
     assessor: Assessor,
-    view: View,
+    view: AssessView,
     photo: bytes | None,
-    age: str | None,
-    sex: str | None,
-    site: str | None,
-    adapter: str | None,
+    entries: Entries | None,
     progress: Callable[..., Any],
-    begin: Callable[[Run], None] = lambda run: None,
+    begin: Callable[[BackgroundTask], None] = lambda task: None,
 ) -> Generator[Updates]:
-    """Runs the model on the photo and shows its answer as it comes. Whatever goes wrong, the form keeps its entries.
+    """Runs the model on the photo and yields its answer as it is written. On any failure the form keeps its entries.
+
+    Yields nothing more once the photo has been replaced.
 
     Args:
-        adapter: `weights_sha256` of the checkpoint to use; None is the one in force.
+        entries: as they were when Assess was pressed.
         progress: a `gr.Progress`.
-        begin: given the run before it starts, so that it can be stopped.
+        begin: called with the task before it starts, so that it can be stopped.
     """
     if photo is None:
         message = "Drop a photo on this page, paste it, or choose a file. Then press Assess."
         yield _cleared(view, components.error(message, "There is no photo yet"))
         return
-    about: dict[str, Any] = {}  # what the page says of the model, as it was when it answered
+    if entries is None or entries.photo != photo_hash(photo):
+        return  # another photo came while this assessment waited for its turn
+    about: dict[str, Any] = {}  # how the page describes the model in use, filled when it answers
 
-    def answer(tell: Callable[[News], None]) -> Shown:
-        with assessor.using(adapter):
+    def work(report: Callable[[Report], None]) -> AssessedPhoto:
+        with assessor.using(entries.adapter):
             about.update(sensitivity=_sensitivity(assessor), made_by=_made_by(assessor))
-            return assess_photo(assessor, image, context, lambda share, what: tell(Step(share, what)), tell)
+            return assess_photo(assessor, photo, context, lambda share, what: report(Step(share, what)), report)
 
     try:
-        image, context = load_photo(photo), context_of(age, sex, site)
-        run = Run[News](answer)
-        begin(run)
-        written = False
-        for news in run:
-            if isinstance(news, Shown):
-                yield _filled(view, news, about)
-            elif isinstance(news, Assessment):
-                written = True
-                # what stands below stays until the end, dimmed: the page would jump twice
-                yield {view.result: components.result(news, **about, writing=True), view.shown: None}
-            elif not written:  # from then on the answer itself says how far it is
-                progress(news.share, desc=news.what)
+        context = context_of(entries.age, entries.sex, entries.site)
+        task = BackgroundTask[Report](work)
+        begin(task)
+        yield from _as_updates(view, task, about, progress)
+    except TaskSuperseded:
+        return
     except (PhotoError, CheckpointError) as problem:
         yield _cleared(view, components.error(str(problem)))
-    except Stopped:
+    except TaskStopped:
         yield _cleared(view, components.STOPPED)
     except Exception:
         log.exception("an assessment failed")
         yield _cleared(view, components.error(components.FAILED))
 
 
-def _filled(view: View, shown: Shown, about: dict[str, Any]) -> Updates:
+def _as_updates(
+    view: AssessView, task: BackgroundTask[Report], about: dict[str, Any], progress: Callable[..., Any]
+) -> Generator[Updates]:
+    """The reports of an assessment as updates of the page."""
+    writing = False
+    for report in task:
+        if isinstance(report, AssessedPhoto):
+            yield _filled(view, report, about)
+        elif isinstance(report, Assessment):
+            # what stands below the text stays until the end, dimmed: the page would jump twice
+            partial_answer = {view.result: components.result(report, **about, writing=True), view.answer: None}
+            yield partial_answer if writing else {**partial_answer, **_unmarked(view)}
+            writing = True
+        elif not writing:  # from then on the text itself shows the progress
+            progress(report.share, desc=report.what)
+
+
+def on_end(
+    assessor: Assessor, view: AssessView, entries: Entries | None, age: str, sex: str, site: str, adapter: str | None
+) -> Updates:
+    """Frees the button, and marks the answer if the entries changed while it was made."""
+    idle = {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
+    return {**idle, **on_entries(assessor, view, entries, age, sex, site, adapter)}
+
+
+def on_entries(
+    assessor: Assessor, view: AssessView, entries: Entries | None, age: str, sex: str, site: str, adapter: str | None
+) -> Updates:
+    """Marks the answer as made for other entries than those now in the form, and says for which."""
+    if entries is None:
+        return _unmarked(view)
+    now = Entries(entries.photo, age or "", sex, site, adapter)
+    if entries.same_patient_and_model(now):
+        return _unmarked(view)
+    context = describe_context(context_of(entries.age, entries.sex, entries.site))
+    names = {weights: name for name, weights in adapters(assessor)}
+    model = names.get(entries.adapter or "", "") if now.adapter != entries.adapter else ""
+    return {view.outdated: gr.update(visible=True), view.outdated_note: components.outdated(context, model)}
+
+
+def _unmarked(view: AssessView) -> Updates:
+    return {view.outdated: gr.update(visible=False), view.outdated_note: ""}
+
+
+def _filled(view: AssessView, answer: AssessedPhoto, about: dict[str, Any]) -> Updates:
     """The whole answer on the page."""
-    options = choices(shown.assessment)
+    options = choices(answer.assessment)
     return {
-        view.result: components.result(shown.assessment, **about),
+        **_unmarked(view),
+        view.result: components.result(answer.assessment, **about),
         view.finding: gr.update(choices=options, value=ALL, visible=len(options) > 1),
-        view.figures: gr.update(value=pictures(shown), visible=True),
-        view.download: gr.update(value=components.downloads(shown.assessment, shown.pixels), visible=True),
-        **change_panel.fresh(view.panel, shown.assessment),
-        **opinion_panel.fresh(view.opinion, shown.assessment),
-        view.shown: shown,
+        view.figures: gr.update(value=pictures(answer), visible=True),
+        view.download: gr.update(value=components.downloads(answer.assessment, answer.pixels), visible=True),
+        **change_panel.fresh(view.panel, answer.assessment),
+        **opinion_panel.fresh(view.opinion, answer.assessment),
+        view.answer: answer,
     }
 
 
-def on_choice(view: View, choice: str, shown: Shown | None) -> Updates:
-    """Shows the region of one finding, or of all."""
-    return {} if shown is None else {view.figures: pictures(shown, choice)}
+def on_choice(view: AssessView, choice: str, answer: AssessedPhoto | None) -> Updates:
+    """Draws the region of one finding, or of all."""
+    return {} if answer is None else {view.figures: pictures(answer, choice)}
 
 
-def _emptied(view: View) -> Updates:
-    """The upload field free for another photo, and smaller."""
-    return {view.drop: gr.update(value=None, label=ADD_OTHER, height=64)}
-
-
-def _take(view: View, data: bytes, label: str = "") -> Updates:
-    """A new photo on the page; what was said about the one before goes. Raises PhotoError."""
-    image = load_photo(data)
-    small = fit(image.pixels, PREVIEW_SIDE)
-    preview = components.preview(small, image.width, image.height, photo_quality(image), label)
-    return {view.preview: preview, view.photo: data, **_cleared(view, components.READY)}
-
-
-def _cleared(view: View, message: str) -> Updates:
+def _cleared(view: AssessView, message: str) -> Updates:
+    """A message where the answer was."""
     return {
+        **_unmarked(view),
         view.result: message,
         view.finding: gr.update(choices=[("All findings", ALL)], value=ALL, visible=False),
         view.figures: gr.update(value="", visible=False),
         view.download: gr.update(value="", visible=False),
         **change_panel.hidden(view.panel),
         **opinion_panel.hidden(view.opinion),
-        view.shown: None,
+        view.entries: None,
+        view.answer: None,
     }
 
 
-# --- what the handlers are made of --------------------------------------------------------------------------------
-
-
-def read_and_delete(path: Path) -> bytes:
-    """The bytes of an uploaded file, which is then gone from disk, its folder too. Raises PhotoError.
-
-    Only files in the upload folder are touched, whatever path a request names.
-    """
-    folder = Path(get_upload_folder()).resolve()
-    path = path.resolve()
-    if not path.is_relative_to(folder) or not path.is_file():
-        raise PhotoError("The upload is no longer there. Add the photo again.")
-    try:
-        if path.stat().st_size > MAX_FILE_MB * 1_000_000:
-            raise PhotoError(f"The file is larger than {MAX_FILE_MB} MB. Save it smaller, for example as JPEG.")
-        return path.read_bytes()
-    finally:
-        path.unlink(missing_ok=True)
-        if path.parent != folder and not any(path.parent.iterdir()):
-            path.parent.rmdir()
-
-
-def context_of(age: str | None, sex: str | None, site: str | None) -> Context:
-    """Raises PhotoError for an age that no patient has."""
-    years: float | None = None
-    if age and age.strip():
-        try:
-            years = float(age.strip().replace(",", "."))
-        except ValueError:
-            years = -1.0
-        if not 0 <= years <= 120:
-            raise PhotoError("The age must be a number of years from 0 to 120. Correct it or leave it empty.")
-    return Context(years, None if sex == NOT_GIVEN else sex, None if site == NOT_GIVEN else site)
+# --- the work behind the handlers ---------------------------------------------------------------------------------
 
 
 def assess_photo(
     assessor: Assessor,
-    image: LesionImage,
+    photo: bytes,
     context: Context,
-    tell: Callable[[float, str], None],
+    progress: Callable[[float, str], None],
     on_partial: Callable[[Assessment], None] | None = None,
-) -> Shown:
-    """The photo -> everything the page shows; `on_partial` as in `Assessor.assess`."""
-    assessment = assessor.assess(image, context, lambda share, what: tell(0.8 * share, what), on_partial)
-    pixels, heat = fit(image.pixels, SHOWN_SIDE, DRAWN_SIDE), None
-    if not assessment.abstained:  # there is no diagnosis that a map could explain
-        tell(0.85, "Drawing the Grad-CAM map")
+) -> AssessedPhoto:
+    """Assesses a photo file for display; `on_partial` as in `Assessor.assess`. Raises PhotoError."""
+    image: LesionImage = load_photo(photo)
+    assessment = assessor.assess(image, context, lambda share, what: progress(0.8 * share, what), on_partial)
+    pixels, heat = fit(image.pixels, DISPLAY_SIDE, DRAWN_SIDE), None
+    if not assessment.abstained:  # after an abstention there is no diagnosis that a map could explain
+        progress(0.85, "Drawing the Grad-CAM map")
         whole = assessor.heat_on_photo(image, context, assessment.diagnosis[0].code)
         heat = cv2.resize(whole, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return Shown(assessment, pixels, heat)
+    return AssessedPhoto(photo, assessment, pixels, heat)
 
 
 def warm_up(assessor: Assessor) -> None:
-    """Takes a synthetic photo the whole way, so that whatever is set up at first use is ready for the first visitor."""
-    shown = assess_photo(assessor, load_photo(_example_files()[0]), Context(), lambda share, what: None)
-    pictures(shown)
-    components.downloads(shown.assessment, shown.pixels)
+    """Assesses a synthetic photo, so that everything set up at first use is ready for the first visitor."""
+    answer = assess_photo(assessor, example_files()[0].read_bytes(), Context(), lambda share, what: None)
+    pictures(answer)
+    components.downloads(answer.assessment, answer.pixels)
 
 
-def pictures(shown: Shown, choice: str = ALL) -> str:
+def pictures(answer: AssessedPhoto, choice: str = ALL) -> str:
     """The two pictures as HTML; `choice` is a reference ("r1") or ALL."""
+    assessment, pixels = answer.assessment, answer.pixels
+    if assessment.abstained:
+        return components.figures(assessment, region_overlay(pixels, assessment, "none"), None)
     only = None if choice == ALL else choice
-    if shown.assessment.abstained:
-        return components.figures(shown.assessment, region_overlay(shown.pixels, shown.assessment, "none"), None)
-    regions = region_overlay(shown.pixels, shown.assessment, only)
-    heat = None if shown.heat is None else heatmap_overlay(shown.pixels, shown.heat)
-    return components.figures(shown.assessment, regions, heat, only)
+    regions = region_overlay(pixels, assessment, only)
+    heat = None if answer.heat is None else heatmap_overlay(pixels, answer.heat)
+    return components.figures(assessment, regions, heat, only)
 
 
 def choices(assessment: Assessment) -> list[tuple[str, str]]:
     """(label, reference) of each finding, ALL first; only ALL where the model abstained."""
     findings = () if assessment.abstained else assessment.findings
     return [("All findings", ALL), *((f"{f.ref[1:]} {components.phrase(f)}", f.ref) for f in findings)]
-
-
-def example_name(file: Path) -> str:
-    """`synthetic_nevus.jpg` -> "Nevus"."""
-    return file.stem.removeprefix("synthetic_").replace("_", " ").capitalize()
 
 
 def _sensitivity(assessor: Assessor) -> float | None:
@@ -441,6 +518,6 @@ def adapters(assessor: Assessor) -> list[tuple[str, str]]:
 
 
 def _made_by(assessor: Assessor) -> str | None:
-    """The name of the checkpoint in force, where there are several."""
+    """The name of the checkpoint in use, where there are several."""
     names = {weights: name for name, weights in adapters(assessor)}
     return names.get(assessor.model_info.weights_sha256) if len(names) > 1 else None

@@ -1,7 +1,7 @@
 """What would change the answer: the checklist edited by hand, and a finding's region taken out of the photo.
 
-A folded panel under the result of the Assess tab. It asks the model again, with the photo that is on the page; the
-Assessment itself stays as it is.
+A folded panel under the result of the Assess tab. It asks the model again, with the photo of the answer on display;
+the Assessment itself stays as it is.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip.core.assessment import Assessment
+from skinclip.core.assessment import Assessment, Finding
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
+from skinclip.ui.page import ModelPage
+from skinclip.ui.state import AssessedPhoto
 
 AS_SEEN, NOTHING = "as seen", "nothing"
 Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
-class Panel:
+class ChangePanel:
     box: gr.Accordion
     criteria: tuple[gr.Dropdown, ...]  # in the order of `vocabulary.CRITERIA`
     region: gr.Dropdown
@@ -37,7 +39,7 @@ class Panel:
         return [self.box, *self.criteria, self.region, self.answer]
 
 
-def build() -> Panel:
+def build() -> ChangePanel:
     """Lays the panel out, hidden until there is an answer."""
     with gr.Accordion("What would change this answer?", open=False, visible=False, elem_id="change") as box:
         gr.HTML(components.CHANGE_NOTE)
@@ -50,15 +52,15 @@ def build() -> Panel:
                 [NOTHING], value=NOTHING, label="Take out of the photo", min_width=150, elem_id="without"
             )
         answer = gr.HTML(elem_id="changed")
-    return Panel(box, criteria, region, answer)
+    return ChangePanel(box, criteria, region, answer)
 
 
-def wire(assessor: Assessor, panel: Panel, photo: gr.State, shown: gr.State) -> None:
-    """Every choice asks the model at once; `photo` and `shown` are the Assess tab's state."""
-    for field in (*panel.criteria, panel.region):
+def wire(page: ModelPage, panel: ChangePanel) -> list[Any]:
+    """Wires every field to ask the model at once; returns the events."""
+    return [
         field.input(
-            partial(on_change, assessor, panel),
-            [photo, shown, *panel.criteria, panel.region],
+            partial(on_change, page.assessor, panel),
+            [page.answer, *panel.criteria, panel.region],
             [panel.answer],
             concurrency_id="model",
             concurrency_limit=1,
@@ -66,35 +68,35 @@ def wire(assessor: Assessor, panel: Panel, photo: gr.State, shown: gr.State) -> 
             show_progress_on=panel.answer,
             trigger_mode="always_last",
         )
+        for field in (*panel.criteria, panel.region)
+    ]
 
 
-def on_change(
-    assessor: Assessor, panel: Panel, photo: bytes | None, shown: Any, *chosen: str
-) -> Updates:  # `shown`: assess_tab.Shown
+def on_change(assessor: Assessor, panel: ChangePanel, answer: AssessedPhoto | None, *chosen: str) -> Updates:
     """The answer to the photo with the choices made: criteria in their order, then the region."""
-    if photo is None or shown is None or shown.assessment.abstained:
+    if answer is None or answer.assessment.abstained:
         return {panel.answer: ""}
-    assessment: Assessment = shown.assessment
+    assessment = answer.assessment
     edits = {c.code: label for c, label in zip(CRITERIA, chosen, strict=False) if label != AS_SEEN}
-    ref = chosen[len(CRITERIA)]
-    if not edits and ref == NOTHING:
+    finding = next((f for f in assessment.findings if f.ref == chosen[len(CRITERIA)]), None)
+    if not edits and finding is None:
         return {panel.answer: ""}
     try:
-        image = load_photo(photo)
+        image = load_photo(answer.photo)
         with assessor.using(assessment.model.weights_sha256):
-            return {panel.answer: "".join(_answers(assessor, image, assessment, edits, ref))}
+            parts = _answers(assessor, image, assessment, edits, finding)
     except (PhotoError, CheckpointError) as problem:
         return {panel.answer: components.error(str(problem))}
+    return {panel.answer: components.belonging(assessment, "".join(parts))}
 
 
 def _answers(
-    assessor: Assessor, image: LesionImage, assessment: Assessment, edits: dict[str, str], ref: str
+    assessor: Assessor, image: LesionImage, assessment: Assessment, edits: dict[str, str], finding: Finding | None
 ) -> list[str]:
-    """The model's answer without the region `ref`, then with the checklist as edited, as far as there is a choice."""
+    """The model's answer without the region of `finding`, and with the checklist as edited, where there is either."""
     seen = assessor.forward([image], [assessment.context])
     parts = []
-    if ref != NOTHING:
-        finding = next(f for f in assessment.findings if f.ref == ref)
+    if finding is not None:
         without = without_region(assessor.predictor, image, assessment.context, seen, finding.region)
         parts.append(
             components.changed(
@@ -112,7 +114,7 @@ def _answers(
     return parts
 
 
-def fresh(panel: Panel, assessment: Assessment) -> Updates:
+def fresh(panel: ChangePanel, assessment: Assessment) -> Updates:
     """The panel for a new Assessment: nothing changed yet, each criterion with what the model saw of it."""
     if assessment.abstained:
         return hidden(panel)
@@ -129,7 +131,7 @@ def fresh(panel: Panel, assessment: Assessment) -> Updates:
     }
 
 
-def hidden(panel: Panel) -> Updates:
+def hidden(panel: ChangePanel) -> Updates:
     return {
         panel.box: gr.update(visible=False, open=False),
         **{field: gr.update(choices=[AS_SEEN], value=AS_SEEN) for field in panel.criteria},

@@ -7,7 +7,7 @@ All layers are part of the page once computed; choosing, dividing, fading and zo
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -26,7 +26,9 @@ from skinclip.imaging.photo import PhotoError, load_photo
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
-from skinclip.ui.tabs.assess_tab import Shown, View
+from skinclip.ui.background_task import BackgroundTask, TaskStopped
+from skinclip.ui.page import ModelPage
+from skinclip.ui.state import AssessedPhoto
 
 LEFT, RIGHT = OWN, USUAL
 WHOLE = "evidence_whole"  # the evidence as heat: what the benchmarks measure; its regions are outlines
@@ -40,6 +42,7 @@ NOTHING_YET = (
     '<div class="sk-empty"><h2>Nothing to compare yet</h2><p>Assess a photo first; then all explanations of it are '
     "laid over one another here.</p></div>"
 )
+COMPUTING = '<div class="sk-empty"><p>The explanations of this photo are being computed.</p></div>'
 ABSTAINED = (
     '<div class="sk-empty"><h2>Nothing to compare</h2><p>The model abstained from this photo, so there is no diagnosis '
     "to explain.</p></div>"
@@ -50,58 +53,97 @@ Updates = dict[Any, Any]
 @dataclass(frozen=True)
 class CompareView:
     stage: gr.HTML
-    done: gr.State  # the photo, context and model whose layers are on the page
+    done: gr.State  # key of the answer whose layers are on the page
 
 
-def build(assessor: Assessor, tab: gr.Tab, assessed: View) -> CompareView:
+def build(page: ModelPage, tab: gr.Tab) -> CompareView:
     """Lays the tab out inside `tab`; its layers are made when it is opened."""
     stage = gr.HTML(NOTHING_YET, elem_id="compare")
     view = CompareView(stage, gr.State(None))
+
+    # Gradio gives the request to functions alone that ask for it by their annotation
+    def open_tab(
+        answer: AssessedPhoto | None,
+        done: str | None,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
+    ) -> Generator[Updates]:
+        with page.tasks.of(request.session_hash) as begin:
+            yield from on_open(page.assessor, view, answer, done, progress, begin)
+
     tab.select(
-        partial(on_open, assessor, view),
-        [assessed.photo, assessed.shown, view.done],
+        partial(on_select, view),
+        [page.answer, view.done],
+        [view.stage, view.done],
+        api_visibility="private",
+        queue=False,
+        show_progress="hidden",
+    )
+    opened = tab.select(
+        open_tab,
+        [page.answer, view.done],
         [view.stage, view.done],
         concurrency_id="model",
         concurrency_limit=1,
         api_visibility="private",
         show_progress_on=view.stage,
     )
+    page.answer_events.append(opened)
     return view
+
+
+def on_select(view: CompareView, answer: AssessedPhoto | None, done: str | None) -> Updates:
+    """Clears the layers of an answer before at once, without waiting for the model."""
+    if answer is None:
+        return {view.stage: NOTHING_YET, view.done: None}
+    if answer.assessment.abstained:
+        return {view.stage: ABSTAINED, view.done: None}
+    return {} if answer.key == done else {view.stage: COMPUTING, view.done: None}
 
 
 def on_open(
     assessor: Assessor,
     view: CompareView,
-    photo: bytes | None,
-    shown: Shown | None,
+    answer: AssessedPhoto | None,
     done: str | None,
-    progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
-) -> Updates:
-    """Makes the layers of the photo that was assessed last, once."""
-    if photo is None or shown is None:
-        return {view.stage: NOTHING_YET, view.done: None}
-    if shown.assessment.abstained:
-        return {view.stage: ABSTAINED, view.done: None}
-    weights = shown.assessment.model.weights_sha256
-    key = f"{shown.assessment.photo.sha256} {shown.assessment.context} {weights}"
-    if key == done:
-        return {}
+    progress: Callable[..., Any],
+    begin: Callable[[BackgroundTask], None] = lambda task: None,
+) -> Generator[Updates]:
+    """Makes the layers of the answer on display, once; ends when its photo is replaced.
+
+    Args:
+        progress: a `gr.Progress`.
+        begin: called with the task before it starts, so that it can be stopped.
+    """
+    if answer is None or answer.assessment.abstained or answer.key == done:
+        return
+
+    def work(report: Callable[[tuple[float, str] | dict[str, np.ndarray]], None]) -> dict[str, np.ndarray]:
+        with assessor.using(answer.assessment.model.weights_sha256):
+            return layers(assessor, answer, lambda share, what: report((share, what)))
+
+    task: BackgroundTask[tuple[float, str] | dict[str, np.ndarray]] = BackgroundTask(work)
+    begin(task)
     try:
-        with assessor.using(weights):
-            heats = layers(assessor, photo, shown.assessment, lambda share, what: progress(share, desc=what))
+        for report in task:
+            if isinstance(report, tuple):
+                progress(report[0], desc=report[1])
+            else:
+                html = components.belonging(answer.assessment, compare(answer.assessment, answer.pixels, report))
+                yield {view.stage: html, view.done: answer.key}
+    except TaskStopped:
+        return
     except (PhotoError, CheckpointError) as problem:
-        return {view.stage: components.error(str(problem)), view.done: None}
-    return {view.stage: compare(shown.assessment, shown.pixels, heats), view.done: key}
+        yield {view.stage: components.error(str(problem)), view.done: None}
 
 
-def layers(
-    assessor: Assessor, photo: bytes, assessment: Assessment, tell: Callable[[float, str], None]
-) -> dict[str, np.ndarray]:
+def layers(assessor: Assessor, answer: AssessedPhoto, tell: Callable[[float, str], None]) -> dict[str, np.ndarray]:
     """Layer -> map of the leading diagnosis [H, W] in 0..1.
 
     A method that this model or installation has not is left out. Raises PhotoError.
     """
-    subject = assessor.subject(load_photo(photo), assessment.context, assessment.diagnosis[0].code)
+    assessment = answer.assessment
+    subject = assessor.subject(load_photo(answer.photo), assessment.context, assessment.diagnosis[0].code)
     found = {}
     for i, method in enumerate(METHODS.values()):
         tell((i + 1) / (len(METHODS) + 1), method.title)

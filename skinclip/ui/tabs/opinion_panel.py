@@ -18,6 +18,8 @@ from skinclip.imaging.photo import PhotoError, load_photo
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
+from skinclip.ui.page import ModelPage
+from skinclip.ui.state import AssessedPhoto
 
 Updates = dict[Any, Any]
 
@@ -43,11 +45,11 @@ def build() -> OpinionPanel:
     return OpinionPanel(box, button, answer)
 
 
-def wire(assessor: Assessor, panel: OpinionPanel, photo: gr.State, shown: gr.State) -> None:
-    """`photo` and `shown` are the Assess tab's state."""
-    panel.button.click(
-        partial(on_ask, assessor, panel),
-        [photo, shown],
+def wire(page: ModelPage, panel: OpinionPanel) -> Any:
+    """Wires the button; returns the event."""
+    return panel.button.click(
+        partial(on_ask, page.assessor, panel),
+        [page.answer],
         [panel.answer],
         concurrency_id="model",
         concurrency_limit=1,
@@ -56,20 +58,21 @@ def wire(assessor: Assessor, panel: OpinionPanel, photo: gr.State, shown: gr.Sta
     )
 
 
-def on_ask(assessor: Assessor, panel: OpinionPanel, photo: bytes | None, shown: Any) -> Updates:
-    """What Qwen2.5-VL says of the findings on the page; `shown` is an `assess_tab.Shown`."""
-    if photo is None or shown is None or shown.assessment.abstained:
+def on_ask(assessor: Assessor, panel: OpinionPanel, answer: AssessedPhoto | None) -> Updates:
+    """Asks Qwen2.5-VL about the findings of the answer on display."""
+    if answer is None or answer.assessment.abstained:
         return {panel.answer: ""}
-    assessment: Assessment = shown.assessment
+    assessment = answer.assessment
     try:
-        image = load_photo(photo)
+        image = load_photo(answer.photo)
         with assessor.using(assessment.model.weights_sha256):
             found = second_opinions(assessor.predictor, image, assessment)
     except (PhotoError, CheckpointError) as problem:
         return {panel.answer: components.error(str(problem))}
     boxes = {opinion.reference: opinion.boxes for opinion in found}
-    drawn = boxes_overlay(shown.pixels, assessment, boxes) if any(boxes.values()) else None
-    return {panel.answer: components.second_opinion(assessment, found, drawn)}
+    drawn = boxes_overlay(answer.pixels, assessment, boxes) if any(boxes.values()) else None
+    html = components.second_opinion(assessment, found, drawn)
+    return {panel.answer: components.belonging(assessment, html)}
 
 
 def fresh(panel: OpinionPanel | None, assessment: Assessment) -> Updates:

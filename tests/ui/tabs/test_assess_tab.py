@@ -22,9 +22,11 @@ from skinclip.core.config import preset
 from skinclip.imaging.photo import LesionImage, PhotoError
 from skinclip.model.errors import CheckpointError
 from skinclip.ui import components
-from skinclip.ui.background_task import Runs
-from skinclip.ui.tabs import assess_tab
-from skinclip.ui.tabs.assess_tab import ALL, Shown, View
+from skinclip.ui.background_task import TasksByVisitor
+from skinclip.ui.page import ModelPage
+from skinclip.ui.state import AssessedPhoto, Entries, answer_key, photo_hash
+from skinclip.ui.tabs import assess_tab, photo_field
+from skinclip.ui.tabs.assess_tab import ALL, AssessView
 
 GONE = "9" * 64  # weights that are not on offer
 
@@ -70,7 +72,8 @@ class FakeAssessor:
     ) -> record.Assessment:
         progress(0.5, "Looking at the photo")
         self.context = context
-        photo = dataclasses.replace(self.answer.photo, width=image.width, height=image.height)
+        size = {"width": image.width, "height": image.height, "sha256": image.sha256}
+        photo = dataclasses.replace(self.answer.photo, **size)
         whole = dataclasses.replace(self.answer, photo=photo, context=context)
         try:
             if not whole.abstained:
@@ -95,10 +98,14 @@ def assessor(made_up: record.Assessment) -> FakeAssessor:
 
 
 @pytest.fixture
-def view(assessor: FakeAssessor) -> View:
-    async def build() -> View:  # within a running event loop: Gradio would open one of its own and leave it open
-        with gr.Blocks():
-            return assess_tab.build(assessor)  # type: ignore[arg-type]
+def view(assessor: FakeAssessor) -> AssessView:
+    return built(assessor)
+
+
+def built(assessor: FakeAssessor) -> AssessView:
+    async def build() -> AssessView:  # within a running event loop: Gradio would open one of its own and leave it open
+        with gr.Blocks(), gr.Tab() as tab:
+            return assess_tab.build(ModelPage(assessor), tab)  # type: ignore[arg-type]
 
     return asyncio.run(build())
 
@@ -122,23 +129,24 @@ def progress(share: float, desc: str) -> None:
     assert 0 <= share <= 1 and desc
 
 
-def assess(assessor: FakeAssessor, view: View, photo: bytes | None, age: str = "") -> dict[Any, Any]:
+def assess(assessor: FakeAssessor, view: AssessView, photo: bytes | None, age: str = "") -> dict[Any, Any]:
     return list(assessing(assessor, view, photo, age))[-1]
 
 
 def assessing(
     assessor: FakeAssessor,
-    view: View,
+    view: AssessView,
     photo: bytes | None,
     age: str = "",
     begin: Callable = lambda run: None,
     adapter: str | None = None,
 ) -> Generator[dict[Any, Any]]:
     """What the page gets, one update after the other."""
-    return assess_tab.on_assess(assessor, view, photo, age, "female", "not given", adapter, progress, begin)  # type: ignore
+    entries = None if photo is None else Entries(photo_hash(photo), age, "female", "not given", adapter)
+    return assess_tab.on_assess(assessor, view, photo, entries, progress, begin)  # type: ignore[arg-type]
 
 
-def test_an_upload_is_shown_and_gone_from_disk(view: View, uploads: Path) -> None:
+def test_an_upload_is_shown_and_gone_from_disk(view: AssessView, uploads: Path) -> None:
     file = uploads / "patient name.tiff"
     file.write_bytes(photo_file(kind="TIFF"))
     updates = assess_tab.on_upload(view, {"path": str(file)})
@@ -146,10 +154,10 @@ def test_an_upload_is_shown_and_gone_from_disk(view: View, uploads: Path) -> Non
     assert updates[view.photo] == photo_file(kind="TIFF")
     assert "data:image/jpeg" in updates[view.preview] and "160 × 120" in updates[view.preview]
     assert "patient name" not in updates[view.preview]
-    assert updates[view.shown] is None  # what was said about the photo before is gone
+    assert updates[view.answer] is None  # what was said about the photo before is gone
 
 
-def test_a_bad_upload_is_told_and_replaces_the_photo_before_it(view: View, uploads: Path) -> None:
+def test_a_bad_upload_is_told_and_replaces_the_photo_before_it(view: AssessView, uploads: Path) -> None:
     file = uploads / "photo.jpg"
     file.write_text("just some text")
     updates = assess_tab.on_upload(view, {"path": str(file)})
@@ -163,40 +171,40 @@ def test_only_uploads_are_read_and_deleted(tmp_path: Path, uploads: Path) -> Non
     mine.write_bytes(photo_file())
     for path in (mine, uploads / ".." / ".." / "mine.png", uploads / "missing.png"):
         with pytest.raises(PhotoError, match="Add the photo again"):
-            assess_tab.read_and_delete(path)
+            photo_field.read_and_delete(path)
     assert mine.exists()
 
 
-def test_a_photo_is_assessed(assessor: FakeAssessor, view: View) -> None:
+def test_a_photo_is_assessed(assessor: FakeAssessor, view: AssessView) -> None:
     updates = assess(assessor, view, photo_file(), age="61")
     assert assessor.context == record.Context(61.0, "female", None)
     assert "Differential diagnosis" in updates[view.result] and "92%" in updates[view.result]
     assert updates[view.figures]["value"].count("<img") == 2
     assert [value for _, value in updates[view.finding]["choices"]] == [ALL, "r1", "r2"]
-    shown = updates[view.shown]
+    shown = updates[view.answer]
     assert shown.pixels.shape[:2] == shown.heat.shape == (480, 640)  # small photos are enlarged to be drawn on
 
 
-def test_the_rationale_is_seen_while_it_is_written(assessor: FakeAssessor, view: View) -> None:
+def test_the_rationale_is_seen_while_it_is_written(assessor: FakeAssessor, view: AssessView) -> None:
     """The answer cannot go on before the page has what there is of it; what it shows in the end is as ever."""
     assessor.read = threading.Event()
     updates = assessing(assessor, view, photo_file())
     first, part = next(updates), [next(updates) for _ in range(4)][-1]
     assert "Differential diagnosis" in first[view.result] and 'aria-busy="true"' in first[view.result]
     assert "Melanoma is the leading<" in part[view.result] and "supported" not in part[view.result]
-    assert set(part) == {view.result, view.shown} and part[view.shown] is None  # nothing else moves
+    assert set(part) == {view.result, view.answer} and part[view.answer] is None  # nothing else moves
     assessor.read.set()
     *_, before, last = updates
     assert components.chip(0) in before[view.result] and "irregular border" not in before[view.result]
-    assert last[view.shown].assessment.rationale == assessor.answer.rationale
+    assert last[view.answer].assessment.rationale == assessor.answer.rationale
     assert "irregular border" in last[view.result] and "aria-busy" not in last[view.result]
 
 
 @pytest.mark.parametrize("how", ["stopped", "left"])
 def test_an_assessment_ends_when_it_is_stopped_or_the_visitor_leaves(
-    assessor: FakeAssessor, view: View, how: str
+    assessor: FakeAssessor, view: AssessView, how: str
 ) -> None:
-    assessor.read, runs = threading.Event(), Runs()
+    assessor.read, runs = threading.Event(), TasksByVisitor()
     updates = assessing(assessor, view, photo_file(), begin=lambda run: runs.begin("me", run))
     for _ in range(3):
         next(updates)
@@ -205,21 +213,21 @@ def test_an_assessment_ends_when_it_is_stopped_or_the_visitor_leaves(
         runs.stop("me")
         *_, last = updates
         assert last[view.result] == components.STOPPED
-        assert last[view.shown] is None and not last[view.figures]["visible"]
+        assert last[view.answer] is None and not last[view.figures]["visible"]
     else:
         updates.close()
     assessor.read.set()
     assert assessor.ended.wait(20) and assessor.words < len(assessor.answer.rationale.split()) - 1
 
 
-def test_what_fails_while_the_rationale_is_written_is_told(assessor: FakeAssessor, view: View, caplog) -> None:
+def test_what_fails_while_the_rationale_is_written_is_told(assessor: FakeAssessor, view: AssessView, caplog) -> None:
     assessor.failing = PhotoError("The photo is a riddle.")
     assert "The photo is a riddle." in assess(assessor, view, photo_file())[view.result]
     assert not caplog.records
     assessor.failing = RuntimeError("out of memory")
     last = assess(assessor, view, photo_file())
     assert 'role="alert"' in last[view.result] and "out of memory" not in last[view.result]
-    assert "out of memory" in caplog.text and last[view.shown] is None
+    assert "out of memory" in caplog.text and last[view.answer] is None
 
 
 def test_one_of_several_models_is_chosen_and_named(assessor: FakeAssessor, tmp_path: Path) -> None:
@@ -229,54 +237,103 @@ def test_one_of_several_models_is_chosen_and_named(assessor: FakeAssessor, tmp_p
         (tmp_path / folder / "README.md").write_text(f"---\na: b\n---\n\n# Model card: {name}\n")
         assessor.checkpoints[sha] = tmp_path / folder
 
-    async def build() -> View:
-        with gr.Blocks():
-            return assess_tab.build(assessor)  # type: ignore[arg-type]
-
-    view = asyncio.run(build())
+    view = built(assessor)
     names = ["Skin model (first)", "Skin model (second)", "Another"]
     assert view.adapter.visible and view.adapter.choices == list(zip(names, named, strict=True))
     last = list(assessing(assessor, view, photo_file(), adapter="1" * 64))[-1]
     assert assessor.used == ["1" * 64]
     assert "Answered by Skin model (first), weights 000000000000" in last[view.result]
     last = list(assessing(assessor, view, photo_file(), adapter=GONE))[-1]
-    assert "it is no longer here" in last[view.result] and last[view.shown] is None
+    assert "it is no longer here" in last[view.result] and last[view.answer] is None
 
 
-def test_a_single_model_is_neither_chosen_nor_named(assessor: FakeAssessor, view: View) -> None:
+def test_a_single_model_is_neither_chosen_nor_named(assessor: FakeAssessor, view: AssessView) -> None:
     assert not view.adapter.visible and "Answered by" not in assess(assessor, view, photo_file())[view.result]
 
 
-def test_choosing_a_finding_changes_the_picture(assessor: FakeAssessor, view: View) -> None:
-    shown = assess(assessor, view, photo_file())[view.shown]
+def test_an_answer_that_is_late_for_its_photo_is_dropped(assessor: FakeAssessor, view: AssessView) -> None:
+    """The photo is replaced while the rationale is written: nothing more of the old answer reaches the page."""
+    assessor.read, tasks = threading.Event(), TasksByVisitor()
+    updates = assessing(assessor, view, photo_file(), begin=lambda task: tasks.begin("me", task))
+    for _ in range(3):
+        next(updates)
+    tasks.stop("me", superseded=True)  # as on_upload's wiring does
+    assessor.read.set()
+    assert list(updates) == []
+
+
+def test_an_assessment_whose_photo_went_while_it_waited_says_nothing(assessor: FakeAssessor, view: AssessView) -> None:
+    for entries in (None, Entries(photo_hash(b"another photo"), "61", "female", "back", None)):
+        assert list(assess_tab.on_assess(assessor, view, photo_file(), entries, progress)) == []  # type: ignore
+    assert assessor.context is None
+
+
+def test_every_part_of_an_answer_carries_its_photo_and_its_key(assessor: FakeAssessor, view: AssessView) -> None:
+    photo = photo_file()
+    updates = assess(assessor, view, photo, age="61")
+    answer: AssessedPhoto = updates[view.answer]
+    assert answer.photo == photo and answer.assessment.photo.sha256 == photo_hash(photo)
+    marks = f'data-photo="{photo_hash(photo)}" data-answer="{answer_key(answer.assessment)}"'
+    assert marks in updates[view.result] and "age 61, female" in updates[view.result]
+    assert marks in updates[view.figures]["value"] and marks in updates[view.download]["value"]
+    other = assess(assessor, view, photo, age="62")[view.answer]
+    assert other.key != answer.key
+
+
+def test_entries_changed_after_the_answer_mark_it(assessor: FakeAssessor, view: AssessView) -> None:
+    entries = Entries("0" * 64, "61", "female", "not given", None)
+
+    def marked(age: str, sex: str = "female", site: str = "not given", asked: Entries | None = entries) -> Any:
+        return assess_tab.on_entries(assessor, view, asked, age, sex, site, None)  # type: ignore[arg-type]
+
+    for same in ("61", " 61,0 "):
+        assert not marked(same)[view.outdated]["visible"]
+    assert not marked("70", asked=None)[view.outdated]["visible"]  # nothing was assessed
+    for changed in (marked("70"), marked(""), marked("61", sex="male"), marked("61", site="back"), marked("130")):
+        assert changed[view.outdated]["visible"] and "age 61, female" in changed[view.outdated_note]
+    ended = assess_tab.on_end(assessor, view, entries, "70", "female", "not given", None)  # type: ignore[arg-type]
+    assert ended[view.outdated]["visible"] and ended[view.button]["interactive"]
+    assert not assess(assessor, view, photo_file())[view.outdated]["visible"]
+
+
+def test_what_the_browser_refuses_is_said_on_the_page_and_clears_the_answer(view: AssessView) -> None:
+    for code, words in (("size:1", "larger than 20 MB"), ("several", "one photo"), ("nonsense", "did not reach")):
+        updates = assess_tab.on_refusal(view, code)
+        assert words in updates[view.preview] and 'role="alert"' in updates[view.preview]
+        assert updates[view.photo] is None and updates[view.answer] is None
+        assert "No assessment yet" in updates[view.result] and not updates[view.figures]["visible"]
+
+
+def test_choosing_a_finding_changes_the_picture(assessor: FakeAssessor, view: AssessView) -> None:
+    shown = assess(assessor, view, photo_file())[view.answer]
     every, one = (assess_tab.on_choice(view, choice, shown)[view.figures] for choice in (ALL, "r1"))
     assert every != one and "Irregular streaks" in one
     assert assess_tab.on_choice(view, "r1", None) == {}
 
 
-def test_no_photo_and_a_wrong_age_are_told(assessor: FakeAssessor, view: View) -> None:
+def test_no_photo_and_a_wrong_age_are_told(assessor: FakeAssessor, view: AssessView) -> None:
     assert "There is no photo yet" in assess(assessor, view, None)[view.result]
     updates = assess(assessor, view, photo_file(), age="130")
-    assert "0 to 120" in updates[view.result] and updates[view.shown] is None
+    assert "0 to 120" in updates[view.result] and updates[view.answer] is None
 
 
-def test_an_abstained_photo_gets_no_map_and_no_choice(view: View, assessor: FakeAssessor) -> None:
+def test_an_abstained_photo_gets_no_map_and_no_choice(view: AssessView, assessor: FakeAssessor) -> None:
     assessor.answer = dataclasses.replace(assessor.answer, abstained=True, rationale="")
     updates = assess(assessor, view, photo_file())
-    shown: Shown = updates[view.shown]
+    shown: AssessedPhoto = updates[view.answer]
     assert shown.heat is None and not updates[view.finding]["visible"]
     assert updates[view.figures]["value"].count("<img") == 1
 
 
-def test_every_control_has_a_label(view: View) -> None:
+def test_every_control_has_a_label(view: AssessView) -> None:
     for control in (view.drop, view.age, view.sex, view.site, view.finding):
         assert control.label
     assert view.button.value == "Assess"
 
 
-def test_examples_are_named_as_synthetic(view: View) -> None:
-    assert assess_tab.example_name(Path("synthetic_blue_nevus.jpg")) == "Blue nevus"
-    file = sorted(assess_tab.EXAMPLES.glob("synthetic_*.jpg"))[0]
+def test_examples_are_named_as_synthetic(view: AssessView) -> None:
+    assert photo_field.example_name(Path("synthetic_blue_nevus.jpg")) == "Blue nevus"
+    file = sorted(photo_field.EXAMPLES.glob("synthetic_*.jpg"))[0]
     updates = assess_tab.on_example(view, file)
     assert "Synthetic example" in updates[view.preview] and file.exists()
 

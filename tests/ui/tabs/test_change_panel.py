@@ -17,8 +17,9 @@ from PIL import Image
 
 from skinclip.core import assessment as record
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, MALIGNANT_CODES
+from skinclip.ui.state import AssessedPhoto, answer_key
 from skinclip.ui.tabs import change_panel
-from skinclip.ui.tabs.change_panel import AS_SEEN, NOTHING, Panel
+from skinclip.ui.tabs.change_panel import AS_SEEN, NOTHING, ChangePanel
 
 AFTER = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
 MALIGNANT = [code in MALIGNANT_CODES for code in DIAGNOSIS_CODES]
@@ -56,8 +57,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def panel() -> Panel:
-    async def build() -> Panel:
+def panel() -> ChangePanel:
+    async def build() -> ChangePanel:
         with gr.Blocks():
             return change_panel.build()
 
@@ -71,17 +72,18 @@ def photo() -> bytes:
     return stream.getvalue()
 
 
-def change(panel: Panel, photo: bytes | None, shown: Any, *chosen: str) -> str:
-    return change_panel.on_change(FakeAssessor(), panel, photo, shown, *chosen)[panel.answer]  # type: ignore[arg-type]
+def change(panel: ChangePanel, photo: bytes, assessment: record.Assessment | None, *chosen: str) -> str:
+    answer = None if assessment is None else AssessedPhoto(photo, assessment, np.zeros((8, 8, 3), np.uint8), None)
+    return change_panel.on_change(FakeAssessor(), panel, answer, *chosen)[panel.answer]  # type: ignore[arg-type]
 
 
 UNCHANGED = [AS_SEEN] * len(CRITERIA)
 
 
 def test_an_edited_criterion_shows_before_and_after(panel, photo, made_up, asked) -> None:
-    shown = SimpleNamespace(assessment=made_up)
-    html = change(panel, photo, shown, "atypical", *UNCHANGED[1:], NOTHING)
+    html = change(panel, photo, made_up, "atypical", *UNCHANGED[1:], NOTHING)
     assert asked == [{"pigment_network": "atypical"}]
+    assert f'data-answer="{answer_key(made_up)}"' in html
     before = 1 / 7
     leading = made_up.diagnosis[0].code
     moved = 100 * (AFTER[DIAGNOSIS_CODES.index(leading)] - before)
@@ -89,23 +91,22 @@ def test_an_edited_criterion_shows_before_and_after(panel, photo, made_up, asked
 
 
 def test_a_region_is_taken_out_and_the_photo_shown(panel, photo, made_up, asked) -> None:
-    shown = SimpleNamespace(assessment=made_up)
-    html = change(panel, photo, shown, *UNCHANGED, "r1")
+    html = change(panel, photo, made_up, *UNCHANGED, "r1")
     assert asked == [made_up.findings[0].region] and "data:image/jpeg" in html and "irregular streaks" in html
 
 
 def test_the_advice_is_said_to_change(panel, photo, made_up, asked) -> None:
     kept = dataclasses.replace(made_up, malignancy=record.Malignancy(0.05, 0.2, False))
-    html = change(panel, photo, SimpleNamespace(assessment=kept), "atypical", *UNCHANGED[1:], NOTHING)
+    html = change(panel, photo, kept, "atypical", *UNCHANGED[1:], NOTHING)
     assert "the advice changes to</b>: Refer" in html
 
 
 def test_nothing_is_asked_where_nothing_changed_or_the_model_abstained(panel, photo, made_up, asked) -> None:
-    shown = SimpleNamespace(assessment=made_up)
-    quiet = SimpleNamespace(assessment=dataclasses.replace(made_up, abstained=True))
-    assert change(panel, photo, shown, *UNCHANGED, NOTHING) == ""
-    assert change(panel, None, None, "atypical", *UNCHANGED[1:], NOTHING) == ""
+    quiet = dataclasses.replace(made_up, abstained=True)
+    assert change(panel, photo, made_up, *UNCHANGED, NOTHING) == ""
+    assert change(panel, photo, None, "atypical", *UNCHANGED[1:], NOTHING) == ""
     assert change(panel, photo, quiet, "atypical", *UNCHANGED[1:], NOTHING) == ""
+    assert change(panel, photo, made_up, *UNCHANGED, "r9") == ""  # a finding of another answer
     assert not asked
 
 

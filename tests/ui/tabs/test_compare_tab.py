@@ -19,6 +19,8 @@ from skinclip.core import assessment as record
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS
 from skinclip.imaging.overlay import number_places
+from skinclip.ui.background_task import TasksByVisitor
+from skinclip.ui.state import AssessedPhoto
 from skinclip.ui.tabs import compare_tab
 from skinclip.ui.tabs.compare_tab import CompareView
 
@@ -86,26 +88,46 @@ def test_a_cold_map_is_clear_and_a_hot_one_is_not() -> None:
     assert alpha[0, 0] == 0 and alpha[1, 1] == 255 and alpha[0, 1] < alpha[1, 0]
 
 
+def test_layers_are_given_up_when_the_photo_is_replaced(view: CompareView, made_up, monkeypatch) -> None:
+    tasks = TasksByVisitor()
+
+    def layers(assessor: Any, answer: AssessedPhoto, tell: Any) -> dict[str, np.ndarray]:
+        tasks.stop("me", superseded=True)  # as a new photo's wiring does
+        tell(0.5, "Grad-CAM")
+        raise AssertionError("it goes on")
+
+    monkeypatch.setattr(compare_tab, "layers", layers)
+    answer = AssessedPhoto(b"photo", made_up, np.zeros((120, 160, 3), np.uint8), None)
+    assessor = SimpleNamespace(using=nullcontext)
+    with tasks.of("me") as begin:
+        progress = lambda share, desc: None  # noqa: E731
+        assert list(compare_tab.on_open(assessor, view, answer, None, progress, begin)) == []  # type: ignore[arg-type]
+
+
 def test_layers_are_made_once_for_each_photo(view: CompareView, made_up: record.Assessment, monkeypatch) -> None:
     made: list[bytes] = []
 
-    def layers(assessor: Any, photo: bytes, assessment: record.Assessment, tell: Any) -> dict[str, np.ndarray]:
-        made.append(photo)
+    def layers(assessor: Any, answer: AssessedPhoto, tell: Any) -> dict[str, np.ndarray]:
+        made.append(answer.photo)
         return HEATS
 
     monkeypatch.setattr(compare_tab, "layers", layers)
-    shown = SimpleNamespace(assessment=made_up, pixels=np.zeros((120, 160, 3), np.uint8))
+    shown = AssessedPhoto(b"photo", made_up, np.zeros((120, 160, 3), np.uint8), None)
 
     used: list[str] = []
     assessor = SimpleNamespace(using=lambda weights: nullcontext(used.append(weights)))
 
-    def opened(photo: bytes | None, shown: Any, done: str | None) -> dict[Any, Any]:
-        return compare_tab.on_open(assessor, view, photo, shown, done, lambda share, desc: None)  # type: ignore[arg-type]
+    def opened(answer: AssessedPhoto | None, done: str | None) -> list[dict[Any, Any]]:
+        selected = compare_tab.on_select(view, answer, done)
+        computed = compare_tab.on_open(assessor, view, answer, done, lambda share, desc: None)  # type: ignore[arg-type]
+        return [updates for updates in (selected, *computed) if updates]
 
-    assert "Assess a photo first" in opened(None, None, None)[view.stage]
-    first = opened(b"photo", shown, None)
-    assert "sk-compare" in first[view.stage] and first[view.done]
-    assert opened(b"photo", shown, first[view.done]) == {} and made == [b"photo"]
+    assert "Assess a photo first" in opened(None, None)[0][view.stage]
+    clear, first = opened(shown, None)
+    assert clear == {view.stage: compare_tab.COMPUTING, view.done: None}
+    assert "sk-compare" in first[view.stage] and first[view.done] == shown.key
+    assert f'data-photo="{made_up.photo.sha256}" data-answer="{shown.key}"' in first[view.stage]
+    assert opened(shown, first[view.done]) == [] and made == [b"photo"]
     assert used == [made_up.model.weights_sha256]  # that which made the assessment explains it
-    quiet = SimpleNamespace(assessment=dataclasses.replace(made_up, abstained=True), pixels=shown.pixels)
-    assert "abstained" in opened(b"photo", quiet, first[view.done])[view.stage]
+    quiet = dataclasses.replace(shown, assessment=dataclasses.replace(made_up, abstained=True))
+    assert "abstained" in opened(quiet, first[view.done])[0][view.stage]

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -19,6 +18,8 @@ from skinclip.imaging.examples import draw
 from skinclip.imaging.overlay import boxes_overlay, region_overlay
 from skinclip.imaging.photo import encode_png
 from skinclip.ui import components
+from skinclip.ui.page import ModelPage
+from skinclip.ui.state import AssessedPhoto
 from skinclip.ui.tabs import assess_tab, opinion_panel
 from skinclip.ui.tabs.opinion_panel import OpinionPanel
 
@@ -35,39 +36,37 @@ def panel() -> OpinionPanel:
 
 
 @pytest.fixture
-def shown(made_up: record.Assessment) -> Any:
-    return SimpleNamespace(assessment=made_up, pixels=np.full((120, 160, 3), 90, np.uint8))
+def answer(made_up: record.Assessment) -> AssessedPhoto:
+    return AssessedPhoto(PHOTO, made_up, np.full((120, 160, 3), 90, np.uint8), None)
 
 
-def asked(
-    panel: OpinionPanel, shown: Any, opinions: list[SecondOpinion], monkeypatch, photo: bytes | None = PHOTO
-) -> str:
+def asked(panel: OpinionPanel, answer: AssessedPhoto | None, opinions: list[SecondOpinion], monkeypatch) -> str:
     used: list[str] = []
     assessor = SimpleNamespace(predictor=None, using=lambda weights: nullcontext(used.append(weights)))
     monkeypatch.setattr(opinion_panel, "second_opinions", lambda assessor, image, assessment: opinions)
-    html = opinion_panel.on_ask(assessor, panel, photo, shown)[panel.answer]  # type: ignore[arg-type]
+    html = opinion_panel.on_ask(assessor, panel, answer)[panel.answer]  # type: ignore[arg-type]
     assert not html or used == ["0" * 64]  # the model that made the assessment
     return html
 
 
-def test_each_finding_is_told_and_its_boxes_drawn(panel: OpinionPanel, shown: Any, monkeypatch) -> None:
+def test_each_finding_is_told_and_its_boxes_drawn(panel: OpinionPanel, answer: AssessedPhoto, monkeypatch) -> None:
     there = SecondOpinion("r1", ((42.0, 42.0, 80.0, 80.0),), 0.9, True)
-    html = asked(panel, shown, [there], monkeypatch)
+    html = asked(panel, answer, [there], monkeypatch)
     assert components.chip(0) in html and "irregular streaks: It sees it there too (overlap 0.90)." in html
     assert html.count("<img") == 1
 
 
-def test_without_a_usable_box_there_is_no_picture(panel: OpinionPanel, shown: Any, monkeypatch) -> None:
-    html = asked(panel, shown, [SecondOpinion("r1", (), None, None, ("a point",))], monkeypatch)
+def test_without_a_usable_box_there_is_no_picture(panel: OpinionPanel, answer: AssessedPhoto, monkeypatch) -> None:
+    html = asked(panel, answer, [SecondOpinion("r1", (), None, None, ("a point",))], monkeypatch)
     assert "It gave no usable box." in html and "<img" not in html
-    assert "No finding here has a region of its own" in asked(panel, shown, [], monkeypatch)
+    assert "No finding here has a region of its own" in asked(panel, answer, [], monkeypatch)
 
 
-def test_nothing_is_asked_without_an_answer(panel: OpinionPanel, shown: Any, monkeypatch) -> None:
-    assert asked(panel, None, [], monkeypatch) == "" and asked(panel, shown, [], monkeypatch, photo=None) == ""
-    shown.assessment = dataclasses.replace(shown.assessment, abstained=True)
-    assert asked(panel, shown, [], monkeypatch) == ""
-    updates = opinion_panel.fresh(panel, shown.assessment)
+def test_nothing_is_asked_without_an_answer(panel: OpinionPanel, answer: AssessedPhoto, monkeypatch) -> None:
+    assert asked(panel, None, [], monkeypatch) == ""
+    quiet = dataclasses.replace(answer.assessment, abstained=True)
+    assert asked(panel, dataclasses.replace(answer, assessment=quiet), [], monkeypatch) == ""
+    updates = opinion_panel.fresh(panel, quiet)
     assert not updates[panel.box]["visible"] and updates[panel.answer] == ""
 
 
@@ -84,11 +83,11 @@ def test_boxes_are_drawn_in_the_colour_of_their_finding(made_up: record.Assessme
 def test_only_a_preset_with_qwens_vision_tower_offers_it(made_up: record.Assessment, name: str, there: bool) -> None:
     assessor = SimpleNamespace(config=preset(name), checkpoints={}, model_info=made_up.model)
 
-    async def build() -> assess_tab.View:
-        with gr.Blocks():
-            return assess_tab.build(assessor)  # type: ignore[arg-type]
+    async def build() -> assess_tab.AssessView:
+        with gr.Blocks(), gr.Tab() as tab:
+            return assess_tab.build(ModelPage(assessor), tab)  # type: ignore[arg-type]
 
     view = asyncio.run(build())
     assert (view.opinion is not None) == there
     if view.opinion is not None:
-        assert view.opinion.box in view.answer and opinion_panel.hidden(view.opinion)[view.opinion.answer] == ""
+        assert view.opinion.box in view.outputs and opinion_panel.hidden(view.opinion)[view.opinion.answer] == ""

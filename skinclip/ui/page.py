@@ -1,0 +1,57 @@
+"""What the tabs of the model's page share: the assessor, the visitor's state, and the events that belong to an answer.
+
+A tab is one entry in `skinclip/ui/tabs/registry.py`; its `build` gets this page and lays itself out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from skinclip.pipeline.assessor import Assessor
+from skinclip.ui.background_task import TasksByVisitor
+
+KEPT_SECONDS = 1800  # how long a visitor's photo stays in memory after its last use
+
+
+def _state() -> gr.State:
+    return gr.State(None, time_to_live=KEPT_SECONDS)
+
+
+@dataclass(frozen=True)
+class ModelPage:
+    """The page around one assessor; made inside its Blocks.
+
+    Attributes:
+        photo: bytes of the photo file in the form, or None.
+        entries: `state.Entries` of the last assessment, or None.
+        answer: `state.AssessedPhoto` on display, or None.
+        tasks: what is computed for each visitor; a new photo stops it.
+        answer_events: events whose result belongs to the answer on display.
+        photo_events: triggers that bring another photo; they cancel all `answer_events`.
+    """
+
+    assessor: Assessor
+    photo: gr.State = field(default_factory=_state)
+    entries: gr.State = field(default_factory=_state)
+    answer: gr.State = field(default_factory=_state)
+    tasks: TasksByVisitor = field(default_factory=TasksByVisitor)
+    answer_events: list[Any] = field(default_factory=list)
+    photo_events: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tab:
+    """A tab of the model's page.
+
+    Attributes:
+        key: its id in the page's address and in tests.
+        build: lays the tab out inside `gr.Tab` and wires its events.
+    """
+
+    key: str
+    label: str
+    build: Callable[[ModelPage, gr.Tab], Any]
