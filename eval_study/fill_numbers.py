@@ -11,13 +11,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from eval_study.benchmarks.figures import shown
 from eval_study.explanations.maps import TITLES
 from eval_study.explanations.regions import WHICH
+from skinclip.core.formatting import with_interval
 from skinclip.explain.measured import FIGURES as PAGE_FIGURES
 from skinclip.explain.measured import GOOD_AT
 from skinclip.explain.methods import METHODS, reported
 from skinclip.explain.registry import SUMMARY
+from skinclip.reporting.markdown import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "eval_study" / "results"
@@ -52,7 +53,7 @@ def table(path: Path) -> str:
     """One report as a Markdown table with what made it."""
     report = json.loads(path.read_text())
     meta = report["meta"]
-    rows = [f"| {text} | {shown(report[name])} |" for name, text in FIGURES.items() if report.get(name)]
+    rows = [f"| {text} | {with_interval(report[name])} |" for name, text in FIGURES.items() if report.get(name)]
     data = ", ".join(meta["data"])
     head = f"**{data}, split `{meta['split']}`**, n = {report['n']} photos, 95 % intervals by bootstrap of lesions."
     made = f"Made by `{meta['command']}`, seed {meta['seed']}, weights `{meta['model']['weights_sha256'][:12]}`."
@@ -86,31 +87,34 @@ def compared() -> str:
     """What was measured of the explanations that are compared most, as a Markdown table."""
     result = json.loads((RESULTS / "maps.json").read_text())
     found = result["sets"]["ham10000"]
-    regions = json.loads((RESULTS / "regions.json").read_text())
-    seen = regions["sets"]["ham10000"]
-    together, strongest = seen["joined"], seen["pivotal"]
     rows = [
-        f"| {METHODS[method].title} | {' | '.join(shown(found['methods'][method][name]) for name in COMPARED_BY)} |"
+        [METHODS[method].title, *(with_interval(found["methods"][method][name]) for name in COMPARED_BY)]
         for method in COMPARED
     ]
-    return "\n".join(
+    return "\n\n".join(
         [
             f"**Explanations**, HAM10000, split `{found['split']}`, n = {found['n']} photos; deletion (less is better) "
             "and insertion inside the predicted lesion.",
-            "",
-            f"| method | {' | '.join(TITLES[name] for name in COMPARED_BY)} |",
-            f"|---|{'---|' * len(COMPARED_BY)}",
-            *rows,
-            "",
+            markdown_table(["method", *(TITLES[name] for name in COMPARED_BY)], rows),
             f"Made by `{result['meta']['command']}`.",
-            "",
-            "Without the regions of all cited criteria the diagnosis loses "
-            f"{shown(together['drop'])} of its probability, without random places of the lesion as large "
-            f"{shown(together['random'])}: more in {shown(together['beats_random'])} of the {seen['n']} "
-            "photos that have such regions; without the region on which the answer depends most, as the page names it "
-            f"({seen['n_pivotal']} photos have one), more in {shown(strongest['beats_random'])}. Made by "
-            f"`{regions['meta']['command']}`.",
+            cited_regions(),
         ]
+    )
+
+
+def cited_regions() -> str:
+    """What taking out the regions of cited criteria does to the diagnosis, in a paragraph."""
+    result = json.loads((RESULTS / "regions.json").read_text())
+    found = result["sets"]["ham10000"]
+    together, strongest = found["joined"], found["pivotal"]
+    return (
+        f"**Regions of cited criteria taken out of the photo**, HAM10000, split `{found['split']}`, n = {found['n']} "
+        f"photos that have some: all together, the diagnosis loses {with_interval(together['drop'])} of its "
+        f"probability, without random places of the lesion as large {with_interval(together['random'])}; it loses "
+        f"more than without {with_interval(together['beats_draws'])} of these places (chance: 0.5). The region with "
+        f"the largest effect, {with_interval(strongest['drop'])}; the strongest of as many random places of the same "
+        f"sizes, {with_interval(strongest['random'])}; it loses more than without "
+        f"{with_interval(strongest['beats_draws'])} of those. Made by `{result['meta']['command']}`."
     )
 
 
@@ -118,17 +122,18 @@ def cited() -> str:
     """How many of the criteria that a rationale cites are there, in a paragraph."""
     result = json.loads((RESULTS / "criteria.json").read_text())
     recall = str(result["meta"]["recall"])
-
-    def told(found: dict[str, Any]) -> str:
-        return (
-            f"{shown(found['hallucination'])} are absent by the label, {shown(found['other_type'])} are there but of "
-            f"another type; {shown(found['macro_recall'])} of those that are there are cited (mean over the seven)"
-        )
-
     return (
         f"**Criteria cited**, Derm7pt, split `{result['meta']['split']}`, n = {result['n']} photos: of all cited, "
-        f"{told(result['cross_fitted'][recall])}, with thresholds chosen on the other half of the photos; as shipped, "
-        f"chosen on these photos, {told(result['shipped'])}. Made by `{result['meta']['command']}`."
+        f"{_truth(result['cross_fitted'][recall])}, with thresholds chosen on the other half of the photos; as "
+        f"shipped, chosen on these photos, {_truth(result['shipped'])}. Made by `{result['meta']['command']}`."
+    )
+
+
+def _truth(found: dict[str, Any]) -> str:
+    return (
+        f"{with_interval(found['hallucination'])} are absent by the label, {with_interval(found['other_type'])} are "
+        f"there but of another type; {with_interval(found['macro_recall'])} of those that are there are cited (mean "
+        "over the seven)"
     )
 
 

@@ -12,7 +12,6 @@ plain, four flips  calibrated, averaged over the mirror images that the model av
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,13 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from eval_study.benchmarks import figures, losses
+from eval_study.benchmarks import losses
+from eval_study.benchmarks.blocks import picture, table
 from eval_study.benchmarks.common import Bench, diagnosis_metrics, labels_of
 from eval_study.benchmarks.features import Features
 from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import Stage0Config, TrainConfig
+from skinclip.core.formatting import with_interval
 from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.evaluation import metrics
@@ -35,6 +36,8 @@ from skinclip.model.checkpoint import weights_sha256
 from skinclip.model.errors import CheckpointError
 from skinclip.model.perception import MIRRORS
 from skinclip.model.plain import PlainClassifier, load_plain
+from skinclip.reporting import style
+from skinclip.reporting.document import Block, Picture, Section, Table
 from skinclip.training.derm_clip import stage0_weights
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import PhotoSet
@@ -192,43 +195,40 @@ def compare(
     }
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
-    text = [
-        "## Baselines",
-        "",
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
+    text: list[Block | str] = [
         "Same training photos, same test photos. Below each figure: SkinCLIP-VL less this system, with the 95 % "
         "interval of the paired difference by bootstrap of lesions. Higher is better for accuracies and AUROC, lower "
         "for NLL, Brier score and ECE.",
     ]
     for split in ("valid", "test"):
         if split in result:
-            text += ["", f"**HAM10000 {split}**, n = {result[split]['n']}", "", _table(result[split]["systems"])]
+            text += [f"**HAM10000 {split}**, n = {result[split]['n']}", "", _table(result[split]["systems"])]
     for name in result["meta"]["not_measured"]:
-        text += ["", f"{TITLES[name][0].upper()}{TITLES[name][1:]}: not measured yet."]
-    return "\n".join([*text, "", _chart(result, folder)])
+        text += [f"{TITLES[name][0].upper()}{TITLES[name][1:]}: not measured yet."]
+    return Section.of("Baselines", [*text, _chart(result)])
 
 
-def _table(systems: dict[str, Any]) -> str:
+def _table(systems: dict[str, Any]) -> Table:
     rows = []
     for name, found in systems.items():
-        rows.append([TITLES[name], *(figures.shown(v) for v in found.values())])
+        rows.append([TITLES[name], *(with_interval(v) for v in found.values())])
         if name != "shipped":
-            rows.append(["", *(figures.shown(v["shipped_less_this"], sign=True) for v in found.values())])
-    return figures.table(
-        ["system", "balanced accuracy", "argmax p", "accuracy", "macro AUROC", "NLL", "Brier", "ECE"], rows
-    )
+            rows.append(["", *(with_interval(v["shipped_less_this"], sign=True) for v in found.values())])
+    return table(["system", "balanced accuracy", "argmax p", "accuracy", "macro AUROC", "NLL", "Brier", "ECE"], rows)
 
 
-@figures.styled
-def _chart(result: dict[str, Any], folder: Path) -> str:
+@style.styled
+def _chart(result: dict[str, Any]) -> Picture:
     split = "test" if "test" in result else "valid"
     systems = result[split]["systems"]
-    colours = [figures.BLUE if name == "shipped" else figures.ORANGE for name in systems]
-    figure, axes = figures.charts(3, width=3.4, height=2.8)
+    colours = [style.BLUE if name == "shipped" else style.ORANGE for name in systems]
+    figure, axes = style.charts(3, width=3.4, height=2.8)
     shown = (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL"), ("brier", "Brier score"))
     for ax, (f, title) in zip(axes, shown, strict=True):
-        figures.dots(ax, [row[f] for row in systems.values()], colours)
+        style.dots(ax, [row[f] for row in systems.values()], colours)
         ax.set_title(f"{title}, HAM10000 {split}")
         ax.set_yticks([])
     axes[0].set_yticks(range(len(systems))[::-1], [TITLES[name] for name in systems])
-    return figures.save(figure, folder, "baselines", "Balanced accuracy, NLL and Brier score of each system")
+    return picture(figure, "baselines", "Balanced accuracy, NLL and Brier score of each system")

@@ -20,13 +20,16 @@ from typing import Any
 
 from eval_study.benchmarks.common import Bench
 from skinclip.data.cases import DataError
+from skinclip.reporting.document import Document, Paragraph, Section, write_pictures
+from skinclip.reporting.html_page import to_html
+from skinclip.reporting.markdown import to_markdown
 
 log = logging.getLogger("benchmarks")
 
 
 @dataclass(frozen=True)
 class Command:
-    """`modules` have NAME, run(bench) and section(result, folder), in the order of the file named `report`.
+    """`modules` have NAME, run(bench) and section(result), in the order of the file named `report`.
 
     Where a module has headline(result), a sentence on what speaks against what is reported, the report begins with it.
     """
@@ -55,7 +58,6 @@ class Command:
             reason=args.reason,
             command=" ".join([self.prog, *shown]),
             n_boot=args.bootstrap,
-            ledger=args.out / "test_ledger.csv",
         )
         if not args.report:
             chosen = [m for m in self.modules if not args.only or m.NAME in args.only]
@@ -78,33 +80,40 @@ class Command:
         return parser.parse_args(words)
 
     def write(self, bench: Bench) -> Path:
-        """The report of all results made with the present weights."""
-        text = [
-            f"# {self.title}",
-            "",
-            "**Research use only - not a medical device.**",
-            "",
-            f"Weights `{bench.sha[:12]}`. Every interval is 95 %, by bootstrap of lesions (patients, where known). "
-            "Choices were made on train, calib and valid; each use of test photos is in `test_ledger.csv`. "
-            "Probabilities are at natural prevalence; balanced accuracy decides by argmax p / prior unless argmax p is "
-            "said.",
-        ]
-        first, against, missing = len(text), [], []
+        """Writes the report of all results made with the present weights as Markdown and HTML; returns the former."""
+        report = self.document(bench)
+        bench.out.mkdir(parents=True, exist_ok=True)
+        path = bench.out / self.report
+        write_pictures(report, bench.out / "figures")
+        path.write_text(to_markdown(report), encoding="utf-8")
+        path.with_suffix(".html").write_text(to_html(report), encoding="utf-8")
+        return path
+
+    def document(self, bench: Bench) -> Document:
+        """The sections of all modules that have a result, after what speaks against what is reported."""
+        sections, against, missing = [], [], []
         for module in self.modules:
             result = bench.kept(module.NAME)
             if result is None:
                 missing.append(module.NAME)
                 continue
-            text += ["", module.section(result, bench.out / "figures").strip(), "", made_by(result["meta"])]
-            if hasattr(module, "headline") and (said := module.headline(result)):
-                against.append(said)
-        if against:  # comes first
-            text[first:first] = ["", " ".join(against)]
-        if missing:
-            text += ["", f"Not measured with these weights: {', '.join(missing)}."]
-        path = bench.out / self.report
-        path.write_text("\n".join(text) + "\n")
-        return path
+            section = module.section(result)
+            made = Paragraph(made_by(result["meta"]), small=True, marked_up=True)
+            sections.append(Section(section.title, (*section.blocks, made)))
+            if hasattr(module, "headline") and (sentence := module.headline(result)):
+                against.append(sentence)
+        first = [Paragraph(" ".join(against), lead=True)] if against else []
+        last = [f"Not measured with these weights: {', '.join(missing)}."] if missing else []
+        return Document(self.title, about(bench), "", (Section.of("", first), *sections, Section.of("", last)))
+
+
+def about(bench: Bench) -> str:
+    """What holds for every figure of a report."""
+    return (
+        f"Weights {bench.sha[:12]}. Every interval is 95 %, by bootstrap of lesions (patients, where known). "
+        "Choices were made on train, calib and valid; each use of test photos is in test_ledger.csv. Probabilities "
+        "are at natural prevalence; balanced accuracy decides by argmax p / prior unless argmax p is said."
+    )
 
 
 def measure(bench: Bench, modules: Sequence[ModuleType], again: bool) -> None:
@@ -129,6 +138,6 @@ def measure(bench: Bench, modules: Sequence[ModuleType], again: bool) -> None:
 
 def made_by(meta: dict[str, Any]) -> str:
     return (
-        f"*Made by `{meta['command']}` on {meta['date']}, seed {meta['seed']}, {meta['resamples']} resamples, weights "
-        f"`{meta['weights_sha256'][:12]}`, {meta.get('seconds', 0):.0f} s on {meta['threads']} threads.*"
+        f"Made by `{meta['command']}` on {meta['date']}, seed {meta['seed']}, {meta['resamples']} resamples, weights "
+        f"`{meta['weights_sha256'][:12]}`, {meta.get('seconds', 0):.0f} s on {meta['threads']} threads."
     )

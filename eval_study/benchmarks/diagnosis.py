@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import picture, table
 from eval_study.benchmarks.common import Bench, Measured, malignancy_metrics
+from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.evaluation import metrics
+from skinclip.reporting import style
+from skinclip.reporting.document import Block, Picture, Section, Table
 
 NAME = "diagnosis"
 DATA = "ham10000"
@@ -212,13 +214,12 @@ _NAMES = {
 }
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
-    """The section as Markdown; its charts are drawn into `folder`."""
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
     blocks = result["splits"]
     last = blocks["test"] if "test" in blocks else next(reversed(blocks.values()))
     meta, split = result["meta"], last["split"]
-    parts = [
-        "## Diagnosis",
+    parts: list[Block | str] = [
         f"HAM10000, split by lesion; 95 % intervals over {meta['resamples']} bootstrap resamples of lesions, seed "
         f"{meta['seed']}, weights `{meta['weights_sha256'][:12]}`. Everything was chosen on `train`, `calib` and "
         "`valid`; how far `valid` lies above `test` is what choosing on it flattered.",
@@ -226,11 +227,11 @@ def section(result: dict[str, Any], folder: Path) -> str:
         f"### Each diagnosis, `{split}`",
         _class_table(last["all"]["classes"]),
         _few(last["all"]["classes"]),
-        _recall_chart(last, folder),
-        _confusion_chart(last, folder),
+        _recall_chart(last),
+        _confusion_chart(last),
         "### Malignancy",
         f"The referral threshold, {last['referral_threshold']:.3f}, was set on `calib`.",
-        _roc_chart(last, folder),
+        _roc_chart(last),
         f"### Photo size, `{split}`",
         _size_text(last),
         _size_table(last),
@@ -240,32 +241,32 @@ def section(result: dict[str, Any], folder: Path) -> str:
         f"{MIN_MALIGNANT} malignant photos.",
         _group_table(last["groups"]),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return Section.of("Diagnosis", parts)
 
 
-def _main_table(blocks: Mapping[str, Any]) -> str:
+def _main_table(blocks: Mapping[str, Any]) -> Table:
     header = ["figure", *(f"{split}" for split in blocks)]
     counts = [
         [text, *(str(block["all"][key]) for block in blocks.values())]
         for key, text in (("n", "photos"), ("n_groups", "lesions"), ("n_malignant", "malignant photos"))
     ]
-    rows = [[text, *(figures.shown(b["all"].get(key)) for b in blocks.values())] for key, text in _NAMES.items()]
-    return figures.table(header, counts + rows)
+    rows = [[text, *(with_interval(b["all"].get(key)) for b in blocks.values())] for key, text in _NAMES.items()]
+    return table(header, counts + rows)
 
 
-def _class_table(classes: Mapping[str, Any]) -> str:
+def _class_table(classes: Mapping[str, Any]) -> Table:
     header = ["diagnosis", "photos", "lesions", "recall (argmax p / prior)", "recall (argmax p)", "AUROC"]
     rows = [
         [
             f"{d.name} (`{d.code}`)",
             c["n"],
             c["n_groups"],
-            *(figures.shown(c[k]) for k in ("recall", "recall_argmax", "auroc")),
+            *(with_interval(c[k]) for k in ("recall", "recall_argmax", "auroc")),
         ]
         for d in DIAGNOSES
         if (c := classes[d.code])
     ]
-    return figures.table(header, rows)
+    return table(header, rows)
 
 
 def _few(classes: Mapping[str, Any]) -> str:
@@ -275,7 +276,7 @@ def _few(classes: Mapping[str, Any]) -> str:
 
 
 def _size_text(block: Mapping[str, Any]) -> str:
-    leak = figures.shown(block["photo_size_auroc"])
+    leak = with_interval(block["photo_size_auroc"])
     return (
         "In HAM10000 lesions with several photos are malignant more often, and in this copy the photos differ in "
         f"size. The photo's side alone, read as smaller for malignant, has an AUROC of {leak}: away from 0.5 it "
@@ -283,81 +284,79 @@ def _size_text(block: Mapping[str, Any]) -> str:
     )
 
 
-def _size_table(block: Mapping[str, Any]) -> str:
+def _size_table(block: Mapping[str, Any]) -> Table:
     columns = {"all": block["all"], **block["photo_sizes"]}
     counts = [
         ["photos", *(c["n"] for c in columns.values())],
         ["malignant", *(c["n_malignant"] for c in columns.values())],
     ]
-    rows = [[text, *(figures.shown(c.get(key)) for c in columns.values())] for key, text in _NAMES.items()]
-    return figures.table(["figure", *columns], counts + rows)
+    rows = [[text, *(with_interval(c.get(key)) for c in columns.values())] for key, text in _NAMES.items()]
+    return table(["figure", *columns], counts + rows)
 
 
-def _group_table(groups: Mapping[str, Any]) -> str:
+def _group_table(groups: Mapping[str, Any]) -> Table:
     keys = ("balanced_accuracy", "accuracy", "auroc_malignant", "sensitivity", "specificity")
     header = ["group", "photos", "malignant", "diagnoses", *(k.replace("_", " ") for k in keys)]
     rows = [
-        [f"{kind}: {name}", g["n"], g["n_malignant"], g["n_classes"], *(figures.shown(g[k], 2) for k in keys)]
+        [f"{kind}: {name}", g["n"], g["n_malignant"], g["n_classes"], *(with_interval(g[k], 2) for k in keys)]
         for kind, found in groups.items()
         for name, g in found.items()
     ]
-    return figures.table(header, rows)
+    return table(header, rows)
 
 
-@figures.styled
-def _recall_chart(block: Mapping[str, Any], folder: Path) -> str:
-    figure, (axes,) = figures.charts(width=6.4, height=3.0)
+@style.styled
+def _recall_chart(block: Mapping[str, Any]) -> Picture:
+    figure, (axes,) = style.charts(width=6.4, height=3.0)
     classes, at = block["all"]["classes"], np.arange(len(DIAGNOSIS_CODES))
     for shift, key, colour, text in (
-        (-0.2, "recall", figures.BLUE, "argmax p / prior"),
-        (0.2, "recall_argmax", figures.ORANGE, "argmax p"),
+        (-0.2, "recall", style.BLUE, "argmax p / prior"),
+        (0.2, "recall_argmax", style.ORANGE, "argmax p"),
     ):
-        values, errors = figures.whiskers([classes[code][key] for code in DIAGNOSIS_CODES])
+        values, errors = style.whiskers([classes[code][key] for code in DIAGNOSIS_CODES])
         axes.bar(at + shift, values, 0.38, color=colour, label=text)
-        axes.errorbar(at + shift, values, errors, fmt="none", ecolor=figures.INK, elinewidth=0.8, capsize=2)
+        axes.errorbar(at + shift, values, errors, fmt="none", ecolor=style.INK, elinewidth=0.8, capsize=2)
     axes.set_xticks(at, [f"{code}\nn={classes[code]['n']}" for code in DIAGNOSIS_CODES])
     axes.set(ylim=(0, 1.02), ylabel="recall")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
-    return figures.save(figure, folder, "diagnosis_recall", "Recall of each diagnosis under both decision rules")
+    return picture(figure, "diagnosis_recall", "Recall of each diagnosis under both decision rules")
 
 
-@figures.styled
-def _confusion_chart(block: Mapping[str, Any], folder: Path) -> str:
+@style.styled
+def _confusion_chart(block: Mapping[str, Any]) -> Picture:
     rules = block["confusion"]
-    figure, axes = figures.charts(len(rules), width=4.4, height=4.4)
+    figure, axes = style.charts(len(rules), width=4.4, height=4.4)
     for ax, (rule, counts) in zip(axes, rules.items(), strict=True):
         n = np.array(counts)
         shares = n / np.maximum(n.sum(axis=1, keepdims=True), 1)
         ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (i, j), share in np.ndenumerate(shares):
-            colour = "white" if share > 0.55 else figures.INK
+            colour = "white" if share > 0.55 else style.INK
             ax.text(j, i, f"{n[i, j]}\n{share:.0%}", ha="center", va="center", fontsize=6.5, color=colour)
         ax.set_xticks(range(len(n)), DIAGNOSIS_CODES)
         ax.set_yticks(range(len(n)), DIAGNOSIS_CODES)
         ax.set(title=rule, xlabel="predicted", ylabel="true diagnosis")
         ax.spines[:].set_visible(False)
-    return figures.save(figure, folder, "diagnosis_confusion", "Confusion matrices: photos, and shares of each row")
+    return picture(figure, "diagnosis_confusion", "Confusion matrices: photos, and shares of each row")
 
 
-@figures.styled
-def _roc_chart(block: Mapping[str, Any], folder: Path) -> str:
-    figure, (axes,) = figures.charts(width=4.4, height=4.2)
+@style.styled
+def _roc_chart(block: Mapping[str, Any]) -> Picture:
+    figure, (axes,) = style.charts(width=4.4, height=4.2)
     points = [p for p in block["roc"] if p["sensitivity"]]
     x = [1 - p["specificity"] for p in points]
     y = [p["sensitivity"]["value"] for p in points]
     if all(p["sensitivity"]["low"] is not None for p in points):
         low, high = ([p["sensitivity"][end] for p in points] for end in ("low", "high"))
-        axes.fill_between(x, low, high, color=figures.SKY, alpha=0.35, linewidth=0, label="95 % interval")
-    area = figures.shown(block["all"]["auroc_malignant"])
-    axes.plot(x, y, color=figures.BLUE, label=f"AUROC {area}")
+        axes.fill_between(x, low, high, color=style.SKY, alpha=0.35, linewidth=0, label="95 % interval")
+    area = with_interval(block["all"]["auroc_malignant"])
+    axes.plot(x, y, color=style.BLUE, label=f"AUROC {area}")
     sensitivity, specificity = block["all"]["sensitivity"], block["all"]["specificity"]
     if sensitivity and specificity:
-        (sens,), up = figures.whiskers([sensitivity])
-        (spec,), across = figures.whiskers([specificity])
-        axes.errorbar(
-            [1 - spec], [sens], up, across[::-1], fmt="o", color=figures.RED, ms=5, label="referral threshold"
-        )
-    axes.plot([0, 1], [0, 1], color=figures.PALE, linewidth=0.8, zorder=0)
-    figures.unit_axes(axes, "1 - specificity", "sensitivity for malignancy")
+        (sens,), up = style.whiskers([sensitivity])
+        (spec,), across = style.whiskers([specificity])
+        axes.errorbar([1 - spec], [sens], up, across[::-1], fmt="o", color=style.RED, ms=5, label="referral threshold")
+    axes.plot([0, 1], [0, 1], color=style.PALE, linewidth=0.8, zorder=0)
+    style.unit_axes(axes, "1 - specificity", "sensitivity for malignancy")
     axes.legend(loc="lower right")
-    return figures.save(figure, folder, "diagnosis_roc", "ROC of malignant against benign with the referral threshold")
+    return picture(figure, "diagnosis_roc", "ROC of malignant against benign with the referral threshold")

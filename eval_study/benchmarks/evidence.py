@@ -10,22 +10,23 @@ decoration where hiding or swapping evidence changes nothing.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import BATCH, Bench, labels_of
 from skinclip.calibration.temperature import fit_calibration
+from skinclip.core.formatting import with_interval
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.imaging.photo import load_photo
 from skinclip.model.evidence import Evidence
 from skinclip.pipeline.assessor import Assessor
+from skinclip.reporting.document import Block, Section
 
 NAME = "evidence"
 DATA = "ham10000"
@@ -106,10 +107,9 @@ def _ratio(a: metrics.Metric, b: metrics.Metric) -> metrics.Metric:
     return figure
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
-    text = [
-        "## Evidence",
-        "",
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
+    text: list[Block | str] = [
         "What is left of the diagnosis when the photo or its evidence is hidden from the reasoner, or the evidence is "
         "another photo's; each readout calibrated on calib by itself. The last two columns: photos whose leading "
         "diagnosis changes, and the mean total variation of the probabilities.",
@@ -117,12 +117,12 @@ def section(result: dict[str, Any], folder: Path) -> str:
     for split in ("valid", "test"):
         if split not in result:
             continue
-        text += ["", f"**HAM10000 {split}**, n = {result[split]['n']}", ""]
+        text += [f"**HAM10000 {split}**, n = {result[split]['n']}"]
         keys = ("balanced_accuracy", "share_of_full", "auroc_macro", "changed", "total_variation")
         rows = [
-            [TITLES[name], *(figures.shown(found[k]) for k in keys)]
+            [TITLES[name], *(with_interval(found[k]) for k in keys)]
             for name, found in result[split]["readouts"].items()
         ]
         header = ["readout", "balanced accuracy", "share of the full model's", "macro AUROC", "changed", "moved"]
-        text.append(figures.table(header, rows))
-    return "\n".join(text)
+        text.append(table(header, rows))
+    return Section.of("Evidence", text)

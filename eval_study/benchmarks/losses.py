@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import picture, table
 from eval_study.benchmarks.common import (
     Bench,
     diagnosis_metrics,
@@ -32,11 +32,14 @@ from eval_study.benchmarks.features import VIEWS, Features, features_of, tower_s
 from eval_study.benchmarks.heads import Loss, Trained, head_logits, train_head
 from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import TrainConfig
+from skinclip.core.formatting import number, with_interval
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.model.allocator import keep_memory
 from skinclip.model.criteria import criterion_log_probs
+from skinclip.reporting import style
+from skinclip.reporting.document import Block, Picture, Section, Table
 from skinclip.training.losses import (
     MISSING,
     CFAInputs,
@@ -316,11 +319,10 @@ def summary(
     }
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
     meta = result["meta"]
-    text = [
-        "## Losses",
-        "",
+    text: list[Block | str] = [
         f"The head without language on frozen features of {meta['train']} training photos, {meta['steps']} steps of "
         f"{meta['batch_size']}, {len(meta['seeds'])} seeds; calibrated on calib alike. Mean over seeds with 95 % "
         "interval by bootstrap of lesions; ± is the standard deviation between seeds. "
@@ -329,13 +331,13 @@ def section(result: dict[str, Any], folder: Path) -> str:
     for split in ("valid", "test"):
         if split not in result:
             continue
-        text += ["", f"**HAM10000 {split}**, n = {result[split]['n']}", ""]
+        text += [f"**HAM10000 {split}**, n = {result[split]['n']}"]
         text += [_table(result[split]["losses"])]
-    text += ["", *_purpose_text(result["purposes"])]
-    return "\n".join([*text, "", _chart(result, folder)])
+    text += [*_purpose_text(result["purposes"])]
+    return Section.of("Losses", [*text, _chart(result)])
 
 
-def _purpose_text(found: dict[str, dict[str, list[float]]]) -> list[str]:
+def _purpose_text(found: dict[str, dict[str, list[float]]]) -> list[Block | str]:
     """What CFA's terms are for, mean over seeds; nothing where none was measured."""
     measured = [f for f in PURPOSES if found["cfa"].get(f)]
     if not measured:
@@ -348,39 +350,39 @@ def _purpose_text(found: dict[str, dict[str, list[float]]]) -> list[str]:
         "What CFA's terms are for, on valid photos: alignment for criteria, calibration for a softmax that can be "
         "believed before anything is fitted, consistency for the same answer to two augmented views (total variation)."
     )
-    return [text, "", figures.table(["loss", *(PURPOSES[f] for f in measured)], rows)]
+    return [text, table(["loss", *(PURPOSES[f] for f in measured)], rows)]
 
 
-def _table(found: dict[str, Any]) -> str:
+def _table(found: dict[str, Any]) -> Table:
     header = ["loss", "balanced accuracy", "CFA less this", "argmax p", "AUROC", "NLL", "CFA less this", "Brier", "ECE"]
     rows = []
     for name, f in found.items():
         accuracy, nll = f["balanced_accuracy"], f["nll"]
         cells = [TITLES[name], _with_spread(accuracy), _gap(accuracy)]
-        cells += [figures.number(f[k].get("value")) for k in ("balanced_accuracy_argmax", "auroc_macro")]
+        cells += [number(f[k].get("value")) for k in ("balanced_accuracy_argmax", "auroc_macro")]
         cells += [_with_spread(nll), _gap(nll)]
-        cells += [figures.number(f[k].get("value")) for k in ("brier", "ece", *RECALLS)]
+        cells += [number(f[k].get("value")) for k in ("brier", "ece", *RECALLS)]
         rows.append(cells)
-    return figures.table([*header, "recall head", "middle", "tail"], rows)
+    return table([*header, "recall head", "middle", "tail"], rows)
 
 
 def _with_spread(f: dict[str, Any]) -> str:
-    return f"{figures.shown(f)} ± {np.std(f['seeds'], ddof=1):.3f}"
+    return f"{with_interval(f)} ± {np.std(f['seeds'], ddof=1):.3f}"
 
 
 def _gap(f: dict[str, Any]) -> str:
-    return "" if f["cfa_less_this"] is None else figures.shown(f["cfa_less_this"], sign=True)
+    return "" if f["cfa_less_this"] is None else with_interval(f["cfa_less_this"], sign=True)
 
 
-@figures.styled
-def _chart(result: dict[str, Any], folder: Path) -> str:
+@style.styled
+def _chart(result: dict[str, Any]) -> Picture:
     split = "test" if "test" in result else "valid"
     found = result[split]["losses"]
-    colours = [figures.BLUE if name.startswith("cfa") else figures.ORANGE for name in found]
-    figure, axes = figures.charts(2, width=4.6, height=3.8)
+    colours = [style.BLUE if name.startswith("cfa") else style.ORANGE for name in found]
+    figure, axes = style.charts(2, width=4.6, height=3.8)
     for ax, (f, title) in zip(axes, (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL")), strict=True):
-        figures.dots(ax, [row[f] for row in found.values()], colours)
+        style.dots(ax, [row[f] for row in found.values()], colours)
         ax.set_title(f"{title}, HAM10000 {split}")
     axes[0].set_yticks(range(len(found))[::-1], [TITLES[name] for name in found])
     axes[1].set_yticks([])
-    return figures.save(figure, folder, "losses", "Balanced accuracy and NLL of each loss")
+    return picture(figure, "losses", "Balanced accuracy and NLL of each loss")

@@ -6,14 +6,15 @@ measured here"; whoever has them scores them with `python -m skinclip evaluate -
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench
 from skinclip.core.config import preset
 from skinclip.model.memory import COMPARED, inventory
+from skinclip.reporting.document import Section
 
 NAME = "outside"
 BIG = ("qwen-3b", "qwen-7b")
@@ -46,20 +47,23 @@ def run(bench: Bench) -> dict[str, Any]:
     return {"meta": bench.meta(), "presets": rows}
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
-    text = [
-        "## Size, and systems of others",
-        "",
-        "| system | parameters | against 13B | figures |",
-        "|---|---|---|---|",
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
+    rows = [
+        [
+            name,
+            f"{row['total'] / 1e6:,.1f} M",
+            f"{row['share_of_13b']:.2%}",
+            "this report" if name == "mini" else "not measured here: weights not at hand",
+        ]
+        for name, row in result["presets"].items()
     ]
-    for name, row in result["presets"].items():
-        figures = "this report" if name == "mini" else "not measured here: weights not at hand"
-        text.append(f"| {name} | {row['total'] / 1e6:,.1f} M | {row['share_of_13b']:.2%} | {figures} |")
-    text += [
-        "| the 13B system that the paper compares itself with | 13,000 M | 100 % | not measured here |",
-        "",
-        "Whoever has a system's predictions scores them on the same photos with the same metrics and paired tests: "
-        "`python -m skinclip evaluate --data DIR --layout LAYOUT --split test --predictions FILE.csv`.",
-    ]
-    return "\n".join(text)
+    rows.append(["the 13B system that the paper compares itself with", "13,000 M", "100 %", "not measured here"])
+    return Section.of(
+        "Size, and systems of others",
+        [
+            table(["system", "parameters", "against 13B", "figures"], rows),
+            "Whoever has a system's predictions scores them on the same photos with the same metrics and paired tests: "
+            "`python -m skinclip evaluate --data DIR --layout LAYOUT --split test --predictions FILE.csv`.",
+        ],
+    )

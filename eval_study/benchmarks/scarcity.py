@@ -12,12 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import picture, table
 from eval_study.benchmarks.common import Bench
 from eval_study.benchmarks.losses import DATA, cpu_hours
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset
+from skinclip.core.formatting import with_interval
 from skinclip.evaluation import metrics
 from skinclip.model.allocator import keep_memory
+from skinclip.reporting import style
+from skinclip.reporting.document import Block, Picture, Section
 from skinclip.training.photo_sets import gather, scarce
 from skinclip.training.run import train
 
@@ -104,33 +107,31 @@ def measured(bench: Bench, split: str) -> dict[str, Any]:
     return {"n": len(m), **{name: resamples.interval(metric) for name, metric in found.items()}}
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
-    text = [
-        "## Less data",
-        "",
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
+    text: list[Block | str] = [
         "The whole training on a part of the training lesions of all sources, one seed each; "
         f"{result['meta']['cpu_hours']:.1f} core hours.",
-        "",
     ]
     if unfinished := result["meta"]["unfinished"]:
-        text += [f"Not measured yet: {', '.join(f'{s:.0%}' for s in unfinished)}.", ""]
+        text += [f"Not measured yet: {', '.join(f'{s:.0%}' for s in unfinished)}."]
     rows = [
-        [f"{float(share):.0%}", row["photos"], split, *(figures.shown(row[split][f]) for f in FIGURES)]
+        [f"{float(share):.0%}", row["photos"], split, *(with_interval(row[split][f]) for f in FIGURES)]
         for share, row in result["shares"].items()
         for split in ("valid", "test")
         if split in row
     ]
     header = ["share", "photos", "split", "balanced accuracy", "macro AUROC", "NLL", "lesion IoU"]
-    return "\n".join([*text, figures.table(header, rows), "", _chart(result, folder)])
+    return Section.of("Less data", [*text, table(header, rows), _chart(result)])
 
 
-@figures.styled
-def _chart(result: dict[str, Any], folder: Path) -> str:
+@style.styled
+def _chart(result: dict[str, Any]) -> Picture:
     rows = result["shares"]
     split = "test" if "test" in next(iter(rows.values())) else "valid"
-    values, (below, above) = figures.whiskers([row[split]["balanced_accuracy"] for row in rows.values()])
-    figure, (axes,) = figures.charts(1)
-    axes.errorbar([float(s) for s in rows], values, yerr=[below, above], fmt="o-", color=figures.BLUE, markersize=4)
+    values, (below, above) = style.whiskers([row[split]["balanced_accuracy"] for row in rows.values()])
+    figure, (axes,) = style.charts(1)
+    axes.errorbar([float(s) for s in rows], values, yerr=[below, above], fmt="o-", color=style.BLUE, markersize=4)
     axes.set(xlabel="share of the training lesions", ylabel="balanced accuracy", xlim=(0, 1.03))
     axes.set_title(f"HAM10000 {split}")
-    return figures.save(figure, folder, "scarcity", "Balanced accuracy by share of the training data")
+    return picture(figure, "scarcity", "Balanced accuracy by share of the training data")

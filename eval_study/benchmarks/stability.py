@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import picture, table
 from eval_study.benchmarks.common import BATCH, Bench
 from eval_study.benchmarks.paraphrases import PARAPHRASES
+from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
@@ -28,6 +28,8 @@ from skinclip.evaluation.scores import cluster
 from skinclip.imaging.photo import LesionImage, from_array, load_photo
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
+from skinclip.reporting import style
+from skinclip.reporting.document import Block, Picture, Section
 
 NAME = "stability"
 DATA, SPLIT, SAMPLE = "ham10000", "valid", 300
@@ -192,41 +194,38 @@ def compare(before: np.ndarray, after: np.ndarray, resamples: metrics.GroupBoots
     }
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
     meta = result["meta"]
     rows = [
         [
             name,
-            figures.shown(f["flips"]),
+            with_interval(f["flips"]),
             f"{TARGETS[name]:.0%}" if name in TARGETS else "",
-            figures.shown(f["moved"]),
+            with_interval(f["moved"]),
             f"{f['moved_most']:.3f}",
         ]
         for name, f in result["changes"].items()
     ]
-    text = [
-        "## Stability",
-        "",
+    text: list[Block | str] = [
         f"{meta['n']} seeded photos of {meta['data']} {meta['split']}. A flip is another leading diagnosis; moved is "
         "the total variation of the probabilities. Descriptions are replaced by three others at a time, as the model "
         "has three itself, then by single ones; the others were written without knowledge of what training reads "
         "(`eval_study/benchmarks/paraphrases.py`).",
-        "",
-        figures.table(["change", "flips", "wanted at most", "moved, mean", "moved, most"], rows),
-        "",
-        _chart(result, folder),
+        table(["change", "flips", "wanted at most", "moved, mean", "moved, most"], rows),
+        _chart(result),
     ]
-    return "\n".join(text)
+    return Section.of("Stability", text)
 
 
-@figures.styled
-def _chart(result: dict[str, Any], folder: Path) -> str:
+@style.styled
+def _chart(result: dict[str, Any]) -> Picture:
     found = result["changes"]
-    figure, (axes,) = figures.charts(1, width=6.4, height=4.2)
-    values, (below, above) = figures.whiskers([f["flips"] for f in found.values()])
+    figure, (axes,) = style.charts(1, width=6.4, height=4.2)
+    values, (below, above) = style.whiskers([f["flips"] for f in found.values()])
     rows = range(len(found))[::-1]
-    axes.errorbar(values, rows, xerr=[below, above], fmt="o", color=figures.BLUE, markersize=4, linewidth=1)
+    axes.errorbar(values, rows, xerr=[below, above], fmt="o", color=style.BLUE, markersize=4, linewidth=1)
     axes.set_yticks(list(rows), list(found))
     axes.set(xlabel="share of photos whose leading diagnosis flips", xlim=(-0.005, None))
-    axes.grid(axis="x", color=figures.PALE, linewidth=0.6)
-    return figures.save(figure, folder, "stability", "Share of photos whose leading diagnosis flips under each change")
+    axes.grid(axis="x", color=style.PALE, linewidth=0.6)
+    return picture(figure, "stability", "Share of photos whose leading diagnosis flips under each change")

@@ -7,20 +7,21 @@ the benchmarks ("evidence").
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import BATCH, Bench
+from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY, state_key
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain.counterfactual import what_if
 from skinclip.imaging.photo import load_photo
 from skinclip.model.criteria import criterion_probabilities
+from skinclip.reporting.document import Section
 
 NAME = "changes"
 DATA, SPLIT = "derm7pt", "valid"
@@ -67,25 +68,24 @@ def edited(bench: Bench, cases: list[Any]) -> dict[str, np.ndarray]:
     return {key: np.array(values) for key, values in found.items()}
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
     rows = [
         [
             STATE_BY_KEY[key].phrase,
-            figures.shown(row["raises"]),
-            figures.shown(row["moves"], sign=True),
-            figures.shown(row["raises_where_not_seen"]),
+            with_interval(row["raises"]),
+            with_interval(row["moves"], sign=True),
+            with_interval(row["raises_where_not_seen"]),
             row["not_seen"],
         ]
         for key, row in result["states"].items()
     ]
     header = ["state turned on", "raises P(melanoma)", "mean change", "raises it where not seen", "photos not seen"]
-    return "\n".join(
+    return Section.of(
+        "The checklist edited",
         [
-            "## The checklist edited",
-            "",
             f"Derm7pt {result['meta']['split']}, n = {result['n']}: each state against absent, all else as seen; and "
             "against the answer as it was, among photos where the model held the state less likely than not.",
-            "",
-            figures.table(header, rows),
-        ]
+            table(header, rows),
+        ],
     )

@@ -13,21 +13,22 @@ chosen on the other half of the photos (two halves, drawn by lesion), for the re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench, criteria_of
+from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import CRITERIA, STATE_BY_KEY
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.imaging.photo import load_photo
 from skinclip.model.criteria import cited_state, criterion_log_probs
+from skinclip.reporting.document import Section
 from skinclip.training.calibrate import RECALL, presence_thresholds
 
 NAME = "criteria"
@@ -132,7 +133,8 @@ def run(bench: Bench) -> dict[str, Any]:
     }
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
     systems = {"as shipped, chosen on these photos": result["shipped"]} | {
         f"for a macro recall of {recall}, cross-fitted": found for recall, found in result["cross_fitted"].items()
     }
@@ -144,25 +146,22 @@ def section(result: dict[str, Any], folder: Path) -> str:
         "macro_recall_of_states": "of states",
         "cited_per_photo": "cited a photo",
     }
-    rows = [[name, *(figures.shown(found[k]) for k in titles)] for name, found in systems.items()]
+    rows = [[name, *(with_interval(found[k]) for k in titles)] for name, found in systems.items()]
     each = [
         [
             STATE_BY_KEY[key].phrase,
-            *(figures.shown(found[how][k]) for how in ("shipped", "cross_fitted") for k in ("precision", "recall")),
+            *(with_interval(found[how][k]) for how in ("shipped", "cross_fitted") for k in ("precision", "recall")),
         ]
         for key, found in result["states"].items()
     ]
-    return "\n".join(
+    return Section.of(
+        "Criteria cited",
         [
-            "## Criteria cited",
-            "",
             f"Derm7pt {result['meta']['split']}, n = {result['n']}. Mean correlation of different criteria's maps "
-            f"inside the lesion: {figures.shown(result['map_correlation'])}. A criterion cited is a hallucination "
+            f"inside the lesion: {with_interval(result['map_correlation'])}. A criterion cited is a hallucination "
             "where the label says that it is absent; one of another type than the label's is counted beside it, and is "
             "false too. Macro recall is that of the seven criteria, of any type; of states, of the labelled type.",
-            "",
-            figures.table(["thresholds", *titles.values()], rows),
-            "",
-            figures.table(["state", "precision", "recall", "precision, cross-fitted", "recall, cross-fitted"], each),
-        ]
+            table(["thresholds", *titles.values()], rows),
+            table(["state", "precision", "recall", "precision, cross-fitted", "recall, cross-fitted"], each),
+        ],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from scipy.stats import wilcoxon
 from statsmodels.stats.multitest import multipletests
 from tqdm import tqdm
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import picture, table
 from eval_study.benchmarks.common import Bench, save_arrays
+from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case
 from skinclip.data.photos import read_mask
@@ -35,6 +36,8 @@ from skinclip.explain.registry import CURVES
 from skinclip.explain.subject import GRID, Subject, on_grid
 from skinclip.imaging.photo import from_array, load_photo
 from skinclip.pipeline.assessor import Assessor
+from skinclip.reporting import style
+from skinclip.reporting.document import Block, Picture, Section
 
 NAME = "maps"
 SETS = (("ham10000", "test", 300), ("isic2017", "test", 60), ("pad_ufes", None, 60))
@@ -66,9 +69,9 @@ def chosen(cases: list[Case], n: int, seed: int) -> list[Case]:
     return list(first.values())[:n]
 
 
-def photos(bench: Bench) -> Iterator[tuple[str, str, list[Case]]]:
-    """Name, split and the photos to explain of each set that is there; those of a test split are noted."""
-    for name, split, n in SETS:
+def photos(bench: Bench, sets: Sequence[tuple[str, str | None, int]] = SETS) -> Iterator[tuple[str, str, list[Case]]]:
+    """Yields name, split and photos of each of `sets` that is there; those of a test split are noted in the ledger."""
+    for name, split, n in sets:
         cases = chosen(bench.cases(name, *([split] if split else [])), n, bench.seed)
         if cases:
             bench.touch_test(name, cases)
@@ -235,21 +238,24 @@ def headline(result: dict[str, Any]) -> str:
     return lost or "No other method and no control beats the evidence on any measure."
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
-    text = ["## Maps", "", "All methods on one grid, for the same photos and the same diagnosis."]
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
+    text: list[Block | str] = [
+        "All methods on one grid, for the same photos and the same diagnosis.",
+    ]
     for name, found in result["sets"].items():
-        text += ["", f"**{name}, {found['split']}**, n = {found['n']}", ""]
+        text += [f"**{name}, {found['split']}**, n = {found['n']}"]
         shown = [key for key in TITLES if found["methods"]["evidence"][key].get("value") is not None]
         rows = [
-            [METHODS[method].title, *(figures.shown(row[key]) for key in shown)]
+            [METHODS[method].title, *(with_interval(row[key]) for key in shown)]
             for method, row in found["methods"].items()
         ]
-        text += [figures.table(["method", *(TITLES[key] for key in shown)], rows), "", *paired(found, shown)]
-        text += ["", curves(found, folder, name)]
-    return "\n".join(text)
+        text += [table(["method", *(TITLES[key] for key in shown)], rows), "", *paired(found, shown)]
+        text += [curves(found, name)]
+    return Section.of("Maps", text)
 
 
-def paired(found: dict[str, Any], shown: list[str]) -> list[str]:
+def paired(found: dict[str, Any], shown: list[str]) -> list[Block | str]:
     """Evidence less each other method, with Wilcoxon's p after Holm over all of the table."""
     others = [m for m in found["methods"] if m != "evidence"]
     measured = [key for key in shown if key != "seconds"]
@@ -258,12 +264,11 @@ def paired(found: dict[str, Any], shown: list[str]) -> list[str]:
     rows = []
     for method in others:
         row = found["methods"][method]
-        cells = [f"{figures.shown(row[k]['evidence_less_this'], sign=True)}{stars(next(held))}" for k in measured]
+        cells = [f"{with_interval(row[k]['evidence_less_this'], sign=True)}{stars(next(held))}" for k in measured]
         rows.append([METHODS[method].title, *cells])
     return [
         "Evidence less the other method, paired; * where Wilcoxon's p after Holm over the table is below 0.05:",
-        "",
-        figures.table(["method", *(TITLES[key] for key in measured)], rows),
+        table(["method", *(TITLES[key] for key in measured)], rows),
     ]
 
 
@@ -276,15 +281,15 @@ def stars(p: float) -> str:
     return " *" if p < 0.05 else ""
 
 
-@figures.styled
-def curves(found: dict[str, Any], folder: Path, name: str) -> str:
+@style.styled
+def curves(found: dict[str, Any], name: str) -> Picture:
     """Mean deletion and insertion curves of the methods that are compared most."""
-    figure, axes = figures.charts(2)
+    figure, axes = style.charts(2)
     for axis, curve, label in zip(axes, ("deleting", "inserting"), ("taken out", "put back"), strict=True):
-        for method, colour in zip(DRAWN_CURVES, figures.CYCLE, strict=False):
+        for method, colour in zip(DRAWN_CURVES, style.CYCLE, strict=False):
             if method in found["methods"]:
                 y = found["methods"][method]["curves"][curve]
                 axis.plot(np.linspace(0, 100, len(y)), y, color=colour, label=METHODS[method].title, linewidth=1.4)
         axis.set(xlabel=f"% of the lesion {label}", ylabel="probability of the diagnosis explained")
     axes[0].legend()
-    return figures.save(figure, folder, f"followed_{name}", f"Deletion and insertion curves, {name}")
+    return picture(figure, f"followed_{name}", f"Deletion and insertion curves, {name}")

@@ -10,7 +10,6 @@ diversity     distinct texts once names, references and findings are masked; dis
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +19,17 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen
 from skinclip.core.assessment import Assessment
+from skinclip.core.formatting import number, with_interval
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, STATE_BY_KEY
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.imaging.photo import load_photo
 from skinclip.language.rationale import check_rationale, read_rationale
+from skinclip.reporting.document import Section
 
 NAME = "rationales"
 DATA, SPLIT, N = "ham10000", "valid", 300
@@ -112,25 +113,24 @@ def truth_of(assessed: list[Assessment], groups: list[str], bench: Bench) -> dic
     }
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
     rows = [
-        ["names the leading diagnosis first", figures.shown(result["agreement"])],
-        ["says nothing that its findings do not support", figures.shown(result["sound"])],
-        ["diagnosis recovered from the text, macro AUROC", figures.shown(result["recovered_from_text"])],
-        ["diagnosis recovered from a template", figures.shown(result["recovered_from_template"])],
-        ["difference", figures.shown(result["text_less_template"], sign=True)],
-        ["distinct wordings, share of texts", figures.number(result["distinct_texts"])],
-        ["distinct pairs of words, share of pairs", figures.number(result["distinct_pairs"])],
-        ["words a text", figures.number(result["words"], 1)],
-        ["findings a text", figures.number(result["findings"], 1)],
+        ["names the leading diagnosis first", with_interval(result["agreement"])],
+        ["says nothing that its findings do not support", with_interval(result["sound"])],
+        ["diagnosis recovered from the text, macro AUROC", with_interval(result["recovered_from_text"])],
+        ["diagnosis recovered from a template", with_interval(result["recovered_from_template"])],
+        ["difference", with_interval(result["text_less_template"], sign=True)],
+        ["distinct wordings, share of texts", number(result["distinct_texts"])],
+        ["distinct pairs of words, share of pairs", number(result["distinct_pairs"])],
+        ["words a text", number(result["words"], 1)],
+        ["findings a text", number(result["findings"], 1)],
     ]
-    return "\n".join(
+    return Section.of(
+        "Rationales",
         [
-            "## Rationales",
-            "",
             f"HAM10000 {result['meta']['split']}, n = {result['n']}, {result['abstained']} without a rationale. In "
             "`mini` the first two hold by construction: it decodes among wordings that are true to the findings.",
-            "",
-            figures.table(["figure", "value"], rows),
-        ]
+            table(["figure", "value"], rows),
+        ],
     )

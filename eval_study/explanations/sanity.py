@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen, with_noise
+from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
@@ -30,6 +30,7 @@ from skinclip.explain.subject import Subject, on_grid
 from skinclip.imaging.photo import load_photo
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
+from skinclip.reporting.document import Block, Section
 
 NAME = "sanity"
 DATA, SPLIT, N = "ham10000", "valid", 24
@@ -110,15 +111,14 @@ def title(key: str) -> str:
     return "Criterion maps" if key == CRITERIA else METHODS[key].title
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
-    text = [
-        "## Weights shuffled",
-        "",
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
+    text: list[Block | str] = [
         f"HAM10000 {result['meta']['split']}, n = {result['n']}: the map of the trained model against that of the "
         "model with shuffled weights, same photo, same diagnosis.",
     ]
     keys = (*COMPARED, CRITERIA)
     for name, said in (("rank_correlation", "Rank correlation inside the lesion"), ("ssim", "SSIM of the window")):
-        rows = [[TITLES[s], *(figures.shown(row[k][name]) for k in keys)] for s, row in result["steps"].items()]
-        text += ["", f"{said}:", "", figures.table(["shuffled", *(title(k) for k in keys)], rows)]
-    return "\n".join(text)
+        rows = [[TITLES[s], *(with_interval(row[k][name]) for k in keys)] for s, row in result["steps"].items()]
+        text += [f"{said}:", table(["shuffled", *(title(k) for k in keys)], rows)]
+    return Section.of("Weights shuffled", text)

@@ -6,15 +6,15 @@ the predicted lesion; where a map lies stands beside it. `explain.methods` holds
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from eval_study.benchmarks import figures
+from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen, reference_lesion
+from skinclip.core.formatting import with_interval
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
@@ -23,6 +23,7 @@ from skinclip.explain.saliency import Cam, Network
 from skinclip.explain.subject import Subject, on_grid
 from skinclip.imaging.photo import load_photo
 from skinclip.model.plain import load_plain
+from skinclip.reporting.document import Block, Section
 
 NAME = "tuning"
 DATA, SPLIT, N = "ham10000", "valid", 60
@@ -70,17 +71,20 @@ def _measured(subject: Subject, network: Network, cam: Cam, reference: np.ndarra
     return followed.insertion - followed.deletion, energy
 
 
-def section(result: dict[str, Any], folder: Path) -> str:
-    text = ["## Grad-CAM tuned", "", f"HAM10000 {result['meta']['split']}, n = {result['n']}; chosen: bold."]
+def section(result: dict[str, Any]) -> Section:
+    """The result as a section of the report."""
+    text: list[Block | str] = [
+        f"HAM10000 {result['meta']['split']}, n = {result['n']}; chosen: bold.",
+    ]
     for network, title in (("own", "the model's own diagnosis"), ("plain", "the plain classifier's")):
         best = result["chosen"][network]
         rows = [
             [
                 f"**{name}**" if name == best else name,
-                figures.shown(row["insertion_less_deletion"], sign=True),
-                figures.shown(row["energy"]),
+                with_interval(row["insertion_less_deletion"], sign=True),
+                with_interval(row["energy"]),
             ]
             for name, row in result["networks"][network].items()
         ]
-        text += ["", f"Of {title}:", "", figures.table(["", "insertion less deletion", "energy in the lesion"], rows)]
-    return "\n".join(text)
+        text += [f"Of {title}:", table(["", "insertion less deletion", "energy in the lesion"], rows)]
+    return Section.of("Grad-CAM tuned", text)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval_study.benchmarks.figures import table
 from eval_study.full_size.base import SMALLER
 from skinclip.core.config import preset
 from skinclip.model.memory import GB, PARTS, MemoryPlan, count_statement, inventory, plan_for, predict, workload
+from skinclip.reporting.markdown import markdown_table
 
 BIG = ("qwen-3b", "qwen-7b")
 ANSWERING = ("load", "assess", "explain")
@@ -59,7 +59,7 @@ def parameters() -> str:
         "0.45 %. 12 is the largest rank that fits; 8 leaves room, and where all linear layers carry LoRA the rank "
         "matters little (QLoRA, arXiv 2305.14314)."
     )
-    return f"## Parameters\n\nCounted on the real classes.\n\n{table(['part', *BIG], rows)}\n\n{said}\n\n{why}"
+    return f"## Parameters\n\nCounted on the real classes.\n\n{markdown_table(['part', *BIG], rows)}\n\n{said}\n\n{why}"
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -75,7 +75,9 @@ def gpu_memory(results: dict[str, Any]) -> str:
             shown = "not measured" if measured is None else f"{measured / GB:.1f} GB"
             rows.append([name, WHAT[purpose], f"{peak.gb:.1f} GB", shown, f"{GPU_LIMITS[name, purpose]} GB"])
     text = "NF4 language layers with fp32 scales, all else of Qwen in bf16, CLIP, heads and LoRA in fp32."
-    return f"## Memory on a GPU\n\n{text}\n\n" + table(["preset", "peak of", "computed", "measured", "target"], rows)
+    return f"## Memory on a GPU\n\n{text}\n\n" + markdown_table(
+        ["preset", "peak of", "computed", "measured", "target"], rows
+    )
 
 
 def cpu_memory(results: dict[str, Any]) -> str:
@@ -99,7 +101,7 @@ def cpu_memory(results: dict[str, Any]) -> str:
         "mapped while they are read, come and go beside it."
     )
     header = ["preset", "`cpu_weights`", "peak of", "computed", "measured", "difference", "target"]
-    return f"## Memory on a CPU\n\n{text}\n\n{table(header, rows)}"
+    return f"## Memory on a CPU\n\n{text}\n\n{markdown_table(header, rows)}"
 
 
 def small_sizes(results: dict[str, Any]) -> str:
@@ -116,7 +118,7 @@ def small_sizes(results: dict[str, Any]) -> str:
         return ""
     text = "The same architecture in smaller sizes, every way to hold it; the target is a difference within 10 %."
     header = ["size", "`cpu_weights`", "peak of", "computed", "measured", "difference"]
-    return f"## The budget held against measurements\n\n{text}\n\n{table(header, rows)}"
+    return f"## The budget held against measurements\n\n{text}\n\n{markdown_table(header, rows)}"
 
 
 def cpu_peak(found: dict[str, Any], way: str, purpose: str) -> int | None:
@@ -162,7 +164,7 @@ def speed(results: dict[str, Any]) -> str:
         "nothing else to do would reach); the better of two runs. `dense` in bf16 is used from the mapped files, which "
         "are read at the first use and not in its load time."
     )
-    return f"## Speed\n\n{text}\n\n{table(header, rows)}\n\n{steps}"
+    return f"## Speed\n\n{text}\n\n{markdown_table(header, rows)}\n\n{steps}"
 
 
 def _spoken(found: dict[str, Any]) -> list[str]:
@@ -192,7 +194,7 @@ def _steps(results: dict[str, Any]) -> str:
                 busy = f"{found['machine']['load_before']} to {found['machine']['load_after']}"
                 rows.append([name, way, WHAT["train" if kind == "train" else kind.replace("whole", "assess")]])
                 rows[-1] += [f"{seconds[0]:.0f} ({seconds[1]:.0f}) s", busy]
-    return table(["preset, device", "`cpu_weights`", "what", "time", "load average"], rows) if rows else ""
+    return markdown_table(["preset, device", "`cpu_weights`", "what", "time", "load average"], rows) if rows else ""
 
 
 def logits(results: dict[str, Any]) -> str:
@@ -209,7 +211,7 @@ def logits(results: dict[str, Any]) -> str:
         "normal numbers are, and no training has made the model indifferent to it, so errors of all layers add up."
     )
     header = ["preset, device", "held as", "against", "mean cosine", "least", "same most probable token"]
-    return f"## Logits against the dense model\n\n{text}\n\n{table(header, rows)}"
+    return f"## Logits against the dense model\n\n{text}\n\n{markdown_table(header, rows)}"
 
 
 def layers(results: dict[str, Any]) -> str:
@@ -244,7 +246,7 @@ def _layer_table(found: dict[str, Any]) -> str:
             times = [f"{figures[k]:.1f} ms" for k in ("decode_ms", "prefill_ms")]
             rows.append([way, *times, *(f"{figures[k]:.4f}" for k in keys)])
     header = ["held as", "1 token", "350 tokens", "one linear", "the layer adds", "with outliers", "stream"]
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def missing(results: dict[str, Any]) -> str:

@@ -13,9 +13,10 @@ import torch
 from eval_study.benchmarks import baselines, evidence, outside
 from eval_study.benchmarks.common import Bench, finite
 from eval_study.benchmarks.features import Features
-from eval_study.benchmarks.figures import shown
+from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
+from skinclip.reporting.markdown import section_markdown
 from skinclip.training.photo_sets import PhotoSet
 
 RESULTS = Path(__file__).resolve().parents[3] / "eval_study" / "results"
@@ -67,9 +68,9 @@ def test_differences_are_ours_less_theirs_on_the_same_photos(sets, tmp_path) -> 
     assert rows["zero_shot"]["balanced_accuracy"]["shipped_less_this"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert rows["no_language"]["balanced_accuracy"]["value"] == 0.5  # mean of a right and a wrong seed
     assert rows["no_language"]["nll"]["shipped_less_this"]["value"] < 0
-    text = baselines.section({"meta": {"not_measured": ["plain"]}, "valid": found}, tmp_path / "figures")
+    text = section_markdown(baselines.section({"meta": {"not_measured": ["plain"]}, "valid": found}))
     assert "not measured yet" in text and baselines.TITLES["zero_shot"] in text
-    assert (tmp_path / "figures" / "baselines.svg").exists()
+    assert "(figures/baselines.svg)" in text
 
 
 def test_mirrored_photos_keep_their_labels(sets) -> None:
@@ -83,7 +84,7 @@ def test_evidence_section_tells_every_readout(tmp_path) -> None:
     figure = {"value": 0.5, "low": 0.4, "high": 0.6}
     keys = ("balanced_accuracy", "share_of_full", "auroc_macro", "changed", "total_variation")
     result = {"valid": {"n": 3, "readouts": {name: dict.fromkeys(keys, figure) for name in evidence.READOUTS}}}
-    text = evidence.section(result, tmp_path)
+    text = section_markdown(evidence.section(result))
     assert all(title in text for title in evidence.TITLES.values()) and "0.500 (0.400-0.600)" in text
 
 
@@ -94,10 +95,10 @@ def test_sizes_of_qwen_are_those_of_the_report() -> None:
 
 
 def test_figures_are_shown_with_what_is_known_of_them() -> None:
-    assert shown({"value": 0.71234, "low": 0.65, "high": 0.7712}) == "0.712 (0.650-0.771)"
-    assert shown({"value": 0.01, "low": -0.02, "high": 0.04}, sign=True) == "+0.010 (-0.020 to +0.040)"
-    assert shown({"value": 0.5, "low": None, "high": None}) == "0.500"
-    assert shown(None) == shown({}) == "–"
+    assert with_interval({"value": 0.71234, "low": 0.65, "high": 0.7712}) == "0.712 (0.650-0.771)"
+    assert with_interval({"value": 0.01, "low": -0.02, "high": 0.04}, sign=True) == "+0.010 (−0.020 to +0.040)"
+    assert with_interval({"value": 0.5, "low": None, "high": None}) == "0.500"
+    assert with_interval(None) == with_interval({}) == "–"
 
 
 def test_results_are_plain_json() -> None:

@@ -21,6 +21,7 @@ from skinclip.evaluation import metrics
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.pipeline.assessor import Assessor
+from skinclip.reporting.document import Section
 
 KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl"}
 
@@ -124,13 +125,17 @@ def test_report_holds_every_result_and_names_what_is_missing(data, assessor, tmp
         raise DataError("there is no such data")
 
     modules = (
-        SimpleNamespace(NAME="one", run=lambda b: {"meta": b.meta()}, section=lambda r, f: "## The first"),
-        SimpleNamespace(NAME="two", run=failing, section=lambda r, f: "never"),
+        SimpleNamespace(
+            NAME="one", run=lambda b: {"meta": b.meta()}, section=lambda r: Section.of("The first", ["`a` text"])
+        ),
+        SimpleNamespace(NAME="two", run=failing, section=lambda r: Section("never", ())),
     )
     whole = command.Command("a command", "The numbers", "REPORT.md", modules)
     command.measure(bench, modules, again=False)
     text = whole.write(bench).read_text()
-    assert "## The first" in text and "Not measured with these weights: two." in text
+    page = (bench.out / "REPORT.html").read_text()
+    assert "<h2>The first</h2>" in page and "<code>a</code> text" in page and "not a medical device" in page
+    assert "## The first\n\n`a` text" in text and "Not measured with these weights: two." in text
     assert "not a medical device" in text
     modules[0].run = lambda _: pytest.fail("a kept result was measured again")
     command.measure(bench, modules, again=False)

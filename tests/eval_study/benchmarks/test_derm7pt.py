@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 
 from eval_study.benchmarks import derm7pt
 from eval_study.benchmarks.common import Measured, with_labels
+from eval_study.benchmarks.derm7pt import measure, photos, readouts, tasks
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.data.cases import Case, DataError
@@ -20,6 +21,7 @@ from skinclip.evaluation.scores import cluster
 from skinclip.imaging.photo import LesionImage, encode_png, from_array
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.model.criteria import criterion_probabilities
+from skinclip.reporting.markdown import section_markdown
 from tests.eval_study.benchmarks.measuring import Measuring
 
 C, K = len(DIAGNOSIS_CODES), len(EVIDENCE_STATES)
@@ -45,7 +47,7 @@ def photo(height: int, width: int) -> LesionImage:
     ],
 )
 def test_cropped_is_the_square_around_the_lesion(box, x, y, side):
-    found = derm7pt.cropped(photo(100, 200), box)
+    found = photos.cropped(photo(100, 200), box)
     assert (found.width, found.height) == (side, side)
     assert tuple(found.pixels[0, 0, :2]) == (x, y)
 
@@ -63,8 +65,8 @@ def test_lesion_box_is_that_of_the_largest_part():
     mask = np.zeros((10, 10), bool)
     mask[2:5, 4:8] = True
     mask[9, 0] = True
-    assert derm7pt.lesion_box(seeing(mask), photo(100, 200)) == (80, 20, 160, 50)
-    assert derm7pt.lesion_box(seeing(np.zeros((10, 10), bool)), photo(100, 200)) is None
+    assert photos.lesion_box(seeing(mask), photo(100, 200)) == (80, 20, 160, 50)
+    assert photos.lesion_box(seeing(np.zeros((10, 10), bool)), photo(100, 200)) is None
 
 
 # --- probabilities ----------------------------------------------------------------------------------------------------
@@ -124,14 +126,15 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
         m = bench.given[split]
         return m if photo == "dermoscopy" else m.where(np.array([c.clinical_image is not None for c in m.cases]))
 
-    monkeypatch.setattr(derm7pt, "view", view)
-    monkeypatch.setattr(derm7pt, "STRENGTHS", (0.1, 1.0))
+    monkeypatch.setattr(measure, "view", view)
+    monkeypatch.setattr(readouts, "view", view)
+    monkeypatch.setattr(readouts, "STRENGTHS", (0.1, 1.0))
     return made
 
 
 def test_as_shipped_reads_the_models_own_probabilities():
     m = drawn("valid", 20, 0)
-    p = derm7pt.as_shipped(m)
+    p = tasks.as_shipped(m)
     for i in (0, 7):
         own = criterion_probabilities(torch.from_numpy(m.scores[i]).float())
         for criterion in CRITERIA:
@@ -144,22 +147,22 @@ def test_as_shipped_reads_the_models_own_probabilities():
 
 
 def test_at_prevalence():
-    p = derm7pt.as_shipped(drawn("valid", 20, 0))
-    grouped = PRIOR @ derm7pt._TO_GROUP
-    same = derm7pt.at_prevalence(p, PRIOR, grouped)
+    p = tasks.as_shipped(drawn("valid", 20, 0))
+    grouped = PRIOR @ tasks._TO_GROUP
+    same = tasks.at_prevalence(p, PRIOR, grouped)
     assert same["diagnosis"] == pytest.approx(p["diagnosis"])
     none = np.where(np.array(DERM7PT_GROUPS) == "SK", 0.0, grouped)
-    moved = derm7pt.at_prevalence(p, PRIOR, none)["diagnosis"]
+    moved = tasks.at_prevalence(p, PRIOR, none)["diagnosis"]
     assert (moved[:, DERM7PT_GROUPS.index("SK")] == 0).all()
     assert moved.sum(axis=1) == pytest.approx(np.ones(20))
     assert moved[:, 0] / moved[:, 2] == pytest.approx(p["diagnosis"][:, 0] / p["diagnosis"][:, 2])
 
 
 def test_commonest_state_scores_its_share():
-    labels = derm7pt.labels_of(drawn("train", 100, 0).cases)
-    p = derm7pt.commonest(labels, 100)
+    labels = tasks.labels_of(drawn("train", 100, 0).cases)
+    p = tasks.commonest(labels, 100)
     resamples = metrics.GroupBootstrap([str(i) for i in range(100)], 5)
-    found = derm7pt.figures_of(p, labels, resamples)
+    found = measure.figures_of(p, labels, resamples)
     shares = [np.bincount(own).max() / 100 for own in labels.values()]
     assert found["average"]["value"] == pytest.approx(np.mean(shares))
     assert found["criteria_auroc"]["value"] == 0.5
@@ -168,9 +171,9 @@ def test_commonest_state_scores_its_share():
 
 def test_figures_equal_those_of_sklearn():
     m = drawn("valid", 200, 0)
-    labels, p = derm7pt.labels_of(m.cases), derm7pt.as_shipped(m)
+    labels, p = tasks.labels_of(m.cases), tasks.as_shipped(m)
     labels["streaks"] = np.where(np.arange(200) < 50, -1, labels["streaks"])
-    found = derm7pt.figures_of(p, labels, metrics.GroupBootstrap([str(i) for i in range(200)], 5))
+    found = measure.figures_of(p, labels, metrics.GroupBootstrap([str(i) for i in range(200)], 5))
     known = labels["streaks"] >= 0
     streaks, own = labels["streaks"][known], p["streaks"][known]
     assert found["tasks"]["streaks"]["n"] == 150
@@ -196,7 +199,7 @@ def test_figures_equal_those_of_sklearn():
 
 
 def test_features_weigh_blocks_alike_and_mark_missing_photos(bench):
-    f = derm7pt.features(bench, ["train", "valid"], ("dermoscopy", "clinical", "context"), "uncropped")
+    f = readouts.features(bench, ["train", "valid"], ("dermoscopy", "clinical", "context"), "uncropped")
     width = bench.given["train"].embeddings.shape[1]
     assert f.x.shape == (180, 2 * (width + K + 4) + 2 + 15)
     assert (f.weights**2).sum() == pytest.approx(7)  # seven blocks of total weight 1
@@ -211,18 +214,18 @@ def test_readout_is_fitted_on_its_rows_alone():
     labels = np.repeat([0, 1], 20)
     x = np.column_stack([labels + 0.0, np.where(np.arange(40) % 3, 1.0, np.nan)])
     x[30:, 1] = 5.0  # as no fitted row has it
-    f = derm7pt.Features(x, np.ones(2))
+    f = readouts.Features(x, np.ones(2))
     fit = np.arange(10, 30)
-    p = derm7pt.fit_predict(f, np.where(np.arange(40) >= 30, -1, labels), fit, np.arange(40), 10.0, 3)
+    p = readouts.fit_predict(f, np.where(np.arange(40) >= 30, -1, labels), fit, np.arange(40), 10.0, 3)
     assert (p.argmax(axis=1) == labels).all()
     assert (p[:, 2] == 0).all()  # a state that was never seen
-    only = derm7pt.fit_predict(f, labels, np.arange(20, 40), np.arange(3), 10.0, 3)
+    only = readouts.fit_predict(f, labels, np.arange(20, 40), np.arange(3), 10.0, 3)
     assert only.tolist() == [[0, 1, 0]] * 3
 
 
 def test_no_case_is_predicted_by_a_readout_that_saw_it(bench, monkeypatch):
     m = bench.given["train"]
-    labels = derm7pt.labels_of(m.cases)
+    labels = tasks.labels_of(m.cases)
     seen = []
 
     def spy(f, labels, fit, rows, s, n_states):
@@ -230,9 +233,9 @@ def test_no_case_is_predicted_by_a_readout_that_saw_it(bench, monkeypatch):
         seen.extend(rows)
         return np.zeros((len(rows), n_states))
 
-    monkeypatch.setattr(derm7pt, "fit_predict", spy)
-    folds = derm7pt.folds_of(labels, m.groups, seed=0)
-    derm7pt.out_of_fold(derm7pt.Features(m.embeddings, np.ones(1)), labels["streaks"], folds, 1.0, 3)
+    monkeypatch.setattr(readouts, "fit_predict", spy)
+    folds = readouts.folds_of(labels, m.groups, seed=0)
+    readouts.out_of_fold(readouts.Features(m.embeddings, np.ones(1)), labels["streaks"], folds, 1.0, 3)
     assert sorted(seen) == list(range(120))
 
 
@@ -250,20 +253,18 @@ def test_run_and_section(bench, tmp_path):
     assert (crossed["all"]["n"], crossed["train"]["n"], crossed["valid"]["n"]) == (180, 120, 60)
     parts = (120 * crossed["train"]["average"]["value"] + 60 * crossed["valid"]["average"]["value"]) / 180
     assert crossed["all"]["average"]["value"] == pytest.approx(parts, abs=1e-5)
-    text = derm7pt.section(result, tmp_path / "out" / "figures")
+    text = section_markdown(derm7pt.section(result))
     assert "not comparable" in text
     assert "optimistic" in text
     assert result["chosen_readout"] in text
-    (drawing,) = (tmp_path / "out" / "figures").iterdir()
-    assert f"(figures/{drawing.name})" in text
-    assert drawing.stat().st_size < 150_000
+    assert text.count("(figures/derm7pt_tasks.svg)") == 1
 
 
 def test_the_official_test_split_is_reported_where_it_is_there(bench, tmp_path):
     bench.given["test"] = drawn("test", 50, 2)
     result = json.loads(bench.save("derm7pt", derm7pt.run(bench)).read_text())
     assert list(result["splits"]) == ["valid", "test"]
-    text = derm7pt.section(result, tmp_path / "figures")
+    text = section_markdown(derm7pt.section(result))
     assert "not comparable" not in text
     assert f"here: {result['chosen_readout']}" in text
 
@@ -295,11 +296,11 @@ def test_views_are_kept_and_test_photos_noted(bench, tmp_path, monkeypatch):
             name: getattr(m, name) for name in ("style", "shift", "inside", "refer", "iou")
         }
 
-    monkeypatch.setattr(derm7pt, "predict", predict)
-    monkeypatch.setattr(derm7pt, "lesion_box", lambda assessor, photo: (10, 10, 30, 20))
-    first = derm7pt.view(bench, "test", "clinical", "cropped")
+    monkeypatch.setattr(photos, "predict", predict)
+    monkeypatch.setattr(photos, "lesion_box", lambda assessor, photo: (10, 10, 30, 20))
+    first = photos.view(bench, "test", "clinical", "cropped")
     assert sizes == [(30, 30)] * 6
-    assert derm7pt.view(bench, "test", "clinical", "cropped").embeddings.tolist() == first.embeddings.tolist()
+    assert photos.view(bench, "test", "clinical", "cropped").embeddings.tolist() == first.embeddings.tolist()
     assert len(sizes) == 6  # the second time from the kept file
     assert [cluster(c) for c in first.cases] == list(m.groups)
     lines = bench.ledger.read_text().splitlines()
@@ -310,8 +311,8 @@ def test_views_are_kept_and_test_photos_noted(bench, tmp_path, monkeypatch):
 @pytest.mark.skipif("SKINCLIP_DATA" not in os.environ, reason="needs Derm7pt")
 def test_the_commonest_state_on_derm7pt():
     table = read_cases(Path(os.environ["SKINCLIP_DATA"]) / "derm7pt")
-    train, valid = derm7pt.labels_of(table.split("train")), derm7pt.labels_of(table.split("valid"))
-    p = derm7pt.commonest(train, len(valid["diagnosis"]))
+    train, valid = tasks.labels_of(table.split("train")), tasks.labels_of(table.split("valid"))
+    p = tasks.commonest(train, len(valid["diagnosis"]))
     accuracies = [sk.accuracy_score(own, p[task].argmax(axis=1)) for task, own in valid.items()]
     assert len(valid["diagnosis"]) == 203
     assert np.mean(accuracies[1:]) == pytest.approx(0.626, abs=0.001)

@@ -16,6 +16,7 @@ from eval_study.benchmarks.features import GRID, Features, features_of
 from skinclip.core.config import Stage2Config, TrainConfig
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
+from skinclip.reporting.markdown import section_markdown
 from skinclip.training.losses import CFAInputs
 from skinclip.training.photo_sets import PhotoSet
 
@@ -119,5 +120,5 @@ def test_run_is_kept_and_reported(sets, tiny_model, tmp_path, monkeypatch) -> No
     again = losses.run(bench, ("valid",), (0, 1))
     assert again["valid"] == result["valid"]
     bench.save("losses", result)
-    text = losses.section(bench.kept("losses"), tmp_path / "figures")
-    assert all(title in text for title in losses.TITLES.values()) and (tmp_path / "figures" / "losses.svg").exists()
+    text = section_markdown(losses.section(bench.kept("losses")))
+    assert all(title in text for title in losses.TITLES.values()) and "(figures/losses.svg)" in text

@@ -10,6 +10,7 @@ from eval_study.benchmarks import scarcity
 from eval_study.benchmarks.common import Bench
 from skinclip.core.config import TrainConfig, save_yaml
 from skinclip.data.cases import Case
+from skinclip.reporting.markdown import section_markdown
 
 FIGURE = {"value": 0.5, "low": 0.4, "high": 0.6}
 
@@ -52,7 +53,7 @@ def test_shares_are_trained_once_and_kept_when_stopped(bench, tmp_path, monkeypa
         scarcity.run(bench, ("valid",), TrainConfig())
     kept = bench.kept("scarcity")
     assert list(kept["shares"]) == ["0.12", "0.25", "1"] and kept["meta"]["unfinished"] == [0.5]
-    assert "Not measured yet: 50%" in scarcity.section(kept, tmp_path / "figures")
+    assert "Not measured yet: 50%" in section_markdown(scarcity.section(kept))
     monkeypatch.setattr(scarcity, "train", fake_training(trained))
     whole = scarcity.run(bench, ("valid",), TrainConfig())
     assert trained == [0.12, 0.25, 0.5] and whole["meta"]["unfinished"] == []
@@ -61,9 +62,9 @@ def test_shares_are_trained_once_and_kept_when_stopped(bench, tmp_path, monkeypa
     assert whole["shares"]["1"]["valid"]["whose"] == "None"  # the shipped weights
     photos = [row["photos"] for row in whole["shares"].values()]
     assert photos == sorted(photos) and photos[-1] == 400 and 150 < photos[2] < 250
-    text = scarcity.section(whole, tmp_path / "figures")
+    text = section_markdown(scarcity.section(whole))
     assert "Not measured yet" not in text and "| 12% |" in text
-    assert (tmp_path / "figures" / "scarcity.svg").exists()
+    assert "(figures/scarcity.svg)" in text
 
 
 def test_time_spent_survives_a_stop_and_another_recipe_trains_anew(bench, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +15,13 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from eval_study.benchmarks import pictures, shift
 from eval_study.benchmarks.common import Bench, Measured
 from eval_study.benchmarks.pictures import MissingPhotographs
+from eval_study.benchmarks.shift import measure, one_set, report
 from skinclip.calibration.calibrator import MALIGNANT
 from skinclip.calibration.shift import IN_DOMAIN_SCORE
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.imaging.examples import draw
+from skinclip.reporting.markdown import section_markdown
 
 C = len(DIAGNOSIS_CODES)
 TRUST = SimpleNamespace(shift=SimpleNamespace(in_domain=lambda score: np.asarray(score) <= IN_DOMAIN_SCORE))
@@ -70,9 +73,9 @@ def test_sets_for_testing_alone_are_measured_whatever_their_name(bench: Bench) -
         "own_training": table("train"),
         "empty": table(),
     }
-    found = shift.other_sets(bench)
+    found = measure.other_sets(bench)
     assert found == {"isic2017": "test", "pad_ufes": "shift", "clinic": None, "official": None, "mixed": "shift"}
-    assert shift.other_sets(bench, "valid")["isic2017"] == "valid"
+    assert measure.other_sets(bench, "valid")["isic2017"] == "valid"
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -80,7 +83,7 @@ def test_sets_for_testing_alone_are_measured_whatever_their_name(bench: Bench) -
 
 def test_figures_are_those_of_scikit_learn(bench: Bench) -> None:
     m, own = measured(drawn_labels(200), far=0.4), measured(drawn_labels(150, seed=1), seed=1, source="own")
-    found = shift.block(bench, m, own)
+    found = one_set.block(bench, m, own)
     guess = m.probabilities.argmax(axis=1)
     assert found["accuracy"]["value"] == pytest.approx(accuracy_score(m.labels, guess))
     assert found["nll"]["value"] == pytest.approx(log_loss(m.labels, m.probabilities, labels=range(C)))
@@ -92,8 +95,8 @@ def test_figures_are_those_of_scikit_learn(bench: Bench) -> None:
     assert found["shift"]["out_of_domain"]["value"] == pytest.approx(np.mean(m.shift > IN_DOMAIN_SCORE))
     assert found["restricted"] is None and found["malignant_by_class"] is None
     assert (found["n"], found["n_groups"], found["n_malignant"]) == (200, 100, int(m.malignant.sum()))
-    assert shift.block(bench, own, None)["shift"]["auroc"] is None
-    one = shift.shift_figures(bench, m.where(np.arange(200) < 2), own)["auroc"]
+    assert one_set.block(bench, own, None)["shift"]["auroc"] is None
+    one = one_set.shift_figures(bench, m.where(np.arange(200) < 2), own)["auroc"]
     assert one["value"] is not None and one["low"] is None  # two photos of one lesion
 
 
@@ -101,11 +104,11 @@ def test_restricted_rule_chooses_among_the_labelled_diagnoses(bench: Bench) -> N
     labels = drawn_labels(120, (BKL, MEL, NV))
     m = measured(labels)
     classes = np.array(sorted((BKL, MEL, NV)))
-    p, places, balanced = shift.to_classes(m, classes)
+    p, places, balanced = one_set.to_classes(m, classes)
     assert np.allclose(p.sum(axis=1), 1) and (classes[places] == labels).all()
     assert np.allclose(p[0], m.probabilities[0, classes] / m.probabilities[0, classes].sum())
     assert np.array_equal(balanced, m.balanced[:, classes])
-    found = shift.block(bench, m, measured(labels, source="own"))
+    found = one_set.block(bench, m, measured(labels, source="own"))
     right = classes[m.probabilities[:, classes].argmax(axis=1)] == labels
     assert found["restricted"]["accuracy"]["value"] == pytest.approx(right.mean())
     assert found["restricted"]["accuracy"]["value"] > found["accuracy"]["value"]
@@ -114,14 +117,14 @@ def test_restricted_rule_chooses_among_the_labelled_diagnoses(bench: Bench) -> N
 
 def test_a_photo_without_a_diagnosis_has_no_place() -> None:
     m = measured(np.array([NV, -1, MEL]))
-    assert shift.to_classes(m, np.array(sorted((MEL, NV))))[1].tolist() == [1, -1, 0]
+    assert one_set.to_classes(m, np.array(sorted((MEL, NV))))[1].tolist() == [1, -1, 0]
 
 
 def test_abstaining_by_hand() -> None:
     m = measured(np.array([MEL, MEL, NV, NV]))
     m.probabilities[:] = np.eye(C)[[MEL, NV, NV, MEL]]  # right, wrong, right, wrong
     m.refer[:] = [True, False, False, True]
-    found = shift.abstaining(m, np.array([True, False, True, True]))
+    found = one_set.abstaining(m, np.array([True, False, True, True]))
     value = {name: float(metric(np.ones((1, 4)))[0]) for name, metric in found.items()}
     assert value["kept"] == 0.75
     assert value["accuracy_kept"] == pytest.approx(2 / 3) and value["accuracy_gain"] == pytest.approx(2 / 3 - 1 / 2)
@@ -132,12 +135,12 @@ def test_abstaining_by_hand() -> None:
 def test_where_a_set_counts_malignancy_otherwise_both_counts_are_figured(bench: Bench) -> None:
     m = measured(drawn_labels(80, (AKIEC, MEL, NV)))
     m.malignant[m.labels == AKIEC] = 0
-    found = shift.block(bench, m, measured(drawn_labels(40), source="own"))
+    found = one_set.block(bench, m, measured(drawn_labels(40), source="own"))
     other = found["malignant_by_class"]
     assert other["classes"] == ["akiec"] and other["n_differs"] == int((m.labels == AKIEC).sum())
     assert other["sensitivity"]["value"] == pytest.approx(m.refer[m.labels != NV].mean())
     assert found["sensitivity"]["value"] == pytest.approx(m.refer[m.labels == MEL].mean())
-    assert "counts" in shift._malignancy_notes({"pad_ufes": {**found, "split": "shift"}})[0]
+    assert "counts" in report._malignancy_notes({"pad_ufes": {**found, "split": "shift"}})[0]
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -153,9 +156,9 @@ def test_the_sentence_names_the_types_that_show_nothing() -> None:
         "FST2": group(147, 0.52, 0.68),
         "FST3": group(78, 0.4, 0.7),
         "FST5": group(1, None, None, malignant=1),
-        shift.NO_GROUP: group(162, 0.5, 0.6, malignant=0),
+        one_set.NO_GROUP: group(162, 0.5, 0.6, malignant=0),
     }
-    said = shift.too_few(groups)
+    said = report.too_few(groups)
     assert "Too few photos to show anything: FST1 (21 photos, accuracy's interval 0.40 wide); FST3 (78 photos" in said
     assert "FST5 (1 photo, no interval to be had)" in said
     assert "Enough for a rough figure: FST2 (147 photos, accuracy's interval 0.16 wide)." in said
@@ -165,7 +168,7 @@ def test_the_sentence_names_the_types_that_show_nothing() -> None:
 
 def test_the_sentence_says_nothing_of_types_that_suffice() -> None:
     groups = {name: group(200, 0.55, 0.65) for name in ("FST1", "FST5", "FST6")}
-    said = shift.too_few(groups)
+    said = report.too_few(groups)
     assert "Too few" not in said and "nothing can be said" not in said and "FST6 (200 photos" in said
 
 
@@ -174,12 +177,12 @@ def test_groups_are_measured_apart(bench: Bench) -> None:
     m = measured(labels)
     kinds = ["FST2", "FST3", None]
     m.cases[:] = [Case(c.image, c.image_id, c.source, c.lesion_id, group=kinds[i % 3]) for i, c in enumerate(m.cases)]
-    found = shift.by_group(bench, m, measured(labels, source="own"))
-    assert list(found) == ["FST2", "FST3", shift.NO_GROUP] and {g["n"] for g in found.values()} == {20}
+    found = one_set.by_group(bench, m, measured(labels, source="own"))
+    assert list(found) == ["FST2", "FST3", one_set.NO_GROUP] and {g["n"] for g in found.values()} == {20}
     part = np.arange(60) % 3 == 1
     right = (m.probabilities.argmax(axis=1) == labels)[part]
     assert found["FST3"]["accuracy"]["value"] == pytest.approx(right.mean())
-    assert shift.by_group(bench, measured(labels), m) is None
+    assert one_set.by_group(bench, measured(labels), m) is None
 
 
 # --- the whole run ----------------------------------------------------------------------------------------------------
@@ -213,7 +216,7 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Drawn:
         found |= dict.fromkeys(("scores", "embeddings", "style"), nothing)
         return found | {"shift": light, "inside": p > 0.1, "refer": light > 0.5, "iou": light * np.nan}
 
-    monkeypatch.setattr(shift, "predict", answers)
+    monkeypatch.setattr(measure, "predict", answers)
     monkeypatch.setattr("eval_study.benchmarks.common.predict", answers)
     root = tmp_path / "data"
     return Drawn(root, tmp_path / "out", tmp_path / "work", n_boot=20, reason="a test", ledger=tmp_path / "ledger.csv")
@@ -224,7 +227,7 @@ def test_everything_is_measured_and_reported(drawn: Drawn) -> None:
         pictures.located()
     except MissingPhotographs as error:
         pytest.skip(str(error))
-    result = shift.measure(drawn, "test", sample=5, kinds=("jpeg", "darkness"), severities=(1, 5))
+    result = measure.measure(drawn, "test", sample=5, kinds=("jpeg", "darkness"), severities=(1, 5))
     kept = json.loads(drawn.save(shift.NAME, result).read_text())
     assert set(kept["sets"]) == {"ham10000", "pad_ufes"} and set(kept["sets"]["pad_ufes"]["groups"]) == {"FST1", "FST2"}
     assert kept["meta"]["reference"] == "test" and kept["sets"]["ham10000"]["split"] == "test"
@@ -232,10 +235,8 @@ def test_everything_is_measured_and_reported(drawn: Drawn) -> None:
     dark = kept["corruptions"]["kinds"]["darkness"]
     assert dark["1"]["level"] == 0.8 and dark["5"]["scores"][50] < dark["1"]["scores"][50]  # score is brightness here
     assert kept["not_skin"]["n"] >= 200 and len(kept["not_skin"]["photographs"]) == len(pictures.PHOTOGRAPHS)
-    folder = drawn.out / "figures"
-    text = shift.section(kept, folder)
-    assert {p.name for p in folder.iterdir()} == {"shift_scores.svg", "shift_corruptions.svg"}
-    assert all(p.stat().st_size < 150_000 and f"figures/{p.name}" in text for p in folder.iterdir())
+    text = section_markdown(shift.section(kept))
+    assert set(re.findall(r"\(figures/(\w+)\.svg\)", text)) == {"shift_scores", "shift_corruptions"}
     for words in ("PAD-UFES-20", "Too few photos", "astronaut.png", "darkness", "0.8 (factor)", "CC BY 2.0"):
         assert words in text
     assert len((drawn.ledger).read_text().splitlines()) == 2  # a header, and the reference's test photos once
@@ -243,11 +244,11 @@ def test_everything_is_measured_and_reported(drawn: Drawn) -> None:
 
 def test_corrupted_photos_are_made_once(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = drawn.measured("ham10000", "valid")
-    first = shift._corrupted(drawn, plain, plain, "hair", 3)
-    monkeypatch.setattr(shift, "predict", lambda *_: pytest.fail("predicted again"))
-    again = shift._corrupted(drawn, plain, plain, "hair", 3)
+    first = measure._corrupted(drawn, plain, plain, "hair", 3)
+    monkeypatch.setattr(measure, "predict", lambda *_: pytest.fail("predicted again"))
+    again = measure._corrupted(drawn, plain, plain, "hair", 3)
     assert again["scores"] == first["scores"]
-    a, b = (shift.corrupted_photos(plain.cases, "hair", 3, 0) for _ in range(2))
+    a, b = (measure.corrupted_photos(plain.cases, "hair", 3, 0) for _ in range(2))
     assert [x.sha256 for x in a] == [x.sha256 for x in b] and len({x.sha256 for x in a}) == len(plain)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,12 +13,13 @@ from eval_study.benchmarks.common import Bench
 from eval_study.explanations import changes, criteria, gallery, maps, rationales, regions, sanity, tuning
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.data.cases import Case
-from skinclip.explain.methods import METHODS
+from skinclip.explain.faithfulness import random_region
+from skinclip.explain.methods import GRID, METHODS
 from skinclip.explain.saliency import Cam
-from skinclip.explain.subject import GRID
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.photo import load_photo
 from skinclip.pipeline.assessor import Assessor
+from skinclip.reporting.markdown import section_markdown
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +103,9 @@ def test_every_method_is_measured_and_kept(bench, cases, monkeypatch, tmp_path) 
     )
     monkeypatch.setattr(maps, "measure", lambda *_: pytest.fail("measured again"))
     assert maps.run(bench)["sets"] == result["sets"]
-    text = maps.section(result, tmp_path / "figures")
+    text = section_markdown(maps.section(result))
     assert "Centred Gaussian" in text and "energy in the lesion" in text
-    assert (tmp_path / "figures/followed_ham10000.svg").exists()
+    assert "(figures/followed_ham10000.svg)" in text
 
 
 def test_regions_a_reader_sees_are_measured_and_kept_for_their_thresholds(bench, monkeypatch, tmp_path) -> None:
@@ -112,7 +114,7 @@ def test_regions_a_reader_sees_are_measured_and_kept_for_their_thresholds(bench,
     assert found["n"] >= 1 and 0 < found["joined"]["share"]["value"] <= 0.42
     assert result["meta"]["thresholds"] == bench.assessor.thresholds
     assert len(list((tmp_path / "work/explanations/gallery/ham10000").glob("*.html"))) == 1
-    assert "of the most certain finding" in regions.section(result, tmp_path)
+    assert "of the most certain finding" in section_markdown(regions.section(result))
     with monkeypatch.context() as patch:
         patch.setattr(regions, "cited", lambda *_: pytest.fail("measured again"))
         assert regions.run(bench)["sets"] == result["sets"]
@@ -122,11 +124,43 @@ def test_regions_a_reader_sees_are_measured_and_kept_for_their_thresholds(bench,
 
 
 def test_regions_that_matter_no_more_than_chance_are_said_first() -> None:
-    def of(low: float, high: float) -> dict:
-        return {"sets": {"a": {"joined": {"beats_random": {"value": 0.5, "low": low, "high": high}}}}}
+    def of(joined: float, pivotal: float) -> dict:
+        low = {"joined": joined, "pivotal": pivotal}
+        found = {w: {"beats_draws": {"value": 0.55, "low": low[w], "high": 0.6}} for w in low}
+        return {"sets": {"a": found}}
 
-    assert "no more to the answer than random places" in regions.headline(of(0.45, 0.6))
-    assert regions.headline(of(0.51, 0.6)) == ""
+    assert "no more to the answer than random places" in regions.headline(of(0.45, 0.51))
+    assert "no more than the strongest of as many random places" in regions.headline(of(0.51, 0.45))
+    assert regions.headline(of(0.51, 0.52)) == ""
+
+
+def test_a_chosen_region_that_is_random_itself_beats_no_more_than_chance(monkeypatch) -> None:
+    """A region chosen as the strongest of k must be held against the strongest of k, on any answer."""
+    lesion = np.zeros((GRID, GRID), bool)
+    lesion[15:65, 15:65] = True
+    weights = np.random.default_rng(7).normal(size=(GRID, GRID)) * lesion  # the answer falls by what is taken out
+
+    def answer(out: np.ndarray) -> np.ndarray:
+        return 0.5 - 0.002 * (out * weights).sum(axis=(1, 2))
+
+    def drops(answer, photo, regions, lesion) -> np.ndarray:
+        return answer(np.zeros((1, GRID, GRID))) - answer(regions)
+
+    monkeypatch.setattr(regions, "without", lambda photo, out: out.astype(float))
+    monkeypatch.setattr(regions, "effects", drops)
+    subject = SimpleNamespace(answer=answer, photo=None, lesion=lesion)
+    beats, against_mean = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        drawn = {f"r{i}": random_region(lesion, 600, rng) for i in range(3)}
+        monkeypatch.setattr(regions, "cited_regions", lambda subject, drawn=drawn: drawn)
+        effect = dict(zip(drawn, drops(answer, None, np.stack(list(drawn.values())), lesion), strict=True))
+        monkeypatch.setattr(regions, "cited_effects", lambda subject, effect=effect: effect)
+        found = regions.cited(subject, 1000 + seed)
+        beats.append(found["pivotal/beats_draws"])
+        against_mean.append(float(found["pivotal/drop"] > found["joined/random"]))
+    assert np.mean(beats) == pytest.approx(0.5, abs=0.12)
+    assert np.mean(against_mean) > 0.7  # what the earlier comparison made of the same random regions
 
 
 def test_what_beats_the_evidence_is_said_first() -> None:
@@ -191,7 +225,7 @@ def test_maps_of_shuffled_weights_are_unlike_those_of_the_model(bench, cases, mo
         found["noise"]["criteria"]["rank_correlation"]["value"]
         > found["tower"]["criteria"]["rank_correlation"]["value"]
     )
-    assert "reasoner, evidence finder" in sanity.section(result, tmp_path)
+    assert "reasoner, evidence finder" in section_markdown(sanity.section(result))
 
 
 def test_turning_on_what_is_melanoma_specific_raises_melanoma(bench, cases, monkeypatch, tmp_path) -> None:
@@ -199,7 +233,7 @@ def test_turning_on_what_is_melanoma_specific_raises_melanoma(bench, cases, monk
     result = changes.run(bench)
     for key in ("pigment_network:atypical", "blue_whitish_veil:present"):
         assert result["states"][key]["raises"]["value"] == 1
-    assert "raises P(melanoma)" in changes.section(result, tmp_path)
+    assert "raises P(melanoma)" in section_markdown(changes.section(result))
 
 
 def test_what_a_text_gives_away_without_names() -> None:
@@ -226,4 +260,4 @@ def test_grad_cam_is_tuned_for_what_it_is_compared_by(bench, monkeypatch, tmp_pa
     result = tuning.run(bench)
     assert result["n"] == 2
     assert result["chosen"] == {"own": "stage -3, signed, one view", "plain": "stage -1, ReLU, one view"}
-    assert "**stage -3, signed, one view**" in tuning.section(result, tmp_path)
+    assert "**stage -3, signed, one view**" in section_markdown(tuning.section(result))

@@ -1,0 +1,19 @@
+"""What the calibration benchmark is measured on, and the kinds that its parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
+
+NAME = "calibration"
+DATA = "ham10000"
+SPLITS = ("valid", "test")
+BINS = 15
+FOLDS = 5
+NOISE_DRAWS = 500
+SHIPPED = "shipped"
+C = len(DIAGNOSIS_CODES)
+Apply = Callable[[np.ndarray], np.ndarray]  # logits [n, C] -> probabilities [n, C]
