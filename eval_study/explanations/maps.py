@@ -54,6 +54,10 @@ TITLES = {
     "seconds": "seconds a photo",
 }
 LESS_IS_BETTER = ("deletion", "seconds")
+# Methods whose map is made of measured effects on the answer, as deletion, insertion and `beats_random` measure them.
+MADE_BY_MEASURING = ("evidence", "rise", "occlusion")
+CONTROL = "rise"  # as the evidence, with as many random regions in place of the criteria's
+OF_THE_ANSWER = ("deletion", "insertion", "beats_random")
 NOISY = 100  # photos of a set on which small noise is tried: it doubles the time
 DRAWN_CURVES = reported(CURVES)
 TOP = 0.2  # of the lesion, the region that each method is asked for where all are compared
@@ -251,8 +255,23 @@ def section(result: dict[str, Any]) -> Section:
             for method, row in found["methods"].items()
         ]
         text += [table(["method", *(TITLES[key] for key in shown)], rows), "", *paired(found, shown)]
-        text += [curves(found, name)]
+        text += [made_by_measuring(found), curves(found, name)]
     return Section.of("Maps", text)
+
+
+def made_by_measuring(found: dict[str, Any]) -> str:
+    """Caveat on measures that repeat how a map was made, with the difference from the control that shares it."""
+    gaps = ", ".join(
+        f"{TITLES[name].split(' (')[0]} {with_interval(row['evidence_less_this'], sign=True)}"
+        for name in OF_THE_ANSWER
+        if (row := found["methods"].get(CONTROL, {}).get(name))
+    )
+    names = ", ".join(METHODS[key].title for key in MADE_BY_MEASURING if key in found["methods"])
+    fair = f" {METHODS[CONTROL].title} is the same of as many random regions; evidence less it: {gaps}." if gaps else ""
+    return (
+        f"{names}: made by measuring the answer on the same photo, so what the answer does when such a map is followed "
+        f"repeats in part how it was made, and random places are no fair control.{fair}"
+    )
 
 
 def paired(found: dict[str, Any], shown: list[str]) -> list[Block | str]:

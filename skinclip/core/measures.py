@@ -13,7 +13,10 @@ MEASURES: dict[str, tuple[str, str]] = {
     "specificity": ("Referral specificity", "share of benign lesions that are not referred"),
     "melanoma_sensitivity": ("Melanoma sensitivity", "share of melanomas diagnosed as such"),
     "melanoma_precision": ("Melanoma precision", "share of melanoma diagnoses that are right"),
-    "melanoma_sensitivity_at_90_specificity": ("Melanoma sensitivity at 0.9 specificity", "read from the ROC curve"),
+    "melanoma_sensitivity_at_90_specificity": (
+        "Melanoma sensitivity at 0.9 specificity",
+        "at the best threshold on these very photos",
+    ),
     "ece": ("Calibration error", "15 equally wide bins of the top probability; lower is better"),
     "ece_noise_floor": (
         "Calibration error of a perfectly calibrated system",
@@ -27,7 +30,11 @@ MEASURES: dict[str, tuple[str, str]] = {
     "coverage": ("Coverage of the prediction set", "share of photos whose set holds the true diagnosis"),
     "set_size": ("Size of the prediction set", "diagnoses, mean"),
     "lesion_iou": ("Lesion mask, mean IoU", "against the reference mask"),
-    "agreement": ("Rationale agrees", "its first-named diagnosis is the leading one; on a sample of photos"),
+    "agreement": (
+        "Rationale agrees",
+        "its first-named diagnosis is the leading one, on a sample of photos; holds by construction where the text is "
+        "decoded among texts that are true to the findings",
+    ),
     "in_domain": ("In domain", "share of photos that look like those of training"),
     "diag_accuracy": ("Derm7pt diagnosis, five groups", "accuracy"),
     "criteria_mean_accuracy": ("7-point criteria", "mean accuracy"),

@@ -28,11 +28,12 @@ BAD_AT = {
     "stable": "it changes most under small noise",
 }
 LESS_IS_BETTER = ("deletion",)
+CONTROL = "rise"  # random regions, weighed by the answer as the evidence is
 
 
 @cache
 def figures() -> dict[str, Any]:
-    """{"n", "data", "methods": method -> measure -> mean}; empty where nothing was measured."""
+    """{"n", "data", "methods": method -> measure -> mean, ...}; empty where nothing was measured."""
     return json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
 
 
@@ -45,16 +46,32 @@ def said(key: str) -> str:
     places = {name: _place(known, key, name) for name in GOOD_AT}
     best = [GOOD_AT[name] for name, place in places.items() if place == 0]
     worst = [BAD_AT[name] for name, place in places.items() if place == len(known) - 1]
-    told = (
+    sentences = [
         f"Measured on {figures()['n']} photos ({figures()['data']}): {_percent(own['energy'])} of it lies in the "
         f"lesion; deletion {own['deletion']:.2f} (less is better), insertion {own['insertion']:.2f}; its highest "
         f"fifth matters more than random places of the lesion in {_percent(own['beats_random'])} of the photos; rank "
         f"correlation under small noise {own['stable']:.2f}."
-    )
+    ]
     among = f"of the {len(known)} compared"
-    strong = f" Best {among}: {'; '.join(best)}." if best else ""
-    weak = f" Worst {among}: {'; '.join(worst)}." if worst else ""
-    return told + strong + weak
+    if best:
+        sentences.append(f"Best {among}: {'; '.join(best)}.")
+    if worst:
+        sentences.append(f"Worst {among}: {'; '.join(worst)}.")
+    if key in figures().get("made_by_measuring", ()):
+        sentences.append(_made_by_measuring(key, known))
+    return " ".join(sentences)
+
+
+def _made_by_measuring(key: str, known: dict[str, dict[str, float]]) -> str:
+    """Caveat of a map that was made from the same measurements of the answer that it is judged by."""
+    caveat = "It is made by measuring the answer on the same photo, which deletion, insertion and random places credit"
+    if key == CONTROL or CONTROL not in known:
+        return f"{caveat}."
+    control = known[CONTROL]
+    return (
+        f"{caveat}: random regions measured in the same way (RISE) reach deletion {control['deletion']:.2f}, insertion "
+        f"{control['insertion']:.2f} and {_percent(control['beats_random'])}."
+    )
 
 
 def cited() -> str:
@@ -65,9 +82,11 @@ def cited() -> str:
     together, strongest = found["joined"], found["pivotal"]
     return (
         f"Without the outlined regions the probability of the diagnosis drops by {100 * together['drop']:.0f} points, "
-        f"without random places of the lesion as large by {100 * together['random']:.0f}; by more in "
-        f"{_percent(together['beats_random'])} of the photos, and without the one region on which it depends most in "
-        f"{_percent(strongest['beats_random'])}. “What would change this answer?” tells it for each finding of a photo."
+        f"without random places of the lesion as large by {100 * together['random']:.0f}: more than without "
+        f"{_percent(together['beats_draws'])} of such places (chance: 50 %). The region with the largest effect: "
+        f"{100 * strongest['drop']:.0f} points, the strongest of as many random places "
+        f"{100 * strongest['random']:.0f}: more than without {_percent(strongest['beats_draws'])} of those. “What "
+        "would change this answer?” measures it for each finding of a photo."
     )
 
 

@@ -14,8 +14,9 @@ from eval_study.explanations import changes, criteria, gallery, maps, rationales
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.data.cases import Case
 from skinclip.explain.faithfulness import random_region
-from skinclip.explain.methods import GRID, METHODS
+from skinclip.explain.methods import METHODS
 from skinclip.explain.saliency import Cam
+from skinclip.explain.subject import GRID
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.photo import load_photo
 from skinclip.pipeline.assessor import Assessor

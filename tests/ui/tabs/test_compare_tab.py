@@ -53,8 +53,8 @@ def test_every_method_is_one_layer_and_can_be_chosen_on_either_side(html: str) -
 def test_each_method_is_told_with_what_was_measured(html: str, made_up: record.Assessment, monkeypatch) -> None:
     row = {"energy": 0.8, "deletion": 0.4, "insertion": 0.7, "beats_random": 0.9, "stable": 0.6}
     methods = {"evidence": row, "grad_cam": {**row, "energy": 0.3, "deletion": 0.5, "stable": 0.9}}
-    found = {"drop": 0.2, "random": 0.05, "beats_random": 0.75}
-    cited = {"joined": found, "pivotal": {**found, "beats_random": 0.9}}
+    found = {"drop": 0.2, "random": 0.05, "beats_draws": 0.75}
+    cited = {"joined": found, "pivotal": {**found, "beats_draws": 0.9}}
     monkeypatch.setattr(measured, "figures", lambda: {"n": 7, "data": "drawn", "methods": methods, "cited": cited})
     shown = compare_tab.compare(made_up, np.full((120, 160, 3), 90, np.uint8), HEATS)
     grad_cam = re.findall('data-how="grad_cam".*?</section>', shown)[0]
