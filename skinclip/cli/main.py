@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from skinclip import RESEARCH_USE_ONLY, __version__
 from skinclip.cli.common import UsageError
+from skinclip.core import paths
 
 BAD_INPUT = 2
 # module of skinclip.cli -> its line in the help; a command is named as its module, with hyphens
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # It warns at import that an optional kernel for decoding in NF4 is missing; here NF4 is dequantized at load.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     _print_any_name()
+    paths.name_user()
     try:
         args = _parser(words).parse_args(words)
         args.words = words

@@ -12,6 +12,7 @@ has storage attached, photos never get there.
 from __future__ import annotations
 
 import atexit
+import getpass
 import os
 import secrets
 import shutil
@@ -33,6 +34,7 @@ TRUST_STUDY = (
 ) / "trust_study.yaml"
 
 HOME = "SKINCLIP_HOME"
+NO_HOME = f"this user has no home directory; set {HOME} to a folder that may be written to"
 FETCH = "SKINCLIP_FETCH"  # "yes": the page may download what its preset is built on
 PULL = "SKINCLIP_PULL"  # OWNER/NAME or OWNER/NAME@COMMIT on the hub, for a preset without a checkpoint here
 SPACE = "SPACE_ID"  # set on every Hugging Face Space: https://huggingface.co/docs/hub/spaces-overview
@@ -62,13 +64,33 @@ def data_directory(environment: Environment = os.environ) -> DataDirectory:
     Raises DataDirectoryError for a user without any.
     """
     if chosen := environment.get(HOME):
-        home = Path(chosen).expanduser().absolute()
+        home = without_tilde(Path(chosen)).absolute()
         return DataDirectory(home, home / "tmp")
-    own = user_cache_path("skinclip", appauthor=False)
+    try:
+        own = user_cache_path("skinclip", appauthor=False)
+    except RuntimeError as problem:
+        raise DataDirectoryError(NO_HOME) from problem
     if not own.is_absolute():
-        raise DataDirectoryError(f"this user has no home directory; set {HOME} to a folder that may be written to")
+        raise DataDirectoryError(NO_HOME)
     attached = on_space(environment) and os.access(SPACE_STORAGE, os.W_OK)
     return DataDirectory(SPACE_STORAGE / "skinclip" if attached else own, own / "tmp")
+
+
+def without_tilde(path: Path) -> Path:
+    """Replaces `~` by the home directory. Raises DataDirectoryError where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError as problem:  # no HOME, and a user number that no account has, as under `docker run --user`
+        raise DataDirectoryError(f"{path}: {NO_HOME}") from problem
+
+
+def name_user(environment: Environment = os.environ) -> None:
+    """Gives a user without an account a name, as under `docker run --user`: torch calls its cache after the user."""
+    if not any(environment.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        try:
+            getpass.getuser()
+        except (KeyError, OSError):  # OSError from Python 3.13 on
+            environment["USER"] = f"uid-{os.getuid()}"
 
 
 def prepare(environment: Environment = os.environ) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from skinclip.core.config import PRESETS, ModelConfig, PerceptionConfig, load_yaml
 from skinclip.core.config import preset as preset_config
-from skinclip.core.paths import ASSETS, INSTALLED, data_directory
+from skinclip.core.paths import ASSETS, INSTALLED, data_directory, without_tilde
 from skinclip.hub.layout import (
     IncompleteWeights,
     MissingWeights,
@@ -54,7 +54,7 @@ def check_preset(preset: str, weights: Path | None = None) -> None:
 
 def store_dir(home: Path | None = None) -> Path:
     """Folder in which weights are kept: `models` below `home`, by default the data directory."""
-    return (home.expanduser() if home else data_directory().kept) / "models"
+    return (without_tilde(home) if home else data_directory().kept) / "models"
 
 
 def folder_of(hub_id: str, revision: str, store: Path | None = None) -> Path:

@@ -136,3 +136,28 @@ def test_uploads_of_a_killed_run_go_with_the_next_start_and_those_of_a_running_o
 def test_servers_that_start_at_once_leave_each_other_alone(tmp_path: Path, start: Start) -> None:
     programs = [start(SKINCLIP_HOME=str(tmp_path)) for _ in range(6)]
     assert all(Path(said(program)["temporary"]).is_dir() for program in programs)
+
+
+def test_a_user_without_an_account_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under `docker run --user 12345`, where HOME may be missing too."""
+
+    def missing(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", missing)
+    for name in ("HOME", "XDG_CACHE_HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    for environment in ({}, {paths.HOME: "~/data"}, {paths.HOME: "~nobody-at-all/data"}):
+        with pytest.raises(paths.DataDirectoryError, match=f"set {paths.HOME} to a folder"):
+            paths.data_directory(environment)
+    with pytest.raises(paths.DataDirectoryError, match="no home directory"):
+        paths.without_tilde(Path("~/models"))
+    environment = {}
+    paths.name_user(environment)
+    assert environment == {"USER": f"uid-{os.getuid()}"}
+
+
+def test_a_user_with_a_name_keeps_it() -> None:
+    environment = {"LOGNAME": "ada"}
+    paths.name_user(environment)
+    assert environment == {"LOGNAME": "ada"}
