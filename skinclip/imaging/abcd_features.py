@@ -62,7 +62,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class MeasureThresholds:
-    """Where a measurement becomes a finding: quantiles over 400 HAM10000 train photos and their reference masks.
+    """Limits beyond which a measurement is a finding: quantiles of 400 HAM10000 train photos and their reference masks.
 
     `lowest` and `highest` are the 5 % and 95 % quantiles. Shape is unclear in the middle third of photos; colour from
     the 20 % to the 80 % quantile, because "several" must mean more than two.

@@ -22,7 +22,8 @@ ORIENTATION = 0x0112
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL"})
 _PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _MAX_ORIENTATION_TEXT = 200_000  # bytes of a text chunk, decoded, that are searched for an orientation
-_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not a stuffed byte, a restart or a fill byte
+_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # with a length behind it, or the end of the picture
+_MAX_SEGMENTS = 10_000  # of a JPEG; a photo has some dozens
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)\s*([1-8])\s*[\"'<]")
 
 # TIFF tags and values.
@@ -31,7 +32,7 @@ _TIFF_EP, _DNG_VERSION = 37398, 50706
 _RAW_PHOTOMETRIC = frozenset({32803, 34892})  # colour filter array, linear raw
 _RAW_COMPRESSION = frozenset({32767, 32769, 32770, 34713, 65535, 65000})  # Sony, Epson, Samsung, Nikon, Pentax, Kodak
 _VALUE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 18: 8}
-_MAX_IFDS = 64
+_MAX_IFDS, _MAX_FIELDS = 64, 500
 _NO_TIFF_RAW = (
     (0, b"FUJIFILMCCD-RAW"),
     (0, b"FOVb"),
@@ -156,17 +157,18 @@ def exif_orientation(exif: bytes) -> int:
 
 
 def jpeg_scans(data: bytes) -> int:
-    """The number of scans of a JPEG's first picture; a thumbnail in its metadata does not count."""
+    """The number of scans of a JPEG's first picture; a thumbnail in its metadata does not count.
+
+    Raises ContainerError for a file of more segments than any photo has.
+    """
     scans, at = 0, 2
-    while match := _JPEG_MARKER.search(data, at):
-        marker, at = data[match.start() + 1], match.end()
-        if marker == 0xD9:  # end of the picture; what follows is another one, or a film
-            break
-        if marker in (0x01, 0xD8) or at + 2 > len(data):
-            continue
-        scans += marker == 0xDA
-        at += struct.unpack(">H", data[at : at + 2])[0]
-    return scans
+    for _ in range(_MAX_SEGMENTS):
+        match = _JPEG_MARKER.search(data, at)
+        if match is None or match.end() + 2 > len(data) or data[match.start() + 1] == 0xD9:
+            return scans  # behind the end of the picture lies another one, or a film
+        scans += data[match.start() + 1] == 0xDA
+        at = match.end() + struct.unpack(">H", data[match.end() : match.end() + 2])[0]
+    raise ContainerError(f"is a JPEG of more than {_MAX_SEGMENTS:,} segments. Save it anew as JPEG.")
 
 
 def jp2_profile(data: bytes) -> bytes | None:
@@ -266,7 +268,7 @@ def _tiff_ifd(data: bytes, at: int, endian: str, big: bool) -> tuple[_Ifd, int]:
     (count,) = struct.unpack_from(f"{endian}{count_code}", data, at)
     start = at + struct.calcsize(f"={count_code}")
     ifd = _Ifd()
-    for entry in range(start, min(start + count * size, len(data) - size + 1), size):
+    for entry in range(start, min(start + min(count, _MAX_FIELDS) * size, len(data) - size + 1), size):
         tag, kind, length = struct.unpack_from(f"{endian}HH{'Q' if big else 'I'}", data, entry)
         where = entry + size - inline
         bytes_needed = length * _VALUE_SIZES.get(kind, 1)

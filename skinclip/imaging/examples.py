@@ -33,7 +33,7 @@ GELATIN = np.array([214, 160, 170], np.float32)
 
 @dataclass(frozen=True)
 class Look:
-    """How a kind of lesion is drawn. `ragged` is how far its outline strays, `soft` how wide its edge fades."""
+    """Looks of a kind of lesion. `ragged` is how far its outline strays, `soft` how wide its edge fades."""
 
     radius: float
     ragged: float

@@ -43,6 +43,7 @@ def colour_of(index: int) -> tuple[int, int, int]:
 
 
 def hex_colour(index: int) -> str:
+    """The colour of finding number `index` as CSS writes it."""
     return "#{:02x}{:02x}{:02x}".format(*colour_of(index))
 
 
@@ -184,7 +185,7 @@ def _dashed(out: np.ndarray, outline: np.ndarray, thick: int) -> None:
 
 
 def _places(outlines: list[np.ndarray], bottom: bool) -> np.ndarray:
-    """Where a badge may sit, [n, 2]: along the largest outline, from its top (or bottom) onwards."""
+    """Places for a badge, [n, 2]: along the largest outline, from its top (or bottom) onwards."""
     largest = max(outlines, key=lambda o: cv2.contourArea(o.astype(np.float32)))
     ring = np.vstack([largest, largest[:1]])
     along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(ring, axis=0).T))])

@@ -8,10 +8,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -48,6 +50,7 @@ SUPPORTED = f"{', '.join(_READ)} or HEIC"
 
 # First bytes -> type, for files that Pillow cannot open at all.
 _DAMAGED_IF = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8")
+_JPEG = b"\xff\xd8\xff"
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
 _JPEG2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
@@ -97,10 +100,12 @@ class LesionImage:
 
     @property
     def width(self) -> int:
+        """Width in pixels."""
         return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
+        """Height in pixels."""
         return int(self.pixels.shape[0])
 
 
@@ -108,13 +113,22 @@ def load_photo(source: str | Path | bytes | BinaryIO) -> LesionImage:
     """Open a photo: a path, the bytes of a file, or a binary stream. Raises PhotoError."""
     name = Path(source).name if isinstance(source, str | Path) else "The photo"
     data = _read(source, name)
-    photo = _open(data, name)
-    _check_header(photo, data, name)
-    try:
-        pixels = _decode(photo)
-    except _DECODER_ERRORS as error:
-        raise PhotoError(f"{name} {_DAMAGED}") from error
+    with quiet_decoder():
+        photo = _open(data, name)
+        _check_header(photo, name)
+        try:
+            pixels = _decode(photo)
+        except _DECODER_ERRORS as error:
+            raise PhotoError(f"{name} {_DAMAGED}") from error
     return LesionImage(pixels, hashlib.sha256(data).hexdigest())
+
+
+@contextlib.contextmanager
+def quiet_decoder() -> Iterator[None]:
+    """Passes over what Pillow remarks about metadata that it cannot read: only the pixels matter here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        yield
 
 
 def from_array(pixels: np.ndarray) -> LesionImage:
@@ -187,7 +201,7 @@ def _read_path(path: Path, name: str, limit: int) -> bytes:
 
 
 def _open(data: bytes, name: str) -> Image.Image:
-    """The photo with only its header read, its colour profile and orientation in `info`."""
+    """The photo with only its header read, its colour profile, orientation and number of scans in `info`."""
     if container.is_camera_raw(data):
         raise PhotoError(
             f"{name} is a camera raw file, of which only the small preview could be read. Develop it and export the "
@@ -213,7 +227,9 @@ def _opened(data: bytes) -> Image.Image:
         photo: Image.Image = Image.open(io.BytesIO(png.data), formats=("PNG",))
         photo.info |= {"icc_profile": png.profile, "orientation": png.orientation}
         return photo
+    scans = container.jpeg_scans(data) if data.startswith(_JPEG) else 0
     photo = Image.open(io.BytesIO(data), formats=_FORMATS)
+    photo.info["scans"] = scans
     if photo.format == "JPEG2000":
         photo.info["icc_profile"] = container.jp2_profile(data)
     return photo
@@ -254,7 +270,7 @@ def _is_text(start: bytes) -> bool:
     return True
 
 
-def _check_header(photo: Image.Image, data: bytes, name: str) -> None:
+def _check_header(photo: Image.Image, name: str) -> None:
     if photo.format == "GIF":
         kind = "an animated GIF" if getattr(photo, "is_animated", False) else "a GIF"
         raise PhotoError(f"{name} is {kind}, which is not supported. Save one still picture as JPEG or PNG.")
@@ -269,8 +285,7 @@ def _check_header(photo: Image.Image, data: bytes, name: str) -> None:
         )
     if photo.mode in ("I", "F"):
         raise PhotoError(f"{name} has 32 bits a channel. Save it with 8 or 16 bits, for example as PNG.")
-    if photo.format in ("JPEG", "MPO"):
-        _check_scans(container.jpeg_scans(data), photo.width * photo.height, name)
+    _check_scans(photo.info.get("scans", 0), photo.width * photo.height, name)
 
 
 def _check_pixels(width: int, height: int, name: str) -> None:
@@ -301,7 +316,7 @@ def _decode(photo: Image.Image) -> np.ndarray:
 
 
 def _orientation(photo: Image.Image) -> int:
-    """How the stored picture is to be turned, 1 to 8 (EXIF's numbers)."""
+    """Orientation of the stored picture in EXIF's numbers, 1 to 8."""
     if photo.format == "TIFF":  # turned by Pillow while decoding
         return 1
     if "orientation" in photo.info:  # of a PNG, taken out with its text
@@ -338,7 +353,7 @@ MAX_BORDER_SHARE = 0.02  # of the photo's border
 
 
 def quality_measures(pixels: np.ndarray) -> dict[str, float]:
-    """What the gate looks at, for RGB uint8 [H, W, 3].
+    """Measures of sharpness, exposure and contrast of RGB uint8 [H, W, 3].
 
     Returns:
         fine_detail: root mean square of the grey levels' fine band (Gaussian sigma 1 to 2 at GATE_SIDE).
@@ -362,7 +377,7 @@ def quality_measures(pixels: np.ndarray) -> dict[str, float]:
 
 
 def photo_quality(image: LesionImage) -> tuple[QualityIssue, ...]:
-    """What is wrong with the photo itself: blur, dark, bright, low_contrast, small. All of them block."""
+    """Faults of the photo itself: blur, dark, bright, low_contrast, small. All of them block."""
     measures = quality_measures(image.pixels)
     issues = []
     if min(image.width, image.height) < MIN_USEFUL_SIDE:
@@ -382,7 +397,7 @@ def photo_quality(image: LesionImage) -> tuple[QualityIssue, ...]:
 
 
 def lesion_quality(mask: np.ndarray) -> tuple[QualityIssue, ...]:
-    """What is wrong with where the lesion lies, from its mask, bool [h, w] of the whole photo.
+    """Faults of the lesion's place in the photo, from its mask, bool [h, w] of the whole photo.
 
     No lesion blocks. A lesion cut off by the photo's border only warns: many good photos are close crops.
     """

@@ -48,7 +48,7 @@ class PhotoTransform:
         return self.squash((window or self.centred(*pixels.shape[:2])).crop(pixels))
 
     def squash(self, pixels: np.ndarray) -> Tensor:
-        """The whole photo, its aspect ratio given up: what the lesion is looked for in."""
+        """The whole photo at the input size, its aspect ratio given up, to find the lesion in; as `__call__`."""
         # Area averaging when shrinking: anything else aliases fine structures such as the pigment network.
         shrink = min(pixels.shape[:2]) >= self.image_size
         resized = cv2.resize(

@@ -156,6 +156,18 @@ def test_formats_that_their_decoder_turns_are_turned_once(photo: np.ndarray, ori
     assert np.abs(loaded.pixels.astype(int) - expected).mean() < 4
 
 
+def test_broken_fields_of_a_tiff_and_of_a_jpeg_do_not_spoil_it(photo: np.ndarray) -> None:
+    tiff = bytearray(tiff_with(photo, {274: (3, (6,)), 40000: (3, (1, 2, 3))}))
+    at = tiff.rindex(struct.pack("<HH", 40000, 3))
+    for kind, count in ((3, 3), (99, 3), (12, 2**31)):
+        tiff[at + 2 : at + 8] = struct.pack("<HI", kind, count)
+        assert np.array_equal(load_photo(bytes(tiff)).pixels, np.rot90(photo, -1))
+    for cut in range(8, 44, 3):
+        loaded = load_photo(encoded(photo, "JPEG", exif=exif(6)[:cut], quality=98, subsampling=0))
+        turned = np.rot90(photo, -1) if cut >= 28 else photo
+        assert np.abs(loaded.pixels.astype(int) - turned).mean() < 2
+
+
 @pytest.mark.parametrize("block", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", exif(9), b"nothing"])
 def test_broken_exif_turns_nothing(photo: np.ndarray, block: bytes) -> None:
     assert container.exif_orientation(block) == 1
@@ -377,6 +389,14 @@ def test_scans_are_counted_before_decoding(photo: np.ndarray, monkeypatch: pytes
     monkeypatch.setattr(images, "_decode", lambda _: pytest.fail("decoded"))
     with pytest.raises(PhotoError, match=r"progressive JPEG of 20\d\d scans"):
         load_photo(of_many_scans(photo, 2000))
+
+
+def test_segments_are_counted_before_opening() -> None:
+    start = time.monotonic()
+    with pytest.raises(PhotoError, match="more than 10,000 segments"):
+        load_photo(b"\xff\xd8" + b"\xff\xe0\0\2" * 4_000_000)
+    assert container.jpeg_scans(b"\xff\xd8" + b"\xff\x01" * 4_000_000) == 0
+    assert time.monotonic() - start < 3
 
 
 def test_a_very_long_picture_is_refused() -> None:
