@@ -24,7 +24,7 @@ from eval_study.benchmarks.common import Bench, save_arrays
 from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case
-from skinclip.data.photos import read_mask
+from skinclip.data.masks import read_mask
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skinclip.cli.common import UsageError, add_model_arguments, at_least_one, load_assessor, make_writable_folder, seed
+from skinclip.data.layouts.registry import LAYOUTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,14 +20,13 @@ if TYPE_CHECKING:
     from skinclip.evaluation.scores import Row
     from skinclip.pipeline.assessor import Assessor
 
-LAYOUT_NAMES = ("isic2018", "ham10000", "derm7pt", "manifest")  # keys of data.readers.LAYOUTS
 MODEL = "model"  # as --against: the model of --preset and --weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `evaluate`."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the data set's folder")
-    parser.add_argument("--layout", choices=LAYOUT_NAMES, help="its layout (default: recognised)")
+    parser.add_argument("--layout", choices=tuple(LAYOUTS), help="its layout (default: recognised)")
     parser.add_argument("--split", help="measure the cases of this split only")
     parser.add_argument(
         "--out",

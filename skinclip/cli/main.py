@@ -28,6 +28,7 @@ COMMANDS = {
     "assess": "assess one photo",
     "evaluate": "measure a model on labelled photos",
     "train": "train a model",
+    "duplicates": "list photos of the same lesion that turn up in several data sets",
     "plot_training": "draw how a training goes, or went",
     "fetch": "get the published weights that a big preset is built on",
     "adapter": "look at, merge or share what was trained on published weights",

@@ -98,6 +98,38 @@ DIAGNOSIS_CODES: tuple[str, ...] = tuple(d.code for d in DIAGNOSES)
 DIAGNOSIS_BY_CODE: dict[str, Diagnosis] = {d.code: d for d in DIAGNOSES}
 # Malignant is defined here and nowhere else. HAM10000's akiec includes intraepithelial carcinoma.
 MALIGNANT_CODES: frozenset[str] = frozenset(d.code for d in DIAGNOSES if d.malignant)
+
+
+@dataclass(frozen=True)
+class ExtraDiagnosis:
+    """A diagnosis that data sets label and a model of seven cannot name; `malignant` is None where it may be either."""
+
+    code: str
+    name: str
+    malignant: bool | None
+
+
+# Readers say these; what trains or scores a model of seven leaves such photos out and counts them.
+EXTRA_DIAGNOSES: tuple[ExtraDiagnosis, ...] = (
+    ExtraDiagnosis("scc", "squamous cell carcinoma or keratoacanthoma", True),
+    ExtraDiagnosis("other", "none of these", None),
+)
+KNOWN_CODES: tuple[str, ...] = (*DIAGNOSIS_CODES, *(d.code for d in EXTRA_DIAGNOSES))
+_MALIGNANT_BY_CODE: dict[str, bool | None] = {
+    **{d.code: d.malignant for d in DIAGNOSES},
+    **{d.code: d.malignant for d in EXTRA_DIAGNOSES},
+}
+
+
+def is_malignant(code: str | None) -> bool | None:
+    """The malignancy of a diagnosis by its code, None where it is missing or may be either.
+
+    >>> is_malignant("scc"), is_malignant("nv"), is_malignant("other")
+    (True, False, None)
+    """
+    return None if code is None else _MALIGNANT_BY_CODE[code]
+
+
 # The column order of ISIC 2018 Task 3 submission and ground-truth files.
 ISIC2018_COLUMNS: dict[str, str] = {
     "MEL": "mel",
@@ -425,7 +457,7 @@ SITES: dict[str, tuple[str, ...]] = {
     "face": ("nose", "lip", "cheek", "forehead"),
     "ear": (),
     "neck": (),
-    "head or neck": ("head neck", "head/neck", "head and neck"),
+    "head or neck": ("head neck", "head/neck", "head and neck", "head neck face"),
     "chest": ("anterior torso",),
     "back": ("posterior torso",),
     "abdomen": (),

@@ -18,8 +18,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to each of n photos. It is drawn apart from being applied, so that several processes can draw alike
-    for a whole batch and each apply it to a share.
+    """Random changes to n photos, drawn apart from being applied: several processes draw the same ones for a whole
+    batch and each applies its share.
 
     Attributes:
         angle, zoom, stretch, flip: [n].
@@ -42,8 +42,8 @@ class Augmentation:
 
     @classmethod
     def draw(cls, n: int, generator: torch.Generator, strength: float = 1.0) -> Augmentation:
-        """Any rotation, flip, zoom (0.7-1.15 of the photo shown), stretch, shift and colour; half of the photos lose
-        resolution, by a common factor of up to 2.5."""
+        """Draws any rotation, flip, zoom (0.7-1.15 of the photo shown), stretch, shift and colour; half of the photos
+        lose resolution, by a common factor of up to 2.5."""
 
         def uniform(low: float, high: float) -> Tensor:
             return torch.rand(n, generator=generator) * (high - low) + low
@@ -65,13 +65,15 @@ class Augmentation:
 
     @classmethod
     def cat(cls, parts: Sequence[Augmentation]) -> Augmentation:
+        """The changes of several batches as those of one."""
         return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def pick(self, index: Tensor) -> Augmentation:
-        """What happens to the photos numbered `index`."""
+        """The changes to the photos numbered `index`."""
         return Augmentation(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def to(self, device: torch.device | str) -> Augmentation:
+        """The same changes on another device."""
         return Augmentation(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     def __call__(self, batch: Tensor, side: int) -> Tensor:
@@ -79,6 +81,7 @@ class Augmentation:
         return self.coarsened(self.recoloured(self.moved(batch, side)))
 
     def moved(self, batch: Tensor, side: int) -> Tensor:
+        """Rotates, flips, zooms, stretches and shifts: [n, 4, H, W] -> [n, 4, side, side]."""
         cos, sin = self.angle.cos(), self.angle.sin()
         zoom, stretch, flip, shift = self.zoom, self.stretch, self.flip, self.shift
         theta = torch.stack(
@@ -92,7 +95,7 @@ class Augmentation:
         return F.grid_sample(batch, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
     def recoloured(self, batch: Tensor) -> Tensor:
-        """The first three channels under another light."""
+        """Changes brightness, white balance, contrast and saturation of the first three channels."""
         rgb = batch[:, :3] * self.brightness * self.balance
         mean = rgb.mean((1, 2, 3), keepdim=True)
         rgb = (rgb - mean) * self.contrast + mean
@@ -101,7 +104,7 @@ class Augmentation:
         return torch.cat([rgb.clamp(0, 1), batch[:, 3:]], 1)
 
     def coarsened(self, batch: Tensor) -> Tensor:
-        """Some photos shrunk and enlarged again."""
+        """Shrinks some photos and enlarges them again."""
         side, out = batch.shape[-1], batch.clone()
         for factor in sorted(set(self.shrink.tolist()) - {0.0}):
             chosen = self.shrink == factor

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from skinclip.data.cases import Case, DataError
+from skinclip.data.masks import read_mask
 from skinclip.imaging.photo import PhotoError, load_photo
 
 NO_MASK = 255  # value of a mask that the data set does not give
@@ -41,14 +42,6 @@ def load_photos(
 
     files = [case.image for case in cases]
     return _cached("photos", cases, files, (size, size, 3), crop, cache_dir, progress, one)
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """A mask file as bool [H, W]. Raises DataError where it cannot be decoded."""
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise DataError(f"{path} cannot be decoded; replace or remove the file")
-    return mask > (0 if mask.max() == 1 else 127)  # masks are written as 0 and 255 or as 0 and 1
 
 
 def load_masks(

@@ -1,13 +1,17 @@
-"""Which photos may be learnt from: guards against leaks, and the lesions that stage 0 must not see."""
+"""Guards against leaks between splits and data sets, and the lesions that stage 0 must not see."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from skinclip.data.cases import Case, DataError
+from skinclip.data.tables import read_labels
 
+DUPLICATES_FILE = "near_duplicates.csv"  # beside the data sets: what `skinclip duplicates` found
 TRAINABLE_SPLITS = frozenset({"train"})
 # Ids of the ISIC archive and of HAM10000 mean the same photo or lesion in whichever data set they turn up: ISIC 2018's
 # training photos are those of HAM10000.
@@ -33,6 +37,78 @@ def _published(case: Case) -> list[tuple[str, str]]:
     if case.split is None:  # of a set without splits, from which nothing is learnt
         return []
     return [("", name) for name in (case.image_id, case.lesion_id) if _PUBLISHED_ID.fullmatch(name)]
+
+
+def keep_apart(cases: Sequence[Case], same: Iterable[tuple[str, str]] = ()) -> tuple[list[Case], tuple[str, ...]]:
+    """The cases less those that another data set keeps further from training, and a sentence a set that lost some.
+
+    A published photo or lesion, and each pair of `same` (photos as `source/image_id`, such as near-duplicates), is one
+    thing. Where its photos are of several splits, those of the split furthest from training stay.
+    """
+    groups = _Groups()
+    for case in cases:
+        names = [f"{case.source}/{case.image_id}", f"{case.source} lesion {case.lesion_id}"]
+        groups.join([*names, *(f"published {name}" for _, name in _published(case))])
+    for first, second in same:
+        groups.join([first, second])
+    furthest: dict[str, int] = {}
+    for case in cases:
+        if case.split is not None:
+            group = groups.of(f"{case.source}/{case.image_id}")
+            furthest[group] = max(furthest.get(group, 0), _distance(case.split))
+    kept: list[Case] = []
+    lost: Counter[tuple[str, str]] = Counter()
+    for case in cases:
+        group = groups.of(f"{case.source}/{case.image_id}")
+        if case.split is None or _distance(case.split) == furthest[group]:
+            kept.append(case)
+        else:
+            lost[case.source, case.split] += 1
+    return kept, tuple(
+        f"{source}: {count} photos of {split} are kept further from training elsewhere"
+        for (source, split), count in sorted(lost.items())
+    )
+
+
+def _distance(split: str) -> int:
+    """Distance of a split from training, 0 to 3; any split of another name is as far as test."""
+    return {"train": 0, "calib": 1, "valid": 2}.get(split, 3)
+
+
+class _Groups:
+    """Names joined into groups (union-find)."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """The name that stands for the group of `name`."""
+        root = name
+        while self._parent.setdefault(root, root) != root:
+            root = self._parent[root]
+        while self._parent[name] != root:
+            self._parent[name], name = root, self._parent[name]
+        return root
+
+    def join(self, names: Sequence[str]) -> None:
+        """Makes one group of the groups of `names`."""
+        for name in names[1:]:
+            self._parent[self.of(name)] = self.of(names[0])
+
+
+def read_duplicates(path: Path) -> list[tuple[str, str]]:
+    """The pairs of a list that `skinclip duplicates` wrote, each photo as `source/image_id`; none without a list.
+
+    Raises DataError for a row that cannot be read.
+    """
+    if not path.is_file():
+        return []
+    pairs = []
+    for row in read_labels(path, ("first", "second")).rows:
+        if row.problem:
+            raise DataError(f"{path} line {row.line}: {row.problem}")
+        pairs.append((row.cells["first"], row.cells["second"]))
+    return pairs
 
 
 def guard_training(cases: Sequence[Case]) -> None:

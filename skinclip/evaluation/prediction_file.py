@@ -17,7 +17,9 @@ import pandas as pd
 
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, ISIC2018_COLUMNS
 from skinclip.data.cases import Case, CaseTable, DataError
-from skinclip.data.tables import PHOTO_SUFFIXES, LabelFile, Row, read_labels
+from skinclip.data.cells import parse_number
+from skinclip.data.files import one_form, without_suffix
+from skinclip.data.tables import LabelFile, Row, read_labels
 
 # The official scorer of ISIC 2018 Task 3 gives this test photo weight 0: it is left out of figures, and not missed.
 NOT_SCORED = frozenset({"ISIC_0035068"})
@@ -104,7 +106,7 @@ def read_predictions(
 def parse_prior(text: str) -> np.ndarray:
     """[C] shares from `mel=0.11,nv=0.67,...`, all seven diagnoses named, scaled to sum to 1. Raises ValueError."""
     pairs = [part.partition("=") for part in text.lower().split(",")]
-    shares = {code.strip(): _number(share) for code, _, share in pairs}
+    shares = {code.strip(): parse_number(share) for code, _, share in pairs}
     if len(pairs) != len(shares) or set(shares) != set(DIAGNOSIS_CODES):
         raise ValueError(f"name each of {', '.join(DIAGNOSIS_CODES)} once, as in mel=0.11,nv=0.67,...")
     bad = [code for code, share in shares.items() if share is None or share <= 0]
@@ -134,14 +136,6 @@ def _no_other_columns(labels: LabelFile) -> None:
         raise DataError(f"{labels.path}: no rows below the header")
 
 
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if np.isfinite(number) else None
-
-
 def _numbers(path: Path, row: Row) -> list[float]:
     """The row's seven values, in our order."""
     if row.problem:
@@ -150,7 +144,7 @@ def _numbers(path: Path, row: Row) -> list[float]:
     where = f"{path} line {row.line} ({row.cells['image'] or 'no image'})"
     values = []
     for code in DIAGNOSIS_CODES:
-        number = _number(cells[code])
+        number = parse_number(cells[code])
         if number is None or number < 0:
             raise DataError(f"{where}: {code} is {cells[code]!r}, not a number of at least 0")
         values.append(number)
@@ -162,7 +156,8 @@ def _numbers(path: Path, row: Row) -> list[float]:
 def _images(path: Path, rows: Sequence[Row], table: CaseTable) -> list[str]:
     """The image id that each row names. Raises DataError for one that is unknown or named twice."""
     names = _names(table.cases)
-    found = [names.get(row.cells["image"]) or names.get(_without_suffix(row.cells["image"])) for row in rows]
+    written = [one_form(row.cells["image"]) for row in rows]
+    found = [names.get(name) or names.get(without_suffix(name)) for name in written]
     unknown = [row.cells["image"] or f"line {row.line}" for row, image in zip(rows, found, strict=True) if not image]
     if unknown:
         left_out = f"; the data set's own rows left out: {len(table.problems)}" if table.problems else ""
@@ -182,14 +177,12 @@ def _names(cases: Iterable[Case]) -> dict[str, str]:
     by_file: dict[str, str] = {}
     shared: set[str] = set()
     for case in cases:
-        for name in {case.image.name, case.image.stem}:
+        for name in {one_form(case.image.name), one_form(case.image.stem)}:
             if by_file.setdefault(name, case.image_id) != case.image_id:
                 shared.add(name)
-    return {name: i for name, i in by_file.items() if name not in shared} | {c.image_id: c.image_id for c in cases}
-
-
-def _without_suffix(name: str) -> str:
-    return Path(name).stem if Path(name).suffix.lower() in PHOTO_SUFFIXES else name
+    return {name: i for name, i in by_file.items() if name not in shared} | {
+        one_form(c.image_id): c.image_id for c in cases
+    }
 
 
 def _first(names: Sequence[str]) -> str:

@@ -22,7 +22,8 @@ import pandas as pd
 from PIL import Image
 
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
-from skinclip.data.cases import Case, CaseTable, DataError
+from skinclip.data.cases import Case, CaseTable, DataError, words_of_unknown
+from skinclip.data.masks import read_mask
 from skinclip.evaluation import metrics, scores
 from skinclip.evaluation.prediction_file import NOT_SCORED, PredictionFile, as_table
 from skinclip.evaluation.scores import RULES, Row
@@ -65,8 +66,8 @@ def evaluate(
 
     Raises DataError where the split has no case, or no photo could be read, or (strict) one could not.
     """
-    cases = select(table, split)
-    problems = list(table.problems)
+    cases, unknown = _known(select(table, split))
+    problems = [*table.problems, *unknown]
 
     def note(problem: str) -> None:
         if strict:
@@ -168,6 +169,15 @@ def select(table: CaseTable, split: str | None) -> tuple[Case, ...]:
     return cases
 
 
+def _known(cases: tuple[Case, ...]) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    """The cases, without the diagnosis where it is none of the model's, and a sentence that counts these."""
+    unknown = words_of_unknown(cases, DIAGNOSIS_CODES)
+    if unknown is None:
+        return cases, ()
+    kept = tuple(c if c.diagnosis in DIAGNOSIS_CODES else dataclasses.replace(c, diagnosis=None) for c in cases)
+    return kept, (f"{unknown}: of these only malignancy and masks are measured",)
+
+
 def submission(rows: Sequence[Row]) -> pd.DataFrame:
     """ISIC 2018 Task 3's submission, one row a photo: p / prior renormalised, as its balanced accuracy rewards."""
     return as_table([row.case.image_id for row in rows], [row.balanced for row in rows])
@@ -255,7 +265,7 @@ def _lesion_iou(case: Case, predicted: np.ndarray, note: Callable[[str], None]) 
     """`lesion_iou`, or NaN and a note where the mask's file cannot be read."""
     try:
         return lesion_iou(case, predicted)
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+    except DataError as error:
         note(f"mask {Path(str(case.mask)).name}: {' '.join(str(error).split())}")
         return float("nan")
 
@@ -263,13 +273,12 @@ def _lesion_iou(case: Case, predicted: np.ndarray, note: Callable[[str], None]) 
 def lesion_iou(case: Case, predicted: np.ndarray) -> float:
     """IoU on the photo's own pixels, [H, W]; NaN without a mask. A mask file may have another size than its photo.
 
-    Raises OSError, ValueError or SyntaxError (Pillow's) for a mask that cannot be read.
+    Raises DataError for a mask that cannot be read.
     """
     if case.mask is None:
         return float("nan")
-    with Image.open(case.mask) as file:
-        fitted = file.convert("L").resize(predicted.shape[::-1], Image.Resampling.NEAREST)
-    return metrics.mask_iou(predicted, np.asarray(fitted) > 127)
+    reference = Image.fromarray(read_mask(case.mask)).resize(predicted.shape[::-1], Image.Resampling.NEAREST)
+    return metrics.mask_iou(predicted, np.asarray(reference))
 
 
 # --- the command ------------------------------------------------------------------------------------------------

@@ -171,6 +171,8 @@ def candidate(case: Case, assessment: Assessment) -> Candidate:
         raise PhotoError(f"{case.image_id}: the model abstains on it")
     if case.diagnosis is None:
         raise PhotoError(f"{case.image_id}: its diagnosis is not known")
+    if case.diagnosis not in vocabulary.DIAGNOSIS_CODES:
+        raise PhotoError(f"{case.image_id}: the model does not know its diagnosis ({case.diagnosis})")
     right = case.diagnosis == assessment.diagnosis[0].code
     return Candidate(case, "right" if right else "wrong", assessment)
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
-from skinclip.data.cases import Case
+from skinclip.data.cases import Case, words_of_unknown
 from skinclip.data.photos import load_masks, load_photos
 from skinclip.data.readers import discover
-from skinclip.data.splits import check_no_leak, guard_training, hold_out
+from skinclip.data.splits import DUPLICATES_FILE, check_no_leak, guard_training, hold_out, keep_apart, read_duplicates
 from skinclip.training.losses import MISSING
 
 log = logging.getLogger(__name__)
@@ -67,8 +67,9 @@ def criterion_labels(case: Case) -> list[int]:
 
 
 def diagnosis_labels(cases: Sequence[Case]) -> Tensor:
-    """[n] number of each diagnosis, MISSING where not labelled."""
-    return torch.tensor([DIAGNOSIS_CODES.index(c.diagnosis) if c.diagnosis else MISSING for c in cases])
+    """[n] number of each diagnosis, MISSING where not labelled or not known to the model."""
+    known = [c.diagnosis if c.diagnosis in DIAGNOSIS_CODES else None for c in cases]
+    return torch.tensor([DIAGNOSIS_CODES.index(code) if code else MISSING for code in known])
 
 
 def photo_set(cases: list[Case], side: int, cache: Path | None, unseen: set[str] | None = None) -> PhotoSet:
@@ -93,20 +94,26 @@ def gather(root: Path, strict: bool = False) -> dict[str, list[Case]]:
     """All cases under `root` by split ("train", "valid", "calib", ...), over all its data sets.
 
     A data set that has no train split (test or shift sets) is left out whole, so that none of its photos can be read
-    by any stage. Raises DataError where nothing can be learnt from.
+    by any stage. A photo or lesion that two data sets, or the list of near-duplicates beside them, put into different
+    splits stays in the one that is kept further from training; what is left out, here or because the model does not
+    know its diagnosis, is counted in the log. Raises DataError where nothing can be learnt from.
     """
     tables = discover(root, strict=strict)
     for name, table in tables.items():
         if table.problems:
             log.warning("%s: %d rows left out, the first: %s", name, len(table.problems), table.problems[0])
-    check_no_leak([case for table in tables.values() for case in table.cases])
+        check_no_leak(table.cases)
+    cases = [case for table in tables.values() for case in table.cases]
+    kept, left_out = keep_apart(cases, read_duplicates(root / DUPLICATES_FILE))
+    for sentence in (*left_out, words_of_unknown(kept, DIAGNOSIS_CODES)):
+        if sentence:
+            log.warning("%s: left out", sentence)
+    learnt_from = {name for name, table in tables.items() if any(c.split == "train" for c in table.cases)}
     by_split: dict[str, list[Case]] = {}
-    for table in tables.values():
-        if not any(c.split == "train" for c in table.cases):
-            continue
-        for case in table.cases:
-            if case.split in ("train", "valid", "calib"):
-                by_split.setdefault(case.split, []).append(case)
+    for case in kept:
+        known = case.diagnosis is None or case.diagnosis in DIAGNOSIS_CODES
+        if known and case.source in learnt_from and case.split in ("train", "valid", "calib"):
+            by_split.setdefault(case.split, []).append(case)
     guard_training(by_split.get("train", []))
     return by_split
 
@@ -127,7 +134,17 @@ def with_clinical(cases: list[Case]) -> list[Case]:
 
 def _close_up(case: Case, photo: Path) -> Case:
     name = case.image_id + CLOSE_UP
-    return replace(case, image=photo, image_id=name, mask=None, criteria={}, clinical_image=None)
+    return replace(
+        case,
+        image=photo,
+        image_id=name,
+        mask=None,
+        criteria={},
+        clinical_image=None,
+        kind="clinical",
+        attribute_masks={},
+        readings=(),
+    )
 
 
 def is_close_up(case: Case) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
-from skinclip.data.splits import check_no_leak, guard_training, hold_out
+from skinclip.data.splits import check_no_leak, guard_training, hold_out, keep_apart, read_duplicates
 
 
 def case(image_id: str, lesion_id: str, split: str | None, source: str = "ham") -> Case:
@@ -31,6 +31,43 @@ def test_published_ids_mean_the_same_photo_everywhere() -> None:
     for other in (case("ISIC_0024306", "x", "train", "isic2018"), case("y", "HAM_0000001", "train", "isic2018")):
         with pytest.raises(DataError, match="'test' of ham and 'train' of isic2018"):
             check_no_leak([photo, other])
+
+
+def test_what_another_set_keeps_from_training_is_left_out() -> None:
+    """The same published photo or lesion in two sets stays where it is further from training."""
+    cases = [
+        case("ISIC_0000001", "x", "train", "task2"),
+        case("ISIC_0000001", "y", "valid", "isic2017"),
+        case("ISIC_0000002", "HAM_0000001", "calib", "ham"),
+        case("ISIC_0000003", "HAM_0000001", "shift", "other"),
+        case("ISIC_0000004", "z", "train", "task2"),
+        case("ISIC_0000004", "z", None, "without_splits"),
+    ]
+    kept, left_out = keep_apart(cases)
+    assert kept == [cases[1], *cases[3:]]
+    assert left_out == (
+        "ham: 1 photos of calib are kept further from training elsewhere",
+        "task2: 1 photos of train are kept further from training elsewhere",
+    )
+    check_no_leak(kept)
+
+
+def test_near_duplicates_are_kept_in_one_part(tmp_path: Path) -> None:
+    path = tmp_path / "near_duplicates.csv"
+    path.write_text("first,second,inliers\nham/a,milk/b,40\nmilk/c,ham/d,30\n")
+    pairs = read_duplicates(path)
+    assert pairs == [("ham/a", "milk/b"), ("milk/c", "ham/d")]
+    assert read_duplicates(tmp_path / "gone.csv") == []
+    cases = [
+        case("a", "L1", "test", "ham"),
+        case("a2", "L1", "test", "ham"),
+        case("b", "L1", "train", "milk"),
+        case("b2", "L1", "train", "milk"),  # the other photo of b's lesion goes with it
+        case("c", "L2", "valid", "milk"),
+        case("d", "L2", "valid", "ham"),
+    ]
+    assert keep_apart(cases, pairs)[0] == [*cases[:2], *cases[4:]]
+    assert keep_apart(cases)[0] == cases
 
 
 @pytest.mark.parametrize("split", ["test", "shift", "valid", "calib", None])
@@ -59,4 +96,7 @@ def test_real_sets_do_not_leak() -> None:
     root = os.environ.get("SKINCLIP_DATA")
     if not root:
         pytest.skip("set SKINCLIP_DATA to a folder with one subfolder a data set")
-    check_no_leak([c for table in discover(root).values() for c in table.cases])
+    tables = discover(root).values()
+    for table in tables:
+        check_no_leak(table.cases)
+    check_no_leak(keep_apart([c for table in tables for c in table.cases])[0])

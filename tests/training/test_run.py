@@ -12,16 +12,16 @@ import torch
 
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import LossConfig, Stage0Config, Stage1Config, Stage2Config, TrainConfig
+from skinclip.data import photos
 from skinclip.data.cases import Case, DataError
-from skinclip.imaging import photo as photo_module
 from skinclip.imaging.examples import draw_with_mask
-from skinclip.imaging.photo import from_array
+from skinclip.imaging.photo import from_array, load_photo
 from skinclip.model.criteria import STATE_COUNTS
 from skinclip.model.errors import CheckpointError
 from skinclip.model.evidence import CLEAR
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.pipeline.assessor import Assessor
-from skinclip.training import epochs
+from skinclip.training import calibrate, epochs
 from skinclip.training import joint as stage2
 from skinclip.training import run as train_module
 from skinclip.training.answering import tell_criteria
@@ -108,8 +108,9 @@ def test_no_stage_reads_a_test_split_or_a_shift_set(
 
         return reader
 
-    monkeypatch.setattr(cv2, "imread", spy(cv2.imread))
-    monkeypatch.setattr(photo_module, "load", spy(photo_module.load_photo))
+    monkeypatch.setattr(photos, "read_mask", spy(photos.read_mask))
+    for module in (photos, calibrate):
+        monkeypatch.setattr(module, "load_photo", spy(load_photo))
     train(tiny_config, RECIPE, data, tmp_path / "work", tmp_path / "out")
     test_rows = [line.split(",") for line in (data / "drawn/manifest.csv").read_text().splitlines() if ",test," in line]
     forbidden = {Path(cell).name for row in test_rows for cell in row[:2]} | {"a.png"}
