@@ -22,7 +22,7 @@ from skinclip.core import paths
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from skinclip.ui.server import Door, Tell
+    from skinclip.ui.server import LoadingServer, ReportStep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,42 +95,42 @@ def _run(args: argparse.Namespace) -> int:
 # each page imports its own part: a study's needs no model, and starts in a tenth of the memory
 
 
-def model_page(preset: str, weights: Path | None, adapters: Path | None) -> Door:
+def model_page(preset: str, weights: Path | None, adapters: Path | None) -> LoadingServer:
     """Returns the model's page, to be opened by the server. Raises MissingWeights where it could never open."""
     from skinclip.ui import weights_download
-    from skinclip.ui.server import Door
+    from skinclip.ui.server import LoadingServer
 
     # on a Space the page says what is missing: nobody sees the terminal
-    if preset != "mini" and not paths.on_space() and not weights_download.agreed():
+    if preset != "mini" and not paths.on_space() and not weights_download.download_agreed():
         from skinclip.hub import check_preset
 
         offered = sorted(adapters.glob("*/config.yaml")) if adapters else []
         check_preset(preset, weights or (offered[0].parent if offered else None))
 
-    def opened(tell: Tell) -> FastAPI:
-        tell("Loading the program")
-        from skinclip.ui.app import open_page
+    def load(report: ReportStep) -> FastAPI:
+        report("Loading the program")
+        from skinclip.ui.app import open_app
 
-        return open_page(preset, weights, tell, adapters)
+        return open_app(preset, weights, report, adapters)
 
-    return Door(opened, "SkinCLIP-VL", {"preset": preset, "version": __version__})
+    return LoadingServer(load, "SkinCLIP-VL", {"preset": preset, "version": __version__})
 
 
-def study_page(folder: Path) -> Door:
+def study_page(folder: Path) -> LoadingServer:
     """Returns a study's page. Raises ValueError where the folder holds no study that can be conducted."""
     from skinclip.study.errors import StoreError
     from skinclip.study.session.session_service import Study
-    from skinclip.ui.server import Door
+    from skinclip.ui.server import LoadingServer
 
     try:
         study = Study.open(folder)
     except StoreError as problem:
         raise ValueError(str(problem)) from problem
 
-    def opened(tell: Tell) -> FastAPI:
-        tell("Opening the study")
-        from skinclip.ui.study_page import open_study_page
+    def load(report: ReportStep) -> FastAPI:
+        report("Opening the study")
+        from skinclip.ui.study_page import open_study_app
 
-        return open_study_page(study)
+        return open_study_app(study)
 
-    return Door(opened, "Reader study")
+    return LoadingServer(load, "Reader study")

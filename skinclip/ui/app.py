@@ -15,45 +15,45 @@ from skinclip.model.memory import TooLittleMemory
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components, serving, weights_download
 from skinclip.ui.page import ModelPage
-from skinclip.ui.server import NotOpened, Tell
+from skinclip.ui.server import ReportStep, StartupError
 from skinclip.ui.tabs.assess_tab import warm_up
 from skinclip.ui.tabs.photo_field import example_css
 from skinclip.ui.tabs.registry import TABS
 from skinclip.ui.theme import css, head
 
 
-def open_page(preset: str, weights: Path | None, tell: Tell, adapters: Path | None = None) -> FastAPI:
-    """The page of a preset's model, ready for the first visitor. Raises NotOpened saying what is missing.
+def open_app(preset: str, weights: Path | None, report: ReportStep, adapters: Path | None = None) -> FastAPI:
+    """Loads the page of a preset's model, ready for the first visitor. Raises StartupError saying what is missing.
 
     Args:
         weights: a checkpoint directory; by default the first of `adapters`, or the preset's own.
-        tell: told what is being done, for those who wait.
+        report: called with each step, for those who wait.
         adapters: a folder of checkpoints on the same base, among which visitors choose.
     """
     try:
-        weights = weights_download.bring(preset, weights, tell)
-        tell("Loading the model")
-        assessor = offering(preset, weights, adapters)
+        weights = weights_download.download_weights(preset, weights, report)
+        report("Loading the model")
+        assessor = load_assessor(preset, weights, adapters)
     except (ValueError, OSError, CheckpointError, MissingWeights, TooLittleMemory) as problem:
-        raise NotOpened(str(problem)) from problem
-    tell("Trying the model on a synthetic photo")
+        raise StartupError(str(problem)) from problem
+    report("Trying the model on a synthetic photo")
     warm_up(assessor)
     return serving.mounted(build_page(assessor), css() + example_css(), head())
 
 
-def offering(preset: str, weights: Path | None, adapters: Path | None) -> Assessor:
-    """The assessor with all `adapters` that fit its base on offer; those that do not are told on stderr.
+def load_assessor(preset: str, weights: Path | None, adapters: Path | None) -> Assessor:
+    """Loads the assessor with all `adapters` that fit its base on offer; those that do not are named on stderr.
 
     Raises ValueError, CheckpointError or MissingWeights where there is no model at all.
     """
-    found = [] if adapters is None else list_adapters(adapters)
-    usable = [a for a in found if a.problem is None]
+    listed = [] if adapters is None else list_adapters(adapters)
+    usable = [a for a in listed if a.problem is None]
     if adapters is not None and not usable:
         raise CheckpointError(
             f"there is no adapter in {adapters} that can be used; see `python -m skinclip adapter list`"
         )
     assessor = Assessor.load(preset, weights or (usable[0].folder if usable else None))
-    for adapter in found:
+    for adapter in listed:
         try:
             if adapter.problem:
                 raise CheckpointError(f"{adapter.folder}: {adapter.problem}")

@@ -1,10 +1,10 @@
-"""The server's door: it answers at once, and lets visitors in when the page has been opened behind it.
+"""The web server: answers at once, and serves a loading page until the application is ready.
 
-    GET /healthz   200 when the page is ready, 503 before that and after a failure; JSON
-    GET /          until then a page that says what is being done, or why it failed, and reloads by itself
+    GET /healthz   200 when the application is ready, 503 before that and after a failure; JSON
+    GET /          until then the loading page: the step in progress, or why it failed; it reloads by itself
 
-Opening a page takes its time: torch and Gradio are imported, the model is loaded (a big one downloaded) and tried once,
-so that no visitor waits for that. This module imports none of them: the port answers within a second.
+Loading takes its time: torch and Gradio are imported, the model is loaded (a big one downloaded) and tried once, so
+that no visitor waits for that. This module imports none of them: the port answers within a second.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import contextlib
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
-from html import escape
-from string import Template
 
 import uvicorn
 from fastapi import FastAPI, Response
@@ -25,36 +24,36 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.core.paths import ASSETS
+from skinclip.ui.templating import render
 
 HEALTH = "/healthz"
-WAITING = ASSETS / "waiting.html"
-GRACE = 2  # seconds that open connections get when the server stops
-FRESH = {"Cache-Control": "no-store"}
-Tell = Callable[[str], None]
-Opener = Callable[[Tell], FastAPI]
+SHUTDOWN_SECONDS = 2  # that open connections get when the server stops
+REMIND_SECONDS = 15  # between lines on the terminal about a step that still runs
+NO_STORE = {"Cache-Control": "no-store"}
+ReportStep = Callable[[str], None]
+AppFactory = Callable[[ReportStep], FastAPI]
 
 
-class NotOpened(RuntimeError):
-    """The page cannot be opened; the message is for whoever runs it, and says what to do."""
+class StartupError(RuntimeError):
+    """The application cannot start; the message is for whoever runs it, and says what to do."""
 
 
-class Door:
-    """Opens a page in the background, and until then answers for it.
+class LoadingServer:
+    """Serves a loading page until the application is ready, then the application.
 
     Args:
-        opener: makes the page's application; is given a function by which it tells what it is doing.
+        factory: makes the application, in a thread; it reports each step that it begins.
         title: the page's name.
-        about: what the health answer says beside the state. Nothing of a model on a study's page.
+        about: further entries of the health answer. Nothing of a model on a study's page.
     """
 
-    def __init__(self, opener: Opener, title: str, about: Mapping[str, str] | None = None) -> None:
-        self.opener = opener
+    def __init__(self, factory: AppFactory, title: str, about: Mapping[str, str] | None = None) -> None:
+        self.factory = factory
         self.title = title
         self.about = dict(about or {})
-        self.doing = "Starting"
+        self.step = "Starting"
         self.reason = ""
-        self.page: FastAPI | None = None
+        self.app: FastAPI | None = None
         self._closing = asyncio.Event()
 
     @property
@@ -62,88 +61,89 @@ class Door:
         """loading, ready or failed."""
         if self.reason:
             return "failed"
-        return "loading" if self.page is None else "ready"
+        return "loading" if self.app is None else "ready"
 
     def health(self) -> JSONResponse:
         """The state as JSON; `doing` while loading and `reason` after a failure."""
         ready = self.status == "ready"
-        more = {"loading": {"doing": self.doing}, "failed": {"reason": self.reason}, "ready": {}}[self.status]
+        more = {"loading": {"doing": self.step}, "failed": {"reason": self.reason}, "ready": {}}[self.status]
         body = {"status": self.status, "ready": ready, **self.about, **more}
-        return JSONResponse(body, 200 if ready else 503, FRESH)
+        return JSONResponse(body, 200 if ready else 503, NO_STORE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Every request but those for the health."""
-        answer: ASGIApp = self.page or self._waiting(scope)
+        """Answers every request but those for the health."""
+        answer: ASGIApp = self.app or self._loading_page(scope)
         await answer(scope, receive, send)
 
-    def _waiting(self, scope: Scope) -> Response:
+    def _loading_page(self, scope: Scope) -> Response:
         if scope["path"] != "/" or scope.get("method") not in ("GET", "HEAD"):
-            return PlainTextResponse("The page is not open yet.", 503, {**FRESH, "Retry-After": "2"})
-        words = {
-            "title": self.title,
-            "banner": RESEARCH_USE_ONLY,
-            "status": self.status,
-            "words": self.reason or self.doing,
-        }
-        html = Template(WAITING.read_text()).substitute({name: escape(word) for name, word in words.items()})
-        return HTMLResponse(html, 200, FRESH)  # not 503: hosts show no page that is not well, and this one says why
+            return PlainTextResponse("The page is still loading.", 503, {**NO_STORE, "Retry-After": "2"})
+        words = self.reason or self.step
+        html = render("loading.html", title=self.title, banner=RESEARCH_USE_ONLY, status=self.status, words=words)
+        return HTMLResponse(html, 200, NO_STORE)  # not 503: hosts show no page that is not well, and this one says why
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Opens the page while the server runs, and closes it with the server."""
-        task = asyncio.create_task(self._keep_open())
+        """Loads the application while the server runs, and ends it with the server."""
+        task = asyncio.create_task(self._run_app())
         yield
         self.close()
-        if self.page is None:
-            task.cancel()  # still being opened: nobody waits for that any more
+        if self.app is None:
+            task.cancel()  # still loading: nobody waits for that any more
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
     def close(self) -> None:
-        """Closes the page: its streams end, so that the server need not wait for them."""
+        """Ends the application: its streams end, so that the server need not wait for them."""
         self._closing.set()
 
-    async def _keep_open(self) -> None:
+    async def _run_app(self) -> None:
         loop = asyncio.get_running_loop()
-        opened: asyncio.Future[FastAPI] = loop.create_future()
+        loaded: asyncio.Future[FastAPI] = loop.create_future()
         # a thread of its own that does not keep the program from ending
-        threading.Thread(target=self._open, args=(loop, opened), daemon=True).start()
+        threading.Thread(target=self._load, args=(loop, loaded), daemon=True).start()
         try:
-            page = await opened
-        except NotOpened as problem:
+            app = await self._with_reminders(loaded)
+        except StartupError as problem:
             self._fail(str(problem))
             return
         except Exception as fault:
             traceback.print_exception(fault)
             self._fail(f"An unexpected fault ({type(fault).__name__}). The server's log has the details.")
             return
-        async with page.router.lifespan_context(page):
-            self.page = page
+        async with app.router.lifespan_context(app):
+            self.app = app
             print(f"{self.title} is ready", flush=True)
             await self._closing.wait()
 
-    def _open(self, loop: asyncio.AbstractEventLoop, opened: asyncio.Future[FastAPI]) -> None:
-        try:
-            page = self.opener(self._tell)
-        except BaseException as problem:
-            _from_thread(loop, opened, problem)
-        else:
-            _from_thread(loop, opened, page)
+    async def _with_reminders(self, loaded: asyncio.Future[FastAPI]) -> FastAPI:
+        """Waits for the application; a step that lasts is printed again with its seconds."""
+        start = time.monotonic()
+        while not (await asyncio.wait([loaded], timeout=REMIND_SECONDS))[0]:
+            print(f"{self.title}: {self.step} ... ({time.monotonic() - start:.0f} s so far)", flush=True)
+        return loaded.result()
 
-    def _tell(self, doing: str) -> None:
-        self.doing = doing
+    def _load(self, loop: asyncio.AbstractEventLoop, loaded: asyncio.Future[FastAPI]) -> None:
+        try:
+            app = self.factory(self._report_step)
+        except BaseException as problem:
+            _settle(loop, loaded, problem)
+        else:
+            _settle(loop, loaded, app)
+
+    def _report_step(self, step: str) -> None:
+        self.step = step
+        print(f"{self.title}: {step}", flush=True)
 
     def _fail(self, reason: str) -> None:
         self.reason = reason
-        print(f"{self.title} could not be opened: {reason}", file=sys.stderr, flush=True)
+        print(f"{self.title} could not start: {reason}", file=sys.stderr, flush=True)
 
 
-def _from_thread(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[FastAPI], outcome: FastAPI | BaseException
-) -> None:
-    """Settles `future` of the loop in another thread, unless the server stopped meanwhile."""
+def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[FastAPI], outcome: FastAPI | BaseException) -> None:
+    """Settles `future` of a loop in another thread, unless the server stopped meanwhile."""
 
-    def settle() -> None:
+    def set_outcome() -> None:
         if future.done():
             return
         if isinstance(outcome, BaseException):
@@ -152,11 +152,20 @@ def _from_thread(
             future.set_result(outcome)
 
     with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(settle)
+        loop.call_soon_threadsafe(set_outcome)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises OSError saying what to do where it cannot be had."""
+    """A socket that listens on `host` and `port`. Raises ValueError or OSError with the remedy.
+
+    An empty `host` is refused: the system would take it for all addresses.
+    """
+    if not host.strip():
+        raise ValueError("no address is given; choose --host 127.0.0.1, or 0.0.0.0 for every address")
+    if not (host.isascii() and host.isprintable()):
+        raise ValueError(f"{host!r} is no address; choose --host 127.0.0.1, or 0.0.0.0 for every address")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"there is no port {port}; choose one from 0 to 65535 with --port")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
@@ -168,32 +177,32 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def application(door: Door) -> FastAPI:
-    """What the server runs."""
-    routes = FastAPI(lifespan=door.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    routes.add_api_route(HEALTH, door.health, methods=["GET", "HEAD"])
-    routes.mount("/", door)
+def application(server: LoadingServer) -> FastAPI:
+    """The ASGI application: the health route, and `server` for everything else."""
+    routes = FastAPI(lifespan=server.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    routes.add_api_route(HEALTH, server.health, methods=["GET", "HEAD"])
+    routes.mount("/", server)
     return routes
 
 
-def serve(door: Door, listener: socket.socket) -> None:
-    """Serves until the program is told to stop."""
+def serve(server: LoadingServer, listener: socket.socket) -> None:
+    """Serves until the process is asked to stop."""
     host, port = listener.getsockname()[:2]
-    print(f"{door.title} is starting on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    print(f"{server.title} is starting on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     config = uvicorn.Config(
-        application(door), log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False
+        application(server), log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, server_header=False
     )
     with contextlib.suppress(KeyboardInterrupt):
-        _Server(config, door).run(sockets=[listener])
+        _UvicornServer(config, server).run(sockets=[listener])
 
 
-class _Server(uvicorn.Server):
-    """Closes the page before it waits for connections to end: an open browser tab holds one."""
+class _UvicornServer(uvicorn.Server):
+    """Ends the application before it waits for connections to end: an open browser tab holds one."""
 
-    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+    def __init__(self, config: uvicorn.Config, server: LoadingServer) -> None:
         super().__init__(config)
-        self.door = door
+        self.loading_server = server
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.door.close()
+        self.loading_server.close()
         await super().shutdown(sockets)

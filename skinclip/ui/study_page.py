@@ -17,7 +17,7 @@ from skinclip.ui.theme import study_css, study_head
 VISITORS = 2000  # next to nothing is kept of one: the tokens of sign-ins lie in the browsers
 
 
-def open_study_page(study: Study) -> FastAPI:
+def open_study_app(study: Study) -> FastAPI:
     """The page around an opened study, ready for the first reader."""
     return serving.mounted(build_study_page(study), study_css(), study_head(), VISITORS, [study_tab.calls(study)])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skinclip.model import reasoner
-from skinclip.ui.app import build_page, offering
+from skinclip.ui.app import build_page, load_assessor
 from skinclip.ui.tabs.photo_field import example_css
 from skinclip.ui.theme import css, head, theme
 from tests.helpers.tiny_hub import tiny_base, tiny_checkpoint, tiny_clip, tiny_preset
@@ -31,7 +31,7 @@ config = tiny_preset(tiny_base(FOLDER / "base"), tiny_clip(FOLDER / "clip"))
 for seed, name in enumerate(("first", "second"), 2):
     tiny_checkpoint(FOLDER / "adapters" / name, config, seed)
 reasoner.greedy = slowly  # type: ignore[assignment]
-page = build_page(offering(config.preset, None, FOLDER / "adapters"))
+page = build_page(load_assessor(config.preset, None, FOLDER / "adapters"))
 page.launch(
     server_name="127.0.0.1",
     server_port=PORT,

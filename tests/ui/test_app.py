@@ -10,7 +10,7 @@ import pytest
 
 from skinclip.model.checkpoint import weights_sha256
 from skinclip.model.errors import CheckpointError
-from skinclip.ui.app import build_page, offering
+from skinclip.ui.app import build_page, load_assessor
 from skinclip.ui.tabs.assess_tab import adapters
 from tests.helpers.tiny_hub import tiny_base, tiny_checkpoint, tiny_preset
 
@@ -23,7 +23,7 @@ def test_all_adapters_of_a_folder_that_fit_are_on_offer(big_config, big_checkpoi
     tiny_checkpoint(shelf / "a", stranger)
     (tiny_checkpoint(shelf / "d", big_config, seed=6) / "heads.safetensors").unlink()
 
-    assessor = offering("qwen-3b", shelf / "b", shelf)
+    assessor = load_assessor("qwen-3b", shelf / "b", shelf)
     assert list(assessor.checkpoints.values()) == [shelf / "b", shelf / "c"]
     told = capsys.readouterr().err
     assert f"not offered: {shelf / 'a'} does not fit" in told and "heads.safetensors is missing" in told
@@ -34,10 +34,10 @@ def test_all_adapters_of_a_folder_that_fit_are_on_offer(big_config, big_checkpoi
 
     text = asyncio.run(page())
     assert "SkinCLIP-VL qwen-3b, c" in text and weights_sha256(shelf / "c") in text
-    first = offering("qwen-3b", None, shelf)  # without --weights, the first that is whole
+    first = load_assessor("qwen-3b", None, shelf)  # without --weights, the first that is whole
     assert first.model_info.weights_sha256 == weights_sha256(shelf / "a")
     assert len(first.checkpoints) == 1
     shutil.rmtree(shelf)
     shelf.mkdir()
     with pytest.raises(CheckpointError, match="no adapter in"):
-        offering("qwen-3b", None, shelf)
+        load_assessor("qwen-3b", None, shelf)

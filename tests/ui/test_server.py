@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.ui.server import HEALTH, Door, NotOpened, Opener, Tell, application, listen
+from skinclip.ui import server
+from skinclip.ui.server import HEALTH, AppFactory, LoadingServer, ReportStep, StartupError, application, listen
 
 
 def a_page() -> FastAPI:
@@ -24,8 +25,8 @@ def a_page() -> FastAPI:
 
 
 @contextmanager
-def visited(opener: Opener, about: dict[str, str] | None = None) -> Iterator[TestClient]:
-    with TestClient(application(Door(opener, "A title", about))) as client:
+def visited(opener: AppFactory, about: dict[str, str] | None = None) -> Iterator[TestClient]:
+    with TestClient(application(LoadingServer(opener, "A title", about))) as client:
         yield client
 
 
@@ -42,7 +43,7 @@ def settled(client: TestClient) -> dict[str, Any]:
 def test_it_answers_while_the_page_is_being_opened_and_then_lets_in() -> None:
     go, told = threading.Event(), threading.Event()
 
-    def opener(tell: Tell) -> FastAPI:
+    def opener(tell: ReportStep) -> FastAPI:
         tell("Loading <the model>")
         told.set()
         go.wait(20)
@@ -82,8 +83,8 @@ def test_the_pages_own_start_and_end_are_run() -> None:
 
 
 def test_why_it_cannot_be_opened_is_told_on_the_page_and_in_the_health(capsys: pytest.CaptureFixture[str]) -> None:
-    def opener(tell: Tell) -> FastAPI:
-        raise NotOpened("there are no weights for <qwen-3b>; fetch them")
+    def opener(tell: ReportStep) -> FastAPI:
+        raise StartupError("there are no weights for <qwen-3b>; fetch them")
 
     with visited(opener, {"preset": "qwen-3b"}) as client:
         assert settled(client) == {
@@ -94,11 +95,11 @@ def test_why_it_cannot_be_opened_is_told_on_the_page_and_in_the_health(capsys: p
         page = client.get("/")
         assert page.status_code == 200 and "no weights for &lt;qwen-3b&gt;; fetch them" in page.text
     error = capsys.readouterr().err
-    assert "A title could not be opened: there are no weights" in error and "Traceback" not in error
+    assert "A title could not start: there are no weights" in error and "Traceback" not in error
 
 
 def test_an_unexpected_fault_is_named_but_its_words_stay_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
-    def opener(tell: Tell) -> FastAPI:
+    def opener(tell: ReportStep) -> FastAPI:
         raise KeyError("a secret of the server")
 
     with visited(opener) as client:
@@ -110,7 +111,7 @@ def test_an_unexpected_fault_is_named_but_its_words_stay_in_the_log(capsys: pyte
 def test_a_server_that_is_stopped_waits_for_no_opening() -> None:
     go = threading.Event()
 
-    def opener(tell: Tell) -> FastAPI:
+    def opener(tell: ReportStep) -> FastAPI:
         go.wait(20)
         return a_page()
 
@@ -124,6 +125,33 @@ def test_a_server_that_is_stopped_waits_for_no_opening() -> None:
 def test_a_port_in_use_is_told_with_the_remedy() -> None:
     with listen("127.0.0.1", 0) as taken, pytest.raises(OSError, match="choose another with --port"):
         listen("127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "words"),
+    [("", 0, "0.0.0.0 for every address"), (" ", 0, "0.0.0.0"), ("127.0.0.1", 99999, "no port 99999"),
+     ("127.0.0.1", -1, "no port -1"), ("a\0b", 0, "is no address"), ("x86_64-conda-linux-gnu", 0, "cannot listen")],
+)  # fmt: skip
+def test_an_impossible_address_is_refused_in_words(host: str, port: int, words: str) -> None:
+    with pytest.raises((ValueError, OSError), match=words):
+        listen(host, port)
+
+
+def test_the_terminal_shows_each_step_and_how_long_it_lasts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "REMIND_SECONDS", 0.05)
+
+    def factory(report: ReportStep) -> FastAPI:
+        report("Loading the model")
+        time.sleep(0.4)
+        return a_page()
+
+    with visited(factory) as client:
+        assert settled(client)["ready"]
+    lines = capsys.readouterr().out.splitlines()
+    assert "A title: Loading the model" in lines and "A title is ready" in lines
+    assert any(line.startswith("A title: Loading the model ... (0 s so far") for line in lines)
 
 
 def test_answers_do_not_wait_for_the_acknowledgement_of_what_was_sent_before() -> None:

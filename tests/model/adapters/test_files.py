@@ -32,7 +32,7 @@ from skinclip.model.checkpoint import CARRIED, load_model, save_model, weights_s
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import weights_download
-from skinclip.ui.server import NotOpened
+from skinclip.ui.server import StartupError
 from tests.helpers.fake_hub import FakeHub
 from tests.helpers.tiny_hub import OWN_SIDE, tiny_checkpoint
 
@@ -354,13 +354,13 @@ def test_a_page_brings_the_adapter_it_is_told_to_by_a_process_of_its_own(
     hub.repositories[NAME] = contents(published)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as in the page's own process
     told: list[str] = []
-    weights_download.command(
+    weights_download.run_command(
         ["adapter", "pull", NAME, str(tmp_path / "here" / "back"), "--revision", REVISION], told.append
     )
     assert contents(tmp_path / "here" / "back") == contents(published)
     assert told[-1] == f"{tmp_path / 'here' / 'back'} holds revision {REVISION} of {NAME}"
-    with pytest.raises(NotOpened, match="has no lab/none"):
-        weights_download.command(
+    with pytest.raises(StartupError, match="has no lab/none"):
+        weights_download.run_command(
             ["adapter", "pull", "lab/none", str(tmp_path / "none"), "--revision", REVISION], told.append
         )
 

@@ -1,0 +1,60 @@
+"""Jinja2 templates of the page (`skinclip/ui/templates`), autoescaped: text never becomes markup by accident.
+
+Templates hold macros, one for each piece of the page; `macro` makes a function of one. A missing value is an error.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
+
+from skinclip.core.formatting import percent, whole_percent
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+@cache
+def environment() -> Environment:
+    """The templates' environment, with the filters that number and text formats share with reports."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+    )
+    made.filters.update(percent=percent, whole_percent=whole_percent, strong=strong, data_url=data_url)
+    return made
+
+
+def render(template: str, **values: Any) -> str:
+    """A whole template, such as "loading.html", filled in."""
+    return environment().get_template(template).render(**values)
+
+
+def macro(template: str, name: str, *args: Any, **values: Any) -> Markup:
+    """One macro of a template, filled in."""
+    return Markup(getattr(_module(template), name)(*args, **values).strip())
+
+
+@cache
+def _module(template: str) -> Any:
+    loaded: Template = environment().get_template(template)
+    return loaded.module
+
+
+def strong(text: str) -> Markup:
+    """A sentence with what stands between `**` in bold."""
+    parts = text.split("**")
+    return Markup("").join(Markup("<b>{}</b>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts))
+
+
+def data_url(data: bytes, kind: str = "image/jpeg") -> Markup:
+    """`data` as an address of its own, so that no file of it is ever served."""
+    return Markup("data:{};base64,{}").format(kind, base64.b64encode(data).decode())
