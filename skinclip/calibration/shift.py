@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.covariance import LedoitWolf
 
 # A photo farther out than 99 % of held-out photos is called out of domain: by design one in a hundred photos of
 # the model's own kind is flagged as well.
@@ -73,6 +72,8 @@ def fit_shift(train: np.ndarray, held_out: np.ndarray) -> ShiftDetector:
 
 def _compact_covariance(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Of the shrunk covariance of `centred` [n, S]: leading directions [R, S], variances [R], mean of the rest."""
+    from sklearn.covariance import LedoitWolf  # only a fit needs it, the page never
+
     covariance = LedoitWolf(assume_centered=True).fit(centred).covariance_
     values, vectors = np.linalg.eigh(covariance)  # rising
     floor = max(float(values[-1]), 1.0) * 1e-9

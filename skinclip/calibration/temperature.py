@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
 # Standard deviation, in log odds, of how far a class's bias may lie from the known shift of prior. The rarest classes
@@ -49,6 +48,8 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, log_prior_shift: np.
         )
     start = np.concatenate([[0.0], shift])
     bounds = [_LOG_TEMPERATURE_BOUNDS, *[(None, None)] * len(shift)]
+    from scipy.optimize import minimize  # only a fit needs it, the page never
+
     found = minimize(_objective, start, args=(logits, labels, shift), jac=True, method="L-BFGS-B", bounds=bounds)
     return Calibration(float(np.exp(found.x[0])), tuple(float(b) for b in found.x[1:]))
 

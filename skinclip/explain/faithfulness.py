@@ -17,9 +17,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from skinclip.explain.saliency import blurred
 
@@ -144,12 +142,16 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's of two maps [g, g]; NaN where one is flat."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
+    from scipy.stats import spearmanr  # the page never needs it
+
     return float(spearmanr(a.ravel(), b.ravel()).statistic)
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
     """Structural similarity of two maps [g, g] in 0..1."""
     x, y = (torch.from_numpy(m.astype(np.float64))[None, None] for m in (a, b))
+    from torchmetrics.functional.image import structural_similarity_index_measure  # nor this
+
     found = structural_similarity_index_measure(x, y, data_range=1.0)
     assert isinstance(found, torch.Tensor)
     return float(found)

@@ -80,3 +80,24 @@ def test_settings_that_cannot_work_are_refused_at_once(
     result = subprocess.run([sys.executable, *command, *options], cwd=ROOT, capture_output=True, text=True, timeout=60)
     lines = result.stderr.strip().splitlines()
     assert result.returncode == 2 and words in result.stderr and len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "spared"),
+    [
+        (
+            "skinclip.ui.app",
+            "sklearn scipy.stats torchmetrics statsmodels sqlalchemy alembic psycopg "
+            "skinclip.training skinclip.evaluation skinclip.study eval_study",
+        ),
+        (
+            "skinclip.ui.study_page",
+            "torch transformers captum scipy sklearn skinclip.model skinclip.pipeline eval_study",
+        ),
+    ],
+)
+def test_a_page_imports_no_more_than_it_needs(page: str, spared: str) -> None:
+    """Each start pays for every import: the model's page needs no study or training, a study's page no model."""
+    code = f"import sys, {page}; print(*sorted(set({spared.split()}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
