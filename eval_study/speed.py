@@ -22,7 +22,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from eval_study.trust_study.serving import await_ready, free_port
-from skinclip.core.assessment import Context
+from skinclip.core.assessment import Context, Differential
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.explain.methods import METHODS
 from skinclip.imaging.examples import LOOKS, draw
@@ -68,16 +68,16 @@ def rationale_by(assessor: Assessor, photo: LesionImage, how: str) -> Callable[[
     context = Context(55, "male", "back")
     reasoner, seen = assessor.model.reasoner, assessor.forward([photo], [context])
     findings = [f.key for f in assessor.findings(photo, seen)]
-    leading, runner_up = (DIAGNOSIS_CODES[c] for c in seen.calibrated.ranking[0, :2])
-    told = (findings, leading, runner_up)
+    differential = Differential(*(DIAGNOSIS_CODES[c] for c in seen.calibrated.ranking[0, :2]))
     if how != "generate":
         prefix = seen.prefix if how == "runs, prompt kept" else None
-        return lambda: reasoner.explain(context, seen.tokens, seen.evidence, *told, prefix)
+        return lambda: reasoner.explain(context, seen.tokens, seen.evidence, findings, differential, prefix)
 
     def generate() -> str:
-        prompts = reasoner.writer.write([context], [RationaleTarget(*told)])
+        d = differential
+        prompts = reasoner.writer.write([context], [RationaleTarget(findings, d.leading, d.runner_up)])
         length = prompts.input_ids.shape[1]
-        rules, longest = reasoner.rules(length, *told, reasoner.config.paraphrases)
+        rules, longest = reasoner.rules(length, findings, differential, reasoner.config.paraphrases)
         with torch.no_grad():
             written = reasoner.base.generate(
                 input_ids=prompts.input_ids,

@@ -43,7 +43,7 @@ ALLOWED_IN_A_CIRCLE = {
 }
 ALLOWED_LIBRARIES: set[tuple[str, str]] = set()
 ALLOWED_LONG_MODULES = {
-    *("language/rationale.py", "study/analysis/analysis_report.py"),
+    *("study/analysis/analysis_report.py"),
     *("study/protocol/protocol.py", "study/store/store.py"),
 }
 ALLOWED_PARAMETERS = {"_cached", "evaluate", "__init__", "explain", "train_epochs", "forward", "on_assess"}

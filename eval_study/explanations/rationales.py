@@ -28,7 +28,7 @@ from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES, STATE_BY_KEY
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.imaging.photo import load_photo
-from skinclip.language.rationale import check_rationale, read_rationale
+from skinclip.language.rationale_check import check_rationale, read_rationale
 from skinclip.reporting.document import Section
 
 NAME = "rationales"

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from eval_study.full_size.base import model_config
 from eval_study.full_size.meter import Meter, Peak, held_bytes, machine, resident
-from skinclip.core.assessment import Context
+from skinclip.core.assessment import Context, Differential
 from skinclip.core.config import ModelConfig
 from skinclip.explain.saliency import DiagnosisPath
 from skinclip.language.prompt import RationaleTarget
@@ -137,7 +137,7 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
         evidence = model.find_evidence(seen)
         prompts = model.reasoner.writer.write([context])
         said = model.reason(prompts, seen, evidence, keep=True)
-        text = model.reasoner.explain(context, seen, evidence, FINDINGS, "mel", "nv", said.prefix)
+        text = model.reasoner.explain(context, seen, evidence, FINDINGS, Differential("mel", "nv"), said.prefix)
     with Meter(args.device) as explain:
         path = DiagnosisPath(model, prompts)
         pixels = photo(model.config).requires_grad_()

@@ -1,30 +1,36 @@
-"""What the path from photo to diagnosis hands over: a frozen record without tensors, JSON in and out.
+"""The Assessment: what the path from photo to diagnosis hands over. A frozen record without tensors, JSON in and out.
 
 Page, report, study and command line render, store or rate an `Assessment`; none of them computes one. Coordinates
-are pixels of the oriented photo, x to the right and y down.
+are pixels of the oriented photo, x to the right and y down. Every value is checked when a record is made, and JSON is
+read strictly: a number is a number, and an unknown field is an error.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from skinclip.core.vocabulary import state_key
 
 Polygon = tuple[tuple[float, float], ...]  # an outline: ((x, y), ...)
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
+STRICT = ConfigDict(strict=True, extra="forbid")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ModelInfo:
+    """The model that answered; `weights_sha256` is one hash over all of its weights."""
+
     preset: str
     version: str
     weights_sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class QualityIssue:
     """`code`: blur, dark, bright, low_contrast, small, no_lesion or cut_off; `blocking` makes the photo unusable."""
 
@@ -33,21 +39,25 @@ class QualityIssue:
     blocking: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Quality:
+    """The verdict on the photo: usable unless an issue blocks."""
+
     usable: bool
     issues: tuple[QualityIssue, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class PhotoInfo:
+    """The photo that was assessed, by the hash of its file."""
+
     width: int
     height: int
     sha256: str
     quality: Quality
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Context:
     """Patient context as the clinician gave it; None is "not given"."""
 
@@ -56,14 +66,16 @@ class Context:
     site: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DiagnosisProbability:
+    """One diagnosis of the vocabulary with its calibrated probability."""
+
     code: str
     name: str
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class PredictionSet:
     """The diagnoses that cannot be ruled out at `coverage` (split-conformal)."""
 
@@ -71,14 +83,21 @@ class PredictionSet:
     codes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Malignancy:
+    """The probability of the malignant diagnoses together, and the referral decision at `threshold`.
+
+    `sensitivity` is the share of malignant calibration photos that are referred at this threshold; None where it is
+    not known.
+    """
+
     probability: float
     threshold: float
     refer: bool
+    sensitivity: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Shift:
     """`score` is 0-1, the share of calibration photos that look more usual than this one."""
 
@@ -86,13 +105,15 @@ class Shift:
     in_domain: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Region:
+    """A part of the photo: outlines and the box around them."""
+
     box: Box
     polygons: tuple[Polygon, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Lesion:
     """The segmented lesion; `box` is None where none was found. `area_fraction` is of the whole photo."""
 
@@ -101,7 +122,7 @@ class Lesion:
     area_fraction: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Finding:
     """One cited finding. `ref` is "r1", "r2", ...; `score` 0-1; `criterion` and `state` as in `core/vocabulary.py`.
 
@@ -122,13 +143,41 @@ class Finding:
         return state_key(self.criterion, self.state)
 
 
+@dataclass(frozen=True, config=STRICT)
+class Dependence:
+    """How far the leading diagnosis depends on one region, by taking it out of the photo (`explain.dependence`).
+
+    Attributes:
+        ref: of the finding whose region has the largest effect.
+        before, after: probability of the leading diagnosis with the region and without it.
+        after_random: the same without random places of the lesion as large, on average.
+        beyond_chance: the loss is larger than that without random places.
+    """
+
+    ref: str
+    before: float
+    after: float
+    after_random: float
+    beyond_chance: bool
+
+
 @dataclass(frozen=True)
+class Differential:
+    """The first two diagnoses, by code; `runner_up_open` says that the second one cannot be ruled out."""
+
+    leading: str
+    runner_up: str
+    runner_up_open: bool = True
+
+
+@dataclass(frozen=True, config=STRICT)
 class Assessment:
     """Everything the model says about one photo.
 
     `criteria` gives the probability of every state of every criterion, "absent" included, cited or not.
     `diagnosis` is sorted by falling probability. `rationale` cites findings as [r1], [r2], ...; it is empty where
-    the model abstained. `abstained` says that the photo is unusable or too unlike what the model knows.
+    the model abstained. `abstained` says that the photo is unusable or too unlike what the model knows. `dependence`
+    is None where it was not measured.
     """
 
     model: ModelInfo
@@ -143,58 +192,40 @@ class Assessment:
     findings: tuple[Finding, ...]
     rationale: str
     abstained: bool
+    dependence: Dependence | None = None
+
+    @property
+    def differential(self) -> Differential:
+        """The first two diagnoses, and whether the prediction set holds the second."""
+        leading, runner_up = (d.code for d in self.diagnosis[:2])
+        return Differential(leading, runner_up, runner_up in self.prediction_set.codes)
 
     @property
     def pivotal(self) -> Finding | None:
-        """The finding whose region the leading diagnosis depends on most; None where it depends on none of them."""
-        weighed = [f for f in self.findings if f.effect is not None and f.effect > 0]
-        return max(weighed, key=lambda f: f.effect or 0.0, default=None)
+        """The finding on whose region the leading diagnosis depends, beyond chance; None where there is none."""
+        if self.dependence is None or not self.dependence.beyond_chance:
+            return None
+        return next((f for f in self.findings if f.ref == self.dependence.ref), None)
 
     def to_dict(self) -> dict[str, Any]:
+        """The Assessment as plain dicts, lists and values."""
         return dataclasses.asdict(self)
 
     def to_json(self, indent: int | None = 2) -> str:
+        """The Assessment as a JSON object. Raises ValueError for a number that JSON does not have."""
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Assessment:
-        """The same Assessment again. Raises ValueError for a document with missing or unknown fields."""
-        return _build(cls, json.loads(text))
+        """The same Assessment again, also one written before a field with a default was added.
+
+        Raises ValueError naming each field that is missing, unknown or of another kind.
+        """
+        try:
+            return _ADAPTER.validate_json(text)
+        except ValidationError as error:
+            problems = (f"{'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}" for e in error.errors())
+            raise ValueError(f"not an Assessment: {'; '.join(problems)}") from error
 
 
-_NESTED: dict[str, Any] = {
-    "model": ModelInfo,
-    "photo": PhotoInfo,
-    "quality": Quality,
-    "context": Context,
-    "prediction_set": PredictionSet,
-    "malignancy": Malignancy,
-    "shift": Shift,
-    "lesion": Lesion,
-    "region": Region,
-}
-_NESTED_LISTS: dict[str, Any] = {
-    "issues": QualityIssue,
-    "diagnosis": DiagnosisProbability,
-    "findings": Finding,
-}
-
-
-def _build(cls: Any, values: dict[str, Any]) -> Any:
-    names = {f.name for f in dataclasses.fields(cls)}
-    if set(values) != names:
-        missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
-        raise ValueError(f"not a {cls.__name__}: missing fields {missing}, unknown fields {unknown}")
-    return cls(**{name: _convert(name, value) for name, value in values.items()})
-
-
-def _convert(name: str, value: Any) -> Any:
-    if name in _NESTED_LISTS:
-        return tuple(_build(_NESTED_LISTS[name], v) for v in value)
-    if name in _NESTED:
-        return _build(_NESTED[name], value)
-    return _tuples(value)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+_ADAPTER = TypeAdapter(Assessment)

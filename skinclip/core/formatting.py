@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MISSING = "–"  # where there is no figure
@@ -21,6 +21,19 @@ def percent(p: float) -> str:
 def whole_percent(p: float) -> str:
     """A probability without decimals, and never a rounded 0 % or 100 %."""
     return "<1%" if p < 0.01 else ">99%" if p > 0.99 else f"{p:.0%}"
+
+
+_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def count(n: int) -> str:
+    """A small count in words, "seven"; from thirteen on in figures."""
+    return _WORDS[n] if 0 <= n < len(_WORDS) else str(n)
+
+
+def listed(names: Sequence[str], joint: str = "and") -> str:
+    """Names as a sentence lists them: "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {joint} {names[-1]}" if names else ""
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> str:

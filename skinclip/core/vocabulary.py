@@ -13,12 +13,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One class of the differential; `descriptions` are what the answer is compared with."""
+    """One class of the differential.
+
+    Attributes:
+        descriptions: the answer is compared with them.
+        also: other diagnoses that the class covers.
+    """
 
     code: str
     name: str
     malignant: bool
     descriptions: tuple[str, ...]
+    also: tuple[str, ...] = ()
 
 
 DIAGNOSES: tuple[Diagnosis, ...] = (
@@ -31,6 +37,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of actinic keratosis with surface scale and a strawberry pattern",
             "bowen disease, intraepidermal carcinoma with dotted vessels and scale",
         ),
+        also=("carcinoma in situ",),
     ),
     Diagnosis(
         "bcc",
@@ -130,6 +137,11 @@ def is_malignant(code: str | None) -> bool | None:
     return None if code is None else _MALIGNANT_BY_CODE[code]
 
 
+# Malignant tumours of the skin that a reader must keep in mind and that no diagnosis here covers, unless it is added.
+_OTHER_TUMOURS = ("squamous cell carcinoma", "Merkel cell carcinoma", "cutaneous lymphoma", "metastases")
+UNNAMED_TUMOURS: tuple[str, ...] = tuple(
+    tumour for tumour in _OTHER_TUMOURS if tumour not in {name for d in DIAGNOSES for name in (d.name, *d.also)}
+)
 # The column order of ISIC 2018 Task 3 submission and ground-truth files.
 ISIC2018_COLUMNS: dict[str, str] = {
     "MEL": "mel",

@@ -238,7 +238,7 @@ def _load(case: Case, note: Callable[[str], None]) -> LesionImage | None:
 
 def _agrees(assessor: Assessor, image: LesionImage, case: Case) -> float:
     """1 where the rationale's first-named diagnosis is the diagnosis, 0 where not, NaN where no rationale is given."""
-    from skinclip.language.rationale import read_rationale
+    from skinclip.language.rationale_check import read_rationale
 
     assessment = assessor.assess(image, case.context)
     if assessment.abstained or not assessment.rationale:

@@ -16,11 +16,12 @@ from skinclip.calibration.calibrated_model import CalibratedModel, CalibratedOut
 from skinclip.calibration.calibrator import CalibratedPrediction
 from skinclip.core.assessment import Context, Region
 from skinclip.core.vocabulary import CRITERIA, EVIDENCE_STATES
+from skinclip.explain import faithfulness
 from skinclip.imaging.photo import LesionImage, from_array
+from skinclip.imaging.transform import Window
 from skinclip.model.evidence import CLEAR
 
-INPAINT_SIDE = 320  # pixels of the window at which a region is filled in; finer, and OpenCV takes seconds
-INPAINT_RADIUS = 5
+SIDE = 320  # pixels of the window at most at which a region is taken out and the photo shown
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Without:
     """The photo without a region.
 
     Attributes:
-        pixels: uint8 [side, side, 3], the model's window with the region filled in.
+        pixels: uint8 [side, side, 3], the model's window with the region's structures blurred away.
         calibrated: the answer to what is left.
     """
 
@@ -39,19 +40,32 @@ class Without:
 def without_region(
     predictor: CalibratedModel, image: LesionImage, context: Context, output: CalibratedOutput, region: Region
 ) -> Without:
-    """The model's answer to the photo with `region` filled in from its surroundings (Telea 2004, by OpenCV).
+    """The model's answer to the photo with the structures of `region` blurred away.
+
+    The one way in which places are taken out of a photo: `dependence`, `effects` and the benchmarks blur as well.
 
     Args:
         output: the model's, for the photo as it is; the window stays the same.
     """
     window = output.windows[0]
+    pixels = window_pixels(image, window)
+    mask = region_mask(region, len(pixels), (window.x, window.y), len(pixels) / window.side)
+    (blurred,) = without_places(pixels, mask[None])
+    return Without(blurred, predictor.forward([from_array(blurred)], [context]).calibrated)
+
+
+def window_pixels(image: LesionImage, window: Window) -> np.ndarray:
+    """uint8 [side, side, 3]: the model's window of a photo, at most `SIDE` pixels wide."""
+    side = min(SIDE, window.side)
     cut = window.crop(image.pixels)
-    scale = min(1.0, INPAINT_SIDE / window.side)
-    side = max(1, round(window.side * scale))
-    small = cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA) if scale < 1 else cut.copy()
-    mask = region_mask(region, side, (window.x, window.y), scale)
-    filled = cv2.inpaint(small, mask.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
-    return Without(filled, predictor.forward([from_array(filled)], [context]).calibrated)
+    return cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA) if side < window.side else cut.copy()
+
+
+def without_places(pixels: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
+    """Copies of a window uint8 [side, side, 3], each with one mask of `places` bool [M, g, g] blurred."""
+    photo = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    blurred = (faithfulness.without(photo, places) * 255).round().clamp(0, 255).byte()  # [M, 3, side, side]
+    return [np.ascontiguousarray(one.permute(1, 2, 0).numpy()) for one in blurred]
 
 
 def region_mask(region: Region, side: int, offset: tuple[float, float], scale: float) -> np.ndarray:

@@ -396,15 +396,20 @@ def photo_quality(image: LesionImage) -> tuple[QualityIssue, ...]:
     return tuple(issues)
 
 
-def lesion_quality(mask: np.ndarray) -> tuple[QualityIssue, ...]:
-    """Faults of the lesion's place in the photo, from its mask, bool [h, w] of the whole photo.
+def lesion_quality(mask: np.ndarray, outlined: np.ndarray | None = None) -> tuple[QualityIssue, ...]:
+    """Faults of the lesion's place in the photo. No lesion blocks, a cut-off one only warns.
 
-    No lesion blocks. A lesion cut off by the photo's border only warns: many good photos are close crops.
+    Many good photos are close crops.
+
+    Args:
+        mask: bool [h, w], the lesion in what the model read.
+        outlined: bool [h', w'] of the whole photo, what the outline that is shown encloses; `mask` where it is not
+            given. The model may read a part of the photo, whose edges are not the photo's border.
     """
     mask = np.asarray(mask, dtype=bool)
     if mask.mean() < MIN_LESION_SHARE:
         return (_blocking("no_lesion", "No lesion was found: centre the lesion and move closer."),)
-    if border_share(mask) > MAX_BORDER_SHARE:
+    if border_share(mask if outlined is None else outlined) > MAX_BORDER_SHARE:
         message = "The lesion is cut off at the photo's border: its shape and border cannot be judged fully."
         return (QualityIssue("cut_off", message, blocking=False),)
     return ()

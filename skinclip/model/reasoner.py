@@ -30,12 +30,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from skinclip.core.assessment import Context
+from skinclip.core.assessment import Context, Differential
 from skinclip.core.config import ReasonerConfig
 from skinclip.core.vocabulary import DIAGNOSES, STATE_BY_KEY
 from skinclip.language.constrained_decoding import CitationProcessor, ParaphraseProcessor, Rule
 from skinclip.language.prompt import IGNORE, REFERENCES, Prompts, PromptWriter, RationaleTarget
-from skinclip.language.rationale import FORBIDDEN_OUTSIDE, check_rationale, write_rationale
+from skinclip.language.rationale import write_rationale
+from skinclip.language.rationale_check import FORBIDDEN_OUTSIDE, check_rationale
 from skinclip.model.decoding import Prefix, greedy
 from skinclip.model.evidence import Evidence
 from skinclip.model.own_vision import own_grid, own_tokens
@@ -339,8 +340,7 @@ class Reasoner(nn.Module):
         seen: VisualTokens,
         evidence: Evidence,
         findings: Sequence[str],
-        leading: str,
-        runner_up: str,
+        differential: Differential,
         prefix: Prefix | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> str:
@@ -351,16 +351,17 @@ class Reasoner(nn.Module):
 
         Args:
             findings: state keys in the order of their references, at most MAX_FINDINGS.
-            leading, runner_up: codes of the first two diagnoses; no other can be named.
+            differential: the first two diagnoses; no other can be named.
             prefix: what was read of the same photo's prompt when it was diagnosed; it is as good as new afterwards.
             on_text: called with all the text there is whenever there is more of it.
         """
-        prompts = self.writer.write([context], [RationaleTarget(findings, leading, runner_up)]).to(self.device)
+        d = differential
+        prompts = self.writer.write([context], [RationaleTarget(findings, d.leading, d.runner_up)]).to(self.device)
         embeds = self.inputs(prompts, seen.to(self.device), evidence.to(self.device))
         length = prompts.input_ids.shape[1]
 
         def write(paraphrases: int, show: Callable[[str], None] | None) -> str:
-            rules, longest = self.rules(length, findings, leading, runner_up, paraphrases)
+            rules, longest = self.rules(length, findings, differential, paraphrases)
             written: list[int] = []
             for tokens in greedy(self.base, prompts, embeds, rules, self.writer.end_id, longest, prefix):
                 written += tokens
@@ -371,7 +372,7 @@ class Reasoner(nn.Module):
         if self.config.paraphrases:
             return write(self.config.paraphrases, on_text)
         text = write(0, None)
-        if check_rationale(text, findings, (leading, runner_up)):
+        if check_rationale(text, findings, (d.leading, d.runner_up), d.runner_up_open):
             return write(FALLBACK_PARAPHRASES, on_text)
         if on_text is not None:
             on_text(text)
@@ -397,24 +398,25 @@ class Reasoner(nn.Module):
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def rules(
-        self, length: int, findings: Sequence[str], leading: str, runner_up: str, paraphrases: int
+        self, length: int, findings: Sequence[str], differential: Differential, paraphrases: int
     ) -> tuple[list[Rule], int]:
         """Rules that hold a rationale after `length` tokens to the truth, and the most tokens that it may have."""
-        rules: list[Rule] = [self.citations(length, findings, leading, runner_up)]
+        rules: list[Rule] = [self.citations(length, findings, differential)]
         if not paraphrases:
             return rules, self.config.max_new_tokens
-        texts = self.paraphrases(findings, leading, runner_up, paraphrases)
+        texts = self.paraphrases(findings, differential, paraphrases)
         return [*rules, ParaphraseProcessor(length, texts, self.writer.end_id)], max(map(len, texts)) + 1
 
-    def paraphrases(self, findings: Sequence[str], leading: str, runner_up: str, n: int) -> list[list[int]]:
+    def paraphrases(self, findings: Sequence[str], differential: Differential, n: int) -> list[list[int]]:
         """Ways to say what the findings mean for the differential: the same ones for the same findings."""
-        rng = random.Random(" ".join([leading, runner_up, *findings]))
-        texts = {write_rationale(leading, runner_up, findings, rng) for _ in range(n)}
+        d = differential
+        rng = random.Random(" ".join([d.leading, d.runner_up, *findings]))
+        texts = {write_rationale(d.leading, d.runner_up, findings, rng, d.runner_up_open) for _ in range(n)}
         return [self.writer.words_between(text) for text in sorted(texts)]
 
-    def citations(self, prompt_length: int, findings: Sequence[str], leading: str, runner_up: str) -> CitationProcessor:
+    def citations(self, prompt_length: int, findings: Sequence[str], differential: Differential) -> CitationProcessor:
         words = self.writer.words_between
-        others = [d.name for d in DIAGNOSES if d.code not in (leading, runner_up)]
+        others = [d.name for d in DIAGNOSES if d.code not in (differential.leading, differential.runner_up)]
         return CitationProcessor(
             prompt_length,
             references=[words(r) for r in REFERENCES],

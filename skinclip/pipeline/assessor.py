@@ -22,21 +22,24 @@ from yaml import YAMLError
 
 from skinclip import __version__
 from skinclip.calibration.calibrated_model import CalibratedModel, CalibratedOutput
-from skinclip.calibration.calibrator import Calibrator
+from skinclip.calibration.calibrator import CalibratedPrediction, Calibrator
 from skinclip.core.assessment import (
     Assessment,
     Context,
     DiagnosisProbability,
     Finding,
+    Lesion,
     Malignancy,
     ModelInfo,
     PhotoInfo,
     PredictionSet,
+    Quality,
     Shift,
 )
 from skinclip.core.config import ModelConfig, load_yaml
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSES, DIAGNOSIS_CODES
 from skinclip.explain.cited import cited_effects
+from skinclip.explain.dependence import dependence
 from skinclip.explain.methods import METHODS, USUAL
 from skinclip.explain.subject import Subject, on_photo
 from skinclip.hub import checkpoint_folder
@@ -51,7 +54,7 @@ from skinclip.model.inference import lesion_windows
 from skinclip.model.memory import check_memory
 from skinclip.model.quiet import silence_transformers
 from skinclip.model.skinclip_vl import SkinClipVL, default_device
-from skinclip.pipeline.findings import findings_of, lesion_of, photo_mask
+from skinclip.pipeline.findings import findings_of, lesion_of, outlined_places, photo_mask
 
 Progress = Callable[[float, str], None]
 
@@ -264,8 +267,8 @@ class Assessor:
     def _without_rationale(self, image: LesionImage, context: Context, output: CalibratedOutput) -> Assessment:
         """The Assessment of `image`, the first photo of `output`, before effects are measured and text is written."""
         c = output.calibrated
-        quality = combine_quality(photo_quality(image), lesion_quality(output.evidence.mask[0].numpy() > 0.5))
         lesion, in_domain = lesion_of(image, output), bool(c.in_domain[0])
+        quality = _quality(image, output, lesion, in_domain)
         return Assessment(
             model=self.model_info,
             photo=PhotoInfo(image.width, image.height, image.sha256, quality),
@@ -275,7 +278,7 @@ class Assessor:
                 for i in c.ranking[0]
             ),
             prediction_set=PredictionSet(self.calibrator.conformal.coverage, tuple(c.sets[0])),
-            malignancy=Malignancy(float(c.malignancy[0]), self.calibrator.referral.threshold, bool(c.refer[0])),
+            malignancy=self._malignancy(c),
             shift=Shift(float(c.shift_score[0]), in_domain),
             lesion=lesion,
             criteria=criterion_probabilities(output.evidence.scores[0]),
@@ -284,11 +287,19 @@ class Assessor:
             abstained=not (quality.usable and in_domain),
         )
 
+    def _malignancy(self, calibrated: CalibratedPrediction) -> Malignancy:
+        """The referral decision on the first photo, with what is known of its threshold."""
+        referral = self.calibrator.referral
+        known = referral.sensitivity if np.isfinite(referral.sensitivity) else None
+        return Malignancy(float(calibrated.malignancy[0]), referral.threshold, bool(calibrated.refer[0]), known)
+
     def _with_effects(self, image: LesionImage, output: CalibratedOutput, assessment: Assessment) -> Assessment:
-        """The Assessment with what the leading diagnosis loses without the region of each finding."""
+        """The Assessment with the effect of each finding's region, and how far the answer depends on one of them."""
         target = int(output.calibrated.ranking[0, 0])
-        effects = cited_effects(Subject(self.predictor, image, assessment.context, output, assessment.findings, target))
-        return replace(assessment, findings=tuple(replace(f, effect=effects.get(f.ref)) for f in assessment.findings))
+        subject = Subject(self.predictor, image, assessment.context, output, assessment.findings, target)
+        effects = cited_effects(subject)
+        findings = tuple(replace(f, effect=effects.get(f.ref)) for f in assessment.findings)
+        return replace(assessment, findings=findings, dependence=dependence(subject, effects))
 
     @torch.inference_mode()
     def rationale(
@@ -299,14 +310,12 @@ class Assessor:
         Args:
             on_text: called with the text as far as it is written; see `Reasoner.explain`.
         """
-        leading, runner_up = (d.code for d in assessment.diagnosis[:2])
         raw = self.model.reasoner.explain(
             assessment.context,
             output.tokens,
             output.evidence,
             [f.key for f in assessment.findings],
-            leading,
-            runner_up,
+            assessment.differential,
             output.prefix,
             None if on_text is None else lambda raw: on_text(tidy(raw)),
         )
@@ -335,6 +344,14 @@ class Assessor:
         """The map of an explanation method for the diagnosis `code`, float32 [H, W] in 0..1; see `subject.on_photo`."""
         subject = self.subject(image, context, code)
         return on_photo(METHODS[method].maps(subject)[0].heat, subject)
+
+
+def _quality(image: LesionImage, output: CalibratedOutput, lesion: Lesion, in_domain: bool) -> Quality:
+    """The verdict on the photo. Of a picture that is not of the domain, nothing is said about a lesion's border."""
+    issues = lesion_quality(output.evidence.mask[0].numpy() > 0.5, outlined_places(lesion, image))
+    if not in_domain:
+        issues = tuple(issue for issue in issues if issue.code != "cut_off")
+    return combine_quality(photo_quality(image), issues)
 
 
 def _fitted(folder: Path) -> tuple[Calibrator, dict[str, float]]:

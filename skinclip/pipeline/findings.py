@@ -17,6 +17,7 @@ from skinclip.imaging.transform import Window
 from skinclip.model.criteria import cited_state, criterion_log_probs
 from skinclip.model.inference import ForwardOutput
 
+OUTLINE_SIDE = 160  # grid on which it is decided whether the outline meets the photo's border
 MEASURE_SIDE = 224  # pixels at which shape, border and colour are measured
 Located = tuple[str, float, Region]  # a state's key, its score and where it is
 
@@ -25,6 +26,17 @@ def lesion_of(image: LesionImage, output: ForwardOutput) -> Lesion:
     """The outlines of the lesion in `image`, the first photo of `output`."""
     window, mask = output.windows[0], output.evidence.mask[0].numpy()
     return lesion_region(mask, (window.side, window.side), (window.x, window.y), (image.height, image.width))
+
+
+def outlined_places(lesion: Lesion, image: LesionImage) -> np.ndarray:
+    """bool [h, w] of the whole photo, its longer side `OUTLINE_SIDE`: what the lesion's outlines enclose."""
+    scale = OUTLINE_SIDE / max(image.height, image.width)
+    shape = (max(1, round(image.height * scale)), max(1, round(image.width * scale)))
+    places = np.zeros(shape, np.uint8)
+    outlines = [np.floor(np.array(p) * scale).astype(np.int32) for p in lesion.polygons]
+    limits = np.array(shape[::-1]) - 1
+    cv2.fillPoly(places, [np.clip(outline, 0, limits) for outline in outlines], 1)
+    return places > 0
 
 
 def findings_of(

@@ -1,11 +1,19 @@
-"""What an Assessment says in plain sentences: page and PDF tell the same in the same words."""
+"""An Assessment in plain sentences: page, PDF and command line say the same in the same words.
+
+Verdict, threshold, prediction set and what they leave open are worded from one source, `advice`, so that no sentence
+contradicts another. The rationale follows the same rule: it says that the runner-up remains possible only where the
+prediction set holds it (`Assessment.differential`). Words between `**` matter most.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skinclip.core.assessment import Assessment, Finding
-from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, STATE_BY_KEY
+from skinclip.core.assessment import Assessment, Finding, PredictionSet
+from skinclip.core.formatting import count, listed, percent
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE, MALIGNANT_CODES, STATE_BY_KEY, UNNAMED_TUMOURS
 
 if TYPE_CHECKING:
     from skinclip.explain.grounding import SecondOpinion
@@ -15,11 +23,119 @@ INSTEAD_OF_AN_ANSWER = (
     "No diagnosis, probability or referral advice is shown for this photo. Take it again if you can; otherwise judge "
     "the lesion as you would without"
 )
-MALIGNANT_HERE = "Malignant here: melanoma, basal cell carcinoma, actinic keratosis or carcinoma in situ."
+REFER, DO_NOT_REFER, BELOW_THRESHOLD = "Refer", "Do not refer", "Below the referral threshold"
+
+
+def _malignant_here() -> str:
+    names = [listed([d.name, *d.also], "or") for d in DIAGNOSES if d.malignant]
+    return f"Malignant here: {'; '.join(names)}."
+
+
+MALIGNANT_HERE = _malignant_here()
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Referral advice in words.
+
+    Attributes:
+        verdict: a heading of a few words.
+        basis: the figures that the verdict rests on.
+        prediction_set: the diagnoses that cannot be ruled out.
+        reconciliation: why verdict and set point in different directions; "" where they do not.
+        leaves_open: what "Do not refer" does not answer, to be shown as large as the verdict's own sentence; empty
+            for "Refer".
+    """
+
+    verdict: str
+    basis: str
+    prediction_set: str
+    reconciliation: str
+    leaves_open: tuple[str, ...]
+
+
+def advice(assessment: Assessment) -> Advice:
+    """The referral advice of an Assessment; of one that abstained there is none to show."""
+    return Advice(
+        verdict(assessment),
+        malignancy(assessment),
+        prediction_set(assessment),
+        reconciliation(assessment),
+        leaves_open(assessment),
+    )
+
+
+def verdict(assessment: Assessment) -> str:
+    """The verdict in a few words: "Do not refer" only where no malignant diagnosis is left in the prediction set."""
+    return verdict_of(assessment.malignancy.refer, assessment.prediction_set.codes)
+
+
+def verdict_of(refer: bool, set_codes: Sequence[str]) -> str:
+    """`verdict` of a referral decision and the codes of a prediction set."""
+    if refer:
+        return REFER
+    return BELOW_THRESHOLD if MALIGNANT_CODES & set(set_codes) else DO_NOT_REFER
+
+
+def malignancy(assessment: Assessment) -> str:
+    """The figures that the verdict rests on."""
+    m = assessment.malignancy
+    relation = "at or above" if m.refer else "below"
+    caveat = "" if m.refer else " Clinical suspicion comes first."
+    return (
+        f"Probability of malignancy **{m.probability:.1%}**, {relation} the referral threshold of "
+        f"**{m.threshold:.1%}**.{caveat}"
+    )
+
+
+def prediction_set(assessment: Assessment) -> str:
+    """The diagnoses that cannot be ruled out, or the only one that remains."""
+    chosen = assessment.prediction_set
+    names = _names(chosen.codes)
+    often = f"in {chosen.coverage:.0%} of such photos the true diagnosis is among those named"
+    if not names:
+        return f"No diagnosis stands out enough to be named ({often})."
+    if len(names) == len(assessment.diagnosis):
+        return f"**None of the {count(len(names))} can be ruled out** ({often})."
+    if len(names) == 1:
+        return f"Only **{names[0]}** remains in the {_coverage(chosen)} set ({often})."
+    return f"Cannot be ruled out: **{listed(names, 'or')}** ({often})."
+
+
+def reconciliation(assessment: Assessment) -> str:
+    """The sentence that explains a set and a verdict which point in different directions; "" where they agree."""
+    refer, codes = assessment.malignancy.refer, assessment.prediction_set.codes
+    malignant = [code for code in codes if code in MALIGNANT_CODES]
+    if refer and codes and not malignant:
+        return (
+            "The set names no malignant diagnosis, yet the malignant ones together reach the threshold, which is set "
+            "low so that few are missed."
+        )
+    if not refer and malignant:
+        several = "them" if len(malignant) > 1 else "it"
+        return (
+            f"**{listed(_names(malignant), 'or').capitalize()} cannot be ruled out**, although the probability of "
+            f"malignancy is below the threshold: the clinical picture decides on {several}."
+        )
+    return ""
+
+
+def leaves_open(assessment: Assessment) -> tuple[str, ...]:
+    """The sentences on what a photo below the threshold leaves open; empty for one that is referred."""
+    m = assessment.malignancy
+    if m.refer:
+        return ()
+    sentences = []
+    if m.sensitivity is not None:
+        share = f"{100 * (1 - m.sensitivity):.0f} %"
+        sentences.append(f"At this threshold {share} of malignant calibration photos were missed.")
+    unnamed = listed([*UNNAMED_TUMOURS, "any other tumour outside the list"], "or")
+    sentences.append(f"The model knows {count(len(DIAGNOSES))} diagnoses and cannot name {unnamed}.")
+    return tuple(sentences)
 
 
 def cautions(assessment: Assessment) -> list[str]:
-    """Why the answer, or its absence, is to be read with caution: quality of the photo and distance to known ones."""
+    """Reasons to read the answer, or its absence, with caution: quality of the photo and distance to known ones."""
     lines = [issue.message for issue in assessment.photo.quality.issues]
     if not assessment.shift.in_domain:
         share = "all" if assessment.shift.score > 0.9995 else f"{100 * assessment.shift.score:.1f}%"
@@ -30,50 +146,40 @@ def cautions(assessment: Assessment) -> list[str]:
     return lines
 
 
-def prediction_set(assessment: Assessment) -> str:
-    """What cannot be ruled out; what matters most in it stands between `**`."""
-    names = [DIAGNOSIS_BY_CODE[c].name for c in assessment.prediction_set.codes]
-    often = f"in {assessment.prediction_set.coverage:.0%} of such photos the true diagnosis is among those named"
-    if not names:
-        return f"No diagnosis stands out enough to be named ({often})."
-    if len(names) == len(assessment.diagnosis):
-        return f"**None of the seven can be ruled out** ({often})."
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-    return f"Cannot be ruled out: **{listed}** ({often})."
-
-
-def malignancy(assessment: Assessment) -> str:
-    """The figures that the referral advice rests on; what matters most in it stands between `**`."""
-    m = assessment.malignancy
-    relation = "at or above" if m.refer else "below"
-    caveat = "" if m.refer else " Clinical suspicion comes first."
-    return (
-        f"Probability of malignancy **{m.probability:.1%}**, {relation} the referral threshold of "
-        f"**{m.threshold:.1%}**.{caveat}"
-    )
-
-
-def verdict(assessment: Assessment) -> str:
-    return "Refer" if assessment.malignancy.refer else "Do not refer"
-
-
 def phrase(finding: Finding) -> str:
+    """The clinical phrase for a finding, "irregular streaks"."""
     return STATE_BY_KEY[finding.key].phrase
 
 
 def depends(assessment: Assessment) -> str:
-    """On which of the regions shown the answer depends, as measured; "" where none was weighed."""
-    if all(finding.effect is None for finding in assessment.findings):
+    """The sentence on whether the answer depends on one region, as measured; "" where it was not measured."""
+    d = assessment.dependence
+    if d is None:
         return ""
-    pivotal = assessment.pivotal
-    if pivotal is None:
-        return "Measured: no region shown carries the answer by itself; it rests on the lesion as a whole."
-    return f"Measured: of the regions shown, the answer depends most on [{pivotal.ref}] (each blurred in turn)."
+    leading = assessment.diagnosis[0].name
+    if assessment.pivotal is None:
+        return (
+            "Measured: the answer depends on no region shown more than on random places of the lesion as large; it "
+            "rests on the lesion as a whole."
+        )
+    return (
+        f"Measured: the answer depends most on [{d.ref}]. With its structures blurred, the probability of {leading} "
+        f"falls from {percent(d.before)} to {percent(d.after)}; with random places of the lesion as large, to "
+        f"{percent(d.after_random)} on average."
+    )
 
 
 def second_opinion(opinion: SecondOpinion) -> str:
-    """Whether Qwen2.5-VL itself sees a finding where its region is."""
+    """Agreement of Qwen2.5-VL itself with where a finding was located."""
     if opinion.iou is None:
         return "It gave no usable box."
     where = "It sees it there too" if opinion.agrees else "It points elsewhere"
     return f"{where} (overlap {opinion.iou:.2f})."
+
+
+def _names(codes: Sequence[str]) -> list[str]:
+    return [DIAGNOSIS_BY_CODE[code].name for code in codes]
+
+
+def _coverage(chosen: PredictionSet) -> str:
+    return f"{100 * chosen.coverage:.0f} %"

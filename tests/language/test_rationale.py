@@ -10,16 +10,8 @@ import pytest
 
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, MAX_FINDINGS, STATE_BY_KEY, criterion_of
 from skinclip.language import rationale
-from skinclip.language.rationale import (
-    FORBIDDEN_OUTSIDE,
-    check_citations,
-    check_rationale,
-    random_example,
-    read_rationale,
-    tidy,
-    vocabulary,
-    write_rationale,
-)
+from skinclip.language.rationale import random_example, tidy, vocabulary, write_rationale
+from skinclip.language.rationale_check import FORBIDDEN_OUTSIDE, check_citations, check_rationale, read_rationale
 
 FINDINGS = ("pigment_network:atypical", "dots_and_globules:irregular", "colour:uniform")
 
@@ -379,7 +371,7 @@ def test_a_text_holds_for_its_own_diagnoses_alone() -> None:
             if other in (leading, runner_up):
                 continue
             changed = text.replace(DIAGNOSIS_BY_CODE[leading].name, DIAGNOSIS_BY_CODE[other].name)
-            roles = rationale._roles(other, runner_up, findings) != rationale._roles(leading, runner_up, findings)
+            roles = rationale.roles_of(other, runner_up, findings) != rationale.roles_of(leading, runner_up, findings)
             tried += roles
             caught += roles and bool(check_rationale(changed, findings))
     assert tried > 300 and caught == tried

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from transformers import LogitsProcessorList, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
-from skinclip.core.assessment import Context
+from skinclip.core.assessment import Context, Differential
 from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.language.prompt import RationaleTarget
-from skinclip.language.rationale import check_rationale
+from skinclip.language.rationale_check import check_rationale
 from skinclip.model import reasoner as reasoner_module
 from skinclip.model.checkpoint import load_model, save_model
 from skinclip.model.decoding import greedy
@@ -194,7 +194,7 @@ def test_names_that_begin_alike_share_the_probability_of_their_first_token(model
 
 def test_a_rationale_in_byte_pairs_says_what_the_findings_support(model: SkinClipVL, look) -> None:
     seen, evidence = one(look)
-    text = model.reasoner.explain(Context(), seen, evidence, FINDINGS, "mel", "nv")
+    text = model.reasoner.explain(Context(), seen, evidence, FINDINGS, Differential("mel", "nv"))
     assert check_rationale(text, FINDINGS) == []
     assert "[r1]" in text and "[r2]" in text
 
@@ -214,7 +214,9 @@ def test_decoding_equals_generate_with_and_without_what_was_read(which, model, t
     with torch.no_grad():
         prefix = m.reason(reasoner.writer.write([context]), seen, evidence, keep=True).prefix
         prompts = reasoner.writer.write([context], [RationaleTarget(FINDINGS, "mel", "nv")])
-        rules, longest = reasoner.rules(prompts.input_ids.shape[1], FINDINGS, "mel", "nv", reasoner.config.paraphrases)
+        rules, longest = reasoner.rules(
+            prompts.input_ids.shape[1], FINDINGS, Differential("mel", "nv"), reasoner.config.paraphrases
+        )
         plain = reasoner.base.generate(
             input_ids=prompts.input_ids,
             inputs_embeds=reasoner.inputs(prompts, seen, evidence),
@@ -229,7 +231,7 @@ def test_decoding_equals_generate_with_and_without_what_was_read(which, model, t
         )
     expected = reasoner.decode(plain[0, prompts.input_ids.shape[1] :])
     told: list[str] = []
-    args = (context, seen, evidence, FINDINGS, "mel", "nv")
+    args = (context, seen, evidence, FINDINGS, Differential("mel", "nv"))
     assert reasoner.explain(*args) == expected
     assert reasoner.explain(*args, prefix) == expected
     assert reasoner.explain(*args, prefix, told.append) == expected  # the prefix is as good as new
@@ -240,7 +242,7 @@ def test_decoding_equals_generate_with_and_without_what_was_read(which, model, t
 
 def test_a_free_text_is_shown_to_nobody_before_it_is_found_sound(model: SkinClipVL, look, monkeypatch) -> None:
     """What a random model babbles is decoded anew among true paraphrases. A sound free text is shown whole."""
-    args = (Context(), *one(look), FINDINGS, "mel", "nv")
+    args = (Context(), *one(look), FINDINGS, Differential("mel", "nv"))
     monkeypatch.setattr(model.reasoner, "config", dataclasses.replace(model.reasoner.config, paraphrases=64))
     expected = model.reasoner.explain(*args)
     monkeypatch.setattr(model.reasoner, "config", dataclasses.replace(model.reasoner.config, paraphrases=0))
@@ -273,7 +275,7 @@ def test_the_model_is_not_asked_where_one_token_is_possible(model: SkinClipVL, l
     calls: list[int] = []
     hook = layers.register_forward_hook(lambda *_: calls.append(1))
     try:
-        text = model.reasoner.explain(Context(), seen, evidence, FINDINGS, "mel", "nv")
+        text = model.reasoner.explain(Context(), seen, evidence, FINDINGS, Differential("mel", "nv"))
     finally:
         hook.remove()
     assert 1 < len(calls) < len(model.reasoner.writer.encode(text)) / 2

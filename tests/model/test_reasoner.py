@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from skinclip.core.assessment import Context
+from skinclip.core.assessment import Context, Differential
 from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.language.prompt import RationaleTarget, context_text
-from skinclip.language.rationale import check_citations, check_rationale, read_rationale
+from skinclip.language.rationale_check import check_citations, check_rationale, read_rationale
 from skinclip.model.checkpoint import load_model, save_model
 from skinclip.model.errors import CheckpointError
 from skinclip.model.perception import VisualTokens
@@ -206,13 +206,13 @@ def test_only_findings_that_exist_can_be_cited(tiny_model, look, paraphrases: in
     findings = ["streaks:irregular", "border:regular"]
     reasoner = tiny_model.reasoner
     monkeypatch.setattr(reasoner, "config", dataclasses.replace(reasoner.config, paraphrases=paraphrases))
-    text = tiny_model.reasoner.explain(Context(), one, found, findings, "mel", "nv")
-    assert text == tiny_model.reasoner.explain(Context(), one, found, findings, "mel", "nv")
+    text = tiny_model.reasoner.explain(Context(), one, found, findings, Differential("mel", "nv"))
+    assert text == tiny_model.reasoner.explain(Context(), one, found, findings, Differential("mel", "nv"))
     assert not check_citations(text, findings)
     assert set(re.findall(r"\[r\d\]", text)) <= {"[r1]", "[r2]"}
     assert "basal" not in text and "keratosis" not in text
     # the whole text is one of those that are true to the findings, decoded anew where the free one is not
-    among = reasoner.paraphrases(findings, "mel", "nv", paraphrases or FALLBACK_PARAPHRASES)
+    among = reasoner.paraphrases(findings, Differential("mel", "nv"), paraphrases or FALLBACK_PARAPHRASES)
     assert reasoner.writer.words_between(text) in among
     assert read_rationale(text).leading == "mel"
     assert not check_rationale(text, findings, ("mel", "nv"))

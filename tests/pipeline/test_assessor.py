@@ -14,7 +14,7 @@ from skinclip.core.assessment import Assessment, Context, Finding
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSIS_CODES
 from skinclip.imaging.examples import LOOKS, draw
 from skinclip.imaging.photo import from_array, load_photo
-from skinclip.language.rationale import check_rationale, read_rationale
+from skinclip.language.rationale_check import check_rationale, read_rationale
 from skinclip.model.criteria import cited_state
 from skinclip.pipeline.assessor import Assessor
 

@@ -16,7 +16,7 @@ from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
 from skinclip.data.cases import DataError
 from skinclip.imaging.photo import load_photo
-from skinclip.language.rationale import check_rationale
+from skinclip.language.rationale_check import check_rationale
 from skinclip.model.adapters import files as adapters
 from skinclip.model.perception import Perception
 from skinclip.pipeline.assessor import Assessor

@@ -36,7 +36,7 @@ def test_prediction_set_in_words(made_up: record.Assessment) -> None:
         return components.prediction_set(dataclasses.replace(made_up, prediction_set=record.PredictionSet(0.9, codes)))
 
     assert said("mel", "nv").startswith("Cannot be ruled out: <b>melanoma or melanocytic nevus</b> (in 90% of")
-    assert said("mel").startswith("Cannot be ruled out: <b>melanoma</b>")
+    assert said("mel").startswith("Only <b>melanoma</b> remains in the 90 % set")
     assert said(*(d.code for d in made_up.diagnosis)).startswith("<b>None of the seven")
     assert said().startswith("No diagnosis stands out")
 
@@ -45,7 +45,7 @@ def test_the_referral_says_what_it_rests_on(made_up: record.Assessment) -> None:
     text = components.referral(made_up, sensitivity=0.92)
     assert "> Refer<" in text and "40.0%" in text and "20.0%" in text and "92%" in text
     kept = dataclasses.replace(made_up, malignancy=record.Malignancy(0.02, 0.2, False))
-    assert "Do not refer" in components.referral(kept)
+    assert "Below the referral threshold" in components.referral(kept)  # melanoma is still in the set
 
 
 def test_an_abstained_photo_claims_nothing(made_up: record.Assessment) -> None:
