@@ -103,7 +103,7 @@ def _answers(
                 assessment,
                 without.calibrated.probabilities[0],
                 float(without.calibrated.malignancy[0]),
-                f"Without the region of “{components.phrase(finding)}”, filled in from its surroundings",
+                f"Without the region of “{components.phrase(finding)}”, its structures blurred",
                 without.pixels,
             )
         )
