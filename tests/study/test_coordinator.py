@@ -82,7 +82,7 @@ def test_a_closing_that_was_cut_off_the_log_is_told_by_its_own_receipt(coordinat
     receipts = [receipt_of(before), coordinator.receipt()]
     closed = study.store.events(study.name)[-1]
     assert receipts[1] == receipt_of(closed) and not coordinator.verify(receipts)
-    with study.store._writing.begin() as connection:
+    with study.store.database.writing.begin() as connection:
         ids = f"SELECT id FROM events WHERE sequence > {before.sequence}"
         connection.execute(sa.text(f"DELETE FROM payloads WHERE event IN ({ids})"))
         connection.execute(sa.text(f"DELETE FROM events WHERE sequence > {before.sequence}"))

@@ -54,7 +54,7 @@ def study(study_folder: Path) -> Iterator[Study]:
 def test_a_submit_asks_the_database_little_and_less_than_all_that_was_answered(study: Study) -> None:
     token = study.sign_in(study.enrol(1, "Here")[0].code)
     statements: list[str] = []
-    sa.event.listen(study.store._engine, "before_cursor_execute", lambda *call: statements.append(str(call[2])))
+    sa.event.listen(study.store.database.engine, "before_cursor_execute", lambda *call: statements.append(str(call[2])))
     counts = []
     for _ in tiny.session(study, token):
         counts.append(len(statements))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hmac
 import secrets
 import shutil
 import sqlite3
@@ -32,11 +33,14 @@ from skinclip.study.errors import (
     WrongCodeError,
     WrongKeyError,
 )
-from skinclip.study.store import store as store_module
+from skinclip.study.store import database as database_module
+from skinclip.study.store import event_log
 from skinclip.study.store.audit_log import audit, read_log, receipt_of
 from skinclip.study.store.codes import Code, new_code, parse_code, read_key
 from skinclip.study.store.records import Reader
-from skinclip.study.store.store import ATTEMPTS_IN_TOTAL, ATTEMPTS_PER_HANDLE, Store, metadata
+from skinclip.study.store.schema import metadata
+from skinclip.study.store.sign_in import ATTEMPTS_IN_TOTAL, ATTEMPTS_PER_HANDLE
+from skinclip.study.store.store import Store
 
 KEY = b"k" * 32
 STUDY = "trust"
@@ -79,7 +83,7 @@ def answers(store: Store, reader: str, n: int) -> None:
 
 def run_sql(store: Store, *statements: str) -> None:
     """What somebody with the database and without the key can do."""
-    with store._writing.begin() as connection:
+    with store.database.writing.begin() as connection:
         for statement in statements:
             connection.execute(sa.text(statement))
 
@@ -180,7 +184,7 @@ def test_late_answer_is_refused_and_a_repeated_one_is_not(store: Store) -> None:
 
 
 def wrong_fingerprint() -> str:
-    return store_module.hmac.digest(b"x" * 32, b"fingerprint", "sha256").hex()
+    return hmac.digest(b"x" * 32, b"fingerprint", "sha256").hex()
 
 
 TAMPERING = {
@@ -439,7 +443,7 @@ def test_code_is_stored_hashed_and_signs_in_however_it_is_typed(store: Store) ->
     session = store.sign_in(enrolment.code.lower().replace("-", " ").replace("0", "o").replace("1", "l"))
     assert (session.study, session.reader, session.is_coordinator) == (STUDY, enrolment.reader, False)
     assert store.session_reader(session.token) == session
-    with store._reading.begin() as connection:
+    with store.database.reading.begin() as connection:
         kept = " ".join(
             str(tuple(row)) for table in metadata.tables.values() for row in connection.execute(sa.select(table))
         )
@@ -529,7 +533,7 @@ def test_guesses_at_all_codes_are_limited(store: Store, clock: Clock) -> None:
 
 
 def test_schema_is_what_the_migrations_make(store: Store) -> None:
-    with store._reading.begin() as connection:
+    with store.database.reading.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
@@ -540,13 +544,13 @@ def test_older_schema_is_upgraded_and_a_newer_one_refused(
         older.create(STUDY, {})
         answers(older, enrol(older), 2)
     newer = tmp_path / "migrations"
-    shutil.copytree(store_module.MIGRATIONS, newer, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(database_module.MIGRATIONS, newer, ignore=shutil.ignore_patterns("__pycache__"))
     (newer / "versions" / "v9999_next.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = '9999', '0001'\n"
         "def upgrade() -> None:\n    op.add_column('readers', sa.Column('group', sa.Text))\n"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "MIGRATIONS", newer)
+        patch.setattr(database_module, "MIGRATIONS", newer)
         with Store.open(database, KEY) as upgraded:
             assert upgraded.verify(STUDY) == [] and upgraded.head(STUDY).sequence == 4
             run_sql(upgraded, "UPDATE readers SET \"group\" = 'a'")
@@ -558,18 +562,18 @@ def test_older_schema_is_upgraded_and_a_newer_one_refused(
 def test_failed_upgrade_leaves_the_old_schema(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store.open(database, KEY).close()
     newer = tmp_path / "migrations"
-    shutil.copytree(store_module.MIGRATIONS, newer, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(database_module.MIGRATIONS, newer, ignore=shutil.ignore_patterns("__pycache__"))
     (newer / "versions" / "v9999_next.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = '9999', '0001'\n"
         "def upgrade() -> None:\n    op.create_table('half', sa.Column('a', sa.Text))\n    op.drop_table('none such')\n"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "MIGRATIONS", newer)
+        patch.setattr(database_module, "MIGRATIONS", newer)
         with pytest.raises(StoreError, match="none such"):
             Store.open(database, KEY)
     with Store.open(database, KEY) as store:
         store.create(STUDY, {})
-        with store._reading.begin() as connection:
+        with store.database.reading.begin() as connection:
             assert "half" not in sa.inspect(connection).get_table_names()
 
 
@@ -589,9 +593,9 @@ def each_connection(store: Store, pragma: str) -> Iterator[None]:
     def apply(connection: sqlite3.Connection, *_: object) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
-    sa.event.listen(store._engine, "checkout", apply)
+    sa.event.listen(store.database.engine, "checkout", apply)
     yield
-    sa.event.remove(store._engine, "checkout", apply)
+    sa.event.remove(store.database.engine, "checkout", apply)
 
 
 @pytest.mark.parametrize(
@@ -621,7 +625,7 @@ def test_read_only_postgresql_says_so(postgresql_database: str) -> None:
         store.create(STUDY, {})
         name = sa.make_url(postgresql_database).database
         run_sql(store, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        store._engine.dispose()
+        store.database.engine.dispose()
         with pytest.raises(StoreError, match="nothing was stored: .*cannot be written to"):
             store.append(STUDY, None, "note", "n", {}, "q")
         assert store.verify(STUDY) == []
@@ -630,7 +634,7 @@ def test_read_only_postgresql_says_so(postgresql_database: str) -> None:
 def test_connections_that_postgresql_ended_are_made_anew(postgresql_database: str) -> None:
     with Store.open(postgresql_database, KEY) as store:
         store.create(STUDY, {})
-        with store._reading.connect() as connection, suppress(sa.exc.DBAPIError):
+        with store.database.reading.connect() as connection, suppress(sa.exc.DBAPIError):
             connection.execute(
                 sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()")
             )
@@ -638,14 +642,14 @@ def test_connections_that_postgresql_ended_are_made_anew(postgresql_database: st
 
 
 def test_busy_database_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_BUSY_SECONDS", 0.05)
-    monkeypatch.setattr(store_module, "_TRIES", 2)
+    monkeypatch.setattr(database_module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database_module, "_TRIES", 2)
     with Store.open(tmp_path / "study.sqlite", KEY) as store, Store.open(tmp_path / "study.sqlite", KEY) as other:
         store.create(STUDY, {})
-        with other._writing.begin(), pytest.raises(StoreError, match="busy. Wait a moment"):
+        with other.database.writing.begin(), pytest.raises(StoreError, match="busy. Wait a moment"):
             store.append(STUDY, None, "note", "n", {}, "q1")
-        monkeypatch.setattr(store_module, "_TRIES", 12)
-        holding = other._writing.connect()
+        monkeypatch.setattr(database_module, "_TRIES", 12)
+        holding = other.database.writing.connect()
         holding.begin()
         timer = threading.Timer(0.3, holding.close)
         timer.start()
@@ -661,13 +665,13 @@ def test_database_that_cannot_be_opened(where: str) -> None:
 
 def test_url_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SKINCLIP_DATABASE_URL", raising=False)
-    assert store_module.where_from_environment(tmp_path / "s.sqlite") == tmp_path / "s.sqlite"
+    assert database_module.where_from_environment(tmp_path / "s.sqlite") == tmp_path / "s.sqlite"
     monkeypatch.setenv("SKINCLIP_DATABASE_URL", "postgresql://h/n")
-    assert store_module.where_from_environment(tmp_path / "s.sqlite") == "postgresql://h/n"
+    assert database_module.where_from_environment(tmp_path / "s.sqlite") == "postgresql://h/n"
 
 
 def test_sqlite_is_set_to_keep_what_it_acknowledges(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "study.sqlite", KEY) as store, store._reading.begin() as connection:
+    with Store.open(tmp_path / "study.sqlite", KEY) as store, store.database.reading.begin() as connection:
         set_to = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")
         }
@@ -769,10 +773,10 @@ def _at_once(store: Store, calls: list[tuple[str, str]]) -> list[object]:
             return error
 
     with ThreadPoolExecutor(len(calls)) as pool:
-        with store._turn:
+        with store.database.turn:
             waiting = [pool.submit(send, *call) for call in calls]
             deadline = time.monotonic() + 10
-            while len(store._waiting) < len(calls) and time.monotonic() < deadline:
+            while len(store.log._waiting) < len(calls) and time.monotonic() < deadline:
                 time.sleep(0.001)
         return [one.result() for one in waiting]
 
@@ -780,7 +784,7 @@ def _at_once(store: Store, calls: list[tuple[str, str]]) -> list[object]:
 def test_what_is_refused_of_one_thread_does_not_stop_the_others(store: Store) -> None:
     reader = enrol(store)
     commits: list[object] = []
-    sa.event.listen(store._engine, "commit", commits.append)
+    sa.event.listen(store.database.engine, "commit", commits.append)
     found = _at_once(store, [(reader, "a"), ("R404", "b"), (reader, "c")])
     assert isinstance(found[1], UnknownReaderError)
     assert sorted(event.sequence for event in (found[0], found[2])) == [3, 4]
@@ -789,14 +793,14 @@ def test_what_is_refused_of_one_thread_does_not_stop_the_others(store: Store) ->
 
 
 def test_what_breaks_the_transaction_of_many_is_stored_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, insert = enrol(store), store_module._insert
+    reader, insert = enrol(store), event_log._insert
 
-    def failing(connection: sa.Connection, tails: dict[str, store_module._Tail]) -> None:
+    def failing(connection: sa.Connection, tails: dict[str, event_log._Tail]) -> None:
         if any(event.request_id == "b" for event in tails[STUDY].fresh):
             raise sa.exc.DataError("INSERT", None, Exception("a value that the database does not take"))
         insert(connection, tails)
 
-    monkeypatch.setattr(store_module, "_insert", failing)
+    monkeypatch.setattr(event_log, "_insert", failing)
     found = _at_once(store, [(reader, "a"), (reader, "b"), (reader, "c")])
     assert isinstance(found[1], StoreError) and "nothing was stored" in str(found[1])
     assert {event.request_id for event in store.events(STUDY, reader, ["before"])} == {"a", "c"}
