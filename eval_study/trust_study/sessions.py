@@ -39,11 +39,11 @@ from skinclip.imaging import examples
 from skinclip.imaging.photo import encode_png, from_array
 from skinclip.study import build as study_build
 from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.protocol.questions import Question
 from skinclip.study.session.bundle import KEY
-from skinclip.study.session.presenter import questions
+from skinclip.study.session.presenter import questions_of
 from skinclip.study.session.session_service import EnrolledReader, Study
-from skinclip.study.session.steps import Step
-from skinclip.study.session.view_models import QuestionView
+from skinclip.study.session.steps import CONSENT, Step
 from skinclip.study.store.codes import read_key
 from skinclip.study.store.records import ANSWERING
 
@@ -201,7 +201,7 @@ def _answer(
 ) -> Sent:
     """One submit, timed from the click to the next step."""
     time.sleep(rng.uniform(0, 2 * think))
-    answers = {question.key: _some_answer(question, rng) for question in questions(protocol, step)}
+    answers = {question.key: _some_answer(question, rng) for question in questions_of(protocol, step)}
     request_id = secrets.token_hex(8)
     start = time.perf_counter()
     following = submit(token, step.name, answers, request_id)
@@ -211,17 +211,11 @@ def _answer(
     return Sent(reader, step.name, answers, seconds)
 
 
-def _some_answer(question: QuestionView, rng: random.Random) -> Any:
-    match question.kind:
-        case "choice":
-            return rng.choice(question.options)[0]
-        case "likert":
-            return rng.randint(1, question.points or 1)
-        case "percent":
-            return float(rng.randint(0, 100))
-        case "yes_no":
-            return question.key == "consent" or rng.random() < 0.5
-    return f"a remark, {rng.random()}"
+def _some_answer(question: Question, rng: random.Random) -> Any:
+    if question.key == CONSENT:
+        return True
+    answer = question.scale.type.example(question.scale, rng.random())
+    return f"{answer}, {rng.random()}" if question.scale.kind == "text" else answer
 
 
 def _kept(study: Study, sent: Sequence[Sent]) -> dict[str, int]:

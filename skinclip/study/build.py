@@ -35,6 +35,7 @@ from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, hex_colour, re
 from skinclip.imaging.photo import LesionImage, PhotoError, encode_jpeg, fit, from_array, load_photo
 from skinclip.language.prompt import context_text, differential_text, findings_text
 from skinclip.study.errors import StudyRequestError
+from skinclip.study.protocol.arms import GRAD_CAM_PICTURE, REGIONS_PICTURE, arm_named
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session import bundle
 from skinclip.study.session.bundle import Truth, default_folder
@@ -252,7 +253,7 @@ def write(
     shutil.copyfile(protocol_path, folder / bundle.PROTOCOL)
     both = {**drawn.cases, **drawn.practice}
     for case, chosen in both.items():
-        write_case(folder / "cases" / case, chosen, heat)
+        write_case(folder / "cases" / case, chosen, heat, protocol.arms)
     truths = {case: dataclasses.asdict(truth_of(c, drawn.weights)) for case, c in both.items()}
     with open(os.open(folder / bundle.TRUTH, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(json.dumps(truths, indent=2) + "\n")
@@ -283,19 +284,32 @@ def _grad_cam(assessor: Assessor) -> Heat:
     return heat
 
 
-def write_case(folder: Path, chosen: Candidate, heat: Heat) -> None:
-    """Photo, the pictures of all arms in the photo's size, and what is said beside them."""
+def _paint_grad_cam(pixels: np.ndarray, image: LesionImage, chosen: Candidate, heat: Heat) -> np.ndarray:
+    return heatmap_overlay(pixels, heat(image, chosen.leading))
+
+
+def _paint_regions(pixels: np.ndarray, image: LesionImage, chosen: Candidate, heat: Heat) -> np.ndarray:
+    only = (
+        "none" if chosen.assessment.abstained else None
+    )  # as on the page: the lesion alone, where no finding is cited
+    return region_overlay(pixels, chosen.assessment, only)
+
+
+# File name of an arm's picture -> how it is drawn on the photo's pixels [H, W, 3].
+PICTURES: dict[str, Callable[[np.ndarray, LesionImage, Candidate, Heat], np.ndarray]] = {
+    GRAD_CAM_PICTURE: _paint_grad_cam,
+    REGIONS_PICTURE: _paint_regions,
+}
+
+
+def write_case(folder: Path, chosen: Candidate, heat: Heat, arms: Sequence[str]) -> None:
+    """Writes the photo, the pictures of `arms` in the photo's size, and the text beside them."""
     folder.mkdir(parents=True)
     image, assessment = bounded(load_photo(chosen.case.image)), chosen.assessment
     pixels = fit(image.pixels, LONGEST_SIDE, DRAWN_SIDE)
-    only = "none" if assessment.abstained else None  # as on the page: the lesion alone, where no finding is cited
-    pictures = {
-        bundle.PHOTO: pixels,
-        bundle.GRAD_CAM: heatmap_overlay(pixels, heat(image, chosen.leading)),
-        bundle.REGIONS: region_overlay(pixels, assessment, only),
-    }
-    for name, pixels in pictures.items():
-        (folder / name).write_bytes(encode_jpeg(pixels))
+    (folder / bundle.PHOTO).write_bytes(encode_jpeg(pixels))
+    for name in {arm_named(arm).picture for arm in arms} - {None}:
+        (folder / str(name)).write_bytes(encode_jpeg(PICTURES[str(name)](pixels, image, chosen, heat)))
     (folder / bundle.ASSESSMENT).write_text(assessment.to_json() + "\n", encoding="utf-8")
     (folder / bundle.AID).write_text(json.dumps(aid_of(assessment), indent=2) + "\n", encoding="utf-8")
 

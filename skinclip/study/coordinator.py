@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from skinclip.study.analysis.tables import REHEARSAL, TABLES, StudyTables, answer_column
+from skinclip.study.analysis.tables import REHEARSAL, TABLES, StudyTables, answer_column, further_columns
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.checklists import write_checklists
 from skinclip.study.protocol.protocol import Protocol
@@ -123,6 +123,7 @@ class Coordinator:
             mark=REHEARSAL if self.study.protocol.rehearsal else "",
             study=self.study.name,
             plan_sha256=self.study.protocol.plan_sha256,
+            further=further_columns(self.study.protocol),
         )
 
     def export(self, folder: Path) -> list[Path]:

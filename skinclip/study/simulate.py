@@ -16,7 +16,9 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import norm
 
-from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, CANNOT_TELL, NO_AID, SIMULATED, StudyTables
+from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, SIMULATED, StudyTables
+from skinclip.study.protocol.arms import arm_named, explaining
+from skinclip.study.protocol.protocol import CANNOT_TELL
 
 _CLASSES = ANSWERS[:-1]
 _PREVALENCE = np.array([0.08, 0.12, 0.15, 0.04, 0.25, 0.32, 0.04])  # of akiec, bcc, bkl, df, mel, nv, vasc
@@ -52,7 +54,7 @@ class ArmEffect:
 
 
 ARMS: Mapping[str, ArmEffect] = {
-    NO_AID: ArmEffect(),
+    "none": ArmEffect(),
     "grad_cam": ArmEffect(0.1, 0.0, 1.15, 0.47, 0.25, 0.0, 0.0),
     "grad_cam_text": ArmEffect(0.3, 0.3, 1.4, 0.52, 0.26, 0.5, 0.3),
     "regions": ArmEffect(0.5, 0.5, 1.4, 0.55, 0.25, 0.9, 0.5),
@@ -293,7 +295,7 @@ def _ratings(
 
     fall = np.where(wrong, simulation.wrong_trust, 0.0)
     rated = {"trust": rate(simulation.level + fall + np.array([e.trust for e in effects])[arm], 7, 1.0)}
-    no_aid = np.array(names)[arm] == NO_AID
+    no_aid = ~np.array([arm_named(name).explains for name in names])[arm]
     for item in AID_ITEMS:
         sign = -1.0 if item == "harmful" else 1.0
         mean = _ITEM_LEVEL[item] + sign * (fall + np.array([e.items for e in effects])[arm])
@@ -352,7 +354,7 @@ def _scales(simulation: Simulation, readers: pd.Series, rng: np.random.Generator
     for reader in readers:
         leaning = rng.normal(0, 0.4)
         for block, (arm, effect) in enumerate(simulation.arms.items(), start=1):
-            aimed = {f"ess_{i + 1}": (3.3, 5) for i in range(_ESS if arm != NO_AID else 0)}
+            aimed = {f"ess_{i + 1}": (3.3, 5) for i in range(_ESS if arm_named(arm).explains else 0)}
             aimed |= {f"trust_{i + 1}": (4.3, 7) for i in range(_TRUST_ITEMS)}
             aimed |= {f"distrust_{i + 1}": (3.0, 7) for i in range(_DISTRUST_ITEMS)}
             for item, (level, points) in aimed.items():
@@ -367,7 +369,7 @@ def _preferences(
     simulation: Simulation, readers: pd.Series, cases: np.ndarray, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Pairs of aids of one case, sides at random, chosen by the Bradley-Terry model."""
-    aids = [arm for arm in simulation.arms if arm != NO_AID]
+    aids = explaining(simulation.arms)
     rows = []
     for reader in readers if len(aids) > 1 else []:
         for case in rng.choice(cases, min(simulation.pairs, len(cases)), replace=False):

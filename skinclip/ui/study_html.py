@@ -1,7 +1,7 @@
 """One step of a reader's session as HTML: a pure function of its StepView.
 
-Every step is one form of native fields, so that keyboard, touch and screen reader work as anywhere else. All arms get
-the same frame: the same places for picture, differential and text, of the same size, whatever they hold. The
+Every step is one form of native fields, so that keyboard, touch and screen reader work as anywhere else. All arms
+with an explanation get the same frame; without one the photo and the differential stand alone. The
 differential, the same in all arms, stands below the photo, so that picture and text of an aid have room beside it.
 """
 
@@ -131,8 +131,8 @@ def _shown(view: StepView) -> str:
     if view.photo is None:
         return ""
     named = {"Aid A": view.aids[0], "Aid B": view.aids[1]} if view.aids else {"The aid": view.aid} if view.aid else {}
-    beside = "".join(aid(shown, view.photo, name) for name, shown in named.items())
-    layout = "sk-pair" if view.aids else "sk-beside" if view.aid else "sk-alone"
+    beside = "".join(aid(shown, name) for name, shown in named.items() if shown.explains)
+    layout = "sk-pair" if view.aids else "sk-beside" if beside else "sk-alone"
     probabilities = differential(next(iter(named.values())).differential) if named else ""
     return (
         f'<div class="sk-case {layout}" style="--ratio:{_ratio(view.photo):.3f}">'
@@ -162,14 +162,14 @@ def _base64(jpeg: bytes) -> str:
     return base64.b64encode(jpeg).decode()
 
 
-def aid(shown: AidView, photo: bytes, name: str) -> str:
-    """The aid's picture and text in their frame. Without a picture of its own the photo stands in its place."""
-    return (
-        f'<section class="sk-frame sk-aid" aria-label="{name}">{picture(shown.picture or photo, name)}'
+def aid(shown: AidView, name: str) -> str:
+    """The aid's explanation in its frame: its picture and its text, whichever of the two it has."""
+    drawn = picture(shown.picture, name) if shown.picture else ""
+    text = (
         f'<div class="sk-below"><h3 class="sk-label">What it says</h3>'
         f'<div class="sk-says" tabindex="0" role="group" aria-label="{name}: text">{fragments(shown.text)}</div></div>'
-        "</section>"
     )
+    return f'<section class="sk-frame sk-aid" aria-label="{name}">{drawn}{text if shown.text else ""}</section>'
 
 
 def differential(rows: tuple[tuple[str, float], ...]) -> str:
@@ -193,8 +193,6 @@ def percent(p: float) -> str:
 
 def fragments(text: tuple[Fragment, ...]) -> str:
     """The rationale, each reference a number in the colour of its region."""
-    if not text:
-        return '<p class="sk-note">No text.</p>'
     return f'<p class="sk-rationale">{"".join(_fragment(f) for f in text)}</p>'
 
 
@@ -229,13 +227,13 @@ def _own(answers: tuple[tuple[str, str], ...]) -> str:
 @lru_cache(maxsize=64)
 def _questions(asked: tuple[QuestionView, ...]) -> str:
     """All questions in order; three or more in a row on one scale share its words, as the published scales do."""
-    numbered = groupby(enumerate(asked), key=lambda one: (one[1].kind, one[1].points, one[1].anchors))
+    numbered = groupby(enumerate(asked), key=lambda one: (one[1].field, one[1].points, one[1].anchors))
     return "".join(_group([(question(q, i), q) for i, q in group]) for _, group in numbered)
 
 
 def _group(drawn: list[tuple[str, QuestionView]]) -> str:
     fields, first = "".join(html for html, _ in drawn), drawn[0][1]
-    if len(drawn) < 3 or first.kind != "likert":
+    if len(drawn) < 3 or first.field != "likert":
         return fields
     head = "".join(f"<span>{escape(word)}</span>" for word in first.anchors)
     return (
@@ -248,9 +246,9 @@ def question(asked: QuestionView, index: int) -> str:
     """One question as a group of native fields; `index` makes its ids unique on the page."""
     needed = "" if asked.required else ' <span class="sk-optional">(optional)</span>'
     return (
-        f'<fieldset class="sk-question" data-key="{escape(asked.key)}" data-kind="{asked.kind}" '
+        f'<fieldset class="sk-question" data-key="{escape(asked.key)}" data-kind="{asked.field}" '
         f'data-required="{str(asked.required).lower()}" aria-describedby="study-missing-{index}">'
-        f"<legend>{escape(asked.text)}{needed}</legend>{_FIELDS[asked.kind](asked, index)}"
+        f"<legend>{escape(asked.text)}{needed}</legend>{_FIELDS[asked.field](asked, index)}"
         f'<p class="sk-missing" id="study-missing-{index}" data-missing></p></fieldset>'
     )
 

@@ -37,13 +37,13 @@ class TinyStudy:
     photos: dict[int, bytes]  # number -> the JPEG of the case drawn from this photo
 
 
-def build(folder: Path, pause_seconds: float = 0) -> TinyStudy:
+def build(folder: Path, pause_seconds: float = 0, **changes: object) -> TinyStudy:
     """Eight cases, on half of which the AI is wrong, one practice case, one repeat and one pair.
 
-    `pause_seconds` is the pause that is forced between two parts.
+    `pause_seconds` is the pause that is forced between two parts; `changes` replace fields of the protocol.
     """
     protocol_file = folder / "tiny.yaml"
-    protocol_file.write_text(yaml.safe_dump(_protocol(pause_seconds), sort_keys=False))
+    protocol_file.write_text(yaml.safe_dump({**_protocol(pause_seconds), **changes}, sort_keys=False))
     protocol = Protocol.read(protocol_file)
     candidates = [_candidate(number, folder, wrong=number > 6) for number in range(1, PHOTOS + 1)]
     out = folder / "study"

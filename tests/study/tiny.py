@@ -90,8 +90,8 @@ def _write(folder: Path, kind: str, seed: int) -> str:
 
 
 def answer(question: QuestionView) -> Any:
-    """Some answer to a question."""
-    match question.kind:
+    """Some answer to a question, by its form field."""
+    match question.field:
         case "choice":
             return question.options[0][0]
         case "likert":

@@ -21,6 +21,7 @@ from sklearn.metrics import cohen_kappa_score
 from skinclip.study.analysis.mixed import attempt, fit
 from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, numbers
 from skinclip.study.errors import NotEstimable
+from skinclip.study.protocol.arms import arm_named
 
 Result = dict[str, Any]
 _RESAMPLES = 300  # of alpha; each costs a call of the library
@@ -60,7 +61,7 @@ def between_readers(cases: pd.DataFrame, arms: Sequence[str], resamples: int, se
         for arm in arms if answer.by_arm else ("all",):
             shown = cases if arm == "all" else cases[cases["arm"] == arm]
             values = _coded(shown, answer)
-            if arm == "none" and answer.column in AID_ITEMS:
+            if answer.column in AID_ITEMS and not arm_named(arm).explains:
                 continue  # not asked
             known = np.isfinite(values)
             here = (shown[known], values[known], answer)

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from skinclip.study.analysis.tables import AID_ITEMS, answer_column, numbers
-from skinclip.study.protocol import protocol as protocols
 from skinclip.study.protocol.protocol import Protocol, Question
 
 
@@ -168,9 +167,7 @@ def from_protocol(protocol: Protocol) -> AnalysisPlan:
         alpha=plan.alpha,
         secondary=plan.secondary,
         secondary_contrasts=tuple(Contrast(c.arm, c.reference) for c in plan.contrasts),
-        further=tuple(
-            _further(q) for q in asked.values() if q.key not in ENDPOINTS and q.scale.kind in protocols.TESTED_KINDS
-        ),
+        further=tuple(_further(q) for q in asked.values() if q.key not in ENDPOINTS and q.scale.type.analysed),
         smallest_effect=plan.primary.smallest_effect,
         power=plan.power,
         completion=protocol.completion.min_cases_share,
@@ -184,6 +181,6 @@ def from_protocol(protocol: Protocol) -> AnalysisPlan:
 
 def _further(question: Question) -> Endpoint:
     """A question of the study's own, asked after each case."""
-    units = {"likert": f"points, 1-{question.scale.points}", "percent": "points, 0-100", "yes_no": "share"}
-    kind, label = question.scale.kind, question.key.replace("_", " ").capitalize()
-    return Endpoint(question.key, label, units[kind], answer_column(question.key), share=kind == "yes_no")
+    entry, label = question.scale.type, question.key.replace("_", " ").capitalize()
+    unit, column = entry.unit(question.scale), answer_column(question.key)
+    return Endpoint(question.key, label, unit, column, share=entry.analysed == "share")

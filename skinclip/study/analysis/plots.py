@@ -16,21 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from scipy.stats import gaussian_kde
 
-from skinclip.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, PINK, RED, SKY, Plot, styled
+from skinclip.reporting.style import BLUE, GREEN, GREY, INK, PALE, RED, Plot, styled
+from skinclip.study.protocol.arms import arm_named
 
 Result = Mapping[str, Any]
-ARM_NAMES = {
-    "none": "No explanation",
-    "grad_cam": "Grad-CAM",
-    "grad_cam_text": "Grad-CAM + text",
-    "regions": "Rationale + regions",
-}
-_ARM_COLOURS = {"none": GREY, "grad_cam": ORANGE, "grad_cam_text": SKY, "regions": BLUE}
 _WIDTH = 7.0  # inches, of every figure: a column of the page, a page of the PDF
 
 
 def arm_name(arm: str) -> str:
-    return ARM_NAMES.get(arm, arm)
+    """An arm's name in reports."""
+    return arm_named(arm).label
 
 
 def contrast_name(contrast: str) -> str:
@@ -191,7 +186,7 @@ def _axes(rows: int, columns: int, height: float, mark: str) -> tuple[Figure, li
 
 
 def _colour(arm: str) -> str:
-    return _ARM_COLOURS.get(arm, (GREEN, PINK)[len(arm) % 2])
+    return arm_named(arm).colour
 
 
 def _strong(arm: str) -> str:

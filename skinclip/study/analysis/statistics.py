@@ -25,6 +25,7 @@ from skinclip.study.analysis.arm_model import arm_model
 from skinclip.study.analysis.mixed import attempt
 from skinclip.study.analysis.tables import AID_ITEMS, StudyTables, numbers, primary_cases
 from skinclip.study.errors import NotEstimable
+from skinclip.study.protocol.arms import explaining, in_registry_order
 
 Result = dict[str, Any]
 
@@ -33,8 +34,7 @@ Result = dict[str, Any]
 def analyse(tables: StudyTables, plan: AnalysisPlan = DEFAULT_PLAN) -> Result:
     """Every analysis of the plan; the result is plain data that `json` can write."""
     cases = primary_cases(tables.cases)
-    arms = [arm for arm in ("none", "grad_cam", "grad_cam_text", "regions") if arm in set(tables.cases["arm"])]
-    arms += sorted(set(tables.cases["arm"]) - set(arms))
+    arms = in_registry_order(tables.cases["arm"])
     bootstrap = reliance.bootstrap_of(cases, plan.resamples, plan.seed)
     answers = secondary.Answers(cases, tables.blocks, tables.preferences, bootstrap)
     pair, safety = (plan.primary.arm, plan.primary.against), (plan.safety.arm, plan.safety.against)
@@ -212,9 +212,9 @@ def flow(tables: StudyTables, plan: AnalysisPlan) -> Result:
 
 def missing(cases: pd.DataFrame) -> list[Result]:
     """Answers missing of each item, among the rows where it was asked: an aid's items are not asked without one."""
-    rows = []
+    rows, aided = [], explaining(cases["arm"].unique())
     for column in ("diagnosis_before", "diagnosis_after", "confidence_after", "trust", *AID_ITEMS, "seconds_after"):
-        asked = cases[cases["arm"] != "none"] if column in AID_ITEMS else cases
+        asked = cases[cases["arm"].isin(aided)] if column in AID_ITEMS else cases
         rows.append({"item": column, "asked": len(asked), "missing": int(asked[column].isna().sum())})
     return rows
 

@@ -8,8 +8,8 @@ does not apply to an arm (was the map grounded? where there was no map) is missi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +21,11 @@ import pyarrow.parquet as pq
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE
 from skinclip.study.errors import TablesError
+from skinclip.study.protocol.arms import explaining
+from skinclip.study.protocol.protocol import CANNOT_TELL, STRATA, Protocol
 
 SIMULATED = "SIMULATED DATA"
 REHEARSAL = "REHEARSAL, NOT A STUDY"
-CANNOT_TELL = "cannot_tell"
-NO_AID = "none"
-STRATA = ("right", "wrong", "ood")
 ANSWERS = (*(d.code for d in DIAGNOSES), CANNOT_TELL)
 
 
@@ -136,6 +135,7 @@ class StudyTables:
             and figure then says so. Nothing for a real study.
         study: key of the study.
         plan_sha256: hash of the plan that was locked before the first enrolment.
+        further: columns of the study's own questions, see `further_columns`; for the dictionary alone.
 
     Raises:
         TablesError: A column that must be there is not, or a value cannot be.
@@ -148,6 +148,7 @@ class StudyTables:
     mark: str
     study: str
     plan_sha256: str = ""
+    further: Mapping[str, Column] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for table in TABLES:
@@ -181,7 +182,10 @@ class StudyTables:
         about = json.loads((folder / "study.json").read_text())
         frames = {table: pd.read_parquet(folder / f"{table}.parquet") for table in TABLES}
         frames = {table: frame.drop(columns="data_kind", errors="ignore") for table, frame in frames.items()}
-        return cls(**frames, mark=about["mark"], study=about["study"], plan_sha256=about["plan_sha256"])
+        further = {name: Column(**column) for name, column in about.get("further", {}).items()}
+        return cls(
+            **frames, mark=about["mark"], study=about["study"], plan_sha256=about["plan_sha256"], further=further
+        )
 
 
 def data_dictionary(tables: StudyTables) -> pd.DataFrame:
@@ -189,15 +193,31 @@ def data_dictionary(tables: StudyTables) -> pd.DataFrame:
     rows = []
     for table in TABLES:
         for name in getattr(tables, table).columns:
-            column = COLUMNS.get(name) or _further_column(getattr(tables, table)[name])
+            column = COLUMNS.get(name) or tables.further.get(name) or _further_column(getattr(tables, table)[name])
             rows.append((table, name, column.dtype, column.values, column.meaning, column.missing))
     rows += [("mrmc", name, c.dtype, c.values, c.meaning, c.missing) for name, c in MRMC.items()]
     frame = pd.DataFrame(rows, columns=["table", "column", "type", "values", "meaning", "may_be_missing"])
     return _marked(frame, tables)
 
 
+def further_columns(protocol: Protocol) -> dict[str, Column]:
+    """The columns of a study's own questions, by their types; items of scales after a block are rows and have none."""
+    names: dict[str, Callable[[str], str]] = {
+        "background": str,
+        "before": lambda key: f"{key}_before",
+        "after": answer_column,
+        "preference": str,
+    }
+    columns = {}
+    for phase, name_of in names.items():
+        for question in protocol.questions[phase]:
+            answer = question.scale.type.column(question.scale)
+            columns[name_of(question.key)] = Column(answer.dtype, answer.values, question.text, answer.allowed)
+    return {name: column for name, column in columns.items() if name not in COLUMNS}
+
+
 def _further_column(answers: pd.Series) -> Column:
-    """A study's own question, by what was answered."""
+    """A further column of unknown question, by what was answered."""
     given = answers.dropna()
     if len(given) and given.map(lambda answer: isinstance(answer, bool)).all():
         kind = "bool"
@@ -320,7 +340,8 @@ def _wrong(typed: pd.Series, column: Column) -> pd.Series:
 
 
 def _check_aid_items(cases: pd.DataFrame) -> None:
-    answered = cases.loc[cases["arm"] == NO_AID, list(AID_ITEMS)].notna().any()
+    aided = cases["arm"].isin(explaining(cases["arm"].unique()))
+    answered = cases.loc[~aided, list(AID_ITEMS)].notna().any()
     if answered.any():
         raise TablesError(f"cases.{answered.idxmax()}: answered in the arm without an aid, where it was not asked")
 
@@ -351,6 +372,7 @@ def _about(tables: StudyTables) -> Mapping[str, object]:
         "data_kind": tables.mark or "answers of readers",
         "plan_sha256": tables.plan_sha256,
         "rows": {table: len(getattr(tables, table)) for table in TABLES},
+        "further": {name: column._asdict() for name, column in tables.further.items()},
         "use": RESEARCH_USE_ONLY,
     }
 

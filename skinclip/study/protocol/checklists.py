@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.study.protocol.protocol import ARMS, CANNOT_TELL, Protocol
+from skinclip.study.protocol.arms import arm_named
+from skinclip.study.protocol.protocol import CANNOT_TELL, Protocol
 from skinclip.study.protocol.yaml_schema import read_yaml
 
 TO_BE_STATED = "to be stated by the authors"
@@ -66,7 +67,7 @@ def facts(protocol: Protocol) -> dict[str, str]:
         "key": protocol.key,
         "plan_sha256": protocol.plan_sha256,
         "research_use": RESEARCH_USE_ONLY,
-        "arms": "; ".join(f"{arm} ({ARMS.get(arm, arm)})" for arm in protocol.arms),
+        "arms": "; ".join(f"{arm} ({arm_named(arm).description})" for arm in protocol.arms),
         "diagnoses": ", ".join(_labels(protocol, "before", "diagnosis")),
         "roles": ", ".join(_labels(protocol, "background", "role")) or TO_BE_STATED,
         "primary": primary,

@@ -1,4 +1,4 @@
-"""A strict reading of a coordinator's YAML: every field is checked, and all problems are told at once.
+"""A strict reading of a coordinator's YAML, and Pydantic's findings in a coordinator's words, with line and field.
 
 Plain YAML 1.1 reads `no` as false, `12:30` as 750, `0123` as 83 and a field given twice as the last one, all in
 silence. Here only `true`, `false`, `null` and ordinary numbers are more than text, and twice is an error.
@@ -6,17 +6,21 @@ silence. Here only `true`, `false`, `null` and ordinary numbers are more than te
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from skinclip.study.errors import ProtocolError
+from skinclip.study.protocol.field_types import PROBLEMS, quoted
 
-SLUG = re.compile(r"[a-z][a-z0-9_]*(?:-[a-z0-9_]+)*")  # names of studies, arms, questions: safe in files and columns
+_DEEPEST = 40  # levels of a protocol: far more than it has
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -44,20 +48,32 @@ for _tag, _pattern, _first in (
 
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file. Raises ProtocolError for a file that is missing, not UTF-8 or not YAML."""
+    return read_yaml_with_lines(path)[0]
+
+
+def read_yaml_with_lines(path: Path) -> tuple[Any, dict[str, int]]:
+    """The content of a YAML file, and the line of each field by its path (`questions.after[3].key`).
+
+    Raises ProtocolError for a file that is missing, not UTF-8 or not YAML.
+    """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        loader = _StrictLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return None, {}
+        lines = dict(_lines(node, "", 0))
+        return loader.construct_document(node), lines
     except OSError as error:
-        raise ProtocolError(
-            [f"the file cannot be read ({error.strerror}); give the path of a study's YAML"], str(path)
-        ) from error
+        problem = f"the file cannot be read ({error.strerror}); give the path of a study's YAML"
     except UnicodeDecodeError as error:
-        raise ProtocolError(
-            [f"byte {error.start} is not UTF-8; save the file with that encoding"], str(path)
-        ) from error
+        problem = f"byte {error.start} is not UTF-8; save the file with that encoding"
     except yaml.MarkedYAMLError as error:
-        raise ProtocolError([_syntax_problem(error)], str(path)) from error
+        problem = _syntax_problem(error)
     except yaml.YAMLError as error:
-        raise ProtocolError([f"not YAML: {error}"], str(path)) from error
+        problem = f"not YAML: {error}"
+    except RecursionError:
+        problem = "fields are nested too deeply for a protocol, or the file is no protocol"
+    raise ProtocolError([problem], str(path))
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError) -> str:
@@ -67,107 +83,88 @@ def _syntax_problem(error: yaml.MarkedYAMLError) -> str:
     return f"{place}{error.problem or error.context}{hint}"
 
 
-class Fields:
-    """One mapping of the YAML while it is read.
-
-    Each method takes one field by name, notes in `problems` what is wrong with it, and then returns a stand-in, so
-    that reading goes on and the coordinator hears of everything at once. A field without `default` must be given.
-    """
-
-    def __init__(self, values: Any, path: str, problems: list[str], names: Sequence[str]) -> None:
-        self.path, self.problems = path, problems
-        self.values: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
-        if values is not None and not isinstance(values, Mapping):
-            self.note("", f"must hold fields (name: value), not {shown(values)}")
-            self.problems = []  # said once: its fields are not each missed as well
-        for name in self.values:
-            if name not in names:
-                self.note(name, f"is not a field here{_nearest(str(name), names)}")
-
-    def at(self, name: object) -> str:
-        return ".".join(part for part in (self.path, str(name)) if part) or "the file"
-
-    def note(self, name: object, what: str) -> None:
-        self.problems.append(f"{self.at(name)}: {what}")
-
-    def nested(self, name: str, names: Sequence[str]) -> Fields:
-        """The mapping under `name`; an empty one where it is left out, so that its own fields say what they miss."""
-        return Fields(self.values.get(name), self.at(name), self.problems, names)
-
-    def each(self, name: str, what: str) -> Iterator[tuple[str, Any]]:
-        """(path, value) for each entry of a list of at least one; `what` says in words what it lists."""
-        value = self.values.get(name)
-        if not isinstance(value, (list, tuple)) or not value:
-            self.note(name, f"must be a list of {what}, not {shown(value)}")
-            return
-        for i, entry in enumerate(value):
-            yield f"{self.at(name)}[{i}]", entry
-
-    def text(self, name: str, default: str | None = None, max_length: int = 20_000) -> str:
-        value = self.values.get(name)
-        if value in (None, "") and default is not None:
-            return default
-        if isinstance(value, (int, float)):
-            self.note(name, f"must be text; put {value} in quotes")
-        elif not isinstance(value, str) or not value.strip():
-            self.note(name, f"must be text, not {shown(value)}")
-        elif len(value.strip()) > max_length:
-            self.note(name, f"has {len(value.strip())} characters; at most {max_length} are allowed")
-        else:
-            return value.strip()
-        return ""
-
-    def slug(self, name: str) -> str:
-        value = self.text(name, max_length=60)
-        if value and not SLUG.fullmatch(value):
-            self.note(name, f"must be small letters, digits, _ and -, beginning with a letter, not {shown(value)}")
-        return value
-
-    def number(self, name: str, low: float, high: float, default: float | None = None) -> float:
-        value = self.values.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            self.note(name, f"must be a number from {low:g} to {high:g}, not {shown(value)}")
-            return low
-        return float(value)
-
-    def integer(self, name: str, low: int, high: int, default: int | None = None) -> int:
-        value = self.values.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.note(name, f"must be a whole number from {low} to {high}, not {shown(value)}")
-            return low
-        return value
-
-    def boolean(self, name: str, default: bool) -> bool:
-        value = self.values.get(name, default)
-        if not isinstance(value, bool):
-            self.note(name, f"must be true or false, not {shown(value)}")
-            return default
-        return value
-
-    def one_of(self, name: str, allowed: Sequence[str], default: str | None = None) -> str:
-        value = self.values.get(name, default)
-        if value not in allowed:
-            self.note(
-                name, f"must be one of {', '.join(allowed)}, not {shown(value)}{_nearest(str(value), allowed, '')}"
-            )
-            return allowed[0]
-        return str(value)
+def _lines(node: yaml.Node, path: str, depth: int) -> Iterator[tuple[str, int]]:
+    if depth > _DEEPEST:
+        return
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = f"{path}.{key.value}" if path else str(key.value)
+            yield inner, key.start_mark.line + 1
+            yield from _lines(value, inner, depth + 1)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            yield f"{path}[{i}]", value.start_mark.line + 1
+            yield from _lines(value, f"{path}[{i}]", depth + 1)
 
 
-def shown(value: Any) -> str:
-    """A value as a message quotes it, shortened.
+def with_lines(problems: Sequence[str], lines: Mapping[str, int]) -> list[str]:
+    """Problems ("path: message") with the line of the field in front, or of the nearest field around it."""
+    located = []
+    for problem in problems:
+        path = problem.partition(": ")[0]
+        while path and path not in lines:
+            path = re.sub(r"(?:\.?[^.\[\]]+|\[\d+\])$", "", path)
+        located.append(f"line {lines[path]}: {problem}" if path else problem)
+    return located
 
-    >>> shown(None)
-    'nothing'
-    """
-    if value is None:
-        return "nothing"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+
+# --- Pydantic's findings --------------------------------------------------------------------------------------------
 
 
-def _nearest(name: str, names: Sequence[str], otherwise: str | None = None) -> str:
+def problems_of(error: ValidationError, root: type) -> list[str]:
+    """One sentence for each finding, beginning with the path of the field."""
+    return [sentence for found in error.errors() for sentence in _sentences(dict(found), root)]
+
+
+def _sentences(found: dict[str, Any], root: type) -> Iterator[str]:
+    location, kind, context = found["loc"], found["type"], found.get("ctx", {})
+    path = path_of(location)
+    if PROBLEMS in context:
+        yield from (f"{path}.{name}: {message}" for name, message in context[PROBLEMS])
+    elif "message" in context:
+        yield f"{path}: {context['message']}"
+    elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        yield f"{path}: is not a field here{nearest(str(location[-1]), _names(root, location[:-1]))}"
+    elif kind in ("missing", "missing_argument"):
+        yield f"{path}: must be {_expected(root, location)}, not nothing"
+    elif kind in ("dataclass_type", "dataclass_exact_type", "dict_type"):
+        yield f"{path or 'the file'}: must hold fields (name: value), not {quoted(found['input'])}"
+    else:
+        yield f"{path}: {found['msg']}, not {quoted(found['input'])}"
+
+
+def path_of(location: Sequence[int | str]) -> str:
+    """`("cases", "n")` as `cases.n`, `("arms", 1)` as `arms[1]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A hint at the field that was probably meant, or at all there are."""
     near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; there are: {', '.join(names)}" if otherwise is None else otherwise
+    return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(names)}"
+
+
+def _names(root: type, location: Sequence[int | str]) -> list[str]:
+    cls, _ = _at(root, location)
+    return [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+
+
+def _expected(root: type, location: Sequence[int | str]) -> str:
+    cls, metadata = _at(root, location)
+    if dataclasses.is_dataclass(cls):
+        return "given, with fields of its own"
+    return next((m.expected for m in metadata if hasattr(m, "expected")), "given")
+
+
+def _at(root: Any, location: Sequence[int | str]) -> tuple[Any, tuple[Any, ...]]:
+    """The type of the field at a location below `root`, and its metadata."""
+    current, metadata = root, ()
+    for part in location:
+        if isinstance(part, str) and dataclasses.is_dataclass(current):
+            current = typing.get_type_hints(current, include_extras=True).get(part, object)
+        else:  # an entry of a tuple, or of a dict of tuples
+            inner = typing.get_args(current)
+            current = inner[-1] if isinstance(part, str) and inner else inner[0] if inner else object
+        metadata = getattr(current, "__metadata__", ())
+        current = typing.get_args(current)[0] if metadata else current
+    return current, metadata

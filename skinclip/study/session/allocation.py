@@ -21,6 +21,7 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 from skinclip.study.errors import AllocationError
+from skinclip.study.protocol.arms import explaining
 from skinclip.study.protocol.protocol import STRATA, Protocol
 
 T = TypeVar("T")
@@ -241,7 +242,7 @@ def _contrasts(protocol: Protocol, reader: int) -> list[tuple[str, str]]:
     The question of the study gets the most answers; the other pairs connect all aids, without which Bradley-Terry
     strengths could not be told apart. The arm `none` has nothing to be shown side by side.
     """
-    aids = [arm for arm in protocol.arms if arm != "none"]
+    aids = explaining(protocol.arms)
     primary = {protocol.plan.primary.arm, protocol.plan.primary.reference}
     every = list(combinations(aids, 2))
     main = [pair for pair in every if set(pair) == primary]

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from skinclip.study.errors import StudyRequestError
+from skinclip.study.protocol.arms import TextForm, arm_named
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.view_models import AidView, Fragment
 
 PROTOCOL, RECORD, TRUTH, KEY, DATABASE = "protocol.yaml", "frozen.json", "truth.json", "key", "store.sqlite"
-PHOTO, GRAD_CAM, REGIONS, AID, ASSESSMENT = "photo.jpg", "grad_cam.jpg", "regions.jpg", "aid.json", "assessment.json"
+PHOTO, AID, ASSESSMENT = "photo.jpg", "aid.json", "assessment.json"
 STUDIES = Path("studies")
 FORM = "skinclip-frozen-study-2"
 NO_RATIONALE = "The aid gave no rationale for this photo."
@@ -50,15 +51,8 @@ class Truth:
     ai_leading: str
 
 
-@dataclass(frozen=True)
-class _Showing:
-    """What an arm shows beside the differential: a picture's file name, and which form of the rationale."""
-
-    picture: str | None
-    words: Callable[[tuple[Fragment, ...]], tuple[Fragment, ...]]
-
-
 def no_words(rationale: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
+    """Nothing of the rationale."""
     return ()
 
 
@@ -69,14 +63,14 @@ def words_alone(rationale: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
 
 
 def words_with_references(rationale: tuple[Fragment, ...]) -> tuple[Fragment, ...]:
+    """The rationale as it is."""
     return rationale
 
 
-SHOWN: dict[str, _Showing] = {
-    "none": _Showing(None, no_words),
-    "grad_cam": _Showing(GRAD_CAM, no_words),
-    "grad_cam_text": _Showing(GRAD_CAM, words_alone),
-    "regions": _Showing(REGIONS, words_with_references),
+TEXT_FORMS: dict[TextForm, Callable[[tuple[Fragment, ...]], tuple[Fragment, ...]]] = {
+    "none": no_words,
+    "plain": words_alone,
+    "referenced": words_with_references,
 }
 
 
@@ -143,11 +137,11 @@ class StudyBundle:
 
     def aid(self, case: str, arm: str) -> AidView:
         """What the aid shows of a case in one arm; the differential is the same in all."""
-        values, showing = json.loads(self._file(case, AID)), SHOWN[arm]
+        values, shown = json.loads(self._file(case, AID)), arm_named(arm)
         rationale = tuple(Fragment(**fragment) for fragment in values["rationale"]) or (Fragment(NO_RATIONALE),)
-        picture = None if showing.picture is None else self._file(case, showing.picture)
+        picture = None if shown.picture is None else self._file(case, shown.picture)
         differential = tuple((name, probability) for name, probability in values["differential"])
-        return AidView(differential, picture, showing.words(rationale))
+        return AidView(differential, picture, TEXT_FORMS[shown.text](rationale))
 
     def _file(self, case: str, file: str) -> bytes:
         name = f"cases/{case}/{file}"

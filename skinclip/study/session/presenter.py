@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE
 from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.protocol.question_types import Scale
 from skinclip.study.protocol.questions import Question
 from skinclip.study.session.bundle import StudyBundle
 from skinclip.study.session.steps import CONSENT, Step
-from skinclip.study.session.view_models import QuestionKind, QuestionView, StepView
+from skinclip.study.session.view_models import QuestionView, StepView
 
 WITHDRAWAL = (
     "Taking part is voluntary. You may stop at any time, without giving a reason, by choosing **Withdraw**: all your "
@@ -82,25 +83,32 @@ def _consent(protocol: Protocol) -> str:
 
 
 def questions(protocol: Protocol, step: Step) -> tuple[QuestionView, ...]:
-    """What a step asks, in order."""
+    """The questions of a step as they are shown, in order."""
+    return tuple(map(question_view, questions_of(protocol, step)))
+
+
+def questions_of(protocol: Protocol, step: Step) -> tuple[Question, ...]:
+    """The questions of a step, in order."""
     match step.kind:
         case "consent":
-            return (QuestionView(CONSENT, AGREEMENT, "yes_no", required=True),)
+            return (Question(CONSENT, AGREEMENT, Scale("yes_no")),)
         case "background" | "before" | "preference":
-            return tuple(map(question_view, protocol.asked(step.kind)))
+            return protocol.asked(step.kind)
         case "after":
-            return tuple(map(question_view, protocol.asked("after", step.shown.arm if step.shown else None)))
+            return protocol.asked("after", step.shown.arm if step.shown else None)
         case "block":
-            return tuple(map(question_view, protocol.asked("block", step.arm)))
+            return protocol.asked("block", step.arm)
     return ()
 
 
 def question_view(question: Question) -> QuestionView:
+    """The view of one question."""
     scale = question.scale
     return QuestionView(
         key=question.key,
         text=question.text,
-        kind=cast(QuestionKind, scale.kind),
+        kind=scale.kind,
+        widget=scale.type.widget,
         required=question.required,
         options=tuple((option.value, option.label) for option in scale.options),
         points=scale.points or None,
@@ -111,17 +119,5 @@ def question_view(question: Question) -> QuestionView:
 
 def in_words(questions: Iterable[Question], answers: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """(question, answer) as the reader gave it; what was left out stays out."""
-    return tuple((q.text, _word(q, answers[q.key])) for q in questions if answers.get(q.key) is not None)
-
-
-def _word(question: Question, value: Any) -> str:
-    match question.scale.kind:
-        case "choice":
-            return next(option.label for option in question.scale.options if option.value == value)
-        case "yes_no":
-            return "Yes" if value else "No"
-        case "percent":
-            return f"{value:g}%"
-        case "likert":
-            return f"{value} of {question.scale.points}"
-    return str(value)
+    given = [(q, answers[q.key]) for q in questions if answers.get(q.key) is not None]
+    return tuple((q.text, q.scale.type.in_words(q.scale, answer)) for q, answer in given)

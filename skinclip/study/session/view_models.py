@@ -21,7 +21,6 @@ StepKind = Literal[
     "done",
     "withdrawn",
 ]
-QuestionKind = Literal["choice", "likert", "percent", "yes_no", "text"]
 
 
 @dataclass(frozen=True)
@@ -31,22 +30,29 @@ class QuestionView:
     Attributes:
         key: The name under which the answer is submitted.
         text: The question in words.
-        kind: How it is answered.
+        kind: The question's type, a key of the registry `question_types`.
         required: Whether the step can be submitted without an answer.
         options: (value, label) pairs of a `choice`, in the order to show; empty otherwise.
         points: How many points a `likert` scale has (answers are 1 to this number); None otherwise.
         anchors: Words for the scale: its two ends, or one for every point.
         max_length: The longest `text` answer, in characters; None otherwise.
+        widget: The form field that the page draws: choice, likert, percent, yes_no or text; the kind where empty.
     """
 
     key: str
     text: str
-    kind: QuestionKind
+    kind: str
     required: bool
     options: tuple[tuple[str, str], ...] = ()
     points: int | None = None
     anchors: tuple[str, ...] = ()
     max_length: int | None = None
+    widget: str = ""
+
+    @property
+    def field(self) -> str:
+        """The form field to draw."""
+        return self.widget or self.kind
 
 
 @dataclass(frozen=True)
@@ -68,13 +74,18 @@ class AidView:
 
     Attributes:
         differential: (diagnosis, probability in 0-1) pairs, most probable first.
-        picture: A JPEG of the photo's size, or None where the photo itself stands in the picture's place.
+        picture: A JPEG of the photo's size, or None where the arm has none.
         text: The pieces of the rationale in order; empty where there is none.
     """
 
     differential: tuple[tuple[str, float], ...]
     picture: bytes | None = None
     text: tuple[Fragment, ...] = ()
+
+    @property
+    def explains(self) -> bool:
+        """Whether there is anything beside the differential; without it the photo stands alone, shown once."""
+        return self.picture is not None or bool(self.text)
 
 
 @dataclass(frozen=True)

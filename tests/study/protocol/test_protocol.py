@@ -477,3 +477,29 @@ def test_every_field_of_plan_and_ethics_is_read_by_analysis_page_or_checklist() 
     unread = {name for kind in kinds for name in _fields(kind) - counted if not re.search(rf"\.{name}\b", code)}
     by_name = {"photo_licence"}  # the checklists take it by name
     assert unread == by_name and "photo_licence" in code
+
+
+# --- lines ---
+
+
+def test_problems_of_a_file_name_line_and_field(tmp_path: Path) -> None:
+    lines = TRUST_STUDY.read_text().splitlines()
+    wrong = {"  n: 60": "  n: sixty", "seed: 20261": "seed: -1", "  practice: 4": "  practise: 4"}
+    at = {}
+    for i, line in enumerate(lines):
+        for start, other in wrong.items():
+            if line.startswith(start):
+                lines[i], at[start] = other, i + 1
+    with pytest.raises(ProtocolError) as error:
+        _read("\n".join(lines), tmp_path)
+    found = "\n".join(error.value.problems)
+    assert f"line {at['  n: 60']}: cases.n: must be a whole number from 2 to 2000, not 'sixty'" in found
+    assert f"line {at['seed: 20261']}: seed: must be a whole number" in found
+    assert f"line {at['  practice: 4']}: cases.practise: is not a field here; did you mean practice?" in found
+    assert "cases.practice: must be a whole number from 0 to 50, not nothing" in found
+    assert len(error.value.problems) == 4
+
+
+def test_a_file_nested_thousands_of_levels_deep_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match="nested too deeply"):
+        _read("key: " + "[" * 5000 + "]" * 5000, tmp_path)

@@ -140,21 +140,30 @@ def test_a_failing_store_is_no_reply(study: FakeStudy, monkeypatch: pytest.Monke
 # --- the HTML -----------------------------------------------------------------------------------------------------
 
 
-def test_every_arm_has_the_same_frame_and_delay() -> None:
+def test_arms_with_picture_and_text_have_the_same_frame_and_all_the_same_delay() -> None:
     shapes = set()
     for aid in aids():
         view = StepView("s1", "after", "With the aid", "", 1, 9, photo(), unaided(), aid)
         drawn = study_tab.drawn(view)
         frame = re.search(r'<section class="sk-frame sk-aid".*</section></div>', drawn["html"], re.S)
-        assert frame and drawn["delay"] == study_tab.AID_DELAY
+        assert drawn["delay"] == study_tab.AID_DELAY
+        if not aid.explains:
+            assert frame is None
+            continue
+        assert frame
+        if not aid.text:
+            assert "What it says" not in frame[0]
+            continue
         tags = re.findall(r'<(?:img|section|div|figure) ?(?:class="[^"]*")?', frame[0])
         shapes.add(tuple(tags))
     assert len(shapes) == 1
 
 
-def test_without_a_picture_the_photo_stands_in_its_place() -> None:
-    html = study_html.aid(AidView(DIFFERENTIAL), photo(), "The aid")
-    assert base64.b64encode(photo()).decode() in html and "No text." in html
+def test_without_an_explanation_the_photo_is_shown_once_beside_the_differential() -> None:
+    view = StepView("s1", "after", "With the aid", "", 1, 9, photo(), unaided(), AidView(DIFFERENTIAL))
+    html = study_tab.drawn(view)["html"]
+    assert html.count(base64.b64encode(photo()).decode()) == 1
+    assert "The aid's probabilities" in html.replace("&#x27;", "'") and "What it says" not in html
 
 
 def test_numbers_of_regions_have_their_colour() -> None:
