@@ -1,4 +1,4 @@
-"""Whether a study keeps what it acknowledged, and how long a reader waits for it, at full size.
+"""Load test of a study at full size: are acknowledged answers kept, and how long does a reader wait.
 
     python -m eval_study.trust_study.load --sessions --out DIR     whole sessions by Study.submit: 50 readers, 20 cases
     python -m eval_study.trust_study.load --served --out DIR       the same over HTTP, against app.py --study
@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval_study.trust_study import sessions as study_sessions
+from eval_study.trust_study.timing import times
 from skinclip.study.store.audit_log import Event
 from skinclip.study.store.store import URL_VARIABLE, Store
 
@@ -50,19 +52,6 @@ class Sent:
     value: str
     sequence: int
     seconds: float
-
-
-def times(seconds: Sequence[float], wall: float) -> dict[str, float | int]:
-    """Count and rate of the submits, their median, 95th percentile and maximum in milliseconds."""
-    milliseconds = sorted(1000 * one for one in seconds)
-    return {
-        "submits": len(milliseconds),
-        "wall_s": round(wall, 2),
-        "submits_per_s": round(len(milliseconds) / wall, 1),
-        "p50_ms": round(milliseconds[len(milliseconds) // 2], 1),
-        "p95_ms": round(milliseconds[int(0.95 * len(milliseconds))], 1),
-        "max_ms": round(milliseconds[-1], 1),
-    }
 
 
 def load(where: str | Path, *, readers: int, cases: int, think: float = 0.0, seed: int = 0) -> dict[str, Any]:
@@ -121,7 +110,7 @@ def _submit(store: Store, reader: str, step: str, rng: random.Random, think: flo
 
 
 def compare(sent: Sequence[Sent], stored: Sequence[Event]) -> dict[str, int]:
-    """What became of acknowledged answers: lost, doubled, or stored for another reader or step."""
+    """Fate of acknowledged answers: counts of those lost, doubled, or stored for another reader or step."""
     places = {event.sequence: event for event in stored}
     values = Counter(str((event.payload or {}).get("answers")) for event in stored)
     found = [(one, places.get(one.sequence)) for one in sent]
@@ -253,8 +242,6 @@ def _measured(args: argparse.Namespace, folder: Path) -> tuple[str, dict[str, An
     """The name of the result's file, and the result."""
     paused = "_with_pauses" if args.think else ""
     if args.sessions or args.served:
-        from eval_study.trust_study import sessions as study_sessions  # its drawing and freezing take seconds to load
-
         if args.url:
             os.environ[URL_VARIABLE] = args.url
         study = study_sessions.made_up_study(folder, args.cases)

@@ -46,18 +46,18 @@ class Setting:
     @property
     def name(self) -> str:
         s = self.simulation
-        effect = s.arms[PLAN.primary.arm].trust - s.arms[PLAN.primary.against].trust
+        effect = s.arms[PLAN.primary.arm].trust - s.arms[PLAN.primary.reference].trust
         swayed = f"sway {s.spread.reader_arm:g}/{s.spread.case_arm:g}"
         lost = f", {s.dropout:.0%} drop out" if s.dropout else ""
         return f"{self.question}: {s.readers} readers x {s.cases} cases, effect {effect:.1f}, {swayed}{lost}"
 
     @property
     def truth(self) -> float:
-        return true_contrast(self.simulation, PLAN.primary.arm, PLAN.primary.against)
+        return true_contrast(self.simulation, PLAN.primary.arm, PLAN.primary.reference)
 
 
 def settings() -> list[Setting]:
-    """What is run, the quick ones first."""
+    """The settings to run, the quick ones first."""
     base, null = _with_effect(LARGE), _with_effect(0.0)
     strong = Spread(reader_arm=0.5, case_arm=0.4)
     sizes = [(10, 50), (20, 50), (40, 50), (10, 100), (20, 100), (40, 100)]
@@ -75,7 +75,7 @@ def settings() -> list[Setting]:
 
 
 def _with_effect(effect: float) -> Simulation:
-    first, second = PLAN.primary.arm, PLAN.primary.against
+    first, second = PLAN.primary.arm, PLAN.primary.reference
     changed = replace(ARMS[first], trust=ARMS[second].trust + effect)
     return Simulation(arms={**ARMS, first: changed}, repeat_share=0.0, pairs=0)
 

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from eval_study.trust_study.load import times
 from eval_study.trust_study.serving import await_ready, free_port
+from eval_study.trust_study.timing import times
 from skinclip.core import assessment as record
 from skinclip.core.paths import TRUST_STUDY
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
@@ -55,7 +55,7 @@ _STEP = re.compile(rb'"step":"(\w+)"')
 
 
 @dataclass(frozen=True)
-class Sent:
+class SubmittedStep:
     """One acknowledged submit and how long its reader waited for the next step."""
 
     reader: str
@@ -176,7 +176,7 @@ def _measured(
     steps = {one.reader: study.steps(one.reader) for one in people}
     start_line = threading.Barrier(len(people))
 
-    def session(reader: str) -> list[Sent]:
+    def session(reader: str) -> list[SubmittedStep]:
         rng = random.Random(f"{seed}/{reader}")
         start_line.wait()
         return [_answer(study.protocol, reader, tokens[reader], step, submit, rng, think) for step in steps[reader]]
@@ -198,7 +198,7 @@ def _measured(
 
 def _answer(
     protocol: Protocol, reader: str, token: str, step: Step, submit: Submit, rng: random.Random, think: float
-) -> Sent:
+) -> SubmittedStep:
     """One submit, timed from the click to the next step."""
     time.sleep(rng.uniform(0, 2 * think))
     answers = {question.key: _some_answer(question, rng) for question in questions_of(protocol, step)}
@@ -208,7 +208,7 @@ def _answer(
     seconds = time.perf_counter() - start
     if following == step.name:
         raise RuntimeError(f"{reader} stands still at {step.name}")
-    return Sent(reader, step.name, answers, seconds)
+    return SubmittedStep(reader, step.name, answers, seconds)
 
 
 def _some_answer(question: Question, rng: random.Random) -> Any:
@@ -218,7 +218,7 @@ def _some_answer(question: Question, rng: random.Random) -> Any:
     return f"{answer}, {rng.random()}" if question.scale.kind == "text" else answer
 
 
-def _kept(study: Study, sent: Sequence[Sent]) -> dict[str, int]:
+def _kept(study: Study, sent: Sequence[SubmittedStep]) -> dict[str, int]:
     """Acknowledged answers that are not stored, stored more than once, or not as they were sent."""
     events = study.store.events(study.name, kinds=ANSWERING)
     count = Counter((event.reader, event.step) for event in events)

@@ -79,7 +79,7 @@ class CaseSelection:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What `build` made: the folder, how many photos there were of each stratum, and why others were left out.
+    """Result of a build: the folder, the number of eligible photos of each stratum, and why others were left out.
 
     `enriched`: whether the AI's errors are a larger part of the cases than of the photos, as readers are told.
     """

@@ -1,4 +1,4 @@
-"""What the coordinator of a study does: watch progress, close, verify, export and analyse.
+"""The coordinator's tasks: watch progress, close, verify, export and analyse.
 
 Blinded until the study is closed: before, there is progress and time, and neither arm, truth nor answer. Closing is an
 event of the log. The tables that are exported and analysed are read from the events alone.
@@ -35,7 +35,7 @@ CHECKLISTS = "checklists"
 
 @dataclass(frozen=True)
 class ReaderProgress:
-    """How far one reader is; nothing of what was answered.
+    """Progress of one reader, without any answer.
 
     Attributes:
         cases, cases_total: cases answered with the aid, repeats and practice left out.
@@ -105,7 +105,7 @@ class Coordinator:
         return receipt_at(self.study.name, head.sequence, head.digest)
 
     def verify(self, receipts: Iterable[str] = ()) -> list[Problem]:
-        """What is wrong with the log; nothing where it is whole. Raises ReceiptError for a receipt copied wrongly."""
+        """Problems of the log; none where it is whole. Raises ReceiptError for a receipt copied wrongly."""
         return self.study.store.verify(self.study.name, receipts)
 
     def tables(self) -> StudyTables:
@@ -205,7 +205,7 @@ class Coordinator:
 
 
 def is_completer(place: SessionState, study: Study) -> bool:
-    """Whether the reader has answered the share of cases that the protocol asks for."""
+    """Tells whether the reader has answered the share of cases that the protocol asks for."""
     return len(_answered_cases(place)) >= study.protocol.completion.min_cases_share * study.protocol.cases.n
 
 

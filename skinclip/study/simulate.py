@@ -32,7 +32,7 @@ _ESS, _TRUST_ITEMS, _DISTRUST_ITEMS = 9, 5, 3
 
 @dataclass(frozen=True)
 class ArmEffect:
-    """What an aid does, as differences from showing the differential alone; 0 is no effect.
+    """Effects of an aid, as differences from showing the differential alone; 0 is no effect.
 
     Attributes:
         trust: points of the 7-point item.

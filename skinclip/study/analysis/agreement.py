@@ -1,4 +1,4 @@
-"""How far readers agree with each other on the same case shown the same way, and with themselves on a repeat.
+"""Agreement between readers on the same case shown the same way, and within a reader on a repeat.
 
 Krippendorff's alpha (2011) for every answer at its level of measurement, kappa with quadratic weights over all pairs of
 readers, and the intraclass correlation from variance components (absolute agreement, two-way random; Shrout and Fleiss

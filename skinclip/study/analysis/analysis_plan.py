@@ -1,4 +1,4 @@
-"""What the statistics are told: endpoints, contrasts and levels, as a protocol's plan fixed them in advance.
+"""The analysis plan: endpoints, contrasts and levels, as a protocol fixed them in advance.
 
 Endpoints carry the names that a protocol gives them. One that is answered case by case is an `Endpoint`, a column of
 the table of cases; `DERIVED` are computed from several answers.
@@ -15,19 +15,7 @@ import numpy as np
 import pandas as pd
 
 from skinclip.study.analysis.tables import AID_ITEMS, answer_column, numbers
-from skinclip.study.protocol.protocol import Protocol, Question
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A difference between two arms: `arm` less `against`."""
-
-    arm: str
-    against: str
-
-    @property
-    def text(self) -> str:
-        return f"{self.arm} - {self.against}"
+from skinclip.study.protocol.protocol import Contrast, Protocol, Question
 
 
 @dataclass(frozen=True)
@@ -91,9 +79,12 @@ CONTRASTS = (
 )
 
 
+_REGIONS_OVER_GRAD_CAM = Contrast("regions", "grad_cam")
+
+
 @dataclass(frozen=True)
 class AnalysisPlan:
-    """What was fixed before the first answer.
+    """The choices fixed before the first answer.
 
     The defaults are those of `eval_study/trust_study/protocol/trust_study.yaml`.
 
@@ -114,9 +105,9 @@ class AnalysisPlan:
         resamples, seed: of the bootstraps.
     """
 
-    primary: Contrast = Contrast("regions", "grad_cam")
+    primary: Contrast = _REGIONS_OVER_GRAD_CAM
     endpoint: str = "trust"
-    safety: Contrast = Contrast("regions", "grad_cam")
+    safety: Contrast = _REGIONS_OVER_GRAD_CAM
     safety_margin: float = 0.05
     alpha: float = 0.05
     secondary: tuple[str, ...] = (*(key for key in ENDPOINTS if key != "trust"), *DERIVED)
@@ -166,7 +157,7 @@ def from_protocol(protocol: Protocol) -> AnalysisPlan:
         safety_margin=plan.safety.margin,
         alpha=plan.alpha,
         secondary=plan.secondary,
-        secondary_contrasts=tuple(Contrast(c.arm, c.reference) for c in plan.contrasts),
+        secondary_contrasts=plan.contrasts,
         further=tuple(_further(q) for q in asked.values() if q.key not in ENDPOINTS and q.scale.type.analysed),
         smallest_effect=plan.primary.smallest_effect,
         power=plan.power,

@@ -131,7 +131,7 @@ def _primary_words(analysis: Result) -> str:
     found = analysis["primary"]
     if "not_estimable" in found:
         return f"The primary result is not estimable: {found['not_estimable']}."
-    arm, against = (arm_name(analysis["plan"]["primary"][side]) for side in ("arm", "against"))
+    arm, against = (arm_name(analysis["plan"]["primary"][side]) for side in ("arm", "reference"))
     direction = "higher" if found["value"] >= 0 else "lower"
     words = (
         f"{_endpoint_label(analysis)} was {abs(found['value']):.2f} points {direction} with {arm} than with {against} "
@@ -146,7 +146,7 @@ def _safety_words(analysis: Result) -> str:
     found = analysis["safety"]
     if "not_estimable" in found:
         return f"The safety result is not estimable: {found['not_estimable']}."
-    arm, against = (arm_name(analysis["plan"]["safety"][side]) for side in ("arm", "against"))
+    arm, against = (arm_name(analysis["plan"]["safety"][side]) for side in ("arm", "reference"))
     verdict = {
         "non-inferior": "By the plan, this is not inferior.",
         "inferior": "By the plan, this is inferior: it misleads more.",
@@ -527,9 +527,12 @@ def _made(analysis: Result, command: str) -> Table:
         ("Study", analysis["study"]),
         ("Data", analysis["data_kind"]),
         ("Plan, sha256", analysis["plan_sha256"] or _DASH),
-        ("Primary contrast", f"{plan['primary']['arm']} - {plan['primary']['against']} on {plan['endpoint']}"),
+        ("Primary contrast", f"{plan['primary']['arm']} - {plan['primary']['reference']} on {plan['endpoint']}"),
         ("Planned for", f"a difference of {plan['smallest_effect']:g} points, power {plan['power']:g}"),
-        ("Safety contrast", f"{plan['safety']['arm']} - {plan['safety']['against']}, margin {plan['safety_margin']:g}"),
+        (
+            "Safety contrast",
+            f"{plan['safety']['arm']} - {plan['safety']['reference']}, margin {plan['safety_margin']:g}",
+        ),
         ("Alpha, two-sided", f"{plan['alpha']:g}"),
         ("Software", f"SkinCLIP-VL {analysis['version']}"),
         ("Command", command or _DASH),
@@ -562,7 +565,7 @@ def _picture(name: str, title: str, words: str, plot: Plot | None) -> list[Block
 
 
 def _primary_contrast(analysis: Result) -> str:
-    return f"{analysis['plan']['primary']['arm']} - {analysis['plan']['primary']['against']}"
+    return f"{analysis['plan']['primary']['arm']} - {analysis['plan']['primary']['reference']}"
 
 
 def _endpoint_label(analysis: Result) -> str:

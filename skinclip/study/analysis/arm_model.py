@@ -34,7 +34,7 @@ class ArmModel:
         Raises:
             NotEstimable: An arm has no answers.
         """
-        return self._estimate(_less(self._mean(contrast.arm), self._mean(contrast.against)), alpha)
+        return self._estimate(_less(self._mean(contrast.arm), self._mean(contrast.reference)), alpha)
 
     def mean(self, arm: str, alpha: float) -> Result:
         return self._estimate(self._mean(arm), alpha)

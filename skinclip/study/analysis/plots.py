@@ -133,7 +133,7 @@ def calibration(points: Sequence[Result], arms: Sequence[str], mark: str) -> Plo
 
 @styled
 def switches(rows: Sequence[Result], arms: Sequence[str], mark: str) -> Plot | None:
-    """How answers moved from unaided (left) to aided (right), by arm (columns) and whether the AI was right (rows)."""
+    """Flows of answers from unaided (left) to aided (right), by arm (columns) and right or wrong AI (rows)."""
     frame = pd.DataFrame(rows, columns=["arm", "ai_right", "before", "after", "n", "of"])
     shown = [arm for arm in arms if frame.loc[frame["arm"] == arm, "of"].sum() > 0]
     if not shown:

@@ -43,7 +43,7 @@ fit <- lmer(as.formula(model), data = d, REML = TRUE)
 weights <- setNames(rep(0, length(fixef(fit))), names(fixef(fit)))
 for (s in names(shares)) {{
   weights[paste0("cell", "{arm}", "|", s)] <- shares[s]
-  weights[paste0("cell", "{against}", "|", s)] <- -shares[s]
+  weights[paste0("cell", "{reference}", "|", s)] <- -shares[s]
 }}
 print(VarCorr(fit), comp = "Variance")
 print(contest1D(fit, weights, confint = TRUE, level = 1 - {alpha}))

@@ -1,4 +1,4 @@
-"""What readers do with the AI's answer: accuracy before and after it, switches to right and to wrong, calibration.
+"""Reliance on the AI's answer: accuracy before and after it, switches to right and to wrong, calibration.
 
 A switch to wrong is a right unaided diagnosis that became a wrong one; its rate is taken over all answers to cases
 where the AI errs, so that no arm is judged on cases that its own readers selected. "Cannot tell" is not right. Cases of
@@ -133,7 +133,7 @@ def share_difference(
 def safety(
     cases: pd.DataFrame, arm: str, against: str, bootstrap: TwoWayBootstrap, margin: float, alpha: float
 ) -> Result:
-    """Whether `arm` makes readers switch to wrong, where the AI errs, at most `margin` more often than `against`.
+    """Non-inferiority of `arm` to `against` in switches to wrong where the AI errs, by `margin`.
 
     Non-inferior where the upper end of the 1 - alpha interval of the difference lies below the margin, a one-sided test
     at alpha / 2; inferior where the lower end lies above it.
@@ -193,7 +193,7 @@ def calibration(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:
 
 
 def switches(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:
-    """How many answers went from right or wrong before to right or wrong after, by arm and by whether the AI erred."""
+    """Counts of answers from right or wrong before to right or wrong after, by arm and by whether the AI erred."""
     answers = _Answers.of(cases)
     said = answers.known & (answers.ai >= 0)
     rows = []

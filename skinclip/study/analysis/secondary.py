@@ -41,7 +41,7 @@ _TESTED = ("p", "p_holm")
 
 @dataclass(frozen=True)
 class Answers:
-    """What the secondary endpoints are computed from: rows of the main analysis, scales, pairs, and resamples."""
+    """Data of the secondary endpoints: rows of the main analysis, scales, pairs, and resamples."""
 
     cases: pd.DataFrame
     blocks: pd.DataFrame
@@ -61,15 +61,15 @@ def family(answers: Answers, plan: AnalysisPlan) -> list[Result]:
 def described(answers: Answers, plan: AnalysisPlan) -> list[Result]:
     """Every other endpoint, and the usual contrasts of the primary one, where there are data; without a p."""
     keys = [key for key in (*plan.rated, *DERIVED) if key not in (plan.endpoint, *plan.secondary)]
-    named = [{c.arm, c.against} for c in (plan.primary, *plan.secondary_contrasts)]
-    contrasts = tuple(c for c in CONTRASTS if {c.arm, c.against} not in named)
+    named = [{c.arm, c.reference} for c in (plan.primary, *plan.secondary_contrasts)]
+    contrasts = tuple(c for c in CONTRASTS if {c.arm, c.reference} not in named)
     rows = [*(endpoint_row(answers, key, plan) for key in keys), *contrast_rows(answers.cases, contrasts, plan)]
     return [{k: v for k, v in row.items() if k not in _TESTED} for row in rows if "value" in row]
 
 
 def endpoint_row(answers: Answers, key: str, plan: AnalysisPlan) -> Result:
     """One endpoint in the primary contrast."""
-    pair = (plan.primary.arm, plan.primary.against)
+    pair = (plan.primary.arm, plan.primary.reference)
     if key in plan.rated and not plan.rated[key].share:
         return _modelled(answers.cases, plan.rated[key], plan.primary, plan)
     test: str

@@ -37,7 +37,7 @@ def analyse(tables: StudyTables, plan: AnalysisPlan = DEFAULT_PLAN) -> Result:
     arms = in_registry_order(tables.cases["arm"])
     bootstrap = reliance.bootstrap_of(cases, plan.resamples, plan.seed)
     answers = secondary.Answers(cases, tables.blocks, tables.preferences, bootstrap)
-    pair, safety = (plan.primary.arm, plan.primary.against), (plan.safety.arm, plan.safety.against)
+    pair, safety = (plan.primary.arm, plan.primary.reference), (plan.safety.arm, plan.safety.reference)
     return {
         **_about(tables, plan),
         "arms": arms,
@@ -162,7 +162,7 @@ def wilcoxon(cases: pd.DataFrame, plan: AnalysisPlan) -> list[Result]:
 def _wilcoxon_row(cases: pd.DataFrame, endpoint: Endpoint, plan: AnalysisPlan) -> Result:
     outcome = pd.Series(endpoint.of(cases), index=cases.index)
     means = outcome.groupby([cases["reader"], cases["arm"]]).mean().unstack()
-    pair = [arm for arm in (plan.primary.arm, plan.primary.against) if arm in means]
+    pair = [arm for arm in (plan.primary.arm, plan.primary.reference) if arm in means]
     both = means[pair].dropna() if len(pair) == 2 else means.iloc[:0]
     head: Result = {"endpoint": endpoint.key, "label": endpoint.label, "contrast": plan.primary.text}
     head |= {"readers": len(both), "ratio": endpoint.log}

@@ -1,4 +1,4 @@
-"""What readers say of the aids as wholes: the scales asked after each block, and the side-by-side preferences.
+"""Subjective outcomes of whole aids: the scales asked after each block, and the side-by-side preferences.
 
 Scales are means of their items' scores (Explanation Satisfaction Scale; trust and distrust apart, as Scharowski et al.
 2024 advise), compared within readers. Preferences become strengths by the Bradley-Terry model (1952) with an interval

@@ -178,7 +178,7 @@ class StudyTables:
 
     @classmethod
     def read(cls, folder: Path) -> StudyTables:
-        """What `write` wrote, from its Parquet files."""
+        """Reads the Parquet files that `write` wrote."""
         about = json.loads((folder / "study.json").read_text())
         frames = {table: pd.read_parquet(folder / f"{table}.parquet") for table in TABLES}
         frames = {table: frame.drop(columns="data_kind", errors="ignore") for table, frame in frames.items()}
@@ -227,7 +227,7 @@ def _further_column(answers: pd.Series) -> Column:
 
 
 def malignancy_scores(cases: pd.DataFrame, phase: str) -> pd.Series:
-    """How malignant a reader holds each case, 0-100, from the diagnosis and the confidence in it.
+    """Rated malignancy of each case, 0-100, from the reader's diagnosis and the confidence in it.
 
     50 + confidence / 2 for a malignant diagnosis, 50 - confidence / 2 for a benign one, 50 for "cannot tell".
     """

@@ -36,7 +36,7 @@ class Arm:
 
     @property
     def explains(self) -> bool:
-        """Whether anything but the differential is shown; items on the explanation are asked in such arms alone."""
+        """True where more than the differential is shown; items on the explanation are asked in such arms alone."""
         return self.picture is not None or self.text != "none"
 
 

@@ -54,7 +54,7 @@ def write_checklists(protocol: Protocol, folder: Path) -> list[Path]:
 
 
 def facts(protocol: Protocol) -> dict[str, str]:
-    """What the checklists quote from a protocol, in words; an empty ethics field says who must fill it."""
+    """Facts of a protocol that the checklists quote, in words; an empty ethics field says who must fill it."""
     plan, missing = protocol.plan, protocol.missing_ethics()
     primary = f"{plan.primary.endpoint} after each case, {plan.primary.arm} against {plan.primary.reference}"
     safety = (

@@ -189,7 +189,7 @@ class Listed(FieldCheck):
 
     @property
     def expected(self) -> str:  # type: ignore[override]
-        """What is listed."""
+        """The list in words."""
         return f"a list of {self.what}"
 
     def check(self, value: Any) -> Sequence[Any]:

@@ -91,7 +91,7 @@ class Washout:
 
 @dataclass(frozen=True, config=STRICT)
 class Completion:
-    """Who answers `min_cases_share` of the cases is a completer; with `min_readers` of them the study may close."""
+    """A completer answers `min_cases_share` of the cases; `min_readers` of them let the study close."""
 
     min_cases_share: Annotated[float, Number(0, 1)]
     min_readers: Annotated[int, Whole(2, 10_000)]
@@ -120,10 +120,15 @@ class Safety:
 
 @dataclass(frozen=True, config=STRICT)
 class Contrast:
-    """A further contrast of the primary endpoint: `arm` less `reference`."""
+    """A difference between two arms: `arm` less `reference`."""
 
     arm: Annotated[str, StudyArm()]
     reference: Annotated[str, StudyArm()]
+
+    @property
+    def text(self) -> str:
+        """`arm - reference`, as results name it."""
+        return f"{self.arm} - {self.reference}"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -155,7 +160,7 @@ class Plan:
 
 @dataclass(frozen=True, config=STRICT)
 class Ethics:
-    """What must stand before a reader can be enrolled; empty text where it does not yet."""
+    """Statements needed before a reader can be enrolled; empty text where one is missing."""
 
     approval: Annotated[str, Text(optional=True)] = ""
     controller: Annotated[str, Text(optional=True)] = ""

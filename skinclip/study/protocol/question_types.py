@@ -31,7 +31,7 @@ class Option:
 
 @dataclass(frozen=True, config=STRICT)
 class Scale:
-    """How a question is answered; fields that its type does not have stay empty.
+    """The scale of a question's answers; fields that its type does not have stay empty.
 
     Attributes:
         kind: A key of `QUESTION_TYPES`.

@@ -63,7 +63,7 @@ class Question:
     reverse: Annotated[bool, Flag()] = False
 
     def asked_in(self, arm: str) -> bool:
-        """Whether readers are asked in this arm."""
+        """True where readers of this arm are asked."""
         return self.arms is None or arm in self.arms
 
     def check(self, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Who sees which case in which arm and in which order: pure, seeded, and balanced over readers by construction.
+"""Allocation of cases to arms and order for each reader: pure, seeded, and balanced over readers by construction.
 
 Cases are split into as many lists as there are arms. Over k readers in a row (k arms) a Latin square brings every list,
 and so every case, once into every arm; the rows of a balanced square (Williams 1949) put every arm once at every block
@@ -105,7 +105,7 @@ def next_seat(site: str, enrolled: Iterable[tuple[str, Mapping[str, Any]]]) -> S
 
 
 def same_site(one: str, other: str) -> bool:
-    """Whether two names are of one site, whatever their capitals and spaces."""
+    """True where two names are of one site, whatever their capitals and spaces."""
     return _plain(one) == _plain(other)
 
 

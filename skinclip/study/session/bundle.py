@@ -34,7 +34,7 @@ _KEPT_FILES = 512  # pictures in memory: a study of 100 cases with room to spare
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a case and must stay hidden until the study is closed.
+    """Facts of a case that must stay hidden until the study is closed.
 
     Attributes:
         truth: diagnosis code, None where it is not known or outside the seven classes.
@@ -136,7 +136,7 @@ class StudyBundle:
         return self._file(case, PHOTO)
 
     def aid(self, case: str, arm: str) -> AidView:
-        """What the aid shows of a case in one arm; the differential is the same in all."""
+        """The aid's answer to a case as one arm shows it; the differential is the same in all."""
         values, shown = json.loads(self._file(case, AID)), arm_named(arm)
         rationale = tuple(Fragment(**fragment) for fragment in values["rationale"]) or (Fragment(NO_RATIONALE),)
         picture = None if shown.picture is None else self._file(case, shown.picture)

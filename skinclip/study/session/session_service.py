@@ -65,7 +65,7 @@ class EnrolledReader:
 
 @dataclass(frozen=True)
 class SessionState:
-    """Where a reader stands: all steps, and the answers given."""
+    """State of a reader's session: all steps, and the answers given."""
 
     reader: str
     steps: tuple[Step, ...]
@@ -205,7 +205,7 @@ class Study:
         return EnrolledReader(reader, self.store.renew_code(self.name, reader))
 
     def readers_at(self, site: str) -> int:
-        """How many readers of a site have not withdrawn."""
+        """Number of readers of a site who have not withdrawn."""
         return sum(reader.site is not None and same_site(reader.site, site) for reader in self.store.readers(self.name))
 
     def _allocation(self, number: int, site: str, enrolled: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -262,7 +262,7 @@ class Study:
     # -- steps ------------------------------------------------------------------------------------------------------
 
     def view(self, token: str) -> StepView:
-        """What the reader is shown now. Raises SessionExpiredError."""
+        """The view of the step that is due. Raises SessionExpiredError."""
         return self._view(self._place(token))
 
     def submit(
@@ -319,7 +319,7 @@ class Study:
         return receipt_of(max(answered.values(), key=lambda event: event.sequence))
 
     def session_state(self, reader: str) -> SessionState:
-        """Where a reader stands."""
+        """The state of a reader's session."""
         answered = {e.step: e for e in self.store.events(self.name, reader, ANSWERING)}
         return SessionState(reader, self.steps(reader), answered, self.store.is_closed(self.name))
 

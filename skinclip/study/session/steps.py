@@ -41,7 +41,7 @@ class Step:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What an answer to this step is about; stored with it, so that the log can be read by itself."""
+        """Subject of an answer to this step; stored with it, so that the log can be read by itself."""
         if self.shown is not None:
             return {"case": self.shown.case, "arm": self.shown.arm, "repeat": self.shown.repeat}
         if self.pair is not None:

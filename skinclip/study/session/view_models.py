@@ -1,4 +1,4 @@
-"""What of a study's session reaches the browser, and nothing else.
+"""View models: all that reaches the browser of a study's session.
 
 A reader's page is drawn from one StepView at a time. The classes have no field for a case, an arm, a stratum, a truth
 or a model: what has no field cannot leak. An aid is present only in views that come after the unaided answer is locked.
@@ -84,7 +84,7 @@ class AidView:
 
     @property
     def explains(self) -> bool:
-        """Whether there is anything beside the differential; without it the photo stands alone, shown once."""
+        """True where there is more than the differential; without it the photo stands alone, shown once."""
         return self.picture is not None or bool(self.text)
 
 

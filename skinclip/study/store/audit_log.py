@@ -132,7 +132,7 @@ def follow(head: Head, event: Event, key: bytes) -> Event:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a reader keeps: that the log of `study` held an event with this digest at this place."""
+    """A reader's proof that the log of `study` held an event with this digest at this place."""
 
     study: str
     sequence: int
@@ -179,7 +179,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Audit:
-    """What a check of a log found. `erased` counts the payloads that were erased rightly, on withdrawal."""
+    """Result of a check of a log. `erased` counts the payloads that were rightly erased, on withdrawal."""
 
     study: str
     events: int

@@ -54,7 +54,7 @@ def parse_code(text: str) -> Code:
 
 
 def hash_code(key: bytes, code: Code, salt: bytes) -> bytes:
-    """What is kept of a code: scrypt (RFC 7914, 16 MiB), then keyed, so that the database alone proves nothing."""
+    """Keyed scrypt hash (RFC 7914, 16 MiB) of a code, so that the database alone proves nothing."""
     slow = hashlib.scrypt(str(code).encode(), salt=salt, n=2**14, r=8, p=1, dklen=32)
     return hmac.digest(key, b"code:" + slow, "sha256")
 

@@ -1,4 +1,4 @@
-"""What a database says beside the log, held against the log: no column may tell another story than the events. Pure.
+"""Consistency of a database's columns with its event log: no column may contradict the events. Pure.
 
 Some columns repeat events because the store must read them fast: whether a study is closed, who takes part, which step
 an event answers. Nothing seals them. Whoever clears `closed_at` with SQL reopens a study, and the chain stays whole;
@@ -26,7 +26,7 @@ class ReaderRow:
 
 @dataclass(frozen=True)
 class Columns:
-    """What a database says of one study outside the sealed events.
+    """Columns of one study outside the sealed events.
 
     Attributes:
         closed_at: when the study was closed, None while it is open.

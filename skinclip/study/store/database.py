@@ -205,7 +205,7 @@ def _migrate(connection: Connection) -> None:
 
 
 def is_transient(error: SQLAlchemyError) -> bool:
-    """Whether trying again may help: another transaction was in the way, or the connection broke."""
+    """True where trying again may help: another transaction was in the way, or the connection broke."""
     if isinstance(error, PoolTimeout | IntegrityError):  # two made the same row at once; the next try finds it
         return True
     if not isinstance(error, DBAPIError):
