@@ -1,4 +1,4 @@
-"""Configuration: frozen, composed dataclasses; presets are values, not branches; YAML in and out.
+"""Configuration: frozen, composed Pydantic dataclasses; presets are values, not branches; YAML in and out.
 
 A preset says what the model is (`ModelConfig`); a recipe says how it is trained (`TrainConfig`). Both are stored
 with every checkpoint, so that a checkpoint says by itself what it is and how it was made.
@@ -7,15 +7,29 @@ with every checkpoint, so that a checkpoint says by itself what it is and how it
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from skinclip.core.strict_yaml import ConfigError, FieldPath, read_yaml
+
+_config = dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PartialShare = Annotated[float, Field(ge=0, lt=1)]  # all of it would leave nothing
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**62)]
 
 
-@dataclass(frozen=True)
+@_config
 class PerceptionConfig:
     """The frozen image-text tower.
 
@@ -29,48 +43,48 @@ class PerceptionConfig:
     family: str = "open_clip"
     model: str = "derm-clip-mini"
     pretrained: str | None = None
-    image_size: int = 160
+    image_size: Count = 160
     mean: tuple[float, float, float] = (127 / 255, 127 / 255, 127 / 255)
     std: tuple[float, float, float] = (128 / 255, 128 / 255, 128 / 255)
-    levels: tuple[int, ...] = (0, 1, 2, 3, 4)
-    token_levels: tuple[int, ...] = (2, 3, 4)
+    levels: Annotated[tuple[Natural, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
+    token_levels: Annotated[tuple[Natural, ...], Field(min_length=1)] = (2, 3, 4)
     flips: bool = True
 
 
-@dataclass(frozen=True)
+@_config
 class EvidenceConfig:
     """`scale` multiplies cosine similarities into logits; `sharpness` is the exponent of the log-mean-exp pooling."""
 
-    mask_width: int = 24
-    mask_size: int = 80
-    scale: float = 10.0
-    sharpness: float = 2.0
-    adapter_width: int = 256
-    adapter_dropout: float = 0.3
+    mask_width: Count = 24
+    mask_size: Count = 80
+    scale: Positive = 10.0
+    sharpness: Positive = 2.0
+    adapter_width: Count = 256
+    adapter_dropout: PartialShare = 0.3
 
 
-@dataclass(frozen=True)
+@_config
 class LoraConfig:
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
+    r: Natural = 16
+    alpha: Count = 32
+    dropout: PartialShare = 0.05
     # Language layers only: a plain list of suffixes would also hit the vision tower's MLPs.
     target_modules: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
-@dataclass(frozen=True)
+@_config
 class QwenArchitecture:
     """The shape of a Qwen2.5-VL made here rather than downloaded (the mini preset's reasoner)."""
 
-    hidden_size: int = 256
-    intermediate_size: int = 768
-    layers: int = 6
-    heads: int = 8
-    kv_heads: int = 2
+    hidden_size: Count = 256
+    intermediate_size: Count = 768
+    layers: Count = 6
+    heads: Count = 8
+    kv_heads: Count = 2
     mrope_section: tuple[int, int, int] = (4, 6, 6)
 
 
-@dataclass(frozen=True)
+@_config
 class PromptConfig:
     """The words around photo, evidence and patient context; the big presets use Qwen's own chat template."""
 
@@ -78,7 +92,7 @@ class PromptConfig:
     closing: str = " <|im_end|> <|im_start|> assistant"
 
 
-@dataclass(frozen=True)
+@_config
 class ReasonerConfig:
     """`base` is a hub id or directory of Qwen2.5-VL weights; None means `architecture`, carried by the checkpoint.
 
@@ -92,19 +106,20 @@ class ReasonerConfig:
     architecture: QwenArchitecture = field(default_factory=QwenArchitecture)
     lora: LoraConfig = field(default_factory=LoraConfig)
     quantize: bool = True
-    clip_grid: int = 5
-    clip_dropout: float = 0.25
-    answer_dropout: float = 0.5
+    clip_grid: Count = 5
+    clip_dropout: PartialShare = 0.25
+    answer_dropout: PartialShare = 0.5
     prompt: PromptConfig = field(default_factory=PromptConfig)
     own_vision: bool = False  # Qwen's own vision tower, frozen, reads the photo beside CLIP
-    own_side: int = 448  # pixels at which it does; a multiple of 28
-    cpu_weights: str = "fp32"  # how a CPU holds the NF4 layers: unpacked to fp32, or "int8" or "nf4" to save memory
-    paraphrases: int = 64  # texts true to the findings among which the rationale is decoded; 0 decodes freely
-    max_new_tokens: int = 96
-    logit_scale: float = 10.0
+    own_side: Count = 448  # pixels at which it does; a multiple of 28
+    # how a CPU holds the NF4 layers: unpacked to fp32, or "int8" or "nf4" to save memory
+    cpu_weights: Literal["fp32", "int8", "nf4"] = "fp32"
+    paraphrases: Natural = 64  # texts true to the findings among which the rationale is decoded; 0 decodes freely
+    max_new_tokens: Count = 96
+    logit_scale: Positive = 10.0
 
 
-@dataclass(frozen=True)
+@_config
 class ModelConfig:
     preset: str = "mini"
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
@@ -123,7 +138,7 @@ class ModelConfig:
         return 32 if self.reasoner.base is None else 1
 
 
-@dataclass(frozen=True)
+@_config
 class Stage0Config:
     """The contrastive training of the compact derm-CLIP.
 
@@ -131,46 +146,46 @@ class Stage0Config:
     cost half as much, and resolution is not what is missing early on.
     """
 
-    phases: tuple[tuple[int, int], ...] = ((96, 12), (128, 9))
-    batch_size: int = 64
-    lr: float = 1.5e-3
-    weight_decay: float = 0.02
-    draw_power: float = 0.35  # a photo of a class of n is drawn with probability ~ n^-draw_power
-    criteria_share: float = 0.10  # of the photos drawn, those whose criteria are labelled
-    mix_share: float = 0.7  # batches under mixup or cutmix
-    label_smoothing: float = 0.05
-    ema: float = 0.998
-    paraphrases: int = 3  # texts a diagnosis that a batch is contrasted with
-    held_out: float = 0.10  # training lesions that stage 0 never sees
-    mask_photos: int = 24  # photos of a batch whose lesion mask is learnt from
-    w_mask: float = 0.5
-    w_criteria: float = 0.5
-    w_text_to_image: float = 0.25
+    phases: Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1)] = ((96, 12), (128, 9))
+    batch_size: Count = 64
+    lr: Positive = 1.5e-3
+    weight_decay: NotNegative = 0.02
+    draw_power: NotNegative = 0.35  # a photo of a class of n is drawn with probability ~ n^-draw_power
+    criteria_share: Share = 0.10  # of the photos drawn, those whose criteria are labelled
+    mix_share: Share = 0.7  # batches under mixup or cutmix
+    label_smoothing: PartialShare = 0.05
+    ema: PartialShare = 0.998
+    paraphrases: Natural = 3  # texts a diagnosis that a batch is contrasted with
+    held_out: PartialShare = 0.10  # training lesions that stage 0 never sees
+    mask_photos: Natural = 24  # photos of a batch whose lesion mask is learnt from
+    w_mask: NotNegative = 0.5
+    w_criteria: NotNegative = 0.5
+    w_text_to_image: NotNegative = 0.25
 
 
-@dataclass(frozen=True)
+@_config
 class Stage1Config:
     """The language of rationales, learnt by the whole small reasoner from texts alone, before quantization."""
 
-    steps: int = 300
-    batch_size: int = 32
-    lr: float = 1e-3
+    steps: Count = 300
+    batch_size: Count = 32
+    lr: Positive = 1e-3
 
 
-@dataclass(frozen=True)
+@_config
 class MaskConfig:
     """The lesion mask over a published tower, learnt alone; stage 0 learns it beside the tower it makes."""
 
-    steps: int = 400
-    batch_size: int = 16
-    lr: float = 1e-3
-    weight_decay: float = 0.02
-    augmentation: float = 1.0  # strength
-    log_every: int = 10
-    save_every: int = 100
+    steps: Count = 400
+    batch_size: Count = 16
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 0.02
+    augmentation: NotNegative = 1.0  # strength
+    log_every: Count = 10
+    save_every: Count = 100
 
 
-@dataclass(frozen=True)
+@_config
 class Stage2Config:
     """Evidence adapter, projector, LoRA and heads under CFA, over the frozen tower.
 
@@ -179,74 +194,66 @@ class Stage2Config:
     of that many fixed views a photo.
     """
 
-    steps: int = 600
-    batch_size: int = 32
-    second_views: int = 16  # photos of a batch that are seen under two augmentations
-    rationale_targets: int = 8  # photos of a batch that also carry a rationale
-    lr: float = 7e-4
-    lora_rate: float = 1.0  # LoRA learns at this part of it
-    weight_decay: float = 0.05
-    held_out_repeat: float = 2.0  # how much likelier a lesion unseen by stage 0 is drawn
-    draw_power: float = 0.35
-    criteria_share: float = 0.3  # of the photos drawn, those whose criteria are labelled
-    teacher_forcing: float = 0.5  # of the photos with labelled criteria, those where the reasoner reads the labels
-    augmentation: float = 0.7  # strength
-    paraphrases: int = 64  # texts a diagnosis among which descriptions are drawn
-    micro_batch: int = 0  # views at a time; 0 is all at once
+    steps: Count = 600
+    batch_size: Count = 32
+    second_views: Natural = 16  # photos of a batch that are seen under two augmentations
+    rationale_targets: Natural = 8  # photos of a batch that also carry a rationale
+    lr: Positive = 7e-4
+    lora_rate: NotNegative = 1.0  # LoRA learns at this part of it
+    weight_decay: NotNegative = 0.05
+    held_out_repeat: Positive = 2.0  # how much likelier a lesion unseen by stage 0 is drawn
+    draw_power: NotNegative = 0.35
+    criteria_share: Share = 0.3  # of the photos drawn, those whose criteria are labelled
+    teacher_forcing: Share = 0.5  # of the photos with labelled criteria, those where the reasoner reads the labels
+    augmentation: NotNegative = 0.7  # strength
+    paraphrases: Natural = 64  # texts a diagnosis among which descriptions are drawn
+    micro_batch: Natural = 0  # views at a time; 0 is all at once
     gradient_checkpointing: bool = False  # language layers are computed twice, and need a fraction of the memory
-    cached_views: int = 0  # 0 draws and looks at every view anew
-    log_every: int = 5
-    save_every: int = 50
+    cached_views: Natural = 0  # 0 draws and looks at every view anew
+    log_every: Count = 5
+    save_every: Count = 50
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that do not go together."""
         for name in ("second_views", "rationale_targets"):
-            if not 0 <= getattr(self, name) <= self.batch_size:
+            if getattr(self, name) > self.batch_size:
                 raise ValueError(f"{name} must lie in 0 to batch_size ({self.batch_size}), got {getattr(self, name)}")
-        for name in ("micro_batch", "cached_views"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.cached_views == 1 and self.second_views:
             raise ValueError("second views need another view of the photo: cached_views must be 0, or 2 or more")
 
 
-@dataclass(frozen=True)
+@_config
 class LossConfig:
     """Weights and hyperparameters of CFA; a part whose weight is 0 is not computed."""
 
-    w_align: float = 0.5
-    w_cal: float = 3.0
-    w_con: float = 0.5
-    w_lang: float = 1.0
-    gamma: float = 0.0
-    beta: float = 0.0
-    tau: float = 1.0
-    label_smoothing: float = 0.0
-    w_contrast: float = 1.0
-    w_criteria: float = 3.0
-    w_outside: float = 1.0
-    contrast_temperature: float = 0.07
-    outside_eps: float = 0.01
-    calibration_queue: int = 512
-    calibration_temperature: float = 1.0
-    w_views: float = 1.0
-    w_spelled: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a negative weight; the parts check their own hyperparameters."""
-        for name, value in dataclasses.asdict(self).items():
-            if name.startswith("w_") and value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+    w_align: NotNegative = 0.5
+    w_cal: NotNegative = 3.0
+    w_con: NotNegative = 0.5
+    w_lang: NotNegative = 1.0
+    gamma: NotNegative = 0.0
+    beta: PartialShare = 0.0
+    tau: NotNegative = 1.0
+    label_smoothing: PartialShare = 0.0
+    w_contrast: NotNegative = 1.0
+    w_criteria: NotNegative = 3.0
+    w_outside: NotNegative = 1.0
+    contrast_temperature: Positive = 0.07
+    outside_eps: Positive = 0.01
+    calibration_queue: Natural = 512
+    calibration_temperature: Positive = 1.0
+    w_views: NotNegative = 1.0
+    w_spelled: NotNegative = 1.0
 
 
-@dataclass(frozen=True)
+@_config
 class TrainConfig:
     """A recipe. Presets that carry their own tower and language model go through stages 0 and 1, those built on
     published weights learn the lesion mask instead; stage 2 is the same for all."""
 
-    seed: int = 0
-    photo_size: int = 176  # side at which photos are kept in memory for augmentation
-    share: float = 1.0  # of the training lesions, chosen by a hash of their names; less than 1 measures scarcity
+    seed: Seed = 0
+    photo_size: Count = 176  # side at which photos are kept in memory for augmentation
+    # of the training lesions, chosen by a hash of their names; less than 1 measures scarcity
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
     stage0: Stage0Config = field(default_factory=Stage0Config)
     stage1: Stage1Config = field(default_factory=Stage1Config)
     masks: MaskConfig = field(default_factory=MaskConfig)
@@ -326,19 +333,36 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-def from_dict(cls: type, values: dict[str, Any]) -> Any:
+def from_dict(cls: type, values: dict[str, Any], source: str = "", lines: dict[FieldPath, int] | None = None) -> Any:
     """The config of class `cls` again; fields left out keep their default.
 
-    Raises ValueError for a field that `cls` does not have: a typing error in a recipe must not pass silently.
+    Args:
+        source: the file, for messages.
+        lines: of its fields, for messages.
+
+    Raises ConfigError naming every field that is unknown, of the wrong type or out of range.
     """
-    hints = typing.get_type_hints(cls)
-    values = _renamed(cls.__name__, values, set(hints))
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
-    return cls(
-        **{k: from_dict(hints[k], v) if dataclasses.is_dataclass(hints[k]) else _frozen(v) for k, v in values.items()}
-    )
+    todays = _renamed(cls, values, (), lines or {})
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(todays))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_problem(e, source, lines or {}) for e in error.errors())) from error
+
+
+def _problem(error: Any, source: str, lines: dict[FieldPath, int]) -> str:
+    """One of Pydantic's problems in words: file, line, field, what is wrong and what was given."""
+    place: FieldPath = tuple(error["loc"])
+    formers = {today: former for former, today in _FORMER_NAMES.items()}
+    former = tuple(formers.get(str(part), part) for part in place)
+    line = lines.get(place) or lines.get(former)
+    name = ".".join(map(str, place))
+    where = ", ".join(part for part in (source, f"line {line}" if line else "") if part)
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        what = f"there is no field {name}"
+    else:
+        given = "" if error["type"] in ("value_error", "missing") else f", got {error['input']!r}"
+        what = f"{name}: {error['msg'].removeprefix('Value error, ')}{given}".removeprefix(": ")
+    return f"{where}: {what}" if where else what
 
 
 # Names that fields had in checkpoints and recipes of version 0.1: those still load.
@@ -349,29 +373,34 @@ _FORMER_NAMES: dict[str, str] = {
 }
 
 
-def _renamed(config: str, values: dict[str, Any], fields: set[str]) -> dict[str, Any]:
-    """The values under today's names. Raises ValueError where a field is given under its old and its new name."""
+def _renamed(cls: type, values: dict[str, Any], place: FieldPath, lines: dict[FieldPath, int]) -> dict[str, Any]:
+    """The values under today's names. Raises ConfigError where a field is given under its old and its new name."""
+    hints = typing.get_type_hints(cls)
     renamed: dict[str, Any] = {}
     for name, value in values.items():
-        today = _FORMER_NAMES.get(name, name) if name not in fields else name
-        today = today if today in fields else name
+        today = _FORMER_NAMES.get(name, name) if name not in hints else name
+        today = today if today in hints else name
         if today in renamed:
-            raise ValueError(f"{config}: {today} is given twice, once under its former name {name}; keep {today}")
-        renamed[today] = value
+            line = lines.get((*place, name))
+            where = f"line {line}: " if line else ""
+            raise ConfigError(f"{where}{today} is given twice, once under its former name; keep {today}")
+        inner = hints.get(today)
+        nested = isinstance(value, dict) and dataclasses.is_dataclass(inner) and isinstance(inner, type)
+        renamed[today] = _renamed(inner, value, (*place, name), lines) if nested else value  # type: ignore[arg-type]
     return renamed
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
-
-
 def save_yaml(config: Any, path: Path) -> None:
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    """Writes a config, every field of it."""
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
 
 
 def load_yaml(cls: type, path: Path) -> Any:
-    """Reads a config written by `save_yaml`. Raises ValueError for unknown fields or a file that is no mapping."""
-    values = yaml.safe_load(path.read_text())
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} does not hold a mapping of fields; see `skinclip.core.config.{cls.__name__}`")
-    return from_dict(cls, values)
+    """Reads a config written by `save_yaml`, or by hand.
+
+    Raises ConfigError naming the file, line and field of every problem.
+    """
+    file = read_yaml(path)
+    if not isinstance(file.values, dict):
+        raise ConfigError(f"{path} does not hold a mapping of fields; see `skinclip.core.config.{cls.__name__}`")
+    return from_dict(cls, file.values, str(path), file.lines)

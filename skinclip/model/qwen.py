@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes as bnb
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
@@ -32,7 +33,7 @@ ADAPTER = "default"  # what peft calls the first LoRA layers of a model
 CPU_WEIGHTS: dict[str, Callable[[Any], Any]] = {
     "fp32": lambda model: unpack(model, dense),
     "int8": lambda model: unpack(model, int8),
-    "nf4": lambda model: model,
+    "nf4": lambda model: without_packing(model),
 }
 
 
@@ -125,6 +126,18 @@ def load_language_model(
     if (quantize or already) and device == "cpu":
         model = CPU_WEIGHTS[cpu_weights](model)
     return model.eval()
+
+
+def without_packing(model: Any) -> Any:
+    """`model` with NF4 layers that keep one layout of their bits.
+
+    On CPUs with AVX512-BF16, bitsandbytes packs a layer anew at its first pass in eval mode, and cannot differentiate
+    through the packed form: a training step or a Grad-CAM after an evaluation would fail.
+    """
+    for layer in model.modules():
+        if isinstance(layer, bnb.nn.Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
 def quantize_to(model: Qwen2_5_VLForConditionalGeneration, out: Path) -> None:

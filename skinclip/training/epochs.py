@@ -6,7 +6,6 @@ is kept is the exponential average of the weights. Resumes after a kill from the
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from skinclip.core.config import Stage0Config
 from skinclip.training.checkpoints import load_checkpoint, save_checkpoint
 from skinclip.training.csv_log import CsvLog
 from skinclip.training.sampling import batches
-from skinclip.training.schedules import cosine
+from skinclip.training.schedules import cosine_schedule
 
 log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=nn.Module)
@@ -49,43 +49,45 @@ def train_epochs(
     """
     seen, weights = photos
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(model).eval().requires_grad_(False)
+    average = averaged(model, cfg.ema)
     optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
     sides = [side for side, length in cfg.phases for _ in range(length)]
     per_epoch = len(seen) // cfg.batch_size
     done, first, rows = 0, 0, None
     if state := load_checkpoint(out / f"{name}.pt"):
         model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
+        average.module.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         done, first, rows = state["step"], state["epoch"] + 1, state["log_rows"]
+        average.n_averaged.fill_(done + 1)
     csv_log = CsvLog(out / "log.csv", name, rows)
+    peaks = [cfg.lr * group["factor"] for group in optimizer.param_groups]
+    schedule = cosine_schedule(optimizer, peaks, per_epoch * len(sides), per_epoch // 2, done)
     for number in range(first, len(sides)):
         model.train()
         order = seen[torch.multinomial(weights, per_epoch * cfg.batch_size, replacement=True, generator=generator)]
         description = f"{name}, epoch {number + 1}/{len(sides)}"
         for index in tqdm(list(batches(order, cfg.batch_size)), desc=description, mininterval=5):
-            for group in optimizer.param_groups:
-                group["lr"] = cfg.lr * group["factor"] * cosine(done, per_epoch * len(sides), per_epoch // 2)
             parts = step(model, index, sides[number])
             optimizer.zero_grad()
             parts["total"].backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
-            _update_average(average, model, min(cfg.ema, (1 + done) / (10 + done)))
+            schedule.step()
+            average.update_parameters(model)
             if done % 20 == 0:
                 csv_log.write(done, {k: v.item() for k, v in parts.items()})
             done += 1
         if (number + 1) % VALIDATE_EVERY == 0 or number + 1 == len(sides):
-            scores = validate(average)
+            scores = validate(average.module)
             csv_log.write(done, {f"balanced_accuracy/{k}": v for k, v in scores.items()})
             log.info("%s epoch %d: %s", name, number + 1, {k: round(v, 4) for k, v in scores.items()})
         save_checkpoint(
             out / f"{name}.pt",
             {
                 "model": model.state_dict(),
-                "average": average.state_dict(),
+                "average": average.module.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "generator": generator.get_state(),
                 "step": done,
@@ -93,7 +95,7 @@ def train_epochs(
                 "log_rows": csv_log.rows,
             },
         )
-    return average.eval()
+    return average.module.eval()
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -107,10 +109,18 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-@torch.no_grad()
-def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for a, m in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if a.dtype.is_floating_point:
-            a.lerp_(m, 1 - decay)
-        else:
-            a.copy_(m)
+def averaged(model: Model, decay: float) -> AveragedModel:
+    """The exponential average of a model's weights and running statistics, frozen, without those of the first steps.
+
+    The average starts as the model is; the decay rises to `decay` as (1 + n) / (10 + n) over the first n steps.
+    """
+
+    def average(own: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+        if not own.is_floating_point():
+            return new
+        done = int(updates) - 1
+        return own.lerp(new.to(own.dtype), 1 - min(decay, (1 + done) / (10 + done)))
+
+    kept = AveragedModel(model, avg_fn=average, use_buffers=True)
+    kept.n_averaged.fill_(1)  # the model as it is counts as the first
+    return kept.eval().requires_grad_(False)

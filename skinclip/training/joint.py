@@ -39,7 +39,7 @@ from skinclip.training.losses import MISSING, CFAInputs, CFALoss, prior_tilt
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.rationale_targets import supported_findings, training_context
 from skinclip.training.sampling import draw_weights, favour_criteria
-from skinclip.training.schedules import cosine
+from skinclip.training.schedules import cosine_schedule
 from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewStore, keep_views
 
 LOOK_AT = 16  # views that the towers see at a time where they are seen once for all
@@ -383,17 +383,18 @@ def train_stage2(
         team.load_optimizer_state(stage.answerer, optimizer, state["optimizer"])
     first, rows = (state["step"] + 1, state["log_rows"]) if state else (0, None)
     csv_log = CsvLog(out / "log.csv", "stage2", rows) if team.first else None
+    peaks = [cfg.lr * group["rate"] for group in optimizer.param_groups]
+    schedule = cosine_schedule(optimizer, peaks, cfg.steps, cfg.steps // 20, first)
     model.train()
     model.evidence.mask_head.eval()
     numbers = range(first, cfg.steps)
     for step in tqdm(numbers, "stage 2", initial=first, total=cfg.steps, mininterval=5, disable=not team.first):
-        for group in optimizer.param_groups:
-            group["lr"] = cfg.lr * group["rate"] * cosine(step, cfg.steps, cfg.steps // 20)
         optimizer.zero_grad()
         losses = stage.step()
         team.average()
         team.accelerator.clip_grad_norm_(stage.trained(), 1.0)
         optimizer.step()
+        schedule.step()
         if csv_log and step % cfg.log_every == 0:
             csv_log.write(step, {name: value.item() for name, value in losses.items()})
         if (step + 1) % cfg.save_every == 0 or step + 1 == cfg.steps:

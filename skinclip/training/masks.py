@@ -22,7 +22,7 @@ from skinclip.training.csv_log import CsvLog
 from skinclip.training.derm_clip import mask_loss
 from skinclip.training.distributed import Team
 from skinclip.training.photo_sets import PhotoSet
-from skinclip.training.schedules import cosine
+from skinclip.training.schedules import cosine_schedule
 
 
 def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Path, team: Team) -> None:
@@ -43,11 +43,10 @@ def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Pa
         generator.set_state(state["generator"])
         first, rows = state["step"] + 1, state["log_rows"]
     csv_log = CsvLog(out / "log.csv", "masks", rows) if team.first else None
+    schedule = cosine_schedule(optimizer, [cfg.lr], cfg.steps, cfg.steps // 20, first)
     head.train()
     numbers = range(first, cfg.steps)
     for step in tqdm(numbers, "lesion mask", initial=first, total=cfg.steps, mininterval=5, disable=not team.first):
-        for group in optimizer.param_groups:
-            group["lr"] = cfg.lr * cosine(step, cfg.steps, cfg.steps // 20)
         photo = masked[torch.randint(len(masked), (cfg.batch_size,), generator=generator)]
         drawn = Augmentation.draw(cfg.batch_size, generator, cfg.augmentation)
         levels, target = look(model, train, photo, drawn, team)
@@ -55,6 +54,7 @@ def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Pa
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         if csv_log and step % cfg.log_every == 0:
             csv_log.write(step, {"mask": loss.item()})
         if (step + 1) % cfg.save_every == 0 or step + 1 == cfg.steps:

@@ -23,7 +23,7 @@ from skinclip.language.rationale import random_example, write_rationale
 from skinclip.model.qwen import quantize_to, qwen_config
 from skinclip.training.checkpoints import load_checkpoint, save_checkpoint, seed_everything
 from skinclip.training.csv_log import CsvLog
-from skinclip.training.schedules import cosine
+from skinclip.training.schedules import cosine_schedule
 
 log = logging.getLogger(__name__)
 SAVE_EVERY = 100
@@ -66,16 +66,16 @@ def train_stage1(config: ModelConfig, recipe: TrainConfig, tokenizer: PreTrained
         rng.setstate(state["draws"])
         first, rows = state["step"] + 1, state["log_rows"]
     csv_log = CsvLog(out / "log.csv", "stage1", rows)
+    schedule = cosine_schedule(optimizer, [cfg.lr], cfg.steps, cfg.steps // 20, first)
     model.train()
     for step in tqdm(range(first, cfg.steps), desc="stage 1", initial=first, total=cfg.steps, mininterval=5):
         cases = [random_rationale_target(rng) for _ in range(cfg.batch_size)]
-        for group in optimizer.param_groups:
-            group["lr"] = cfg.lr * cosine(step, cfg.steps, cfg.steps // 20)
         loss = language_loss(model, writer.write_text_only([c for c, _ in cases], [s for _, s in cases]))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
         if step % 10 == 0:
             csv_log.write(step, {"language": loss.item()})
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == cfg.steps:

@@ -22,8 +22,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import base_identity, checkpoint_folder, find_base, find_clip, output_folder
@@ -95,7 +93,7 @@ def recipe_of(name: str, path: Path | None = None) -> TrainConfig:
     path = path or RECIPES / f"{'mini' if name == PLAIN else name}.yaml"
     try:
         return load_yaml(TrainConfig, path)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, OSError) as error:
         raise DataError(f"{path} is no recipe: {error}") from error
 
 

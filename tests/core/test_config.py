@@ -22,5 +22,5 @@ def test_former_names_are_read_and_a_field_given_twice_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="rationale_targets is given twice"):
         from_dict(Stage2Config, {"stories": 3, "rationale_targets": 4})
-    with pytest.raises(ValueError, match="has no field stories"):
+    with pytest.raises(ValueError, match="there is no field stories"):
         from_dict(ModelConfig, {"stories": 3})

@@ -121,3 +121,19 @@ def test_a_checkpoint_may_ask_for_int8(tiny_model: SkinClipVL, tmp_path: Path) -
 def test_other_ways_are_refused(nf4: Path) -> None:
     with pytest.raises(ValueError, match="fp32, int8, nf4"):
         load_language_model(nf4, True, cpu_weights="int3")
+
+
+def test_nf4_layers_learn_after_an_evaluation_pass(tiny_model: SkinClipVL) -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes packs layers in eval mode, through which no gradient could flow."""
+    model = load_language_model(str(tiny_model.base_dir), quantize=True, cpu_weights="nf4")
+    layers = [layer for layer in model.modules() if isinstance(layer, bnb.nn.Linear4bit)]
+    assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)
+    ids = torch.arange(1, 9).unsqueeze(0)
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+    embeddings = model.get_input_embeddings()(ids).detach().requires_grad_()
+    for mode in (model.train(), model.eval()):  # a training step, and an attribution
+        mode(inputs_embeds=embeddings).logits.sum().backward()
+    assert embeddings.grad is not None and embeddings.grad.isfinite().all() and embeddings.grad.abs().sum() > 0
+    with torch.no_grad():
+        torch.testing.assert_close(model(input_ids=ids).logits, before)
