@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from skinclip.core.strict_yaml import ConfigError, FieldPath, read_yaml
 
-_config = dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -29,7 +29,7 @@ Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**62)]
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class PerceptionConfig:
     """The frozen image-text tower.
 
@@ -51,7 +51,7 @@ class PerceptionConfig:
     flips: bool = True
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class EvidenceConfig:
     """`scale` multiplies cosine similarities into logits; `sharpness` is the exponent of the log-mean-exp pooling."""
 
@@ -63,7 +63,7 @@ class EvidenceConfig:
     adapter_dropout: PartialShare = 0.3
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class LoraConfig:
     r: Natural = 16
     alpha: Count = 32
@@ -72,7 +72,7 @@ class LoraConfig:
     target_modules: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class QwenArchitecture:
     """The shape of a Qwen2.5-VL made here rather than downloaded (the mini preset's reasoner)."""
 
@@ -84,7 +84,7 @@ class QwenArchitecture:
     mrope_section: tuple[int, int, int] = (4, 6, 6)
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class PromptConfig:
     """The words around photo, evidence and patient context; the big presets use Qwen's own chat template."""
 
@@ -92,7 +92,7 @@ class PromptConfig:
     closing: str = " <|im_end|> <|im_start|> assistant"
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class ReasonerConfig:
     """`base` is a hub id or directory of Qwen2.5-VL weights; None means `architecture`, carried by the checkpoint.
 
@@ -119,7 +119,7 @@ class ReasonerConfig:
     logit_scale: Positive = 10.0
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class ModelConfig:
     preset: str = "mini"
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
@@ -138,7 +138,7 @@ class ModelConfig:
         return 32 if self.reasoner.base is None else 1
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class Stage0Config:
     """The contrastive training of the compact derm-CLIP.
 
@@ -163,7 +163,7 @@ class Stage0Config:
     w_text_to_image: NotNegative = 0.25
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class Stage1Config:
     """The language of rationales, learnt by the whole small reasoner from texts alone, before quantization."""
 
@@ -172,7 +172,7 @@ class Stage1Config:
     lr: Positive = 1e-3
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class MaskConfig:
     """The lesion mask over a published tower, learnt alone; stage 0 learns it beside the tower it makes."""
 
@@ -185,7 +185,7 @@ class MaskConfig:
     save_every: Count = 100
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class Stage2Config:
     """Evidence adapter, projector, LoRA and heads under CFA, over the frozen tower.
 
@@ -222,7 +222,7 @@ class Stage2Config:
             raise ValueError("second views need another view of the photo: cached_views must be 0, or 2 or more")
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class LossConfig:
     """Weights and hyperparameters of CFA; a part whose weight is 0 is not computed."""
 
@@ -245,7 +245,7 @@ class LossConfig:
     w_spelled: NotNegative = 1.0
 
 
-@_config
+@dataclass(frozen=True, config=STRICT)
 class TrainConfig:
     """A recipe. Presets that carry their own tower and language model go through stages 0 and 1, those built on
     published weights learn the lesion mask instead; stage 2 is the same for all."""

@@ -80,11 +80,11 @@ def _check_nesting(path: Path, text: str) -> None:
     """Raises ConfigError for nesting that would exhaust the stack, and for aliases, which can grow without bounds."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(f"{path}, line {event.start_mark.line + 1}: write the value out instead of an alias")
+            raise ConfigError(f"{path}, line {line}: write the value out instead of an alias")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            line = event.start_mark.line + 1
             raise ConfigError(f"{path}, line {line}: nested more than {DEEPEST} levels deep, which no config is")
 
 

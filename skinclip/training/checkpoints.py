@@ -74,9 +74,9 @@ def load_checkpoint(path: Path, rank: int = 0) -> dict[str, Any] | None:
     try:
         with torch.serialization.safe_globals(_FORMERLY_PICKLED):
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{path} is damaged, or holds more than numbers, which is not loaded: {str(error).splitlines()[0]}; "
+            f"{path} is damaged, or holds more than numbers, which is not loaded: {error!r:.200}; "
             "give another --work or remove that folder"
         ) from error
     if not isinstance(state, dict) or "rng" not in state:

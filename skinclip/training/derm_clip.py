@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
 from skinclip.core.config import ModelConfig, Stage0Config, TrainConfig
@@ -25,7 +24,7 @@ from skinclip.language.paraphrases import describe
 from skinclip.model.evidence import LesionMaskHead
 from skinclip.model.perception import Perception
 from skinclip.training.checkpoints import seed_everything
-from skinclip.training.epochs import train_epochs
+from skinclip.training.epochs import mean_recall, train_epochs
 from skinclip.training.losses import MISSING, CriterionLoss
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.sampling import draw_weights, favour_criteria, soft_targets
@@ -199,4 +198,4 @@ def validate(model: DermClip, photos: PhotoSet, side: int) -> float:
         logits = model.perception(batch).embedding @ embedded.T * scale
         by_class = torch.stack([logits[:, texts.owner == c].logsumexp(1) for c in range(len(DIAGNOSIS_CODES))], 1)
         guesses.append(by_class.argmax(1))
-    return float(balanced_accuracy_score(photos.diagnosis[chosen].numpy(), torch.cat(guesses).numpy()))
+    return mean_recall(photos.diagnosis[chosen].numpy(), torch.cat(guesses).numpy())

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
+import numpy as np
 import torch
+from sklearn.metrics import recall_score
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
@@ -50,13 +52,14 @@ def train_epochs(
     seen, weights = photos
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = averaged(model, cfg.ema)
+    kept = cast(Model, average.module)
     optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
     sides = [side for side, length in cfg.phases for _ in range(length)]
     per_epoch = len(seen) // cfg.batch_size
     done, first, rows = 0, 0, None
     if state := load_checkpoint(out / f"{name}.pt"):
         model.load_state_dict(state["model"])
-        average.module.load_state_dict(state["average"])
+        kept.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         done, first, rows = state["step"], state["epoch"] + 1, state["log_rows"]
@@ -80,14 +83,14 @@ def train_epochs(
                 csv_log.write(done, {k: v.item() for k, v in parts.items()})
             done += 1
         if (number + 1) % VALIDATE_EVERY == 0 or number + 1 == len(sides):
-            scores = validate(average.module)
+            scores = validate(kept)
             csv_log.write(done, {f"balanced_accuracy/{k}": v for k, v in scores.items()})
             log.info("%s epoch %d: %s", name, number + 1, {k: round(v, 4) for k, v in scores.items()})
         save_checkpoint(
             out / f"{name}.pt",
             {
                 "model": model.state_dict(),
-                "average": average.module.state_dict(),
+                "average": kept.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "generator": generator.get_state(),
                 "step": done,
@@ -95,7 +98,7 @@ def train_epochs(
                 "log_rows": csv_log.rows,
             },
         )
-    return average.module.eval()
+    return kept.eval()
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -107,6 +110,11 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict]:
         {"params": p, "factor": 0.4 if trunk else 1.0, "weight_decay": weight_decay if decay else 0.0}
         for (trunk, decay), p in groups.items()
     ]
+
+
+def mean_recall(labels: np.ndarray, guesses: np.ndarray) -> float:
+    """Balanced accuracy: the mean recall of the classes that are among the labels [n], for guesses [n]."""
+    return float(recall_score(labels, guesses, labels=np.unique(labels), average="macro", zero_division=0))
 
 
 def averaged(model: Model, decay: float) -> AveragedModel:

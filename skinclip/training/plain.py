@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 
 from skinclip.calibration.temperature import fit_calibration
@@ -19,7 +18,7 @@ from skinclip.data.augmentation import augment, mix
 from skinclip.model.plain import IMAGE_SIZE, PlainClassifier
 from skinclip.training.checkpoints import seed_everything
 from skinclip.training.derm_clip import load_imagenet_start, stage0_weights
-from skinclip.training.epochs import train_epochs
+from skinclip.training.epochs import mean_recall, train_epochs
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.sampling import natural_prior, soft_targets
@@ -64,7 +63,7 @@ def train_plain(
 
     def validate(average: PlainClassifier) -> dict[str, float]:
         guesses = {k: plain_logits(average, p).argmax(1).numpy() for k, p in valid.items()}
-        return {k: float(balanced_accuracy_score(valid[k].diagnosis.numpy(), guess)) for k, guess in guesses.items()}
+        return {k: mean_recall(valid[k].diagnosis.numpy(), guess) for k, guess in guesses.items()}
 
     model = train_epochs(
         "plain",

@@ -26,7 +26,7 @@ from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, sa
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import base_identity, checkpoint_folder, find_base, find_clip, output_folder
 from skinclip.model.allocator import keep_memory
-from skinclip.model.checkpoint import save_model
+from skinclip.model.checkpoint import CARRIED, save_model
 from skinclip.model.memory import check_memory
 from skinclip.model.perception import Perception
 from skinclip.model.plain import PlainClassifier
@@ -37,11 +37,12 @@ from skinclip.training.calibrate import fit
 from skinclip.training.checkpoints import load_checkpoint, seed_everything
 from skinclip.training.derm_clip import train_stage0
 from skinclip.training.distributed import Team, check_even
-from skinclip.training.joint import train_stage2
+from skinclip.training.joint import stage2_weights, train_stage2
 from skinclip.training.masks import train_masks
 from skinclip.training.photo_sets import PhotoSet, gather, held_out_keys, photo_key, photo_set, scarce, with_clinical
 from skinclip.training.plain import train_plain
 from skinclip.training.rationale_lm import train_stage1
+from skinclip.training.readable import readable
 
 log = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
@@ -49,8 +50,11 @@ PLAIN = "plain"  # the baseline, in place of a preset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", help="the preset to train (default: mini), or `plain`, the baseline classifier")
     parser.add_argument(
-        "--preset", default="mini", help="the preset to train (default: mini), or `plain`, the baseline classifier"
+        "--config",
+        type=Path,
+        help="YAML file of a model config (ModelConfig), in place of --preset",
     )
     parser.add_argument("--data", type=Path, help="folder with one subfolder a data set (default: $SKINCLIP_DATA)")
     parser.add_argument(
@@ -70,22 +74,48 @@ def run(args: argparse.Namespace) -> int:
     root = args.data or (Path(os.environ["SKINCLIP_DATA"]) if os.environ.get("SKINCLIP_DATA") else None)
     if root is None:
         raise DataError("no data: give --data ROOT or set $SKINCLIP_DATA to a folder with one subfolder a data set")
-    recipe = recipe_of(args.preset, args.recipe)
+    name, config = model_of(args.preset, args.config)
+    recipe = recipe_of(name, args.recipe)
     if args.seed is not None:
         recipe = dataclasses.replace(recipe, seed=args.seed)
-    work, plain = args.work or Path("runs") / args.preset, args.preset == PLAIN
-    config = preset("mini" if plain else args.preset)
+    work, plain = args.work or Path("runs") / name, name == PLAIN
     if config.reasoner.base is None:  # a big preset's memory is more than its time: it gives large blocks back
         keep_memory()
-    out = args.out or (output_folder("mini").with_name(PLAIN) if plain else output_folder(args.preset))
+    out = args.out or (output_folder("mini").with_name(PLAIN) if plain else output_folder(name))
     if plain:
         train_baseline(recipe, root, work, out, args.strict)
     elif train(config, recipe, root, work, out, args.strict) is None:
         return 0  # another process says it
-    at_hand = out == checkpoint_folder("mini" if plain else args.preset).with_name(args.preset)
-    using = "" if at_hand else f"; use it with --preset {args.preset} --weights {out}"
+    at_hand = out == checkpoint_folder("mini" if plain else name).with_name(name)
+    using = "" if at_hand else f"; use it with --preset {name} --weights {out}"
     print(f"checkpoint written to {out}{using}")
     return 0
+
+
+def model_of(name: str | None, path: Path | None) -> tuple[str, ModelConfig]:
+    """The name of what is trained and its config: of a preset, by default `mini`, or from a YAML file.
+
+    Raises DataError for a file that is no model config, or one that cannot be trained; ValueError for a preset that
+    there is not.
+    """
+    if path is None:
+        name = name or "mini"
+        return name, preset("mini" if name == PLAIN else name)
+    try:
+        config: ModelConfig = load_yaml(ModelConfig, path)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} is no model config: {error}") from error
+    preset(config.preset)
+    if name not in (None, config.preset):
+        raise DataError(f"{path} is a config of {config.preset}, not of {name}; leave --preset out")
+    if config.reasoner.base == CARRIED:
+        raise DataError(f"{path}: reasoner.base is merged weights, which are not trained; name the base they came from")
+    if (config.reasoner.base is None) != (config.perception.pretrained is None):
+        raise DataError(
+            f"{path}: reasoner.base and perception.pretrained go together: give both for published weights, neither "
+            "where both are to be trained here"
+        )
+    return config.preset, config
 
 
 def recipe_of(name: str, path: Path | None = None) -> TrainConfig:
@@ -117,8 +147,9 @@ def train(
         check_memory(config.preset, default_device(config), "train", config)
     with team.first_alone():
         claim(work, recipe, config, identity)
-        cases = gather_calibrated(root, strict)
+        cases = gather_calibrated(root, work / "cache", strict)
         photos = training_photos(recipe, cases["train"], work / "cache", published)
+        check_enough(recipe, photos, published)
     if base is None:
         model = with_own_weights(config, recipe, photos, valid_photos(recipe, cases, work / "cache"), work)
     else:
@@ -185,7 +216,8 @@ def train_baseline(recipe: TrainConfig, root: Path, work: Path, out: Path, stric
     Raises DataError where no photo can calibrate, or where `work` holds the training of another recipe.
     """
     claim(work, recipe)
-    cases, cache = gather_calibrated(root, strict), work / "cache"
+    cache = work / "cache"
+    cases = gather_calibrated(root, cache, strict)
     photos, calib = training_photos(recipe, cases["train"], cache), photo_set(cases["calib"], recipe.photo_size, cache)
     model = train_plain(recipe, photos, valid_photos(recipe, cases, cache), calib, work)
     model.save(out)
@@ -223,9 +255,13 @@ def _read_as(cls: type, path: Path) -> Any:
         return None
 
 
-def gather_calibrated(root: Path, strict: bool = False) -> dict[str, list[Case]]:
-    """All cases by split. Raises DataError, before anything is trained, where none could calibrate."""
-    cases = gather(root, strict)
+def gather_calibrated(root: Path, cache: Path, strict: bool = False) -> dict[str, list[Case]]:
+    """All cases by split that can be read. Raises DataError, before anything is trained, where none could calibrate.
+
+    Args:
+        cache: see `readable`.
+    """
+    cases = readable(gather(root, strict), cache, strict)
     if not cases.get("calib"):
         raise DataError('no photo to calibrate on: no data set here has rows whose split is "calib"')
     return cases
@@ -240,6 +276,25 @@ def training_photos(recipe: TrainConfig, cases: list[Case], cache: Path, publish
     learnt = with_clinical(scarce(cases, recipe.share, recipe.seed))
     held_out = held_out_keys(learnt, recipe.stage0.held_out, recipe.seed)
     return photo_set(learnt, recipe.photo_size, cache, {photo_key(c) for c in learnt} if published else held_out)
+
+
+def check_enough(recipe: TrainConfig, photos: PhotoSet, published: bool) -> None:
+    """Raises DataError, before anything is trained, where a stage has fewer photos to draw from than a batch holds."""
+    drawn = int((stage2_weights(photos, recipe.stage2) > 0).sum())
+    needed = [("stage2", recipe.stage2.batch_size, drawn)]
+    if not published:
+        needed.append(("stage0", recipe.stage0.batch_size, int((~photos.unseen).sum())))
+    _refuse_small(needed)
+
+
+def _refuse_small(needed: list[tuple[str, int, int]]) -> None:
+    """Raises DataError for the first (stage, photos a batch, photos there are) that has too few."""
+    for stage, batch, there in needed:
+        if there < batch:
+            raise DataError(
+                f"{stage} learns from batches of {batch} photos, but there are only {there} training photos for it: "
+                f"add photos, or set a smaller `batch_size` in the recipe's {stage}"
+            )
 
 
 def valid_photos(recipe: TrainConfig, cases: dict[str, list[Case]], cache: Path) -> dict[str, PhotoSet]:

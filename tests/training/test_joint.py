@@ -33,7 +33,7 @@ B, SECOND, RATIONALES, ALL = 8, 4, 3, 12
 def photos(tmp_path_factory: pytest.TempPathFactory) -> PhotoSet:
     root = tmp_path_factory.mktemp("data")
     made_up_data(root)
-    return training_photos(RECIPE, gather_calibrated(root)["train"], root / "cache")
+    return training_photos(RECIPE, gather_calibrated(root, root / "cache")["train"], root / "cache")
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_launch_settings_are_read_by_accelerate(name: str, kind: str) -> None:
 
 def test_recipes_and_settings_come_with_the_package() -> None:
     packaged = (RECIPES.parents[2] / "pyproject.toml").read_text()
-    assert '"training/recipes/*.yaml", "training/accelerate/*.yaml"' in packaged
+    assert '"**/*.yaml"' in packaged
     assert {p.suffix for folder in (RECIPES, LAUNCH) for p in folder.iterdir()} == {".yaml"}
     assert all(yaml.safe_load(p.read_text()) for folder in (RECIPES, LAUNCH) for p in folder.iterdir())
 

@@ -26,6 +26,7 @@ from skinclip.training import joint as stage2
 from skinclip.training import run as train_module
 from skinclip.training.answering import tell_criteria
 from skinclip.training.calibrate import NEVER, RATE, presence_thresholds
+from skinclip.training.checkpoints import load_checkpoint
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import gather, is_close_up, scarce, with_clinical
 from skinclip.training.run import claim, train, train_baseline
@@ -88,7 +89,7 @@ def test_the_checkpoint_assesses_a_photo(trained, tiny_config) -> None:
 
 def test_frozen_tower_is_unchanged_by_stage_2(trained) -> None:
     _, work, _, assessor = trained
-    state = torch.load(work / "stage0.pt", weights_only=False)["average"]
+    state = load_checkpoint(work / "stage0.pt")["average"]
     for name, value in assessor.model.perception.tower.weights().items():
         expected = state[f"perception.tower.clip.{name}"]
         rounded = expected.half().float() if expected.ndim > 1 else expected

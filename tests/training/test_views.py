@@ -36,7 +36,7 @@ def model(big: ModelConfig, hub: Path) -> SkinClipVL:
 
 @pytest.fixture
 def photos(hub: Path) -> PhotoSet:
-    cases = gather_calibrated(hub / "data")["train"][:8]
+    cases = gather_calibrated(hub / "data", hub / "cache")["train"][:8]
     return training_photos(BIG_RECIPE, cases, hub / "cache", published=True)
 
 
