@@ -19,7 +19,7 @@ def _train(args: argparse.Namespace) -> int:
     from skinclip.core import config
     from skinclip.training import run as training
 
-    if args.preset != "plain":  # the baseline, which is no preset of the model
+    if args.preset not in (None, "plain"):  # the baseline, which is no preset of the model
         try:
             config.preset(args.preset)
         except ValueError as error:

@@ -32,6 +32,7 @@ from skinclip.imaging.transform import PhotoTransform
 from skinclip.model import foundation
 from skinclip.model.errors import CheckpointError
 from skinclip.model.foundation import Foundation
+from skinclip.model.integrity import verify
 from skinclip.model.perception import Perception
 from skinclip.model.qwen import ADAPTER, lora_settings
 from skinclip.model.skinclip_vl import SkinClipVL, assemble, make_reasoner, mismatch
@@ -68,6 +69,7 @@ def load_model(folder: Path, device: str | None = None) -> SkinClipVL:
 
     Raises CheckpointError saying what is missing or does not fit, MissingWeights for what the preset is built on.
     """
+    verify(folder)
     config = read_config(folder)
     reasoner = config.reasoner  # its base first: what is missing is said before gigabytes are read
     if reasoner.base is None:

@@ -21,6 +21,7 @@ from skinclip.core.config import PerceptionConfig
 from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.model.errors import CheckpointError
+from skinclip.model.integrity import verify
 
 TRUNK = "tf_efficientnet_lite0"
 IMAGE_SIZE = 160
@@ -79,6 +80,7 @@ def load_plain(folder: Path = ASSETS / "plain") -> PlainClassifier:
                 f"{folder} holds no plain classifier: {name} is missing; train it with "
                 "`python -m skinclip train --preset plain`"
             )
+    verify(folder)
     fitted = json.loads((folder / "plain.json").read_text())
     if fitted["trunk"] != TRUNK:
         raise CheckpointError(f"{folder} holds a classifier with the trunk {fitted['trunk']!r}, expected {TRUNK!r}")

@@ -127,7 +127,8 @@ def averaged(model: Model, decay: float) -> AveragedModel:
         if not own.is_floating_point():
             return new
         done = int(updates) - 1
-        return own.lerp(new.to(own.dtype), 1 - min(decay, (1 + done) / (10 + done)))
+        mean = own.lerp(new.to(own.dtype), 1 - min(decay, (1 + done) / (10 + done)))
+        return torch.where(own == new, own, mean)  # an attention mask holds infinities, whose difference is no number
 
     kept = AveragedModel(model, avg_fn=average, use_buffers=True)
     kept.n_averaged.fill_(1)  # the model as it is counts as the first

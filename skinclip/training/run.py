@@ -25,6 +25,7 @@ from typing import Any
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import base_identity, checkpoint_folder, find_base, find_clip, output_folder
+from skinclip.model import integrity
 from skinclip.model.allocator import keep_memory
 from skinclip.model.checkpoint import CARRIED, save_model
 from skinclip.model.memory import check_memory
@@ -165,6 +166,7 @@ def train(
     save_yaml(recipe, out / "recipe.yaml")
     assessor = fit(model, photos, cases["calib"], cases.get("valid", []), trained_prior)
     assessor.save_calibration(out)
+    integrity.record(out)
     return assessor
 
 
@@ -222,6 +224,7 @@ def train_baseline(recipe: TrainConfig, root: Path, work: Path, out: Path, stric
     model = train_plain(recipe, photos, valid_photos(recipe, cases, cache), calib, work)
     model.save(out)
     save_yaml(recipe, out / "recipe.yaml")
+    integrity.record(out)
     return model
 
 

@@ -30,6 +30,7 @@ def test_each_group_follows_the_cosine_and_resumes_in_its_place() -> None:
 
 def test_the_average_is_the_warmed_up_exponential_one_with_its_buffers() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]), persistent=False)
     kept = averaged(model, 0.9)
     expected = {k: v.clone() for k, v in model.state_dict().items()}
     for done in range(30):
@@ -43,6 +44,7 @@ def test_the_average_is_the_warmed_up_exponential_one_with_its_buffers() -> None
             expected[name] = expected[name].lerp(value, 1 - decay) if floating else value.clone()
     for name, value in kept.module.state_dict().items():
         assert torch.equal(value, expected[name]), name
+    assert torch.equal(kept.module.mask, model.mask)
     assert not kept.module.training and not any(p.requires_grad for p in kept.parameters())
 
 
