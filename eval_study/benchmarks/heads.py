@@ -24,7 +24,7 @@ from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.model.evidence import Evidence, EvidenceFinder
 from skinclip.model.reasoner import at_most_unit
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.answering import tell_criteria
+from skinclip.training.answering import force_criteria
 from skinclip.training.joint import stage2_weights
 from skinclip.training.losses import MISSING, CFAInputs
 from skinclip.training.schedules import cosine
@@ -169,7 +169,7 @@ def _inputs(
             train.lesion[v, index],
             context,
             show,
-            lambda scores: tell_criteria(scores, train.photos.criteria[index], told, generator),
+            lambda scores: force_criteria(scores, train.photos.criteria[index], told, generator),
         )
         for v in ((view, other) if second else (view,))
     ]

@@ -17,10 +17,10 @@ from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.losses import MISSING
 from skinclip.training.views import SeenViews, see
 
-PER_PORTION = ("language", "words")  # answers that are given once; of the others there is a row a view
+PER_MICRO_BATCH = ("language", "words")  # answers that are given once; of the others there is a row a view
 
 
-def tell_criteria(scores: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def force_criteria(scores: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Evidence scores [B, K] of which a random `share` of photos have those of labelled criteria as if seen clearly.
 
     The reasoner so learns what the criteria mean from true ones, as a clinician may set them, and not only from what
@@ -37,9 +37,9 @@ def teacher_forced_scores(scores: Tensor, labels: Tensor, chosen: Tensor) -> Ten
     columns = []
     for q, own in enumerate(scores.split(STATE_COUNTS, dim=1)):
         states = torch.arange(1, own.shape[1] + 1, device=own.device)
-        told = torch.where(labels[:, q, None] == states, CLEAR, -CLEAR)  # [B, states]
+        forced = torch.where(labels[:, q, None] == states, CLEAR, -CLEAR)  # [B, states]
         use = (chosen & (labels[:, q] != MISSING)).unsqueeze(1)
-        columns.append(torch.where(use, told, own))
+        columns.append(torch.where(use, forced, own))
     return torch.cat(columns, 1)
 
 
@@ -51,7 +51,7 @@ class Part:
         rows: [k] their numbers among the n of the step.
         seen: what the frozen parts make of them.
         labels: [k, Q] criteria.
-        told, show, contexts, descriptions: as in `Drawn`.
+        forced, show, contexts, descriptions: as in `StepDraw`.
         has_mask: [k] bool, views with a reference mask.
         rationale_targets: of the first of them.
     """
@@ -59,7 +59,7 @@ class Part:
     rows: Tensor
     seen: SeenViews
     labels: Tensor
-    told: Tensor
+    forced: Tensor
     show: Tensor
     has_mask: Tensor
     contexts: list[Context]
@@ -93,26 +93,26 @@ class Answerer(nn.Module):
             language [1], the mean cross-entropy of the words [1] of the rationales, 0 where there are none.
         """
         evidence = self.find(part.seen)
-        told = replace(evidence, scores=teacher_forced_scores(evidence.scores, part.labels, part.told))
+        forced = replace(evidence, scores=teacher_forced_scores(evidence.scores, part.labels, part.forced))
         m, k, none = len(part.rationale_targets), len(part.rows), evidence.scores.new_zeros(1)
         lesion = torch.where(part.has_mask.view(-1, 1, 1), part.seen.lesion, evidence.lesion.detach())
         answers = {"pooled": evidence.pooled, "scores": evidence.scores, "maps": evidence.maps, "lesion": lesion}
         answers |= {"language": none, "words": none}
         write, said = self.model.reasoner.writer.write, []
         if m < k:  # apart from those with a rationale, whose sequences are twice as long
-            said.append(self._reason(write(part.contexts[m:]), part, told, torch.arange(m, k)).logits)
+            said.append(self._reason(write(part.contexts[m:]), part, forced, torch.arange(m, k)).logits)
         if m:
             prompts = write(part.contexts[:m], part.rationale_targets)
-            spoken = self._reason(prompts, part, told, torch.arange(m))
-            said.insert(0, spoken.logits)
-            if spoken.spelled is not None:
-                answers["spelled"] = spoken.spelled
-            if spoken.language_loss is not None:
+            with_text = self._reason(prompts, part, forced, torch.arange(m))
+            said.insert(0, with_text.logits)
+            if with_text.spelled is not None:
+                answers["spelled"] = with_text.spelled
+            if with_text.language_loss is not None:
                 words = (prompts.labels != IGNORE).sum().to(none)
-                answers |= {"language": spoken.language_loss.view(1), "words": words.view(1)}
+                answers |= {"language": with_text.language_loss.view(1), "words": words.view(1)}
         return answers | {"logits": torch.cat(said)}
 
-    def _reason(self, prompts: Prompts, part: Part, told: Evidence, index: Tensor) -> Reasoning:
+    def _reason(self, prompts: Prompts, part: Part, forced: Evidence, index: Tensor) -> Reasoning:
         return self.model.reason(
-            prompts, part.seen.tokens.pick(index), told.pick(index), part.show[index], part.descriptions
+            prompts, part.seen.tokens.pick(index), forced.pick(index), part.show[index], part.descriptions
         )

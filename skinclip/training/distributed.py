@@ -27,8 +27,8 @@ from skinclip.data.cases import DataError
 PATIENCE = datetime.timedelta(hours=6)  # for which the others wait while the first process decodes photos
 
 
-class Team:
-    """The processes that train together, often just this one; see `share` and `whole`."""
+class DistributedContext:
+    """The processes that train together, often just this one; see `own_rows` and `gather_rows`."""
 
     def __init__(self, device: str = "cpu") -> None:
         """
@@ -53,7 +53,7 @@ class Team:
         return int(self.accelerator.process_index)
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """True for the process that writes files."""
         return bool(self.accelerator.is_main_process)
 
@@ -68,34 +68,34 @@ class Team:
         """True where each process holds a part of every weight only (FSDP)."""
         return self.accelerator.distributed_type == DistributedType.FSDP
 
-    def share(self, rows: Tensor, rank: int | None = None) -> Tensor:
+    def own_rows(self, rows: Tensor, rank: int | None = None) -> Tensor:
         """Every `size`-th of `rows`: this process's, or that of another."""
         return rows[self.rank if rank is None else rank :: self.size]
 
-    def whole(self, own: Tensor) -> Tensor:
+    def gather_rows(self, own: Tensor) -> Tensor:
         """The rows of all processes [size * k, ...], those of the first first; each has equally many [k, ...]."""
         return self.accelerator.gather(own.contiguous())
 
-    def everyones(self, own: list[Any]) -> list[Any]:
+    def gather_objects(self, own: list[Any]) -> list[Any]:
         """The lists of all processes in one, those of the first first; of anything that can be pickled."""
         return gather_object(own) if self.size > 1 else own
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
 
-    def leave(self) -> None:
+    def shut_down(self) -> None:
         """The end of working together: the first process may go on as long as it likes, the others need not wait."""
         if self.size > 1:
             self.wait()
             torch.distributed.destroy_process_group()
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """The first process goes through before the others, which then find what it wrote."""
         with self.accelerator.main_process_first():
             yield
 
-    def same(self, module: nn.Module) -> None:
+    def broadcast_weights(self, module: nn.Module) -> None:
         """Gives every process the first one's weights of a module that is not prepared."""
         if self.size > 1:
             for value in module.state_dict().values():
@@ -106,7 +106,7 @@ class Team:
 
         Args:
             replicated: parameters that FSDP leaves whole on every process, because they are small or, being scalars,
-                cannot be shared out. `average` is for them.
+                cannot be shared out. `average_gradients` is for them.
 
         Raises DataError for the first version of FSDP, which knows no parameters of different types.
         """
@@ -117,7 +117,7 @@ class Team:
             self.replicated = [p for p in replicated if p.requires_grad]
         return self.accelerator.prepare(module, optimizer)
 
-    def average(self) -> None:
+    def average_gradients(self) -> None:
         """Averages the gradients that FSDP does not: those of the parameters that every process holds whole."""
         for gradient in (p.grad for p in self.replicated if p.grad is not None):
             torch.distributed.all_reduce(gradient)
@@ -144,12 +144,12 @@ def whole_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in state.items()}
 
 
-def check_even(team: Team, recipe: TrainConfig) -> None:
+def check_even(distributed: DistributedContext, recipe: TrainConfig) -> None:
     """Raises DataError where the photos of a step cannot be shared out evenly.
 
     Processes that have different things to do would wait for one another.
     """
-    cfg, size = recipe.stage2, team.size
+    cfg, size = recipe.stage2, distributed.size
     views = cfg.batch_size + cfg.second_views
     if cfg.rationale_targets % size or (views - cfg.rationale_targets) % size:
         raise DataError(

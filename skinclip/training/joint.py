@@ -31,10 +31,10 @@ from skinclip.language.paraphrases import describe
 from skinclip.language.prompt import RationaleTarget
 from skinclip.language.rationale import write_rationale
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.answering import PER_PORTION, Answerer, Part
+from skinclip.training.answering import PER_MICRO_BATCH, Answerer, Part
 from skinclip.training.checkpoints import load_checkpoint, rng_state, save_checkpoint, seed_everything, set_rng_state
 from skinclip.training.csv_log import CsvLog
-from skinclip.training.distributed import Team, whole_tensors
+from skinclip.training.distributed import DistributedContext, whole_tensors
 from skinclip.training.losses import MISSING, CFAInputs, CFALoss, prior_tilt
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.rationale_targets import supported_findings, training_context
@@ -64,19 +64,19 @@ def stage2_weights(train: PhotoSet, cfg: Stage2Config) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class StepDraw:
     """All that is random about a step, drawn alike by every process: n views of B photos.
 
     Attributes:
         views: photo and augmentation of each view; the first B are one a photo, the first of them carry a rationale.
-        told: [n] bool, views whose labelled criteria the reasoner reads.
+        forced: [n] bool, views whose labelled criteria the reasoner reads.
         show: [n] bool, views whose CLIP tokens it may read.
         contexts: of each view.
         descriptions: [C, E] what the answer is compared with.
     """
 
     views: ViewDraw
-    told: Tensor
+    forced: Tensor
     show: Tensor
     contexts: list[Context]
     descriptions: Tensor
@@ -91,16 +91,16 @@ class Stage2:
         recipe: TrainConfig,
         train: PhotoSet,
         generator: torch.Generator,
-        team: Team | None = None,
+        distributed: DistributedContext | None = None,
         views: tuple[LiveViews, ViewStore | None] | None = None,
     ) -> None:
         """
         Args:
-            team: the processes that train together (`check_even`); None is this one alone.
+            distributed: the processes that train together (`check_even`); None is this one alone.
             views: see `views_for`; None is new ones at every step.
         """
         self.model, self.recipe, self.cfg, self.train, self.generator = model, recipe, recipe.stage2, train, generator
-        self.team = team or Team(model.device.type)
+        self.distributed = distributed or DistributedContext(model.device.type)
         self.rng = random.Random(recipe.seed + 2)
         self.drawn = stage2_weights(train, self.cfg)
         counts = torch.bincount(train.diagnosis[train.diagnosis != MISSING], minlength=len(DIAGNOSIS_CODES))
@@ -115,24 +115,24 @@ class Stage2:
     def step(self) -> dict[str, Tensor]:
         """Draws a batch and returns CFA's named parts; the gradients of the total are left in the parameters."""
         drawn = self.draw()
-        parts = self.tell(drawn, [self.look(drawn, rows) for rows in self.portions()])
+        parts = self.with_targets(drawn, [self.look(drawn, rows) for rows in self.micro_batches()])
         at_once, before, answers = len(parts) == 1, [], []
         for part in parts:
             before.append(rng_state())
             with torch.set_grad_enabled(at_once):
                 answers.append(self.answerer("answer", part))
         after = rng_state()
-        one_graph = at_once and self.team.size == 1  # from the photos to the loss
+        one_graph = at_once and self.distributed.size == 1  # from the photos to the loss
         whole = answers[0] if one_graph else self.gathered(answers)
         losses = self.measure(drawn, whole)
         losses["total"].backward()
         for number, part in enumerate([] if one_graph else parts):
             last = number == len(parts) - 1
-            with nullcontext() if last else self.team.accelerator.no_sync(self.answerer):
+            with nullcontext() if last else self.distributed.accelerator.no_sync(self.answerer):
                 if not at_once:
                     set_rng_state(before[number])  # the same dropout as when it was measured
                     answers[number] = self.answerer("answer", part)
-                self.go_back(part, answers[number], whole, number)
+                self.backward(part, answers[number], whole, number)
         set_rng_state(after)
         return {name: value.detach() for name, value in losses.items()}
 
@@ -151,7 +151,7 @@ class Stage2:
         optimizer = torch.optim.AdamW(groups, lr=self.cfg.lr)
         language = {id(p) for p in self.model.reasoner.language_model.parameters()}
         others = [p for p in self.model.parameters() if id(p) not in language]  # heads and CLIP: small beside it
-        self.answerer, optimizer = self.team.prepare(self.answerer, optimizer, others)
+        self.answerer, optimizer = self.distributed.prepare(self.answerer, optimizer, others)
         return optimizer
 
     def _by_decay(self, parameters: list[nn.Parameter]) -> list[tuple[float, list[nn.Parameter]]]:
@@ -174,29 +174,29 @@ class Stage2:
         state = {
             "heads": whole_tensors(self.model.heads()),
             "adapter": whole_tensors(self.model.reasoner.adapter_state()),
-            "optimizer": self.team.optimizer_state(self.answerer, optimizer),
+            "optimizer": self.distributed.optimizer_state(self.answerer, optimizer),
             "loss": self.loss.state_dict(),
             "generator": self.generator.get_state(),
             "draws": self.rng.getstate(),
-            "rng": self.team.everyones([rng_state()]),
+            "rng": self.distributed.gather_objects([rng_state()]),
             "step": step,
             "log_rows": log_rows,
         }
-        if self.team.first:
+        if self.distributed.is_main:
             save_checkpoint(path, state)
-        self.team.wait()
+        self.distributed.wait()
 
     # ---- what is drawn -----------------------------------------------------------------------------------------------
 
-    def draw(self) -> Drawn:
+    def draw(self) -> StepDraw:
         cfg = self.cfg
         index = torch.multinomial(self.drawn, cfg.batch_size, replacement=False, generator=self.generator)
         views = self.views.draw(index, cfg.second_views, self.generator)
-        told = torch.rand(self.n, generator=self.generator) < cfg.teacher_forcing
+        forced = torch.rand(self.n, generator=self.generator) < cfg.teacher_forcing
         descriptions = self.descriptions()
         contexts = [training_context(self.train.cases[i], self.rng) for i in index.tolist()]
         show = torch.rand(self.n, generator=self.generator) >= self.model.config.reasoner.clip_dropout
-        return Drawn(views, told, show, [*contexts, *contexts[: cfg.second_views]], descriptions)
+        return StepDraw(views, forced, show, [*contexts, *contexts[: cfg.second_views]], descriptions)
 
     def descriptions(self) -> Tensor:
         """[C, E] what the answer is compared with: the model's own descriptions, or, as often, others as good.
@@ -211,15 +211,17 @@ class Stage2:
 
     # ---- this process's share ----------------------------------------------------------------------------------------
 
-    def portions(self, rank: int | None = None) -> list[Tensor]:
-        """The views that this process, or that of another `rank`, takes on, in portions that it takes at once."""
+    def micro_batches(self, rank: int | None = None) -> list[Tensor]:
+        """The views that this process, or that of another `rank`, takes on, in micro-batches that it takes at once."""
         m, size = self.cfg.rationale_targets, self.cfg.micro_batch
-        spoken, silent = (self.team.share(rows, rank) for rows in torch.arange(self.n).split([m, self.n - m]))
+        with_text, without_text = (
+            self.distributed.own_rows(rows, rank) for rows in torch.arange(self.n).split([m, self.n - m])
+        )
         if not size:
-            return [torch.cat([spoken, silent])]
-        return [rows for kind in (spoken, silent) if len(kind) for rows in kind.split(size)]
+            return [torch.cat([with_text, without_text])]
+        return [rows for kind in (with_text, without_text) if len(kind) for rows in kind.split(size)]
 
-    def look(self, drawn: Drawn, rows: Tensor) -> Part:
+    def look(self, drawn: StepDraw, rows: Tensor) -> Part:
         """Looks at the views numbered `rows`, or reads what was seen of them before."""
         photo, device = drawn.views.photo[rows], self.model.device
         if self.store is None:
@@ -230,18 +232,18 @@ class Stage2:
             rows,
             seen,
             labels=self.train.criteria[photo].to(device),
-            told=drawn.told[rows].to(device),
+            forced=drawn.forced[rows].to(device),
             show=drawn.show[rows].to(device),
             has_mask=self.train.has_mask[photo].to(device),
             contexts=[drawn.contexts[i] for i in rows.tolist()],
             descriptions=drawn.descriptions,
         )
 
-    def tell(self, drawn: Drawn, parts: list[Part]) -> list[Part]:
+    def with_targets(self, drawn: StepDraw, parts: list[Part]) -> list[Part]:
         """The parts with their rationale targets. What may be told is found by the process whose view it is; what is
         told of it is drawn by all alike, in the order of the views."""
-        found = {row: what for part in parts for row, what in self.tellable(drawn, part)}
-        found = dict(self.team.everyones(list(found.items())))
+        found = {row: what for part in parts for row, what in self.citable(drawn, part)}
+        found = dict(self.distributed.gather_objects(list(found.items())))
         rationale_targets = [
             self.rationale_target(int(drawn.views.photo[row]), *found[row]) for row in range(self.cfg.rationale_targets)
         ]
@@ -253,7 +255,7 @@ class Stage2:
         ]
 
     @torch.no_grad()
-    def tellable(self, drawn: Drawn, part: Part) -> Iterator[tuple[int, tuple[list[str], list[int]]]]:
+    def citable(self, drawn: StepDraw, part: Part) -> Iterator[tuple[int, tuple[list[str], list[int]]]]:
         """(number of a view, findings that its maps and mask support and the diagnoses it resembles, the most first)
         of the views of a part that carry a rationale."""
         rows = part.rows[part.rows < self.cfg.rationale_targets]
@@ -282,7 +284,7 @@ class Stage2:
 
     # ---- the loss of the whole ---------------------------------------------------------------------------------------
 
-    def measure(self, drawn: Drawn, whole: dict[str, Tensor]) -> dict[str, Tensor]:
+    def measure(self, drawn: StepDraw, whole: dict[str, Tensor]) -> dict[str, Tensor]:
         """CFA's named parts on the answers to all views, in their order; `language` and `words` are one a portion."""
         b, m, s = self.cfg.batch_size, self.cfg.rationale_targets, self.cfg.second_views
         photo, device = drawn.views.photo[:b], self.model.device
@@ -311,25 +313,25 @@ class Stage2:
         )
 
     def gathered(self, answers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The answers to all portions of all processes, as leaves at which gradients can be taken: those of views in
-        the order of the views, those of portions in the order of the processes."""
-        order = torch.cat([rows for rank in range(self.team.size) for rows in self.portions(rank)])
-        places = {"spelled": order[order < self.cfg.rationale_targets].argsort()} | dict.fromkeys(PER_PORTION, None)
+        """The answers to all micro-batches of all processes, as leaves at which gradients can be taken: those of views
+        in the order of the views, those of micro-batches in the order of the processes."""
+        order = torch.cat([rows for rank in range(self.distributed.size) for rows in self.micro_batches(rank)])
+        places = {"spelled": order[order < self.cfg.rationale_targets].argsort()} | dict.fromkeys(PER_MICRO_BATCH, None)
         whole = {}
         for name in dict.fromkeys(name for answer in answers for name in answer):
-            values = self.team.whole(torch.cat([a[name].detach() for a in answers if name in a]))
+            values = self.distributed.gather_rows(torch.cat([a[name].detach() for a in answers if name in a]))
             place = places.get(name, order.argsort())
             whole[name] = (values if place is None else values[place]).requires_grad_()
         return whole
 
-    def go_back(self, part: Part, answer: dict[str, Tensor], whole: dict[str, Tensor], number: int) -> None:
+    def backward(self, part: Part, answer: dict[str, Tensor], whole: dict[str, Tensor], number: int) -> None:
         """Takes the gradients of the answers to a portion, the process's `number`-th, to the parameters.
 
         DDP and FSDP divide the sum over processes by their number, which is made good here.
         """
-        number += self.team.rank * (len(whole["words"]) // self.team.size)
+        number += self.distributed.rank * (len(whole["words"]) // self.distributed.size)
         places = {"spelled": part.rows[: len(part.rationale_targets)]} | dict.fromkeys(
-            PER_PORTION, torch.tensor([number])
+            PER_MICRO_BATCH, torch.tensor([number])
         )
         tensors, gradients = [], []
         for name, value in answer.items():
@@ -339,60 +341,69 @@ class Stage2:
                 gradients.append(
                     torch.zeros_like(value)  # a part of CFA without weight; all must take part all the same
                     if gradient is None
-                    else gradient[places.get(name, part.rows)] * self.team.size
+                    else gradient[places.get(name, part.rows)] * self.distributed.size
                 )
         torch.autograd.backward(tensors, gradients)
 
 
 def views_for(
-    model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, folder: Path, base: str, team: Team
+    model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, folder: Path, base: str, distributed: DistributedContext
 ) -> tuple[LiveViews, ViewStore | None]:
     """The views that the recipe asks for: a few fixed ones, all looked at, or new ones at every step."""
     cfg = recipe.stage2
     if not cfg.cached_views:
         return LiveViews(train, model.config.photo_side, cfg.augmentation), None
     views = KeptViews(train, model.config.photo_side, cfg.augmentation, cfg.cached_views, recipe.seed)
-    return views, keep_views(model, views, base, folder, LOOK_AT, team)
+    return views, keep_views(model, views, base, folder, LOOK_AT, distributed)
 
 
 def train_stage2(
-    model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Path, team: Team | None = None, base: str = ""
+    model: SkinClipVL,
+    recipe: TrainConfig,
+    train: PhotoSet,
+    out: Path,
+    distributed: DistributedContext | None = None,
+    base: str = "",
 ) -> Tensor:
     """Trains in place; resumes from `out/stage2.pt`.
 
     Args:
-        team: the processes that train together; None is this one alone.
+        distributed: the processes that train together; None is this one alone.
         base: identity of the language model's weights.
 
     Returns:
         [C] the prior at which the diagnosis head was trained.
     """
-    cfg, team = recipe.stage2, team or Team(model.device.type)
+    cfg, distributed = recipe.stage2, distributed or DistributedContext(model.device.type)
     generator = seed_everything(recipe.seed + 2)
-    if team.rank:
-        torch.manual_seed(recipe.seed + 2 + 7919 * team.rank)  # dropout of its own
+    if distributed.rank:
+        torch.manual_seed(recipe.seed + 2 + 7919 * distributed.rank)  # dropout of its own
     model.evidence.mask_head.requires_grad_(False).eval()  # learnt before
-    stage = Stage2(model, recipe, train, generator, team, views_for(model, recipe, train, out / "cache", base, team))
+    stage = Stage2(
+        model, recipe, train, generator, distributed, views_for(model, recipe, train, out / "cache", base, distributed)
+    )
     if cfg.gradient_checkpointing:
         model.reasoner.save_memory(torch.bfloat16 if model.device.type == "cuda" else None)
-    state = load_checkpoint(out / "stage2.pt", team.rank)
+    state = load_checkpoint(out / "stage2.pt", distributed.rank)
     if state:
         stage.restore(state)
     optimizer = stage.prepare()
     if state:
-        team.load_optimizer_state(stage.answerer, optimizer, state["optimizer"])
+        distributed.load_optimizer_state(stage.answerer, optimizer, state["optimizer"])
     first, rows = (state["step"] + 1, state["log_rows"]) if state else (0, None)
-    csv_log = CsvLog(out / "log.csv", "stage2", rows) if team.first else None
+    csv_log = CsvLog(out / "log.csv", "stage2", rows) if distributed.is_main else None
     peaks = [cfg.lr * group["rate"] for group in optimizer.param_groups]
     schedule = cosine_schedule(optimizer, peaks, cfg.steps, cfg.steps // 20, first)
     model.train()
     model.evidence.mask_head.eval()
     numbers = range(first, cfg.steps)
-    for step in tqdm(numbers, "stage 2", initial=first, total=cfg.steps, mininterval=5, disable=not team.first):
+    for step in tqdm(
+        numbers, "stage 2", initial=first, total=cfg.steps, mininterval=5, disable=not distributed.is_main
+    ):
         optimizer.zero_grad()
         losses = stage.step()
-        team.average()
-        team.accelerator.clip_grad_norm_(stage.trained(), 1.0)
+        distributed.average_gradients()
+        distributed.accelerator.clip_grad_norm_(stage.trained(), 1.0)
         optimizer.step()
         schedule.step()
         if csv_log and step % cfg.log_every == 0:

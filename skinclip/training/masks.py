@@ -20,12 +20,14 @@ from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.checkpoints import load_checkpoint, rng_state, save_checkpoint, seed_everything
 from skinclip.training.csv_log import CsvLog
 from skinclip.training.derm_clip import mask_loss
-from skinclip.training.distributed import Team
+from skinclip.training.distributed import DistributedContext
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.schedules import cosine_schedule
 
 
-def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Path, team: Team) -> None:
+def train_masks(
+    model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Path, distributed: DistributedContext
+) -> None:
     """Trains `model.evidence.mask_head` in place; resumes from `out/masks.pt`.
 
     Raises DataError where no photo has a reference mask.
@@ -37,19 +39,21 @@ def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Pa
     head = model.evidence.mask_head
     optimizer = torch.optim.AdamW(head.parameters(), lr=cfg.lr, weight_decay=cfg.weight_decay)
     first, rows = 0, None
-    if state := load_checkpoint(out / "masks.pt", team.rank):
+    if state := load_checkpoint(out / "masks.pt", distributed.rank):
         head.load_state_dict(state["head"])
         optimizer.load_state_dict(state["optimizer"])
         generator.set_state(state["generator"])
         first, rows = state["step"] + 1, state["log_rows"]
-    csv_log = CsvLog(out / "log.csv", "masks", rows) if team.first else None
+    csv_log = CsvLog(out / "log.csv", "masks", rows) if distributed.is_main else None
     schedule = cosine_schedule(optimizer, [cfg.lr], cfg.steps, cfg.steps // 20, first)
     head.train()
     numbers = range(first, cfg.steps)
-    for step in tqdm(numbers, "lesion mask", initial=first, total=cfg.steps, mininterval=5, disable=not team.first):
+    for step in tqdm(
+        numbers, "lesion mask", initial=first, total=cfg.steps, mininterval=5, disable=not distributed.is_main
+    ):
         photo = masked[torch.randint(len(masked), (cfg.batch_size,), generator=generator)]
         drawn = Augmentation.draw(cfg.batch_size, generator, cfg.augmentation)
-        levels, target = look(model, train, photo, drawn, team)
+        levels, target = look(model, train, photo, drawn, distributed)
         loss = mask_loss(head(levels), target, torch.ones(len(target), dtype=torch.bool, device=target.device))
         optimizer.zero_grad()
         loss.backward()
@@ -59,22 +63,28 @@ def train_masks(model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, out: Pa
             csv_log.write(step, {"mask": loss.item()})
         if (step + 1) % cfg.save_every == 0 or step + 1 == cfg.steps:
             state = {"head": head.state_dict(), "optimizer": optimizer.state_dict(), "generator": generator.get_state()}
-            state |= {"step": step, "rng": team.everyones([rng_state()]), "log_rows": csv_log.rows if csv_log else 0}
-            if team.first:
+            state |= {
+                "step": step,
+                "rng": distributed.gather_objects([rng_state()]),
+                "log_rows": csv_log.rows if csv_log else 0,
+            }
+            if distributed.is_main:
                 save_checkpoint(out / "masks.pt", state)
-            team.wait()
-    team.same(head)
+            distributed.wait()
+    distributed.broadcast_weights(head)
     head.eval()
 
 
 def look(
-    model: SkinClipVL, train: PhotoSet, photo: Tensor, drawn: Augmentation, team: Team
+    model: SkinClipVL, train: PhotoSet, photo: Tensor, drawn: Augmentation, distributed: DistributedContext
 ) -> tuple[list[Tensor], Tensor]:
     """Tower features of the photos [B] under an augmentation, level by level [B, D_i, h_i, w_i], and their masks
     [B, m, m]; each process looks at its share. In the order of the processes."""
-    rows = team.share(torch.arange(len(photo)))
+    rows = distributed.own_rows(torch.arange(len(photo)))
     batch = train.batch(photo[rows]).to(model.device)
     views = drawn.pick(rows).to(model.device)(batch, model.config.photo_side)
     seen = model.perceive(views[:, :3], own_too=False)
     size = model.config.evidence.mask_size
-    return [team.whole(level) for level in seen.levels], team.whole(F.adaptive_avg_pool2d(views[:, 3], size))
+    return [distributed.gather_rows(level) for level in seen.levels], distributed.gather_rows(
+        F.adaptive_avg_pool2d(views[:, 3], size)
+    )

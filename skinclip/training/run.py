@@ -37,7 +37,7 @@ from skinclip.pipeline.assessor import Assessor
 from skinclip.training.calibrate import fit
 from skinclip.training.checkpoints import load_checkpoint, seed_everything
 from skinclip.training.derm_clip import train_stage0
-from skinclip.training.distributed import Team, check_even
+from skinclip.training.distributed import DistributedContext, check_even
 from skinclip.training.joint import stage2_weights, train_stage2
 from skinclip.training.masks import train_masks
 from skinclip.training.photo_sets import PhotoSet, gather, held_out_keys, photo_key, photo_set, scarce, with_clinical
@@ -137,16 +137,16 @@ def train(
     it; MissingWeights where those that the preset is built on are not there; TooLittleMemory where it would not fit.
     """
     published = config.reasoner.base is not None
-    team = Team(default_device(config))
-    if team.size > 1 and not published:
+    distributed = DistributedContext(default_device(config))
+    if distributed.size > 1 and not published:
         raise DataError(f"{config.preset!r} is trained by one process: start it without `accelerate launch`")
-    check_even(team, recipe)
-    if not team.first:
+    check_even(distributed, recipe)
+    if not distributed.is_main:
         logging.getLogger("skinclip").setLevel(logging.WARNING)
     base, identity = find_published(config) if published else (None, "")
     if published:
         check_memory(config.preset, default_device(config), "train", config)
-    with team.first_alone():
+    with distributed.main_process_first():
         claim(work, recipe, config, identity)
         cases = gather_calibrated(root, work / "cache", strict)
         photos = training_photos(recipe, cases["train"], work / "cache", published)
@@ -154,14 +154,14 @@ def train(
     if base is None:
         model = with_own_weights(config, recipe, photos, valid_photos(recipe, cases, work / "cache"), work)
     else:
-        model = on_published_weights(config, recipe, base, team)
-        train_masks(model, recipe, photos, work, team)
-    trained_prior = train_stage2(model, recipe, photos, work, team, identity)
-    team.leave()
-    if not team.first:
+        model = on_published_weights(config, recipe, base, distributed)
+        train_masks(model, recipe, photos, work, distributed)
+    trained_prior = train_stage2(model, recipe, photos, work, distributed, identity)
+    distributed.shut_down()
+    if not distributed.is_main:
         return None
-    if team.sharded and base is not None:  # this process holds a part of every weight only
-        model = on_published_weights(config, recipe, base, team, work)
+    if distributed.sharded and base is not None:  # this process holds a part of every weight only
+        model = on_published_weights(config, recipe, base, distributed, work)
     save_model(model, out)
     save_yaml(recipe, out / "recipe.yaml")
     assessor = fit(model, photos, cases["calib"], cases.get("valid", []), trained_prior)
@@ -183,7 +183,7 @@ def with_own_weights(
 
 
 def on_published_weights(
-    config: ModelConfig, recipe: TrainConfig, base: Path, team: Team, work: Path | None = None
+    config: ModelConfig, recipe: TrainConfig, base: Path, distributed: DistributedContext, work: Path | None = None
 ) -> SkinClipVL:
     """The model on a published tower and language model, with fresh heads, the same in every process.
 
@@ -193,7 +193,12 @@ def on_published_weights(
     seed_everything(recipe.seed)
     perception = Perception(config.perception).freeze()
     model = assemble(
-        config, perception, base, load_tokenizer(base), team.device, shared_out=team.sharded and work is None
+        config,
+        perception,
+        base,
+        load_tokenizer(base),
+        distributed.device,
+        shared_out=distributed.sharded and work is None,
     )
     if work is not None and (state := load_checkpoint(work / "stage2.pt")):
         model.load_heads(state["heads"])

@@ -25,7 +25,7 @@ from skinclip.data.cases import DataError
 from skinclip.data.photos import bytes_in
 from skinclip.model.perception import VisualTokens
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.distributed import Team
+from skinclip.training.distributed import DistributedContext
 from skinclip.training.photo_sets import PhotoSet, photo_key
 
 _VERSION = 1  # of what is kept; views kept by another version are not used
@@ -161,7 +161,9 @@ def parts_of(seen: SeenViews) -> dict[str, Tensor]:
 _KEPT_AS = {"embedding": torch.float32, "style": torch.float32, "own": torch.bfloat16}
 
 
-def keep_views(model: SkinClipVL, views: KeptViews, base: str, folder: Path, batch: int, team: Team) -> ViewStore:
+def keep_views(
+    model: SkinClipVL, views: KeptViews, base: str, folder: Path, batch: int, distributed: DistributedContext
+) -> ViewStore:
     """Outputs of the frozen parts for all views of all photos, from `folder` as far as it is there already.
 
     Processes share the work; a build that was interrupted goes on.
@@ -176,18 +178,18 @@ def keep_views(model: SkinClipVL, views: KeptViews, base: str, folder: Path, bat
     example = parts_of(see(model, views.pixels(first, torch.tensor([0]), model.device)))
     shapes = {k: (tuple(v.shape[1:]), _KEPT_AS.get(k, torch.float16)) for k, v in example.items()}
     folder = folder / f"views-{_digest(model, views, base)}"
-    with team.first_alone():
-        if team.first and not folder.exists():
+    with distributed.main_process_first():
+        if distributed.is_main and not folder.exists():
             _check_room(folder.parent, n * count * sum(_numel(s) * t.itemsize for s, t in shapes.values()))
             folder.mkdir(parents=True)
         store = ViewStore(folder, shapes, n, count)
-    missing = team.share((store.written == 0).nonzero()[:, 0])
-    team.wait()  # all know what is missing before any of it is written
-    portions = missing.split(batch) if len(missing) else ()
-    for rows in tqdm(portions, desc="looking at photos", disable=not team.first, mininterval=5):
+    missing = distributed.own_rows((store.written == 0).nonzero()[:, 0])
+    distributed.wait()  # all know what is missing before any of it is written
+    micro_batches = missing.split(batch) if len(missing) else ()
+    for rows in tqdm(micro_batches, desc="looking at photos", disable=not distributed.is_main, mininterval=5):
         drawn = views.numbered(rows // count, rows % count)
         store.write(rows, see(model, views.pixels(drawn, torch.arange(len(rows)), model.device)))
-    team.wait()
+    distributed.wait()
     return store
 
 

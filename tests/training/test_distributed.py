@@ -18,7 +18,7 @@ from eval_study.trust_study.serving import free_port
 from skinclip.cli import main as cli
 from skinclip.core.config import PRESETS, TrainConfig, preset
 from skinclip.data.cases import DataError
-from skinclip.training.distributed import Team
+from skinclip.training.distributed import DistributedContext
 from skinclip.training.run import RECIPES, train
 from tests.helpers.tiny_hub import registered_clip, tiny_preset
 from tests.training.conftest import BIG_RECIPE
@@ -105,7 +105,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(big, hub: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(Team, "size", 5)
+    monkeypatch.setattr(DistributedContext, "size", 5)
     for changes, what in (
         ({}, "5 processes cannot share 6 views evenly, 2 of them with a rationale"),
         ({"rationale_targets": 0}, "cannot share 6 views evenly, 0 of them"),

@@ -67,19 +67,23 @@ def by_hand(stage: Stage2) -> dict[str, torch.Tensor]:
     views = stage.views.pixels(drawn.views, rows)
     seen = model.perceive(views[:, :3])
     evidence = model.find_evidence(seen)
-    told = dataclasses.replace(
-        evidence, scores=teacher_forced_scores(evidence.scores, train.criteria[photo], drawn.told)
+    forced = dataclasses.replace(
+        evidence, scores=teacher_forced_scores(evidence.scores, train.criteria[photo], drawn.forced)
     )
-    rationale_targets = stage.tell(drawn, [stage.look(drawn, rows)])[0].rationale_targets
-    write, spoken, silent = model.reasoner.writer.write, rows[:RATIONALES], rows[RATIONALES:]
+    rationale_targets = stage.with_targets(drawn, [stage.look(drawn, rows)])[0].rationale_targets
+    write, with_text, without_text = model.reasoner.writer.write, rows[:RATIONALES], rows[RATIONALES:]
     quiet = model.reason(
-        write(drawn.contexts[RATIONALES:]), seen.pick(silent), told.pick(silent), drawn.show[silent], drawn.descriptions
+        write(drawn.contexts[RATIONALES:]),
+        seen.pick(without_text),
+        forced.pick(without_text),
+        drawn.show[without_text],
+        drawn.descriptions,
     )
     loud = model.reason(
         write(drawn.contexts[:RATIONALES], rationale_targets),
-        seen.pick(spoken),
-        told.pick(spoken),
-        drawn.show[spoken],
+        seen.pick(with_text),
+        forced.pick(with_text),
+        drawn.show[with_text],
         drawn.descriptions,
     )
     logits = torch.cat([loud.logits, quiet.logits])
@@ -125,7 +129,7 @@ def test_a_step_is_cfa_on_the_whole_batch_to_the_last_bit(make, tiny_config: Mod
 def test_portions_change_neither_loss_nor_gradient(make, tiny_config: ModelConfig, size: int) -> None:
     config = without_dropout(tiny_config)
     whole, cut = make(config), make(config, micro_batch=size)
-    assert sorted(torch.cat(cut.portions()).tolist()) == list(range(ALL))
+    assert sorted(torch.cat(cut.micro_batches()).tolist()) == list(range(ALL))
     for _ in range(2):
         losses, expected = cut.step(), whole.step()
         for name, value in expected.items():
@@ -148,7 +152,7 @@ def test_a_portion_goes_back_through_the_dropout_that_it_was_measured_with(make,
 
     stage.answerer.answer = spy
     stage.step()
-    n = len(stage.portions())
+    n = len(stage.micro_batches())
     assert n == 4 and len(given) == 2 * n
     assert all(torch.equal(a, b) for a, b in zip(given[:n], given[n:], strict=True))
     before = [g.clone() for g in given[:n]]

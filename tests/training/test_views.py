@@ -18,7 +18,7 @@ from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training import views as views_module
 from skinclip.training.answering import Part
 from skinclip.training.checkpoints import seed_everything
-from skinclip.training.distributed import Team
+from skinclip.training.distributed import DistributedContext
 from skinclip.training.joint import Stage2
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.run import gather_calibrated, on_published_weights, training_photos
@@ -31,7 +31,7 @@ COUNT = 3
 
 @pytest.fixture
 def model(big: ModelConfig, hub: Path) -> SkinClipVL:
-    return on_published_weights(big, BIG_RECIPE, hub / "base", Team())
+    return on_published_weights(big, BIG_RECIPE, hub / "base", DistributedContext())
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def kept(photos: PhotoSet, model: SkinClipVL, seed: int = 0) -> KeptViews:
 
 def test_what_is_kept_is_what_is_seen(model: SkinClipVL, photos: PhotoSet, tmp_path) -> None:
     views = kept(photos, model)
-    store = keep_views(model, views, "base", tmp_path, 5, Team())
+    store = keep_views(model, views, "base", tmp_path, 5, DistributedContext())
     photo, number = torch.tensor([0, 7, 3, 3]), torch.tensor([2, 0, 1, 2])
     drawn, rows = views.numbered(photo, number), torch.arange(4)
     live = see(model, views.pixels(drawn, rows))
@@ -64,7 +64,7 @@ def test_what_is_kept_is_what_is_seen(model: SkinClipVL, photos: PhotoSet, tmp_p
 
 def test_a_step_on_kept_views_is_one_on_the_views_themselves(model: SkinClipVL, photos: PhotoSet, tmp_path) -> None:
     views, losses = kept(photos, model), []
-    store = keep_views(model, views, "base", tmp_path, 16, Team())
+    store = keep_views(model, views, "base", tmp_path, 16, DistributedContext())
     model.evidence.mask_head.requires_grad_(False)
     for found in (store, None):
         stage = Stage2(model, BIG_RECIPE, photos, seed_everything(3), views=(views, found))
@@ -83,21 +83,21 @@ def test_views_are_looked_at_once(model: SkinClipVL, photos: PhotoSet, tmp_path,
         return see(model, batch)
 
     monkeypatch.setattr(views_module, "see", counting)
-    store = keep_views(model, kept(photos, model), "base", tmp_path, 5, Team())
+    store = keep_views(model, kept(photos, model), "base", tmp_path, 5, DistributedContext())
     example = 1  # looked at to learn the shapes
     assert sum(looked) == len(photos) * COUNT + example and max(looked) == 5
     looked.clear()
-    keep_views(model, kept(photos, model), "base", tmp_path, 5, Team())
+    keep_views(model, kept(photos, model), "base", tmp_path, 5, DistributedContext())
     assert sum(looked) == example
     looked.clear()
     store.written[[2, 11]] = 0  # as far as an interrupted run came
-    keep_views(model, kept(photos, model), "base", tmp_path, 5, Team())
+    keep_views(model, kept(photos, model), "base", tmp_path, 5, DistributedContext())
     assert sum(looked) == example + 2 and len(list(tmp_path.iterdir())) == 1
 
     for other in (
-        lambda: keep_views(model, kept(photos, model, seed=1), "base", tmp_path, 5, Team()),
-        lambda: keep_views(model, kept(photos, model), "another base", tmp_path, 5, Team()),
-        lambda: keep_views(_with_another_mask(model), kept(photos, model), "base", tmp_path, 5, Team()),
+        lambda: keep_views(model, kept(photos, model, seed=1), "base", tmp_path, 5, DistributedContext()),
+        lambda: keep_views(model, kept(photos, model), "another base", tmp_path, 5, DistributedContext()),
+        lambda: keep_views(_with_another_mask(model), kept(photos, model), "base", tmp_path, 5, DistributedContext()),
     ):
         looked.clear()
         other()
@@ -128,7 +128,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DataError, match="GB are free: give another --work, or a smaller `cached_views`"):
-        keep_views(model, kept(photos, model), "base", tmp_path / "cache", 5, Team())
+        keep_views(model, kept(photos, model), "base", tmp_path / "cache", 5, DistributedContext())
     assert not list((tmp_path / "cache").iterdir())
 
 
