@@ -43,7 +43,7 @@ ALLOWED_LIBRARIES: set[tuple[str, str]] = set()
 ALLOWED_LONG_MODULES = {
     "study/analysis/analysis_report.py",
 }
-ALLOWED_PARAMETERS = {"_cached", "evaluate", "__init__", "explain", "train_epochs", "forward", "on_assess"}
+ALLOWED_PARAMETERS = {"_cached", "evaluate", "__init__", "explain", "forward", "on_assess"}
 ALLOWED_UNTYPED = 2
 ALLOWED_OPENINGS = Counter(
     # by package: how many docstrings open with What, Where, Whether ...

@@ -24,7 +24,7 @@ from skinclip.language.paraphrases import describe
 from skinclip.model.evidence import LesionMaskHead
 from skinclip.model.perception import Perception
 from skinclip.training.checkpoints import seed_everything
-from skinclip.training.epochs import mean_recall, train_epochs
+from skinclip.training.epochs import PhotoDraws, mean_recall, train_epochs
 from skinclip.training.losses import MISSING, CriterionLoss
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.sampling import draw_weights, favour_criteria, soft_targets
@@ -138,10 +138,9 @@ def train_stage0(
         "stage0",
         model,
         cfg,
-        (seen, stage0_weights(train.diagnosis[seen], train.criteria[seen], cfg)),
+        PhotoDraws(seen, stage0_weights(train.diagnosis[seen], train.criteria[seen], cfg), generator),
         lambda m, index, side: stage0_step(m, train, index, side, cfg, generator),
         lambda m: {k: validate(m, photos, config.perception.image_size) for k, photos in valid.items()},
-        generator,
         out,
     )
     average.perception.freeze()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -29,27 +30,40 @@ Model = TypeVar("Model", bound=nn.Module)
 VALIDATE_EVERY = 4
 
 
+@dataclass(frozen=True)
+class PhotoDraws:
+    """Photos that may be drawn.
+
+    Attributes:
+        numbers: [n] of the photos.
+        chances: [n] of each to be drawn.
+        generator: that draws them.
+    """
+
+    numbers: Tensor
+    chances: Tensor
+    generator: torch.Generator
+
+
 def train_epochs(
     name: str,
     model: Model,
     cfg: Stage0Config,
-    photos: tuple[Tensor, Tensor],
+    photos: PhotoDraws,
     step: Callable[[Model, Tensor, int], dict[str, Tensor]],
     validate: Callable[[Model], Mapping[str, float]],
-    generator: torch.Generator,
     out: Path,
 ) -> Model:
     """Trains `model` in place; resumes from `out/<name>.pt`.
 
     Args:
-        photos: the numbers of the photos that may be drawn, and their chances.
         step: (model, photo numbers, side in pixels) -> named losses of one batch, "total" among them.
         validate: figures of the averaged model, to follow the training with.
 
     Returns:
         The averaged model, in eval mode.
     """
-    seen, weights = photos
+    seen, generator = photos.numbers, photos.generator
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = averaged(model, cfg.ema)
     kept = cast(Model, average.module)
@@ -69,7 +83,9 @@ def train_epochs(
     schedule = cosine_schedule(optimizer, peaks, per_epoch * len(sides), per_epoch // 2, done)
     for number in range(first, len(sides)):
         model.train()
-        order = seen[torch.multinomial(weights, per_epoch * cfg.batch_size, replacement=True, generator=generator)]
+        order = seen[
+            torch.multinomial(photos.chances, per_epoch * cfg.batch_size, replacement=True, generator=generator)
+        ]
         description = f"{name}, epoch {number + 1}/{len(sides)}"
         for index in tqdm(list(batches(order, cfg.batch_size)), desc=description, mininterval=5):
             parts = step(model, index, sides[number])

@@ -18,7 +18,7 @@ from skinclip.data.augmentation import augment, mix
 from skinclip.model.plain import IMAGE_SIZE, PlainClassifier
 from skinclip.training.checkpoints import seed_everything
 from skinclip.training.derm_clip import load_imagenet_start, stage0_weights
-from skinclip.training.epochs import mean_recall, train_epochs
+from skinclip.training.epochs import PhotoDraws, mean_recall, train_epochs
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.sampling import natural_prior, soft_targets
@@ -69,10 +69,9 @@ def train_plain(
         "plain",
         model,
         cfg,
-        (labelled, weights),
+        PhotoDraws(labelled, weights, generator),
         lambda m, index, size: plain_step(m, train, index, size, cfg, generator),
         validate,
-        generator,
         work,
     )
     sources = {c.source for c in calib.cases}
