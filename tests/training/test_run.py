@@ -21,7 +21,7 @@ from skinclip.model.errors import CheckpointError
 from skinclip.model.evidence import CLEAR
 from skinclip.model.plain import PlainClassifier, load_plain
 from skinclip.pipeline.assessor import Assessor
-from skinclip.training import calibrate, epochs
+from skinclip.training import calibrate, epochs, readable
 from skinclip.training import joint as stage2
 from skinclip.training import run as train_module
 from skinclip.training.answering import force_criteria
@@ -109,8 +109,9 @@ def test_no_stage_reads_a_test_split_or_a_shift_set(
 
         return reader
 
-    monkeypatch.setattr(photos, "read_mask", spy(photos.read_mask))
-    for module in (photos, calibrate):
+    for module in (photos, readable):
+        monkeypatch.setattr(module, "read_mask", spy(photos.read_mask))
+    for module in (photos, calibrate, readable):
         monkeypatch.setattr(module, "load_photo", spy(load_photo))
     train(tiny_config, RECIPE, data, tmp_path / "work", tmp_path / "out")
     test_rows = [line.split(",") for line in (data / "drawn/manifest.csv").read_text().splitlines() if ",test," in line]
