@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from skinclip.core.assessment import Dependence
 from skinclip.explain.cited import cited_regions
@@ -50,7 +50,7 @@ def loss_bound(losses: np.ndarray, regions: int) -> float:
         regions: among how many the region under test was chosen.
     """
     n = len(losses)
-    quantile = float(student.ppf(1 - LEVEL / max(1, regions), n - 1))
+    quantile = float(stdtrit(n - 1, 1 - LEVEL / max(1, regions)))
     return float(losses.mean() + quantile * losses.std(ddof=1) * np.sqrt(1 + 1 / n))
 
 
