@@ -2,7 +2,7 @@
 
 Mahalanobis distance (Lee et al. 2018) of a photo's style, the channel means of the tower's maps, to the dermoscopy
 photos of training. Style and not the photo embedding, which was trained to tell diagnoses and to be blind to the rest;
-one mean for all sources and diagnoses, because on validation photos more means told close-ups no better apart.
+one mean for all sources and diagnoses, because on validation photos more means separated close-ups no better.
 Features are brought to one scale; their covariance is shrunk by Ledoit and Wolf (2004) and kept in compact form: the
 leading directions exactly, the rest by their mean variance (as in probabilistic PCA, Tipping and Bishop 1999), so that
 it stores in kilobytes. The distance itself means nothing to a reader, so it is turned into its rank among photos held

@@ -1,6 +1,6 @@
 """Calibrated probabilities at natural prevalence: bias-corrected temperature scaling.
 
-First step of trust: everything after it (sets, referral threshold, the page) reads these probabilities. Training
+First step of calibration: everything after it (sets, referral threshold, the page) reads these probabilities. Training
 draws rare classes more often than they occur, so the raw softmax overstates them; the bias puts the natural prior
 back, the temperature makes confidence mean what it says (Guo et al. 2017; Alexandari et al. 2020).
 """
@@ -61,9 +61,11 @@ def labelled_rows(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
         raise ValueError(f"{len(scores)} rows but {len(labels)} labels; give one label a row, -1 where there is none")
     keep = labels >= 0
     if not keep.any():
-        raise ValueError("no row has a label; trust is fitted on the labelled photos of the calib split")
+        raise ValueError("no row has a label; calibration is fitted on the labelled photos of the calib split")
     if not np.isfinite(scores[keep]).all():
-        raise ValueError("a row holds a number that is not finite; check the model's outputs before fitting trust")
+        raise ValueError(
+            "a row holds a number that is not finite; check the model's outputs before fitting a calibration"
+        )
     return scores[keep], labels[keep].astype(np.int64)
 
 

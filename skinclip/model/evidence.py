@@ -130,7 +130,7 @@ class EvidenceFinder(nn.Module):
         Args:
             tokens: [B, N, D].
             mask_logits: [B, m, m].
-            state_embeddings: [K, E], unit length, from the frozen text tower, told apart.
+            state_embeddings: [K, E], unit length, from the frozen text tower, orthogonalized.
         """
         h, w = grid
         lesion = lesion_weights(mask_logits, grid)  # [B, h, w]

@@ -1,4 +1,4 @@
-"""Fitting on a trained model: trust on `calib`, the thresholds of findings on `valid`.
+"""Fitting on a trained model: calibration on `calib`, the thresholds of findings on `valid`.
 
 Photos are read and processed as an Assessment does it, so that a threshold means on the page what it meant here.
 """
@@ -32,7 +32,7 @@ from skinclip.training.photo_sets import (
 )
 from skinclip.training.sampling import natural_prior
 
-NEVER = 2.0  # the threshold of a criterion that cannot be told well enough to cite it
+NEVER = 2.0  # the threshold of a criterion that is recognised too poorly to be cited
 MIN_PRECISION, MIN_CITED = 0.5, 3
 RATE = 0.2  # of the criteria cited, those that may be absent
 RECALL = 0.53  # of the criteria that are there, those to be cited: a little above one half, to hold on other photos
@@ -79,7 +79,7 @@ def fit(
     prior = natural_prior(train.diagnosis[home])
     logits, calib_style, _ = features(model, calib)
     learnt_style, held_style = styles(model, train)
-    trust = Calibrator.fit(
+    calibrator = Calibrator.fit(
         logits,
         diagnosis_labels(calib).numpy(),
         np.concatenate([learnt_style, held_style]),
@@ -90,7 +90,7 @@ def fit(
     )
     transform = PhotoTransform(model.config.photo_side)
     info = ModelInfo(model.config.preset, "training", "")
-    return Assessor(model, transform, trust, finding_thresholds(model, valid), info)
+    return Assessor(model, transform, calibrator, finding_thresholds(model, valid), info)
 
 
 def styles(model: SkinClipVL, train: PhotoSet) -> tuple[np.ndarray, np.ndarray]:

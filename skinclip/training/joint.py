@@ -240,8 +240,8 @@ class Stage2:
         )
 
     def with_targets(self, drawn: StepDraw, parts: list[Part]) -> list[Part]:
-        """The parts with their rationale targets. What may be told is found by the process whose view it is; what is
-        told of it is drawn by all alike, in the order of the views."""
+        """The parts with their rationale targets. The findings that may be cited come from the process
+        that has the view; the text is drawn by all alike, in the order of the views."""
         found = {row: what for part in parts for row, what in self.citable(drawn, part)}
         found = dict(self.distributed.gather_objects(list(found.items())))
         rationale_targets = [
@@ -272,7 +272,7 @@ class Stage2:
             yield row, (findings, similar[k].tolist())
 
     def rationale_target(self, i: int, findings: list[str], similar: list[int]) -> RationaleTarget:
-        """The rationale target of photo `i`; a photo without a diagnosis label is told as far as its findings."""
+        """The rationale target of photo `i`; a photo without a diagnosis label is described by its findings alone."""
         if self.rng.random() < 0.3:  # texts of all lengths, so that a rich label does not show in the style
             findings = findings[: self.rng.randint(0, len(findings))]
         label = int(self.train.diagnosis[i])
@@ -285,7 +285,7 @@ class Stage2:
     # ---- the loss of the whole ---------------------------------------------------------------------------------------
 
     def measure(self, drawn: StepDraw, whole: dict[str, Tensor]) -> dict[str, Tensor]:
-        """CFA's named parts on the answers to all views, in their order; `language` and `words` are one a portion."""
+        """CFA's named parts on the answers to all views in order; `language` and `words` are one a micro-batch."""
         b, m, s = self.cfg.batch_size, self.cfg.rationale_targets, self.cfg.second_views
         photo, device = drawn.views.photo[:b], self.model.device
         logits, spelled, words = whole["logits"], whole.get("spelled"), whole["words"]
@@ -325,7 +325,7 @@ class Stage2:
         return whole
 
     def backward(self, part: Part, answer: dict[str, Tensor], whole: dict[str, Tensor], number: int) -> None:
-        """Takes the gradients of the answers to a portion, the process's `number`-th, to the parameters.
+        """Takes the gradients of the answers to a micro-batch, the process's `number`-th, to the parameters.
 
         DDP and FSDP divide the sum over processes by their number, which is made good here.
         """

@@ -1,7 +1,7 @@
 """Stage 1: the small reasoner learns the language of rationales from texts alone, then is quantized to NF4.
 
 The texts are the project's own (`data.rationales`), for made-up combinations of findings and diagnoses: no photo and
-no label is read, so whatever a photo shows can later be told in the same words, wherever the photo came from.
+no label is read, so whatever a photo shows can later be described in the same words, wherever the photo came from.
 """
 
 from __future__ import annotations

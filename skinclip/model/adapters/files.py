@@ -129,7 +129,7 @@ def merge(folder: Path, out: Path, dtype: torch.dtype = torch.bfloat16, tell: Te
     unquantized, as base + LoRA do unquantized, but for 16-bit rounding. NF4 base + LoRA, which training and calibration
     saw, is something else, and NF4 of the merged weights once more. On the random weights of the tests' tiny base,
     relative to the logits of dense base + LoRA: merged in bf16 is 0.2 % away, in fp16 0.02 %, NF4 base + LoRA 7.5 %,
-    NF4 of the merged weights 9.4 %, and the last two are 11 % apart. Fit trust anew before relying on merged weights.
+    NF4 of the merged weights 9.4 %, and the last two are 11 % apart. Calibrate anew before relying on merged weights.
 
     Raises CheckpointError or MissingWeights saying what does not fit, TooLittleMemory before anything is read; nothing
     is left half-written.
