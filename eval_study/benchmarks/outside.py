@@ -8,38 +8,33 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench
 from skinclip.core.config import preset
+from skinclip.core.formatting import MISSING
 from skinclip.model.memory import COMPARED, inventory
 from skinclip.reporting.document import Section
 
 NAME = "outside"
-BIG = ("qwen-3b", "qwen-7b")
+PRESETS = ("mini", "qwen-3b", "qwen-7b")
+COUNTED = {
+    "perception": ("clip",),
+    "vision tower": ("vision",),
+    "language": ("embeddings", "language linears", "language norms and biases", "lm_head"),
+    "LoRA": ("lora",),
+    "evidence and heads": ("heads",),
+}
 
 
-def qwen_parameters(name: str) -> dict[str, int]:
-    """Parameters of a big preset by part as published: without LoRA and the heads that are trained here."""
+def parameters(name: str) -> dict[str, int]:
+    """Parameters of a preset by part, counted on the real classes: everything that runs, LoRA and heads included."""
     counted = inventory(preset(name))
-    return {
-        "perception": counted.parameters("clip"),
-        "vision": counted.parameters("vision"),
-        "language": counted.parameters("embeddings", "language linears", "language norms and biases"),
-        "head": counted.parameters("lm_head"),
-    }
-
-
-def mini_parameters(model: torch.nn.Module) -> dict[str, int]:
-    """Parameters of the embedded preset by part; those of the dequantized language model count as they are stored."""
-    total = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
-    return {"perception": total["perception"], "evidence": total["evidence"], "language": total["reasoner"]}
+    return {title: counted.parameters(*parts) for title, parts in COUNTED.items()}
 
 
 def run(bench: Bench) -> dict[str, Any]:
     """Counts by preset and the share of 13B each is."""
-    counted = {"mini": mini_parameters(bench.assessor.model)} | {name: qwen_parameters(name) for name in BIG}
+    counted = {name: parameters(name) for name in PRESETS}
     rows = {
         name: {"parts": parts, "total": sum(parts.values()), "share_of_13b": sum(parts.values()) / COMPARED}
         for name, parts in counted.items()
@@ -52,17 +47,19 @@ def section(result: dict[str, Any]) -> Section:
     rows = [
         [
             name,
+            *(f"{row['parts'][part] / 1e6:,.1f} M" for part in COUNTED),
             f"{row['total'] / 1e6:,.1f} M",
             f"{row['share_of_13b']:.2%}",
             "this report" if name == "mini" else "not measured here: weights not at hand",
         ]
         for name, row in result["presets"].items()
     ]
-    rows.append(["the 13B system that the paper compares itself with", "13,000 M", "100 %", "not measured here"])
+    unknown = ["the 13B system that the paper compares itself with", *[MISSING] * len(COUNTED)]
+    rows.append([*unknown, "13,000 M", "100 %", "not measured here"])
     return Section.of(
         "Size, and systems of others",
         [
-            table(["system", "parameters", "against 13B", "figures"], rows),
+            table(["system", *COUNTED, "all parameters", "against 13B", "figures"], rows),
             "Whoever has a system's predictions scores them on the same photos with the same metrics and paired tests: "
             "`python -m skinclip evaluate --data DIR --layout LAYOUT --split test --predictions FILE.csv`.",
         ],

@@ -294,6 +294,7 @@ def _qwen(preset: str, base: str, revision: str | None, lora: LoraConfig) -> Mod
         own_vision=True,
         cpu_weights="int8",  # unpacked to fp32 the 3B model alone is 18 GB, and slower: a token reads all of it
         max_new_tokens=160,
+        paraphrases=0,  # it writes freely under the rules of citation; what is not sound is decoded anew
     )
     return ModelConfig(preset=preset, perception=_VIT_L_14, reasoner=reasoner)
 

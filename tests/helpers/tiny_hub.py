@@ -139,7 +139,7 @@ def registered_clip(folder: Path) -> Path:
 
 
 def tiny_preset(base: Path, clip: Path, name: str = "qwen-3b") -> ModelConfig:
-    """The preset `name` with all its settings, on a tiny base and a tiny CLIP."""
+    """The preset `name` on a tiny base and a tiny CLIP, its rationales decoded among true texts."""
     config = preset(name)
     perception = PerceptionConfig(
         model=CLIP, pretrained=str(clip), image_size=64, levels=(0, 1, 2), token_levels=(2,), flips=False
@@ -155,6 +155,7 @@ def tiny_preset(base: Path, clip: Path, name: str = "qwen-3b") -> ModelConfig:
             own_side=OWN_SIDE,
             clip_grid=4,
             lora=LoraConfig(r=2, alpha=4, dropout=0.0),
+            paraphrases=64,  # random weights babble: a free text would be thrown away and decoded anew
         ),
     )
 

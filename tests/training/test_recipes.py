@@ -93,3 +93,8 @@ def test_rows_after_the_checkpoint_are_taken_back(tmp_path) -> None:
     assert path.read_text() == "stage,step,name,value\nmasks,0,mask,1\nstage2,0,focal,0.333333333\nstage2,0,total,2\n"
     again.write(1, {"focal": 0.3})
     assert again.rows == 3 and CsvLog(path, "masks", 1).rows == 1 and len(path.read_text().splitlines()) == 5
+
+
+def test_big_presets_write_freely_under_the_rules_of_citation() -> None:
+    for name in PRESETS:
+        assert (preset(name).reasoner.paraphrases == 0) == (preset(name).reasoner.base is not None)

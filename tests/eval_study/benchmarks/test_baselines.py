@@ -13,9 +13,12 @@ import torch
 from eval_study.benchmarks import baselines, evidence, outside
 from eval_study.benchmarks.common import Bench, finite
 from eval_study.benchmarks.features import Features
+from skinclip.core.config import preset
 from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
+from skinclip.model.memory import inventory
+from skinclip.pipeline.assessor import Assessor
 from skinclip.reporting.markdown import section_markdown
 from skinclip.training.photo_sets import PhotoSet
 
@@ -88,10 +91,15 @@ def test_evidence_section_tells_every_readout(tmp_path) -> None:
     assert all(title in text for title in evidence.TITLES.values()) and "0.500 (0.400-0.600)" in text
 
 
-def test_sizes_of_qwen_are_those_of_the_report() -> None:
-    told = json.loads((RESULTS / "outside.json").read_text())["presets"]
-    for name in outside.BIG:
-        assert outside.qwen_parameters(name) == told[name]["parts"]
+def test_sizes_are_of_all_that_runs_and_those_of_the_report() -> None:
+    found = json.loads((RESULTS / "outside.json").read_text())["presets"]
+    for name in outside.PRESETS:
+        parts = outside.parameters(name)
+        assert parts == found[name]["parts"] and found[name]["total"] == sum(parts.values())
+        assert parts["LoRA"] > 0 and parts["evidence and heads"] > 0
+        assert sum(parts.values()) == inventory(preset(name)).parameters()  # none is left out
+    own = Assessor.load("mini").model
+    assert found["mini"]["total"] == pytest.approx(sum(p.numel() for p in own.parameters()), rel=1e-4)
 
 
 def test_figures_are_shown_with_what_is_known_of_them() -> None:
