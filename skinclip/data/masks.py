@@ -15,7 +15,7 @@ from PIL import Image
 
 from skinclip.data.cases import DataError
 from skinclip.imaging import container
-from skinclip.imaging.photo import quiet_decoder
+from skinclip.imaging.photo import DECODER_ERRORS, quiet_decoder
 
 _FORMATS = ("PNG", "TIFF", "BMP", "JPEG", "GIF", "WEBP")
 _FULL = frozenset({1, 255, 257, 65535})  # of a mask that is one value throughout: the lesion fills it
@@ -33,7 +33,7 @@ def read_mask(path: Path) -> np.ndarray:
             data = container.png_pixels(data).data
         with quiet_decoder(), Image.open(io.BytesIO(data), formats=_FORMATS) as file:
             values = _values(file)
-    except (OSError, ValueError, SyntaxError, EOFError, Warning) as error:
+    except DECODER_ERRORS as error:
         raise DataError(f"{path} cannot be decoded; replace or remove the file") from error
     try:
         return _two_valued(values)

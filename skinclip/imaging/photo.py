@@ -58,7 +58,7 @@ _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _UNSUPPORTED = {b"%PDF": "a PDF document", b"PK\x03\x04": "a ZIP or Office file", b"8BPS": "a Photoshop file"}
 _DAMAGED = "is truncated or damaged. Copy it again from the camera or export it anew."
 # What decoders raise on broken files.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
@@ -68,7 +68,9 @@ _DECODER_ERRORS = (
     ArithmeticError,
     RuntimeError,
     MemoryError,
+    AssertionError,
     struct.error,
+    Image.DecompressionBombError,
     Warning,
 )
 _TURNS = {
@@ -118,7 +120,7 @@ def load_photo(source: str | Path | bytes | BinaryIO) -> LesionImage:
         _check_header(photo, name)
         try:
             pixels = _decode(photo)
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             raise PhotoError(f"{name} {_DAMAGED}") from error
     return LesionImage(pixels, hashlib.sha256(data).hexdigest())
 
@@ -217,7 +219,7 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise PhotoError(_too_many_pixels(name)) from error
     except UnidentifiedImageError as error:
         raise PhotoError(f"{name} {_what_it_is(data)}") from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise PhotoError(f"{name} {_DAMAGED}") from error
 
 

@@ -112,3 +112,17 @@ def test_a_file_of_more_values_is_no_mask(tmp_path: Path, kind: str) -> None:
     for read in (lambda: read_mask(path), lambda: load_masks([case], 16), lambda: lesion_iou(case, TRUTH)):
         with pytest.raises(DataError, match=r"mask\.png has \d+ values; a mask has two"):
             read()
+
+
+def test_broken_mask_files_are_named(tmp_path: Path) -> None:
+    Image.fromarray(ONE * 255).save(tmp_path / "mask.png")
+    png = (tmp_path / "mask.png").read_bytes()
+    for data in (b"", b"no mask", png[:50], png[:16] + b"\0\1\0\0" * 2 + png[24:]):
+        (tmp_path / "mask.png").write_bytes(data)
+        with pytest.raises(DataError, match=r"mask\.png cannot be decoded; replace or remove the file"):
+            read_mask(tmp_path / "mask.png")
+    huge = b"BM" + (54 + 12).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")
+    huge += (60_000).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(24) + bytes(12)
+    (tmp_path / "mask.bmp").write_bytes(huge)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_mask(tmp_path / "mask.bmp")
