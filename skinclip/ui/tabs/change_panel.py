@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from skinclip.core.assessment import Assessment, Finding
 from skinclip.core.vocabulary import CRITERIA
@@ -49,7 +50,7 @@ def build() -> ChangePanel:
                 for c in CRITERIA
             )
             region = gr.Dropdown(
-                [NOTHING], value=NOTHING, label="Take out of the photo", min_width=150, elem_id="without"
+                [NOTHING], value=NOTHING, label="Remove from the photo", min_width=150, elem_id="without"
             )
         answer = gr.HTML(elem_id="changed")
     return ChangePanel(box, criteria, region, answer)
@@ -87,12 +88,12 @@ def on_change(assessor: Assessor, panel: ChangePanel, answer: AssessedPhoto | No
             parts = _answers(assessor, image, assessment, edits, finding)
     except (PhotoError, CheckpointError) as problem:
         return {panel.answer: components.error(str(problem))}
-    return {panel.answer: components.belonging(assessment, "".join(parts))}
+    return {panel.answer: components.belonging(assessment, Markup("").join(parts))}
 
 
 def _answers(
     assessor: Assessor, image: LesionImage, assessment: Assessment, edits: dict[str, str], finding: Finding | None
-) -> list[str]:
+) -> list[Markup]:
     """The model's answer without the region of `finding`, and with the checklist as edited, where there is either."""
     seen = assessor.forward([image], [assessment.context])
     parts = []

@@ -6,16 +6,15 @@ All layers are part of the page once computed; choosing, dividing, fading and zo
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import Any
 
 import cv2
 import gradio as gr
 import numpy as np
+from markupsafe import Markup
 
 from skinclip.core.assessment import Assessment, Polygon
 from skinclip.explain import measured
@@ -29,6 +28,7 @@ from skinclip.ui import components
 from skinclip.ui.background_task import BackgroundTask, TaskStopped
 from skinclip.ui.page import ModelPage
 from skinclip.ui.state import AssessedPhoto
+from skinclip.ui.templating import data_url, macro
 
 LEFT, RIGHT = OWN, USUAL
 WHOLE = "evidence_whole"  # the evidence as heat: what the benchmarks measure; its regions are outlines
@@ -38,14 +38,12 @@ READS = {
     "alone."
 }
 LAYER_SIDE = 480  # px, longer side of a heat map's layer; it is smooth, the browser enlarges it
-NOTHING_YET = (
-    '<div class="sk-empty"><h2>Nothing to compare yet</h2><p>Assess a photo first; then all explanations of it are '
-    "laid over one another here.</p></div>"
+NOTHING_YET = components.notice(
+    "Nothing to compare yet", "Assess a photo first; its explanations can then be compared here."
 )
-COMPUTING = '<div class="sk-empty"><p>The explanations of this photo are being computed.</p></div>'
-ABSTAINED = (
-    '<div class="sk-empty"><h2>Nothing to compare</h2><p>The model abstained from this photo, so there is no diagnosis '
-    "to explain.</p></div>"
+COMPUTING = components.notice("", "The explanations of this photo are being computed.")
+ABSTAINED = components.notice(
+    "Nothing to compare", "The model abstained on this photo, so there is no diagnosis to explain."
 )
 Updates = dict[Any, Any]
 
@@ -154,7 +152,7 @@ def layers(assessor: Assessor, answer: AssessedPhoto, tell: Callable[[float, str
     return found
 
 
-def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndarray]) -> str:
+def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndarray]) -> Markup:
     """The whole tab as HTML, evidence on the left of the divider and Grad-CAM on its right.
 
     Args:
@@ -162,54 +160,24 @@ def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndar
     """
     keys = [LEFT, *heats]
     right = RIGHT if RIGHT in heats else LEFT
-    drawn = "".join(_layer(key, heat, right) for key, heat in heats.items())
-    size = f"{assessment.photo.width} {assessment.photo.height}"
-    ratio = assessment.photo.width / assessment.photo.height
-    return (
-        # the ratio lets the whole photo be seen at once before it is enlarged
-        f'<div class="sk-compare" style="--split:50%;--opacity:.7;--zoom:1;--ratio:{ratio:.3f}">'
-        f'<div class="sk-compare-bar">{_select("left", keys, LEFT)}{_select("right", keys, right)}'
-        f"{_range('Opacity', '--opacity', 0, 100, 70, 0.01)}{_range('Zoom', '--zoom', 100, 500, 100, 0.01, 25)}</div>"
-        '<div class="sk-stage" tabindex="0" role="group" aria-label="The photo with both explanations; scroll with the '
-        'arrow keys when enlarged"><div class="sk-stage-in">'
-        f'<img alt="The assessed photo" src="{components.data_url(pixels)}">{drawn}'
-        f'<svg class="sk-layer sk-outline" data-part="lesion" viewBox="0 0 {size}" preserveAspectRatio="none" '
-        f'role="img" aria-label="Outline of the lesion">{_outlines(assessment.lesion.polygons)}</svg>'
-        f'<svg class="sk-layer" data-method="{LEFT}" data-on="{"both" if right == LEFT else "left"}" '
-        f'viewBox="0 0 {size}" preserveAspectRatio="none" role="img" aria-label="Regions of the findings">'
-        f"{_regions(assessment)}</svg>"
-        '<div class="sk-divider" aria-hidden="true"></div></div></div>'
-        f"{_range('Divider', '--split', 0, 100, 50, None)}{_toggles(assessment)}"
-        f'<div class="sk-how">{"".join(_how(key, key in (LEFT, right)) for key in keys)}</div></div>'
+    return macro(
+        "compare.html",
+        "stage",
+        ratio=assessment.photo.width / assessment.photo.height,
+        keys=keys,
+        titles={key: title(key) for key in keys},
+        right=right,
+        photo=components.data_url(pixels),
+        layers=[{"key": key, "address": heat_layer(heat)} for key, heat in heats.items()],
+        size=f"{assessment.photo.width} {assessment.photo.height}",
+        lesion=_points(assessment.lesion.polygons),
+        findings=_findings(assessment),
+        explained=[_explained(key, key in (LEFT, right)) for key in keys],
     )
 
 
 def title(key: str) -> str:
     return TITLES.get(key) or METHODS[key].title
-
-
-def _select(side: str, keys: list[str], chosen: str) -> str:
-    options = "".join(
-        f'<option value="{k}"{" selected" if k == chosen else ""}>{escape(title(k))}</option>' for k in keys
-    )
-    label = "Left of the divider" if side == "left" else "Right of the divider"
-    return f'<label class="sk-field">{label}<select data-side="{side}">{options}</select></label>'
-
-
-def _range(label: str, variable: str, low: int, high: int, value: int, factor: float | None, step: int = 1) -> str:
-    """A slider that sets a CSS variable: its value in per cent, or times `factor`."""
-    unit = 'data-unit="%"' if factor is None else f'data-factor="{factor}"'
-    return (
-        f'<label class="sk-field">{label}<input type="range" data-var="{variable}" {unit} min="{low}" max="{high}" '
-        f'step="{step}" value="{value}"></label>'
-    )
-
-
-def _layer(key: str, heat: np.ndarray, right: str) -> str:
-    on = "right" if key == right else "none"
-    return (
-        f'<img class="sk-layer" data-method="{key}" data-on="{on}" alt="{escape(title(key))}" src="{heat_layer(heat)}">'
-    )
 
 
 def heat_layer(heat: np.ndarray) -> str:
@@ -220,57 +188,37 @@ def heat_layer(heat: np.ndarray) -> str:
     ok, data = cv2.imencode(".png", bgra)
     if not ok:
         raise RuntimeError("a map could not be encoded")
-    return f"data:image/png;base64,{base64.b64encode(data.tobytes()).decode()}"
+    return data_url(data.tobytes(), "image/png")
 
 
-def _regions(assessment: Assessment) -> str:
-    """Each finding's outlines and number, as an SVG group that can be hidden alone; all outlines below all numbers."""
+def _findings(assessment: Assessment) -> list[dict[str, Any]]:
+    """Each finding as the template draws it; one about the lesion as a whole has no outline of its own."""
     radius = max(assessment.photo.width, assessment.photo.height) / 46
     places = number_places(assessment, radius)
-    shapes, numbers = [], []
-    for i, finding in enumerate(assessment.findings):
-        colour, (red, green, blue) = hex_colour(i), ink_of(i)
-        # the lesion as a whole has an outline of its own
-        if finding.region.polygons != assessment.lesion.polygons:
-            drawn = _outlines(finding.region.polygons, f'stroke="{colour}" fill="{colour}" fill-opacity=".16"')
-            shapes.append(f'<g data-part="{finding.ref}">{drawn}</g>')
-        if finding.ref in places:
-            x, y = places[finding.ref]
-            numbers.append(
-                f'<g data-part="{finding.ref}"><circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" '
-                f'stroke="#10181f"/><text x="{x:.1f}" y="{y:.1f}" font-size="{1.4 * radius:.1f}" text-anchor="middle" '
-                f'dominant-baseline="central" fill="rgb({red},{green},{blue})">{i + 1}</text></g>'
-            )
-    return "".join([*shapes, *numbers])
-
-
-def _outlines(polygons: tuple[Polygon, ...], look: str = "") -> str:
-    drawn = []
-    for polygon in polygons:
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in polygon)
-        drawn.append(f'<polygon class="sk-casing" points="{points}"/><polygon {look} points="{points}"/>')
-    return "".join(drawn)
-
-
-def _toggles(assessment: Assessment) -> str:
-    """A box to tick for each finding and for the lesion's outline."""
-    rows = "".join(
-        f'<label class="sk-toggle"><input type="checkbox" data-show="{f.ref}" checked>'
-        f'<span class="sk-chip" style="--chip:{hex_colour(i)};--ink:rgb{ink_of(i)}">{i + 1}</span>'
-        f"{escape(components.phrase(f))}</label>"
+    whole = assessment.lesion.polygons
+    return [
+        {
+            "ref": f.ref,
+            "number": i + 1,
+            "phrase": components.phrase(f),
+            "colour": hex_colour(i),
+            "ink": "rgb({},{},{})".format(*ink_of(i)),
+            "polygons": [] if f.region.polygons == whole else _points(f.region.polygons),
+            "place": places.get(f.ref),
+            "radius": radius,
+        }
         for i, f in enumerate(assessment.findings)
-    )
-    lesion = '<label class="sk-toggle"><input type="checkbox" data-show="lesion" checked>outline of the lesion</label>'
-    return f'<fieldset class="sk-toggles"><legend class="sk-label">Show</legend>{rows}{lesion}</fieldset>'
+    ]
 
 
-def _how(key: str, open_now: bool) -> str:
-    hidden = "" if open_now else " hidden"
-    reads = READS.get(key) or METHODS[key].caption
+def _points(polygons: tuple[Polygon, ...]) -> list[str]:
+    """Polygons as SVG writes them."""
+    return [" ".join(f"{x:.1f},{y:.1f}" for x, y in polygon) for polygon in polygons]
+
+
+def _explained(key: str, open_now: bool) -> dict[str, Any]:
+    """How a layer is read, and its measured figures."""
     figures = measured.said(LEFT if key == WHOLE else key)
     if key == LEFT and figures:  # outlines have no order of places to be followed; their figures are those of the heat
         figures = f"Its figures are those of “{TITLES[WHOLE]}”. {measured.cited()}"
-    return (
-        f'<section class="sk-card" data-how="{key}"{hidden}><h2 class="sk-label">How to read: {escape(title(key))}</h2>'
-        f"<p>{escape(reads)}</p>{f'<p>{escape(figures)}</p>' if figures else ''}</section>"
-    )
+    return {"key": key, "open": open_now, "caption": READS.get(key) or METHODS[key].caption, "figures": figures}
