@@ -1,8 +1,8 @@
 // Photos pasted or dropped anywhere, refusals that stay on the page, answers hidden beside another photo, focus and
 // words for screen readers, numbers that choose their finding, pictures that enlarge, explanations laid over one another.
 (() => {
-  const isPhoto = (file) => file.type.startsWith("image/") || /\.(heic|heif|tiff?|bmp)$/i.test(file.name);
-  const ACCEPT = "image/*,.jpg,.jpeg,.png,.webp,.bmp,.tif,.tiff,.heic,.heif"; // phones offer the camera for image/*
+  const isPhoto = (file) => file.type.startsWith("image/") || /\.(heic|heif|tiff?|bmp|avif|jp2|j2k)$/i.test(file.name);
+  const ACCEPT = "image/*,.jpg,.jpeg,.png,.webp,.bmp,.tif,.tiff,.heic,.heif,.avif,.jp2,.j2k"; // phones offer the camera for image/*
   let refusals = 0;
   const $ = (selector) => document.querySelector(selector);
 

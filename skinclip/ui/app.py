@@ -14,11 +14,11 @@ from skinclip.model.errors import CheckpointError
 from skinclip.model.memory import TooLittleMemory
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components, serving, weights_download
+from skinclip.ui.answer import warm_up
 from skinclip.ui.page import ModelPage
 from skinclip.ui.server import ReportStep, StartupError
-from skinclip.ui.tabs.assess_tab import warm_up
+from skinclip.ui.tabs import registry
 from skinclip.ui.tabs.photo_field import example_css
-from skinclip.ui.tabs.registry import TABS
 from skinclip.ui.theme import css, head
 
 
@@ -71,7 +71,7 @@ def build_page(assessor: Assessor) -> gr.Blocks:
         gr.HTML(components.HEADER)
         context = ModelPage(assessor)
         with gr.Tabs():
-            for entry in TABS:
+            for entry in registry.TABS:
                 with gr.Tab(entry.label, id=entry.key) as tab:
                     entry.build(context, tab)
         gr.on(context.photo_events, None, cancels=context.answer_events)  # their results would be of the photo before

@@ -15,10 +15,10 @@ from markupsafe import Markup, escape
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.assessment import Assessment, Finding, ModelInfo, QualityIssue
-from skinclip.core.formatting import percent
+from skinclip.core.formatting import count, percent
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, MAX_FINDINGS
 from skinclip.imaging.overlay import colour_of, hex_colour, ink_of
-from skinclip.imaging.photo import MAX_FILE_MB, LesionImage, encode_jpeg
+from skinclip.imaging.photo import MAX_FILE_MB, SUPPORTED, LesionImage, encode_jpeg
 from skinclip.reporting import phrasing
 from skinclip.reporting.assessment_pdf import assessment_pdf
 from skinclip.reporting.phrasing import phrase
@@ -33,10 +33,10 @@ _page, _answer, _changes = (partial(macro, f"{name}.html") for name in ("page", 
 
 BANNER = _page("banner", RESEARCH_USE_ONLY)
 HEADER = _page("header", MAX_FILE_MB * 1_000_000)
-FORMATS = _page("formats", MAX_FILE_MB)
+FORMATS = _page("formats", SUPPORTED, MAX_FILE_MB)
 PATIENT_HEADING = _page("patient_heading")
 EXAMPLES_HEADING = _page("examples_heading")
-EMPTY = _page("empty", len(DIAGNOSES))
+EMPTY = _page("empty", count(len(DIAGNOSES)))
 READY = _page("ready")
 STOPPED = _page("stopped")
 CHANGE_NOTE = _changes("change_note")
@@ -78,13 +78,10 @@ def preview(pixels: np.ndarray, image: LesionImage, issues: tuple[QualityIssue, 
 # --- the result ---------------------------------------------------------------------------------------------------
 
 
-def result(
-    assessment: Assessment, sensitivity: float | None = None, made_by: str | None = None, writing: bool = False
-) -> Markup:
+def result(assessment: Assessment, made_by: str | None = None, writing: bool = False) -> Markup:
     """Warnings, then referral and differential, then the rationale. A model that abstains gives no figures at all.
 
     Args:
-        sensitivity: that of the referral threshold on the calibration photos, where it is known.
         made_by: the name of the model, where there are several to choose from.
         writing: the rationale is not finished.
     """
@@ -95,7 +92,7 @@ def result(
     parts = {
         "warnings": warnings(assessment),
         "differential": differential(assessment),
-        "referral": referral(assessment, sensitivity),
+        "referral": referral(assessment),
         "rationale": rationale(assessment, writing),
         "made": made,
     }
@@ -136,14 +133,9 @@ def warnings(assessment: Assessment) -> Markup:
     return _answer("warnings", phrasing.cautions(assessment))
 
 
-def referral(assessment: Assessment, sensitivity: float | None = None) -> Markup:
-    """Refer or not, with the figures that the advice rests on."""
-    share = (
-        f" At this threshold {sensitivity:.0%} of the malignant calibration photos are referred." if sensitivity else ""
-    )
-    notes = phrasing.MALIGNANT_HERE + share
-    verdict = phrasing.verdict(assessment)
-    return _answer("referral", assessment.malignancy, verdict, phrasing.malignancy(assessment), notes)
+def referral(assessment: Assessment) -> Markup:
+    """The verdict, the figures it rests on, and in the same size what it leaves open."""
+    return _answer("referral", assessment.malignancy, phrasing.advice(assessment), phrasing.MALIGNANT_HERE)
 
 
 def differential(assessment: Assessment) -> Markup:
@@ -213,6 +205,7 @@ def changed(
     assessment: Assessment,
     probabilities: np.ndarray,
     malignancy: float,
+    set_codes: Sequence[str],
     heading: str,
     picture: np.ndarray | None = None,
 ) -> Markup:
@@ -220,6 +213,7 @@ def changed(
 
     Args:
         probabilities: [C] after, in the order of `vocabulary.DIAGNOSIS_CODES`.
+        set_codes: the prediction set after.
         picture: the photo after the change, where it was the photo that changed.
     """
     after = dict(zip(DIAGNOSIS_CODES, probabilities.tolist(), strict=True))
@@ -233,10 +227,10 @@ def changed(
         for d in assessment.diagnosis
     ]
     m = assessment.malignancy
-    refer = malignancy >= m.threshold
     address = None if picture is None else data_url(picture)
-    advice = "Refer" if refer else "Do not refer"
-    return _changes("changed", heading, address, rows, m.probability, malignancy, refer != m.refer, advice)
+    verdict = phrasing.verdict_of(malignancy >= m.threshold, set_codes)
+    turn = verdict != phrasing.verdict(assessment)
+    return _changes("changed", heading, address, rows, m.probability, malignancy, turn, verdict)
 
 
 def _amount(before: float, after: float) -> str:

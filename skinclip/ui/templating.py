@@ -6,6 +6,7 @@ Templates hold macros, one for each piece of the page; `macro` makes a function 
 from __future__ import annotations
 
 import base64
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
-    made.filters.update(percent=percent, whole_percent=whole_percent, strong=strong, data_url=data_url)
+    made.filters.update(percent=percent, whole_percent=whole_percent, strong=strong, moment=moment)
     return made
 
 
@@ -53,6 +54,11 @@ def strong(text: str) -> Markup:
     """A sentence with what stands between `**` in bold."""
     parts = text.split("**")
     return Markup("").join(Markup("<b>{}</b>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts))
+
+
+def moment(iso: str) -> str:
+    """An ISO 8601 moment for people, "27 Nov 2026, 10:35 UTC"; "" stays so."""
+    return datetime.fromisoformat(iso).strftime("%d %b %Y, %H:%M UTC") if iso else ""
 
 
 def data_url(data: bytes, kind: str = "image/jpeg") -> Markup:

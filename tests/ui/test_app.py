@@ -10,8 +10,8 @@ import pytest
 
 from skinclip.model.checkpoint import weights_sha256
 from skinclip.model.errors import CheckpointError
+from skinclip.ui.answer import adapters
 from skinclip.ui.app import build_page, load_assessor
-from skinclip.ui.tabs.assess_tab import adapters
 from tests.helpers.tiny_hub import tiny_base, tiny_checkpoint, tiny_preset
 
 

@@ -42,8 +42,8 @@ def test_prediction_set_in_words(made_up: record.Assessment) -> None:
 
 
 def test_the_referral_says_what_it_rests_on(made_up: record.Assessment) -> None:
-    text = components.referral(made_up, sensitivity=0.92)
-    assert "> Refer<" in text and "40.0%" in text and "20.0%" in text and "92%" in text
+    text = components.referral(made_up)
+    assert "> Refer<" in text and "40.0%" in text and "20.0%" in text
     kept = dataclasses.replace(made_up, malignancy=record.Malignancy(0.02, 0.2, False))
     assert "Below the referral threshold" in components.referral(kept)  # melanoma is still in the set
 

@@ -17,18 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import gradio as gr
-import numpy as np
 
-from skinclip.core.assessment import Assessment, Context
+from skinclip.core.assessment import Assessment
 from skinclip.core.vocabulary import SEXES, SITES
-from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, region_overlay
-from skinclip.imaging.photo import LesionImage, PhotoError, fit, load_photo, photo_quality
-from skinclip.model.adapters.card import card_name
+from skinclip.imaging.photo import PhotoError, fit, load_photo, photo_quality
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
+from skinclip.ui.answer import ALL, adapters, assess_photo, choices, made_by, pictures
 from skinclip.ui.background_task import BackgroundTask, TasksByVisitor, TaskStopped, TaskSuperseded
 from skinclip.ui.page import ModelPage
 from skinclip.ui.state import NOT_GIVEN, AssessedPhoto, Entries, context_of, describe_context, photo_hash
@@ -39,14 +36,11 @@ from skinclip.ui.tabs.photo_field import (
     ADD,
     ADD_OTHER,
     build_example_buttons,
-    example_files,
     example_name,
     read_and_delete,
     refusal_words,
 )
 
-ALL = "all"
-DISPLAY_SIDE = 1100  # px, longer side of the pictures on the page at most
 PREVIEW_SIDE = 640  # px
 
 Updates = dict[Any, Any]
@@ -124,7 +118,7 @@ def build(page: ModelPage, tab: gr.Tab) -> AssessView:
         with gr.Column(scale=8, min_width=320):
             with gr.Column(visible=False, elem_id="outdated") as outdated:
                 note = gr.HTML(elem_id="outdated-note")
-                update = gr.Button("Update the answer", size="sm", elem_id="update")
+                update = gr.Button("Update the answer", size="md", elem_id="update")
             result = gr.HTML(components.EMPTY, elem_id="result", min_height=140)
             finding = gr.Radio([("All findings", ALL)], label="Show on the photo", visible=False, elem_id="finding")
             figures = gr.HTML(visible=False, elem_id="figures")
@@ -359,7 +353,7 @@ def on_assess(
 
     def work(report: Callable[[Report], None]) -> AssessedPhoto:
         with assessor.using(entries.adapter):
-            about.update(sensitivity=_sensitivity(assessor), made_by=_made_by(assessor))
+            about.update(made_by=made_by(assessor))
             return assess_photo(assessor, photo, context, lambda share, what: report(Step(share, what)), report)
 
     try:
@@ -455,69 +449,3 @@ def _cleared(view: AssessView, message: str) -> Updates:
         view.entries: None,
         view.answer: None,
     }
-
-
-# --- the work behind the handlers ---------------------------------------------------------------------------------
-
-
-def assess_photo(
-    assessor: Assessor,
-    photo: bytes,
-    context: Context,
-    progress: Callable[[float, str], None],
-    on_partial: Callable[[Assessment], None] | None = None,
-) -> AssessedPhoto:
-    """Assesses a photo file for display; `on_partial` as in `Assessor.assess`. Raises PhotoError."""
-    image: LesionImage = load_photo(photo)
-    assessment = assessor.assess(image, context, lambda share, what: progress(0.8 * share, what), on_partial)
-    pixels, heat = fit(image.pixels, DISPLAY_SIDE, DRAWN_SIDE), None
-    if not assessment.abstained:  # after an abstention there is no diagnosis that a map could explain
-        progress(0.85, "Drawing the Grad-CAM map")
-        whole = assessor.heat_on_photo(image, context, assessment.diagnosis[0].code)
-        heat = cv2.resize(whole, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return AssessedPhoto(photo, assessment, pixels, heat)
-
-
-def warm_up(assessor: Assessor) -> None:
-    """Assesses a synthetic photo, so that everything set up at first use is ready for the first visitor."""
-    answer = assess_photo(assessor, example_files()[0].read_bytes(), Context(), lambda share, what: None)
-    pictures(answer)
-    components.downloads(answer.assessment, answer.pixels)
-
-
-def pictures(answer: AssessedPhoto, choice: str = ALL) -> str:
-    """The two pictures as HTML; `choice` is a reference ("r1") or ALL."""
-    assessment, pixels = answer.assessment, answer.pixels
-    if assessment.abstained:
-        return components.figures(assessment, region_overlay(pixels, assessment, "none"), None)
-    only = None if choice == ALL else choice
-    regions = region_overlay(pixels, assessment, only)
-    heat = None if answer.heat is None else heatmap_overlay(pixels, answer.heat)
-    return components.figures(assessment, regions, heat, only)
-
-
-def choices(assessment: Assessment) -> list[tuple[str, str]]:
-    """(label, reference) of each finding, ALL first; only ALL where the model abstained."""
-    findings = () if assessment.abstained else assessment.findings
-    return [("All findings", ALL), *((f"{f.ref[1:]} {components.phrase(f)}", f.ref) for f in findings)]
-
-
-def _sensitivity(assessor: Assessor) -> float | None:
-    value = assessor.calibrator.referral.sensitivity
-    return value if np.isfinite(value) else None
-
-
-def adapters(assessor: Assessor) -> list[tuple[str, str]]:
-    """(name, weights_sha256) of each checkpoint on offer; a name that several share gets its folder's beside it."""
-    names = {weights: card_name(folder) for weights, folder in assessor.checkpoints.items()}
-    shared = {name for name in names.values() if list(names.values()).count(name) > 1}
-    return [
-        (f"{name} ({assessor.checkpoints[weights].name})" if name in shared else name, weights)
-        for weights, name in names.items()
-    ]
-
-
-def _made_by(assessor: Assessor) -> str | None:
-    """The name of the checkpoint in use, where there are several."""
-    names = {weights: name for name, weights in adapters(assessor)}
-    return names.get(assessor.model_info.weights_sha256) if len(names) > 1 else None

@@ -104,6 +104,7 @@ def _answers(
                 assessment,
                 without.calibrated.probabilities[0],
                 float(without.calibrated.malignancy[0]),
+                without.calibrated.sets[0],
                 f"Without the region of “{components.phrase(finding)}”, its structures blurred",
                 without.pixels,
             )
@@ -111,7 +112,7 @@ def _answers(
     if edits:
         t = what_if(assessor.predictor, seen, assessment.context, edits)
         heading = "With the checklist as you set it"
-        parts.append(components.changed(assessment, t.probabilities[0], float(t.malignancy[0]), heading))
+        parts.append(components.changed(assessment, t.probabilities[0], float(t.malignancy[0]), t.sets[0], heading))
     return parts
 
 

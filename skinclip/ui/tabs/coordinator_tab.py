@@ -7,41 +7,23 @@ as a file: new codes, the export and the report are part of the reply to the one
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
-import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
-from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from skinclip.study.coordinator import Coordinator, ReaderProgress
+from skinclip.study.coordinator import Coordinator
 from skinclip.study.errors import ReceiptError, SessionExpiredError, SignInError, StudyRequestError
-from skinclip.study.session.session_service import EnrolledReader, Study
-from skinclip.study.store.audit_log import Problem
-from skinclip.ui import study_html
+from skinclip.study.session.session_service import Study
+from skinclip.ui import coordinator_html
 from skinclip.ui.tabs.study_tab import sentence
 
 # Runs in the browser: the token of the sign-in is kept in this tab alone, and given back once the page is loaded anew.
 KEPT = "study-coordinator"
 KEEP = f"(token) => token ? sessionStorage.setItem('{KEPT}', token) : sessionStorage.removeItem('{KEPT}')"
 GIVE_BACK = f"() => sessionStorage.getItem('{KEPT}') || ''"
-WORDS = (  # read by readers too: the program's name would tell them which model it is
-    '<div class="sk-empty"><h2>For the coordinator of this study</h2><p>Type the coordinator code. The command '
-    "<code>study enrol STUDY --coordinator</code> makes a new one, on the computer that holds the study.</p></div>"
-)
-RENEWAL = (
-    "<p>The new code is shown once; the old one stops working at once, and its sign-in ends. Confirmed answers stay, "
-    "and the reader goes on where he or she stopped. The renewal is put on record.</p>"
-)
-SIGNED_OUT = '<p class="sk-note" role="status">You are signed out.</p>'
 TAB = "coordinator"  # id of the tab that this is built in
 Updates = dict[Any, Any]
 
@@ -50,11 +32,11 @@ Updates = dict[Any, Any]
 class CoordinatorView:
     """The tab's components; `token` carries the sign-in, unseen, from the browser to every handler."""
 
-    door: gr.Column
+    sign_in: gr.Column
     code: gr.Textbox
     enter: gr.Button
     refused: gr.HTML
-    room: gr.Column
+    desk: gr.Column
     status: gr.HTML
     refresh: gr.Button
     leave: gr.Button
@@ -86,12 +68,12 @@ class CoordinatorView:
 
 def build(study: Study) -> CoordinatorView:
     """Lays out the tab inside the current Blocks and wires its events."""
-    with gr.Column(elem_classes="sk-door") as door:
-        gr.HTML(WORDS)
+    with gr.Column(elem_classes="sk-door") as sign_in:
+        gr.HTML(coordinator_html.SIGN_IN)
         code = gr.Textbox(label="Coordinator code", type="password", max_lines=1, elem_id="coordinator-code")
         enter = gr.Button("Sign in", variant="primary", elem_id="coordinator-enter")
         refused = gr.HTML(elem_id="coordinator-refused")
-    with gr.Column(visible=False, elem_classes="sk-room") as room:
+    with gr.Column(visible=False, elem_classes="sk-room") as desk:
         with gr.Row():
             refresh = gr.Button("Refresh", size="md", scale=0, min_width=140, elem_id="study-refresh")
             leave = gr.Button("Sign out", size="md", scale=0, min_width=140, elem_id="coordinator-leave")
@@ -103,7 +85,7 @@ def build(study: Study) -> CoordinatorView:
             enrol = gr.Button("Enrol and show their codes", elem_id="study-enrol")
             codes = gr.HTML(elem_id="study-codes")
         with gr.Accordion("Renew a lost code", open=False):
-            gr.HTML(RENEWAL)
+            gr.HTML(coordinator_html.RENEWAL)
             lost = gr.Dropdown([], label="Reader", interactive=True, elem_id="study-lost")
             renew = gr.Button("Make a new code", elem_id="study-renew")
             renewed = gr.HTML(elem_id="study-renewed")
@@ -112,7 +94,7 @@ def build(study: Study) -> CoordinatorView:
             verify = gr.Button("Check the log", elem_id="study-verify")
             verified = gr.HTML(elem_id="study-verified")
         with gr.Accordion("Close the study", open=False):
-            gr.HTML(_closing_words(study))
+            gr.HTML(coordinator_html.closing(study))
             reason = gr.Textbox(label="Reason, where it is closed early", max_lines=2, max_length=500)
             typed = gr.Textbox(label="Name of the study, to confirm", max_lines=1, elem_id="study-typed")
             close = gr.Button("Close for good", variant="stop", elem_id="study-close")
@@ -124,18 +106,11 @@ def build(study: Study) -> CoordinatorView:
             exported, report = gr.HTML(elem_id="study-exported"), gr.HTML(elem_id="study-report")
     token = gr.Textbox(visible="hidden")
     view = CoordinatorView(
-        door, code, enter, refused, room, status, refresh, leave, number, site, enrol, codes, lost, renew, renewed,
+        sign_in, code, enter, refused, desk, status, refresh, leave, number, site, enrol, codes, lost, renew, renewed,
         receipts, verify, verified, reason, typed, close, closed, export, exported, analyse, report, token,
     )  # fmt: skip
     _wire(study, view)
     return view
-
-
-def _closing_words(study: Study) -> str:
-    return (
-        "<p>A closed study takes no more answers and cannot be opened again. Closing ends the blinding. "
-        f"Type <b>{escape(study.name)}</b> to confirm.</p>"
-    )
 
 
 def _wire(study: Study, view: CoordinatorView) -> None:
@@ -169,7 +144,7 @@ def _wire(study: Study, view: CoordinatorView) -> None:
 
 
 def resume_on_load(page: gr.Blocks, tabs: gr.Tabs, study: Study, view: CoordinatorView) -> None:
-    """After a refresh of `page` the coordinator who is signed in is back in the room, without the code."""
+    """After a refresh of `page` the coordinator who is signed in is signed in again, without the code."""
     every = [getattr(view, name) for name in CoordinatorView.__dataclass_fields__]
     page.load(
         partial(on_resume, study, view, tabs), [view.token], [tabs, *every], js=GIVE_BACK, api_visibility="private",
@@ -181,18 +156,18 @@ def resume_on_load(page: gr.Blocks, tabs: gr.Tabs, study: Study, view: Coordinat
 
 
 def on_enter(study: Study, view: CoordinatorView, token: str | None, code: str | None) -> Updates:
-    """The coordinator's code -> the room behind it."""
+    """The coordinator's code -> the coordinator's desk."""
     if not (code or "").strip():
-        return {view.refused: alert("Type the coordinator code.")}
+        return {view.refused: coordinator_html.alert("Type the coordinator code.")}
     try:
         token = study.sign_in(code or "", coordinator=True)
     except SignInError as problem:
-        return {view.refused: alert(sentence(problem)), view.code: ""}
+        return {view.refused: coordinator_html.alert(sentence(problem)), view.code: ""}
     return _inside(study, view, token)
 
 
 def on_resume(study: Study, view: CoordinatorView, tabs: gr.Tabs, token: str | None) -> Updates:
-    """The room again, and its tab, for a token that the browser kept and that is still good."""
+    """The desk again, and its tab, for a token that the browser kept and that is still good."""
     if not token:
         return {view.token: ""}
     return _asked(
@@ -203,7 +178,7 @@ def on_resume(study: Study, view: CoordinatorView, tabs: gr.Tabs, token: str | N
 def on_leave(study: Study, view: CoordinatorView, token: str | None) -> Updates:
     if token:
         study.sign_out(token)
-    return _outside(view, SIGNED_OUT)
+    return _outside(view, coordinator_html.SIGNED_OUT)
 
 
 def on_refresh(study: Study, view: CoordinatorView, token: str | None) -> Updates:
@@ -217,7 +192,7 @@ def on_enrol(study: Study, view: CoordinatorView, token: str | None, number: flo
         if not (site or "").strip():
             raise StudyRequestError("name the site of the readers, such as the hospital")
         enrolled = study.enrol(int(number or 0), site or "")
-        return {view.codes: codes_once(enrolled), **_progress(desk, study, view)}
+        return {view.codes: coordinator_html.codes_once(enrolled), **_progress(desk, study, view)}
 
     return _asked(study, view, token, view.codes, work)
 
@@ -228,16 +203,19 @@ def on_renew(study: Study, view: CoordinatorView, token: str | None, reader: str
     def work(desk: Coordinator) -> Updates:
         if not reader:
             raise StudyRequestError("choose the reader whose code was lost")
-        return {view.renewed: codes_once([study.renew_code(reader)]), view.lost: None}
+        return {view.renewed: coordinator_html.codes_once([study.renew_code(reader)]), view.lost: None}
 
     return _asked(study, view, token, view.renewed, work)
 
 
 def on_verify(study: Study, view: CoordinatorView, token: str | None, receipts: str | None) -> Updates:
+    """Checks the log, and that the receipts given are of it."""
     given = [line.strip() for line in (receipts or "").splitlines() if line.strip()]
-    return _asked(
-        study, view, token, view.verified, lambda desk: {view.verified: found(desk.verify(given), len(given))}
-    )
+
+    def work(desk: Coordinator) -> Updates:
+        return {view.verified: coordinator_html.log_check(desk.verify(given), len(given))}
+
+    return _asked(study, view, token, view.verified, work)
 
 
 def on_close(study: Study, view: CoordinatorView, token: str | None, reason: str | None, typed: str | None) -> Updates:
@@ -248,15 +226,15 @@ def on_close(study: Study, view: CoordinatorView, token: str | None, reason: str
             raise StudyRequestError(f"type {study.name} to confirm that the study is to be closed for good")
         desk.close(reason or "")
         said = f"The study is closed. Keep the receipt of it, for verifying: {desk.receipt()}"
-        return {view.closed: note(said), view.typed: "", **_progress(desk, study, view)}
+        return {view.closed: coordinator_html.note(said), view.typed: "", **_progress(desk, study, view)}
 
     return _asked(study, view, token, view.closed, work)
 
 
 def on_export(study: Study, view: CoordinatorView, token: str | None) -> Updates:
     def work(desk: Coordinator) -> Updates:
-        archive = zipped(lambda folder: desk.export(folder))
-        return {view.exported: link(archive, f"{study.name}.zip", "Save the export (zip)")}
+        archive = coordinator_html.zipped(lambda folder: desk.export(folder))
+        return {view.exported: coordinator_html.link(archive, f"{study.name}.zip", "Save the export (zip)")}
 
     return _asked(study, view, token, view.exported, work)
 
@@ -265,7 +243,7 @@ def on_analyse(study: Study, view: CoordinatorView, token: str | None) -> Update
     """The analysis that the plan fixed: its report on the page, and everything as one archive."""
 
     def work(desk: Coordinator) -> Updates:
-        return {view.report: analysed(desk, study.name)}
+        return {view.report: coordinator_html.analysis(desk, study.name)}
 
     return _asked(study, view, token, view.report, work)
 
@@ -273,17 +251,22 @@ def on_analyse(study: Study, view: CoordinatorView, token: str | None) -> Update
 def _asked(
     study: Study, view: CoordinatorView, token: str | None, place: gr.HTML, work: Callable[[Coordinator], Updates]
 ) -> Updates:
-    """What `work` gives, if it is the coordinator who asks; problems are told at `place`."""
+    """What `work` gives, if it is the coordinator who asks; problems are shown at `place`."""
     try:
         return work(Coordinator.of(study, token or ""))
     except SessionExpiredError as problem:
-        return _outside(view, alert(sentence(problem)))
+        return _outside(view, coordinator_html.alert(sentence(problem)))
     except (StudyRequestError, ReceiptError) as problem:
-        return {place: alert(sentence(problem))}
+        return {place: coordinator_html.alert(sentence(problem))}
 
 
 def _inside(study: Study, view: CoordinatorView, token: str) -> Updates:
-    shown = {view.door: gr.update(visible=False), view.room: gr.update(visible=True), view.refused: "", view.code: ""}
+    shown = {
+        view.sign_in: gr.update(visible=False),
+        view.desk: gr.update(visible=True),
+        view.refused: "",
+        view.code: "",
+    }
     return {**shown, view.token: token, **_progress(Coordinator.of(study, token), study, view)}
 
 
@@ -291,131 +274,12 @@ def _progress(desk: Coordinator, study: Study, view: CoordinatorView) -> Updates
     """How far the readers are, and who of them can be given a new code."""
     rows = desk.status()
     return {
-        view.status: status(rows, desk.is_closed, study),
+        view.status: coordinator_html.status(rows, desk.is_closed, study),
         view.lost: gr.update(choices=[row.reader for row in rows if row.state != "withdrawn"]),
     }
 
 
 def _outside(view: CoordinatorView, words: str) -> Updates:
-    """Back to the door; nothing stays on the page."""
-    shown = {view.door: gr.update(visible=True), view.room: gr.update(visible=False), view.refused: words}
+    """Back to the sign-in; nothing stays on the page."""
+    shown = {view.sign_in: gr.update(visible=True), view.desk: gr.update(visible=False), view.refused: words}
     return {**shown, view.token: "", **dict.fromkeys(view.secrets, "")}
-
-
-# --- what is shown ------------------------------------------------------------------------------------------------
-
-
-def alert(words: str) -> str:
-    return f'<section class="sk-card sk-alert" role="alert"><p>{escape(words)}</p></section>'
-
-
-def note(words: str) -> str:
-    return f'<p class="sk-ok" role="status">{escape(words)}</p>'
-
-
-def status(rows: Sequence[ReaderProgress], closed: bool, study: Study) -> str:
-    """How far the readers are; of a study that is open, nothing of what they answered."""
-    state = (
-        "Closed. Arms and truth may be seen: export or analyse below."
-        if closed
-        else "Open. Until it is closed everyone stays blinded: there is progress and time here, and no answer."
-    )
-    counts = {name: sum(row.state == name for row in rows) for name in ("enrolled", "in progress", "completed")}
-    listed = " · ".join(f"{count} {name}" for name, count in counts.items() if count) or "nobody is enrolled yet"
-    needed = study.protocol.completion.min_readers
-    rehearsal = f"<p>{study_html.REHEARSAL}</p>" if study.protocol.rehearsal else ""
-    return (
-        f'<section class="sk-card sk-status"><h2>{escape(study.protocol.title)}</h2>{rehearsal}'
-        f'<p class="sk-note">{escape(study.name)} · {len(rows)} readers: {listed}; the protocol asks for {needed} to '
-        f"complete</p><p>{state}</p>{_table(rows)}"
-        "</section>"
-    )
-
-
-COLUMNS = ("Reader", "Site", "State", "Steps", "Cases", "Left out", "Minutes", "Seconds a case", "Last answer")
-
-
-def _table(rows: Sequence[ReaderProgress]) -> str:
-    if not rows:
-        return ""
-    head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
-    body = "".join(_row(row) for row in rows)
-    return (
-        '<div class="sk-scroll" tabindex="0" role="group" aria-label="Progress of the readers"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _row(row: ReaderProgress) -> str:
-    pace = "" if row.seconds_a_case is None else f"{row.seconds_a_case:.0f}"
-    bar = (
-        f'<progress max="{row.steps_total or 1}" value="{row.steps}" aria-hidden="true"></progress> '
-        f"{row.steps} of {row.steps_total}"
-    )
-    cells = (escape(row.site), row.state, bar, f"{row.cases} of {row.cases_total}", str(row.left_out),
-             f"{row.minutes:.0f}", pace, _when(row.last_answer_at))  # fmt: skip
-    return f'<tr><th scope="row">{escape(row.reader)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-
-
-def _when(moment: str) -> str:
-    return datetime.fromisoformat(moment).strftime("%d %b %Y, %H:%M UTC") if moment else ""
-
-
-def codes_once(enrolled: Sequence[EnrolledReader]) -> str:
-    """The new codes, to be handed on now: only a hash of each is kept."""
-    one = len(enrolled) == 1
-    rows = "".join(
-        f'<tr><th scope="row">{escape(new.reader)}</th><td><code>{escape(new.code)}</code></td></tr>'
-        for new in enrolled
-    )
-    text = io.StringIO()
-    csv.writer(text).writerows([("reader", "code"), *((new.reader, new.code) for new in enrolled)])
-    return (
-        f'<section class="sk-card sk-caution"><h2>{"This code is" if one else "These codes are"} shown once</h2>'
-        f"<p>Give {'it to the reader' if one else 'each reader one'}, now. A lost code cannot be shown again, but it "
-        'can be renewed.</p><table class="sk-codes"><thead><tr><th scope="col">Reader</th><th scope="col">Code</th>'
-        f"</tr></thead><tbody>{rows}</tbody></table>"
-        f"{link(text.getvalue().encode(), 'codes.csv', 'Save as CSV', 'text/csv')}</section>"
-    )
-
-
-def found(problems: Sequence[Problem], receipts: int) -> str:
-    """What the check of the log found."""
-    if not problems:
-        against = f", and it fits {'the receipt' if receipts == 1 else f'all {receipts} receipts'}" if receipts else ""
-        return note(f"The log is whole: no answer was lost, changed or moved{against}.")
-    listed = "".join(f"<li>{escape(str(problem))}</li>" for problem in problems)
-    return (
-        '<section class="sk-card sk-alert" role="alert"><h2>The log is not as it was written</h2>'
-        f"<ul>{listed}</ul></section>"
-    )
-
-
-def analysed(desk: Coordinator, name: str) -> str:
-    """The report in a frame of its own, which runs no script, and all files of the analysis as one archive."""
-    report = ""
-
-    def work(folder: Path) -> None:
-        nonlocal report
-        report = desk.analyse(folder)["report.html"].read_text(encoding="utf-8")
-
-    archive = zipped(work)
-    frame = f'<iframe class="sk-report" title="Report" sandbox="" srcdoc="{escape(report)}"></iframe>'
-    return link(archive, f"{name}-analysis.zip", "Save the report and its figures (zip)") + frame
-
-
-def zipped(work: Callable[[Path], Any]) -> bytes:
-    """Everything that `work` writes into a folder, as a zip in memory; the folder goes at once."""
-    data = io.BytesIO()
-    with tempfile.TemporaryDirectory() as place, zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
-        work(Path(place))
-        for file in sorted(Path(place).rglob("*")):
-            if file.is_file():
-                archive.write(file, file.relative_to(place))
-    return data.getvalue()
-
-
-def link(data: bytes, name: str, words: str, kind: str = "application/zip") -> str:
-    """A link that saves `data` straight from the page."""
-    address = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    return f'<a class="sk-download" download="{escape(name)}" href="{address}">{escape(words)}</a>'

@@ -23,7 +23,7 @@ from skinclip.ui.tabs.change_panel import AS_SEEN, NOTHING, ChangePanel
 
 AFTER = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
 MALIGNANT = [code in MALIGNANT_CODES for code in DIAGNOSIS_CODES]
-TRUST = SimpleNamespace(probabilities=AFTER[None], malignancy=AFTER[None][:, MALIGNANT].sum(1))
+TRUST = SimpleNamespace(probabilities=AFTER[None], malignancy=AFTER[None][:, MALIGNANT].sum(1), sets=[("nv",)])
 
 
 class FakeAssessor:

@@ -18,6 +18,7 @@ import pytest
 from skinclip.study.coordinator import ReaderProgress
 from skinclip.study.errors import SessionExpiredError, StudyRequestError
 from skinclip.study.store.audit_log import Problem
+from skinclip.ui import coordinator_html
 from skinclip.ui.tabs import coordinator_tab as tab
 from tests.ui.fake_study import CODE, FakeStudy
 
@@ -90,9 +91,9 @@ def test_the_code_opens_the_room(study: Any, view: tab.CoordinatorView, desk: De
 
 
 def test_a_rehearsal_is_told(study: Any) -> None:
-    assert "Rehearsal" not in tab.status([], False, study)
+    assert "Rehearsal" not in coordinator_html.status([], False, study)
     study.protocol = SimpleNamespace(**{**vars(study.protocol), "rehearsal": True})
-    assert "Rehearsal, not a study" in tab.status([], False, study)
+    assert "Rehearsal, not a study" in coordinator_html.status([], False, study)
 
 
 def test_without_a_sign_in_nothing_is_shown_or_done(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
@@ -167,7 +168,7 @@ def test_export_and_report_are_made_in_memory(study: Any, view: tab.CoordinatorV
     data = base64.b64decode(re.search(r'base64,([^"]+)', html)[1])  # type: ignore[index]
     assert zipfile.ZipFile(io.BytesIO(data)).read("cases.csv") == b"reader,case\n"
     report = tab.on_analyse(study, view, "token")[view.report]
-    assert 'sandbox=""' in report and "&lt;h1 class=&quot;x&quot;&gt;" in report
+    assert 'sandbox=""' in report and "&lt;h1 class=&#34;x&#34;&gt;" in report
 
 
 def test_every_component_of_the_view_is_named_once(view: tab.CoordinatorView) -> None:
