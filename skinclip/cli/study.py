@@ -1,4 +1,4 @@
-"""`python -m skinclip study build | enrol | status | close | verify | export | analyse`.
+"""`python -m skinclip study plan | build | enrol | status | close | verify | export | analyse`.
 
 STUDY is a study's folder, or the protocol it was built from. Whatever a study refuses is told in one line, with what to
 do; heavy imports happen inside the commands.
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from skinclip.study.session.session_service import EnrolledReader, Study
 
 Command = Callable[[argparse.Namespace], int]
-_LEFT_OUT_TOLD = 5  # photos left out that `build` names
+_LEFT_OUT_PRINTED = 5  # photos left out that `build` prints
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The commands of `study`, each with its function as `run`."""
     commands = parser.add_subparsers(dest="study_command", metavar="COMMAND", required=True)
+    plan = commands.add_parser("plan", help="how many photos of which kind a study needs, before any model runs")
+    plan.add_argument("study", type=Path, metavar="STUDY.yaml", help="the protocol")
+    plan.add_argument("--photos", type=Path, metavar="DIR", help="labelled photos to count, as for `build`")
+    plan.set_defaults(run=_reported(_plan))
     _build_arguments(commands.add_parser("build", help="freeze the cases of a study; runs the model once"))
     enrol = _command(commands, "enrol", "make personal codes for readers, shown once", _enrol)
     enrol.add_argument("--readers", type=int, default=1, metavar="N", help="how many (default: 1)")
@@ -112,23 +116,41 @@ def _open(args: argparse.Namespace) -> Study:
 # --- build and enrol ------------------------------------------------------------------------------------------------
 
 
-def _build(args: argparse.Namespace) -> int:
-    from skinclip.study import build as study_build
+def _plan(args: argparse.Namespace) -> int:
+    """Exit status 1 where the photos cannot suffice."""
+    from skinclip.data.readers import read_cases
+    from skinclip.study import supply as supplies
     from skinclip.study.protocol.protocol import Protocol
 
+    protocol, supply = Protocol.read(args.study), None
+    if args.photos:
+        table = read_cases(args.photos)
+        supply = supplies.count(table.cases, table.problems)
+    outlook = supplies.outlook(protocol, supply)
+    print(supplies.outlook_table(protocol, outlook, supply))
+    return 1 if outlook.problems else 0
+
+
+def _build(args: argparse.Namespace) -> int:
+    from skinclip.data.readers import read_cases
+    from skinclip.study import build as study_build
+    from skinclip.study.protocol.protocol import Protocol
+    from skinclip.study.supply import check_supply, count
+
     protocol = Protocol.read(args.study)
-    study_build.check_free(
-        args.out or study_build.default_folder(protocol)
-    )  # before the model: a folder in the way is told at once
+    # All that can be refused is refused before the model is loaded.
+    study_build.check_free(args.out or study_build.default_folder(protocol))
+    table = read_cases(args.photos)
+    check_supply(protocol, count(table.cases, table.problems))
     with stdout_to_stderr():
         assessor = load_assessor(args)
-        tell = _tell_progress if sys.stderr.isatty() else None
-        built = study_build.build(args.study, args.photos, assessor, out=args.out, key=args.key, tell=tell)
+        progress = _print_progress if sys.stderr.isatty() else None
+        built = study_build.build(args.study, args.photos, assessor, out=args.out, key=args.key, on_progress=progress)
     print(_built_words(built, protocol.missing_ethics()))
     return 0
 
 
-def _tell_progress(done: int, total: int) -> None:
+def _print_progress(done: int, total: int) -> None:
     print(f"\r{done} of {total} photos assessed", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
@@ -136,8 +158,10 @@ def _built_words(built: BuildResult, missing_ethics: Sequence[str]) -> str:
     strata = ", ".join(f"{n} {stratum}" for stratum, n in sorted(built.eligible.items()))
     lines = [RESEARCH_USE_ONLY, f"frozen in {built.folder}; photos to draw from, one a lesion: {strata}"]
     if built.left_out:
-        lines.append(f"{len(built.left_out)} photos or rows left out, the first of them:")
-        lines += [f"  {problem}" for problem in built.left_out[:_LEFT_OUT_TOLD]]
+        listed = built.folder.with_name(f"{built.folder.name}-left-out.txt")
+        listed.write_text("\n".join(built.left_out) + "\n", encoding="utf-8")
+        lines.append(f"{len(built.left_out)} photos or rows left out, all listed in {listed}:")
+        lines += [f"  {problem}" for problem in built.left_out[:_LEFT_OUT_PRINTED]]
     if not built.enriched:
         lines.append(
             "the AI errs on as large a share of these photos as cases.wrong_share or a larger one: its errors are not "
@@ -148,6 +172,7 @@ def _built_words(built: BuildResult, missing_ethics: Sequence[str]) -> str:
     )
     if missing_ethics:
         lines.append(f"before readers can be enrolled, fill in {', '.join(missing_ethics)}")
+    lines.append(f"serve it with `python app.py --study {built.folder}` (or `make run STUDY={built.folder}`)")
     return "\n".join(lines)
 
 

@@ -42,15 +42,15 @@ from skinclip.study.session.bundle import Truth, default_folder
 from skinclip.study.session.view_models import Fragment
 from skinclip.study.store.codes import read_key
 from skinclip.study.store.store import Store, where_from_environment
+from skinclip.study.supply import check_supply, count, is_out_of_distribution, named
 
 if TYPE_CHECKING:
     from skinclip.pipeline.assessor import Assessor
 
-OUT_OF_DISTRIBUTION = "ood"  # in the manifest's column `group`
 LONGEST_SIDE = 1024  # pixels of a frozen photo: structures stay visible, a page loads at once
 
 _REFERENCE = re.compile(r"\[r(\d+)\]")
-Tell = Callable[[int, int], None]  # photos done, photos in all
+OnProgress = Callable[[int, int], None]  # photos done, photos in all
 Heat = Callable[[LesionImage, str], np.ndarray]  # photo and diagnosis code -> Grad-CAM map [H, W], 0 to 1
 T = TypeVar("T")
 
@@ -97,9 +97,12 @@ def build(
     *,
     out: Path | None = None,
     key: Path | None = None,
-    tell: Tell | None = None,
+    on_progress: OnProgress | None = None,
 ) -> BuildResult:
-    """Freeze a study into `out`, by default `default_folder`.
+    """Builds a study into `out`, by default `default_folder`.
+
+    Photos are counted before the model runs. The model's answers are kept beside `out` (`predictions_folder`), so that
+    a build that was interrupted or refused, or one for a later version, does not begin anew.
 
     `photos` is a folder of labelled photos that `data.readers` knows; in a manifest, `group` says `ood` for photos out
     of distribution. `key` is an existing key file to use, for several studies in one database.
@@ -111,11 +114,13 @@ def build(
     out = out or default_folder(protocol)
     check_free(out)
     table = read_cases(photos)
-    candidates, left_out = assess_photos(table.cases, assessor, tell or (lambda done, total: None))
+    check_supply(protocol, count(table.cases, table.problems))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    kept = KeptPredictions(predictions_folder(out), assessor)
+    candidates, left_out = assess_photos(table.cases, kept.assess, on_progress or (lambda done, total: None))
     left_out = (*table.problems, *left_out)
     candidates = one_a_lesion(protocol.seed, candidates)
-    drawn = draw(protocol, candidates, len(left_out))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    drawn = draw(protocol, candidates, left_out)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         write(draft, protocol_path, protocol, drawn, assessor.model_info, _grad_cam(assessor))
@@ -148,25 +153,54 @@ def check_free(out: Path) -> None:
 # --- which photos ---------------------------------------------------------------------------------------------------
 
 
-def assess_photos(cases: Sequence[Case], assessor: Assessor, tell: Tell) -> tuple[list[Candidate], tuple[str, ...]]:
-    """Candidates in the order of `cases`, and a line for each photo that cannot be one."""
-    candidates, left_out, seen = [], [], set()
+def predictions_folder(out: Path) -> Path:
+    """The folder of the model's answers that a build of `out` keeps; it may be deleted at any time."""
+    return out.with_name(f".{out.name}-predictions")
+
+
+class KeptPredictions:
+    """Assessments of bounded photos, kept as files named by photo and weights: no photo and no truth is in them."""
+
+    def __init__(self, folder: Path, assessor: Assessor) -> None:
+        self.folder, self._assessor = folder, assessor
+        self._model = assessor.model_info.weights_sha256[:16]
+
+    def assess(self, image: LesionImage) -> Assessment:
+        """The kept assessment of the photo, or the model's, which is then kept."""
+        path = self.folder / f"{image.sha256}-{self._model}.json"
+        try:
+            return Assessment.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError):  # none, or one that an interrupted build left half written
+            assessment = self._assessor.assess(image)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{secrets.token_hex(4)}")
+        draft.write_text(assessment.to_json(), encoding="utf-8")
+        os.replace(draft, path)
+        return assessment
+
+
+def assess_photos(
+    cases: Sequence[Case], assess: Callable[[LesionImage], Assessment], on_progress: OnProgress
+) -> tuple[list[Candidate], tuple[str, ...]]:
+    """Candidates in the order of `cases`, and a line with its name for each photo that cannot be one."""
+    candidates, left_out, seen = [], [], dict[str, str]()
     for done, case in enumerate(cases, start=1):
+        name = case.image.name
         try:
             image = bounded(load_photo(case.image))
             if image.sha256 in seen:
-                raise PhotoError(f"{case.image_id}: the same picture is there under another name")
-            seen.add(image.sha256)
-            candidates.append(candidate(case, assessor.assess(image)))
+                raise PhotoError(f"{name} is the same picture as {seen[image.sha256]}")
+            seen[image.sha256] = name
+            candidates.append(candidate(case, assess(image)))
         except PhotoError as error:
-            left_out.append(str(error))
-        tell(done, len(cases))
+            left_out.append(str(error) if name in str(error) else f"{name}: {error}")
+        on_progress(done, len(cases))
     return candidates, tuple(left_out)
 
 
 def candidate(case: Case, assessment: Assessment) -> Candidate:
     """Raises PhotoError where a photo cannot be a case: no truth, or the model abstained in distribution."""
-    if case.group is not None and case.group.lower() == OUT_OF_DISTRIBUTION:
+    if is_out_of_distribution(case):
         return Candidate(case, "ood", assessment)
     if assessment.abstained:
         raise PhotoError(f"{case.image_id}: the model abstains on it")
@@ -189,7 +223,7 @@ def one_a_lesion(seed: int, candidates: Iterable[Candidate]) -> list[Candidate]:
     return list(kept.values())
 
 
-def draw(protocol: Protocol, candidates: Sequence[Candidate], left_out: int = 0) -> CaseSelection:
+def draw(protocol: Protocol, candidates: Sequence[Candidate], left_out: Sequence[str] = ()) -> CaseSelection:
     """Exactly the cases that the protocol counts, then practice cases from what is left. Raises StudyRequestError."""
     seed, counts = protocol.seed, protocol.cases.counts
     pool = {s: _shuffled(seed, s, (c for c in candidates if c.stratum == s)) for s in counts}
@@ -212,7 +246,7 @@ _STRATUM_WORDS = {
 _STRATUM_FIELDS = {"right": "cases.n", "wrong": "cases.wrong_share", "ood": "cases.ood_share"}
 
 
-def _check_enough(protocol: Protocol, found: dict[str, int], rest: int, left_out: int) -> None:
+def _check_enough(protocol: Protocol, found: dict[str, int], rest: int, left_out: Sequence[str]) -> None:
     counts = protocol.cases.counts
     short = [
         f"{found[s]} {_STRATUM_WORDS[s]}, {n} needed (or lower {_STRATUM_FIELDS[s]})"
@@ -224,8 +258,9 @@ def _check_enough(protocol: Protocol, found: dict[str, int], rest: int, left_out
     if short:
         there = ", ".join(f"{n} {s}" for s, n in found.items())
         raise StudyRequestError(
-            f"too few photos: {'; '.join(short)}. Add photos, or change the protocol. "
-            f"One photo a lesion was counted: {there}; {left_out} photos could not be used"
+            f"too few photos: {'; '.join(short)}. Add photos, or change the protocol, and build again: the AI's "
+            f"answers are kept. One photo a lesion was counted: {there}. {len(left_out)} photos could not be used"
+            f"{': ' if left_out else ''}{named(left_out)}"
         )
 
 

@@ -16,7 +16,15 @@ from typing import Any, Self
 
 import pandas as pd
 
-from skinclip.study.analysis.tables import REHEARSAL, TABLES, StudyTables, answer_column, further_columns
+from skinclip.study.analysis.tables import (
+    REHEARSAL,
+    REMARKS,
+    TABLES,
+    StudyTables,
+    answer_column,
+    further_columns,
+    write_csv,
+)
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.checklists import write_checklists
 from skinclip.study.protocol.protocol import Protocol
@@ -29,7 +37,7 @@ from skinclip.study.store.store import MEASURED
 
 CLOSING = "closing"  # the event that says why, right before the store's own `closed`
 EVENT_LOG = "events.jsonl"
-REMARKS = "remarks.csv"
+REMARKS_FILE = "remarks.csv"
 CHECKLISTS = "checklists"
 
 
@@ -131,12 +139,12 @@ class Coordinator:
 
         Raises StudyRequestError before the study is closed.
         """
-        written = self.tables().write(folder)
+        tables = self.tables()
+        written = tables.write(folder)
         remarks = [row for record in self._records() for row in record.remarks(self.study.protocol)]
-        columns = ["reader", "step", "case", "arm", "question", "remark"]
-        pd.DataFrame(remarks, columns=columns).to_csv(folder / REMARKS, index=False)
+        write_csv(pd.DataFrame(remarks, columns=list(REMARKS)), folder / REMARKS_FILE, tables.mark)
         self.study.store.export_log(self.study.name, folder / EVENT_LOG)
-        return [*written, folder / REMARKS, folder / EVENT_LOG]
+        return [*written, folder / REMARKS_FILE, folder / EVENT_LOG]
 
     def analyse(self, folder: Path, command: str = "") -> dict[str, Path]:
         """The analysis that the plan fixed in advance, as a report with its data and figures; its main files by name.

@@ -91,7 +91,12 @@ def test_a_protocol_stands_for_the_study_built_from_it(
     study_folder.rename(tmp_path / "studies" / tiny.KEY)
     monkeypatch.chdir(tmp_path)
     assert run("enrol", Path("studies") / tiny.KEY) == 2
-    assert "ethics.approval" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "ethics.approval" in refused and f"studies/{tiny.KEY}/protocol.yaml" in refused
+    empty = tiny.write_protocol(tmp_path / "empty.yaml", ethics={})
+    assert run("enrol", empty) == 2
+    refused = capsys.readouterr().err
+    assert str(empty) in refused and "protocol.yaml" not in refused
     plan = tiny.write_protocol(tmp_path / "plan.yaml")
     assert run("enrol", plan) == 0
     assert run("status", plan) == 0
@@ -103,14 +108,15 @@ def test_build_tells_what_was_made(
     built = BuildResult(tmp_path / "study", {"wrong": 4, "right": 9}, ("a.jpg: the model abstains on it",))
     monkeypatch.setattr("skinclip.cli.study.load_assessor", lambda args: SimpleNamespace())
     monkeypatch.setattr(study_build, "build", lambda *args, **options: built)
-    plan = tiny.write_protocol(tmp_path / "plan.yaml", ethics={})
-    assert run("build", plan, "--photos", tmp_path, "--out", tmp_path / "study") == 0
+    plan, photos = tiny.write_protocol(tmp_path / "plan.yaml", ethics={}), tiny.write_photos(tmp_path / "photos")
+    assert run("build", plan, "--photos", photos, "--out", tmp_path / "study") == 0
     told = capsys.readouterr().out
     assert "9 right, 4 wrong" in told and "not enriched" not in told
     assert "a.jpg: the model abstains" in told
     assert "fill in ethics.approval" in told
     monkeypatch.setattr(study_build, "build", lambda *args, **options: dataclasses.replace(built, enriched=False))
-    assert run("build", plan, "--photos", tmp_path, "--out", tmp_path / "study") == 0
+    assert (tmp_path / "study-left-out.txt").read_text() == "a.jpg: the model abstains on it\n"
+    assert run("build", plan, "--photos", photos, "--out", tmp_path / "study") == 0
     assert "its errors are not enriched" in capsys.readouterr().out
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinclip.core.assessment import Assessment
+from skinclip.core.assessment import Assessment, ModelInfo
 from skinclip.data.cases import Case
 from skinclip.imaging.overlay import hex_colour
-from skinclip.imaging.photo import PhotoError, from_array
+from skinclip.imaging.photo import LesionImage, PhotoError, from_array
 from skinclip.study import build as study_build
 from skinclip.study.build import Candidate
 from skinclip.study.errors import StudyRequestError
@@ -102,13 +102,14 @@ def test_one_photo_of_a_lesion_is_kept(assessment: Assessment) -> None:
         ({"right": 2, "wrong": 9, "ood": 1}, "2 on which the AI is right, 3 needed"),
         ({"right": 9, "wrong": 9, "ood": 0}, "0 marked as out of distribution .*cases.ood_share"),
         ({"right": 3, "wrong": 5, "ood": 1}, "1 left for practice, 2 needed"),
+        ({"right": 3, "wrong": 5, "ood": 1}, "1 photos could not be used: a.jpg: the model abstains"),
     ],
 )
 def test_too_few_photos_are_told_with_the_remedy(
     plan: Protocol, assessment: Assessment, counts: dict[str, int], words: str
 ) -> None:
     with pytest.raises(StudyRequestError, match=words):
-        study_build.draw(plan, candidates(assessment, **counts), left_out=2)
+        study_build.draw(plan, candidates(assessment, **counts), left_out=("a.jpg: the model abstains on it",))
 
 
 def test_abstentions_are_dropped_unless_out_of_distribution(assessment: Assessment) -> None:
@@ -255,5 +256,30 @@ def test_a_failed_build_leaves_nothing_behind(
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(OSError, match="disk full"):
         study_build.build(plan, tiny_photos, assessor, out=study_folder)  # type: ignore[arg-type]
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    left = sorted(path.name for path in tmp_path.iterdir() if path.name != ".study-predictions")
+    assert left == before
     Study.open(study_folder).close()
+
+
+def test_a_build_goes_on_with_the_answers_that_an_earlier_one_kept(
+    tmp_path: Path, tiny_photos: Path, assessment: Assessment
+) -> None:
+    """Refused for too few errors at first; then only the photos that were not assessed yet reach the model."""
+    assessed: list[str] = []
+
+    def assess(image: LesionImage) -> Assessment:
+        assessed.append(image.sha256)
+        return assessment
+
+    assessor = SimpleNamespace(assess=assess, model_info=ModelInfo("mini", "0", "a" * 64))
+    plan = tiny.write_protocol(
+        tmp_path / "p.yaml", cases={**tiny.protocol()["cases"], "wrong_share": 0.875, "ood_share": 0}
+    )
+    with pytest.raises(StudyRequestError, match="build again: the AI's answers are kept"):
+        study_build.build(plan, tiny_photos, assessor, out=tmp_path / "study")  # type: ignore[arg-type]
+    first = len(assessed)
+    assert first == len(list((tmp_path / ".study-predictions").glob("*.json"))) > 0
+    next((tmp_path / ".study-predictions").glob("*.json")).write_text("{half")
+    with pytest.raises(StudyRequestError):
+        study_build.build(plan, tiny_photos, assessor, out=tmp_path / "study")  # type: ignore[arg-type]
+    assert len(assessed) == first + 1

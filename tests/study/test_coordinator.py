@@ -260,3 +260,31 @@ def test_a_closed_study_is_analysed(coordinator: Coordinator, tmp_path: Path) ->
     assert analysis["study"] == "tiny-study-v1"
     lists = sorted(path.name for path in (tmp_path / "report" / "checklists").iterdir())
     assert lists == ["clear_derm.md", "decide_ai.md"]
+
+
+NASTY = '=SUM(A1)\rsecond\x00 line, with "quotes"\r\nand café'
+
+
+def test_remarks_keep_their_rows_and_run_no_formula(
+    study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lone CR split rows in R and pandas, NUL passed, and a spreadsheet ran what began with =."""
+    after = [*tiny.default_questions("after"), {"key": "why", "text": "Why?", "scale": {"kind": "text"}}]
+    always = tiny.answer
+    monkeypatch.setattr(tiny, "answer", lambda q: NASTY if q.key == "why" else always(q))
+    tiny.write_protocol(study_folder / "protocol.yaml", questions={"after": after}, rehearsal=True)
+    with Study.open(study_folder) as study:
+        token = study.sign_in(study.enrol(1, "here")[0].code)
+        list(tiny.session(study, token))
+        coordinator = Coordinator(study)
+        coordinator.close("a test")
+        coordinator.export(tmp_path / "out")
+    for name, rows in (("remarks", 11), ("cases", 9)):
+        raw = (tmp_path / "out" / f"{name}.csv").read_bytes()
+        assert b"\r" not in raw and b"\0" not in raw, name
+        frame = pd.read_csv(tmp_path / "out" / f"{name}.csv")
+        assert len(frame) == rows and set(frame["data_kind"]) == {"REHEARSAL, NOT A STUDY"}
+        texts = set(frame["remark" if name == "remarks" else "why"])
+        assert texts == {'\'=SUM(A1)\nsecond line, with "quotes"\nand café'}
+    dictionary = pd.read_csv(tmp_path / "out" / "data_dictionary.csv")
+    assert set(dictionary.loc[dictionary["table"] == "remarks", "column"]) >= {"reader", "question", "remark"}

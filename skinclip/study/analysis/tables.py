@@ -23,6 +23,7 @@ from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE
 from skinclip.study.errors import TablesError
 from skinclip.study.protocol.arms import explaining
 from skinclip.study.protocol.protocol import CANNOT_TELL, STRATA, Protocol
+from skinclip.study.protocol.question_types import plain_text
 
 SIMULATED = "SIMULATED DATA"
 REHEARSAL = "REHEARSAL, NOT A STUDY"
@@ -113,6 +114,14 @@ MRMC: dict[str, Column] = {
         "number", "0 to 100", "50 + confidence / 2 for a malignant diagnosis, 50 - for a benign one", (0, 100)
     ),
 }
+REMARKS: dict[str, Column] = {
+    "reader": COLUMNS["reader"],
+    "step": Column("text", "s001, ...", "step of the reader's session", missing=False),
+    "case": Column("text", "C001, ...", "case, where the step shows one"),
+    "arm": Column("text", "arm key", "the aid shown, where the step shows one"),
+    "question": Column("text", "key of the question", "question that was answered", missing=False),
+    "remark": Column("text", "free text", "answer in the reader's words", missing=False),
+}
 _KEYS = {
     "cases": ["reader", "case", "repeat"],
     "blocks": ["reader", "arm", "item"],
@@ -168,12 +177,12 @@ class StudyTables:
         folder.mkdir(parents=True, exist_ok=True)
         files = [path for table in TABLES for path in _write_table(self, table, folder)]
         dictionary = folder / "data_dictionary.csv"
-        data_dictionary(self).to_csv(dictionary, index=False)
+        write_csv(data_dictionary(self), dictionary)
         about = folder / "study.json"
         about.write_text(json.dumps(_about(self), indent=2) + "\n")
         score, rows = folder / "scores.imrmc", folder / "mrmc.csv"
         score.write_text(imrmc(self))
-        _marked(mrmc_rows(self), self).to_csv(rows, index=False)
+        write_csv(mrmc_rows(self), rows, self.mark)
         return [*files, dictionary, about, score, rows]
 
     @classmethod
@@ -195,7 +204,8 @@ def data_dictionary(tables: StudyTables) -> pd.DataFrame:
         for name in getattr(tables, table).columns:
             column = COLUMNS.get(name) or tables.further.get(name) or _further_column(getattr(tables, table)[name])
             rows.append((table, name, column.dtype, column.values, column.meaning, column.missing))
-    rows += [("mrmc", name, c.dtype, c.values, c.meaning, c.missing) for name, c in MRMC.items()]
+    for table, columns in (("mrmc", MRMC), ("remarks", REMARKS)):
+        rows += [(table, name, c.dtype, c.values, c.meaning, c.missing) for name, c in columns.items()]
     frame = pd.DataFrame(rows, columns=["table", "column", "type", "values", "meaning", "may_be_missing"])
     return _marked(frame, tables)
 
@@ -349,16 +359,28 @@ def _check_aid_items(cases: pd.DataFrame) -> None:
 def _write_table(tables: StudyTables, table: str, folder: Path) -> tuple[Path, Path]:
     frame = _marked(getattr(tables, table), tables)
     csv, parquet = folder / f"{table}.csv", folder / f"{table}.parquet"
-    frame.map(_no_formula).to_csv(csv, index=False)
+    write_csv(frame, csv)
     columns = pa.Table.from_pandas(frame, preserve_index=False)
     about = {key: json.dumps(value) for key, value in _about(tables).items()}
     pq.write_table(columns.replace_schema_metadata({**(columns.schema.metadata or {}), **about}), parquet)
     return csv, parquet
 
 
-def _no_formula(value: object) -> object:
-    """A text that a spreadsheet would run as a formula gets a quote in front."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+def write_csv(frame: pd.DataFrame, path: Path, mark: str = "") -> None:
+    """Writes a table that R, pandas and spreadsheets read alike; `mark` stands in a column `data_kind`.
+
+    Texts have line feeds alone and no control characters; one that a spreadsheet would run as a formula gets a quote in
+    front.
+    """
+    marked = frame.assign(data_kind=mark) if mark else frame
+    marked.map(_csv_text).to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
+
+
+def _csv_text(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = plain_text(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
 
 
 def _marked(frame: pd.DataFrame, tables: StudyTables) -> pd.DataFrame:

@@ -7,6 +7,7 @@ tables and data dictionary hold its `column`, and reports compare it between arm
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, Any, Literal, NamedTuple
@@ -165,10 +166,19 @@ def _check_yes_no(scale: Scale, value: Any) -> bool:
 def _check_text(scale: Scale, value: Any) -> str:
     if not isinstance(value, str):
         raise AnswerError(f"write text, not {quoted(value)}")
-    text = "".join(c for c in value.strip() if c.isprintable() or c in "\n\t\r")
+    text = plain_text(value).strip()
     if len(text) > scale.max_length:
         raise AnswerError(f"{len(text)} characters are too many; at most {scale.max_length} are kept")
     return text
+
+
+def plain_text(text: str) -> str:
+    """The text with every line end as a line feed, and without control characters other than it and the tabulator.
+
+    A lone carriage return would split the row of a table in R and pandas, a NUL end it.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(c for c in lines if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
 def _is_number(value: Any) -> bool:

@@ -11,13 +11,15 @@ from skinclip.study.protocol.question_types import Scale
 from skinclip.study.protocol.questions import Question
 from skinclip.study.session.bundle import StudyBundle
 from skinclip.study.session.steps import CONSENT, Step
+from skinclip.study.session.texts import texts_of
 from skinclip.study.session.view_models import QuestionView, StepView
 
 WITHDRAWAL = (
     "Taking part is voluntary. You may stop at any time, without giving a reason, by choosing **Withdraw**: all your "
     "answers are then erased, and your code stops working. **The computer aid may be wrong**, and it is wrong on some "
-    "of the photos. You are not told which diagnoses were right until the study is closed, except for practice cases."
+    "of the photos. You are not told which diagnoses were right until the study is closed"
 )
+EXCEPT_PRACTICE = ", except for practice cases"
 AGREEMENT = "I have read this, I know that the aid may be wrong, and I agree to take part."
 TEXTS: dict[str, str] = {
     "background": "A few words about you. They are kept under a number, not under your name.",
@@ -60,14 +62,14 @@ def _text(bundle: StudyBundle, protocol: Protocol, step: Step) -> str:
         case "consent":
             return _consent(protocol)
         case "instructions":
-            return protocol.texts.instructions
+            return texts_of(protocol).instructions
         case "feedback":
             assert step.shown is not None
             code = bundle.truths[step.shown.case].truth
             assert code is not None  # practice cases are drawn from those whose truth is known
             return protocol.texts.practice_feedback.replace("{truth}", DIAGNOSIS_BY_CODE[code].name.lower())
         case "debrief":
-            return protocol.texts.debrief
+            return texts_of(protocol).debrief
     return TEXTS[step.kind]
 
 
@@ -79,7 +81,8 @@ def _consent(protocol: Protocol) -> str:
         f"{ethics.approval}. How long answers are kept: {ethics.retention}."
     )
     version = f"Version of this text: {ethics.consent_version}"
-    return "\n\n".join((f"**{protocol.title}**", ethics.consent_text, WITHDRAWAL, about, version))
+    withdrawal = f"{WITHDRAWAL}{EXCEPT_PRACTICE if protocol.cases.practice else ''}."
+    return "\n\n".join((f"**{protocol.title}**", ethics.consent_text, withdrawal, about, version))
 
 
 def questions(protocol: Protocol, step: Step) -> tuple[QuestionView, ...]:

@@ -30,6 +30,7 @@ from skinclip.study.session.allocation import Allocation, allocate, next_seat, s
 from skinclip.study.session.bundle import DATABASE, KEY, PROTOCOL, StudyBundle, check_fits
 from skinclip.study.session.presenter import CLOSED, DONE, WITHDRAWN, step_view
 from skinclip.study.session.steps import Step, check, session_steps
+from skinclip.study.session.texts import texts_of
 from skinclip.study.session.view_models import StepView
 from skinclip.study.store.audit_log import Event, receipt_of
 from skinclip.study.store.codes import read_key
@@ -107,6 +108,7 @@ class Study:
 
     def __init__(self, bundle: StudyBundle, store: Store, clock: Callable[[], datetime]) -> None:
         self.bundle = bundle
+        self.protocol_file = bundle.folder / PROTOCOL  # the file that a coordinator edits
         self.store = store
         self._clock = clock
         self._steps: dict[str, tuple[Step, ...]] = {}  # an allocation never changes once it is stored
@@ -173,6 +175,7 @@ class Study:
         draft = self.bundle.folder / f".{PROTOCOL}.{secrets.token_hex(4)}"
         draft.write_bytes(path.read_bytes())
         os.replace(draft, self.bundle.folder / PROTOCOL)
+        self.protocol_file = path
         self.bundle = StudyBundle.open(self.bundle.folder)
 
     def enrol(self, readers: int, site: str) -> list[EnrolledReader]:
@@ -186,7 +189,7 @@ class Study:
         if missing:
             raise StudyRequestError(
                 f"nobody can be enrolled while these are empty: {', '.join(missing)}. Fill them in in "
-                f"{self.bundle.folder / PROTOCOL} when your ethics board has decided"
+                f"{self.protocol_file} when your ethics board has decided"
             )
         if self.store.is_closed(self.name):
             raise StudyRequestError(f"the study {self.name} is closed; nobody can be enrolled any more")
@@ -303,8 +306,8 @@ class Study:
         self._steps.pop(place.reader, None)
         self._answered.pop(place.reader, None)
         text = WITHDRAWN
-        if place.steps[0].name in place.answered:  # who has begun is owed the debrief
-            text = f"{WITHDRAWN}\n\n{self.protocol.texts.debrief}"
+        if place.steps[0].name in place.answered:  # who has begun is shown the debrief
+            text = f"{WITHDRAWN}\n\n{texts_of(self.protocol).debrief}"
         end = StepView(END, "withdrawn", "You have withdrawn", text, 0, len(place.steps))
         return replace(end, rehearsal=self.protocol.rehearsal)
 

@@ -64,12 +64,17 @@ def session_steps(protocol: Protocol, allocation: Allocation) -> tuple[Step, ...
 
 def _case_steps(protocol: Protocol, allocation: Allocation) -> Iterator[Step]:
     practice = sum(p.practice for p in allocation.presentations)
-    main = len(allocation.presentations) - practice
+    repeats = sum(p.repeat for p in allocation.presentations)
+    main = len(allocation.presentations) - practice - repeats
     for block, shown in groupby(allocation.presentations, key=lambda p: p.block):
         arm = None
         for p in shown:
             arm = p.arm
-            title = f"Practice {p.position} of {practice}" if p.practice else f"Photo {p.position} of {main}"
+            title = f"Photo {p.position} of {main}"
+            if p.practice:
+                title = f"Practice {p.position} of {practice}"
+            elif p.repeat:  # at the end, on top of the study's cases
+                title = f"Closing photo {p.position - main} of {repeats}"
             yield Step("", "before", title, p)
             yield Step("", "after", title, p)
             if p.practice:

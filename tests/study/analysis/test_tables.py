@@ -6,6 +6,7 @@ from skinclip.study.analysis import tables as tables_module
 from skinclip.study.analysis.tables import (
     COLUMNS,
     MRMC,
+    REMARKS,
     SIMULATED,
     TABLES,
     StudyTables,
@@ -54,7 +55,7 @@ def test_a_real_study_is_not_marked(tmp_path):
 def test_every_column_is_in_the_dictionary():
     dictionary = data_dictionary(study())
     by_the_server = {"server_seconds_before", "server_seconds_after"}  # of which simulated readers have none
-    assert set(dictionary["column"]) == {*COLUMNS, *MRMC} - by_the_server
+    assert set(dictionary["column"]) == {*COLUMNS, *MRMC, *REMARKS} - by_the_server
     assert not dictionary[["type", "values", "meaning"]].isna().any().any()
 
 

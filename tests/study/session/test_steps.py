@@ -47,13 +47,23 @@ def test_the_scales_follow_the_block_of_their_arm(trust_study: Protocol, allocat
             assert block.arm == before.shown.arm
 
 
-def test_titles_tell_no_arm_and_no_repeat(trust_study: Protocol, allocation: Allocation) -> None:
+def test_titles_tell_no_arm(trust_study: Protocol, allocation: Allocation) -> None:
     steps = session_steps(trust_study, allocation)
     one_arm = dataclasses.replace(
-        allocation,
-        presentations=tuple(dataclasses.replace(p, arm="none", repeat=False) for p in allocation.presentations),
+        allocation, presentations=tuple(dataclasses.replace(p, arm="none") for p in allocation.presentations)
     )
     assert [s.title for s in steps] == [s.title for s in session_steps(trust_study, one_arm)]
+
+
+def test_titles_count_the_cases_of_the_study_apart_from_practice_and_closing(
+    trust_study: Protocol, allocation: Allocation
+) -> None:
+    titles = [s.title for s in session_steps(trust_study, allocation) if s.kind == "before"]
+    practice, repeats = trust_study.cases.practice, trust_study.cases.repeats
+    assert titles[0] == f"Practice 1 of {practice}"
+    assert titles[practice] == "Photo 1 of 60" and titles[practice + 59] == "Photo 60 of 60"
+    assert titles[-repeats] == f"Closing photo 1 of {repeats}" and titles[-1] == f"Closing photo {repeats} of {repeats}"
+    assert not any("repeat" in title.lower() or "again" in title.lower() for title in titles)
 
 
 def test_a_step_that_asks_nothing_takes_no_answers(trust_study: Protocol, allocation: Allocation) -> None:
