@@ -128,6 +128,11 @@ def hold_out(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case]
     kept: list[Case] = []
     held: list[Case] = []
     for case in cases:
-        digest = hashlib.sha256(f"{seed}/{case.source}/{case.lesion_id}".encode()).digest()
-        (held if int.from_bytes(digest[:8], "big") / 2**64 < share else kept).append(case)
+        (held if lesion_share(case.source, case.lesion_id, seed) < share else kept).append(case)
     return kept, held
+
+
+def lesion_share(source: str, lesion_id: str, seed: int) -> float:
+    """A number in 0..1 that a lesion's name decides: lesions below `share` are those held out."""
+    digest = hashlib.sha256(f"{seed}/{source}/{lesion_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,0 +1,199 @@
+"""The compact derm-CLIP that sees where: one tower, a decoder to fine maps, and the losses that teach both.
+
+Notable:
+- diagnoses are learnt as similarity with descriptions in new words at every step, with the prior of each source and
+  kind of photo added to the logits, so that the tower need not learn where a photo comes from;
+- a decoder over the tower's levels gives one feature map at a quarter of the photo's side; the lesion mask and the map
+  of every criterion state are read from it, the latter as similarity with what sets a state's description apart;
+- drawn regions teach the maps where they exist; a photo's labels teach, through the pooled map, elsewhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import skinclip.model
+from eval_study.gpu.pack import TASK2_ATTRIBUTES, TASK2_CRITERION
+from eval_study.gpu.photos import MISSING, MOST_STATES
+from eval_study.gpu.vocabulary import ALL_CRITERIA, STATES
+
+open_clip.add_model_config(Path(skinclip.model.__file__).parent / "clip_configs")
+LEVELS = (1, 2, 3, 4)  # of the trunk's five maps, strides 4 to 32
+MEAN, STD = 127 / 255, 128 / 255
+# the numbers of the states of each criterion, and of the criterion of each drawn attribute
+STATES_OF = [[k for k, s in enumerate(STATES) if s.criterion == c.code] for c in ALL_CRITERIA]
+STATES_OF_ATTRIBUTE = [
+    STATES_OF[[c.code for c in ALL_CRITERIA].index(TASK2_CRITERION[a])] for a in TASK2_ATTRIBUTES
+]
+
+
+class Decoder(nn.Module):
+    """Feature pyramid: levels are summed at stride 8 and refined, then joined with the finest one at stride 4."""
+
+    def __init__(self, widths: list[int], coarse: int = 160, fine: int = 96) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(w, coarse, 1, bias=False) for w in widths[1:])
+        self.norms = nn.ModuleList(nn.BatchNorm2d(coarse) for _ in widths[1:])
+        self.refine = nn.Sequential(
+            nn.GELU(),
+            nn.Conv2d(coarse, coarse, 3, padding=1, bias=False),
+            nn.BatchNorm2d(coarse),
+            nn.GELU(),
+            nn.Conv2d(coarse, coarse, 3, padding=1, bias=False),
+            nn.BatchNorm2d(coarse),
+        )
+        self.down = nn.Conv2d(coarse, fine, 1, bias=False)
+        self.finest = nn.Sequential(nn.Conv2d(widths[0], fine, 1, bias=False), nn.BatchNorm2d(fine))
+        self.last = nn.Sequential(
+            nn.GELU(), nn.Conv2d(fine, fine, 3, padding=1, bias=False), nn.BatchNorm2d(fine), nn.GELU()
+        )
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Levels [B, D_i, h_i, w_i], fine to coarse -> [B, fine, h_0, w_0]."""
+        at = levels[1].shape[-2:]
+        total = sum(
+            F.interpolate(norm(conv(x)), at, mode="bilinear", align_corners=False)
+            for conv, norm, x in zip(self.lateral, self.norms, levels[1:], strict=True)
+        )
+        total = total + self.refine(total)
+        up = F.interpolate(self.down(total), levels[0].shape[-2:], mode="bilinear", align_corners=False)
+        return self.last(up + self.finest(levels[0]))
+
+
+class DermClip(nn.Module):
+    """Tower, text tower, decoder, and the readouts of the decoder's map."""
+
+    def __init__(self, name: str = "derm-clip-lite2", fine: int = 96) -> None:
+        super().__init__()
+        self.clip = open_clip.create_model(name, pretrained=None, load_weights=False)
+        with torch.no_grad():
+            was = self.clip.training
+            dry = self.clip.eval().visual.forward_intermediates(torch.zeros(1, 3, 64, 64), indices=list(LEVELS))
+            self.clip.train(was)
+        widths = [x.shape[1] for x in dry["image_intermediates"]]
+        embed = dry["image_features"].shape[1]
+        self.decoder = Decoder(widths, fine=fine)
+        self.to_mask = nn.Conv2d(fine, 1, 1)
+        self.to_text = nn.Linear(fine, embed)
+        self.scale = nn.Parameter(torch.tensor(2.5))
+        self.bias = nn.Parameter(torch.full((len(STATES),), -2.5))
+
+    def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 3, s, s] in 0..1 -> unit embedding [B, E], decoder features [B, fine, s/4, s/4]."""
+        x = ((photos - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+        out = self.clip.visual.forward_intermediates(x, indices=list(LEVELS))
+        embedding = F.normalize(out["image_features"].float(), dim=-1)
+        return embedding, self.decoder(out["image_intermediates"])
+
+    def mask(self, features: Tensor) -> Tensor:
+        """[B, h, w] logits of the lesion mask."""
+        return self.to_mask(features)[:, 0].float()
+
+    def maps(self, features: Tensor, directions: Tensor) -> Tensor:
+        """[B, K, h, w] logits of the states, by their directions [K, E]."""
+        patches = F.normalize(self.to_text(features.permute(0, 2, 3, 1)).float(), dim=-1)  # [B, h, w, E]
+        similarity = (patches @ directions.T).permute(0, 3, 1, 2)
+        return similarity * self.scale.exp() + self.bias.view(1, -1, 1, 1)
+
+    def embed_texts(self, tokens: Tensor) -> Tensor:
+        return F.normalize(self.clip.encode_text(tokens).float(), dim=-1)
+
+
+def symmetric_orthogonalize(embeddings: Tensor) -> Tensor:
+    """[K, E] -> unit directions of what sets each embedding apart: nearest orthonormal ones (Löwdin), less their mean."""
+    left, _, right = torch.linalg.svd(embeddings.float(), full_matrices=False)
+    directions = left @ right
+    return F.normalize(directions - directions.mean(0), dim=-1)
+
+
+def pool(maps: Tensor, lesion: Tensor, sharpness: float = 2.0) -> Tensor:
+    """Log-mean-exp of maps [B, K, h, w] inside the lesion [B, h, w] -> [B, K]."""
+    found = lesion.sum((1, 2), keepdim=True) >= 0.01 * lesion[0].numel()
+    weights = torch.where(found, lesion, torch.ones_like(lesion)).clamp_min(1e-6).log().unsqueeze(1)
+    total = (maps * sharpness + weights).flatten(2).logsumexp(-1)
+    return (total - weights.flatten(2).logsumexp(-1)) / sharpness
+
+
+def by_criterion(scores: Tensor) -> Tensor:
+    """State scores [B, K] -> logits [B, Q, 3]: absent (0), then the states; -inf where a criterion has fewer."""
+    rows = []
+    for own in STATES_OF:
+        absent = scores.new_zeros(len(scores), 1)
+        rest = scores.new_full((len(scores), MOST_STATES - 1 - len(own)), float("-inf"))
+        rows.append(torch.cat([absent, scores[:, own], rest], 1))
+    return torch.stack(rows, 1)
+
+
+def criterion_loss(scores: Tensor, allowed: Tensor, weight: Tensor) -> Tensor:
+    """-log of the probability of the states that a label leaves possible, weighted.
+
+    Args:
+        scores: [B, K].
+        allowed: bool [B, Q, 3].
+        weight: [B, Q], 0 where nothing is known.
+    """
+    logits = by_criterion(scores)
+    inside = logits.masked_fill(~allowed, float("-inf"))
+    known = weight > 0
+    if not known.any():
+        return scores.sum() * 0
+    nll = logits.logsumexp(-1)[known] - inside[known].logsumexp(-1)
+    return (nll * weight[known]).sum() / weight.sum()
+
+
+def contrast(by_class: Tensor, labels: Tensor, prior: Tensor, smoothing: float, mixed: tuple | None = None) -> Tensor:
+    """Cross-entropy of similarity with descriptions under the prior of each photo's source.
+
+    Args:
+        by_class: [B, C] log-sum-exp of the scaled similarities with a class's descriptions.
+        labels: [B], MISSING where not labelled.
+        prior: [B, C] shares of the classes among the photos drawn from the same source.
+        mixed: (other labels [B], share of the first) of mixed photos.
+    """
+    known = labels != MISSING
+    if mixed is not None:
+        known = known & (mixed[0] != MISSING)
+    if not known.any():
+        return by_class.sum() * 0
+    log_p = (by_class + prior.log()).log_softmax(-1)[known]
+    target = F.one_hot(labels[known], by_class.shape[1]).float()
+    if mixed is not None:
+        target = target * mixed[1] + F.one_hot(mixed[0][known], by_class.shape[1]) * (1 - mixed[1])
+    target = target * (1 - smoothing) + prior[known] * smoothing
+    return -(target * log_p).sum(1).mean()
+
+
+def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy plus soft Dice. [b, m, m] each."""
+    p = logits.sigmoid()
+    dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + target.sum((1, 2)) + 1)
+    return F.binary_cross_entropy_with_logits(logits, target) + dice.mean()
+
+
+def region_loss(maps: Tensor, drawn: Tensor, lesion: Tensor) -> Tensor:
+    """Maps against the regions that experts drew: weighted cross-entropy, and Dice over the whole batch.
+
+    An unmarked place is weak evidence of absence: it counts half inside the lesion of a photo where the attribute was
+    drawn, a quarter elsewhere.
+
+    Args:
+        maps: [b, K, h, w] of the photos whose regions were drawn.
+        drawn: [b, 5, h, w] share of each cell that lies in the region.
+        lesion: [b, h, w].
+    """
+    total = maps.new_zeros(())
+    for a, own in enumerate(STATES_OF_ATTRIBUTE):
+        z, t = maps[:, own].logsumexp(1), drawn[:, a]
+        has = (t.flatten(1).amax(1) > 0.3).float().view(-1, 1, 1)
+        weight = t + (1 - t) * (0.25 + 0.25 * has * (lesion > 0.5))
+        bce = F.binary_cross_entropy_with_logits(z, t, reduction="none")
+        total = total + (bce * weight).sum() / weight.sum()
+        p = z.sigmoid() * has
+        if has.any():
+            total = total + 0.5 * (1 - (2 * (p * t).sum() + 1) / (p.sum() + (t * has).sum() + 1))
+    return total / len(STATES_OF_ATTRIBUTE)

@@ -1,0 +1,234 @@
+"""Packs the training photos, masks and labels into a few small files that travel to a machine with a GPU.
+
+    python -m eval_study.gpu.pack --data $SKINCLIP_DATA --out PACKS --part-bytes 45000000
+
+Writes `index.json` (one record a photo: where its bytes lie, its labels) and `part-0.bin`, `part-1.bin`, ... Photos are
+stored as they are where they are small, else shrunk to 256 px on the long side. No calib or test photo is packed; ten
+per cent of the training lesions are left out as well, so that later stages can learn confidence on photos that the
+tower has not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from skinclip.clinical import DERM7PT_STATES, DERM7PT_TO_CODE
+from skinclip.data.splits import lesion_share
+
+LONG_SIDE = 256  # pixels
+HELD_OUT, SEED = 0.10, 0
+MILK10K_CODES = {
+    **{"AKIEC": "akiec", "BCC": "bcc", "BKL": "bkl", "DF": "df", "MEL": "mel", "NV": "nv", "VASC": "vasc"},
+    **{"SCCKA": "scc", "INF": "other", "BEN_OTH": "other", "MAL_OTH": "other"},
+}
+TASK2_ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
+TASK2_CRITERION = {
+    **{"pigment_network": "pigment_network", "negative_network": "negative_network", "streaks": "streaks"},
+    **{"milia_like_cyst": "milia_like_cysts", "globules": "dots_and_globules"},
+}
+# The marks of dermatologists (Chanda et al. 2024) -> criterion and the states that stay possible where it is marked and
+# where it is offered but not marked. Marks of melanoma were offered on melanomas only, those of nevi on nevi only; what
+# was not offered is missing, not absent.
+MELANOMA_MARKS = {
+    "TRBL": ("pigment_network", "atypical"),
+    "ESA": ("pigmentation", "irregular"),
+    "BDG": ("dots_and_globules", "irregular"),
+    "PRL": ("streaks", "irregular"),
+    "PV": ("vascular_structures", "irregular"),
+}
+REGRESSION_MARKS = ("GP", "WLSA")
+NEVUS_MARKS = {"PRLC": ("streaks", "regular"), "MVP": ("vascular_structures", "regular")}
+UNMARKED_WEIGHT = 0.3  # of "not marked", which is weaker than "absent"
+
+
+@dataclass
+class Record:
+    """One photo. `labels` maps a criterion to (states that are possible, weight); a criterion left out is unknown."""
+
+    source: str
+    split: str
+    image_id: str
+    lesion_id: str
+    kind: str  # "dermoscopy" or "clinical"
+    diagnosis: str | None
+    aspect: float  # width / height of the photo as taken
+    labels: dict[str, tuple[list[str], float]] = field(default_factory=dict)
+    attributes: list[str] | None = None  # of Task 2, those with a region; None where none were drawn
+    files: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # name -> part, offset, length
+
+
+class Parts:
+    """Bytes in numbered files of at most `limit` bytes."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit, self.number, self.offset = folder, limit, 0, 0
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = (folder / "part-0.bin").open("wb")
+
+    def add(self, data: bytes) -> tuple[int, int, int]:
+        if self.offset + len(data) > self.limit:
+            self.file.close()
+            self.number, self.offset = self.number + 1, 0
+            self.file = (self.folder / f"part-{self.number}.bin").open("wb")
+        self.file.write(data)
+        place = (self.number, self.offset, len(data))
+        self.offset += len(data)
+        return place
+
+
+def photo_bytes(path: Path, swapped: bool = False) -> tuple[bytes, float]:
+    """The file as it is where it is small, else WebP with 256 px on the long side; and width / height.
+
+    Args:
+        swapped: red and blue were exchanged when the file was made, and are put right.
+    """
+    data = path.read_bytes()
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    height, width = pixels.shape[:2]
+    if max(height, width) > LONG_SIDE:
+        scale = LONG_SIDE / max(height, width)
+        size = (round(width * scale), round(height * scale))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        data = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 88])[1].tobytes()
+    if swapped:
+        data = cv2.imencode(".webp", pixels[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, 92])[1].tobytes()
+    return data, width / height
+
+
+def records(root: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+    """Every photo of the train and valid splits with the files that belong to it."""
+    yield from _ham10000(root / "ham10000")
+    yield from _milk10k(root / "milk10k")
+    yield from _task2(root / "isic2018_task2")
+    yield from _manifest(root / "isic_extra")
+    yield from _isic2017(root / "isic2017", pd.read_csv(root / "isic2018_task2" / "labels.csv"))
+    yield from _derm7pt(root / "derm7pt")
+
+
+def _ham10000(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+    table = pd.read_csv(folder / "manifest.csv")
+    marks = pd.read_csv(folder / "dermatologist_criteria.csv").set_index("image_id")
+    for row in table[table.split.isin(["train", "valid"])].itertuples():
+        labels = mark_labels(marks.loc[row.image_id], row.diagnosis) if row.image_id in marks.index else {}
+        record = Record("ham10000", row.split, row.image_id, row.lesion_id, "dermoscopy", row.diagnosis, 1.0, labels)
+        yield record, {"image": folder / row.image, "lesion": folder / row.mask}
+
+
+def mark_labels(marks: pd.Series, diagnosis: str) -> dict[str, tuple[list[str], float]]:
+    """What the marks of one dermatologist say of the seven criteria."""
+    if marks["none"] == 1:
+        return {}
+    offered = MELANOMA_MARKS if diagnosis == "mel" else NEVUS_MARKS
+    labels: dict[str, tuple[list[str], float]] = {}
+    for mark, (criterion, state) in offered.items():
+        others = [s for s in ("absent", "typical", "atypical", "regular", "irregular") if s != state]
+        labels[criterion] = ([state], 1.0) if marks[mark] else (others, UNMARKED_WEIGHT)
+    if diagnosis == "mel":
+        seen = any(marks[m] for m in REGRESSION_MARKS)
+        labels["regression_structures"] = (["present"], 1.0) if seen else (["absent"], UNMARKED_WEIGHT)
+    return labels
+
+
+def _milk10k(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+    split = pd.read_csv(folder / "split.csv").set_index("lesion_id").split
+    truth = pd.read_csv(folder / "MILK10k_Training_GroundTruth.csv").set_index("lesion_id").idxmax(axis=1)
+    for row in pd.read_csv(folder / "MILK10k_Training_Metadata.csv").itertuples():
+        if split[row.lesion_id] not in ("train", "valid"):
+            continue
+        kind = "dermoscopy" if row.image_type == "dermoscopic" else "clinical"
+        image = folder / "MILK10k_Training_Input" / row.lesion_id / f"{row.isic_id}.webp"
+        code = MILK10K_CODES[truth[row.lesion_id]]
+        record = Record("milk10k", split[row.lesion_id], row.isic_id, row.lesion_id, kind, code, 4 / 3)
+        yield record, {"image": image}
+
+
+def _task2(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+    for row in pd.read_csv(folder / "labels.csv").itertuples():
+        labels = {}
+        present = [a for a in TASK2_ATTRIBUTES if getattr(row, a)]
+        for attribute in TASK2_ATTRIBUTES:
+            states = ["present", "typical", "atypical", "regular", "irregular"] if attribute in present else ["absent"]
+            labels[TASK2_CRITERION[attribute]] = (states, 1.0 if attribute in present else 0.5)
+        code = row.diagnosis_isic2017 if isinstance(row.diagnosis_isic2017, str) else None
+        split = "valid" if row.split == "valid" else "train"
+        record = Record("isic2018_task2", split, row.image_id, row.image_id, "dermoscopy", code, 1.0, labels, present)
+        files = {"image": folder / "images" / f"{row.image_id}.jpg"}
+        files["lesion"] = folder / "lesion_masks" / f"{row.image_id}.png"
+        masks = folder / "attribute_masks"
+        files |= {a: masks / f"{row.image_id}_attribute_{a}.png" for a in present}
+        yield record, files
+
+
+SWAPPED: set[str] = set()  # photos of ISIC 2020 in `isic_extra`, whose red and blue are exchanged
+
+
+def _manifest(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+    for row in pd.read_csv(folder / "manifest.csv").itertuples():
+        code = row.diagnosis if isinstance(row.diagnosis, str) else None
+        lesion = row.patient_id if isinstance(row.patient_id, str) else row.image_id
+        if row.source == "ISIC 2020":
+            SWAPPED.add(row.image_id)
+        yield Record(folder.name, "train", row.image_id, lesion, "dermoscopy", code, 4 / 3), {"image": folder / row.image}
+
+
+def _isic2017(folder: Path, task2: pd.DataFrame) -> Iterator[tuple[Record, dict[str, Path]]]:
+    """The photos of ISIC 2017 that are not in Task 2 (squashed here, but the same)."""
+    table = pd.read_csv(folder / "manifest.csv")
+    for row in table[table.split.isin(["train", "valid"]) & ~table.image_id.isin(task2.image_id)].itertuples():
+        record = Record("isic2017", row.split, row.image_id, row.image_id, "dermoscopy", row.diagnosis, 4 / 3)
+        yield record, {"image": folder / row.image}
+
+
+def _derm7pt(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+    files = {p.relative_to(folder / "images").as_posix().lower(): p for p in (folder / "images").rglob("*.*")}
+    for row in pd.read_csv(folder / "meta" / "meta.csv").itertuples():
+        if row.split not in ("train", "valid"):
+            continue
+        labels = {c: ([DERM7PT_STATES[c][getattr(row, c)]], 1.0) for c in DERM7PT_STATES}
+        code, lesion = DERM7PT_TO_CODE[row.diagnosis], f"d7-{row.case_num}"
+        for kind, name in (("dermoscopy", row.derm), ("clinical", row.clinic)):
+            if (path := find(files, name)) is not None:
+                own = labels if kind == "dermoscopy" else {}
+                yield Record("derm7pt", row.split, f"{row.case_num}-{kind}", lesion, kind, code, 1.0, own), {"image": path}
+
+
+def find(files: dict[str, Path], name: str) -> Path | None:
+    """A published file by its name, whatever its case and suffix."""
+    stem = name.lower().rsplit(".", 1)[0]
+    return next((files[stem + s] for s in (".jpg", ".webp", ".jpeg", ".png") if stem + s in files), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part-bytes", type=int, default=45_000_000)
+    parser.add_argument("--share", type=float, default=1.0, help="of the lesions that is packed, to rehearse")
+    args = parser.parse_args()
+    parts, index = Parts(args.out, args.part_bytes), []
+    for record, files in records(args.data):
+        held = record.split == "train" and lesion_share(record.source, record.lesion_id, SEED) < HELD_OUT
+        if held or lesion_share("", record.lesion_id, 1) >= args.share:
+            continue
+        for name, path in files.items():
+            swapped = record.source == "isic_extra" and record.image_id in SWAPPED
+            data, aspect = photo_bytes(path, swapped) if name == "image" else (path.read_bytes(), 0.0)
+            record.files[name] = parts.add(data)
+            if name == "image" and record.source not in ("isic2017", "isic_extra"):  # those were squashed
+                record.aspect = aspect
+        index.append(asdict(record))
+    parts.file.close()
+    (args.out / "index.json").write_text(json.dumps(index))
+    print(f"{len(index)} photos in {parts.number + 1} parts")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""The packed photos on one device, and views of them: windows, light, loss of sharpness, all in batched operations.
+
+Photos lie squashed to 256 x 256; their true aspect is part of the affine map that draws a view, so a view is never
+distorted but on purpose. Places in a photo are physical: its height is 1, its width the aspect.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eval_study.gpu.pack import TASK2_ATTRIBUTES
+from eval_study.gpu.vocabulary import ALL_CRITERIA, CODES
+
+SIDE = 256
+MISSING = -1
+MOST_STATES = 3  # absent and two others
+
+
+@dataclass
+class Photos:
+    """n packed photos.
+
+    Attributes:
+        pixels: uint8 [n, 3, 256, 256].
+        lesion: uint8 [n, 256, 256], 0 or 255, all 0 where there is none.
+        regions: uint8 [r, 5, 256, 256] the drawn attributes, and `region_row` [n] which row is a photo's, or MISSING.
+        diagnosis: long [n], MISSING where not labelled.
+        allowed, weight: bool [n, Q, 3] states that a criterion may have, float [n, Q] 0 where nothing is known.
+        box: float [n, 3] centre and longer side of the lesion, physical; side 0 where it is not known.
+        group: long [n] number of the source and kind of photo.
+        partner: long [n] the other photo of the same lesion, MISSING where there is none.
+    """
+
+    records: list[dict]
+    pixels: Tensor
+    lesion: Tensor
+    has_lesion: Tensor
+    regions: Tensor
+    region_row: Tensor
+    diagnosis: Tensor
+    allowed: Tensor
+    weight: Tensor
+    aspect: Tensor
+    box: Tensor
+    group: Tensor
+    partner: Tensor
+    groups: list[str]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def of(self, split: str, *groups: str) -> Tensor:
+        """The numbers of the photos of a split, of all groups or those named."""
+        wanted = [
+            i for i, r in enumerate(self.records) if r["split"] == split and (not groups or group_of(r) in groups)
+        ]
+        return torch.tensor(wanted, device=self.pixels.device)
+
+
+def group_of(record: dict) -> str:
+    source = "isic2017" if record["source"] == "isic2018_task2" else record["source"]
+    return f"{source}/{record['kind']}"
+
+
+def load(folder: Path, device: str, workers: int = 16) -> Photos:
+    """Decodes what `pack` wrote and moves it to `device`."""
+    cv2.setNumThreads(1)
+    records = json.loads((folder / "index.json").read_text())
+    parts = [p.read_bytes() for p in sorted(folder.glob("part-*.bin"), key=lambda p: int(p.stem[5:]))]
+    n = len(records)
+    pixels, lesion = np.empty((n, SIDE, SIDE, 3), np.uint8), np.zeros((n, SIDE, SIDE), np.uint8)
+    drawn = [i for i, r in enumerate(records) if r["attributes"] is not None]
+    row_of = {i: k for k, i in enumerate(drawn)}
+    regions = np.zeros((len(drawn), len(TASK2_ATTRIBUTES), SIDE, SIDE), np.uint8)
+
+    def image(place: list[int], flag: int) -> np.ndarray:
+        part, offset, length = place
+        return cv2.imdecode(np.frombuffer(parts[part], np.uint8, length, offset), flag)
+
+    def one(i: int) -> None:
+        files = records[i]["files"]
+        photo = image(files["image"], cv2.IMREAD_COLOR)
+        interpolation = cv2.INTER_AREA if min(photo.shape[:2]) > SIDE else cv2.INTER_LINEAR
+        pixels[i] = cv2.resize(photo, (SIDE, SIDE), interpolation=interpolation)[:, :, ::-1]
+        if "lesion" in files:
+            lesion[i] = cv2.resize(image(files["lesion"], cv2.IMREAD_GRAYSCALE), (SIDE, SIDE))
+        for k, attribute in enumerate(TASK2_ATTRIBUTES):
+            if attribute in files:
+                mask = image(files[attribute], cv2.IMREAD_GRAYSCALE)
+                regions[row_of[i], k] = cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(one, range(n)))
+    allowed, weight = criteria(records)
+    groups = sorted({group_of(r) for r in records})
+    aspect = torch.tensor([r["aspect"] for r in records], device=device)
+    masks = torch.from_numpy(lesion).to(device)
+    return Photos(
+        records,
+        torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2),
+        masks,
+        torch.tensor(["lesion" in r["files"] for r in records], device=device),
+        torch.from_numpy(regions).to(device),
+        torch.tensor([row_of.get(i, MISSING) for i in range(n)], device=device),
+        torch.tensor([CODES.index(r["diagnosis"]) if r["diagnosis"] else MISSING for r in records], device=device),
+        allowed.to(device),
+        weight.to(device),
+        aspect,
+        boxes(masks, aspect),
+        torch.tensor([groups.index(group_of(r)) for r in records], device=device),
+        partners(records).to(device),
+        groups,
+    )
+
+
+def criteria(records: list[dict]) -> tuple[Tensor, Tensor]:
+    """(allowed [n, Q, 3], weight [n, Q]) from the states that each record leaves possible."""
+    allowed = torch.zeros(len(records), len(ALL_CRITERIA), MOST_STATES, dtype=torch.bool)
+    weight = torch.zeros(len(records), len(ALL_CRITERIA))
+    for q, criterion in enumerate(ALL_CRITERIA):
+        for i, record in enumerate(records):
+            if criterion.code in record["labels"]:
+                states, sure = record["labels"][criterion.code]
+                allowed[i, q, : len(criterion.labels)] = torch.tensor([s in states for s in criterion.labels])
+                weight[i, q] = sure
+    return allowed, weight
+
+
+def partners(records: list[dict]) -> Tensor:
+    """[n] the other photo of the same lesion where one is dermoscopy and one clinical."""
+    found = torch.full((len(records),), MISSING)
+    kinds: dict[tuple[str, str], dict[str, int]] = {}
+    for i, r in enumerate(records):
+        kinds.setdefault((r["source"], r["lesion_id"]), {})[r["kind"]] = i
+    for pair in kinds.values():
+        if len(pair) == 2:
+            a, b = pair.values()
+            found[a], found[b] = b, a
+    return found
+
+
+def boxes(masks: Tensor, aspect: Tensor) -> Tensor:
+    """[n, 3] centre (x, y) and longer side of the lesion, physical; side 0 for none or one that fills the photo."""
+    out = torch.zeros(len(masks), 3, device=masks.device)
+    for start in range(0, len(masks), 2048):
+        on = masks[start : start + 2048] > 127
+        place = torch.arange(SIDE, device=masks.device)
+        edges = []
+        for along in (1, 2):  # columns, then rows
+            line = on.any(along)
+            low = torch.where(line, place, SIDE).min(1).values
+            high = torch.where(line, place + 1, 0).max(1).values
+            edges.append((low.float() / SIDE, high.float() / SIDE))
+        wide = aspect[start : start + 2048]
+        (left, right), (top, bottom) = edges
+        side = torch.maximum((right - left) * wide, bottom - top)
+        area = on.float().mean((1, 2))
+        known = (area > 0.005) & (area < 0.9)
+        out[start : start + 2048, 0] = (left + right) / 2 * wide
+        out[start : start + 2048, 1] = (top + bottom) / 2
+        out[start : start + 2048, 2] = torch.where(known, side, torch.zeros_like(side))
+    return out
+
+
+def whole_window(photos: Photos, index: Tensor) -> Tensor:
+    """[b, 3] centre and side of the largest centred square."""
+    wide = photos.aspect[index]
+    return torch.stack([wide / 2, torch.full_like(wide, 0.5), wide.clamp_max(1.0)], 1)
+
+
+def lesion_window(photos: Photos, index: Tensor, box: Tensor, margin: float = 1.35) -> Tensor:
+    """[b, 3] the lesion with a margin; the whole photo where no lesion is known."""
+    whole = whole_window(photos, index)
+    side = (box[:, 2] * margin).clamp(min=0.25).minimum(whole[:, 2])
+    near = torch.stack([box[:, 0], box[:, 1], side], 1)
+    return torch.where((box[:, 2] > 0).unsqueeze(1), near, whole)
+
+
+def drawn_window(photos: Photos, index: Tensor) -> Tensor:
+    """[b, 3] a random window: about half of them the lesion with a margin, where it is known."""
+    b, device = len(index), index.device
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.rand(b, device=device) * (high - low) + low
+
+    whole = whole_window(photos, index)
+    wide = photos.aspect[index]
+    limit = torch.maximum(wide, torch.ones_like(wide)) * 1.1
+    box, known = photos.box[index], photos.box[index, 2] > 0
+    zoomed = whole[:, 2] * torch.exp(uniform(math.log(0.5), math.log(1.25)))
+    close = (box[:, 2] * uniform(1.1, 1.9)).clamp(min=0.22)
+    look = known & (torch.rand(b, device=device) < 0.55)
+    side = torch.where(look, close, torch.where(known, whole[:, 2] * uniform(0.75, 1.25), zoomed)).minimum(limit)
+    centre = torch.where(look.unsqueeze(1), box[:, :2], whole[:, :2])
+    jitter = torch.stack([uniform(-0.1, 0.1), uniform(-0.1, 0.1)], 1) * side.unsqueeze(1)
+    return torch.cat([centre + jitter, side.unsqueeze(1)], 1)
+
+
+def grid(photos: Photos, index: Tensor, window: Tensor, side: int, turn: bool) -> Tensor:
+    """The sampling grid [b, side, side, 2] of windows, turned, mirrored and stretched at random where `turn`."""
+    b, device = len(index), index.device
+    wide = photos.aspect[index]
+    angle = (torch.rand(b, device=device) * 2 - 1) * math.pi if turn else torch.zeros(b, device=device)
+    stretch = ((torch.rand(b, device=device) * 2 - 1) * 0.15).exp() if turn else torch.ones(b, device=device)
+    flip = torch.where(torch.rand(b, device=device) < 0.5, -1.0, 1.0) if turn else torch.ones(b, device=device)
+    cos, sin, scale = angle.cos(), angle.sin(), window[:, 2]
+    theta = torch.stack(
+        [
+            torch.stack([cos * stretch * flip, -sin / stretch], 1) * (scale / wide).unsqueeze(1),
+            torch.stack([sin * stretch * flip, cos / stretch], 1) * scale.unsqueeze(1),
+        ],
+        1,
+    )  # [b, 2, 2]
+    shift = torch.stack([2 * window[:, 0] / wide - 1, 2 * window[:, 1] - 1], 1)
+    return F.affine_grid(torch.cat([theta, shift.unsqueeze(2)], 2), [b, 3, side, side], align_corners=False)
+
+
+def sample(planes: Tensor, where: Tensor) -> Tensor:
+    """uint8 [b, c, 256, 256] -> float [b, c, side, side] in 0..1."""
+    return F.grid_sample(planes.float() / 255, where, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def recoloured(rgb: Tensor) -> Tensor:
+    """[b, 3, s, s] under another light, some of them less sharp."""
+    b, device = len(rgb), rgb.device
+
+    def factor(spread: float, channels: int = 1) -> Tensor:
+        return ((torch.rand(b, channels, 1, 1, device=device) * 2 - 1) * spread).exp()
+
+    rgb = rgb * factor(0.25) * factor(0.1, 3)
+    mean = rgb.mean((1, 2, 3), keepdim=True)
+    rgb = (rgb - mean) * factor(0.25) + mean
+    grey = rgb.mean(1, keepdim=True)
+    rgb = ((rgb - grey) * factor(0.3) + grey).clamp(0, 1)
+    count = int(b * 0.35)
+    side = rgb.shape[-1]
+    small = int(side / (1 + 1.5 * torch.rand(1).item()))
+    if count and small < side:
+        chosen = torch.randperm(b, device=device)[:count]
+        shrunk = F.interpolate(rgb[chosen], (small, small), mode="bilinear", align_corners=False, antialias=True)
+        rgb[chosen] = F.interpolate(shrunk, (side, side), mode="bilinear", align_corners=False)
+    return rgb

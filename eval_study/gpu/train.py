@@ -1,0 +1,322 @@
+"""Trains the compact derm-CLIP for a given time and writes weights, log and figures on the valid splits.
+
+    python -m eval_study.gpu.train --packs PACKS --start lite2.safetensors --out OUT --seconds 420 --seed 0
+
+The learning rate follows one cosine over the time given, so that a run always ends where it should. On a machine without
+a GPU the same command runs on the CPU, slowly, to rehearse (`--seconds 60 --batch 16`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from eval_study.gpu.derm_clip import (
+    DermClip,
+    contrast,
+    criterion_loss,
+    mask_loss,
+    pool,
+    region_loss,
+    symmetric_orthogonalize,
+)
+from eval_study.gpu.measure import evaluate
+from eval_study.gpu.photos import (
+    MISSING,
+    Photos,
+    drawn_window,
+    grid,
+    load,
+    recoloured,
+    sample,
+    whole_window,
+)
+from eval_study.gpu.texts import TextPool
+from eval_study.gpu.vocabulary import CODES
+
+PRIOR_FLOOR = 1e-3
+DIRECTIONS_EVERY = 10  # steps; the descriptions of states move slowly
+
+
+def draw_weights(photos: Photos, index: Tensor, power: float) -> Tensor:
+    """Chance of each photo: rare diagnoses, single photos of a lesion and drawn regions more often."""
+    labels = photos.diagnosis[index]
+    counts = torch.bincount(labels[labels != MISSING], minlength=len(CODES)).clamp_min(1).double()
+    weights = counts.pow(-power)[labels.clamp_min(0)]
+    weights[labels == MISSING] = weights[labels != MISSING].mean()
+    lesions: dict[tuple[str, str, str], int] = {}
+    keys = [(photos.records[i]["source"], photos.records[i]["lesion_id"], photos.records[i]["kind"]) for i in index]
+    for key in keys:
+        lesions[key] = lesions.get(key, 0) + 1
+    weights /= torch.tensor([lesions[k] ** 0.5 for k in keys], device=index.device)
+    drawn = photos.region_row[index]
+    boost = torch.ones(len(index), dtype=torch.double, device=index.device)
+    present = photos.regions.flatten(2).amax(2) > 127  # [r, 5]
+    rarity = (present.sum().double() / present.sum(0).clamp_min(1) / 5).sqrt()  # [5]
+    extra = 1 + (present * rarity).sum(1)  # [r]
+    has = drawn != MISSING
+    boost[has] = extra[drawn[has]]
+    criteria = (photos.weight[index] >= 1).any(1) & ~has
+    weights = weights * boost
+    for chosen, share in ((has, 0.18), (criteria, 0.14)):  # shares of the photos drawn
+        weights[chosen] *= share / weights[chosen].sum() * weights.sum()
+    return weights / weights.sum()
+
+
+def priors(photos: Photos, index: Tensor, weights: Tensor) -> Tensor:
+    """[groups, C] shares of the diagnoses among the photos drawn from each source and kind."""
+    labels = photos.diagnosis[index]
+    known = labels != MISSING
+    out = torch.zeros(len(photos.groups), len(CODES), dtype=torch.double, device=index.device)
+    out.index_put_((photos.group[index][known], labels[known]), weights[known], accumulate=True)
+    out = out / out.sum(1, keepdim=True).clamp_min(1e-12) + PRIOR_FLOOR
+    return (out / out.sum(1, keepdim=True)).float()
+
+
+class Trainer:
+    """One run: model, averaged model, optimizer, and the step."""
+
+    def __init__(self, photos: Photos, args: argparse.Namespace, device: str) -> None:
+        self.photos, self.args, self.device = photos, args, device
+        self.model = DermClip(args.model).to(device).to(memory_format=torch.channels_last)
+        if args.start:
+            load_trunk(self.model.clip.visual.trunk, load_file(args.start))
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(groups(self.model, args.decay), lr=args.lr, fused=device == "cuda")
+        self.texts = TextPool(args.seed, device)
+        self.index = photos.of("train")
+        self.weights = draw_weights(photos, self.index, args.power)
+        self.prior = priors(photos, self.index, self.weights)
+        pair = (photos.partner[self.index] != MISSING).double()
+        self.pair_weights = self.weights * pair
+        self.steps = 0
+        self.directions: Tensor | None = None
+        self.forward: Callable = self.model
+        if args.compile:
+            self.forward = torch.compile(self.model, mode=args.compile, dynamic=False)
+
+    def batch(self) -> Tensor:
+        """Numbers of the photos of a batch; the last two quarters of `pairs` are partners of each other."""
+        singles = self.args.batch - 2 * self.args.pairs
+        one = self.index[torch.multinomial(self.weights, singles, replacement=True)]
+        first = self.index[torch.multinomial(self.pair_weights, self.args.pairs, replacement=True)]
+        return torch.cat([one, first, self.photos.partner[first]])
+
+    def step(self, side: int) -> dict[str, Tensor]:
+        photos, args = self.photos, self.args
+        index = self.batch()
+        where = grid(photos, index, drawn_window(photos, index), side, turn=True)
+        planes = torch.cat([photos.pixels[index], photos.lesion[index].unsqueeze(1)], 1)
+        view = sample(planes, where)
+        rgb, lesion = recoloured(view[:, :3]), view[:, 3]
+        labels, group = photos.diagnosis[index], photos.group[index]
+        prior, mixed = self.prior[group], None
+        if random.random() < args.mix:
+            order = torch.randperm(len(index), device=self.device)
+            share = float(np.random.beta(0.4, 0.4))
+            rgb, mixed = rgb * share + rgb[order] * (1 - share), (labels[order], share)
+            prior = prior * share + prior[order] * (1 - share)
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device == "cuda"):
+            embedding, features = self.forward(rgb)
+            described = self.model.embed_texts(self.texts.draw(args.wordings))  # [C * P + K, E]
+        features = features.float()
+        n = len(CODES) * args.wordings
+        scale = self.model.clip.logit_scale.exp().clamp(max=50)
+        logits = embedding @ described.T * scale
+        parts = {"contrast": contrast(self.texts.by_class(logits[:, :n]), labels, prior, args.smoothing, mixed)}
+        if args.pairs and mixed is None:
+            a, b = embedding[-2 * args.pairs :].split(args.pairs)
+            both = F.normalize(a + b, dim=-1) @ described[:n].T * scale
+            own = slice(-args.pairs, None)
+            parts["pair"] = args.w_pair * contrast(self.texts.by_class(both), labels[own], prior[own], args.smoothing)
+        if mixed is None:
+            if self.steps % DIRECTIONS_EVERY == 0 or self.directions is None:
+                self.directions = symmetric_orthogonalize(described[n:].detach())
+            parts |= self.places(index, where, lesion, features, logits[:, n:], self.directions)
+        parts["total"] = torch.stack(list(parts.values())).sum()
+        self.update(parts["total"])
+        return parts
+
+    def places(
+        self, index: Tensor, where: Tensor, lesion: Tensor, features: Tensor, state_logits: Tensor, directions: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses that know of places: lesion mask, criteria through their maps, drawn regions."""
+        photos, args = self.photos, self.args
+        size = features.shape[-2:]
+        small = F.adaptive_avg_pool2d(lesion.unsqueeze(1), size)[:, 0]
+        masks, has = self.model.mask(features), photos.has_lesion[index]
+        inside = torch.where(has.view(-1, 1, 1), small, masks.detach().sigmoid())
+        rows = photos.region_row[index]
+        drawn, known = (rows != MISSING).nonzero()[:, 0], (photos.weight[index] > 0).any(1).nonzero()[:, 0]
+        parts = {"mask": args.w_mask * mask_loss(masks[has], small[has])}
+        if len(known):
+            maps = self.model.maps(features[known], directions)
+            scores = pool(maps, inside[known])
+            labels = photos.allowed[index[known]], photos.weight[index[known]]
+            parts["criteria"] = args.w_criteria * criterion_loss(scores, *labels)
+            parts["words"] = 0.3 * criterion_loss(state_logits[known], *labels)
+        if len(drawn):
+            maps = self.model.maps(features[drawn], directions)
+            target = sample(photos.regions[rows[drawn]], where[drawn])
+            target = F.adaptive_avg_pool2d(target, size)
+            parts["regions"] = args.w_regions * region_loss(maps, target, inside[drawn])
+        return parts
+
+    def update(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self.steps += 1
+        decay = min(self.args.ema, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            ours, theirs = [], []
+            for a, m in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+                if a.dtype.is_floating_point:
+                    ours.append(a)
+                    theirs.append(m)
+            torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+    def rate(self, progress: float) -> None:
+        factor = min(1.0, progress / 0.03) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.args.lr * group["factor"] * factor
+
+    @torch.no_grad()
+    def find_lesions(self) -> int:
+        """Boxes of the lesions of photos without a reference mask, by the averaged model; how many were found."""
+        unknown = self.index[~self.photos.has_lesion[self.index]]
+        found = 0
+        for index in unknown.split(256):
+            window = whole_window(self.photos, index)
+            view = sample(self.photos.pixels[index], grid(self.photos, index, window, 192, turn=False))
+            with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device == "cuda"):
+                mask = self.average.mask(self.average(view)[1]).sigmoid() > 0.5
+            area = mask.float().mean((1, 2))
+            place = (torch.arange(mask.shape[-1], device=mask.device) + 0.5) / mask.shape[-1] - 0.5
+            for row in ((area > 0.02) & (area < 0.8)).nonzero()[:, 0].tolist():
+                ys, xs = mask[row].any(1), mask[row].any(0)
+                x0, x1, y0, y1 = place[xs].min(), place[xs].max(), place[ys].min(), place[ys].max()
+                side = window[row, 2]
+                box = torch.stack([(x0 + x1) / 2 * side + window[row, 0], (y0 + y1) / 2 * side + window[row, 1]])
+                self.photos.box[index[row], :2] = box
+                self.photos.box[index[row], 2] = torch.maximum(x1 - x0, y1 - y0) * side
+                found += 1
+        return found
+
+
+def load_trunk(trunk: nn.Module, state: dict[str, Tensor]) -> None:
+    """ImageNet weights by name; raises RuntimeError where a tensor of the trunk is missing."""
+    missing = [k for k in trunk.state_dict() if k not in state and "num_batches_tracked" not in k]
+    if missing:
+        raise RuntimeError(f"the start lacks {missing[0]}")
+    trunk.load_state_dict({k: v.float() for k, v in state.items() if k in trunk.state_dict()}, strict=False)
+
+
+def groups(model: nn.Module, decay: float) -> list[dict]:
+    """The pretrained trunk at a part of the rate; no decay on norms, biases and scales."""
+    found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        found.setdefault(("trunk." in name, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": p, "factor": 0.5 if trunk else 1.0, "weight_decay": decay if heavy else 0.0}
+        for (trunk, heavy), p in found.items()
+    ]
+
+
+def run(trainer: Trainer, args: argparse.Namespace, out: Path) -> None:
+    """Trains until the time is over, then measures the averaged model and writes it."""
+    begun, log, looked = time.monotonic(), [], False
+    trainer.model.train()
+    phases = [(float(share), int(side)) for share, side in (p.split(":") for p in args.phases.split(","))]
+    seen = 0
+    while (progress := (time.monotonic() - begun) / args.seconds) < 1 and trainer.steps < args.max_steps:
+        trainer.rate(progress)
+        parts = trainer.step(next(side for share, side in phases if progress < share or share >= 1))
+        seen += args.batch
+        if trainer.steps % args.log_every == 0:
+            row = {k: round(v.item(), 4) for k, v in parts.items()}
+            elapsed = round(time.monotonic() - begun, 2)
+            log.append({"step": trainer.steps, "views": seen, "seconds": elapsed, **row})
+            print(json.dumps(log[-1]), flush=True)
+            if not math.isfinite(row["total"]):
+                raise RuntimeError("the loss is no number any more")
+        if not looked and progress > 0.25:
+            print("lesions found:", trainer.find_lesions(), flush=True)
+            looked = True
+    trained = time.monotonic() - begun
+    save(trainer.average, out / "derm_clip.safetensors")
+    figures = {} if args.no_figures else evaluate(trainer.average, trainer.photos, trainer.texts, args.side)
+    summary = {"arguments": {k: str(v) for k, v in vars(args).items()}, "steps": trainer.steps, "views": seen}
+    summary |= {"seconds": round(trained, 1), "views_per_second": round(seen / trained, 1), "valid": figures}
+    summary["priors"] = {g: [round(x, 4) for x in p] for g, p in zip(trainer.photos.groups, trainer.prior.tolist())}
+    (out / "summary.json").write_text(json.dumps({**summary, "log": log}, indent=1))
+    print(json.dumps(figures, indent=1), f"{trainer.steps} steps, {seen} views, {seen / trained:.0f} a second", flush=True)
+
+
+def save(model: DermClip, path: Path) -> None:
+    """Weights as fp16 where they have more than one dimension."""
+    state = {k: v.half() if v.ndim > 1 and v.dtype == torch.float32 else v for k, v in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, path)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--packs", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="ImageNet weights of the trunk, safetensors")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="derm-clip-lite2")
+    parser.add_argument("--seconds", type=float, default=420)
+    parser.add_argument("--max-steps", type=int, default=10**9)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--pairs", type=int, default=24, help="lesions a batch seen in both kinds of photo")
+    parser.add_argument("--phases", default="0.3:160,1:224", help="share of the time : side in pixels")
+    parser.add_argument("--side", type=int, default=224, help="pixels at which the valid splits are measured")
+    parser.add_argument("--lr", type=float, default=1.6e-3)
+    parser.add_argument("--decay", type=float, default=0.04)
+    parser.add_argument("--ema", type=float, default=0.999)
+    parser.add_argument("--power", type=float, default=0.3)
+    parser.add_argument("--mix", type=float, default=0.2)
+    parser.add_argument("--smoothing", type=float, default=0.05)
+    parser.add_argument("--wordings", type=int, default=3)
+    parser.add_argument("--w-pair", type=float, default=0.5)
+    parser.add_argument("--w-mask", type=float, default=0.5)
+    parser.add_argument("--w-criteria", type=float, default=0.6)
+    parser.add_argument("--w-regions", type=float, default=1.5)
+    parser.add_argument("--log-every", type=int, default=50)
+    parser.add_argument("--no-figures", action="store_true", help="to time the steps only")
+    parser.add_argument("--compile", default="", help="mode of torch.compile, empty for none")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    begun = time.monotonic()
+    photos = load(args.packs, device)
+    print(f"{len(photos)} photos in {time.monotonic() - begun:.1f} s on {device}", flush=True)
+    run(Trainer(photos, args, device), args, args.out)
+
+
+if __name__ == "__main__":
+    main()
