@@ -41,6 +41,7 @@ SIDE = 448  # pixels of a photo
 PATCHES = SIDE // 14  # a side, of which two by two make a token
 PHOTO_TOKENS = (PATCHES // 2) ** 2
 TEXT, WRITTEN, TRAINED = 300, 96, 700  # tokens: of the prompt's text, generated, of a training sequence
+TRIAL = 13  # tokens generated to see whether there is time for all
 FIRST_TEXT, VISION_START, VISION_END, IMAGE = 1000, 151_652, 151_653, 151_655  # token ids
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
@@ -164,7 +165,8 @@ def nf4(layer: nn.Linear, device: torch.device) -> bnb.nn.Linear4bit:
             quant_type="nf4",
         )
     weight = drawn("weight", layer.weight.shape, device).data
-    packed.weight = bnb.nn.Params4bit(weight, False, compress_statistics=False, quant_type="nf4").to(device)
+    unpacked: Any = bnb.nn.Params4bit(weight, False, compress_statistics=False, quant_type="nf4")
+    packed.weight = unpacked.to(device)  # packs it
     packed.support_avx512bf16_for_cpu = False  # that way of packing has no backward pass
     return packed
 
@@ -176,7 +178,8 @@ def part_of(name: str) -> str:
 
 def inventory(model: nn.Module) -> dict[str, dict[str, int]]:
     """Parameters and bytes by part; the bytes of NF4 with its scales and code tables."""
-    numbers, sizes = {}, {}
+    numbers: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for name, parameter in model.named_parameters():  # a tied lm_head is named once, as the embeddings
         state = getattr(parameter, "quant_state", None)
         part = part_of(name) if state is None else "language linears"
@@ -292,7 +295,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 # ---- what is measured ------------------------------------------------------------------------------------------------
 
 
-def generation(run: Run, model: Any, batch: int, share: float, written: int = WRITTEN) -> dict[str, Any]:
+def generation(run: Run, model: Any, batch: int, share: float) -> dict[str, Any]:
     """Time to the first token, and tokens a second after it, of the whole batch; greedy."""
     inputs = prompt(batch, TEXT, run.device)
     length = inputs["input_ids"].shape[1]
@@ -304,17 +307,18 @@ def generation(run: Run, model: Any, batch: int, share: float, written: int = WR
         if ids.shape[1] != length + tokens:
             raise RuntimeError(f"{ids.shape[1] - length} tokens were generated, not {tokens}")
 
-    warm_up = run.once(partial(write, 4))
-    first = run.repeat(partial(write, 1))
-    found: dict[str, Any] = {"batch": batch, "prompt": length, "warm_up": warm_up, "first_token": first}
-    tokens = written
-    trial = run.once(partial(write, 9))
-    if first["seconds"] + (trial - first["seconds"]) / 8 * (written - 1) > run.left:
-        tokens, whole = 9, {"seconds": trial, "runs": [trial]}
-    else:
-        whole = run.repeat(partial(write, written), share=share)
-    rest = whole["seconds"] - first["seconds"]
-    return found | {"tokens": tokens, "whole": whole, "tokens_per_second": batch * (tokens - 1) / rest}
+    found: dict[str, Any] = {"batch": batch, "prompt": length, "warm_up": run.once(partial(write, 2))}
+    if 4 * found["warm_up"] > run.left:
+        return found | {"skipped": f"{run.left:.1f} s left after the warm-up"}
+    first = run.repeat(partial(write, 1), share=0.2)
+    trial = run.once(partial(write, TRIAL))
+    rate = (trial - first["seconds"]) / (TRIAL - 1)
+    tokens, whole = TRIAL, {"seconds": trial, "runs": [trial]}
+    if first["seconds"] + rate * (WRITTEN - 1) < run.left:
+        tokens, whole = WRITTEN, run.repeat(partial(write, WRITTEN), share=share)
+    later = whole["seconds"] - first["seconds"]
+    speed = batch * (tokens - 1) / later if later > 0 else None
+    return found | {"first_token": first, "tokens": tokens, "whole": whole, "tokens_per_second": speed}
 
 
 def vision(run: Run, model: Any) -> dict[str, Any]:
@@ -439,7 +443,7 @@ def row(key: str, value: dict[str, Any]) -> str:
     peaks = "".join(f"{value[k] / GB:9.2f}" if k in value else f"{'-':>9}" for k in ("peak", "peak_reserved"))
     seconds = value.get("first_token", value).get("seconds")
     runs = len(value.get("whole", value).get("runs", [0]))
-    speed = f"{value['tokens_per_second']:9.1f}" if "tokens_per_second" in value else f"{'-':>9}"
+    speed = f"{value['tokens_per_second']:9.1f}" if value.get("tokens_per_second") else f"{'-':>9}"
     return f"{key:26}{seconds:9.3f}{speed}{peaks}{runs:6}"
 
 

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from skinclip.clinical import DERM7PT_STATES, DERM7PT_TO_CODE
+from skinclip.core.vocabulary import DERM7PT_STATES, DERM7PT_TO_CODE
 from skinclip.data.splits import lesion_share
 
 LONG_SIDE = 256  # pixels

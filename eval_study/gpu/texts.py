@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eval_study.gpu.vocabulary import ALL_DIAGNOSES, CODES, NAMES, NOUNS, SIGNS, STATES
-from skinclip.data.wordings import VOCABULARY, Vocabulary, write_description
+from skinclip.language.paraphrases import VOCABULARY, Vocabulary, write_description
 
 POOL = 384  # sentences a diagnosis
 

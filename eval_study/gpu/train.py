@@ -310,7 +310,7 @@ def main() -> None:
     np.random.seed(args.seed)
     torch.manual_seed(args.seed)
     if device == "cuda":
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = False
         torch.set_float32_matmul_precision("high")
     begun = time.monotonic()
     photos = load(args.packs, device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skinclip.clinical import DIAGNOSES, Criterion, Diagnosis, State, CRITERIA
+from skinclip.core.vocabulary import DIAGNOSES, Criterion, Diagnosis, State, CRITERIA
 
 SCC = Diagnosis(
     "scc",
