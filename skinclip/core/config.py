@@ -34,7 +34,8 @@ class PerceptionConfig:
     """The frozen image-text tower.
 
     `family` names its class (`skinclip.model.towers`), `model` the architecture within the family. `pretrained` is a
-    weights tag or a local path; None means that the checkpoint carries the tower.
+    weights tag or a local path; None means that the checkpoint carries the tower. `members` counts the models of an
+    ensemble.
     `levels` are the intermediate maps taken from the image tower, fine to coarse, as `forward_intermediates` counts
     them; `token_levels` are those of them that are resized to the finest of them and concatenated into patch tokens.
     `flips`: an Assessment averages what the tower sees of the photo and its three mirror images.
@@ -43,6 +44,7 @@ class PerceptionConfig:
     family: str = "open_clip"
     model: str = "derm-clip-mini"
     pretrained: str | None = None
+    members: Count = 1
     image_size: Count = 160
     mean: tuple[float, float, float] = (127 / 255, 127 / 255, 127 / 255)
     std: tuple[float, float, float] = (128 / 255, 128 / 255, 128 / 255)
@@ -53,8 +55,15 @@ class PerceptionConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class EvidenceConfig:
-    """`scale` multiplies cosine similarities into logits; `sharpness` is the exponent of the log-mean-exp pooling."""
+    """`kind` says what maps are read from: "adapter", patch tokens one by one, or "pyramid", all levels of the tower.
 
+    `scale` multiplies cosine similarities into logits; `sharpness` is the exponent of the log-mean-exp pooling.
+    `coarse_width` and `fine_width` are a pyramid's channels at strides 8 and 4, `mask_*` and `adapter_*` the adapter's.
+    """
+
+    kind: str = "adapter"
+    coarse_width: Count = 160
+    fine_width: Count = 96
     mask_width: Count = 24
     mask_size: Count = 80
     scale: Positive = 10.0

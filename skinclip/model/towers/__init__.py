@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from skinclip.core.config import PerceptionConfig
+from skinclip.model.towers.ensemble import EnsembleTower
 from skinclip.model.towers.open_clip import OpenClipTower
 from skinclip.model.towers.protocol import AttributionStages, ImageTextTower, TowerFeatures
 
 __all__ = [
     "TOWERS",
     "AttributionStages",
+    "EnsembleTower",
     "ImageTextTower",
     "OpenClipTower",
     "TowerFeatures",
@@ -23,7 +25,10 @@ __all__ = [
 ]
 
 TowerFactory = Callable[[PerceptionConfig], ImageTextTower]
-TOWERS: dict[str, TowerFactory] = {"open_clip": OpenClipTower}  # `perception.family` of a config -> its class
+TOWERS: dict[str, TowerFactory] = {  # `perception.family` of a config -> its class
+    "open_clip": OpenClipTower,
+    "ensemble": EnsembleTower,
+}
 
 
 def register_tower(family: str, factory: TowerFactory) -> None:

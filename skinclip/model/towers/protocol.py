@@ -28,10 +28,12 @@ class AttributionStages:
 
     Attributes:
         tokens: whether they return tokens [B, T, D], the patches last, rather than maps [B, D, h, w].
+        beside: the same stages of the other members of an ensemble, for each of `modules`; empty for a single model.
     """
 
     modules: Sequence[nn.Module]
     tokens: bool
+    beside: Sequence[tuple[nn.Module, ...]] = ()
 
 
 @runtime_checkable
