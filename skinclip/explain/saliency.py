@@ -55,14 +55,23 @@ class TokenStages(nn.Module):
     Class activation maps need a module whose output has its channels second; of tokens they would sum over places.
 
     Attributes:
-        maps: a module that changes nothing for each of the tower's levels, fine to coarse; see `Network.stages`.
+        maps: a module that changes nothing for each of the tower's levels, fine to coarse; then those of the other
+            members of an ensemble; see `network`.
     """
 
     def __init__(self, path: DiagnosisPath) -> None:
         super().__init__()
         self.path = path
-        self.blocks = list(path.model.perception.tower.attribution_stages().modules)
+        stages = path.model.perception.tower.attribution_stages()
+        self.blocks = [*stages.modules, *(block for others in stages.beside for block in others)]
         self.maps = nn.ModuleList(nn.Identity() for _ in self.blocks)
+
+    def network(self) -> Network:
+        """This path with its maps as stages, those of an ensemble's other members beside those of the first."""
+        stages = self.path.model.perception.tower.attribution_stages()
+        own, others, m = list(self.maps), len(stages.modules), len(stages.beside[0]) if stages.beside else 0
+        beside = [tuple(own[others + i * m : others + (i + 1) * m]) for i in range(len(stages.beside))]
+        return Network(self, own[:others], beside)
 
     def forward(self, photos: Tensor) -> Tensor:
         hooks = [
@@ -84,10 +93,20 @@ class TokenStages(nn.Module):
 
 @dataclass(frozen=True)
 class Network:
-    """What saliency explains: photos [B, 3, side, side] in 0..1 -> logits [B, C], and modules that give its maps."""
+    """What saliency explains: photos [B, 3, side, side] in 0..1 -> logits [B, C], and modules that give its maps.
+
+    Attributes:
+        stages: modules that give maps [B, D, h, w], fine to coarse.
+        beside: for each of them the same modules of an ensemble's other members; empty for a single network.
+    """
 
     logits: nn.Module
     stages: Sequence[nn.Module]
+    beside: Sequence[tuple[nn.Module, ...]] = ()
+
+    def at(self, stage: int) -> list[nn.Module]:
+        """The modules of a stage, one a member."""
+        return [self.stages[stage], *(self.beside[stage] if self.beside else ())]
 
 
 @dataclass(frozen=True)
@@ -109,9 +128,8 @@ def own_network(path: DiagnosisPath) -> Network:
     """The model's own diagnosis. Raises NotImplementedError for a tower of a kind whose maps are not known here."""
     stages = path.model.perception.tower.attribution_stages()
     if not stages.tokens:
-        return Network(path, stages.modules)
-    network = TokenStages(path)
-    return Network(network, list(network.maps))
+        return Network(path, stages.modules, stages.beside)
+    return TokenStages(path).network()
 
 
 def plain_network(model: PlainClassifier) -> Network:
@@ -120,15 +138,21 @@ def plain_network(model: PlainClassifier) -> Network:
 
 
 def grad_cam(network: Network, photo: Tensor, target: int, cam: Cam) -> np.ndarray:
-    """[h, w] of the stage. `photo` is [1, 3, side, side]."""
-    method = LayerGradCam(network.logits, network.stages[cam.stage])
-    return _over_mirrors(
-        photo, cam, lambda x: method.attribute(x, target=target, relu_attributions=cam.relu)[:, 0].detach()
-    )
+    """[h, w] of the stage. `photo` is [1, 3, side, side].
+
+    Of an ensemble it is the sum over its members: the map of their channels side by side, all of which feed the logit.
+    """
+    methods = [LayerGradCam(network.logits, module) for module in network.at(cam.stage)]
+
+    def one(x: Tensor) -> Tensor:
+        heat = torch.stack([method.attribute(x, target=target)[:, 0].detach() for method in methods]).sum(0)
+        return heat.relu() if cam.relu else heat
+
+    return _over_mirrors(photo, cam, one)
 
 
 def layer_cam(network: Network, photo: Tensor, target: int, cam: Cam) -> np.ndarray:
-    """[h, w] of the stage. captum has no LayerCAM."""
+    """[h, w] of the stage, summed over the members of an ensemble. captum has no LayerCAM."""
     return _over_mirrors(photo, cam, lambda x: _layer_cam(network, x, target, cam))
 
 
@@ -179,11 +203,12 @@ def _over_mirrors(photo: Tensor, cam: Cam, one: Callable[[Tensor], Tensor]) -> n
 
 def _layer_cam(network: Network, photo: Tensor, target: int, cam: Cam) -> Tensor:
     kept: list[Tensor] = []
-    hook = network.stages[cam.stage].register_forward_hook(lambda module, args, output: kept.append(output))
+    hooks = [m.register_forward_hook(lambda module, args, output: kept.append(output)) for m in network.at(cam.stage)]
     try:
         logit = network.logits(photo)[0, target]
     finally:
-        hook.remove()
-    (gradient,) = torch.autograd.grad(logit, kept[0])
-    heat = (gradient.relu() * kept[0]).sum(1).detach()  # [1, h, w]
-    return heat.relu() if cam.relu else heat
+        for hook in hooks:
+            hook.remove()
+    gradients = torch.autograd.grad(logit, kept)
+    heat = torch.stack([(g.relu() * k).sum(1).detach() for g, k in zip(gradients, kept, strict=True)]).sum(0)
+    return heat.relu() if cam.relu else heat  # [1, h, w]

@@ -8,6 +8,7 @@ at every step from names, signs and frames, some of their words left out. No pho
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE
@@ -185,9 +186,9 @@ UNNAMED_FRAMES = (
 )
 
 
-def write_description(code: str, rng: random.Random) -> str:
+def write_description(code: str, rng: random.Random, vocabularies: Mapping[str, Vocabulary] = VOCABULARY) -> str:
     """A sentence about the diagnosis `code`, put together at random; some of its words may be left out."""
-    vocabulary = VOCABULARY[code]
+    vocabulary = vocabularies[code]
     signs = rng.sample(vocabulary.signs, rng.choice((1, 2, 2, 3)))
     if rng.random() < UNNAMED:
         frame = rng.choice(UNNAMED_FRAMES)

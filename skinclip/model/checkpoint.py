@@ -117,7 +117,9 @@ def load_adapter(model: SkinClipVL, folder: Path) -> SkinClipVL:
     try:
         tokenizer = load_tokenizer(folder / "tokenizer")
         reasoner = make_reasoner(config, language_model, tokenizer, model.perception, name)
-        vocabulary = {n: getattr(model, n) for n in ("description_bank", "descriptions", "state_embeddings")}
+        names = ("description_bank", "descriptions", "state_embeddings")
+        same = config.evidence.kind == model.config.evidence.kind  # which decides the directions of the states
+        vocabulary = {n: getattr(model, n) for n in names} if same else None
         other = SkinClipVL(config, model.perception, reasoner, model.base_dir, model.foundation, vocabulary)
         load_weights(other, folder)
         return other.to(model.device).eval()

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skinclip.core.config import EvidenceConfig
-from skinclip.model.perception import VisualTokens
+from skinclip.model.perception import Perception, VisualTokens
 
 CLEAR = 3.0  # the score of a state that is surely there; its negative, of one that is surely not
 
@@ -122,7 +122,22 @@ class EvidenceFinder(nn.Module):
         self.scale = nn.Parameter(torch.tensor(math.log(config.scale)))
         self.bias = nn.Parameter(torch.full((n_states,), -2.0))
 
+    @classmethod
+    def over(cls, config: EvidenceConfig, perception: Perception, n_states: int) -> EvidenceFinder:
+        """A fresh one with the widths of `perception`."""
+        return cls(config, perception.width, perception.embed_dim, perception.level_widths, n_states)
+
+    @classmethod
+    def feature_width(cls, config: EvidenceConfig, members: int) -> int:
+        """The width A of `Evidence.features`; the adapter is one, however many members the tower has."""
+        return config.adapter_width
+
+    def directions(self, state_embeddings: Tensor) -> Tensor:
+        """Embeddings [K, E] of the states -> directions [K, E] of what sets each apart."""
+        return symmetric_orthogonalize(state_embeddings)
+
     def segment(self, levels: Sequence[Tensor]) -> Tensor:
+        """Levels of the tower -> mask logits [B, m, m]."""
         return self.mask_head(levels)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], mask_logits: Tensor, state_embeddings: Tensor) -> Evidence:
@@ -130,7 +145,7 @@ class EvidenceFinder(nn.Module):
         Args:
             tokens: [B, N, D].
             mask_logits: [B, m, m].
-            state_embeddings: [K, E], unit length, from the frozen text tower, orthogonalized.
+            state_embeddings: [K, E], unit length: `directions` of what the frozen text tower gives.
         """
         h, w = grid
         lesion = lesion_weights(mask_logits, grid)  # [B, h, w]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from skinclip.core.config import EvidenceConfig
 from skinclip.model.evidence import Evidence, lesion_weights, log_mean_exp, symmetric_orthogonalize
-from skinclip.model.perception import VisualTokens
+from skinclip.model.perception import Perception, VisualTokens
 
 
 class PyramidDecoder(nn.Module):
@@ -99,6 +99,17 @@ class PyramidEvidenceFinder(nn.Module):
         self.to_pooled = nn.Linear(width, embed_dim)
         self.scale = nn.Parameter(torch.full((groups,), 2.5))
         self.bias = nn.Parameter(torch.full((groups, n_states), -2.5))
+
+    @classmethod
+    def over(cls, config: EvidenceConfig, perception: Perception, n_states: int) -> PyramidEvidenceFinder:
+        """A fresh one with the widths and the members of `perception`."""
+        members = perception.config.members
+        return cls(config, perception.embed_dim, perception.level_widths, n_states, members)
+
+    @classmethod
+    def feature_width(cls, config: EvidenceConfig, members: int) -> int:
+        """The width A of `Evidence.features`: that of every member's finest map, side by side."""
+        return config.fine_width * members
 
     def directions(self, state_embeddings: Tensor) -> Tensor:
         """Embeddings [K, E] of the states -> directions [K, E] of what sets each apart, member by member."""

@@ -20,7 +20,8 @@ from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.language.prompt import Prompts
 from skinclip.model.allocator import give_back_large_blocks
 from skinclip.model.errors import CheckpointError
-from skinclip.model.evidence import Evidence, EvidenceFinder, symmetric_orthogonalize
+from skinclip.model.evidence import Evidence
+from skinclip.model.finders import feature_width, make_evidence_finder
 from skinclip.model.foundation import Foundation
 from skinclip.model.perception import Perception, VisualTokens
 from skinclip.model.qwen import ADAPTER, add_lora, load_language_model, quantize_to, qwen_config
@@ -52,9 +53,7 @@ class SkinClipVL(nn.Module):
         super().__init__()
         self.config = config
         self.perception = perception
-        self.evidence = EvidenceFinder(
-            config.evidence, perception.width, perception.embed_dim, perception.level_widths, len(EVIDENCE_STATES)
-        )
+        self.evidence = make_evidence_finder(config.evidence, perception, len(EVIDENCE_STATES))
         self.reasoner = reasoner
         self.base_dir = base_dir  # where the language model's own weights lie
         self.foundation = foundation
@@ -69,7 +68,7 @@ class SkinClipVL(nn.Module):
         return {
             "description_bank": bank,  # [C, P, E]
             "descriptions": F.normalize(bank.mean(1), dim=-1),  # [C, E]
-            "state_embeddings": symmetric_orthogonalize(states),  # [K, E]
+            "state_embeddings": self.evidence.directions(states),  # [K, E]
         }
 
     @torch.no_grad()
@@ -227,7 +226,7 @@ def make_reasoner(
     widths = InputWidths(
         tokens=perception.width,
         embedding=perception.embed_dim,
-        adapter=config.evidence.adapter_width,
+        adapter=feature_width(config.evidence, config.perception),
         states=len(EVIDENCE_STATES),
         style=sum(perception.level_widths),
     )

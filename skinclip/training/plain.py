@@ -17,8 +17,9 @@ from skinclip.core.config import Stage0Config, TrainConfig
 from skinclip.data.augmentation import augment, mix
 from skinclip.model.plain import IMAGE_SIZE, PlainClassifier
 from skinclip.training.checkpoints import seed_everything
-from skinclip.training.derm_clip import load_imagenet_start, stage0_weights
+from skinclip.training.derm_clip import stage0_weights
 from skinclip.training.epochs import PhotoDraws, mean_recall, train_epochs
+from skinclip.training.imagenet import load_imagenet_start
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.sampling import natural_prior, soft_targets

@@ -27,6 +27,19 @@ class Corner(nn.Module):
         return torch.stack([corner, -corner], 1)
 
 
+class Twins(nn.Module):
+    """Two members that see the red and the green channel; the logit is 2 mean(red) - 1 mean(green)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 1, 1, bias=False), nn.Conv2d(3, 1, 1, bias=False)
+        for conv, channel in ((self.first, 0), (self.second, 1)):
+            conv.weight.data = torch.eye(3)[channel].view(1, 3, 1, 1)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        return (2 * self.first(photos).mean((2, 3)) - self.second(photos).mean((2, 3))).expand(-1, 2)
+
+
 @pytest.fixture
 def own(tiny_model) -> Network:
     return saliency.own_network(saliency.DiagnosisPath(tiny_model, tiny_model.reasoner.writer.write([Context()])))
@@ -64,6 +77,20 @@ def test_layer_cam_equals_its_definition(own, photo) -> None:
     maps, gradient = by_hand(own, photo, 2, -2)
     expected = (gradient.relu() * maps).sum(1).relu()[0].detach().numpy()
     np.testing.assert_allclose(saliency.layer_cam(own, photo, 2, Cam(-2)), expected, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_grad_cam_of_an_ensemble_adds_its_members_before_anything_is_cut_off(relu: bool) -> None:
+    twins = Twins()
+    network = Network(twins, [twins.first], [(twins.second,)])
+    photo = torch.zeros(1, 3, 2, 2)
+    photo[0, 0] = torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # red
+    photo[0, 1] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])  # green
+    by_hand = np.array([[2.0, -1.0], [1.0, 0.0]]) / 4  # the mean gradients are 2 / 4 and -1 / 4
+    expected = by_hand.clip(0) if relu else by_hand
+    np.testing.assert_allclose(saliency.grad_cam(network, photo, 0, Cam(relu=relu)), expected, atol=1e-7)
+    alone = saliency.grad_cam(Network(twins, [twins.first]), photo, 0, Cam(relu=relu))
+    np.testing.assert_allclose(alone, np.array([[2.0, 0.0], [2.0, 0.0]]) / 4, atol=1e-7)
 
 
 def test_mirrored_photos_have_mirrored_maps(own, photo) -> None:

@@ -48,7 +48,11 @@ class OpenClipTower(nn.Module):
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         device = next(self.clip.parameters()).device
-        return self.clip.encode_text(self.tokenizer(list(texts)).to(device))
+        return self.embed_tokens(self.tokenizer(list(texts)).to(device))
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Embeddings [n, E] of texts that are tokens [n, L] already, as a training keeps them."""
+        return self.clip.encode_text(tokens)
 
     def similarity_scale(self) -> Tensor:
         return self.clip.logit_scale.exp()

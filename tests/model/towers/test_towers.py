@@ -151,7 +151,7 @@ def test_grad_cam_reads_its_stages(model: SkinClipVL) -> None:
 
 
 def test_an_unknown_family_and_a_taken_name_are_refused(registered: str) -> None:
-    with pytest.raises(ValueError, match=r"perception\.family.*'nothing'.*open_clip, pyramid"):
+    with pytest.raises(ValueError, match=r"perception\.family.*'nothing'.*open_clip, ensemble, pyramid"):
         make_tower(PerceptionConfig(family="nothing"))
     with pytest.raises(ValueError, match="there is a tower family 'pyramid' already"):
         register_tower(registered, PyramidTower)
