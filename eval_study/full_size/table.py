@@ -36,9 +36,15 @@ def write_report(folder: Path) -> None:
     (folder / "FULL_SIZE.md").write_text("\n\n".join(part for part in parts if part) + "\n")
 
 
+NO_GPU = (
+    "No GPU was at hand for this command: every figure for a GPU here is computed. What was measured on one, of the "
+    "language model alone, is in `docs/gpu-training.md`."
+)
+
+
 def opening(results: dict[str, Any]) -> str:
     gpus = sorted({gpu for r in results.values() for gpu in [_machine(r).get("gpu")] if gpu})
-    where = f"Measured on: {', '.join(gpus)}." if gpus else "No GPU was at hand: every figure for a GPU is computed."
+    where = f"Measured on: {', '.join(gpus)}." if gpus else NO_GPU
     return (
         "# The big presets at full size\n\n"
         "**Research use only - not a medical device.** Made by `python -m eval_study.full_size`, with random weights "

@@ -10,85 +10,53 @@ Notable:
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import skinclip.model
 from eval_study.gpu.pack import TASK2_ATTRIBUTES, TASK2_CRITERION
 from eval_study.gpu.photos import MISSING, MOST_STATES
 from eval_study.gpu.vocabulary import ALL_CRITERIA, STATES
+from skinclip.core.config import EvidenceConfig, PerceptionConfig
+from skinclip.model.evidence import log_mean_exp
+from skinclip.model.pyramid import PyramidDecoder
+from skinclip.model.towers import OpenClipTower
 
-open_clip.add_model_config(Path(skinclip.model.__file__).parent / "clip_configs")
 LEVELS = (1, 2, 3, 4)  # of the trunk's five maps, strides 4 to 32
 MEAN, STD = 127 / 255, 128 / 255
+TOWER = "clip."  # what the names of the tower's weights begin with in a run's file
+EVIDENCE = EvidenceConfig(kind="pyramid")
 # the numbers of the states of each criterion, and of the criterion of each drawn attribute
 STATES_OF = [[k for k, s in enumerate(STATES) if s.criterion == c.code] for c in ALL_CRITERIA]
-STATES_OF_ATTRIBUTE = [
-    STATES_OF[[c.code for c in ALL_CRITERIA].index(TASK2_CRITERION[a])] for a in TASK2_ATTRIBUTES
-]
+STATES_OF_ATTRIBUTE = [STATES_OF[[c.code for c in ALL_CRITERIA].index(TASK2_CRITERION[a])] for a in TASK2_ATTRIBUTES]
 
 
-class Decoder(nn.Module):
-    """Feature pyramid: levels are summed at stride 8 and refined, then joined with the finest one at stride 4."""
+class GpuDermClip(nn.Module):
+    """Tower, text tower, decoder, and the readouts of the decoder's map; one member of the product's ensemble.
 
-    def __init__(self, widths: list[int], coarse: int = 160, fine: int = 96) -> None:
+    `eval_study.gpu.assemble` turns its weights into those of `EnsembleTower` and `PyramidEvidenceFinder`.
+    """
+
+    def __init__(self, name: str = "derm-clip-lite2") -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(w, coarse, 1, bias=False) for w in widths[1:])
-        self.norms = nn.ModuleList(nn.BatchNorm2d(coarse) for _ in widths[1:])
-        self.refine = nn.Sequential(
-            nn.GELU(),
-            nn.Conv2d(coarse, coarse, 3, padding=1, bias=False),
-            nn.BatchNorm2d(coarse),
-            nn.GELU(),
-            nn.Conv2d(coarse, coarse, 3, padding=1, bias=False),
-            nn.BatchNorm2d(coarse),
-        )
-        self.down = nn.Conv2d(coarse, fine, 1, bias=False)
-        self.finest = nn.Sequential(nn.Conv2d(widths[0], fine, 1, bias=False), nn.BatchNorm2d(fine))
-        self.last = nn.Sequential(
-            nn.GELU(), nn.Conv2d(fine, fine, 3, padding=1, bias=False), nn.BatchNorm2d(fine), nn.GELU()
-        )
-
-    def forward(self, levels: list[Tensor]) -> Tensor:
-        """Levels [B, D_i, h_i, w_i], fine to coarse -> [B, fine, h_0, w_0]."""
-        at = levels[1].shape[-2:]
-        total = sum(
-            F.interpolate(norm(conv(x)), at, mode="bilinear", align_corners=False)
-            for conv, norm, x in zip(self.lateral, self.norms, levels[1:], strict=True)
-        )
-        total = total + self.refine(total)
-        up = F.interpolate(self.down(total), levels[0].shape[-2:], mode="bilinear", align_corners=False)
-        return self.last(up + self.finest(levels[0]))
-
-
-class DermClip(nn.Module):
-    """Tower, text tower, decoder, and the readouts of the decoder's map."""
-
-    def __init__(self, name: str = "derm-clip-lite2", fine: int = 96) -> None:
-        super().__init__()
-        self.clip = open_clip.create_model(name, pretrained=None, load_weights=False)
+        self.tower = OpenClipTower(PerceptionConfig(model=name, levels=LEVELS))
         with torch.no_grad():
-            was = self.clip.training
-            dry = self.clip.eval().visual.forward_intermediates(torch.zeros(1, 3, 64, 64), indices=list(LEVELS))
-            self.clip.train(was)
-        widths = [x.shape[1] for x in dry["image_intermediates"]]
-        embed = dry["image_features"].shape[1]
-        self.decoder = Decoder(widths, fine=fine)
+            dry = self.tower.eval().features(torch.zeros(1, 3, 64, 64))
+        self.tower.train()
+        fine = EVIDENCE.fine_width
+        self.decoder = PyramidDecoder([x.shape[1] for x in dry.levels], EVIDENCE.coarse_width, fine)
         self.to_mask = nn.Conv2d(fine, 1, 1)
-        self.to_text = nn.Linear(fine, embed)
+        self.to_text = nn.Linear(fine, dry.embedding.shape[1])
         self.scale = nn.Parameter(torch.tensor(2.5))
         self.bias = nn.Parameter(torch.full((len(STATES),), -2.5))
 
     def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, s, s] in 0..1 -> unit embedding [B, E], decoder features [B, fine, s/4, s/4]."""
         x = ((photos - MEAN) / STD).contiguous(memory_format=torch.channels_last)
-        out = self.clip.visual.forward_intermediates(x, indices=list(LEVELS))
-        embedding = F.normalize(out["image_features"].float(), dim=-1)
-        return embedding, self.decoder(out["image_intermediates"])
+        seen = self.tower.features(x)
+        return F.normalize(seen.embedding.float(), dim=-1), self.decoder(seen.levels)
 
     def mask(self, features: Tensor) -> Tensor:
         """[B, h, w] logits of the lesion mask."""
@@ -101,22 +69,27 @@ class DermClip(nn.Module):
         return similarity * self.scale.exp() + self.bias.view(1, -1, 1, 1)
 
     def embed_texts(self, tokens: Tensor) -> Tensor:
-        return F.normalize(self.clip.encode_text(tokens).float(), dim=-1)
+        """Unit embeddings [n, E] of texts as tokens [n, L]."""
+        return F.normalize(self.tower.embed_tokens(tokens).float(), dim=-1)
+
+    def weights(self) -> dict[str, Tensor]:
+        """All weights by the names under which a run's file keeps them: the tower's begin with `TOWER`."""
+        own = {k: v for k, v in self.state_dict().items() if not k.startswith("tower.")}
+        return {TOWER + k: v for k, v in self.tower.weights().items()} | own
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `weights` gives. Raises RuntimeError where names or shapes differ."""
+        inside = {k.removeprefix(TOWER): v for k, v in state.items() if k.startswith(TOWER)}
+        self.tower.load_weights(inside)
+        ours = {k: v for k, v in state.items() if not k.startswith(TOWER)}
+        kept = {k: v for k, v in self.state_dict().items() if k.startswith("tower.")}
+        self.load_state_dict(kept | ours)
 
 
-def symmetric_orthogonalize(embeddings: Tensor) -> Tensor:
-    """[K, E] -> unit directions of what sets each embedding apart: nearest orthonormal ones (Löwdin), less their mean."""
-    left, _, right = torch.linalg.svd(embeddings.float(), full_matrices=False)
-    directions = left @ right
-    return F.normalize(directions - directions.mean(0), dim=-1)
-
-
-def pool(maps: Tensor, lesion: Tensor, sharpness: float = 2.0) -> Tensor:
-    """Log-mean-exp of maps [B, K, h, w] inside the lesion [B, h, w] -> [B, K]."""
+def pool(maps: Tensor, lesion: Tensor) -> Tensor:
+    """Log-mean-exp of maps [B, K, h, w] inside the lesion [B, h, w] -> [B, K]; everywhere for less than 1 % lesion."""
     found = lesion.sum((1, 2), keepdim=True) >= 0.01 * lesion[0].numel()
-    weights = torch.where(found, lesion, torch.ones_like(lesion)).clamp_min(1e-6).log().unsqueeze(1)
-    total = (maps * sharpness + weights).flatten(2).logsumexp(-1)
-    return (total - weights.flatten(2).logsumexp(-1)) / sharpness
+    return log_mean_exp(maps, torch.where(found, lesion, torch.ones_like(lesion)), EVIDENCE.sharpness)
 
 
 def by_criterion(scores: Tensor) -> Tensor:

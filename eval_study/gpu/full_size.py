@@ -48,7 +48,7 @@ LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_p
 
 @dataclass(frozen=True)
 class Shape:
-    """What sets one preset apart from another, from Qwen's published `config.json`, and its LoRA layers."""
+    """The shapes that set one preset apart from another, from Qwen's published `config.json`, and its LoRA layers."""
 
     hidden: int
     intermediate: int
@@ -64,6 +64,7 @@ class Shape:
     vision_intermediate: int = 3420
 
     def tiny(self) -> Shape:
+        """The same at two layers and small widths."""
         return replace(
             self,
             hidden=512,
@@ -77,6 +78,7 @@ class Shape:
         )
 
     def config(self) -> Qwen2_5_VLConfig:
+        """The configuration of these shapes."""
         text = {
             "hidden_size": self.hidden,
             "intermediate_size": self.intermediate,

@@ -5,23 +5,26 @@ These follow a training; what a release reports is measured by `skinclip evaluat
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score, roc_curve
 from torch import Tensor
 
-from eval_study.gpu.derm_clip import STATES_OF_ATTRIBUTE, DermClip, by_criterion, pool, symmetric_orthogonalize
+from eval_study.gpu.derm_clip import STATES_OF_ATTRIBUTE, GpuDermClip, by_criterion, pool
 from eval_study.gpu.pack import TASK2_ATTRIBUTES
-from eval_study.gpu.photos import MISSING, Photos, grid, lesion_window, sample, whole_window
+from eval_study.gpu.photos import MISSING, Photos, grid, lesion_window, sample, shrunk, whole_window
 from eval_study.gpu.texts import TextPool
 from eval_study.gpu.vocabulary import ALL_CRITERIA, ALL_DIAGNOSES, CODES
+from skinclip.model.evidence import symmetric_orthogonalize
 
 MALIGNANT = [i for i, d in enumerate(ALL_DIAGNOSES) if d.malignant]
 
 
 @torch.no_grad()
-def look(model: DermClip, photos: Photos, index: Tensor, window: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+def look(model: GpuDermClip, photos: Photos, index: Tensor, window: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
     """(embedding, features, grid) of a window of each photo, averaged over the photo and its mirror image."""
     where = grid(photos, index, window, side, turn=False)
     view = sample(photos.pixels[index], where)
@@ -49,18 +52,18 @@ def box_of(mask: Tensor, window: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def answers(model: DermClip, photos: Photos, texts: TextPool, index: Tensor, side: int, batch: int = 128) -> dict:
-    """What both looks say of the photos `index`: embeddings, class logits, state scores, masks."""
+def answers(model: GpuDermClip, photos: Photos, texts: TextPool, index: Tensor, side: int, batch: int = 128) -> dict:
+    """The answer of both looks at the photos `index`: embeddings, class logits, state scores, masks."""
     described = model.embed_texts(texts.answer())
     n = len(CODES) * texts.fixed.shape[1]
-    scale = model.clip.logit_scale.exp()
+    scale = model.tower.similarity_scale()
     directions = symmetric_orthogonalize(described[n:])
     rows: dict[str, list[Tensor]] = {k: [] for k in ("first", "second", "scores", "lesion_iou")}
     for part in index.split(batch):
         window = whole_window(photos, part)
         e1, features, where = look(model, photos, part, window, side)
         mask = model.mask(features)
-        small = F.adaptive_avg_pool2d(sample(photos.lesion[part].unsqueeze(1), where), mask.shape[-2:])[:, 0] > 0.5
+        small = shrunk(sample(photos.lesion[part].unsqueeze(1), where), mask)[:, 0] > 0.5
         on = mask > 0
         iou = (on & small).sum((1, 2)) / (on | small).sum((1, 2)).clamp_min(1)
         close = lesion_window(photos, part, box_of(mask, window))
@@ -68,12 +71,13 @@ def answers(model: DermClip, photos: Photos, texts: TextPool, index: Tensor, sid
         scores = pool(model.maps(near, directions), model.mask(near).sigmoid())
         for key, value in (("first", e1), ("second", e2), ("scores", scores), ("lesion_iou", iou)):
             rows[key].append(value)
-    out = {k: torch.cat(v) for k, v in rows.items()}
+    out: dict[str, Any] = {k: torch.cat(v) for k, v in rows.items()}
     out["logits"] = {
         k: TextPool.by_class(v @ described[:n].T * scale)
         for k, v in (("first", out["first"]), ("second", out["second"]))
     }
-    out["logits"]["both"] = TextPool.by_class(F.normalize(out["first"] + out["second"], dim=-1) @ described[:n].T * scale)
+    both = F.normalize(out["first"] + out["second"], dim=-1)
+    out["logits"]["both"] = TextPool.by_class(both @ described[:n].T * scale)
     out["described"], out["scale"] = described[:n], scale
     return out
 
@@ -101,7 +105,7 @@ def figures(logits: Tensor, labels: Tensor, classes: list[int]) -> dict[str, flo
 
 
 @torch.no_grad()
-def evaluate(model: DermClip, photos: Photos, texts: TextPool, side: int) -> dict:
+def evaluate(model: GpuDermClip, photos: Photos, texts: TextPool, side: int) -> dict:
     """All figures, by source and kind of photo."""
     seven = list(range(7))
     out: dict[str, dict] = {}
@@ -125,7 +129,9 @@ def evaluate(model: DermClip, photos: Photos, texts: TextPool, side: int) -> dic
     return out
 
 
-def pairs(model: DermClip, photos: Photos, texts: TextPool, index: Tensor, derm: dict, side: int) -> dict[str, float]:
+def pairs(
+    model: GpuDermClip, photos: Photos, texts: TextPool, index: Tensor, derm: dict, side: int
+) -> dict[str, float]:
     """Both photos of a lesion: the sum of their embeddings."""
     other = answers(model, photos, texts, photos.partner[index], side)
     total = F.normalize(derm["first"] + derm["second"] + other["first"] + other["second"], dim=-1)
@@ -155,7 +161,7 @@ def criteria_figures(scores: Tensor, photos: Photos, index: Tensor) -> dict[str,
 
 
 @torch.no_grad()
-def regions(model: DermClip, photos: Photos, texts: TextPool, side: int, batch: int = 64) -> dict[str, float]:
+def regions(model: GpuDermClip, photos: Photos, texts: TextPool, side: int, batch: int = 64) -> dict[str, float]:
     """Drawn regions of Task 2 valid, second look: pixel AP inside the lesion, presence AUROC, pooled Jaccard (in the
     window) at the best of a few thresholds: to follow a training, not to report."""
     index = photos.of("valid", "isic2017/dermoscopy")
@@ -172,9 +178,9 @@ def regions(model: DermClip, photos: Photos, texts: TextPool, side: int, batch: 
         _, near, where = look(model, photos, part, close, side)
         maps = model.maps(near, directions)
         z_all.append(torch.stack([maps[:, own].logsumexp(1) for own in STATES_OF_ATTRIBUTE], 1))
-        t_all.append(F.adaptive_avg_pool2d(sample(photos.regions[photos.region_row[part]], where), maps.shape[-2:]))
+        t_all.append(shrunk(sample(photos.regions[photos.region_row[part]], where), maps))
         lesion = sample(photos.lesion[part].unsqueeze(1), where)
-        inside_all.append(F.adaptive_avg_pool2d(lesion, maps.shape[-2:])[:, 0] > 0.5)
+        inside_all.append(shrunk(lesion, maps)[:, 0] > 0.5)
     z, t, inside = torch.cat(z_all), torch.cat(t_all) > 0.5, torch.cat(inside_all)
     out: dict[str, float] = {}
     for a, name in enumerate(TASK2_ATTRIBUTES):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -26,13 +26,25 @@ from skinclip.data.splits import lesion_share
 LONG_SIDE = 256  # pixels
 HELD_OUT, SEED = 0.10, 0
 MILK10K_CODES = {
-    **{"AKIEC": "akiec", "BCC": "bcc", "BKL": "bkl", "DF": "df", "MEL": "mel", "NV": "nv", "VASC": "vasc"},
-    **{"SCCKA": "scc", "INF": "other", "BEN_OTH": "other", "MAL_OTH": "other"},
+    "AKIEC": "akiec",
+    "BCC": "bcc",
+    "BKL": "bkl",
+    "DF": "df",
+    "MEL": "mel",
+    "NV": "nv",
+    "VASC": "vasc",
+    "SCCKA": "scc",
+    "INF": "other",
+    "BEN_OTH": "other",
+    "MAL_OTH": "other",
 }
 TASK2_ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
 TASK2_CRITERION = {
-    **{"pigment_network": "pigment_network", "negative_network": "negative_network", "streaks": "streaks"},
-    **{"milia_like_cyst": "milia_like_cysts", "globules": "dots_and_globules"},
+    "pigment_network": "pigment_network",
+    "negative_network": "negative_network",
+    "streaks": "streaks",
+    "milia_like_cyst": "milia_like_cysts",
+    "globules": "dots_and_globules",
 }
 # The marks of dermatologists (Chanda et al. 2024) -> criterion and the states that stay possible where it is marked and
 # where it is offered but not marked. Marks of melanoma were offered on melanomas only, those of nevi on nevi only; what
@@ -63,6 +75,7 @@ class Record:
     labels: dict[str, tuple[list[str], float]] = field(default_factory=dict)
     attributes: list[str] | None = None  # of Task 2, those with a region; None where none were drawn
     files: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # name -> part, offset, length
+    swapped: bool = False  # red and blue are exchanged in the file, and put right where it is packed
 
 
 class Parts:
@@ -92,6 +105,8 @@ def photo_bytes(path: Path, swapped: bool = False) -> tuple[bytes, float]:
     """
     data = path.read_bytes()
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise ValueError(f"{path} is no image that can be read; fetch it anew")
     height, width = pixels.shape[:2]
     if max(height, width) > LONG_SIDE:
         scale = LONG_SIDE / max(height, width)
@@ -104,13 +119,18 @@ def photo_bytes(path: Path, swapped: bool = False) -> tuple[bytes, float]:
 
 
 def records(root: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
-    """Every photo of the train and valid splits with the files that belong to it."""
-    yield from _ham10000(root / "ham10000")
-    yield from _milk10k(root / "milk10k")
-    yield from _task2(root / "isic2018_task2")
-    yield from _manifest(root / "isic_extra")
-    yield from _isic2017(root / "isic2017", pd.read_csv(root / "isic2018_task2" / "labels.csv"))
-    yield from _derm7pt(root / "derm7pt")
+    """Every photo of the train and valid splits with the files that belong to it, of the sets that are there.
+
+    Raises FileNotFoundError where none of them is.
+    """
+    missing = [name for name in SETS if not (root / name).is_dir()]
+    if len(missing) == len(SETS):
+        raise FileNotFoundError(f"{root} holds none of the sets {', '.join(SETS)}; see docs/gpu-training.md")
+    if missing:
+        print(f"not there, and not packed: {', '.join(missing)}")
+    for name, read in SETS.items():
+        if name not in missing:
+            yield from read(root / name)
 
 
 def _ham10000(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
@@ -123,7 +143,7 @@ def _ham10000(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
 
 
 def mark_labels(marks: pd.Series, diagnosis: str) -> dict[str, tuple[list[str], float]]:
-    """What the marks of one dermatologist say of the seven criteria."""
+    """The labels of the seven criteria that the marks of one dermatologist give."""
     if marks["none"] == 1:
         return {}
     offered = MELANOMA_MARKS if diagnosis == "mel" else NEVUS_MARKS
@@ -167,22 +187,20 @@ def _task2(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
         yield record, files
 
 
-SWAPPED: set[str] = set()  # photos of ISIC 2020 in `isic_extra`, whose red and blue are exchanged
-
-
 def _manifest(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
     for row in pd.read_csv(folder / "manifest.csv").itertuples():
         code = row.diagnosis if isinstance(row.diagnosis, str) else None
         lesion = row.patient_id if isinstance(row.patient_id, str) else row.image_id
-        if row.source == "ISIC 2020":
-            SWAPPED.add(row.image_id)
-        yield Record(folder.name, "train", row.image_id, lesion, "dermoscopy", code, 4 / 3), {"image": folder / row.image}
+        swapped = row.source == "ISIC 2020"  # all 69 of them; those of the ISIC archive are as they were taken
+        record = Record(folder.name, "train", row.image_id, lesion, "dermoscopy", code, 4 / 3, swapped=swapped)
+        yield record, {"image": folder / row.image}
 
 
-def _isic2017(folder: Path, task2: pd.DataFrame) -> Iterator[tuple[Record, dict[str, Path]]]:
-    """The photos of ISIC 2017 that are not in Task 2 (squashed here, but the same)."""
-    table = pd.read_csv(folder / "manifest.csv")
-    for row in table[table.split.isin(["train", "valid"]) & ~table.image_id.isin(task2.image_id)].itertuples():
+def _isic2017(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+    """The photos of ISIC 2017 that are not in Task 2 beside it (squashed here, but the same)."""
+    table, labels = pd.read_csv(folder / "manifest.csv"), folder.parent / "isic2018_task2" / "labels.csv"
+    known = set(pd.read_csv(labels).image_id) if labels.exists() else set()
+    for row in table[table.split.isin(["train", "valid"]) & ~table.image_id.isin(known)].itertuples():
         record = Record("isic2017", row.split, row.image_id, row.image_id, "dermoscopy", row.diagnosis, 4 / 3)
         yield record, {"image": folder / row.image}
 
@@ -197,7 +215,8 @@ def _derm7pt(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
         for kind, name in (("dermoscopy", row.derm), ("clinical", row.clinic)):
             if (path := find(files, name)) is not None:
                 own = labels if kind == "dermoscopy" else {}
-                yield Record("derm7pt", row.split, f"{row.case_num}-{kind}", lesion, kind, code, 1.0, own), {"image": path}
+                record = Record("derm7pt", row.split, f"{row.case_num}-{kind}", lesion, kind, code, 1.0, own)
+                yield record, {"image": path}
 
 
 def find(files: dict[str, Path], name: str) -> Path | None:
@@ -206,21 +225,31 @@ def find(files: dict[str, Path], name: str) -> Path | None:
     return next((files[stem + s] for s in (".jpg", ".webp", ".jpeg", ".png") if stem + s in files), None)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+SETS: dict[str, Callable[[Path], Iterator[tuple[Record, dict[str, Path]]]]] = {  # folder -> its reader
+    "ham10000": _ham10000,
+    "milk10k": _milk10k,
+    "isic2018_task2": _task2,
+    "isic_extra": _manifest,
+    "isic2017": _isic2017,
+    "derm7pt": _derm7pt,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Packs by the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part-bytes", type=int, default=45_000_000)
     parser.add_argument("--share", type=float, default=1.0, help="of the lesions that is packed, to rehearse")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     parts, index = Parts(args.out, args.part_bytes), []
     for record, files in records(args.data):
         held = record.split == "train" and lesion_share(record.source, record.lesion_id, SEED) < HELD_OUT
         if held or lesion_share("", record.lesion_id, 1) >= args.share:
             continue
         for name, path in files.items():
-            swapped = record.source == "isic_extra" and record.image_id in SWAPPED
-            data, aspect = photo_bytes(path, swapped) if name == "image" else (path.read_bytes(), 0.0)
+            data, aspect = photo_bytes(path, record.swapped) if name == "image" else (path.read_bytes(), 0.0)
             record.files[name] = parts.add(data)
             if name == "image" and record.source not in ("isic2017", "isic_extra"):  # those were squashed
                 record.aspect = aspect

@@ -68,6 +68,7 @@ class Photos:
 
 
 def group_of(record: dict) -> str:
+    """The name of a photo's source and kind; Task 2 is made of ISIC 2017."""
     source = "isic2017" if record["source"] == "isic2018_task2" else record["source"]
     return f"{source}/{record['kind']}"
 
@@ -85,7 +86,7 @@ def load(folder: Path, device: str, workers: int = 16) -> Photos:
 
     def image(place: list[int], flag: int) -> np.ndarray:
         part, offset, length = place
-        return cv2.imdecode(np.frombuffer(parts[part], np.uint8, length, offset), flag)
+        return decoded(np.frombuffer(parts[part], np.uint8, length, offset), flag)
 
     def one(i: int) -> None:
         files = records[i]["files"]
@@ -230,6 +231,19 @@ def sample(planes: Tensor, where: Tensor) -> Tensor:
     return F.grid_sample(planes.float() / 255, where, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
+def shrunk(planes: Tensor, like: Tensor) -> Tensor:
+    """[b, c, H, W] -> [b, c, h, w], the mean of each cell, h and w those of `like`."""
+    return F.adaptive_avg_pool2d(planes, (like.shape[-2], like.shape[-1]))
+
+
+def decoded(data: np.ndarray, flag: int) -> np.ndarray:
+    """Pixels of an image file's bytes, uint8 [n], as OpenCV gives them. Raises ValueError for what is no image."""
+    pixels = cv2.imdecode(data, flag)
+    if pixels is None:
+        raise ValueError("these bytes are no image that OpenCV can read")
+    return pixels
+
+
 def recoloured(rgb: Tensor) -> Tensor:
     """[b, 3, s, s] under another light, some of them less sharp."""
     b, device = len(rgb), rgb.device
@@ -247,6 +261,6 @@ def recoloured(rgb: Tensor) -> Tensor:
     small = int(side / (1 + 1.5 * torch.rand(1).item()))
     if count and small < side:
         chosen = torch.randperm(b, device=device)[:count]
-        shrunk = F.interpolate(rgb[chosen], (small, small), mode="bilinear", align_corners=False, antialias=True)
-        rgb[chosen] = F.interpolate(shrunk, (side, side), mode="bilinear", align_corners=False)
+        blurred = F.interpolate(rgb[chosen], (small, small), mode="bilinear", align_corners=False, antialias=True)
+        rgb[chosen] = F.interpolate(blurred, (side, side), mode="bilinear", align_corners=False)
     return rgb

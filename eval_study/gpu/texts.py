@@ -17,12 +17,12 @@ POOL = 384  # sentences a diagnosis
 class TextPool:
     """Tokens of many descriptions of each diagnosis, and of one of each criterion state."""
 
-    def __init__(self, seed: int, device: str) -> None:
+    def __init__(self, seed: int, device: str, model: str = "derm-clip-lite2") -> None:
         rng = random.Random(seed)
-        VOCABULARY.update({code: Vocabulary(NAMES[code], SIGNS[code], NOUNS[code]) for code in NAMES})
-        tokenizer = open_clip.get_tokenizer("derm-clip-lite2")
+        words = {**VOCABULARY, **{code: Vocabulary(NAMES[code], SIGNS[code], NOUNS[code]) for code in NAMES}}
+        tokenizer = open_clip.get_tokenizer(model)
         fixed = [list(d.descriptions) for d in ALL_DIAGNOSES]
-        made = [[write_description(code, rng) for _ in range(POOL)] for code in CODES]
+        made = [[write_description(code, rng, words) for _ in range(POOL)] for code in CODES]
         self.fixed = torch.stack([tokenizer(t) for t in fixed]).to(device)  # [C, 3, L]
         self.pool = torch.stack([tokenizer(t) for t in made]).to(device)  # [C, POOL, L]
         self.states = tokenizer([s.descriptions[0] for s in STATES]).to(device)  # [K, L]

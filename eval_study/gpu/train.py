@@ -2,8 +2,8 @@
 
     python -m eval_study.gpu.train --packs PACKS --start lite2.safetensors --out OUT --seconds 420 --seed 0
 
-The learning rate follows one cosine over the time given, so that a run always ends where it should. On a machine without
-a GPU the same command runs on the CPU, slowly, to rehearse (`--seconds 60 --batch 16`).
+The learning rate follows one cosine over the time given, so that a run always ends where it should. On a machine
+without a GPU the same command runs on the CPU, slowly, to rehearse (`--seconds 60 --batch 16`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from eval_study.gpu.derm_clip import (
-    DermClip,
-    contrast,
-    criterion_loss,
-    mask_loss,
-    pool,
-    region_loss,
-    symmetric_orthogonalize,
-)
+from eval_study.gpu.derm_clip import GpuDermClip, contrast, criterion_loss, mask_loss, pool, region_loss
 from eval_study.gpu.measure import evaluate
 from eval_study.gpu.photos import (
     MISSING,
@@ -41,38 +34,54 @@ from eval_study.gpu.photos import (
     load,
     recoloured,
     sample,
+    shrunk,
     whole_window,
 )
 from eval_study.gpu.texts import TextPool
 from eval_study.gpu.vocabulary import CODES
+from skinclip.model.evidence import symmetric_orthogonalize
 
 PRIOR_FLOOR = 1e-3
+DRAWN_SHARE, CRITERIA_SHARE = 0.18, 0.14  # of the photos drawn
 DIRECTIONS_EVERY = 10  # steps; the descriptions of states move slowly
 
 
 def draw_weights(photos: Photos, index: Tensor, power: float) -> Tensor:
-    """Chance of each photo: rare diagnoses, single photos of a lesion and drawn regions more often."""
-    labels = photos.diagnosis[index]
-    counts = torch.bincount(labels[labels != MISSING], minlength=len(CODES)).clamp_min(1).double()
-    weights = counts.pow(-power)[labels.clamp_min(0)]
-    weights[labels == MISSING] = weights[labels != MISSING].mean()
-    lesions: dict[tuple[str, str, str], int] = {}
-    keys = [(photos.records[i]["source"], photos.records[i]["lesion_id"], photos.records[i]["kind"]) for i in index]
-    for key in keys:
-        lesions[key] = lesions.get(key, 0) + 1
-    weights /= torch.tensor([lesions[k] ** 0.5 for k in keys], device=index.device)
-    drawn = photos.region_row[index]
-    boost = torch.ones(len(index), dtype=torch.double, device=index.device)
-    present = photos.regions.flatten(2).amax(2) > 127  # [r, 5]
-    rarity = (present.sum().double() / present.sum(0).clamp_min(1) / 5).sqrt()  # [5]
-    extra = 1 + (present * rarity).sum(1)  # [r]
-    has = drawn != MISSING
-    boost[has] = extra[drawn[has]]
-    criteria = (photos.weight[index] >= 1).any(1) & ~has
-    weights = weights * boost
-    for chosen, share in ((has, 0.18), (criteria, 0.14)):  # shares of the photos drawn
-        weights[chosen] *= share / weights[chosen].sum() * weights.sum()
+    """Chance [n] of each photo: rare diagnoses, single photos of a lesion and rare drawn regions more often.
+
+    Photos with drawn regions are `DRAWN_SHARE` of those drawn, others with surely labelled criteria `CRITERIA_SHARE`,
+    the rest has what is left; a kind that is not there has its share among the others.
+    """
+    weights = _rarity(photos.diagnosis[index], power)
+    keys = [(r["source"], r["lesion_id"], r["kind"]) for r in (photos.records[i] for i in index.tolist())]
+    times = Counter(keys)
+    weights /= torch.tensor([times[k] ** 0.5 for k in keys], device=index.device)
+    rows = photos.region_row[index]
+    drawn = rows != MISSING
+    weights[drawn] *= _region_boost(photos.regions)[rows[drawn]]
+    criteria = (photos.weight[index] >= 1).any(1) & ~drawn
+    kinds = [(DRAWN_SHARE, drawn), (CRITERIA_SHARE, criteria), (1 - DRAWN_SHARE - CRITERIA_SHARE, ~(drawn | criteria))]
+    for share, chosen in kinds:
+        weights[chosen] *= share / weights[chosen].sum().clamp_min(1e-12)
     return weights / weights.sum()
+
+
+def _rarity(labels: Tensor, power: float) -> Tensor:
+    """[n] n_c ** -power of a photo's diagnosis c; the mean of all where it is not labelled."""
+    known = labels != MISSING
+    if not known.any():
+        return torch.ones(len(labels), dtype=torch.double, device=labels.device)
+    counts = torch.bincount(labels[known], minlength=len(CODES)).clamp_min(1).double()
+    weights = counts.pow(-power)[labels.clamp_min(0)]
+    weights[~known] = weights[known].mean()
+    return weights
+
+
+def _region_boost(regions: Tensor) -> Tensor:
+    """[r] 1 and, for every attribute drawn in a photo, the root of how rare it is."""
+    present = regions.flatten(2).amax(2) > 127  # [r, 5]
+    rarity = (present.sum().double() / present.sum(0).clamp_min(1) / present.shape[1]).sqrt()  # [5]
+    return 1 + (present * rarity).sum(1)
 
 
 def priors(photos: Photos, index: Tensor, weights: Tensor) -> Tensor:
@@ -90,12 +99,13 @@ class Trainer:
 
     def __init__(self, photos: Photos, args: argparse.Namespace, device: str) -> None:
         self.photos, self.args, self.device = photos, args, device
-        self.model = DermClip(args.model).to(device).to(memory_format=torch.channels_last)
+        self.model = GpuDermClip(args.model).to(device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if args.start:
-            load_trunk(self.model.clip.visual.trunk, load_file(args.start))
+            load_start(self.model.tower.image_trunk(), args.start)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(groups(self.model, args.decay), lr=args.lr, fused=device == "cuda")
-        self.texts = TextPool(args.seed, device)
+        self.texts = TextPool(args.seed, device, args.model)
         self.index = photos.of("train")
         self.weights = draw_weights(photos, self.index, args.power)
         self.prior = priors(photos, self.index, self.weights)
@@ -111,10 +121,13 @@ class Trainer:
         """Numbers of the photos of a batch; the last two quarters of `pairs` are partners of each other."""
         singles = self.args.batch - 2 * self.args.pairs
         one = self.index[torch.multinomial(self.weights, singles, replacement=True)]
+        if not self.args.pairs:
+            return one
         first = self.index[torch.multinomial(self.pair_weights, self.args.pairs, replacement=True)]
         return torch.cat([one, first, self.photos.partner[first]])
 
     def step(self, side: int) -> dict[str, Tensor]:
+        """Trains on one batch of views `side` pixels wide; the parts of its loss by name."""
         photos, args = self.photos, self.args
         index = self.batch()
         where = grid(photos, index, drawn_window(photos, index), side, turn=True)
@@ -133,7 +146,7 @@ class Trainer:
             described = self.model.embed_texts(self.texts.draw(args.wordings))  # [C * P + K, E]
         features = features.float()
         n = len(CODES) * args.wordings
-        scale = self.model.clip.logit_scale.exp().clamp(max=50)
+        scale = self.model.tower.similarity_scale().clamp(max=50)
         logits = embedding @ described.T * scale
         parts = {"contrast": contrast(self.texts.by_class(logits[:, :n]), labels, prior, args.smoothing, mixed)}
         if args.pairs and mixed is None:
@@ -154,8 +167,7 @@ class Trainer:
     ) -> dict[str, Tensor]:
         """The losses that know of places: lesion mask, criteria through their maps, drawn regions."""
         photos, args = self.photos, self.args
-        size = features.shape[-2:]
-        small = F.adaptive_avg_pool2d(lesion.unsqueeze(1), size)[:, 0]
+        small = shrunk(lesion.unsqueeze(1), features)[:, 0]
         masks, has = self.model.mask(features), photos.has_lesion[index]
         inside = torch.where(has.view(-1, 1, 1), small, masks.detach().sigmoid())
         rows = photos.region_row[index]
@@ -170,11 +182,12 @@ class Trainer:
         if len(drawn):
             maps = self.model.maps(features[drawn], directions)
             target = sample(photos.regions[rows[drawn]], where[drawn])
-            target = F.adaptive_avg_pool2d(target, size)
+            target = shrunk(target, features)
             parts["regions"] = args.w_regions * region_loss(maps, target, inside[drawn])
         return parts
 
     def update(self, loss: Tensor) -> None:
+        """Follows the gradient, and lets the averaged model follow the model."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -190,6 +203,7 @@ class Trainer:
             torch._foreach_lerp_(ours, theirs, 1 - decay)
 
     def rate(self, progress: float) -> None:
+        """Sets the learning rate for the part of the training that is done, 0 to 1."""
         factor = min(1.0, progress / 0.03) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in self.optimizer.param_groups:
             group["lr"] = self.args.lr * group["factor"] * factor
@@ -217,12 +231,14 @@ class Trainer:
         return found
 
 
-def load_trunk(trunk: nn.Module, state: dict[str, Tensor]) -> None:
-    """ImageNet weights by name; raises RuntimeError where a tensor of the trunk is missing."""
-    missing = [k for k in trunk.state_dict() if k not in state and "num_batches_tracked" not in k]
-    if missing:
-        raise RuntimeError(f"the start lacks {missing[0]}")
-    trunk.load_state_dict({k: v.float() for k, v in state.items() if k in trunk.state_dict()}, strict=False)
+def load_start(trunk: nn.Module, path: Path) -> None:
+    """Loads what `eval_study.gpu.start` wrote. Raises RuntimeError where a tensor is missing or differs."""
+    state, expected = load_file(path), trunk.state_dict()
+    wrong = [k for k in expected if "num_batches_tracked" not in k and k not in state]
+    wrong += [k for k in state if k not in expected or state[k].shape != expected[k].shape]
+    if wrong:
+        raise RuntimeError(f"{path} is no start for this trunk, see {wrong[0]}; write it with eval_study.gpu.start")
+    trunk.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
 
 
 def groups(model: nn.Module, decay: float) -> list[dict]:
@@ -261,20 +277,25 @@ def run(trainer: Trainer, args: argparse.Namespace, out: Path) -> None:
     figures = {} if args.no_figures else evaluate(trainer.average, trainer.photos, trainer.texts, args.side)
     summary = {"arguments": {k: str(v) for k, v in vars(args).items()}, "steps": trainer.steps, "views": seen}
     summary |= {"seconds": round(trained, 1), "views_per_second": round(seen / trained, 1), "valid": figures}
-    summary["priors"] = {g: [round(x, 4) for x in p] for g, p in zip(trainer.photos.groups, trainer.prior.tolist())}
+    summary["priors"] = {
+        g: [round(x, 4) for x in p] for g, p in zip(trainer.photos.groups, trainer.prior.tolist(), strict=True)
+    }
     (out / "summary.json").write_text(json.dumps({**summary, "log": log}, indent=1))
-    print(json.dumps(figures, indent=1), f"{trainer.steps} steps, {seen} views, {seen / trained:.0f} a second", flush=True)
+    print(
+        json.dumps(figures, indent=1), f"{trainer.steps} steps, {seen} views, {seen / trained:.0f} a second", flush=True
+    )
 
 
-def save(model: DermClip, path: Path) -> None:
+def save(model: GpuDermClip, path: Path) -> None:
     """Weights as fp16 where they have more than one dimension."""
-    state = {k: v.half() if v.ndim > 1 and v.dtype == torch.float32 else v for k, v in model.state_dict().items()}
+    state = {k: v.half() if v.ndim > 1 and v.dtype == torch.float32 else v for k, v in model.weights().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, path)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of a run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="ImageNet weights of the trunk, safetensors")
     parser.add_argument("--out", type=Path, required=True)
@@ -300,11 +321,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--no-figures", action="store_true", help="to time the steps only")
     parser.add_argument("--compile", default="", help="mode of torch.compile, empty for none")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains by the command line."""
+    args = parse(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     random.seed(args.seed)
     np.random.seed(args.seed)

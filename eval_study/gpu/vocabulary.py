@@ -1,8 +1,8 @@
-"""What the new tower knows beside the seven diagnoses and criteria of HAM10000 and Derm7pt."""
+"""Diagnoses and criteria of the GPU-trained tower beside the seven diagnoses and criteria of HAM10000 and Derm7pt."""
 
 from __future__ import annotations
 
-from skinclip.core.vocabulary import DIAGNOSES, Criterion, Diagnosis, State, CRITERIA
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSES, Criterion, Diagnosis, State
 
 SCC = Diagnosis(
     "scc",
