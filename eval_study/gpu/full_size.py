@@ -1,6 +1,6 @@
 """Qwen2.5-VL at the true size of the big presets, with random weights, on a GPU: memory, speed, a training step.
 
-    python eval_study/gpu/full_size.py --preset qwen-3b qwen-7b --seconds 45 --out OUT
+    python -m eval_study.gpu.full_size --preset qwen-3b qwen-7b --seconds 45 --out OUT
 
 Speed and memory do not depend on what the weights are, so none are downloaded: each is drawn on the GPU, and a language
 layer's is packed into NF4 before the next one is drawn. Beside torch it needs transformers, peft and bitsandbytes, and
