@@ -31,13 +31,9 @@ from skinclip.model.perception import Perception
 
 def model_config(members: int, model: str = "derm-clip-lite2", image_size: int = 224) -> ModelConfig:
     """The configuration of that many members of one architecture."""
+    family, tokens = "ensemble" if members > 1 else "open_clip", LEVELS[1:]
     perception = PerceptionConfig(
-        family="ensemble" if members > 1 else "open_clip",
-        model=model,
-        members=members,
-        image_size=image_size,
-        levels=LEVELS,
-        token_levels=LEVELS[1:],
+        family=family, model=model, members=members, image_size=image_size, levels=LEVELS, token_levels=tokens
     )
     return ModelConfig(perception=perception, evidence=EVIDENCE)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eval_study.gpu.derm_clip import STATES_OF_ATTRIBUTE, GpuDermClip, by_criterion, pool
 from eval_study.gpu.pack import TASK2_ATTRIBUTES
-from eval_study.gpu.photos import MISSING, Photos, grid, lesion_window, sample, shrunk, whole_window
+from eval_study.gpu.photos import MISSING, Photos, grid, lesion_window, mask_boxes, sample, shrunk, whole_window
 from eval_study.gpu.texts import TextPool
 from eval_study.gpu.vocabulary import ALL_CRITERIA, ALL_DIAGNOSES, CODES
 from skinclip.model.evidence import symmetric_orthogonalize
@@ -28,27 +28,10 @@ def look(model: GpuDermClip, photos: Photos, index: Tensor, window: Tensor, side
     """(embedding, features, grid) of a window of each photo, averaged over the photo and its mirror image."""
     where = grid(photos, index, window, side, turn=False)
     view = sample(photos.pixels[index], where)
-    cuda = view.is_cuda
-    with torch.autocast("cuda" if cuda else "cpu", dtype=torch.bfloat16, enabled=cuda):
+    with torch.autocast(view.device.type, dtype=torch.bfloat16, enabled=view.is_cuda):
         e1, f1 = model(view)
         e2, f2 = model(view.flip(3))
     return F.normalize(e1 + e2, dim=-1), (f1.float() + f2.flip(3).float()) / 2, where
-
-
-def box_of(mask: Tensor, window: Tensor) -> Tensor:
-    """[b, 3] centre and longer side of predicted masks [b, m, m] in the photo; side 0 where there is none."""
-    on = mask.sigmoid() > 0.5
-    m = mask.shape[-1]
-    place = (torch.arange(m, device=mask.device) + 0.5) / m - 0.5
-    columns, rows = on.any(1), on.any(2)
-    inf = torch.tensor(9.0, device=mask.device)
-    x0, x1 = torch.where(columns, place, inf).amin(1), torch.where(columns, place, -inf).amax(1)
-    y0, y1 = torch.where(rows, place, inf).amin(1), torch.where(rows, place, -inf).amax(1)
-    side = torch.maximum(x1 - x0, y1 - y0) + 1 / m
-    area = on.float().mean((1, 2))
-    side = torch.where((area > 0.005) & (area < 0.9), side, torch.zeros_like(side))
-    scale = window[:, 2]
-    return torch.stack([(x0 + x1) / 2 * scale + window[:, 0], (y0 + y1) / 2 * scale + window[:, 1], side * scale], 1)
 
 
 @torch.no_grad()
@@ -66,7 +49,7 @@ def answers(model: GpuDermClip, photos: Photos, texts: TextPool, index: Tensor, 
         small = shrunk(sample(photos.lesion[part].unsqueeze(1), where), mask)[:, 0] > 0.5
         on = mask > 0
         iou = (on & small).sum((1, 2)) / (on | small).sum((1, 2)).clamp_min(1)
-        close = lesion_window(photos, part, box_of(mask, window))
+        close = lesion_window(photos, part, mask_boxes(mask, window))
         e2, near, _ = look(model, photos, part, close, side)
         scores = pool(model.maps(near, directions), model.mask(near).sigmoid())
         for key, value in (("first", e1), ("second", e2), ("scores", scores), ("lesion_iou", iou)):
@@ -174,7 +157,7 @@ def regions(model: GpuDermClip, photos: Photos, texts: TextPool, side: int, batc
     for part in index.split(batch):
         window = whole_window(photos, part)
         _, features, _ = look(model, photos, part, window, side)
-        close = lesion_window(photos, part, box_of(model.mask(features), window))
+        close = lesion_window(photos, part, mask_boxes(model.mask(features), window))
         _, near, where = look(model, photos, part, close, side)
         maps = model.maps(near, directions)
         z_all.append(torch.stack([maps[:, own].logsumexp(1) for own in STATES_OF_ATTRIBUTE], 1))

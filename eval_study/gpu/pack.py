@@ -62,7 +62,7 @@ UNMARKED_WEIGHT = 0.3  # of "not marked", which is weaker than "absent"
 
 
 @dataclass
-class Record:
+class PackedPhoto:
     """One photo. `labels` maps a criterion to (states that are possible, weight); a criterion left out is unknown."""
 
     source: str
@@ -87,14 +87,14 @@ class Parts:
         self.file = (folder / "part-0.bin").open("wb")
 
     def add(self, data: bytes) -> tuple[int, int, int]:
+        """Writes bytes; the number of their part, their place in it and their length."""
         if self.offset + len(data) > self.limit:
             self.file.close()
             self.number, self.offset = self.number + 1, 0
             self.file = (self.folder / f"part-{self.number}.bin").open("wb")
         self.file.write(data)
-        place = (self.number, self.offset, len(data))
         self.offset += len(data)
-        return place
+        return self.number, self.offset - len(data), len(data)
 
 
 def photo_bytes(path: Path, swapped: bool = False) -> tuple[bytes, float]:
@@ -118,7 +118,7 @@ def photo_bytes(path: Path, swapped: bool = False) -> tuple[bytes, float]:
     return data, width / height
 
 
-def records(root: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+def records(root: Path) -> Iterator[tuple[PackedPhoto, dict[str, Path]]]:
     """Every photo of the train and valid splits with the files that belong to it, of the sets that are there.
 
     Raises FileNotFoundError where none of them is.
@@ -133,12 +133,14 @@ def records(root: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
             yield from read(root / name)
 
 
-def _ham10000(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+def _ham10000(folder: Path) -> Iterator[tuple[PackedPhoto, dict[str, Path]]]:
     table = pd.read_csv(folder / "manifest.csv")
     marks = pd.read_csv(folder / "dermatologist_criteria.csv").set_index("image_id")
     for row in table[table.split.isin(["train", "valid"])].itertuples():
         labels = mark_labels(marks.loc[row.image_id], row.diagnosis) if row.image_id in marks.index else {}
-        record = Record("ham10000", row.split, row.image_id, row.lesion_id, "dermoscopy", row.diagnosis, 1.0, labels)
+        record = PackedPhoto(
+            "ham10000", row.split, row.image_id, row.lesion_id, "dermoscopy", row.diagnosis, 1.0, labels
+        )
         yield record, {"image": folder / row.image, "lesion": folder / row.mask}
 
 
@@ -157,7 +159,7 @@ def mark_labels(marks: pd.Series, diagnosis: str) -> dict[str, tuple[list[str], 
     return labels
 
 
-def _milk10k(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+def _milk10k(folder: Path) -> Iterator[tuple[PackedPhoto, dict[str, Path]]]:
     split = pd.read_csv(folder / "split.csv").set_index("lesion_id").split
     truth = pd.read_csv(folder / "MILK10k_Training_GroundTruth.csv").set_index("lesion_id").idxmax(axis=1)
     for row in pd.read_csv(folder / "MILK10k_Training_Metadata.csv").itertuples():
@@ -166,11 +168,11 @@ def _milk10k(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
         kind = "dermoscopy" if row.image_type == "dermoscopic" else "clinical"
         image = folder / "MILK10k_Training_Input" / row.lesion_id / f"{row.isic_id}.webp"
         code = MILK10K_CODES[truth[row.lesion_id]]
-        record = Record("milk10k", split[row.lesion_id], row.isic_id, row.lesion_id, kind, code, 4 / 3)
+        record = PackedPhoto("milk10k", split[row.lesion_id], row.isic_id, row.lesion_id, kind, code, 4 / 3)
         yield record, {"image": image}
 
 
-def _task2(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+def _task2(folder: Path) -> Iterator[tuple[PackedPhoto, dict[str, Path]]]:
     for row in pd.read_csv(folder / "labels.csv").itertuples():
         labels = {}
         present = [a for a in TASK2_ATTRIBUTES if getattr(row, a)]
@@ -179,7 +181,9 @@ def _task2(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
             labels[TASK2_CRITERION[attribute]] = (states, 1.0 if attribute in present else 0.5)
         code = row.diagnosis_isic2017 if isinstance(row.diagnosis_isic2017, str) else None
         split = "valid" if row.split == "valid" else "train"
-        record = Record("isic2018_task2", split, row.image_id, row.image_id, "dermoscopy", code, 1.0, labels, present)
+        record = PackedPhoto(
+            "isic2018_task2", split, row.image_id, row.image_id, "dermoscopy", code, 1.0, labels, present
+        )
         files = {"image": folder / "images" / f"{row.image_id}.jpg"}
         files["lesion"] = folder / "lesion_masks" / f"{row.image_id}.png"
         masks = folder / "attribute_masks"
@@ -187,25 +191,25 @@ def _task2(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
         yield record, files
 
 
-def _manifest(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+def _manifest(folder: Path) -> Iterator[tuple[PackedPhoto, dict[str, Path]]]:
     for row in pd.read_csv(folder / "manifest.csv").itertuples():
         code = row.diagnosis if isinstance(row.diagnosis, str) else None
         lesion = row.patient_id if isinstance(row.patient_id, str) else row.image_id
         swapped = row.source == "ISIC 2020"  # all 69 of them; those of the ISIC archive are as they were taken
-        record = Record(folder.name, "train", row.image_id, lesion, "dermoscopy", code, 4 / 3, swapped=swapped)
+        record = PackedPhoto(folder.name, "train", row.image_id, lesion, "dermoscopy", code, 4 / 3, swapped=swapped)
         yield record, {"image": folder / row.image}
 
 
-def _isic2017(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+def _isic2017(folder: Path) -> Iterator[tuple[PackedPhoto, dict[str, Path]]]:
     """The photos of ISIC 2017 that are not in Task 2 beside it (squashed here, but the same)."""
     table, labels = pd.read_csv(folder / "manifest.csv"), folder.parent / "isic2018_task2" / "labels.csv"
     known = set(pd.read_csv(labels).image_id) if labels.exists() else set()
     for row in table[table.split.isin(["train", "valid"]) & ~table.image_id.isin(known)].itertuples():
-        record = Record("isic2017", row.split, row.image_id, row.image_id, "dermoscopy", row.diagnosis, 4 / 3)
+        record = PackedPhoto("isic2017", row.split, row.image_id, row.image_id, "dermoscopy", row.diagnosis, 4 / 3)
         yield record, {"image": folder / row.image}
 
 
-def _derm7pt(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
+def _derm7pt(folder: Path) -> Iterator[tuple[PackedPhoto, dict[str, Path]]]:
     files = {p.relative_to(folder / "images").as_posix().lower(): p for p in (folder / "images").rglob("*.*")}
     for row in pd.read_csv(folder / "meta" / "meta.csv").itertuples():
         if row.split not in ("train", "valid"):
@@ -215,7 +219,7 @@ def _derm7pt(folder: Path) -> Iterator[tuple[Record, dict[str, Path]]]:
         for kind, name in (("dermoscopy", row.derm), ("clinical", row.clinic)):
             if (path := find(files, name)) is not None:
                 own = labels if kind == "dermoscopy" else {}
-                record = Record("derm7pt", row.split, f"{row.case_num}-{kind}", lesion, kind, code, 1.0, own)
+                record = PackedPhoto("derm7pt", row.split, f"{row.case_num}-{kind}", lesion, kind, code, 1.0, own)
                 yield record, {"image": path}
 
 
@@ -225,7 +229,7 @@ def find(files: dict[str, Path], name: str) -> Path | None:
     return next((files[stem + s] for s in (".jpg", ".webp", ".jpeg", ".png") if stem + s in files), None)
 
 
-SETS: dict[str, Callable[[Path], Iterator[tuple[Record, dict[str, Path]]]]] = {  # folder -> its reader
+SETS: dict[str, Callable[[Path], Iterator[tuple[PackedPhoto, dict[str, Path]]]]] = {  # folder -> its reader
     "ham10000": _ham10000,
     "milk10k": _milk10k,
     "isic2018_task2": _task2,

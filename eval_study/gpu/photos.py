@@ -173,6 +173,29 @@ def boxes(masks: Tensor, aspect: Tensor) -> Tensor:
     return out
 
 
+def mask_boxes(mask: Tensor, window: Tensor, least: float = 0.005, most: float = 0.9) -> Tensor:
+    """[b, 3] centre and longer side, physical, of predicted masks.
+
+    Args:
+        mask: [b, m, m] logits in the window [b, 3] of each photo.
+        least, most: share of the window that a lesion covers; beyond them the side is 0.
+    """
+    on = mask > 0
+    (x0, x1), (y0, y1) = _extent(on.any(1)), _extent(on.any(2))
+    area, scale = on.float().mean((1, 2)), window[:, 2]
+    side = torch.where((area > least) & (area < most), torch.maximum(x1 - x0, y1 - y0), torch.zeros_like(area))
+    centre = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2], 1) * scale.unsqueeze(1) + window[:, :2]
+    return torch.cat([centre, (side * scale).unsqueeze(1)], 1)
+
+
+def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last edge of what is on in bool [b, m], -0.5 to 0.5."""
+    m = line.shape[1]
+    cell = torch.arange(m, device=line.device)
+    first, last = torch.where(line, cell, m).amin(1), torch.where(line, cell + 1, 0).amax(1)
+    return first / m - 0.5, last / m - 0.5
+
+
 def whole_window(photos: Photos, index: Tensor) -> Tensor:
     """[b, 3] centre and side of the largest centred square."""
     wide = photos.aspect[index]

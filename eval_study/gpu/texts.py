@@ -21,9 +21,8 @@ class TextPool:
         rng = random.Random(seed)
         words = {**VOCABULARY, **{code: Vocabulary(NAMES[code], SIGNS[code], NOUNS[code]) for code in NAMES}}
         tokenizer = open_clip.get_tokenizer(model)
-        fixed = [list(d.descriptions) for d in ALL_DIAGNOSES]
         made = [[write_description(code, rng, words) for _ in range(POOL)] for code in CODES]
-        self.fixed = torch.stack([tokenizer(t) for t in fixed]).to(device)  # [C, 3, L]
+        self.fixed = torch.stack([tokenizer(list(d.descriptions)) for d in ALL_DIAGNOSES]).to(device)  # [C, 3, L]
         self.pool = torch.stack([tokenizer(t) for t in made]).to(device)  # [C, POOL, L]
         self.states = tokenizer([s.descriptions[0] for s in STATES]).to(device)  # [K, L]
 
@@ -33,8 +32,7 @@ class TextPool:
         rows = torch.arange(len(CODES), device=device)
         first = self.fixed[rows, torch.randint(self.fixed.shape[1], (len(CODES),), device=device)]
         others = torch.randint(POOL, (len(CODES), wordings - 1), device=device)
-        rest = self.pool[rows.unsqueeze(1), others]
-        texts = torch.cat([first.unsqueeze(1), rest], 1).flatten(0, 1)
+        texts = torch.cat([first.unsqueeze(1), self.pool[rows.unsqueeze(1), others]], 1).flatten(0, 1)
         return torch.cat([texts, self.states])
 
     def answer(self) -> Tensor:

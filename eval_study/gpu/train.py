@@ -32,6 +32,7 @@ from eval_study.gpu.photos import (
     drawn_window,
     grid,
     load,
+    mask_boxes,
     recoloured,
     sample,
     shrunk,
@@ -217,17 +218,11 @@ class Trainer:
             window = whole_window(self.photos, index)
             view = sample(self.photos.pixels[index], grid(self.photos, index, window, 192, turn=False))
             with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device == "cuda"):
-                mask = self.average.mask(self.average(view)[1]).sigmoid() > 0.5
-            area = mask.float().mean((1, 2))
-            place = (torch.arange(mask.shape[-1], device=mask.device) + 0.5) / mask.shape[-1] - 0.5
-            for row in ((area > 0.02) & (area < 0.8)).nonzero()[:, 0].tolist():
-                ys, xs = mask[row].any(1), mask[row].any(0)
-                x0, x1, y0, y1 = place[xs].min(), place[xs].max(), place[ys].min(), place[ys].max()
-                side = window[row, 2]
-                box = torch.stack([(x0 + x1) / 2 * side + window[row, 0], (y0 + y1) / 2 * side + window[row, 1]])
-                self.photos.box[index[row], :2] = box
-                self.photos.box[index[row], 2] = torch.maximum(x1 - x0, y1 - y0) * side
-                found += 1
+                mask = self.average.mask(self.average(view)[1])
+            box = mask_boxes(mask, window, 0.02, 0.8)
+            known = box[:, 2] > 0
+            self.photos.box[index[known]] = box[known]
+            found += int(known.sum())
         return found
 
 
