@@ -43,7 +43,7 @@ class Conformal:
         """Membership of each diagnosis in its photo's set, bool [n, C], for `probabilities` [n, C]."""
         probabilities = np.asarray(probabilities)
         inside = 1.0 - probabilities <= np.asarray(self.quantiles)
-        # An empty set would read as "none of the seven", which the model cannot say: the top class stays.
+        # An empty set would read as "none of these", which the model cannot say: the top class stays.
         inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
         return closed_upwards(inside, probabilities)
 

@@ -1,7 +1,7 @@
 """The clinical vocabulary: diagnoses, malignancy, the 7-point checklist, ABC measurements, patient context.
 
 Everything that names a diagnosis, a criterion or a body site reads it from here, so that a label file, an
-embedding, a rationale and the page can never disagree about a word. Diagnoses are the seven classes of HAM10000
+embedding, a rationale and the page can never disagree about a word. Diagnoses are the classes of HAM10000
 (Tschandl et al. 2018); criteria and their grouped states follow the 7-point checklist as labelled in Derm7pt
 (Argenziano et al. 1998; Kawahara et al. 2019).
 """
@@ -18,6 +18,7 @@ class Diagnosis:
     Attributes:
         descriptions: the answer is compared with them.
         also: other diagnoses that the class covers.
+        derm7pt_group: the one of Derm7pt's five diagnosis groups that it belongs to.
     """
 
     code: str
@@ -25,6 +26,7 @@ class Diagnosis:
     malignant: bool
     descriptions: tuple[str, ...]
     also: tuple[str, ...] = ()
+    derm7pt_group: str = "MISC"
 
 
 DIAGNOSES: tuple[Diagnosis, ...] = (
@@ -48,6 +50,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of basal cell carcinoma, shiny white areas and ulceration",
             "a pearly lesion with leaf-like areas and no pigment network, basal cell carcinoma",
         ),
+        derm7pt_group="BCC",
     ),
     Diagnosis(
         "bkl",
@@ -58,6 +61,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of seborrheic keratosis with milia-like cysts and comedo-like openings",
             "a sharply bordered stuck-on brown keratosis with fissures and ridges",
         ),
+        derm7pt_group="SK",
     ),
     Diagnosis(
         "df",
@@ -78,6 +82,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of melanoma, asymmetric, with several colours and a blue-whitish veil",
             "a malignant melanocytic lesion with irregular streaks, dots and regression",
         ),
+        derm7pt_group="MEL",
     ),
     Diagnosis(
         "nv",
@@ -88,6 +93,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a dermoscopy photo of a benign mole, symmetric and evenly coloured",
             "a benign melanocytic nevus with a regular pattern and a smooth border",
         ),
+        derm7pt_group="NEV",
     ),
     Diagnosis(
         "vasc",
@@ -109,14 +115,14 @@ MALIGNANT_CODES: frozenset[str] = frozenset(d.code for d in DIAGNOSES if d.malig
 
 @dataclass(frozen=True)
 class ExtraDiagnosis:
-    """A diagnosis that data sets label and a model of seven cannot name; `malignant` is None where it may be either."""
+    """A diagnosis that data sets label and the model cannot name; `malignant` is None where it may be either."""
 
     code: str
     name: str
     malignant: bool | None
 
 
-# Readers say these; what trains or scores a model of seven leaves such photos out and counts them.
+# Readers say these; what trains or scores the model leaves such photos out and counts them.
 EXTRA_DIAGNOSES: tuple[ExtraDiagnosis, ...] = (
     ExtraDiagnosis("scc", "squamous cell carcinoma or keratoacanthoma", True),
     ExtraDiagnosis("other", "none of these", None),
@@ -151,6 +157,10 @@ ISIC2018_COLUMNS: dict[str, str] = {
     "BKL": "bkl",
     "DF": "df",
     "VASC": "vasc",
+}
+# The columns of our own prediction files: ISIC's, then those of diagnoses that ISIC 2018 did not have.
+PREDICTION_COLUMNS: dict[str, str] = ISIC2018_COLUMNS | {
+    code.upper(): code for code in DIAGNOSIS_CODES if code not in ISIC2018_COLUMNS.values()
 }
 
 
@@ -451,16 +461,8 @@ DERM7PT_TO_CODE: dict[str, str | None] = {
     name: {"BCC": "bcc", "NEV": "nv", "MEL": "mel", "SK": "bkl"}.get(group)
     for name, group in DERM7PT_DIAGNOSIS_GROUP.items()
 } | {"dermatofibroma": "df", "vascular lesion": "vasc"}
-# How the seven probabilities add up to the five groups.
-CODE_TO_DERM7PT_GROUP: dict[str, str] = {
-    "bcc": "BCC",
-    "nv": "NEV",
-    "mel": "MEL",
-    "bkl": "SK",
-    "df": "MISC",
-    "vasc": "MISC",
-    "akiec": "MISC",
-}
+# How the probabilities add up to the five groups.
+CODE_TO_DERM7PT_GROUP: dict[str, str] = {d.code: d.derm7pt_group for d in DIAGNOSES}
 
 SEXES: tuple[str, ...] = ("female", "male")
 # Canonical site -> other words for it found in data sets and in clinics.

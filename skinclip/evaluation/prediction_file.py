@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skinclip.core.vocabulary import DIAGNOSIS_CODES, ISIC2018_COLUMNS
+from skinclip.core.formatting import count
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, PREDICTION_COLUMNS
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.cells import parse_number
 from skinclip.data.files import one_form, without_suffix
@@ -75,7 +76,7 @@ def read_predictions(
     Raises DataError where the file is no such table, a value is no number of at least 0, a photo is named twice or is
     none of the data set, or (unless `allow_missing`) a case has no row.
     """
-    labels = read_labels(path, ["image", *(column.lower() for column in ISIC2018_COLUMNS)])
+    labels = read_labels(path, ["image", *(column.lower() for column in PREDICTION_COLUMNS)])
     _no_other_columns(labels)
     values = np.array([_numbers(path, row) for row in labels.rows]).reshape(-1, len(DIAGNOSIS_CODES))
     found = _images(path, labels.rows, table)
@@ -104,7 +105,7 @@ def read_predictions(
 
 
 def parse_prior(text: str) -> np.ndarray:
-    """[C] shares from `mel=0.11,nv=0.67,...`, all seven diagnoses named, scaled to sum to 1. Raises ValueError."""
+    """[C] shares from `mel=0.11,nv=0.67,...`, all diagnoses named, scaled to sum to 1. Raises ValueError."""
     pairs = [part.partition("=") for part in text.lower().split(",")]
     shares = {code.strip(): parse_number(share) for code, _, share in pairs}
     if len(pairs) != len(shares) or set(shares) != set(DIAGNOSIS_CODES):
@@ -119,7 +120,8 @@ def parse_prior(text: str) -> np.ndarray:
 def as_table(image_ids: Sequence[str], values: Sequence[np.ndarray]) -> pd.DataFrame:
     """Rows [C] of values as a table in ISIC's format, as this module reads it."""
     columns = {
-        column: [float(row[DIAGNOSIS_CODES.index(code)]) for row in values] for column, code in ISIC2018_COLUMNS.items()
+        column: [float(row[DIAGNOSIS_CODES.index(code)]) for row in values]
+        for column, code in PREDICTION_COLUMNS.items()
     }
     return pd.DataFrame({"image": list(image_ids), **columns})
 
@@ -128,19 +130,19 @@ def as_table(image_ids: Sequence[str], values: Sequence[np.ndarray]) -> pd.DataF
 
 
 def _no_other_columns(labels: LabelFile) -> None:
-    """A class that is not one of the seven, such as UNK, would take its share of the probability along unseen."""
-    other = sorted(set(labels.columns) - {"image", *(column.lower() for column in ISIC2018_COLUMNS)})
+    """A class that is not one of the vocabulary, such as UNK, would take its share of the probability along unseen."""
+    other = sorted(set(labels.columns) - {"image", *(column.lower() for column in PREDICTION_COLUMNS)})
     if other:
-        raise DataError(f"{labels.path}: column {other[0]!r} is not known; remove it, or add it to one of the seven")
+        raise DataError(f"{labels.path}: column {other[0]!r} is not known; remove it, or add it to one of the others")
     if not labels.rows:
         raise DataError(f"{labels.path}: no rows below the header")
 
 
 def _numbers(path: Path, row: Row) -> list[float]:
-    """The row's seven values, in our order."""
+    """The row's values, in the order of the vocabulary."""
     if row.problem:
         raise DataError(f"{path} line {row.line}: {row.problem}")
-    cells = {code: row.cells[column.lower()] for column, code in ISIC2018_COLUMNS.items()}
+    cells = {code: row.cells[column.lower()] for column, code in PREDICTION_COLUMNS.items()}
     where = f"{path} line {row.line} ({row.cells['image'] or 'no image'})"
     values = []
     for code in DIAGNOSIS_CODES:
@@ -149,7 +151,7 @@ def _numbers(path: Path, row: Row) -> list[float]:
             raise DataError(f"{where}: {code} is {cells[code]!r}, not a number of at least 0")
         values.append(number)
     if sum(values) == 0:
-        raise DataError(f"{where}: all seven values are 0; give each photo at least one value above 0")
+        raise DataError(f"{where}: all {count(len(values))} values are 0; give each photo at least one value above 0")
     return values
 
 

@@ -1,8 +1,8 @@
-"""Many ways to say what a diagnosis looks like: what the compact text tower learns language from.
+"""Paraphrases of the diagnoses' descriptions, from which the compact text tower learns its language.
 
-Three fixed descriptions a diagnosis (`vocabulary.DIAGNOSES`) teach a text tower those 21 sentences and nothing else:
-said in other words, the same diagnosis would land elsewhere. So stage 0 reads, beside them, sentences put together anew
-at every step from names, signs and frames, some of their words left out. No photo or label is needed for any of it.
+The three fixed descriptions of each diagnosis (`vocabulary.DIAGNOSES`) alone would teach a text tower those sentences
+and nothing else: in other words, the same diagnosis would be embedded elsewhere. So stage 0 also reads sentences that
+are put together anew at every step from names, signs and frames, with some of their words left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNNAMED = 0.3  # share of sentences that leave the diagnosis itself unsaid
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Of one diagnosis: what it is called, the signs it shows, and nouns with which one speaks of it unnamed."""
+    """Words for one diagnosis: its names, the signs it shows, and nouns that refer to it without naming it."""
 
     names: tuple[str, ...]
     signs: tuple[str, ...]
@@ -187,7 +187,12 @@ UNNAMED_FRAMES = (
 
 
 def write_description(code: str, rng: random.Random, vocabularies: Mapping[str, Vocabulary] = VOCABULARY) -> str:
-    """A sentence about the diagnosis `code`, put together at random; some of its words may be left out."""
+    """A sentence about the diagnosis `code`, put together at random; some of its words may be left out.
+
+    Of a diagnosis that has no entry in `vocabularies` it is one of the fixed descriptions.
+    """
+    if code not in vocabularies and code in DIAGNOSIS_BY_CODE:
+        return _with_dropout(rng.choice(DIAGNOSIS_BY_CODE[code].descriptions), rng)
     vocabulary = vocabularies[code]
     signs = rng.sample(vocabulary.signs, rng.choice((1, 2, 2, 3)))
     if rng.random() < UNNAMED:
@@ -196,6 +201,11 @@ def write_description(code: str, rng: random.Random, vocabularies: Mapping[str, 
     else:
         frame = rng.choice(NAMED if rng.random() < 0.3 else NAMED_WITH_SIGNS)
     text = frame.format(name=rng.choice(vocabulary.names), noun=rng.choice(vocabulary.nouns), signs=_listed(signs, rng))
+    return _with_dropout(text, rng)
+
+
+def _with_dropout(text: str, rng: random.Random) -> str:
+    """The text less some of its words, never all."""
     words = text.split()
     kept = [w for w in words if rng.random() >= WORD_DROPOUT]
     return " ".join(kept or words)

@@ -16,7 +16,9 @@ import yaml
 
 from skinclip import RESEARCH_USE_ONLY, __version__
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml
+from skinclip.core.formatting import count
 from skinclip.core.measures import MEASURES
+from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.hub.sources import BASES, CLIPS
 from skinclip.model.checkpoint import CARRIED, read_config, read_foundation, weights_sha256
 from skinclip.model.errors import CheckpointError
@@ -60,8 +62,8 @@ def model_card(folder: Path) -> str:
         f"# {_TITLE}{_name(folder, config)}",
         f"**{RESEARCH_USE_ONLY}.** For non-commercial research only: the terms below bind whoever uses or passes on "
         "these weights.",
-        "Dermoscopy photos in, calibrated probabilities of seven diagnoses and a rationale whose findings are located "
-        f"in the photo out, by SkinCLIP-VL {__version__}. This folder holds "
+        f"Dermoscopy photos in, calibrated probabilities of {count(len(DIAGNOSES))} diagnoses and a rationale whose "
+        f"findings are located in the photo out, by SkinCLIP-VL {__version__}. This folder holds "
         + ("no base: it is found or fetched by the program." if config.reasoner.base != CARRIED else "its own base."),
         "## Made of",
         _sources(folder, config),
@@ -73,9 +75,9 @@ def model_card(folder: Path) -> str:
         _numbers(folder),
         "## Limits",
         "Trained on dermoscopy photos, mostly of light skin: not for smartphone photos, mucosa, nails or anything that "
-        "is not one skin lesion. Seven classes; a diagnosis outside them is not known. Probabilities are at the "
-        "prevalence of the training photos. Use it with the program, which checks that base and adapter belong "
-        "together: thresholds and calibration hold for that pair alone.",
+        f"is not one skin lesion. {count(len(DIAGNOSES)).capitalize()} classes; a diagnosis outside them is not known. "
+        "Probabilities are at the prevalence of the training photos. Use it with the program, which checks that base "
+        "and adapter belong together: thresholds and calibration hold for that pair alone.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -34,7 +34,7 @@ RATES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class _Answers:
-    """The diagnoses as numbers [n]: -1 unknown, 7 "cannot tell"."""
+    """The diagnoses as numbers [n]: -1 unknown, the last "cannot tell"."""
 
     truth: np.ndarray
     ai: np.ndarray

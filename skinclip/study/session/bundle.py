@@ -37,7 +37,7 @@ class Truth:
     """Facts of a case that must stay hidden until the study is closed.
 
     Attributes:
-        truth: diagnosis code, None where it is not known or outside the seven classes.
+        truth: diagnosis code, None where it is not known or outside the vocabulary.
         stratum: right, wrong or ood.
         source: data set and id of the photo.
         weight: the stratum's share among eligible photos over its share in the study; 1 out of distribution.
