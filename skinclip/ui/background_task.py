@@ -78,6 +78,7 @@ class TasksByVisitor:
         self._tasks: dict[str | None, BackgroundTask] = {}
 
     def begin(self, visitor: str | None, task: BackgroundTask) -> None:
+        """Makes `task` the visitor's running one."""
         self._tasks[visitor] = task
 
     def stop(self, visitor: str | None, superseded: bool = False) -> None:

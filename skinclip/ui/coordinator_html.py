@@ -32,7 +32,7 @@ COLUMNS = ("Reader", "Site", "State", "Steps", "Cases", "Left out", "Minutes", "
 
 
 def closing(study: Study) -> Markup:
-    """What closing means, and the name to type."""
+    """Consequences of closing, and the name to type."""
     return _desk("closing", study.name)
 
 

@@ -1,4 +1,4 @@
-"""What the tabs of the model's page share: the assessor, the visitor's state, and the events that belong to an answer.
+"""The model's page as its tabs share it: the assessor, the visitor's state, and the events that belong to an answer.
 
 A tab is one entry in `skinclip/ui/tabs/registry.py`; its `build` gets this page and lays itself out.
 """

@@ -1,4 +1,4 @@
-"""Makes a page an application with everything closed that need not be open."""
+"""Mounts a Gradio page as an application, with every feature off that the page does not need."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from starlette.routing import BaseRoute
 from skinclip.imaging.photo import MAX_FILE_MB
 from skinclip.ui.theme import theme
 
-QUEUE = 16  # events that may wait
+MAX_QUEUED = 16  # events that may wait
 # Seconds between Gradio's looks for an event. Its own 0.001 keeps a processor busy by 7 % while nobody does anything.
-PATIENCE = 0.02
+POLL_SECONDS = 0.02
 
 
-def mounted(page: gr.Blocks, css: str, head: str, visitors: int = 64, calls: Sequence[BaseRoute] = ()) -> FastAPI:
-    """The page as an application, and `calls` beside it. What the page keeps of more than `visitors` is forgotten.
+def mount_page(page: gr.Blocks, css: str, head: str, visitors: int = 64, routes: Sequence[BaseRoute] = ()) -> FastAPI:
+    """Mounts the page as an application, with `routes` beside it. State of more than `visitors` sessions is dropped.
 
     No history of runs: Gradio would keep photos and results in the browser's own storage. No file is served beside
     the page's own code: pictures are part of the page.
     """
-    page.queue(max_size=QUEUE, default_concurrency_limit=4)
-    page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = PATIENCE
+    page.queue(max_size=MAX_QUEUED, default_concurrency_limit=4)
+    page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = POLL_SECONDS
     page.state_session_capacity = visitors
     application = gr.mount_gradio_app(
-        FastAPI(lifespan=_ends_streams, routes=[*calls], docs_url=None, redoc_url=None, openapi_url=None),
+        FastAPI(lifespan=_ends_streams, routes=[*routes], docs_url=None, redoc_url=None, openapi_url=None),
         page,
         "/",
         theme=theme(),

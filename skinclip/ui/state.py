@@ -61,6 +61,7 @@ class AssessedPhoto:
 
     @property
     def key(self) -> str:
+        """See `answer_key`."""
         return answer_key(self.assessment)
 
 

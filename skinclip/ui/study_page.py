@@ -19,7 +19,8 @@ VISITORS = 2000  # next to nothing is kept of one: the tokens of sign-ins lie in
 
 def open_study_app(study: Study) -> FastAPI:
     """The page around an opened study, ready for the first reader."""
-    return serving.mounted(build_study_page(study), study_css(), study_head(), VISITORS, [study_tab.calls(study)])
+    routes = [study_tab.session_route(study)]
+    return serving.mount_page(build_study_page(study), study_css(), study_head(), VISITORS, routes)
 
 
 def build_study_page(study: Study) -> gr.Blocks:

@@ -71,19 +71,22 @@ def theme() -> gr.themes.Base:
 
 
 def css() -> str:
+    """Style sheet of the model's page."""
     return (ASSETS / "style.css").read_text() + "\n" + finding_colours() + "\n"
 
 
 def head() -> str:
+    """Scripts of the model's page."""
     return _script("page.js")
 
 
 def study_css() -> str:
-    """That of the page, and a study's own on top."""
+    """Style sheet of the model's page, and a study's own on top."""
     return (ASSETS / "style.css").read_text() + "\n" + (ASSETS / "study.css").read_text()
 
 
 def study_head() -> str:
+    """Scripts of a study's page."""
     return _script("study.js")
 
 

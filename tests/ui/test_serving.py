@@ -8,7 +8,7 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from skinclip.ui.serving import PATIENCE, mounted
+from skinclip.ui.serving import POLL_SECONDS, mount_page
 from skinclip.ui.tabs import study_tab
 from tests.ui.fake_study import CODE, FakeStudy
 
@@ -17,9 +17,9 @@ def test_calls_are_answered_beside_the_page_which_seldom_looks_for_events() -> N
     async def opened() -> tuple[gr.Blocks, FastAPI]:  # within a running loop, or Gradio leaves one open
         with gr.Blocks(analytics_enabled=False) as page:
             gr.HTML("a page")
-        return page, mounted(page, "", "", calls=[study_tab.calls(FakeStudy())])  # type: ignore[arg-type]
+        return page, mount_page(page, "", "", routes=[study_tab.session_route(FakeStudy())])  # type: ignore[arg-type]
 
     page, application = asyncio.run(opened())
     reply = TestClient(application).post("/session/sign_in", json={"code": CODE})
     assert reply.json()["token"] == "token"
-    assert page._queue.sleep_when_free == page._queue.progress_update_sleep_when_free == PATIENCE
+    assert page._queue.sleep_when_free == page._queue.progress_update_sleep_when_free == POLL_SECONDS

@@ -344,7 +344,7 @@ def on_assess(
         begin: called with the task before it starts, so that it can be stopped.
     """
     if photo is None:
-        message = "Drop a photo on this page, paste it, or choose a file. Then press Assess."
+        message = "Add a photo, then press Assess. A photo is kept for half an hour; after that, add it again."
         yield _cleared(view, components.error(message, "There is no photo yet"))
         return
     if entries is None or entries.photo != photo_hash(photo):

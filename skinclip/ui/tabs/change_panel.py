@@ -1,4 +1,4 @@
-"""What would change the answer: the checklist edited by hand, and a finding's region taken out of the photo.
+"""Panel "What would change this answer?": the checklist edited by hand, and a finding's region taken out of the photo.
 
 A folded panel under the result of the Assess tab. It asks the model again, with the photo of the answer on display;
 the Assessment itself stays as it is.
@@ -29,6 +29,8 @@ Updates = dict[Any, Any]
 
 @dataclass(frozen=True)
 class ChangePanel:
+    """The panel's components."""
+
     box: gr.Accordion
     criteria: tuple[gr.Dropdown, ...]  # in the order of `vocabulary.CRITERIA`
     region: gr.Dropdown
@@ -36,7 +38,7 @@ class ChangePanel:
 
     @property
     def all(self) -> list[Any]:
-        """What an assessment sets back."""
+        """Components that an assessment resets."""
         return [self.box, *self.criteria, self.region, self.answer]
 
 
@@ -134,6 +136,7 @@ def fresh(panel: ChangePanel, assessment: Assessment) -> Updates:
 
 
 def hidden(panel: ChangePanel) -> Updates:
+    """The panel without an answer."""
     return {
         panel.box: gr.update(visible=False, open=False),
         **{field: gr.update(choices=[AS_SEEN], value=AS_SEEN) for field in panel.criteria},

@@ -50,6 +50,8 @@ Updates = dict[Any, Any]
 
 @dataclass(frozen=True)
 class CompareView:
+    """The tab's components and state."""
+
     stage: gr.HTML
     done: gr.State  # key of the answer whose layers are on the page
 
@@ -177,6 +179,7 @@ def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndar
 
 
 def title(key: str) -> str:
+    """Name of a layer."""
     return TITLES.get(key) or METHODS[key].title
 
 

@@ -62,7 +62,7 @@ class CoordinatorView:
 
     @property
     def secrets(self) -> list[gr.HTML]:
-        """What must not stay on the page after the coordinator has left it."""
+        """Parts that must not stay on the page after the coordinator has left it."""
         return [self.status, self.codes, self.renewed, self.verified, self.closed, self.exported, self.report]
 
 
@@ -176,12 +176,14 @@ def on_resume(study: Study, view: CoordinatorView, tabs: gr.Tabs, token: str | N
 
 
 def on_leave(study: Study, view: CoordinatorView, token: str | None) -> Updates:
+    """Signs the coordinator out and clears the page."""
     if token:
         study.sign_out(token)
     return _outside(view, coordinator_html.SIGNED_OUT)
 
 
 def on_refresh(study: Study, view: CoordinatorView, token: str | None) -> Updates:
+    """Reads the readers' progress anew."""
     return _asked(study, view, token, view.status, lambda desk: _progress(desk, study, view))
 
 
@@ -232,6 +234,8 @@ def on_close(study: Study, view: CoordinatorView, token: str | None, reason: str
 
 
 def on_export(study: Study, view: CoordinatorView, token: str | None) -> Updates:
+    """Makes the export of a closed study, as one archive."""
+
     def work(desk: Coordinator) -> Updates:
         archive = coordinator_html.zipped(lambda folder: desk.export(folder))
         return {view.exported: coordinator_html.link(archive, f"{study.name}.zip", "Save the export (zip)")}
@@ -251,7 +255,7 @@ def on_analyse(study: Study, view: CoordinatorView, token: str | None) -> Update
 def _asked(
     study: Study, view: CoordinatorView, token: str | None, place: gr.HTML, work: Callable[[Coordinator], Updates]
 ) -> Updates:
-    """What `work` gives, if it is the coordinator who asks; problems are shown at `place`."""
+    """Runs `work` if it is the coordinator who asks; problems are shown at `place`."""
     try:
         return work(Coordinator.of(study, token or ""))
     except SessionExpiredError as problem:

@@ -26,13 +26,15 @@ Updates = dict[Any, Any]
 
 @dataclass(frozen=True)
 class OpinionPanel:
+    """The panel's components."""
+
     box: gr.Accordion
     button: gr.Button
     answer: gr.HTML
 
     @property
     def all(self) -> list[Any]:
-        """What an assessment sets back."""
+        """Components that an assessment resets."""
         return [self.box, self.answer]
 
 
@@ -83,4 +85,5 @@ def fresh(panel: OpinionPanel | None, assessment: Assessment) -> Updates:
 
 
 def hidden(panel: OpinionPanel | None) -> Updates:
+    """The panel without an answer."""
     return {} if panel is None else {panel.box: gr.update(visible=False, open=False), panel.answer: ""}

@@ -1,10 +1,10 @@
 """The tab in which a reader takes part in a study.
 
 The handlers below are plain functions from what the browser sent to a reply as a dict; each one proves who is asking by
-the session's token. They are called by a route of their own (`calls`) and not as Gradio's events: a submit then waits
-for nobody, its reply (or its failure) reaches the very call that sent it, `assets/study.js` can send the same request
-again until it is acknowledged, and Gradio's part of a submit's time, about half, is saved. Nothing of a later step is
-ever part of a reply.
+the session's token. They are called by a route of their own (`session_route`) and not as Gradio's events: a submit
+then waits for nobody, its reply (or its failure) reaches the very call that sent it, `assets/study.js` can send the
+same request again until it is acknowledged, and Gradio's part of a submit's time, about half, is saved. Nothing of a
+later step is ever part of a reply.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def build(study: Study) -> gr.HTML:
     )
 
 
-def calls(study: Study) -> Route:
-    """`POST /session/NAME` with a JSON object: the reply of the handler of that name, as JSON.
+def session_route(study: Study) -> Route:
+    """Route `POST /session/NAME`: takes a JSON object and replies with that of the handler of this name.
 
     Only JSON is taken, which a page of another origin cannot send without asking first.
     """
@@ -74,11 +74,14 @@ def calls(study: Study) -> Route:
 
 
 def _as_json(study: Study, handler: Handler, request: dict[str, Any]) -> bytes:
-    return orjson.dumps(answered(study, handler, request))
+    return orjson.dumps(reply_to(study, handler, request))
 
 
-def answered(study: Study, handler: Handler, request: dict[str, Any]) -> Reply:
-    """The handler's reply, or in clear words why there is none. Anything else is a fault, which the browser retries."""
+def reply_to(study: Study, handler: Handler, request: dict[str, Any]) -> Reply:
+    """Reply of the handler, or the reason in words why there is none.
+
+    Anything else that it raises is a fault, which the browser retries.
+    """
     try:
         return handler(study, request)
     except TooManyAttempts as problem:
@@ -100,12 +103,12 @@ def on_sign_in(study: Study, request: dict[str, Any]) -> Reply:
     if not code.strip():
         return {"problem": "Type the code that the study's coordinator gave you.", "signed_out": True}
     token = study.sign_in(code)
-    return {"token": token, **drawn(study.view(token))}
+    return {"token": token, **step_reply(study.view(token))}
 
 
 def on_resume(study: Study, request: dict[str, Any]) -> Reply:
     """The next unanswered step, after a refresh or a pause."""
-    return drawn(study.view(_text(request, "token")))
+    return step_reply(study.view(_text(request, "token")))
 
 
 def on_submit(study: Study, request: dict[str, Any]) -> Reply:
@@ -115,20 +118,18 @@ def on_submit(study: Study, request: dict[str, Any]) -> Reply:
     if not step or not request_id or len(request_id) > MAX_REQUEST_ID or not isinstance(answers, dict):
         return {"problem": "The page sent an incomplete answer. Reload the page: what was confirmed is kept."}
     try:
-        return drawn(study.submit(token, step, answers, request_id, _seconds(request.get("seconds"))))
+        return step_reply(study.submit(token, step, answers, request_id, _seconds(request.get("seconds"))))
     except (SessionExpiredError, AnswerError):
         raise
-    except (
-        StudyRequestError
-    ) as problem:  # answered before, too late or not its turn: told, and taken to the step that is due
-        return {"notice": sentence(problem), **drawn(study.view(token))}
+    except StudyRequestError as problem:  # answered before, too late or not its turn: on to the step that is due
+        return {"notice": sentence(problem), **step_reply(study.view(token))}
 
 
 def on_withdraw(study: Study, request: dict[str, Any]) -> Reply:
     """Ends the session and erases its answers, where the word was typed."""
     if _text(request, "word").strip().upper() != WITHDRAW_WORD:
         return {"problem": f"Type {WITHDRAW_WORD} to confirm, or close this window to go on with the study."}
-    return {"withdrawn": True, **drawn(study.withdraw(_text(request, "token")))}
+    return {"withdrawn": True, **step_reply(study.withdraw(_text(request, "token")))}
 
 
 def on_sign_out(study: Study, request: dict[str, Any]) -> Reply:
@@ -152,7 +153,7 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-def drawn(view: StepView) -> Reply:
+def step_reply(view: StepView) -> Reply:
     """The reply that puts a step on the page."""
     return {
         "html": study_html.step(view),

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from skinclip.study.session.view_models import AidView, Fragment, QuestionView, StepView
 from skinclip.ui import study_html
 from skinclip.ui.tabs import study_tab
-from skinclip.ui.tabs.study_tab import answered
+from skinclip.ui.tabs.study_tab import reply_to
 from tests.ui.fake_study import CODE, DIFFERENTIAL, FakeStudy, aids, likert, photo, unaided
 
 
@@ -25,7 +25,7 @@ def study() -> FakeStudy:
 
 
 def ask(study: FakeStudy, name: str, **request: Any) -> dict[str, Any]:
-    return answered(study, study_tab.HANDLERS[name], request)  # type: ignore[arg-type]
+    return reply_to(study, study_tab.HANDLERS[name], request)  # type: ignore[arg-type]
 
 
 def submit(study: FakeStudy, step: str, request_id: str, **answers: Any) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_a_broken_request_is_refused(study: FakeStudy, request_: dict[str, Any])
 
 @pytest.fixture
 def client(study: FakeStudy) -> TestClient:
-    return TestClient(Starlette(routes=[study_tab.calls(study)]), raise_server_exceptions=False)  # type: ignore[arg-type]
+    return TestClient(Starlette(routes=[study_tab.session_route(study)]), raise_server_exceptions=False)  # type: ignore[arg-type]
 
 
 def test_a_call_is_answered_as_its_handler_answers(client: TestClient, study: FakeStudy) -> None:
@@ -144,7 +144,7 @@ def test_arms_with_picture_and_text_have_the_same_frame_and_all_the_same_delay()
     shapes = set()
     for aid in aids():
         view = StepView("s1", "after", "With the aid", "", 1, 9, photo(), unaided(), aid)
-        drawn = study_tab.drawn(view)
+        drawn = study_tab.step_reply(view)
         frame = re.search(r'<section class="sk-frame sk-aid".*</section></div>', drawn["html"], re.S)
         assert drawn["delay"] == study_tab.AID_DELAY
         if not aid.explains:
@@ -161,7 +161,7 @@ def test_arms_with_picture_and_text_have_the_same_frame_and_all_the_same_delay()
 
 def test_without_an_explanation_the_photo_is_shown_once_beside_the_differential() -> None:
     view = StepView("s1", "after", "With the aid", "", 1, 9, photo(), unaided(), AidView(DIFFERENTIAL))
-    html = study_tab.drawn(view)["html"]
+    html = study_tab.step_reply(view)["html"]
     assert html.count(base64.b64encode(photo()).decode()) == 1
     assert "The aid's probabilities" in html.replace("&#x27;", "'") and "What it says" not in html
 
