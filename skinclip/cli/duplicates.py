@@ -42,13 +42,13 @@ def _duplicates(args: argparse.Namespace) -> int:
         raise UsageError(f"one data set has no near-duplicates in others; found {', '.join(tables)}")
     cases = [case for table in chosen.values() for case in table.cases]
     left_out = [problem for table in chosen.values() for problem in table.problems]
-    found = find_duplicates(cases, sys.stderr.isatty(), left_out.append)
-    write_duplicates(args.out, found)
-    between = Counter((pair.first.source, pair.second.source) for pair in found)
+    duplicates = find_duplicates(cases, sys.stderr.isatty(), left_out.append)
+    write_duplicates(args.out, duplicates)
+    between = Counter((pair.first.source, pair.second.source) for pair in duplicates)
     for (first, second), count in sorted(between.items()):
         print(f"{first} and {second}: {count} pairs")
-    apart = sum(pair.first.split != pair.second.split for pair in found)
-    print(f"{len(found)} pairs among {len(cases)} photos, {apart} of them in different splits: {args.out}")
+    apart = sum(pair.first.split != pair.second.split for pair in duplicates)
+    print(f"{len(duplicates)} pairs among {len(cases)} photos, {apart} of them in different splits: {args.out}")
     if left_out:
         print(f"skinclip: {len(left_out)} rows or photos left out, the first: {left_out[0]}", file=sys.stderr)
     return 0

@@ -89,16 +89,16 @@ def read_readings(folder: Path) -> dict[str, tuple[CriteriaReading, ...]]:
 
     Raises DataError for a table that cannot be read or a cell that is not 0 or 1.
     """
-    found: dict[str, list[CriteriaReading]] = defaultdict(list)
+    readings_of: dict[str, list[CriteriaReading]] = defaultdict(list)
     for name in FILES:
         if (path := table_named([folder], name)) is None:
             continue
         for row in read_labels(path, ("image_id",)).rows:
             try:
-                found[photo_id(row, "image_id")].append(_reading(row))
+                readings_of[photo_id(row, "image_id")].append(_reading(row))
             except BadRow as error:
                 raise DataError(f"{path.name} line {row.line}: {error}") from error
-    return {image: tuple(readings) for image, readings in found.items()}
+    return {image: tuple(readings) for image, readings in readings_of.items()}
 
 
 def _reading(row: Row) -> CriteriaReading:

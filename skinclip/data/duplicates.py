@@ -84,11 +84,11 @@ def find_duplicates(
         return []
     sources = np.array([case.source for case, _ in kept])
     pairs = candidate_pairs([features.descriptors for _, features in kept], sources)
-    found = []
+    duplicates = []
     for i, j in tqdm(pairs, desc="comparing", disable=not progress, mininterval=5):
         if overlay := compare(kept[i][1], kept[j][1]):
-            found.append(Duplicate(kept[i][0], kept[j][0], overlay))
-    return found
+            duplicates.append(Duplicate(kept[i][0], kept[j][0], overlay))
+    return duplicates
 
 
 def _described(
@@ -101,8 +101,8 @@ def _described(
             return error
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        shown = tqdm(pool.map(one, cases), total=len(cases), desc="describing", disable=not progress, mininterval=5)
-        for case, features in zip(cases, shown, strict=True):
+        described = tqdm(pool.map(one, cases), total=len(cases), desc="describing", disable=not progress, mininterval=5)
+        for case, features in zip(cases, described, strict=True):
             if isinstance(features, PhotoError):
                 note(f"{case.source}/{case.image_id}: {features}")
             else:
@@ -227,13 +227,13 @@ def _laid_over(first: np.ndarray, second: np.ndarray, affine: np.ndarray) -> tup
 # --- the list -----------------------------------------------------------------------------------------------------
 
 
-def write_duplicates(path: Path, found: Iterable[Duplicate]) -> None:
+def write_duplicates(path: Path, duplicates: Iterable[Duplicate]) -> None:
     """The pairs as a CSV table, photos named `source/image_id`, with their splits and how well they agree."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["first", "second", "first_split", "second_split", "inliers", "zoom", "overlap", "correlation"])
-        for pair in found:
+        for pair in duplicates:
             names = [f"{case.source}/{case.image_id}" for case in (pair.first, pair.second)]
             splits = [case.split or "" for case in (pair.first, pair.second)]
             o = pair.overlay

@@ -77,12 +77,12 @@ def _listing(folder: Path) -> dict[str, list[os.DirEntry[str]]]:
 
 def photos_by_stem(folders: Iterable[Path], ending: str = "") -> dict[str, Path]:
     """Photo files below the folders by `name_key` without suffix (and without `ending`); the first wins."""
-    found: dict[str, Path] = {}
+    photos: dict[str, Path] = {}
     for file in _files_below(folders):
         stem, suffix = os.path.splitext(name_key(file.name))
         if suffix in PHOTO_SUFFIXES and stem.endswith(ending):
-            found.setdefault(stem.removesuffix(ending), file)
-    return found
+            photos.setdefault(stem.removesuffix(ending), file)
+    return photos
 
 
 def _files_below(folders: Iterable[Path]) -> Iterator[Path]:

@@ -58,13 +58,13 @@ def discover(root: str | Path, strict: bool = False) -> dict[str, CaseTable]:
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set $SKINCLIP_DATA or give --data")
-    found = {}
+    tables = {}
     for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
         try:
             layout = detect_layout(folder)
         except DataError:
             continue
-        found[folder.resolve().name] = read_cases(folder, layout, strict)
-    if not found:
+        tables[folder.resolve().name] = read_cases(folder, layout, strict)
+    if not tables:
         raise DataError(f"{root}: neither it nor a subfolder is a data set; {expected()}")
-    return found
+    return tables

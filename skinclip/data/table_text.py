@@ -91,13 +91,13 @@ class _Reader:
         self.columns = 0  # of the header, once it is read
 
     def read(self) -> list[Record]:
-        found = []
+        table = []
         while self.at < len(self.lines):
             record = self._next()
             if record.problem or any(record.cells):
-                found.append(record)
+                table.append(record)
                 self.columns = self.columns or len(record.cells)
-        return found
+        return table
 
     def _next(self) -> Record:
         """The record that begins at this line; `at` moves behind it, or behind one line where it cannot be read."""

@@ -217,15 +217,15 @@ def _draw_badges(out: np.ndarray, badges: list[_Badge]) -> np.ndarray:
 def number_places(assessment: Assessment, radius: float) -> dict[str, tuple[float, float]]:
     """Reference -> centre of its number, in photo pixels: on the outline of its region, clear of one another."""
     taken: list[np.ndarray] = []
-    found = {}
+    centres = {}
     for finding in assessment.findings:
         outlines = [np.asarray(p, np.float64) for p in finding.region.polygons if len(p) > 2]
         if outlines:
             places = _places(outlines, bottom=_is_whole_lesion(finding, assessment))
             place = _free_place(places, taken, radius, assessment.photo.width, assessment.photo.height)
             taken.append(place)
-            found[finding.ref] = (float(place[0]), float(place[1]))
-    return found
+            centres[finding.ref] = (float(place[0]), float(place[1]))
+    return centres
 
 
 def _disc(radius: int) -> Image.Image:

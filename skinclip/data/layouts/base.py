@@ -37,13 +37,13 @@ def official_parts(folder: Path, pattern: str) -> dict[str, tuple[str, list[Path
 
     `pattern` is a regular expression of the photo folders' names in which `{part}` stands for the part's.
     """
-    found: dict[str, tuple[str, list[Path]]] = {}
+    parts: dict[str, tuple[str, list[Path]]] = {}
     for part, split in _PARTS.items():
         wanted = re.compile(pattern.format(part=part), re.IGNORECASE)
         photos = [path for path in subfolders(folder, "") if wanted.fullmatch(path.name)]
         if photos:
-            found[part] = (split, photos)
-    return found
+            parts[part] = (split, photos)
+    return parts
 
 
 def official_table(folder: Path, stem: str, expected: str) -> Path:

@@ -63,13 +63,13 @@ def _metadata(folder: Path, part: str) -> dict[str, Row]:
     path = table_named([folder, folder / name], name)
     if path is None:
         return {}
-    found = {}
+    rows = {}
     for row in read_labels(path, ("image",)).rows:
         try:
-            found[photo_id(row, "image")] = row
+            rows[photo_id(row, "image")] = row
         except BadRow:
             continue  # without a photo's name there is nothing to join it to
-    return found
+    return rows
 
 
 LAYOUT = Layout(

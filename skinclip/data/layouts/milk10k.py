@@ -78,19 +78,19 @@ def _labels(truth: Path | None, metadata: LabelFile) -> LabelFile:
 
 def _by_lesion(metadata: LabelFile) -> tuple[dict[str, dict[str, Row]], list[str]]:
     """Lesion -> kind of photo -> its row, and a line for every row that has no place there."""
-    found: dict[str, dict[str, Row]] = defaultdict(dict)
+    lesions: dict[str, dict[str, Row]] = defaultdict(dict)
     problems = []
     for row in metadata.rows:
         try:
             if row.problem:
                 raise BadRow(row.problem)
             kind = "dermoscopy" if row.require("image_type").lower().startswith("dermoscop") else "clinical"
-            if kind in found[row.require("lesion_id")]:
+            if kind in lesions[row.require("lesion_id")]:
                 raise BadRow(f"a second {kind} photo of lesion {row.get('lesion_id')}")
-            found[row.require("lesion_id")][kind] = row
+            lesions[row.require("lesion_id")][kind] = row
         except BadRow as error:
             problems.append(f"{metadata.path.name} line {row.line}: {error}")
-    return dict(found), problems
+    return dict(lesions), problems
 
 
 def _case(
