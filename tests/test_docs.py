@@ -86,7 +86,7 @@ def test_files_that_the_documents_name_are_there() -> None:
     missing = []
     for document in (README, *PAGES):
         for path in re.findall(r"`((?:skinclip|eval_study|assets|tests|docs)/[\w./-]+)`", body(document)):
-            if not (ROOT / path).exists() and not path.startswith("skinclip/assets/"):
+            if not (ROOT / path).exists() and not path.startswith("skinclip/assets/") and "NAME" not in path:
                 missing.append(f"{document.name}: {path}")
     assert missing == []
 

@@ -1,4 +1,4 @@
-"""A layout of one's own, as `docs/extending/data-layout.md` shows it: one entry, and every command knows it."""
+"""A layout of one's own, as `docs/extending/data_layout.md` shows it: one entry, and every command knows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skinclip.data.layouts import registry
 from skinclip.data.readers import DataError, detect_layout, discover, read_cases
 from tests.helpers.folders import write
 
-PAGE = Path(__file__).parents[2] / "docs" / "extending" / "data-layout.md"
+PAGE = Path(__file__).parents[2] / "docs" / "extending" / "data_layout.md"
 
 
 @pytest.fixture
