@@ -43,14 +43,15 @@ ALLOWED_LIBRARIES: set[tuple[str, str]] = set()
 ALLOWED_LONG_MODULES = {
     "study/analysis/analysis_report.py",
 }
-ALLOWED_PARAMETERS = {"_cached", "evaluate", "__init__", "explain", "forward", "on_assess"}
-ALLOWED_UNTYPED = 2
+ALLOWED_PARAMETERS = {
+    *("skinclip.data.photos._cached", "skinclip.evaluation.run.evaluate", "skinclip.training.losses.alignment.forward"),
+}
+ALLOWED_UNTYPED = 0
 ALLOWED_OPENINGS = Counter(
     # by package: how many docstrings open with What, Where, Whether ...
-    {"core": 2, "language": 4, "calibration": 0, "explain": 11}
-    | {"pipeline": 2, "reporting": 3, "evaluation": 3, "study": 0, "ui": 15, "eval_study": 33}
+    {"core": 1, "language": 3, "explain": 9, "pipeline": 1, "evaluation": 3, "eval_study": 28}
 )
-ALLOWED_UNDOCUMENTED = {"eval_study": 0.78}
+ALLOWED_UNDOCUMENTED = {"eval_study": 0.84}
 ALLOWED_SAME_NAME: set[str] = {
     *("Row", "Peak", "Step", "Run", "Features"),
 }
@@ -207,7 +208,11 @@ def test_functions_are_short(folder: str) -> None:
 
 
 def test_no_function_has_too_many_parameters() -> None:
-    many = [one for one in functions() if one.parameters > MOST_PARAMETERS and one.node.name not in ALLOWED_PARAMETERS]
+    many = [
+        one
+        for one in functions()
+        if one.parameters > MOST_PARAMETERS and f"{one.module}.{one.node.name}" not in ALLOWED_PARAMETERS
+    ]
     assert [f"{function}: {function.parameters} parameters" for function in many] == []
 
 

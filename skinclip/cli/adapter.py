@@ -1,4 +1,4 @@
-"""`python -m skinclip adapter list | info | card | merge | push | pull`: what was trained on a published base.
+"""`skinclip adapter list | info | card | merge | push | pull`: manages adapters trained on a published base.
 
 Heavy imports happen inside the commands.
 """
@@ -18,32 +18,33 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommands of `adapter`."""
     commands = parser.add_subparsers(dest="adapter_command", metavar="COMMAND", required=True)
-    listing = commands.add_parser("list", help="the adapters in a folder")
+    listing = commands.add_parser("list", help="list the adapters in a folder")
     listing.add_argument("folder", type=Path, help="a folder with one subfolder an adapter")
     listing.set_defaults(run=_list)
 
-    about = _command(commands.add_parser("info", help="what an adapter is, and what it was made for"), _info)
+    about = _command(commands.add_parser("info", help="show an adapter's preset, weights and base"), _info)
     about.add_argument("--card", action="store_true", help="print its model card")
 
-    card = _command(commands.add_parser("card", help="write the model card anew"), _card)
+    card = _command(commands.add_parser("card", help="rewrite the model card"), _card)
     card.add_argument(
         "--results", type=Path, nargs="+", default=[], metavar="FILE", help="reports of `evaluate` of these weights"
     )
 
-    merge = _command(commands.add_parser("merge", help="a 16-bit base with the adapter in it"), _merge)
-    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    merge = _command(commands.add_parser("merge", help="write a 16-bit base with the adapter merged into it"), _merge)
+    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder for the merged model")
     merge.add_argument("--dtype", choices=("bf16", "fp16"), default="bf16", help="(default: bf16, as the base is)")
 
-    push = _command(commands.add_parser("push", help="hand an adapter on"), _push)
+    push = _command(commands.add_parser("push", help="copy an adapter to a folder or to the hub"), _push)
     push.add_argument("target", help="a new folder, or OWNER/NAME on the Hugging Face hub")
     push.add_argument("--yes", action="store_true", help="upload without asking")
-    push.add_argument("--public", action="store_true", help="a repository made for it can be seen by everyone")
+    push.add_argument("--public", action="store_true", help="make a new repository visible to everyone")
 
-    pull = commands.add_parser("pull", help="get an adapter")
+    pull = commands.add_parser("pull", help="copy an adapter from a folder or from the hub")
     pull.add_argument("source", help="a folder, or OWNER/NAME on the Hugging Face hub")
     pull.add_argument("out", type=Path, help="a new folder")
-    pull.add_argument("--revision", metavar="COMMIT", help="of a repository, in full (default: the newest)")
+    pull.add_argument("--revision", metavar="COMMIT", help="the repository's full commit hash (default: the newest)")
     pull.set_defaults(run=_pull)
 
 

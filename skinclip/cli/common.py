@@ -26,7 +26,7 @@ class UsageError(ValueError):
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="mini", help="the model preset (default: mini)")
-    parser.add_argument("--weights", type=Path, metavar="DIR", help="a checkpoint folder (default: the embedded one)")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="a checkpoint folder (default: the preset's own)")
 
 
 def whole_number(text: str, least: int, most: int | None = None, name: str = "number") -> int:

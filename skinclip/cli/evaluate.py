@@ -37,13 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "predictions.csv (ISIC's submission, p / prior) and probabilities.csv (p at natural prevalence)",
     )
     parser.add_argument(
-        "--rationales", type=_rationales, default=200, help="photos to read rationales of: a number, or all"
+        "--rationales",
+        type=_rationales,
+        default=200,
+        help="number of photos whose rationales are read, or all",
     )
     parser.add_argument("--strict", action="store_true", help="stop at the first bad row or photo")
     parser.add_argument("--batch-size", type=at_least_one, help="photos at a time (default: 32, or 1 of a big preset)")
-    parser.add_argument("--seed", type=seed, default=0, help="of the rationale sample and the bootstrap")
-    parser.add_argument("--bootstrap", type=at_least_one, default=1000, help="resamples behind each interval")
-    parser.add_argument("--ledger", type=Path, help="where runs on test photos are noted")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the rationale sample and of the bootstrap")
+    parser.add_argument("--bootstrap", type=at_least_one, default=1000, help="bootstrap resamples for each interval")
+    parser.add_argument("--ledger", type=Path, help="CSV file that runs on test photos are noted in")
     parser.add_argument("--reason", default="", help="why test photos are used, for the ledger")
     add_model_arguments(parser)
     _other_system_arguments(parser.add_argument_group("another system's probabilities"))
@@ -70,7 +73,9 @@ def _other_system_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--prior", type=_prior, metavar="SHARES", help=f"of --predictions: {shares}")
     group.add_argument("--against-prior", type=_prior, metavar="SHARES", help="the same of --against")
     group.add_argument(
-        "--allow-missing", action="store_true", help="measure a file that lacks photos on those it has, and count them"
+        "--allow-missing",
+        action="store_true",
+        help="measure an incomplete file on the photos it has",
     )
 
 

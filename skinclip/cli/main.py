@@ -29,9 +29,9 @@ COMMANDS = {
     "evaluate": "measure a model on labelled photos",
     "train": "train a model",
     "duplicates": "list photos of the same lesion that turn up in several data sets",
-    "plot_training": "draw how a training goes, or went",
+    "plot_training": "plot the progress of a training",
     "fetch": "get the published weights that a big preset is built on",
-    "adapter": "look at, merge or share what was trained on published weights",
+    "adapter": "inspect, merge or share what was trained on published weights",
     "study": "prepare, conduct and analyse a reader study",
 }
 # Errors whose message is for the user. None can be raised before its module is imported, so none is imported for this.

@@ -1,4 +1,4 @@
-"""`skinclip plot-training FOLDER`: draws how a training goes, or went."""
+"""`skinclip plot-training FOLDER`: plots the progress of a training."""
 
 from __future__ import annotations
 

@@ -49,16 +49,19 @@ class DataDirectoryError(ValueError):
 
 @dataclass(frozen=True)
 class DataDirectory:
+    """The folder for files that may stay, and the one for files that only pass through."""
+
     kept: Path  # weights and caches
     passing: Path  # a folder for each running server, gone with it
 
 
 def on_space(environment: Environment = os.environ) -> bool:
+    """Tells a Hugging Face Space by the variable that every Space sets."""
     return bool(environment.get(SPACE))
 
 
 def data_directory(environment: Environment = os.environ) -> DataDirectory:
-    """Where the program may write: below `SKINCLIP_HOME` if it is set, else in the user's cache.
+    """Returns the folders the program may write to: below `SKINCLIP_HOME` if set, else in the user's cache.
 
     All that stays can be fetched or made again.
     Raises DataDirectoryError for a user without any.

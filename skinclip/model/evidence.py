@@ -107,7 +107,7 @@ class EvidenceFinder(nn.Module):
 
     def __init__(
         self, config: EvidenceConfig, token_width: int, embed_dim: int, level_widths: Sequence[int], n_states: int
-    ):
+    ) -> None:
         super().__init__()
         self.config = config
         self.mask_head = LesionMaskHead(level_widths, config.mask_width, config.mask_size)

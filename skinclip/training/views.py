@@ -117,7 +117,9 @@ class KeptViews(LiveViews):
 class ViewStore:
     """`SeenViews` of n photos under V views each, in files that are mapped, one a part."""
 
-    def __init__(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]], n: int, count: int):
+    def __init__(
+        self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]], n: int, count: int
+    ) -> None:
         """
         Args:
             shapes: of each part for one view, and the type it is kept in.
