@@ -38,7 +38,7 @@ def open_app(preset: str, weights: Path | None, report: ReportStep, adapters: Pa
         raise StartupError(str(problem)) from problem
     report("Trying the model on a synthetic photo")
     warm_up(assessor)
-    return serving.mount_page(build_page(assessor), css() + example_css(), head())
+    return serving.mount_page(build_page(assessor), css() + components.finding_colours() + example_css(), head())
 
 
 def load_assessor(preset: str, weights: Path | None, adapters: Path | None) -> Assessor:

@@ -279,7 +279,7 @@ def finding_colours() -> str:
     for i in range(MAX_FINDINGS):
         red, green, blue = colour_of(i)
         rules.append(f"#finding label:nth-of-type({i + 2}) {{ --chip: rgb({red}, {green}, {blue}); }}")
-    return "\n".join(rules)
+    return "\n".join(rules) + "\n"
 
 
 def data_url(pixels: np.ndarray) -> Markup:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import gradio as gr
 from fastapi import FastAPI
 
+from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.session.session_service import Study
-from skinclip.ui import components, serving
+from skinclip.ui import serving
 from skinclip.ui.tabs import coordinator_tab, study_tab
+from skinclip.ui.templating import macro
 from skinclip.ui.theme import study_css, study_head
 
 VISITORS = 2000  # next to nothing is kept of one: the tokens of sign-ins lie in the browsers
@@ -26,7 +28,7 @@ def open_study_app(study: Study) -> FastAPI:
 def build_study_page(study: Study) -> gr.Blocks:
     """The page around an opened study."""
     with gr.Blocks(title="Reader study", analytics_enabled=False, delete_cache=(300, 600)) as page:
-        gr.HTML(components.BANNER, elem_id="banner")
+        gr.HTML(macro("page.html", "banner", RESEARCH_USE_ONLY), elem_id="banner")
         with gr.Tabs() as tabs:
             with gr.Tab("Reader study", id="study"):
                 study_tab.build(study)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gradio as gr
 
 from skinclip.core.paths import ASSETS
-from skinclip.ui.components import finding_colours
 
 
 def theme() -> gr.themes.Base:
@@ -72,7 +71,7 @@ def theme() -> gr.themes.Base:
 
 def css() -> str:
     """Style sheet of the model's page."""
-    return (ASSETS / "style.css").read_text() + "\n" + finding_colours() + "\n"
+    return (ASSETS / "style.css").read_text() + "\n"
 
 
 def head() -> str:
