@@ -11,15 +11,18 @@
 #   ... -v "$PWD/studies:/studies" skinclip python app.py --study /studies/trust-study
 #
 # The installed torch runs on CPU and on GPU. Without CUDA the image is much smaller: give
-# `docker build --build-arg PIP_EXTRA_INDEX_URL=...` an index of CPU builds of torch.
+# `docker build --build-arg TORCH_INDEX=URL` an index of CPU builds of torch, as `make run TORCH_INDEX=URL` takes it.
 
 # tag and digest name the same image: renew both together
 FROM python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b240a27e862d3d4217c528e2e0c3 AS base
 
 FROM base AS build
-ARG PIP_EXTRA_INDEX_URL=""
+ARG TORCH_INDEX=""
 COPY requirements.txt /build/
 RUN python -m venv /opt/venv \
+ && sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' /build/requirements.txt >/build/torch.txt \
+ && if [ -n "$TORCH_INDEX" ]; then /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps \
+      --index-url "$TORCH_INDEX" --requirement /build/torch.txt; fi \
  && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --requirement /build/requirements.txt
 WORKDIR /app
 COPY LICENSE app.py ./

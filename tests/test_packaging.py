@@ -96,7 +96,7 @@ def test_what_spaces_yaml_says_of_the_app_is_so() -> None:
     assert section["limits"] == {
         "max_file_mb": MAX_FILE_MB,
         "max_megapixels": MAX_MEGAPIXELS,
-        "queue": serving.QUEUE,
+        "queue": serving.MAX_QUEUED,
     }
     assert section["tabs"] == [tab.key for tab in TABS]
 
