@@ -146,19 +146,20 @@ def _notices(assessment: Assessment) -> list[str]:
     return notices
 
 
+def _advice(assessment: Assessment) -> list[str]:
+    """The prediction set and the referral advice, in the words of the page; none of a model that abstained."""
+    if assessment.abstained:
+        return [phrasing.ABSTAINS]
+    a = phrasing.advice(assessment)
+    sentences = (a.prediction_set, f"{a.verdict}. {a.basis}", a.reconciliation, *a.leaves_open)
+    return [sentence.replace("**", "") for sentence in sentences if sentence]
+
+
 def _readable(assessment: Assessment, notices: Sequence[str]) -> str:
     lines = [RESEARCH_USE_ONLY, ""]
     for item in assessment.diagnosis:
         lines.append(f"{item.name:<22}{item.probability:>7.1%}  {'#' * round(30 * item.probability)}")
-    names = {item.code: item.name for item in assessment.diagnosis}
-    kept = ", ".join(names[code] for code in assessment.prediction_set.codes)
-    m = assessment.malignancy
-    decision = "Refer" if m.refer else "Do not refer"
-    lines += [
-        "",
-        f"Not ruled out at {assessment.prediction_set.coverage:.0%} coverage: {kept}",
-        f"{decision}: P(malignant) is {m.probability:.1%}, referral from {m.threshold:.1%}",
-    ]
+    lines += ["", *_advice(assessment)]
     if assessment.rationale:
         lines += ["", assessment.rationale, *([depends] if (depends := phrasing.depends(assessment)) else [])]
     for finding in assessment.findings:

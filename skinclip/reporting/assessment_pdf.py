@@ -353,12 +353,14 @@ def _differential(sheet: _Sheet, assessment: Assessment, width: float) -> None:
 def _referral(sheet: _Sheet, assessment: Assessment, x: float, width: float) -> None:
     m, top, inner = assessment.malignancy, sheet.y, width - 8
     colours = REFER if m.refer else KEEP
-    basis, malignant = _words(phrasing.malignancy(assessment)), _words(phrasing.MALIGNANT_HERE)
+    advice = phrasing.advice(assessment)
+    sentences = (advice.basis, advice.reconciliation, *advice.leaves_open)
+    basis, malignant = _words(" ".join(filter(None, sentences))), _words(phrasing.MALIGNANT_HERE)
     rows = [len(sheet.lines(inner, p, size)) * sheet.line_height(size) for p, size in ((basis, 8.5), (malignant, 6.5))]
     sheet.box(x, top, width, 26 + sum(rows), colours)
     sheet.set_y(top + 2)
     sheet.heading(x + 4, "REFERRAL, ON THIS PHOTO ALONE")
-    sheet.put(x + 4, sheet.y + 5.5, f"{'▲' if m.refer else '●'} {phrasing.verdict(assessment)}", 14, True, colours[1])
+    sheet.put(x + 4, sheet.y + 5.5, f"{'▲' if m.refer else '●'} {advice.verdict}", 14, True, colours[1])
     _gauge(sheet, assessment, x + 4, sheet.y + 11.7, inner)
     sheet.set_y(sheet.y + 14.5)
     sheet.flow(x + 4, inner, basis, 8.5)

@@ -137,6 +137,13 @@ def test_json_is_one_object_and_nothing_else(capsys, photo):
     assert "blurred" in err and "chats" in err
 
 
+def test_readable_text_advises_in_the_words_of_the_page(capsys, photo):
+    assert cli.main(["assess", str(photo)]) == 0
+    out = capsys.readouterr().out
+    assert "Cannot be ruled out: melanoma or melanocytic nevus (in 90% of such photos" in out
+    assert "Refer. Probability of malignancy 65.0%, at or above the referral threshold of 20.0%." in out
+
+
 def test_readable_text_says_what_matters(capsys, photo, monkeypatch):
     monkeypatch.setattr(FakeAssessor, "in_domain", False)
     assert cli.main(["assess", str(photo), "--age", "unknown"]) == 0
@@ -144,8 +151,7 @@ def test_readable_text_says_what_matters(capsys, photo, monkeypatch):
     for words in (
         "Research use only",
         "melanoma                60.0%",
-        "90% coverage: melanoma, melanocytic nevus",
-        "Refer: P(malignant) is 65.0%, referral from 20.0%",
+        "No assessment: the model abstains",
         "given [r1] irregular streaks",
         "[r1] irregular streaks (score 0.70, pixels 1, 2, 30, 40)",
         "Warning: the photo is blurred",
