@@ -145,7 +145,7 @@ class Finding:
 
 @dataclass(frozen=True, config=STRICT)
 class Dependence:
-    """How far the leading diagnosis depends on one region, by taking it out of the photo (`explain.dependence`).
+    """Dependence of the leading diagnosis on one region, taken out of the photo (`explain.dependence`).
 
     Attributes:
         ref: of the finding whose region has the largest effect.

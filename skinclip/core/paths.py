@@ -122,7 +122,7 @@ def prepare(environment: Environment = os.environ) -> Path:
 
 
 def _places(kept: Path, run: Path) -> dict[str, Path]:
-    """Where each library is to write that would otherwise choose a place by itself."""
+    """Folders for libraries that would otherwise choose a place by themselves."""
     cache = kept / "cache"
     return {
         "GRADIO_TEMP_DIR": run / "uploads",

@@ -1,4 +1,4 @@
-"""What would change the answer: a region taken out of the photo, or the checklist edited by hand.
+"""Counterfactuals: the answer with a region taken out of the photo, or with the checklist edited by hand.
 
 Both ask the model itself. Nothing here knows what a finding ought to do.
 """

@@ -50,7 +50,7 @@ class PerturbationCurves:
 
 @dataclass(frozen=True)
 class Removed:
-    """What the answer loses without a region, and without random ones of the same area: drops of the probability."""
+    """Drops of the probability without a region, and without random ones of the same area."""
 
     drop: float
     random: float
@@ -67,7 +67,7 @@ def energy(heat: np.ndarray, lesion: np.ndarray) -> float:
 
 
 def pointing(heat: np.ndarray, lesion: np.ndarray) -> bool:
-    """Whether the map's highest place lies in the lesion; of several equal ones, whether most do."""
+    """True where the map's highest place lies in the lesion; of several equal ones, where most do."""
     top = heat >= heat.max()
     return bool(lesion[top].mean() > 0.5)
 

@@ -42,7 +42,7 @@ _CUT = "an object that is cut short"
 
 @dataclass(frozen=True)
 class Parsed:
-    """What an answer holds: sound boxes, in pixels of the photo asked about, and in words what was dropped."""
+    """Content of an answer: sound boxes, in pixels of the photo asked about, and in words what was dropped."""
 
     boxes: tuple[Box, ...]
     dropped: tuple[str, ...]
@@ -50,7 +50,7 @@ class Parsed:
 
 @dataclass(frozen=True)
 class SecondOpinion:
-    """Where Qwen2.5-VL sees a finding.
+    """Opinion of Qwen2.5-VL on where a finding is.
 
     Attributes:
         reference: of the finding, "r1".

@@ -1,4 +1,4 @@
-"""What was measured of each method, in words: strengths and weaknesses beside a map, from the benchmark's own figures.
+"""Measured strengths and weaknesses of each method, in words, from the benchmark's own figures.
 
 `assets/explanations.json` holds the figures (`python -m eval_study.fill_numbers` copies them from the result file of
 `python -m eval_study.explanations`); nothing is said of a method that was not measured.
@@ -75,7 +75,7 @@ def _made_by_measuring(key: str, known: dict[str, dict[str, float]]) -> str:
 
 
 def cited() -> str:
-    """What taking the outlined regions out does to the diagnosis; empty where it was not measured."""
+    """Effect on the diagnosis of taking the outlined regions out; empty where it was not measured."""
     found = figures().get("cited")
     if not found:
         return ""

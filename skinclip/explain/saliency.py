@@ -93,7 +93,7 @@ class TokenStages(nn.Module):
 
 @dataclass(frozen=True)
 class Network:
-    """What saliency explains: photos [B, 3, side, side] in 0..1 -> logits [B, C], and modules that give its maps.
+    """The network that saliency explains: photos [B, 3, side, side] in 0..1 -> logits [B, C], and modules that give its maps.
 
     Attributes:
         stages: modules that give maps [B, D, h, w], fine to coarse.
@@ -111,7 +111,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Cam:
-    """How a class activation map is made; `eval_study.explanations.tuning` compares the choices.
+    """Settings of a class activation map; `eval_study.explanations.tuning` compares the choices.
 
     Attributes:
         stage: which of the network's stages, -1 the last.

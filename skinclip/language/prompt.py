@@ -67,7 +67,7 @@ def token_id(tokenizer: TextTokenizer, token: str) -> int:
 
 @dataclass
 class RationaleTarget:
-    """What follows the answer: findings (state keys), the differential's first two, and a rationale to learn."""
+    """The text after the answer: findings (state keys), the differential's first two, and a rationale to learn."""
 
     findings: Sequence[str] = ()
     leading: str | None = None

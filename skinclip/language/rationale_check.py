@@ -124,7 +124,7 @@ _MOST_CHARACTERS = 2000  # more than twice the longest text of the generator
 
 
 def check_citations(text: str, findings: Sequence[str]) -> list[str]:
-    """What is wrong with the references of a text, one line a problem.
+    """Problems with the references of a text, one line each.
 
     Finding i of `findings` (state keys) is [r{i+1}]. It holds a text to no more than this: every reference is one of
     the findings, its phrase follows it, and no criterion is named without one. What else it says is not looked at.
@@ -148,7 +148,7 @@ def check_citations(text: str, findings: Sequence[str]) -> list[str]:
 def check_rationale(
     text: str, findings: Sequence[str], diagnoses: Sequence[str] | None = None, runner_up_open: bool = True
 ) -> list[str]:
-    """What a text says that its findings do not support, one line a problem; [] for a sound text.
+    """Claims of a text that its findings do not support, one line each; [] for a sound text.
 
     A sound text, tidied or not, is one that `write_rationale` could have written of the same findings and of the
     diagnoses it names: it cites every finding once, for what the finding says about these diagnoses, and every other

@@ -61,7 +61,7 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is predicted of one photo, as arrays.
+    """The prediction for one photo, as arrays.
 
     Attributes:
         probabilities: [C] calibrated, at natural prevalence, order of `vocabulary.DIAGNOSIS_CODES`.
@@ -355,7 +355,7 @@ def _quality(image: LesionImage, output: CalibratedOutput, lesion: Lesion, in_do
 
 
 def _fitted(folder: Path) -> tuple[Calibrator, dict[str, float]]:
-    """What was fitted on top of the model in `folder`. Raises CheckpointError naming what is missing."""
+    """Calibrator and thresholds of the checkpoint in `folder`. Raises CheckpointError naming what is missing."""
     for name in ("trust.safetensors", "findings.json"):
         if not (folder / name).exists():
             raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
