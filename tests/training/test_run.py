@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from skinclip.core.assessment import Assessment, Context
-from skinclip.core.config import LossConfig, Stage0Config, Stage1Config, Stage2Config, TrainConfig
+from skinclip.core.config import LossConfig, Stage0Config, Stage1Config, Stage2Config, TrainConfig, save_yaml
 from skinclip.data import photos
 from skinclip.data.cases import Case, DataError
 from skinclip.imaging.examples import draw_with_mask
@@ -159,6 +159,14 @@ def test_nothing_to_learn_from_is_an_error(tmp_path, tiny_config) -> None:
     manifest.write_text(manifest.read_text().replace(",train,", ",test,"))
     with pytest.raises(DataError, match="no photo to learn from"):
         gather(tmp_path / "data")
+
+
+@pytest.mark.parametrize("changed", [{"evidence": {"kind": "pyramid"}}, {"perception": {"members": 2}}])
+def test_what_other_commands_train_is_refused_before_anything_is_trained(tmp_path, tiny_config, changed) -> None:
+    parts = {name: dataclasses.replace(getattr(tiny_config, name), **values) for name, values in changed.items()}
+    save_yaml(dataclasses.replace(tiny_config, **parts), tmp_path / "config.yaml")
+    with pytest.raises(DataError, match=r"config\.yaml: ensembles and evidence .* by eval_study\.gpu\.train"):
+        train_module.model_of(None, tmp_path / "config.yaml")
 
 
 def test_stages_of_another_recipe_are_not_resumed(tmp_path) -> None:
