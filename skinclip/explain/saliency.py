@@ -93,7 +93,7 @@ class TokenStages(nn.Module):
 
 @dataclass(frozen=True)
 class Network:
-    """The network that saliency explains: photos [B, 3, side, side] in 0..1 -> logits [B, C], and modules that give its maps.
+    """The network to explain: photos [B, 3, side, side] in 0..1 -> logits [B, C], and where its maps come from.
 
     Attributes:
         stages: modules that give maps [B, D, h, w], fine to coarse.
