@@ -14,7 +14,7 @@ from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, words_of_unknown
 from skinclip.data.photos import load_masks, load_photos
 from skinclip.data.readers import discover
-from skinclip.data.splits import DUPLICATES_FILE, check_no_leak, guard_training, hold_out, keep_apart, read_duplicates
+from skinclip.data.splits import check_no_leak, guard_training, hold_out, keep_apart, known_duplicates
 from skinclip.training.losses import MISSING
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def gather(root: Path, strict: bool = False) -> dict[str, list[Case]]:
             log.warning("%s: %d rows left out, the first: %s", name, len(table.problems), table.problems[0])
         check_no_leak(table.cases)
     cases = [case for table in tables.values() for case in table.cases]
-    kept, left_out = keep_apart(cases, read_duplicates(root / DUPLICATES_FILE))
+    kept, left_out = keep_apart(cases, known_duplicates(root))
     for sentence in (*left_out, words_of_unknown(kept, DIAGNOSIS_CODES)):
         if sentence:
             log.warning("%s: left out", sentence)

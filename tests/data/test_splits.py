@@ -9,7 +9,14 @@ import pytest
 
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
-from skinclip.data.splits import check_no_leak, guard_training, hold_out, keep_apart, read_duplicates
+from skinclip.data.splits import (
+    check_no_leak,
+    guard_training,
+    hold_out,
+    keep_apart,
+    known_duplicates,
+    read_duplicates,
+)
 
 
 def case(image_id: str, lesion_id: str, split: str | None, source: str = "ham") -> Case:
@@ -68,6 +75,14 @@ def test_near_duplicates_are_kept_in_one_part(tmp_path: Path) -> None:
     ]
     assert keep_apart(cases, pairs)[0] == [*cases[:2], *cases[4:]]
     assert keep_apart(cases)[0] == cases
+
+
+def test_known_duplicates_are_those_published_and_those_beside_the_data(tmp_path: Path) -> None:
+    published = known_duplicates(tmp_path)
+    assert len(published) == 1031 and len({second for _, second in published if second.startswith("milk10k/")}) == 720
+    assert all(first.startswith("ham10000/ISIC_") for first, _ in published)
+    (tmp_path / "near_duplicates.csv").write_text("first,second\nmine/a,ham10000/b\n")
+    assert known_duplicates(tmp_path) == [*published, ("mine/a", "ham10000/b")]
 
 
 @pytest.mark.parametrize("split", ["test", "shift", "valid", "calib", None])
