@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, logit
 from scipy.stats import norm
 
 from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, SIMULATED, StudyTables
@@ -89,6 +89,7 @@ class Simulation:
         accuracy: log-odds of a right unaided diagnosis at a mean reader and case; `skill` and `ease` spread them.
         missing: share of ratings that a reader left out.
         dropout: share of readers who stop somewhere in the session; `withdrawal` of those who withdraw.
+        following: standard deviation between readers of following the AI, in log-odds; 0 for none.
         pauses: share of answers interrupted by something else, whose time is far too long.
         repeat_share: of the cases shown again; `pairs`: preference pairs a reader.
     """
@@ -109,6 +110,7 @@ class Simulation:
     dropout: float = 0.0
     withdrawal: float = 0.0
     pauses: float = 0.01
+    following: float = 0.0
     repeat_share: float = 0.1
     pairs: int = 6
 
@@ -260,6 +262,8 @@ def _diagnoses(
     follow = np.array([[effect.follow_wrong, effect.follow_right] for effect in effects])[
         arm, (ai == truth).astype(int)
     ]
+    if simulation.following:
+        follow = expit(logit(follow) + rng.normal(0, simulation.following, simulation.readers)[reader])
     return before, np.where(rng.random(n) < follow, ai, before)
 
 

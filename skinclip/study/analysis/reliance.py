@@ -2,7 +2,8 @@
 
 A switch to wrong is a right unaided diagnosis that became a wrong one; its rate is taken over all answers to cases
 where the AI errs, so that no arm is judged on cases that its own readers selected. "Cannot tell" is not right. Cases of
-unknown truth do not count. Intervals are of the reader x case bootstrap.
+unknown truth do not count. Intervals are of the reader x case bootstrap, but for the safety endpoint's, which is the
+mixed model's: the bootstrap triples residual variance and is far too wide there.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import pandas as pd
 
 from skinclip.evaluation import metrics
 from skinclip.evaluation.metrics import Metric
+from skinclip.study.analysis.arm_model import arm_model
 from skinclip.study.analysis.mixed import attempt
 from skinclip.study.analysis.resampling import BootstrapEstimate, TwoWayBootstrap
 from skinclip.study.analysis.tables import ANSWERS, numbers
 from skinclip.study.errors import NotEstimable
+from skinclip.study.protocol.model import Contrast
 
 Result = dict[str, Any]
 _BINS = (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)  # of confidence, for the calibration plot
@@ -115,61 +118,41 @@ def difference(
     return (pair[0] - pair[1]).interval(alpha)
 
 
-def share_difference(
-    cases: pd.DataFrame, outcome: np.ndarray, arm: str, against: str, bootstrap: TwoWayBootstrap, alpha: float
-) -> Result:
-    """`arm` less `against` in the share of yes of a yes-or-no `outcome` [n], 1, 0 or NaN.
+def safety(cases: pd.DataFrame, contrast: Contrast, margin: float, alpha: float) -> Result:
+    """Non-inferiority of `contrast.arm` to its reference in switches to wrong where the AI errs, by `margin`.
+
+    The linear mixed model of the 0/1 outcome (a linear probability model with crossed random effects of reader, case,
+    and both by arm), whose contrast is the difference of the two rates. Its interval's coverage is simulated in
+    `eval_study.trust_study.coverage`. Non-inferior where the upper end of the 1 - alpha interval lies below the margin,
+    a one-sided test at alpha / 2; inferior where the lower end lies above it.
 
     Raises:
-        NotEstimable: One of the arms has no answers.
-    """
-    arms, known = cases["arm"].to_numpy(dtype=str), np.isfinite(outcome)
-    first, second = (
-        bootstrap.draw(metrics.mean(outcome[here]), here) for here in (known & (arms == one) for one in (arm, against))
-    )
-    return (first - second).interval(alpha)
-
-
-def safety(
-    cases: pd.DataFrame, arm: str, against: str, bootstrap: TwoWayBootstrap, margin: float, alpha: float
-) -> Result:
-    """Non-inferiority of `arm` to `against` in switches to wrong where the AI errs, by `margin`.
-
-    Non-inferior where the upper end of the 1 - alpha interval of the difference lies below the margin, a one-sided test
-    at alpha / 2; inferior where the lower end lies above it.
-
-    Raises:
-        NotEstimable: No answers to cases where the AI errs in one of the arms, too few to resample, or no switch in
-            either arm, from which resampling makes an interval without width, whatever the number of answers.
+        NotEstimable: No answers to cases where the AI errs in one of the arms, too few to fit, or no switch in either
+            arm, from which no model has an interval of any width, whatever the number of answers.
     """
     answers = _Answers.of(cases)
     switched, among = answers.rate("to_wrong")
     if not among.any():
         raise NotEstimable("no answers to cases where the AI errs and the truth is known")
-    here = among & np.isin(answers.arm, [arm, against])
+    pair = (contrast.arm, contrast.reference)
+    here = among & np.isin(answers.arm, pair)
     if here.any() and not switched[here].any():
-        raise NotEstimable(f"none of {int(here.sum())} answers in the two arms switched to wrong: nothing to resample")
-    first, second = (_rate(answers, "to_wrong", one, bootstrap) for one in (arm, against))
-    found = (first - second).interval(alpha)
-    found.pop("p")  # against 0, which is not the question
+        raise NotEstimable(f"none of {int(here.sum())} answers in the two arms switched to wrong: nothing to compare")
+    rows, outcome = cases[among], switched[among].astype(np.float64)
+    observed = [_share(switched[among & (answers.arm == arm)]) for arm in pair]
+    try:
+        found = arm_model(rows, outcome).difference(contrast, alpha)
+    except NotEstimable as reason:
+        shares = " against ".join("no answers" if share is None else f"{share:.1%}" for share in observed)
+        raise NotEstimable(f"{reason}; observed: {shares} of answers switched to wrong") from reason
+    found.pop("p")  # of no difference, which is not the question
     decision = "non-inferior" if found["high"] < margin else "inferior" if found["low"] > margin else "not shown"
-    rates = {"rate": first.value, "rate_against": second.value}
-    return {"contrast": f"{arm} - {against}", **found, **rates, "margin": margin, "decision": decision}
+    rates = {"rate": observed[0], "rate_reference": observed[1]}
+    return {"contrast": contrast.text, "test": "mixed model", **found, **rates, "margin": margin, "decision": decision}
 
 
-def mcnemar(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:
-    """Exact McNemar test of right before against right after. Descriptive: it takes answers as independent."""
-    answers = _Answers.of(cases)
-    rows: list[Result] = []
-    for arm in arms:
-        here = answers.known & (answers.arm == arm)
-        if not here.any():
-            rows.append({"arm": arm, "not_estimable": "no answers of this kind"})
-            continue
-        test = metrics.mcnemar(*(answer[here] == answers.truth[here] for answer in (answers.before, answers.after)))
-        counts = {"n": int(here.sum()), "only_before": test["only_a_right"], "only_after": test["only_b_right"]}
-        rows.append({"arm": arm, **counts, "p": test["p_value"]})
-    return rows
+def _share(hits: np.ndarray) -> float | None:
+    return float(hits.mean()) if len(hits) else None
 
 
 def calibration(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:

@@ -1,9 +1,9 @@
 """The secondary endpoints: each by its own test, and those that the plan names in one family under Holm (1979).
 
-    rating of each case      the mixed model (`arm_model`)
-    share, balanced accuracy bootstrap over readers and cases
+    rating or yes/no, cases  the mixed model (`arm_model`), of yes/no as 0 and 1
+    rate, balanced accuracy  bootstrap over readers and cases
     scale after a block      Wilcoxon's signed-rank test of readers' scores
-    preference               bootstrap over readers of Bradley-Terry strengths
+    preference               exact sign-flip test over readers; Bradley-Terry strengths, jackknife over readers
 
 What the plan does not name is described with its interval and has no p. What it names and the data cannot answer stays
 in the list with the reason.
@@ -34,7 +34,7 @@ MODEL, BOOTSTRAP, RANKS, STRENGTHS = (
     "mixed model",
     "bootstrap, readers and cases",
     "Wilcoxon, readers",
-    "bootstrap, readers",
+    "sign flips, readers",
 )
 _TESTED = ("p", "p_holm")
 
@@ -70,16 +70,12 @@ def described(answers: Answers, plan: AnalysisPlan) -> list[Result]:
 def endpoint_row(answers: Answers, key: str, plan: AnalysisPlan) -> Result:
     """One endpoint in the primary contrast."""
     pair = (plan.primary.arm, plan.primary.reference)
-    if key in plan.rated and not plan.rated[key].share:
+    if key in plan.rated:
         return _modelled(answers.cases, plan.rated[key], plan.primary, plan)
     test: str
     question: Callable[..., Result]
     arguments: tuple[Any, ...]
-    if key in plan.rated:
-        outcome = plan.rated[key].of(answers.cases)
-        test, question = BOOTSTRAP, reliance.share_difference
-        arguments = (answers.cases, outcome, *pair, answers.bootstrap, plan.alpha)
-    elif key in _RATES:
+    if key in _RATES:
         test, question = BOOTSTRAP, reliance.difference
         arguments = (answers.cases, _RATES[key], *pair, answers.bootstrap, plan.alpha)
     elif key in _SCALES:
@@ -87,7 +83,7 @@ def endpoint_row(answers: Answers, key: str, plan: AnalysisPlan) -> Result:
         arguments = (answers.blocks, _SCALES[key], *pair, plan.alpha)
     else:
         test, question = STRENGTHS, subjective_outcomes.preferred
-        arguments = (answers.preferences, *pair, plan.resamples, plan.seed, plan.alpha)
+        arguments = (answers.preferences, *pair, plan.seed, plan.alpha)
     label, unit = _words(key, plan)
     head = {"endpoint": key, "label": label, "unit": unit, "contrast": plan.primary.text, "test": test}
     return {**head, **attempt(question, *arguments)}
@@ -132,10 +128,14 @@ def _finished(found: Result, outcome: np.ndarray, log: bool) -> Result:
 
 
 def with_holm(rows: list[Result]) -> list[Result]:
-    """Adds `p_holm` to the rows that have a p (Holm 1979); what was not estimable tests nothing."""
-    tested = [row for row in rows if row.get("p") is not None]
-    if tested:
-        adjusted = multipletests([row["p"] for row in tested], method="holm")[1]
-        for row, p in zip(tested, adjusted, strict=True):
-            row["p_holm"] = float(p)
+    """Adds `p_holm` to the rows that have a p (Holm 1979).
+
+    The family keeps the size that the plan gave it: an endpoint that could not be tested counts as one that found
+    nothing, or missing data would make the others look surer.
+    """
+    if rows:
+        adjusted = multipletests([row.get("p", 1.0) for row in rows], method="holm")[1]
+        for row, p in zip(rows, adjusted, strict=True):
+            if row.get("p") is not None:
+                row["p_holm"] = float(p)
     return rows

@@ -37,7 +37,7 @@ def analyse(tables: StudyTables, plan: AnalysisPlan = DEFAULT_PLAN) -> Result:
     arms = in_registry_order(tables.cases["arm"])
     bootstrap = reliance.bootstrap_of(cases, plan.resamples, plan.seed)
     answers = secondary.Answers(cases, tables.blocks, tables.preferences, bootstrap)
-    pair, safety = (plan.primary.arm, plan.primary.reference), (plan.safety.arm, plan.safety.reference)
+    pair = (plan.primary.arm, plan.primary.reference)
     return {
         **_about(tables, plan),
         "arms": arms,
@@ -45,7 +45,7 @@ def analyse(tables: StudyTables, plan: AnalysisPlan = DEFAULT_PLAN) -> Result:
         "flow": flow(tables, plan),
         "missing": missing(cases),
         "primary": attempt(primary_result, cases, plan),
-        "safety": attempt(reliance.safety, cases, *safety, bootstrap, plan.safety_margin, plan.alpha),
+        "safety": attempt(reliance.safety, cases, plan.safety, plan.safety_margin, plan.alpha),
         "secondary": secondary.family(answers, plan),
         "described": secondary.described(answers, plan),
         "sensitivity": sensitivity(tables, plan),
@@ -54,7 +54,6 @@ def analyse(tables: StudyTables, plan: AnalysisPlan = DEFAULT_PLAN) -> Result:
         "wilcoxon": wilcoxon(cases, plan),
         "accuracy": reliance.accuracy(cases, arms, bootstrap, plan.alpha),
         "switching": reliance.switching(cases, arms, bootstrap, plan.alpha),
-        "mcnemar": reliance.mcnemar(cases, arms),
         "agreement": agreement.between_readers(cases, arms, plan.resamples, plan.seed, plan.alpha),
         "retest": agreement.within_readers(tables.cases),
         "scales": subjective_outcomes.scales(tables.blocks, arms, *pair, plan.alpha),

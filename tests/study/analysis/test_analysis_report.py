@@ -124,7 +124,7 @@ def test_the_summary_says_who_what_and_whether_it_is_safe(analysis):
     ("decision", "words"), [("non-inferior", "not inferior"), ("inferior", "misleads more"), ("not shown", "not shown")]
 )
 def test_the_summary_speaks_of_safety_as_decided(analysis, decision, words):
-    safety = {"value": 0.0, "low": -0.1, "high": 0.1, "rate": 0.1, "rate_against": 0.1, "margin": 0.05}
+    safety = {"value": 0.0, "low": -0.1, "high": 0.1, "rate": 0.1, "rate_reference": 0.1, "margin": 0.05}
     assert words in summary({**analysis, "safety": {**safety, "decision": decision}})
 
 

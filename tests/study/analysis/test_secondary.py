@@ -21,8 +21,8 @@ from tests.study import tiny
 from tests.study.studies import PLAN, study
 
 TESTS = {
-    **dict.fromkeys(("correct", "grounded", "complete", "harmful", "confidence", "seconds"), secondary.MODEL),
-    **dict.fromkeys(("act", "balanced_accuracy", "switch_to_right"), secondary.BOOTSTRAP),
+    **dict.fromkeys(("correct", "grounded", "complete", "harmful", "confidence", "act", "seconds"), secondary.MODEL),
+    **dict.fromkeys(("balanced_accuracy", "switch_to_right"), secondary.BOOTSTRAP),
     **dict.fromkeys(("satisfaction", "trust_scale", "distrust_scale"), secondary.RANKS),
     "preference": secondary.STRENGTHS,
 }
@@ -38,9 +38,15 @@ def named(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def test_holm_equals_hand_computed() -> None:
+    rows = [{"p": 0.01}, {"p": 0.04}, {"p": 0.03}]
+    adjusted = [row.get("p_holm") for row in secondary.with_holm(rows)]
+    assert adjusted == [pytest.approx(0.03), pytest.approx(0.06), pytest.approx(0.06)]
+
+
+def test_the_family_does_not_shrink_to_what_could_be_tested() -> None:
     rows = [{"p": 0.01}, {"p": 0.04}, {"p": 0.03}, {"not_estimable": "none"}]
     adjusted = [row.get("p_holm") for row in secondary.with_holm(rows)]
-    assert adjusted == [pytest.approx(0.03), pytest.approx(0.06), pytest.approx(0.06), None]
+    assert adjusted == [pytest.approx(0.04), pytest.approx(0.09), pytest.approx(0.09), None]
 
 
 def test_every_endpoint_of_the_plan_is_tested_by_its_own_test_in_one_family(analysis: dict[str, Any]) -> None:
@@ -83,7 +89,7 @@ def test_an_endpoint_without_data_is_listed_with_its_reason() -> None:
     assert reasons["preference"] == "no preferences were answered"
     text = to_html(document(found))
     assert "One family: the 17 secondary endpoints and contrasts" in text
-    assert "the 12 of them that could be tested" in text
+    assert "12 of which could be tested" in text
     assert "not testable: no preferences were answered" in text
 
 
@@ -103,15 +109,16 @@ def test_the_arms_of_primary_and_safety_are_each_the_plans_own() -> None:
     astray = (cases["stratum"] == "wrong") & (cases["arm"] == "grad_cam_text") & ~cases["repeat"]
     cases.loc[cases["stratum"] == "wrong", "diagnosis_before"] = cases["truth"]
     cases.loc[cases["stratum"] == "wrong", "diagnosis_after"] = cases["truth"]
-    cases.loc[astray, "diagnosis_after"] = cases["ai_leading"]
+    firm = cases["reader"].isin(["R001", "R002"]) & cases["case"].str.endswith("1")
+    cases.loc[astray & ~firm, "diagnosis_after"] = cases["ai_leading"]
     plan = dataclasses.replace(PLAN, safety=Contrast("grad_cam_text", "none"), safety_margin=0.2)
     found = analyse(tables.with_cases(cases), plan)
     assert found["safety"]["contrast"] == "grad_cam_text - none"
-    assert found["safety"]["rate"] == 1.0 and found["safety"]["rate_against"] == 0.0
+    assert 0.9 < found["safety"]["rate"] < 1.0 and found["safety"]["rate_reference"] == 0.0
     assert found["safety"]["decision"] == "inferior"
     assert found["primary"]["contrast"] == "regions - grad_cam"
     text = to_html(document(found)).replace("\xa0", " ")
-    assert "100.0 % of answers with Grad-CAM + text and 0.0 % with No explanation" in text
+    assert "% of answers with Grad-CAM + text and 0.0 % with No explanation" in text
 
 
 # --- from a protocol --------------------------------------------------------------------------------------------------
@@ -150,7 +157,7 @@ def test_a_studys_own_questions_can_be_endpoints() -> None:
     found = analyse(with_own_answers(study(readers=8, cases=24)), plan)
     assert found["primary"]["endpoint"] == "useful" and "value" in found["primary"]
     assert {row["endpoint"]: row["test"] for row in found["secondary"]} == {
-        "again": secondary.BOOTSTRAP,
+        "again": secondary.MODEL,
         "sure": secondary.MODEL,
         "trust": secondary.MODEL,
     }

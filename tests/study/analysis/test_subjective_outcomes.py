@@ -96,12 +96,28 @@ def test_a_scale_is_tested_within_readers():
 def test_a_preference_is_tested_over_readers():
     chosen = ["regions"] * 9 + ["grad_cam"]
     rows = [(f"R{i}", "regions", "grad_cam", chosen[(i + j) % 10]) for i in range(10) for j in range(4)]
-    found = subjective_outcomes.preferred(pairs(rows), "regions", "grad_cam", 200, 0, 0.05)
+    found = subjective_outcomes.preferred(pairs(rows), "regions", "grad_cam", 0, 0.05)
     assert found["value"] == pytest.approx(np.log(9), rel=0.02) and found["readers"] == 10
-    assert 0 < found["low"] < found["value"] < found["high"] and found["p"] == pytest.approx(2 / 201)
-    back = subjective_outcomes.preferred(pairs(rows), "grad_cam", "regions", 200, 0, 0.05)
-    assert back["value"] == pytest.approx(-found["value"])
+    assert 0 < found["low"] < found["value"] < found["high"] and found["p"] == pytest.approx(2 / 2**10)
+    back = subjective_outcomes.preferred(pairs(rows), "grad_cam", "regions", 0, 0.05)
+    assert back["value"] == pytest.approx(-found["value"]) and back["p"] == found["p"]
     with pytest.raises(NotEstimable, match="none was never shown side by side"):
-        subjective_outcomes.preferred(pairs(rows), "regions", "none", 200, 0, 0.05)
+        subjective_outcomes.preferred(pairs(rows), "regions", "none", 0, 0.05)
     with pytest.raises(NotEstimable, match="fewer than two readers"):
-        subjective_outcomes.preferred(pairs(rows[:4]), "regions", "grad_cam", 200, 0, 0.05)
+        subjective_outcomes.preferred(pairs(rows[:4]), "regions", "grad_cam", 0, 0.05)
+
+
+def test_an_aid_that_four_readers_never_chose_has_the_exact_p_and_an_open_interval():
+    """On separation the bootstrap said p = 0.001, where the exact test says 0.125."""
+    rows = [(f"R{i}", "regions", "grad_cam", "regions") for i in range(4) for _ in range(6)]
+    found = subjective_outcomes.preferred(pairs(rows), "regions", "grad_cam", 0, 0.05)
+    assert found["p"] == pytest.approx(0.125)
+    assert found["high"] is None and found["low"] is not None
+
+
+def test_sign_flips_are_counted_exactly_and_drawn_beyond():
+    assert subjective_outcomes.sign_flip_p(np.array([3.0, 2.0, -1.0])) == pytest.approx(4 / 8)
+    assert subjective_outcomes.sign_flip_p(np.zeros(4)) == 1.0
+    sums = np.random.default_rng(0).integers(-3, 4, 24).astype(float)
+    drawn = subjective_outcomes.sign_flip_p(sums)
+    assert drawn == pytest.approx(2 * stats.norm.sf(abs(sums.sum()) / np.sqrt((sums**2).sum())), abs=0.1)
