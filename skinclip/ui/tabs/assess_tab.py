@@ -273,7 +273,7 @@ def _wire_assessment(assessor: Assessor, view: AssessView, tasks: TasksByVisitor
 def on_upload(view: AssessView, upload: dict[str, Any] | None) -> Updates:
     """Takes an uploaded, dropped or pasted file: read, deleted from disk, displayed or refused in words."""
     if upload is None:
-        return {}
+        return gr.skip()
     try:
         updates = _take_photo(view, read_and_delete(Path(upload["path"])))
     except PhotoError as problem:
@@ -336,7 +336,7 @@ def on_assess(
 ) -> Generator[Updates]:
     """Runs the model on the photo and yields its answer as it is written. On any failure the form keeps its entries.
 
-    Yields nothing more once the photo has been replaced.
+    Yields `gr.skip()` once the photo has been replaced.
 
     Args:
         entries: as they were when Assess was pressed.
@@ -348,7 +348,8 @@ def on_assess(
         yield _cleared(view, components.error(message, "There is no photo yet"))
         return
     if entries is None or entries.photo != photo_hash(photo):
-        return  # another photo came while this assessment waited for its turn
+        yield gr.skip()  # another photo came while this assessment waited for its turn
+        return
     about: dict[str, Any] = {}  # how the page describes the model in use, filled when it answers
 
     def work(report: Callable[[Report], None]) -> AssessedPhoto:
@@ -362,7 +363,7 @@ def on_assess(
         begin(task)
         yield from _as_updates(view, task, about, progress)
     except TaskSuperseded:
-        return
+        yield gr.skip()  # not nothing: Gradio would repeat the last update, or empty every output
     except (PhotoError, CheckpointError) as problem:
         yield _cleared(view, components.error(str(problem)))
     except TaskStopped:
@@ -433,7 +434,7 @@ def _filled(view: AssessView, answer: AssessedPhoto, about: dict[str, Any]) -> U
 
 def on_choice(view: AssessView, choice: str, answer: AssessedPhoto | None) -> Updates:
     """Draws the region of one finding, or of all."""
-    return {} if answer is None else {view.figures: pictures(answer, choice)}
+    return gr.skip() if answer is None else {view.figures: pictures(answer, choice)}
 
 
 def _cleared(view: AssessView, message: str) -> Updates:

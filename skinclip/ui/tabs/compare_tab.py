@@ -98,7 +98,7 @@ def on_select(view: CompareView, answer: AssessedPhoto | None, done: str | None)
         return {view.stage: NOTHING_YET, view.done: None}
     if answer.assessment.abstained:
         return {view.stage: ABSTAINED, view.done: None}
-    return {} if answer.key == done else {view.stage: COMPUTING, view.done: None}
+    return gr.skip() if answer.key == done else {view.stage: COMPUTING, view.done: None}
 
 
 def on_open(
@@ -116,6 +116,7 @@ def on_open(
         begin: called with the task before it starts, so that it can be stopped.
     """
     if answer is None or answer.assessment.abstained or answer.key == done:
+        yield gr.skip()  # not nothing: Gradio would empty the outputs
         return
 
     def work(report: Callable[[tuple[float, str] | dict[str, np.ndarray]], None]) -> dict[str, np.ndarray]:
@@ -132,7 +133,7 @@ def on_open(
                 html = components.belonging(answer.assessment, compare(answer.assessment, answer.pixels, report))
                 yield {view.stage: html, view.done: answer.key}
     except TaskStopped:
-        return
+        yield gr.skip()
     except (PhotoError, CheckpointError) as problem:
         yield {view.stage: components.error(str(problem)), view.done: None}
 

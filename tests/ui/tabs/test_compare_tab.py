@@ -101,7 +101,7 @@ def test_layers_are_given_up_when_the_photo_is_replaced(view: CompareView, made_
     assessor = SimpleNamespace(using=nullcontext)
     with tasks.of("me") as begin:
         progress = lambda share, desc: None  # noqa: E731
-        assert list(compare_tab.on_open(assessor, view, answer, None, progress, begin)) == []  # type: ignore[arg-type]
+        assert list(compare_tab.on_open(assessor, view, answer, None, progress, begin)) == [gr.skip()]  # type: ignore[arg-type]
 
 
 def test_layers_are_made_once_for_each_photo(view: CompareView, made_up: record.Assessment, monkeypatch) -> None:
@@ -120,7 +120,7 @@ def test_layers_are_made_once_for_each_photo(view: CompareView, made_up: record.
     def opened(answer: AssessedPhoto | None, done: str | None) -> list[dict[Any, Any]]:
         selected = compare_tab.on_select(view, answer, done)
         computed = compare_tab.on_open(assessor, view, answer, done, lambda share, desc: None)  # type: ignore[arg-type]
-        return [updates for updates in (selected, *computed) if updates]
+        return [updates for updates in (selected, *computed) if updates != gr.skip()]
 
     assert "Assess a photo first" in opened(None, None)[0][view.stage]
     clear, first = opened(shown, None)
