@@ -1,11 +1,13 @@
-"""Does the diagnosis rest on the evidence? Three readouts of the same model on the same photos.
+"""Tests whether the diagnosis depends on the evidence: ablations of one model's inputs on the same photos.
 
-    evidence only  CLIP tokens and photo embedding hidden: the answer has findings and patient context to go by
-    no evidence    evidence tokens hidden: the answer has the photo alone
-    swapped        evidence tokens of another photo: how often the answer follows them
+    full           all inputs
+    evidence_only  CLIP tokens and photo embedding hidden; evidence and patient context remain
+    no_evidence    evidence tokens hidden; photo and patient context remain
+    swapped        evidence tokens of another photo
 
-Each readout is calibrated on calib by itself, so that a readout is not charged for its confidence. Citations are
-decoration where hiding or swapping evidence changes nothing.
+Each readout (the diagnosis logits under one ablation) is calibrated on the calib split on its own, so that over- or
+underconfidence does not count as a difference. If neither hiding nor swapping the evidence changes the diagnosis, the
+cited findings do not explain it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from tqdm import tqdm
 
 from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import BATCH, Bench, labels_of
-from skinclip.calibration.temperature import fit_calibration
+from skinclip.calibration.temperature import Calibration, fit_calibration
 from skinclip.core.formatting import with_interval
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
@@ -41,44 +43,47 @@ TITLES = {
 
 @torch.inference_mode()
 def readouts(assessor: Assessor, cases: list[Case], seed: int) -> dict[str, np.ndarray]:
-    """Raw logits [n, C] of every readout; evidence is swapped within batches of a seeded order."""
+    """Raw logits [n, C] of every readout, in the order of `cases`.
+
+    `swapped` takes the evidence of a neighbour in a batch of shuffled photos; a last batch of one photo keeps its own.
+    """
     model = assessor.model
     rows: dict[str, list[np.ndarray]] = {name: [] for name in READOUTS}
     order = np.random.default_rng(seed).permutation(len(cases))
     for start in tqdm(range(0, len(order), BATCH), desc="readouts", mininterval=10):
         part = [cases[i] for i in order[start : start + BATCH]]
-        seen = assessor.forward([load_photo(c.image) for c in part], [c.context for c in part])
+        output = assessor.forward([load_photo(c.image) for c in part], [c.context for c in part])
         prompts = model.reasoner.writer.write([c.context for c in part])
-        own = seen.evidence
+        own = output.evidence
         others = Evidence(*(getattr(own, f).roll(1, 0) for f in Evidence.__dataclass_fields__))
-        found = {
-            "full": seen.logits,
+        batch = {
+            "full": output.logits,
             "evidence_only": model.reason(prompts, None, own).logits,
-            "no_evidence": model.reason(prompts, seen.tokens, None).logits,
-            "swapped": model.reason(prompts, seen.tokens, others).logits,
+            "no_evidence": model.reason(prompts, output.tokens, None).logits,
+            "swapped": model.reason(prompts, output.tokens, others).logits,
         }
-        for name, logits in found.items():
+        for name, logits in batch.items():
             rows[name].append(logits.double().numpy())
-    back = np.argsort(order)
-    return {name: np.concatenate(values)[back] for name, values in rows.items()}
+    unshuffle = np.argsort(order)
+    return {name: np.concatenate(values)[unshuffle] for name, values in rows.items()}
 
 
 def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test")) -> dict[str, Any]:
-    """Balanced accuracy and AUROC of every readout, and how far each moves the diagnosis."""
+    """Balanced accuracy and AUROC of every readout, and how far its diagnoses differ from the full model's."""
     calib = bench.cases(DATA, "calib")
-    fitted_on = readouts(bench.assessor, calib, bench.seed)
+    calib_logits = readouts(bench.assessor, calib, bench.seed)
     bias = np.asarray(bench.assessor.calibrator.calibration.bias)
-    maps = {name: fit_calibration(fitted_on[name], labels_of(calib), bias) for name in READOUTS}
-    return {"meta": bench.meta(), **{split: _split(bench, maps, split) for split in splits}}
+    fitted = {name: fit_calibration(calib_logits[name], labels_of(calib), bias) for name in READOUTS}
+    return {"meta": bench.meta(), **{split: _split(bench, fitted, split) for split in splits}}
 
 
-def _split(bench: Bench, maps: dict[str, Any], split: str) -> dict[str, Any]:
+def _split(bench: Bench, fitted: dict[str, Calibration], split: str) -> dict[str, Any]:
     cases = bench.cases(DATA, split)
     bench.touch_test(DATA, cases)
     labels = labels_of(cases)
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     prior = np.asarray(bench.assessor.calibrator.natural_prior)
-    p = {name: maps[name].apply(logits) for name, logits in readouts(bench.assessor, cases, bench.seed).items()}
+    p = {name: fitted[name].apply(logits) for name, logits in readouts(bench.assessor, cases, bench.seed).items()}
     accuracy = {n: metrics.balanced_accuracy(labels, (q / prior).argmax(axis=1)) for n, q in p.items()}
     full = p["full"].argmax(axis=1)
     return {
@@ -100,11 +105,11 @@ def _split(bench: Bench, maps: dict[str, Any], split: str) -> dict[str, Any]:
 def _ratio(a: metrics.Metric, b: metrics.Metric) -> metrics.Metric:
     """a / b on the same resamples; NaN where b is 0."""
 
-    def figure(weights: np.ndarray) -> np.ndarray:
-        below = b(weights)
-        return np.where(below == 0, np.nan, a(weights) / np.where(below == 0, 1.0, below))
+    def ratio(weights: np.ndarray) -> np.ndarray:
+        denominator = b(weights)
+        return np.where(denominator == 0, np.nan, a(weights) / np.where(denominator == 0, 1.0, denominator))
 
-    return figure
+    return ratio
 
 
 def section(result: dict[str, Any]) -> Section:
@@ -120,8 +125,8 @@ def section(result: dict[str, Any]) -> Section:
         text += [f"**HAM10000 {split}**, n = {result[split]['n']}"]
         keys = ("balanced_accuracy", "share_of_full", "auroc_macro", "changed", "total_variation")
         rows = [
-            [TITLES[name], *(with_interval(found[k]) for k in keys)]
-            for name, found in result[split]["readouts"].items()
+            [TITLES[name], *(with_interval(figures[k]) for k in keys)]
+            for name, figures in result[split]["readouts"].items()
         ]
         header = ["readout", "balanced accuracy", "share of the full model's", "macro AUROC", "changed", "moved"]
         text.append(table(header, rows))
