@@ -1,8 +1,9 @@
-"""What is measured, each in a process of its own: `python -m eval_study.full_size.measures NAME WAY --preset P ...`.
+"""Runs one measurement in this process: `python -m eval_study.full_size.measures NAME WAY --preset P ...`.
 
-Prints one JSON object. Names: `language` (bytes by part, load, prefill, decode, logits), `whole` (load and assess with
-CLIP, evidence and rationale), `train` (a QLoRA step with one photo). Ways to hold the language layers: "nf4", "int8"
-and "fp32" as `load_language_model` offers them; "dense-bf16" and "dense-fp32" never saw NF4.
+Prints one JSON object. NAME is `language` (bytes by part, load, prefill, decode, logits), `whole` (load, then assess
+with CLIP, evidence and rationale) or `train` (a QLoRA step with one photo). WAY is how the weights of the language
+layers are held: "nf4", "int8" or "fp32", all quantized to NF4 first (`cpu_weights` of `load_language_model`), or, for
+`language` alone, "dense-bf16" or "dense-fp32" without any quantization.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from skinclip.model.qwen import load_language_model
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
 from skinclip.model.tokenizer import mini_tokenizer
 
-KEPT = 16  # positions of the prompt whose logits are compared
+LOGITS_KEPT = 16  # last positions of the prompt whose logits are compared
 DENSE = {"dense-bf16": torch.bfloat16, "dense-fp32": torch.float32}
 FINDINGS = ("pigment_network:atypical", "streaks:irregular", "blue_whitish_veil:present")
 
@@ -46,35 +47,35 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(MEASURES))
     parser.add_argument("way")
     parser.add_argument("--preset", required=True)
-    parser.add_argument("--base", type=Path, required=True, help="directory that `write_base` made")
+    parser.add_argument("--base", type=Path, required=True, help="directory of random weights, made by `write_base`")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=350, help="tokens of the prompt that is timed")
     parser.add_argument("--tokens", type=int, default=8, help="tokens decoded one after another")
-    parser.add_argument("--logits", type=Path, help="where `language` leaves its logits")
+    parser.add_argument("--logits", type=Path, help="file that `language` writes its logits to")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    found = {"machine": machine(args.device), "start": resident(), **MEASURES[args.name](args)}
-    found["machine"]["load_after"] = round(os.getloadavg()[0], 2)
-    print(json.dumps(found))
+    result = {"machine": machine(args.device), "start": resident(), **MEASURES[args.name](args)}
+    result["machine"]["load_after"] = round(os.getloadavg()[0], 2)
+    print(json.dumps(result))
 
 
 # ---- the language model alone ----------------------------------------------------------------------------------------
 
 
 def language(args: argparse.Namespace) -> dict[str, Any]:
-    """Load, bytes by part, prefill and decode; the better of two runs."""
+    """Measures loading, bytes by part, prefill and decode, the latter two as the faster of two runs."""
     give_back_large_blocks()
     with Meter(args.device) as load:
         model = load_base(args.base, args.way, args.device)
     vocabulary = model.config.text_config.vocab_size
     ids = torch.randint(vocabulary, (1, args.prompt + args.tokens), device=args.device)
     with Meter(args.device) as use, torch.inference_mode():
-        read(model, ids[:, :8])  # the first step of a process sets things up
-        runs = [speak(model, ids, args.prompt, args.device) for _ in range(2)]
+        last_logits(model, ids[:, :8])  # warm-up
+        runs = [prefill_and_decode(model, ids, args.prompt, args.device) for _ in range(2)]
     if args.logits:
         save_file({"logits": runs[0][2].float().cpu().contiguous()}, args.logits)
     prefill, decode = (min((run[i] for run in runs), key=lambda peak: peak.seconds) for i in (0, 1))
@@ -94,19 +95,19 @@ def load_base(base: Path, way: str, device: str) -> Any:
     return load_language_model(base, quantize=True, device=device, **({"cpu_weights": way} if device == "cpu" else {}))
 
 
-def read(model: Any, ids: Tensor, cache: DynamicCache | None = None) -> Tensor:
-    """Reads `ids` [1, L]; logits [min(L, KEPT), V] of the last of them."""
-    out = model(input_ids=ids, past_key_values=cache, use_cache=cache is not None, logits_to_keep=KEPT)
+def last_logits(model: Any, ids: Tensor, cache: DynamicCache | None = None) -> Tensor:
+    """Runs the model on `ids` [1, L]; logits [min(L, LOGITS_KEPT), V] of the last positions."""
+    out = model(input_ids=ids, past_key_values=cache, use_cache=cache is not None, logits_to_keep=LOGITS_KEPT)
     return out.logits[0]
 
 
-def speak(model: Any, ids: Tensor, prompt: int, device: str) -> tuple[Peak, Peak, Tensor]:
-    """Reads the prompt at once and the rest token by token, as decoding does; what each took, and all logits kept."""
+def prefill_and_decode(model: Any, ids: Tensor, prompt: int, device: str) -> tuple[Peak, Peak, Tensor]:
+    """Runs the prompt at once, then the remaining ids one by one; time and memory of both, and the logits kept."""
     cache = DynamicCache(config=model.config.text_config)
     with Meter(device) as prefill:
-        logits = [read(model, ids[:, :prompt], cache)]
+        logits = [last_logits(model, ids[:, :prompt], cache)]
     with Meter(device) as decode:
-        logits += [read(model, ids[:, i : i + 1], cache) for i in range(prompt, ids.shape[1])]
+        logits += [last_logits(model, ids[:, i : i + 1], cache) for i in range(prompt, ids.shape[1])]
     return prefill, decode, torch.cat(logits)
 
 
@@ -114,6 +115,7 @@ def speak(model: Any, ids: Tensor, prompt: int, device: str) -> tuple[Peak, Peak
 
 
 def build(args: argparse.Namespace) -> SkinClipVL:
+    """The preset's model on the random base, with fresh LoRA and heads."""
     config = model_config(args.preset, args.base)
     config = replace(config, reasoner=replace(config.reasoner, cpu_weights=args.way))
     return assemble(config, Perception(config.perception).freeze(), args.base, mini_tokenizer())
@@ -127,30 +129,29 @@ def photo(config: ModelConfig) -> Tensor:
 
 
 def whole(args: argparse.Namespace) -> dict[str, Any]:
-    """Load, one Assessment (perceive, find evidence, read the diagnosis, write the rationale), and the gradients of a
-    Grad-CAM map of it."""
+    """Measures loading, one assessment (perception, evidence, diagnosis, rationale) and the gradients for Grad-CAM."""
     with Meter(args.device) as load:
         model = build(args).eval()
-    with Meter(args.device) as assess, torch.no_grad():  # not inference mode: what is kept of it is used below
+    with Meter(args.device) as assess, torch.no_grad():  # not inference mode: its prompts are used with gradients below
         context = Context(55, "male", "back")
-        seen = model.perceive(photo(model.config))
-        evidence = model.find_evidence(seen)
+        tokens = model.perceive(photo(model.config))
+        evidence = model.find_evidence(tokens)
         prompts = model.reasoner.writer.write([context])
-        said = model.reason(prompts, seen, evidence, keep=True)
-        text = model.reasoner.explain(context, seen, evidence, FINDINGS, Differential("mel", "nv"), said.prefix)
+        reasoning = model.reason(prompts, tokens, evidence, keep=True)
+        text = model.reasoner.explain(context, tokens, evidence, FINDINGS, Differential("mel", "nv"), reasoning.prefix)
     with Meter(args.device) as explain:
         path = DiagnosisPath(model, prompts)
         pixels = photo(model.config).requires_grad_()
         path(pixels)[0, 0].backward()
     length = prompts.input_ids.shape[1]
-    stretches = {"load": asdict(load), "assess": asdict(assess), "explain": asdict(explain)}
-    return {**stretches, "prompt_tokens": length, "words": len(text.split())}
+    peaks = {"load": asdict(load), "assess": asdict(assess), "explain": asdict(explain)}
+    return {**peaks, "prompt_tokens": length, "words": len(text.split())}
 
 
 def train(args: argparse.Namespace) -> dict[str, Any]:
-    """Two steps of AdamW on LoRA and heads with one photo that carries a rationale; the second is timed.
+    """Measures two AdamW steps on LoRA and heads, with one photo that carries a rationale; the second is the result.
 
-    Activations of the language layers are checkpointed, logits are made only where the rationale is learnt.
+    Activations of the language layers are checkpointed; logits are computed at rationale tokens only.
     """
     with Meter(args.device) as load:
         model = build(args)
@@ -167,16 +168,17 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def step(model: SkinClipVL, optimizer: torch.optim.Optimizer) -> float:
+    """One training step on diagnosis and rationale of a noise photo; its loss."""
     findings = [*FINDINGS, "dots_and_globules:irregular", "regression_structures:present"]
     rationale = write_rationale("mel", "nv", findings, random.Random(0))
     prompts = model.reasoner.writer.write(
         [Context(55, "male", "back")], [RationaleTarget(findings, "mel", "nv", rationale)]
     )
-    seen = model.perceive(photo(model.config))
-    said = model.reason(prompts, seen, model.find_evidence(seen))
-    assert said.language_loss is not None
-    loss = F.cross_entropy(said.logits, torch.zeros(1, dtype=torch.long, device=said.logits.device))
-    loss = loss + said.language_loss
+    tokens = model.perceive(photo(model.config))
+    reasoning = model.reason(prompts, tokens, model.find_evidence(tokens))
+    assert reasoning.language_loss is not None
+    loss = F.cross_entropy(reasoning.logits, torch.zeros(1, dtype=torch.long, device=reasoning.logits.device))
+    loss = loss + reasoning.language_loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
