@@ -1,4 +1,4 @@
-"""The published weights that presets are built on: where, at which revision, under which licence, with which hashes."""
+"""Published weights that presets are built on: hub repository, revision, licence, sizes and hashes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Source:
-    """Published weights.
+    """A repository of published weights.
 
     Attributes:
-        licence: what it allows, in plain words, for whoever is about to download.
-        size: bytes of all the files that are fetched.
-        weights: size in bytes and sha256 of the weight files at `revision`.
-        files: the names that are fetched; all of the repository when empty.
-        shape: fields of config.json by which this model is told from its siblings.
-        tensors: the same for a file without a config.json, by the shapes of tensors in it.
+        licence: its name and what it allows, shown before the download.
+        size: total bytes of the downloaded files.
+        weights: file name -> (size in bytes, sha256) of each weight file at `revision`.
+        files: the files to download; empty downloads the whole repository.
+        shape: values in config.json that distinguish this model from others of its family.
+        tensors: the same for weights without a config.json: shapes of tensors in the weight file.
     """
 
     hub_id: str
@@ -35,15 +35,15 @@ class Source:
     tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-# Revisions as used in the public projects maveryn/trace (Qwen) and waltstephen/UMM-Reflection (CLIP). Sizes and sha256
-# of the weight files are the hub's own, alike in several public projects that pin the same revisions. Licences as the
-# hub's model cards name them; see also discussion 12 of Qwen2.5-VL-3B-Instruct there, and openai/CLIP, issue 203.
+# Revisions are those of the public projects maveryn/trace (Qwen) and waltstephen/UMM-Reflection (CLIP). Sizes and
+# sha256 are the hub's, alike in several public projects that pin the same revisions. Licences are those of the model
+# cards on the hub; see also discussion 12 of Qwen2.5-VL-3B-Instruct there, and openai/CLIP, issue 203.
 _BASES = (
     Source(
         "Qwen/Qwen2.5-VL-3B-Instruct",
         "66285546d2b821cf421d4f5eb2576359d3770cd3",
-        "Qwen Research License Agreement: for research and evaluation only, no commercial use. It also binds whoever "
-        "passes the weights, or a model made from them, on; its text is the LICENSE file beside the weights",
+        "Qwen Research License Agreement: for research and evaluation only, no commercial use. It also applies to "
+        "anyone who redistributes the weights or a model made from them; see the LICENSE file beside the weights",
         7_520_919_614,
         {
             "model-00001-of-00002.safetensors": (
@@ -103,13 +103,13 @@ _BASES = (
 )
 BASES: dict[str, Source] = {source.hub_id: source for source in _BASES}
 
-# The file that open_clip 3.3.0 itself takes for this model and tag (`open_clip.pretrained`), at a fixed revision.
+# (open_clip model, tag) -> the file that open_clip 3.3.0 downloads (`open_clip.pretrained`), at a fixed revision.
 CLIPS: dict[tuple[str, str], Source] = {
     ("ViT-L-14-quickgelu", "openai"): Source(
         "timm/vit_large_patch14_clip_224.openai",
         "18d0535469bb561bf468d76c1d73aa35156c922b",
-        "MIT as OpenAI's CLIP repository, Apache-2.0 as this copy of the weights is marked; OpenAI's model card calls "
-        "any deployed use out of scope",
+        "MIT in OpenAI's CLIP repository, Apache-2.0 on the model card of this copy; OpenAI's model card calls any "
+        "deployed use out of scope",
         1_710_524_000,
         {CLIP_FILES[0]: (1_710_517_724, "9ce2e8a8ebfff3793d7d375ad6d3c35cb9aebf3de7ace0fc7308accab7cd207e")},
         files=(CLIP_FILES[0], "README.md"),
@@ -119,9 +119,10 @@ CLIPS: dict[tuple[str, str], Source] = {
 
 
 def sources(preset: str) -> list[Source]:
-    """Sources that a preset is built on: its base, then its CLIP.
+    """Sources that a preset is built on: its base language model, then its CLIP.
 
-    Raises ValueError for an unknown preset, MissingWeights for one that carries all its weights.
+    Raises ValueError for an unknown preset, MissingWeights for one with nothing to download: its weights come with the
+    package or lie in local folders.
     """
     config = preset_config(preset)
     if config.reasoner.base is None:
@@ -133,7 +134,7 @@ def sources(preset: str) -> list[Source]:
 
 
 def check_shape(source: Source, folder: Path) -> None:
-    """Raises MissingWeights where config.json describes another model than `source`."""
+    """Raises MissingWeights if config.json in `folder` describes another model than `source`."""
     shape = read_shape(folder)
     wrong = [f"{k} is {shape.get(k)}, not {v}" for k, v in source.shape.items() if shape.get(k) != v]
     if not wrong:
