@@ -1,9 +1,8 @@
-"""The generator of rationale texts.
+"""Writes rationales from templates: the texts that the language model is trained on.
 
-It writes what the language model learns to write: lower-case running text that names the leading diagnosis first, then
-cites every finding once as `[rK] phrase`, and last says what stays uncertain. It states nothing beyond the findings it
-is given, and that the runner-up remains possible only where it does. `language.rationale_check` holds generated text
-to the same rules.
+A rationale is lower-case running text that names the leading diagnosis, cites every finding once as `[rK] phrase`, and
+ends with what remains uncertain. It states nothing beyond the given findings, and calls the runner-up possible only
+where it is. `language.rationale_check` checks generated text against the same rules.
 """
 
 from __future__ import annotations
@@ -52,6 +51,7 @@ from skinclip.language.rationale_texts import (
     UNSUPPORTED_OPENINGS,
 )
 
+# All templates, for `vocabulary`; those named RANKED use no further words.
 _SLOTS: tuple[Sequence[str], ...] = (
     SUPPORTED_OPENINGS,
     UNSUPPORTED_OPENINGS,
@@ -75,10 +75,10 @@ _SLOTS: tuple[Sequence[str], ...] = (
     PAIR_JOINS,
     LAST_JOINS,
 )
-_LONG_LIST = 5  # from here on a text is long enough without an extra closing clause
+_LONG_LIST = 5  # findings from which on a text is long enough without an extra closing clause
 
-Roles = dict[str, list[tuple[str, State]]]  # what findings say of the two diagnoses -> (reference, state)
-# The second and the third sentence, by the roles of the findings they cite.
+Roles = dict[str, list[tuple[str, State]]]  # role towards the two diagnoses -> (reference, state) of its findings
+# Roles of the findings cited in the second sentence, and in the third.
 OTHER_SENTENCES = (("against", "for_runner"), ("against_runner", "neutral"))
 
 
@@ -87,9 +87,9 @@ class Clauses:
     """The clauses that fit a differential.
 
     Attributes:
-        cited: role of a finding -> how findings of that role are cited after the first sentence.
-        end: what stays open.
-        extra: what may be added to the last sentence.
+        cited: role of a finding -> clauses that cite findings of that role after the first sentence.
+        end: clauses on what remains open, for the last sentence.
+        extra: clauses that lengthen a short last sentence.
     """
 
     cited: dict[str, Sequence[str]]
@@ -98,7 +98,7 @@ class Clauses:
 
 
 def clauses_of(runner_up: str | None, runner_up_open: bool) -> Clauses:
-    """The clauses on a runner-up that remains possible, on one that is only ranked second, or on none."""
+    """The clauses for a runner-up that remains possible, for one that is only ranked second, or for none."""
     if runner_up is None:
         return Clauses({"against": AGAINST, "neutral": NEUTRAL_ALONE}, OPEN, EXTRA)
     cited: dict[str, Sequence[str]] = {"against": AGAINST, "against_runner": AGAINST_RUNNER_UP, "neutral": NEUTRAL}
@@ -110,13 +110,13 @@ def clauses_of(runner_up: str | None, runner_up_open: bool) -> Clauses:
 def write_rationale(
     leading: str, runner_up: str | None, findings: Sequence[str], rng: random.Random, runner_up_open: bool = True
 ) -> str:
-    """A rationale for `leading`, in the spaced lower-case form that a word tokenizer takes.
+    """A rationale for `leading`, in lower case with spaces around punctuation, as a word-level tokenizer needs it.
 
     Args:
-        leading, runner_up: diagnosis codes; `runner_up` may be missing and must differ from `leading`.
-        findings: state keys ("streaks:irregular"), one a criterion at most; finding i is cited as [r{i+1}].
-        rng: decides the wording and nothing else.
-        runner_up_open: the runner-up remains possible; the text says so of no other.
+        leading, runner_up: diagnosis codes; `runner_up` may be None and must differ from `leading`.
+        findings: state keys ("streaks:irregular"), at most one per criterion; finding i is cited as [r{i+1}].
+        rng: chooses among templates, and affects nothing else.
+        runner_up_open: True where the runner-up remains possible; otherwise the text only ranks it second.
 
     Raises:
         ValueError: an unknown code or key, or two findings of one criterion.
@@ -133,7 +133,10 @@ def write_rationale(
 
 
 def roles_of(leading: str, runner_up: str | None, findings: Sequence[str]) -> Roles:
-    """The findings with their references, sorted by what they say about the two diagnoses."""
+    """The findings with their references, grouped by whether they support or contradict either diagnosis.
+
+    Raises ValueError for an unknown code or key, equal diagnoses, or two findings of one criterion.
+    """
     unknown = [c for c in (leading, runner_up) if c is not None and c not in DIAGNOSIS_BY_CODE]
     unknown += [key for key in findings if key not in STATE_BY_KEY]
     if unknown:
@@ -150,6 +153,7 @@ def roles_of(leading: str, runner_up: str | None, findings: Sequence[str]) -> Ro
 
 
 def _role(state: State, leading: str, runner_up: str | None) -> str:
+    """The first role that fits: support of either diagnosis comes before contradiction."""
     if leading in state.supports:
         return "for"
     if runner_up in state.supports:
@@ -160,7 +164,7 @@ def _role(state: State, leading: str, runner_up: str | None) -> str:
 
 
 def _opening(roles: Roles, names: dict[str, str], rng: random.Random, short: bool) -> str:
-    """The leading diagnosis with what supports it; `short` keeps it to one sentence."""
+    """The leading diagnosis with the findings that support it; in a single sentence where `short`."""
     support = roles["for"]
     if support:
         favour = rng.choice(IN_FAVOUR[min(len(support), 3)])
@@ -172,7 +176,7 @@ def _opening(roles: Roles, names: dict[str, str], rng: random.Random, short: boo
 
 
 def _other_findings(roles: Roles, clauses: Clauses, names: dict[str, str], rng: random.Random) -> list[str]:
-    """At most two sentences: what speaks against the leading diagnosis, then what does not."""
+    """At most two sentences on the findings that do not support the leading diagnosis; see OTHER_SENTENCES."""
     sentences = []
     for pair in OTHER_SENTENCES:
         parts = [
@@ -187,7 +191,7 @@ def _other_findings(roles: Roles, clauses: Clauses, names: dict[str, str], rng: 
 
 
 def reasons_of(runner_up: str | None, roles: Roles) -> list[Sequence[str]]:
-    """Clauses on why the answer is uncertain, as far as the findings say so."""
+    """The reasons for uncertainty that lie in the findings, each as a sequence of alternative clauses."""
     support = [state for _, state in roles["for"]]
     reasons: list[Sequence[str]] = []
     if support and (roles["against"] or roles["for_runner"]):
@@ -200,26 +204,27 @@ def reasons_of(runner_up: str | None, roles: Roles) -> list[Sequence[str]]:
 
 
 def _doubt(reasons: list[Sequence[str]], clauses: Clauses, rng: random.Random, say_more: bool) -> str:
-    """The last sentence, its names still to be filled in: why and in favour of what the answer is uncertain."""
+    """The last sentence, its diagnosis names unfilled: a reason for uncertainty, if any, and what remains open."""
     parts = [rng.choice(rng.choice(reasons))] if reasons else []
     parts.append(rng.choice(clauses.end))
     sentence = rng.choice(DOUBT_JOINS).join(parts)
     if say_more and len(parts) == 1:
-        used = {word for word in parts[0].split() if len(word) > 4}
+        used = {word for word in parts[0].split() if len(word) > 4}  # not to be repeated in one sentence
         more = rng.choice([text for text in clauses.extra if not used & set(text.split())])
         sentence += rng.choice((" ; ", " , and ")) + more
     return sentence + " ."
 
 
-def _listing(found: Sequence[tuple[str, State]], rng: random.Random) -> str:
-    items = [f"[{ref}] {state.phrase}" for ref, state in found]
+def _listing(findings: Sequence[tuple[str, State]], rng: random.Random) -> str:
+    """The findings as an enumeration: "[r1] streaks , [r2] veil and [r4] network"."""
+    items = [f"[{ref}] {state.phrase}" for ref, state in findings]
     if len(items) < 3:
         return rng.choice(PAIR_JOINS).join(items)
     return " , ".join(items[:-1]) + rng.choice(LAST_JOINS) + items[-1]
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word and mark that `write_rationale` can use, sorted: what a word tokenizer has to know."""
+    """Every word and punctuation mark that `write_rationale` can use, sorted: a word-level tokenizer's vocabulary."""
     texts = [text for slot in _SLOTS for text in slot]
     words = {w for text in texts for w in text.split() if not w.startswith("{")}
     words |= {w for d in DIAGNOSES for w in d.name.split()}
@@ -229,7 +234,7 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def tidy(text: str) -> str:
-    """Display text from the spaced lower-case form: marks joined, sentences capitalised, [r1] kept as it is.
+    """Display text: no space before punctuation, sentences capitalised, references such as [r1] unchanged.
 
     >>> tidy("this is melanoma , given [r1] irregular streaks . [r2] uniform colour would argue against it .")
     'This is melanoma, given [r1] irregular streaks. [r2] Uniform colour would argue against it.'
@@ -240,10 +245,10 @@ def tidy(text: str) -> str:
 
 
 def random_example(rng: random.Random) -> tuple[Context, str, str | None, tuple[str, ...]]:
-    """A made-up case: context (values may be missing), leading diagnosis, runner-up and up to six findings.
+    """A random case: context (values may be missing), leading diagnosis, runner-up and up to six findings.
 
-    Findings support the leading diagnosis in about 70 % of draws and are drawn freely otherwise, so that texts learn
-    contradiction as well. There is at most one state a criterion.
+    A finding is drawn from those that support the leading diagnosis with probability 0.7, otherwise from all, so that
+    the cases include contradicting findings. There is at most one finding per criterion.
     """
     leading = rng.choice(DIAGNOSIS_CODES)
     runner_up = rng.choice([c for c in DIAGNOSIS_CODES if c != leading]) if rng.random() < 0.93 else None

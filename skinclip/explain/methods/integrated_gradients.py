@@ -1,4 +1,4 @@
-"""Integrated gradients (Sundararajan et al. 2017), from a blurred photo to the photo."""
+"""Integrated gradients (Sundararajan et al. 2017), with the blurred photo as baseline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skinclip.explain.subject import LabelledMap, Subject
 
 
 def integrated_gradients(subject: Subject) -> list[LabelledMap]:
-    """Attributions, summed over the colour channels."""
+    """Attributions of the target diagnosis's logit, summed over the colour channels."""
     return subject.labelled(saliency.integrated_gradients(subject.network, subject.photo, subject.target))
 
 

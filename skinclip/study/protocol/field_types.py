@@ -1,7 +1,7 @@
-"""Checks of single fields, as metadata for Pydantic: `n: Annotated[int, Whole(2, 2000)]`.
+"""Checks of single protocol fields, as annotations for Pydantic: `n: Annotated[int, Whole(2, 2000)]`.
 
-Pydantic finds the fields, collects all problems with their paths and builds the dataclasses; these classes say what a
-value must be in words for a coordinator who is no programmer.
+Pydantic collects all problems with their paths and builds the dataclasses; these classes word the messages, for a study
+coordinator who does not program.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import PydanticCustomError, core_schema
 
-SLUG = re.compile(r"[a-z][a-z0-9_]*(?:-[a-z0-9_]+)*")  # names of studies, arms, questions: safe in files and columns
-PROBLEMS = "problems"  # entry of an error's context: (path below the field, message) pairs
+SLUG = re.compile(r"[a-z][a-z0-9_]*(?:-[a-z0-9_]+)*")  # keys of studies, arms, questions; safe in files and columns
+PROBLEMS = "problems"  # key in an error's context: a list of (path below the field, message)
 
 
 def problem(*messages: tuple[str, str]) -> PydanticCustomError:
-    """An error of a whole mapping that blames fields in it: (name of the field, message) pairs."""
+    """An error raised for a whole mapping that lists problems of its fields: (field name, message) pairs."""
     return PydanticCustomError("study", "see context", {PROBLEMS: list(messages)})
 
 
 def quoted(value: Any) -> str:
-    """A value as a message quotes it, shortened.
+    """A value as quoted in a message, shortened to 40 characters.
 
     >>> quoted(None)
     'nothing'
@@ -36,12 +36,12 @@ def quoted(value: Any) -> str:
 
 
 class FieldCheck:
-    """Base of the checks: `expected` completes "must be ...", `check` returns the value as it is kept."""
+    """Base class of the checks: `expected` completes the message "must be ...", `check` returns the value to store."""
 
     expected: str
 
     def check(self, value: Any) -> Any:
-        """The value, or an error by `reject`."""
+        """The value to store. Raises the error that `reject` makes for a value that is not allowed."""
         raise NotImplementedError
 
     def reject(self, value: Any) -> PydanticCustomError:
@@ -58,14 +58,14 @@ def _error(message: str) -> PydanticCustomError:
 
 @dataclass(frozen=True)
 class Text(FieldCheck):
-    """Text of 1 to `longest` characters, or none where it is `optional`."""
+    """Text of 1 to `longest` characters; may be empty or missing where `optional`."""
 
     longest: int = 20_000
     optional: bool = False
     expected: str = "text"
 
     def check(self, value: Any) -> str:
-        """The text without space around it."""
+        """The text without surrounding spaces."""
         if value in (None, "") and self.optional:
             return ""
         if isinstance(value, (int, float)):
@@ -80,7 +80,7 @@ class Text(FieldCheck):
 
 @dataclass(frozen=True)
 class Slug(Text):
-    """A name that is safe in files and, without a hyphen, as a column."""
+    """A name that is safe as a file name and, where no `hyphen` is allowed, as a column name."""
 
     longest: int = 60
     hyphen: bool = True
@@ -149,7 +149,7 @@ class Flag(FieldCheck):
 
 @dataclass(frozen=True)
 class OneOf(FieldCheck):
-    """One of a few words."""
+    """One of the `allowed` words."""
 
     allowed: tuple[str, ...]
 
@@ -167,7 +167,7 @@ class OneOf(FieldCheck):
 
 @dataclass(frozen=True)
 class StudyArm(FieldCheck):
-    """An arm of the protocol that is being read (`arms` of the context); any text where nothing is read."""
+    """An arm of the protocol under validation (`arms` in the validation context); any text without that context."""
 
     expected: str = "an arm of this study"
 
@@ -182,18 +182,18 @@ class StudyArm(FieldCheck):
 
 @dataclass(frozen=True)
 class Listed(FieldCheck):
-    """A list of at least one entry, or of none where it `may_be_empty`; entries are checked by their own type."""
+    """A list of `what`, of at least one entry unless it `may_be_empty`; each entry is checked by its own type."""
 
     what: str
     may_be_empty: bool = False
 
     @property
     def expected(self) -> str:  # type: ignore[override]
-        """The list in words."""
+        """The kind of list in words."""
         return f"a list of {self.what}"
 
     def check(self, value: Any) -> Sequence[Any]:
-        """The entries as they came."""
+        """The list, its entries unchanged."""
         if self.may_be_empty and value in (None, [], ()):
             return ()
         if not isinstance(value, (list, tuple)) or not value:
