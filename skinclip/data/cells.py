@@ -1,4 +1,4 @@
-"""Single cells of a label file as values: split, age, sex, diagnosis, malignancy, criteria, skin type."""
+"""Parsers for single cells of a label file: split, age, sex, diagnosis, malignancy, criteria, skin type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO = frozenset({"0", "0.0", "0,0", "false", "no", "n", "f", "benign"})
 
 
 def parse_number(text: str) -> float | None:
-    """The number a cell holds, with a decimal point or a decimal comma; None for anything else, infinity included."""
+    """A finite number with a decimal point or a decimal comma; None for anything else."""
     if not _NUMBER.fullmatch(text.strip()):
         return None
     number = float(text.replace(",", "."))
@@ -25,12 +25,12 @@ def parse_number(text: str) -> float | None:
 
 
 def parse_split(text: str | None) -> str | None:
-    """`train`, `valid` or `test` for the usual words; any other split name stays, in lower case."""
+    """`train`, `valid` or `test` for their usual synonyms; any other split name in lower case."""
     return None if text is None else split_name(text)
 
 
 def parse_age(text: str | None) -> float | None:
-    """Years, or None where missing. Raises BadRow for what is no age."""
+    """Age in years, or None where missing. Raises BadRow unless it is a number from 0 to MAX_AGE."""
     if text is None:
         return None
     age = parse_number(text)
@@ -40,7 +40,7 @@ def parse_age(text: str | None) -> float | None:
 
 
 def parse_sex(text: str | None) -> str | None:
-    """One of `vocabulary.SEXES`; another word is "not given", as the model has no third input."""
+    """One of `vocabulary.SEXES`; None where missing, and for any other word, as the model has no input for it."""
     return None if text is None else {"f": "female", "m": "male"}.get(text, text if text in vocabulary.SEXES else None)
 
 
@@ -52,7 +52,7 @@ def parse_code(text: str | None) -> str | None:
 
 
 def parse_yes_no(text: str | None, column: str) -> bool | None:
-    """True or False for 1, True, yes, malignant and their opposites. Raises BadRow for other words."""
+    """True or False for 1, true, yes, malignant and their opposites, in lower case. Raises BadRow for other words."""
     if text is None:
         return None
     if text not in _YES | _NO:
@@ -61,13 +61,16 @@ def parse_yes_no(text: str | None, column: str) -> bool | None:
 
 
 def parse_malignant(text: str | None, diagnosis: str | None) -> bool | None:
-    """The label's own word where there is one, else what the diagnosis says. Raises BadRow for other words."""
+    """The malignancy cell where it is filled, else the malignancy of the diagnosis. Raises BadRow for other words."""
     stated = parse_yes_no(text, "malignant")
     return vocabulary.is_malignant(diagnosis) if stated is None else stated
 
 
 def parse_criteria(row: Row) -> dict[str, str]:
-    """Labelled criteria as grouped states, from Derm7pt's fine labels or from the grouped states themselves."""
+    """Criterion code -> grouped state of each labelled criterion, from Derm7pt's fine labels or from grouped states.
+
+    Raises BadRow for an unknown state.
+    """
     criteria = {}
     for criterion in vocabulary.CRITERIA:
         label = row.word(criterion.code)
@@ -90,7 +93,7 @@ def parse_context(row: Row, age: str, sex: str, site: str) -> Context:
 
 
 def parse_level(text: str | None, column: str, lowest: int, highest: int) -> int | None:
-    """A whole number of a scale, such as the Fitzpatrick type. Raises BadRow for one outside it."""
+    """A level on a scale of whole numbers, such as the Fitzpatrick type. Raises BadRow for anything else."""
     if text is None:
         return None
     number = parse_number(text)
@@ -100,7 +103,11 @@ def parse_level(text: str | None, column: str, lowest: int, highest: int) -> int
 
 
 def one_hot(row: Row, columns: dict[str, str]) -> str | None:
-    """The value of `columns` whose column is marked 1; None where all are empty. Raises BadRow for anything else."""
+    """The class of a one-hot row, None where all cells are empty. Raises BadRow unless one cell is 1 and the rest 0.
+
+    Args:
+        columns: column name -> class.
+    """
     cells = {column: row.get(column.lower()) for column in columns}
     if not any(cells.values()):
         return None
@@ -109,6 +116,6 @@ def one_hot(row: Row, columns: dict[str, str]) -> str | None:
     if len(marked) != 1 or any(value not in (0, 1) for value in values.values()):
         counted = {7: "seven", 9: "nine"}.get(len(columns), str(len(columns)))
         zeros = {7: "six", 9: "eight"}.get(len(columns), str(len(columns) - 1))
-        shown = ", ".join(str(cell) for cell in cells.values())
-        raise BadRow(f"the {counted} classes are not one 1 and {zeros} 0: {shown}")
+        listed = ", ".join(str(cell) for cell in cells.values())
+        raise BadRow(f"the {counted} classes are not one 1 and {zeros} 0: {listed}")
     return columns[marked[0]]

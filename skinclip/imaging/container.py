@@ -1,9 +1,9 @@
-"""File containers read byte by byte, before any decoder sees them: what a photo file is and what it carries.
+"""Inspects the container of a photo file (PNG, JPEG, JPEG 2000, TIFF, camera raw) before a decoder opens it.
 
-- A PNG is reduced to the chunks that hold pixels, so that no text, profile or checksum of a text chunk can spoil it.
+- A PNG is reduced to the chunks that hold pixels, so that a broken text or profile chunk cannot make decoding fail.
 - The scans of a JPEG are counted: thousands of them in a small file cost minutes of decoding.
-- Camera raw files in a TIFF container are recognised, whose first picture is only a small preview.
-- The orientation is read from EXIF alone, whatever the other fields hold.
+- Camera raw files are recognised: most are TIFF containers whose first image is only a small preview.
+- Of EXIF only the orientation is read, so that other fields, however broken, do no harm.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_PROFILE_BYTES = 16_000_000  # decoded; the largest profiles in use have about 4 MB
+MAX_PROFILE_BYTES = 16_000_000  # inflated; the largest profiles in use have about 4 MB
 ORIENTATION = 0x0112
 
-# tRNS is the palette's or key colour's transparency, acTL says that the picture is animated.
+# tRNS is the transparency of the palette or of one colour; acTL marks an animated PNG, which the decoder has to notice.
 _PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL"})
 _PNG_TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt"})
-_MAX_ORIENTATION_TEXT = 200_000  # bytes of a text chunk, decoded, that are searched for an orientation
-_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # with a length behind it, or the end of the picture
-_MAX_SEGMENTS = 10_000  # of a JPEG; a photo has some dozens
+_MAX_ORIENTATION_TEXT = 200_000  # bytes of an inflated text chunk that are searched for an orientation
+_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # a marker followed by its segment's length, or EOI
+_MAX_SEGMENTS = 10_000  # of a JPEG; a photo has a few dozen
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)\s*([1-8])\s*[\"'<]")
 
 # TIFF tags and values.
@@ -32,8 +32,8 @@ _TIFF_EP, _DNG_VERSION = 37398, 50706
 _RAW_PHOTOMETRIC = frozenset({32803, 34892})  # colour filter array, linear raw
 _RAW_COMPRESSION = frozenset({32767, 32769, 32770, 34713, 65535, 65000})  # Sony, Epson, Samsung, Nikon, Pentax, Kodak
 _VALUE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4, 16: 8, 18: 8}
-_MAX_IFDS, _MAX_FIELDS = 64, 500
-_NO_TIFF_RAW = (
+_MAX_IFDS, _MAX_FIELDS = 64, 500  # directories that are read, which also caps the values of a field; fields of each
+_OTHER_RAW = (  # (offset, magic number) of raw formats that are not TIFF, or TIFF with a magic number of their own
     (0, b"FUJIFILMCCD-RAW"),
     (0, b"FOVb"),
     (0, b"\0MRM"),
@@ -47,12 +47,12 @@ _NO_TIFF_RAW = (
 
 
 class ContainerError(ValueError):
-    """A container that must not be decoded; the message completes a sentence that begins with the file's name."""
+    """Raised for a file that must not be decoded; the message continues a sentence that begins with the file's name."""
 
 
 @dataclass(frozen=True)
 class Png:
-    """A PNG's bytes without what holds no pixels, and what was taken out: the colour profile and the orientation."""
+    """A PNG reduced to its pixel chunks, with the colour profile and the orientation read from the removed ones."""
 
     data: bytes
     profile: bytes | None = None
@@ -60,7 +60,7 @@ class Png:
 
 
 def png_pixels(data: bytes) -> Png:
-    """The PNG with only the chunks that hold pixels. A file whose chunks do not add up is returned as it is.
+    """The PNG with only the chunks that hold pixels. A truncated last chunk is kept, so that the decoder refuses it.
 
     Raises ContainerError for a colour profile of more than MAX_PROFILE_BYTES.
     """
@@ -78,12 +78,12 @@ def png_pixels(data: bytes) -> Png:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(name, the whole chunk, its body) up to IEND; a chunk that the file's end cuts off comes last."""
+    """Yields (name, whole chunk, body) up to IEND; a chunk cut off by the end of the file comes last, named IDAT."""
     at = len(PNG_SIGNATURE)
     while at + 8 <= len(data):
         length, name = struct.unpack(">I4s", data[at : at + 8])
         end = at + 12 + length
-        if end > len(data):  # cut off: the decoder is to see and refuse it, whatever chunk it is
+        if end > len(data):  # named IDAT, so that it is kept and the decoder refuses it
             yield b"IDAT", data[at:], b""
             return
         yield name, data[at:end], data[at + 8 : end - 4]
@@ -104,7 +104,7 @@ def _png_profile(body: bytes) -> bytes | None:
 
 
 def _inflated(packed: bytes, most: int) -> bytes | None:
-    """At most `most` bytes of a zlib stream, None where it is broken."""
+    """The first `most` bytes of an inflated zlib stream, None where it is broken."""
     try:
         return zlib.decompressobj().decompress(packed, most)
     except zlib.error:
@@ -112,7 +112,7 @@ def _inflated(packed: bytes, most: int) -> bytes | None:
 
 
 def _text_orientation(name: bytes, body: bytes) -> int:
-    """The orientation in a text chunk: of XMP, or of EXIF written in hexadecimal digits (ImageMagick); else 1."""
+    """The orientation in a text chunk, from XMP or from EXIF in hexadecimal digits (ImageMagick); 1 without either."""
     keyword, _, rest = body.partition(b"\0")
     if keyword not in (b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1"):
         return 1
@@ -137,10 +137,7 @@ def xmp_orientation(xmp: bytes) -> int:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """The orientation that a block of EXIF gives, 1 to 8; 1 where it gives none.
-
-    Only that one field is read: the others may be as broken as they like.
-    """
+    """The orientation in an EXIF block, 1 to 8; 1 where there is none. No other field is read or has to be valid."""
     tiff = exif.removeprefix(b"Exif\0\0")
     endian = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if endian is None or len(tiff) < 8:
@@ -157,22 +154,22 @@ def exif_orientation(exif: bytes) -> int:
 
 
 def jpeg_scans(data: bytes) -> int:
-    """The number of scans of a JPEG's first picture; a thumbnail in its metadata does not count.
+    """The number of scans of a JPEG's first image, not counting a thumbnail in its metadata.
 
-    Raises ContainerError for a file of more segments than any photo has.
+    Raises ContainerError for a file with more segments than any photo has.
     """
     scans, at = 0, 2
     for _ in range(_MAX_SEGMENTS):
         match = _JPEG_MARKER.search(data, at)
         if match is None or match.end() + 2 > len(data) or data[match.start() + 1] == 0xD9:
-            return scans  # behind the end of the picture lies another one, or a film
+            return scans  # a second image or a video may follow the end of the first
         scans += data[match.start() + 1] == 0xDA
         at = match.end() + struct.unpack(">H", data[match.end() : match.end() + 2])[0]
     raise ContainerError(f"is a JPEG of more than {_MAX_SEGMENTS:,} segments. Save it anew as JPEG.")
 
 
 def jp2_profile(data: bytes) -> bytes | None:
-    """The colour profile of a JPEG 2000 file (its `colr` box of method 2), None where there is none."""
+    """The ICC profile of a JPEG 2000 file (its `colr` box of method 2), None where there is none."""
     for name, body in _boxes(data):
         if name == b"jp2h":
             for inner, colour in _boxes(body):
@@ -182,6 +179,7 @@ def jp2_profile(data: bytes) -> bytes | None:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yields (name, body) of the boxes in `data`, up to the first with an impossible length."""
     at = 0
     while at + 8 <= len(data):
         length, name = struct.unpack(">I4s", data[at : at + 8])
@@ -201,9 +199,9 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @dataclass
 class _Ifd:
-    """The integer fields of one TIFF directory; `below` is true for one that another directory contains."""
+    """The integer fields of one TIFF image file directory (IFD); `is_sub` where another directory contains it."""
 
-    below: bool = False
+    is_sub: bool = False
     values: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def first(self, tag: int) -> int | None:
@@ -216,11 +214,11 @@ class _Ifd:
 
 
 def is_camera_raw(data: bytes) -> bool:
-    """True for a camera's raw file (DNG, NEF, CR2, CR3, ARW, PEF, ORF, RW2, RAF ...), by content, not by name.
+    """True for a camera raw file (DNG, NEF, CR2, CR3, ARW, PEF, ORF, RW2, RAF ...), by its content, not its name.
 
-    Most are TIFF containers: a reader that does not know them takes the first picture, a small preview, for the photo.
+    Most are TIFF containers: an ordinary TIFF decoder takes the first image, a small preview, for the photo.
     """
-    if any(data[at : at + len(magic)] == magic for at, magic in _NO_TIFF_RAW):
+    if any(data[at : at + len(magic)] == magic for at, magic in _OTHER_RAW):
         return True
     ifds = list(_tiff_ifds(data))
     return bool(ifds) and (
@@ -232,12 +230,12 @@ def is_camera_raw(data: bytes) -> bool:
 
 
 def is_preview_first(data: bytes) -> bool:
-    """True for a TIFF whose first picture is a reduced copy of a larger one in the same file."""
+    """True for a TIFF whose first image is a reduced copy of a larger one in the same file."""
     ifds = list(_tiff_ifds(data))
     if not ifds:
         return False
     reduced = bool((ifds[0].first(_SUBFILE) or 0) & 1) or ifds[0].first(_OLD_SUBFILE) == 2
-    return any(ifd.pixels > ifds[0].pixels for ifd in ifds if reduced or ifd.below)
+    return any(ifd.pixels > ifds[0].pixels for ifd in ifds if reduced or ifd.is_sub)
 
 
 def _is_tiff(data: bytes) -> bool:
@@ -245,25 +243,25 @@ def _is_tiff(data: bytes) -> bool:
 
 
 def _tiff_ifds(data: bytes) -> Iterator[_Ifd]:
-    """The directories of a TIFF or BigTIFF, those of its sub-directories included, at most _MAX_IFDS."""
+    """Yields the directories of a TIFF or BigTIFF, including sub-directories, at most _MAX_IFDS."""
     if not _is_tiff(data) or len(data) < 16:
         return
     endian, big = "<" if data[:2] == b"II" else ">", b"+" in data[2:4]
     pending = [(struct.unpack_from(f"{endian}{'Q' if big else 'I'}", data, 8 if big else 4)[0], False)]
-    met: set[int] = set()
-    while pending and len(met) < _MAX_IFDS:
-        at, below = pending.pop(0)
-        if at in met or not 8 <= at <= len(data) - 8:
+    visited: set[int] = set()
+    while pending and len(visited) < _MAX_IFDS:
+        at, is_sub = pending.pop(0)
+        if at in visited or not 8 <= at <= len(data) - 8:
             continue
-        met.add(at)
-        ifd, following = _tiff_ifd(data, at, endian, big)
-        ifd.below = below
-        pending += [*((sub, True) for sub in ifd.values.get(_SUB_IFDS, ())), (following, below)]
+        visited.add(at)
+        ifd, next_ifd = _tiff_ifd(data, at, endian, big)
+        ifd.is_sub = is_sub
+        pending += [*((sub, True) for sub in ifd.values.get(_SUB_IFDS, ())), (next_ifd, is_sub)]
         yield ifd
 
 
 def _tiff_ifd(data: bytes, at: int, endian: str, big: bool) -> tuple[_Ifd, int]:
-    """The directory at `at`, and where the next one begins (0: nowhere)."""
+    """The directory at offset `at`, and the offset of the next one (0 where there is none)."""
     count_code, size, inline = ("Q", 20, 8) if big else ("H", 12, 4)
     (count,) = struct.unpack_from(f"{endian}{count_code}", data, at)
     start = at + struct.calcsize(f"={count_code}")
@@ -275,12 +273,12 @@ def _tiff_ifd(data: bytes, at: int, endian: str, big: bool) -> tuple[_Ifd, int]:
         if bytes_needed > inline:
             (where,) = struct.unpack_from(f"{endian}{'Q' if big else 'I'}", data, where)
         code = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}.get(kind)
-        most = min(length, _MAX_IFDS)
-        if code and where + most * _VALUE_SIZES[kind] <= len(data):
-            ifd.values[tag] = struct.unpack_from(f"{endian}{most}{code}", data, where)
+        n = min(length, _MAX_IFDS)
+        if code and where + n * _VALUE_SIZES[kind] <= len(data):
+            ifd.values[tag] = struct.unpack_from(f"{endian}{n}{code}", data, where)
         else:
             ifd.values[tag] = ()
     end = start + count * size
     offset = f"{endian}{'Q' if big else 'I'}"
-    following = struct.unpack_from(offset, data, end)[0] if end + struct.calcsize(offset) <= len(data) else 0
-    return ifd, following
+    next_ifd = struct.unpack_from(offset, data, end)[0] if end + struct.calcsize(offset) <= len(data) else 0
+    return ifd, next_ifd
