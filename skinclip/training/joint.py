@@ -1,13 +1,14 @@
-"""Stage 2: evidence adapter, projector, LoRA and heads learn under CFA; the tower and the NF4 weights stay frozen.
+"""Stage 2 of training: evidence adapter, projector, LoRA and heads learn under the CFA loss (`training.losses`).
 
-Each batch is seen through the frozen tower under one augmentation, part of it under two (consistency), part of it with
-a rationale to tell (language). The CLIP tokens of a random share of photos are hidden, so that the diagnosis has to
-lean on the evidence. Confidence is learnt only on lesions that stage 0 never saw.
+The tower and the NF4 weights stay frozen. Each photo of a batch is read under one augmentation; some also under a
+second one (consistency), some with a rationale as target (language). The CLIP tokens of a random share of views are
+hidden, so that the diagnosis has to rely on the evidence. Confidence is learnt only on lesions that stage 0 never saw.
 
-The same for all presets, and for one process or several. CFA is a loss of the whole batch: calibration compares means,
-every part has its own photos. So a step first answers every view, `micro_batch` at a time and each process its share;
-then computes CFA on the answers of all; then goes back through each view with the gradient of its own answer (the
-gradient cache of Gao et al. 2021). The loss is that of the whole batch however it is cut up.
+All presets are trained alike, in one process or several. CFA is a loss of the whole batch: its calibration part
+compares means over the batch, and each part uses photos of its own. A step therefore runs all views forward first,
+`micro_batch` at a time and each process its share; computes CFA on all outputs; then backpropagates through each
+micro-batch from the gradient of its outputs (the gradient cache of Gao et al. 2021). The loss does not depend on how
+the batch is divided.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ from skinclip.training.sampling import draw_weights, favour_criteria
 from skinclip.training.schedules import cosine_schedule
 from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewStore, keep_views
 
-LOOK_AT = 16  # views that the towers see at a time where they are seen once for all
+CACHE_BATCH = 16  # views per forward pass of the towers when their outputs are computed once and cached
 
 
 def balanced_prior(labels: Tensor, drawn: Tensor, loss: LossConfig) -> Tensor:
-    """[C] the prior at which the diagnosis head's logits are in effect trained: as drawn, times the focal part's class
-    weights, over the shares that its logit adjustment takes out."""
+    """[C] the effective prior that the diagnosis head's logits are trained at.
+
+    It is each class's share of the drawn photos, times its weight in the focal part, over the share that the logit
+    adjustment takes out.
+    """
     n = len(DIAGNOSIS_CODES)
     labelled = labels != MISSING
     share = torch.zeros(n, dtype=torch.double).index_add_(0, labels[labelled], drawn[labelled].double())
@@ -57,7 +61,7 @@ def balanced_prior(labels: Tensor, drawn: Tensor, loss: LossConfig) -> Tensor:
 
 
 def stage2_weights(train: PhotoSet, cfg: Stage2Config) -> Tensor:
-    """[n] chance to be drawn; more for rare diagnoses, lesions unseen by stage 0 and labelled criteria."""
+    """[n] sampling weights, higher for rare diagnoses, lesions unseen by stage 0 and photos with labelled criteria."""
     weights = draw_weights(train.diagnosis, cfg.draw_power)
     weights[train.unseen] *= cfg.held_out_repeat
     return favour_criteria(weights, train.criteria, cfg.criteria_share)
@@ -65,14 +69,15 @@ def stage2_weights(train: PhotoSet, cfg: Stage2Config) -> Tensor:
 
 @dataclass(frozen=True)
 class StepDraw:
-    """All that is random about a step, drawn alike by every process: n views of B photos.
+    """The random choices of a step for n views of B photos, the same in every process.
 
     Attributes:
-        views: photo and augmentation of each view; the first B are one a photo, the first of them carry a rationale.
-        forced: [n] bool, views whose labelled criteria the reasoner reads.
-        show: [n] bool, views whose CLIP tokens it may read.
-        contexts: of each view.
-        descriptions: [C, E] what the answer is compared with.
+        views: photo and augmentation of each view: first one view per photo [B], then the second views of the first
+            photos. The first `rationale_targets` views carry a rationale.
+        forced: [n] bool, views whose evidence scores are replaced by the labelled criteria (teacher forcing).
+        show: [n] bool, views whose CLIP tokens the reasoner may read.
+        contexts: patient context of each view.
+        descriptions: [C, E] description embedding of each diagnosis, which the diagnosis head compares with.
     """
 
     views: ViewDraw
@@ -83,7 +88,7 @@ class StepDraw:
 
 
 class Stage2:
-    """One batch at a time; see `step`."""
+    """Draws batches and computes their loss and gradients; see `step`."""
 
     def __init__(
         self,
@@ -96,8 +101,8 @@ class Stage2:
     ) -> None:
         """
         Args:
-            distributed: the processes that train together (`check_even`); None is this one alone.
-            views: see `views_for`; None is new ones at every step.
+            distributed: the processes that train together (`check_even`); None for this process alone.
+            views: see `views_for`; None for new augmentations at every step.
         """
         self.model, self.recipe, self.cfg, self.train, self.generator = model, recipe, recipe.stage2, train, generator
         self.distributed = distributed or DistributedContext(model.device.type)
@@ -116,29 +121,30 @@ class Stage2:
         """Draws a batch and returns CFA's named parts; the gradients of the total are left in the parameters."""
         drawn = self.draw()
         parts = self.with_targets(drawn, [self.look(drawn, rows) for rows in self.micro_batches()])
-        at_once, before, answers = len(parts) == 1, [], []
+        at_once, rng_before, answers = len(parts) == 1, [], []
         for part in parts:
-            before.append(rng_state())
+            rng_before.append(rng_state())
             with torch.set_grad_enabled(at_once):
                 answers.append(self.answerer("answer", part))
-        after = rng_state()
+        rng_after = rng_state()
         one_graph = at_once and self.distributed.size == 1  # from the photos to the loss
         whole = answers[0] if one_graph else self.gathered(answers)
-        losses = self.measure(drawn, whole)
+        losses = self.compute_losses(drawn, whole)
         losses["total"].backward()
         for number, part in enumerate([] if one_graph else parts):
             last = number == len(parts) - 1
             with nullcontext() if last else self.distributed.accelerator.no_sync(self.answerer):
                 if not at_once:
-                    set_rng_state(before[number])  # the same dropout as when it was measured
+                    set_rng_state(rng_before[number])  # the same dropout as in the first forward pass
                     answers[number] = self.answerer("answer", part)
                 self.backward(part, answers[number], whole, number)
-        set_rng_state(after)
+        set_rng_state(rng_after)
         return {name: value.detach() for name, value in losses.items()}
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def trained(self) -> list[nn.Parameter]:
+        """The parameters that receive gradients."""
         return [p for group in self.model.trainable().values() for p in group if p.requires_grad]
 
     def prepare(self) -> Any:
@@ -162,7 +168,7 @@ class Stage2:
         return [(decay, some) for decay, some in split if some]
 
     def restore(self, state: dict[str, Any]) -> None:
-        """All but the optimizer, which is restored once the model is prepared."""
+        """Restores a checkpoint except its optimizer state, which needs the optimizer of `prepare`."""
         self.model.load_heads(state["heads"])
         self.model.reasoner.load_adapter_state(state["adapter"])
         self.loss.load_state_dict(state["loss"])
@@ -170,7 +176,7 @@ class Stage2:
         self.rng.setstate(state["draws"])
 
     def save(self, optimizer: Any, path: Path, step: int, log_rows: int) -> None:
-        """Writes the checkpoint of a finished step; all processes must come here, and wait for one another."""
+        """Writes the checkpoint of a finished step. All processes must call this; it waits for all of them."""
         state = {
             "heads": whole_tensors(self.model.heads()),
             "adapter": whole_tensors(self.model.reasoner.adapter_state()),
@@ -186,9 +192,10 @@ class Stage2:
             save_checkpoint(path, state)
         self.distributed.wait()
 
-    # ---- what is drawn -----------------------------------------------------------------------------------------------
+    # ---- random choices ----------------------------------------------------------------------------------------------
 
     def draw(self) -> StepDraw:
+        """Draws the photos of a step, their views, contexts and descriptions."""
         cfg = self.cfg
         index = torch.multinomial(self.drawn, cfg.batch_size, replacement=False, generator=self.generator)
         views = self.views.draw(index, cfg.second_views, self.generator)
@@ -199,9 +206,9 @@ class Stage2:
         return StepDraw(views, forced, show, [*contexts, *contexts[: cfg.second_views]], descriptions)
 
     def descriptions(self) -> Tensor:
-        """[C, E] what the answer is compared with: the model's own descriptions, or, as often, others as good.
+        """[C, E] the model's own description embeddings or, with probability 0.5, means of random paraphrases.
 
-        An answer that fits only the 21 sentences it was trained with would hang on their wording.
+        Trained with the same 21 sentences only, the diagnosis head would depend on their exact words.
         """
         if not self.cfg.paraphrases or self.rng.random() < 0.5:
             return self.model.descriptions
@@ -212,7 +219,7 @@ class Stage2:
     # ---- this process's share ----------------------------------------------------------------------------------------
 
     def micro_batches(self, rank: int | None = None) -> list[Tensor]:
-        """The views that this process, or that of another `rank`, takes on, in micro-batches that it takes at once."""
+        """The numbers of the views that this process, or that of another `rank`, runs, split into micro-batches."""
         m, size = self.cfg.rationale_targets, self.cfg.micro_batch
         with_text, without_text = (
             self.distributed.own_rows(rows, rank) for rows in torch.arange(self.n).split([m, self.n - m])
@@ -222,7 +229,7 @@ class Stage2:
         return [rows for kind in (with_text, without_text) if len(kind) for rows in kind.split(size)]
 
     def look(self, drawn: StepDraw, rows: Tensor) -> Part:
-        """Looks at the views numbered `rows`, or reads what was seen of them before."""
+        """The views numbered `rows` with the outputs of the frozen parts, computed now or read from the cache."""
         photo, device = drawn.views.photo[rows], self.model.device
         if self.store is None:
             seen = self.answerer("see", self.views.pixels(drawn.views, rows, device))
@@ -240,12 +247,16 @@ class Stage2:
         )
 
     def with_targets(self, drawn: StepDraw, parts: list[Part]) -> list[Part]:
-        """The parts with their rationale targets. The findings that may be cited come from the process
-        that has the view; the text is drawn by all alike, in the order of the views."""
-        found = {row: what for part in parts for row, what in self.citable(drawn, part)}
-        found = dict(self.distributed.gather_objects(list(found.items())))
+        """The parts with their rationale targets.
+
+        The citable findings of a view come from the process that runs it; then every process draws the same texts, in
+        the order of the views.
+        """
+        citable = [entry for part in parts for entry in self.citable(drawn, part)]
+        by_view = dict(self.distributed.gather_objects(citable))
         rationale_targets = [
-            self.rationale_target(int(drawn.views.photo[row]), *found[row]) for row in range(self.cfg.rationale_targets)
+            self.rationale_target(int(drawn.views.photo[row]), *by_view[row])
+            for row in range(self.cfg.rationale_targets)
         ]
         return [
             replace(
@@ -256,14 +267,16 @@ class Stage2:
 
     @torch.no_grad()
     def citable(self, drawn: StepDraw, part: Part) -> Iterator[tuple[int, tuple[list[str], list[int]]]]:
-        """(number of a view, findings that its maps and mask support and the diagnoses it resembles, the most first)
-        of the views of a part that carry a rationale."""
+        """Yields (number of a view, (findings, diagnoses)) for each view of a part that carries a rationale.
+
+        The findings are those that its maps and mask support; the diagnoses are class numbers, the most similar first.
+        """
         rows = part.rows[part.rows < self.cfg.rationale_targets]
         if not len(rows):
             return
-        before = rng_state()
+        rng_before = rng_state()
         evidence = self.answerer("find", part.seen).to("cpu")
-        set_rng_state(before)  # a look ahead: what is drawn for the answer does not depend on it
+        set_rng_state(rng_before)  # so that this extra pass does not change the dropout of the step itself
         photos = self.views.pixels(drawn.views, rows)[:, :3]
         similar = (evidence.pooled @ self.model.descriptions.cpu().T).argsort(descending=True)
         for k, row in enumerate(rows.tolist()):
@@ -272,8 +285,8 @@ class Stage2:
             yield row, (findings, similar[k].tolist())
 
     def rationale_target(self, i: int, findings: list[str], similar: list[int]) -> RationaleTarget:
-        """The rationale target of photo `i`; a photo without a diagnosis label is described by its findings alone."""
-        if self.rng.random() < 0.3:  # texts of all lengths, so that a rich label does not show in the style
+        """The rationale target of photo `i`; one without a diagnosis label has its findings alone, and no text."""
+        if self.rng.random() < 0.3:  # varies the length, so that it does not reveal how many criteria are labelled
             findings = findings[: self.rng.randint(0, len(findings))]
         label = int(self.train.diagnosis[i])
         if label == MISSING:
@@ -282,10 +295,10 @@ class Stage2:
         runner_up = next(DIAGNOSIS_CODES[c] for c in similar if c != label)
         return RationaleTarget(findings, leading, runner_up, write_rationale(leading, runner_up, findings, self.rng))
 
-    # ---- the loss of the whole ---------------------------------------------------------------------------------------
+    # ---- the loss of the whole batch ---------------------------------------------------------------------------------
 
-    def measure(self, drawn: StepDraw, whole: dict[str, Tensor]) -> dict[str, Tensor]:
-        """CFA's named parts on the answers to all views in order; `language` and `words` are one a micro-batch."""
+    def compute_losses(self, drawn: StepDraw, whole: dict[str, Tensor]) -> dict[str, Tensor]:
+        """CFA's named parts on the outputs for all views in order; `language` and `words` have one per micro-batch."""
         b, m, s = self.cfg.batch_size, self.cfg.rationale_targets, self.cfg.second_views
         photo, device = drawn.views.photo[:b], self.model.device
         logits, spelled, words = whole["logits"], whole.get("spelled"), whole["words"]
@@ -313,8 +326,10 @@ class Stage2:
         )
 
     def gathered(self, answers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The answers to all micro-batches of all processes, as leaves at which gradients can be taken: those of views
-        in the order of the views, those of micro-batches in the order of the processes."""
+        """The outputs for all micro-batches of all processes, as leaf tensors that collect gradients.
+
+        Rows of views are in the order of the views, rows of micro-batches in the order of the processes.
+        """
         order = torch.cat([rows for rank in range(self.distributed.size) for rows in self.micro_batches(rank)])
         places = {"spelled": order[order < self.cfg.rationale_targets].argsort()} | dict.fromkeys(PER_MICRO_BATCH, None)
         whole = {}
@@ -325,9 +340,9 @@ class Stage2:
         return whole
 
     def backward(self, part: Part, answer: dict[str, Tensor], whole: dict[str, Tensor], number: int) -> None:
-        """Takes the gradients of the answers to a micro-batch, the process's `number`-th, to the parameters.
+        """Backpropagates the gradients of the outputs for this process's micro-batch `number` to the parameters.
 
-        DDP and FSDP divide the sum over processes by their number, which is made good here.
+        DDP and FSDP average over processes; the factor here turns that into a sum.
         """
         number += self.distributed.rank * (len(whole["words"]) // self.distributed.size)
         places = {"spelled": part.rows[: len(part.rationale_targets)]} | dict.fromkeys(
@@ -339,7 +354,7 @@ class Stage2:
                 gradient = whole[name].grad
                 tensors.append(value)
                 gradients.append(
-                    torch.zeros_like(value)  # a part of CFA without weight; all must take part all the same
+                    torch.zeros_like(value)  # unused by CFA, but DDP and FSDP need every parameter in the backward pass
                     if gradient is None
                     else gradient[places.get(name, part.rows)] * self.distributed.size
                 )
@@ -349,12 +364,12 @@ class Stage2:
 def views_for(
     model: SkinClipVL, recipe: TrainConfig, train: PhotoSet, folder: Path, base: str, distributed: DistributedContext
 ) -> tuple[LiveViews, ViewStore | None]:
-    """The views that the recipe asks for: a few fixed ones, all looked at, or new ones at every step."""
+    """The views that the recipe asks for: a few fixed ones per photo with a cache, or new ones at every step."""
     cfg = recipe.stage2
     if not cfg.cached_views:
         return LiveViews(train, model.config.photo_side, cfg.augmentation), None
     views = KeptViews(train, model.config.photo_side, cfg.augmentation, cfg.cached_views, recipe.seed)
-    return views, keep_views(model, views, base, folder, LOOK_AT, distributed)
+    return views, keep_views(model, views, base, folder, CACHE_BATCH, distributed)
 
 
 def train_stage2(
@@ -365,20 +380,20 @@ def train_stage2(
     distributed: DistributedContext | None = None,
     base: str = "",
 ) -> Tensor:
-    """Trains in place; resumes from `out/stage2.pt`.
+    """Trains `model` in place; resumes from `out/stage2.pt`.
 
     Args:
-        distributed: the processes that train together; None is this one alone.
-        base: identity of the language model's weights.
+        distributed: the processes that train together; None for this process alone.
+        base: identity of the language model's weights, part of the key of the view cache.
 
     Returns:
-        [C] the prior at which the diagnosis head was trained.
+        [C] the prior that the diagnosis head was trained at; see `balanced_prior`.
     """
     cfg, distributed = recipe.stage2, distributed or DistributedContext(model.device.type)
     generator = seed_everything(recipe.seed + 2)
     if distributed.rank:
-        torch.manual_seed(recipe.seed + 2 + 7919 * distributed.rank)  # dropout of its own
-    model.evidence.mask_head.requires_grad_(False).eval()  # learnt before
+        torch.manual_seed(recipe.seed + 2 + 7919 * distributed.rank)  # different dropout in each process
+    model.evidence.mask_head.requires_grad_(False).eval()  # trained in an earlier stage
     stage = Stage2(
         model, recipe, train, generator, distributed, views_for(model, recipe, train, out / "cache", base, distributed)
     )

@@ -1,4 +1,4 @@
-"""Conventions of all parts of CFA: missing labels, means over nothing, and shapes checked early with the reason."""
+"""Helpers shared by the parts of the CFA loss: missing labels, means of empty batches, precision and shape checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-MISSING = -1  # a label that the data set does not give
+MISSING = -1  # the label of a photo that has none
 
 
 def require(condition: bool, message: str) -> None:
@@ -20,17 +20,17 @@ def shape_of(tensor: Tensor) -> list[int]:
 
 
 def mean(losses: Tensor) -> Tensor:
-    """The mean of [M]...; of none 0, still in the graph."""
+    """The mean of all losses; 0 where there are none, still connected to the gradient graph."""
     return losses.sum() / max(losses.numel(), 1)
 
 
 def full(x: Tensor) -> Tensor:
-    """`x` in float32 or better: bfloat16 would round away small divergences and sums over a grid."""
+    """`x` in float32 at least: bfloat16 would round away small divergences and sums over a grid."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def rows(mask: Tensor | None, like: Tensor) -> Tensor:
-    """The mask [B], all true for None. Raises ValueError for another shape or type."""
+    """The mask [B] of the rows of `like`, all true for None. Raises ValueError for another shape or type."""
     if mask is None:
         return torch.ones(len(like), dtype=torch.bool, device=like.device)
     ok = mask.dtype == torch.bool and mask.shape == like.shape[:1]
@@ -49,13 +49,13 @@ def check_target(target: Tensor, logits_shape: Sequence[int]) -> None:
 
 
 def pair(**tensors: Tensor | None) -> bool:
-    """Tells whether the tensors are given. Raises ValueError where only some are: none may be forgotten silently."""
+    """True where all tensors are given, False where none is. Raises ValueError where only some are."""
     missing = [name for name, tensor in tensors.items() if tensor is None]
     require(len(missing) in (0, len(tensors)), f"{', '.join(tensors)} go together; {', '.join(missing)} is missing")
     return not missing
 
 
 def with_sum(parts: dict[str, Tensor], weights: dict[str, float], name: str) -> dict[str, Tensor]:
-    """`parts` and, under `name`, the weighted sum of those that have a weight; empty stays empty."""
+    """`parts` and, under `name`, the weighted sum of those with a weight; only `parts` where none has one."""
     terms = [weights[part] * value for part, value in parts.items() if part in weights]
     return parts | {name: sum(terms[1:], terms[0])} if terms else parts
