@@ -1,8 +1,8 @@
 """Photo -> Assessment: the one path that every entry point takes.
 
-    LesionImage -> perceive -> find_evidence -> reason -> trust -> regions -> rationale -> Assessment
+    LesionImage -> perceive -> find_evidence -> reason -> calibrate -> regions -> rationale -> Assessment
 
-`Assessor.assess` is the path for one photo, `Assessor.predict` the same path for many, without words.
+`Assessor.assess` runs it for one photo, `Assessor.predict` for many without regions and rationale.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Prediction:
 
     Attributes:
         probabilities: [C] calibrated, at natural prevalence, order of `vocabulary.DIAGNOSIS_CODES`.
-        balanced: [C] p / prior, renormalised: what balanced accuracy decides by.
+        balanced: [C] p / prior, renormalised; its argmax is the diagnosis that balanced accuracy scores.
         criteria: criterion -> state -> probability, "absent" included.
         lesion_mask: bool [H, W] in the photo's own pixels.
     """
@@ -81,9 +81,11 @@ class Prediction:
     in_domain: bool
 
 
-def check_room(folder: Path) -> None:
-    """Raises TooLittleMemory, before anything is loaded, where a checkpoint on a base of its own would not fit, with
-    Grad-CAM, which is made on request."""
+def check_checkpoint_fits(folder: Path) -> None:
+    """Raises TooLittleMemory, before loading, if memory is too small to load, assess with and explain a big checkpoint.
+
+    A checkpoint with an embedded language model is small and is not checked.
+    """
     if not (folder / "config.yaml").exists():
         return
     config: ModelConfig = load_yaml(ModelConfig, folder / "config.yaml")
@@ -96,7 +98,7 @@ def check_room(folder: Path) -> None:
 
 
 class Assessor:
-    """A loaded model with what was fitted on top of it."""
+    """A loaded model with its calibrator and the thresholds for citing findings. Its adapter can be switched."""
 
     def __init__(
         self,
@@ -106,11 +108,11 @@ class Assessor:
         thresholds: dict[str, float],
         info: ModelInfo,
     ) -> None:
-        self.lock = threading.RLock()  # held while the model answers, and while another adapter is put in its place
-        self.checkpoints: dict[str, Path] = {}  # by weights_sha256, those that `using` may put in force
-        self._put_in_force(model.eval(), transform, calibrator, thresholds, info)
+        self.lock = threading.RLock()  # held during a forward pass, and while the adapter is switched
+        self.checkpoints: dict[str, Path] = {}  # weights_sha256 -> folder of those that `using` may activate
+        self._activate(model.eval(), transform, calibrator, thresholds, info)
 
-    def _put_in_force(
+    def _activate(
         self,
         model: SkinClipVL,
         transform: PhotoTransform,
@@ -120,43 +122,42 @@ class Assessor:
     ) -> None:
         self.predictor = CalibratedModel(model, transform, calibrator)
         self.config = model.config
-        self.thresholds = thresholds  # criterion -> probability of its being there from which it is cited
+        self.thresholds = thresholds  # criterion -> probability of presence from which it is cited
         self.model_info = info
         # about ten extra forward passes a photo: too many for billions of parameters on a CPU
         self.measures_effects = self.config.reasoner.base is None or model.device.type != "cpu"
 
     @property
     def model(self) -> SkinClipVL:
-        """The model in force."""
+        """The active model."""
         return self.predictor.model
 
     @property
     def transform(self) -> PhotoTransform:
-        """From a photo to the input of the model in force."""
+        """The preprocessing of the active model: from a photo to its input."""
         return self.predictor.transform
 
     @property
     def calibrator(self) -> Calibrator:
-        """The calibrator of the model in force."""
+        """The calibrator of the active model."""
         return self.predictor.calibrator
 
     @classmethod
     def load(cls, preset: str = "mini", weights: Path | None = None) -> Assessor:
-        """The assessor of a preset.
+        """Loads a preset, from its own checkpoint unless `weights` names another folder.
 
-        Raises ValueError, CheckpointError or MissingWeights saying what is missing, TooLittleMemory where it would not
-        fit.
+        Raises ValueError, CheckpointError or MissingWeights with what is missing, or TooLittleMemory.
         """
         silence_transformers()
         folder = Path(weights) if weights else checkpoint_folder(preset)
-        check_room(folder)
+        check_checkpoint_fits(folder)
         model, transform = create_model(preset, weights)
         assessor = cls(model, transform, *_fitted(folder), ModelInfo(preset, __version__, weights_sha256(folder)))
         assessor.checkpoints[assessor.model_info.weights_sha256] = folder
         return assessor
 
     def save_calibration(self, folder: Path) -> None:
-        """Completes the checkpoint that the model was saved to, with the card of an adapter."""
+        """Adds calibrator and thresholds to the saved model in `folder`, and a model card if it is an adapter."""
         save_file(self.calibrator.to_arrays(), folder / "trust.safetensors")
         (folder / "findings.json").write_text(json.dumps(self.thresholds, indent=2) + "\n")
         if self.model.foundation is not None:
@@ -165,10 +166,10 @@ class Assessor:
     # ---- adapters ----------------------------------------------------------------------------------------------------
 
     def switch(self, folder: Path) -> None:
-        """Puts the adapter in `folder` in force, whole: LoRA, heads, calibrator, thresholds, name. The base stays.
+        """Activates the adapter in `folder` with its LoRA, heads, calibrator, thresholds and name. The base stays.
 
-        Waits for an assessment that is running. Raises CheckpointError where the adapter is not whole, or was made for
-        another base; the one before then stays in force.
+        Waits for an assessment that is running. Raises CheckpointError where the adapter is incomplete or made for
+        another base; the previous one then stays active.
         """
         with self.lock:
             try:
@@ -180,18 +181,19 @@ class Assessor:
                 raise CheckpointError(f"{folder} cannot be put in force: {problem}") from problem
             info = ModelInfo(model.config.preset, __version__, weights)
             self.model.replaced_by(model)
-            self._put_in_force(model, PhotoTransform(model.config.photo_side), *fitted, info)
+            self._activate(model, PhotoTransform(model.config.photo_side), *fitted, info)
 
     def offer(self, folder: Path) -> None:
-        """Makes a checkpoint available to `using`. Raises CheckpointError where it cannot stand on this base."""
+        """Makes a checkpoint available to `using`. Raises CheckpointError where it does not fit this base."""
         refuse(folder, read_config(folder), self.model)
         self.checkpoints[weights_sha256(folder)] = folder
 
     @contextmanager
     def using(self, weights: str | None) -> Iterator[None]:
-        """The checkpoint with this `weights_sha256` is in force, for this thread alone; None takes what there is.
+        """Activates the checkpoint with this `weights_sha256`, and holds the lock so that no other thread switches it.
 
-        Raises CheckpointError where it is not one of `checkpoints`, or does not fit.
+        None keeps the active one. Nothing is switched back on exit. Raises CheckpointError where it is not one of
+        `checkpoints`, or does not fit.
         """
         with self.lock:
             if weights not in (None, self.model_info.weights_sha256):
@@ -203,11 +205,11 @@ class Assessor:
     # ---- the steps ---------------------------------------------------------------------------------------------------
 
     def locate(self, images: Sequence[LesionImage]) -> list[Window]:
-        """The square window of each photo that the model reads."""
+        """The square of each photo that the model reads."""
         return lesion_windows(self.model, self.transform, images)
 
     def forward(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> CalibratedOutput:
-        """Perception, evidence, diagnosis and calibration of a batch."""
+        """The calibrated model output for a batch: perception, evidence, diagnosis and calibration."""
         with self.lock:
             return self.predictor.forward(images, contexts)
 
@@ -237,14 +239,14 @@ class Assessor:
         progress: Progress | None = None,
         on_partial: Callable[[Assessment], None] | None = None,
     ) -> Assessment:
-        """The whole path for one photo.
+        """The Assessment of one photo; the rationale is left empty where the model abstains.
 
         Args:
-            progress: called with a share done (0-1) and what is being done, for a page to show.
-            on_partial: called with the Assessment while its rationale is written: at first without, then with all of
-                the text that there is, each time there is more of it. Not called where the model abstains.
+            progress: called with the share done (0-1) and the name of the current step, to be displayed.
+            on_partial: called with the Assessment while its rationale is generated: first with an empty one, then with
+                the text so far whenever it grows. Not called where the model abstains.
         """
-        report = progress or (lambda share, what: None)
+        report = progress or (lambda share, step: None)
         show = on_partial or (lambda partial: None)
         context = context or Context()
         with self.lock:
@@ -258,8 +260,8 @@ class Assessor:
                     assessment = self._with_effects(image, output, assessment)
                 report(0.6, "Writing the rationale")
                 show(assessment)
-                shown = assessment
-                text = self.rationale(output, shown, lambda written: show(replace(shown, rationale=written)))
+                partial = assessment
+                text = self.rationale(output, partial, lambda written: show(replace(partial, rationale=written)))
                 assessment = replace(assessment, rationale=text)
         report(1.0, "Done")
         return assessment
@@ -288,13 +290,13 @@ class Assessor:
         )
 
     def _malignancy(self, calibrated: CalibratedPrediction) -> Malignancy:
-        """The referral decision on the first photo, with what is known of its threshold."""
+        """The referral decision on the first photo, with the threshold and its sensitivity where that is known."""
         referral = self.calibrator.referral
         known = referral.sensitivity if np.isfinite(referral.sensitivity) else None
         return Malignancy(float(calibrated.malignancy[0]), referral.threshold, bool(calibrated.refer[0]), known)
 
     def _with_effects(self, image: LesionImage, output: CalibratedOutput, assessment: Assessment) -> Assessment:
-        """The Assessment with the effect of each finding's region, and how far the answer depends on one of them."""
+        """The Assessment with the effect of each finding's region, and the dependence on the one of largest effect."""
         target = int(output.calibrated.ranking[0, 0])
         subject = Subject(self.predictor, image, assessment.context, output, assessment.findings, target)
         effects = cited_effects(subject)
@@ -305,10 +307,10 @@ class Assessor:
     def rationale(
         self, output: CalibratedOutput, assessment: Assessment, on_text: Callable[[str], None] | None = None
     ) -> str:
-        """Display text on an Assessment's first two diagnoses, which is of the first photo of `output`.
+        """The rationale as display text, for an Assessment of the first photo of `output`.
 
         Args:
-            on_text: called with the text as far as it is written; see `Reasoner.explain`.
+            on_text: called with the text so far whenever it grows; see `Reasoner.explain`.
         """
         raw = self.model.reasoner.explain(
             assessment.context,
@@ -321,17 +323,17 @@ class Assessor:
         )
         return tidy(raw)
 
-    # ---- what explanations need --------------------------------------------------------------------------------------
+    # ---- explanations ------------------------------------------------------------------------------------------------
 
     def subject(self, image: LesionImage, context: Context | None = None, code: str | None = None) -> Subject:
-        """The photo as explanation methods take it, for the diagnosis `code`, by default the leading one."""
+        """The input of explanation methods: photo, outputs and findings, for `code` or else the leading diagnosis."""
         context = context or Context()
         output = self.forward([image], [context])
         target = DIAGNOSIS_CODES.index(code) if code else int(output.calibrated.ranking[0, 0])
         return Subject(self.predictor, image, context, output, self.findings(image, output), target)
 
     def findings(self, image: LesionImage, output: CalibratedOutput) -> list[Finding]:
-        """The findings that an Assessment cites of the first photo of `output`, which is `image`."""
+        """The findings that an Assessment of `image`, the first photo of `output`, cites."""
         return findings_of(image, output, lesion_of(image, output), self.thresholds)
 
     def heat_on_photo(
@@ -341,13 +343,13 @@ class Assessor:
         code: str | None = None,
         method: str = USUAL,
     ) -> np.ndarray:
-        """The map of an explanation method for the diagnosis `code`, float32 [H, W] in 0..1; see `subject.on_photo`."""
+        """The heat map of `method` for `code` or else the leading diagnosis, float32 [H, W] in 0..1; see `on_photo`."""
         subject = self.subject(image, context, code)
         return on_photo(METHODS[method].maps(subject)[0].heat, subject)
 
 
 def _quality(image: LesionImage, output: CalibratedOutput, lesion: Lesion, in_domain: bool) -> Quality:
-    """The verdict on the photo. Of a picture that is not of the domain, nothing is said about a lesion's border."""
+    """The quality verdict on the photo. Outside the domain, no cut-off lesion is reported."""
     issues = lesion_quality(output.evidence.mask[0].numpy() > 0.5, outlined_places(lesion, image))
     if not in_domain:
         issues = tuple(issue for issue in issues if issue.code != "cut_off")
