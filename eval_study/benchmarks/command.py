@@ -85,8 +85,8 @@ class Command:
         bench.out.mkdir(parents=True, exist_ok=True)
         path = bench.out / self.report
         write_pictures(report, bench.out / "figures")
-        path.write_text(to_markdown(report), encoding="utf-8")
-        path.with_suffix(".html").write_text(to_html(report), encoding="utf-8")
+        path.write_text(to_markdown(report), encoding="utf-8", errors="backslashreplace")
+        path.with_suffix(".html").write_text(to_html(report), encoding="utf-8", errors="backslashreplace")
         return path
 
     def document(self, bench: Bench) -> Document:

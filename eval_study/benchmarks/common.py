@@ -108,8 +108,12 @@ class Bench:
     command: str = ""
     seed: int = 0
     n_boot: int = 1000
-    ledger: Path = LEDGER
     _measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> Path:
+        """Where each use of test photos is noted: beside the results."""
+        return self.out / LEDGER
 
     @cached_property
     def assessor(self) -> Assessor:
@@ -211,7 +215,7 @@ def finite(value: Any) -> Any:
 
 def fingerprint(cases: Sequence[Case]) -> str:
     names = "\n".join(f"{c.source}/{c.image_id}/{c.context}" for c in cases)
-    return hashlib.sha256(names.encode()).hexdigest()[:8]
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -174,7 +174,7 @@ def kept(
 
 
 def short(text: str, length: int = 12) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:length]
 
 
 def column(rows: list[dict[str, np.ndarray]], key: str) -> np.ndarray:

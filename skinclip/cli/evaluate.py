@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from skinclip.evaluation.scores import Row
     from skinclip.pipeline.assessor import Assessor
 
+UNENCODABLE = "backslashreplace"
 MODEL = "model"  # as --against: the model of --preset and --weights
 
 
@@ -46,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=at_least_one, help="photos at a time (default: 32, or 1 of a big preset)")
     parser.add_argument("--seed", type=seed, default=0, help="seed of the rationale sample and of the bootstrap")
     parser.add_argument("--bootstrap", type=at_least_one, default=1000, help="bootstrap resamples for each interval")
-    parser.add_argument("--ledger", type=Path, help="CSV file that runs on test photos are noted in")
+    parser.add_argument(
+        "--ledger",
+        type=Path,
+        help="CSV file that runs on test photos are noted in (default: test_ledger.csv beside --out)",
+    )
     parser.add_argument("--reason", default="", help="why test photos are used, for the ledger")
     add_model_arguments(parser)
     _other_system_arguments(parser.add_argument_group("another system's probabilities"))
@@ -108,16 +113,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     system, against = _systems(args, table, cases)
     # Noted before the run: a run that is killed half way has seen test photos as well.
     touched = [case for case in cases if case.split == "test"]
-    ledger = args.ledger or evaluation.default_ledger()
-    if touched and ledger:
+    ledger = args.ledger or evaluation.ledger_beside(args.out)
+    if touched:
         for one in (system, against):
             if one is not None:
                 data, sha256 = args.data.resolve().name, evaluation.identity(one)
                 evaluation.log_test_use(ledger, sha256, data, args.split, len(touched), args.reason)
-    report, rows = evaluation.evaluate(
-        system,
-        table,
-        against=against,
+    options = evaluation.Options(
         split=args.split,
         rationales=args.rationales,
         batch_size=args.batch_size,
@@ -128,6 +130,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         command=evaluation.command_line(args.words),
         layout=layout,
     )
+    report, rows = evaluation.evaluate(system, table, options, against)
     written = _write_report(args, report, rows)
     print(_summary(report, written))
     return 0
@@ -188,9 +191,10 @@ def _write_report(args: argparse.Namespace, report: dict[str, Any], rows: Sequen
 
     written = _outputs(args)
     args.out.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    written[1].write_text(page(report), encoding="utf-8")
+    # A name of a folder or photo need not be UTF-8: its other bytes are written as escapes.
+    written[1].write_text(page(report), encoding="utf-8", errors=UNENCODABLE)
     for path, table in zip(written[2:], (evaluation.submission, evaluation.probabilities), strict=False):
-        table(rows).to_csv(path, index=False)
+        table(rows).to_csv(path, index=False, errors=UNENCODABLE)
     return written
 
 

@@ -16,14 +16,17 @@ import numpy as np
 import pandas as pd
 
 from skinclip.core.formatting import count
-from skinclip.core.vocabulary import DIAGNOSIS_CODES, PREDICTION_COLUMNS
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, ISIC2018_COLUMNS, PREDICTION_COLUMNS
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.cells import parse_number
 from skinclip.data.files import one_form, without_suffix
 from skinclip.data.tables import LabelFile, Row, read_labels
+from skinclip.evaluation.scores import ISIC2018_CODES
 
 # The official scorer of ISIC 2018 Task 3 gives this test photo weight 0: it is left out of figures, and not missed.
 NOT_SCORED = frozenset({"ISIC_0035068"})
+LEAST_SUM, LARGEST_SUM = 1e-12, 1e12  # of a row: beyond, its values are no probabilities, scores or percentages
+LEAST_SHARE = 1e-9  # of a class in a prior, which probabilities are divided by
 SUM_TOLERANCE = 1e-6  # a row that sums to 1 this closely is taken as it is
 _NAMED = 3  # photos or rows that an error names; all are counted
 
@@ -35,12 +38,13 @@ class PredictionFile:
     Attributes:
         name: what the report calls the system.
         sha256: of the file.
-        probabilities: image id -> [C], order of `vocabulary.DIAGNOSIS_CODES`, summing to 1.
+        probabilities: image id -> [C], order of `codes`, summing to 1.
         prior: [C] class shares that the probabilities hold at, or None where not given.
         missing: ids of the cases without a row.
         renormalised: rows whose values did not sum to 1 and were divided by their sum.
         sums: lowest and highest sum of a row, as written.
         other_splits: rows for cases of the data set that were not asked for.
+        codes: the diagnoses that the file has columns of: ISIC 2018's seven, and further ones where they are there.
     """
 
     name: str
@@ -51,6 +55,7 @@ class PredictionFile:
     renormalised: int
     sums: tuple[float, float]
     other_splits: int
+    codes: tuple[str, ...] = DIAGNOSIS_CODES
 
     def balanced(self, p: np.ndarray) -> np.ndarray:
         """[C] p / prior, renormalised: what balanced accuracy decides by. `p` itself where no prior is given."""
@@ -76,9 +81,14 @@ def read_predictions(
     Raises DataError where the file is no such table, a value is no number of at least 0, a photo is named twice or is
     none of the data set, or (unless `allow_missing`) a case has no row.
     """
-    labels = read_labels(path, ["image", *(column.lower() for column in PREDICTION_COLUMNS)])
+    labels = read_labels(path, ["image", *(column.lower() for column in ISIC2018_COLUMNS)])
     _no_other_columns(labels)
-    values = np.array([_numbers(path, row) for row in labels.rows]).reshape(-1, len(DIAGNOSIS_CODES))
+    columns = {code: column.lower() for column, code in PREDICTION_COLUMNS.items() if column.lower() in labels.columns}
+    codes = tuple(code for code in DIAGNOSIS_CODES if code in columns)
+    if prior is not None and len(prior) != len(codes):
+        raise DataError(f"{path}: the prior is of {len(prior)} diagnoses, the file of {len(codes)}: {', '.join(codes)}")
+    wanted_columns = {code: columns[code] for code in codes}
+    values = np.array([_numbers(path, row, wanted_columns) for row in labels.rows]).reshape(-1, len(codes))
     found = _images(path, labels.rows, table)
     wanted = {case.image_id for case in cases}
     missing = tuple(case.image_id for case in cases if case.image_id not in {*found, *NOT_SCORED})
@@ -101,27 +111,38 @@ def read_predictions(
         renormalised=int((np.abs(sums - 1) > SUM_TOLERANCE).sum()),
         sums=(float(sums.min()), float(sums.max())),
         other_splits=len(found) - len(used),
+        codes=codes,
     )
 
 
 def parse_prior(text: str) -> np.ndarray:
-    """[C] shares from `mel=0.11,nv=0.67,...`, all diagnoses named, scaled to sum to 1. Raises ValueError."""
+    """[C] shares from `mel=0.11,nv=0.67,...`, scaled to sum to 1: of all diagnoses, or of ISIC 2018's seven.
+
+    Raises ValueError.
+    """
     pairs = [part.partition("=") for part in text.lower().split(",")]
     shares = {code.strip(): parse_number(share) for code, _, share in pairs}
-    if len(pairs) != len(shares) or set(shares) != set(DIAGNOSIS_CODES):
+    codes = next((c for c in (DIAGNOSIS_CODES, ISIC2018_CODES) if set(c) == set(shares)), None)
+    if len(pairs) != len(shares) or codes is None:
         raise ValueError(f"name each of {', '.join(DIAGNOSIS_CODES)} once, as in mel=0.11,nv=0.67,...")
     bad = [code for code, share in shares.items() if share is None or share <= 0]
     if bad:
         raise ValueError(f"the share of {bad[0]} is no number above 0")
-    prior = np.array([shares[code] for code in DIAGNOSIS_CODES], dtype=np.float64)
-    return prior / prior.sum()
+    prior = np.array([shares[code] for code in codes], dtype=np.float64)
+    prior /= prior.max()  # first, lest the sum overflow
+    prior /= prior.sum()
+    if prior.min() < LEAST_SHARE:
+        code = codes[int(prior.argmin())]
+        raise ValueError(f"the share of {code} is below {LEAST_SHARE:g} of all; probabilities cannot be divided by it")
+    return prior
 
 
-def as_table(image_ids: Sequence[str], values: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Rows [C] of values as a table in ISIC's format, as this module reads it."""
+def as_table(image_ids: Sequence[str], values: Sequence[np.ndarray], codes: Sequence[str]) -> pd.DataFrame:
+    """Rows of values, one of each of `codes`, as a table in ISIC's format, as this module reads it."""
     columns = {
-        column: [float(row[DIAGNOSIS_CODES.index(code)]) for row in values]
+        column: [float(row[codes.index(code)]) for row in values]
         for column, code in PREDICTION_COLUMNS.items()
+        if code in codes
     }
     return pd.DataFrame({"image": list(image_ids), **columns})
 
@@ -138,20 +159,25 @@ def _no_other_columns(labels: LabelFile) -> None:
         raise DataError(f"{labels.path}: no rows below the header")
 
 
-def _numbers(path: Path, row: Row) -> list[float]:
-    """The row's values, in the order of the vocabulary."""
+def _numbers(path: Path, row: Row, columns: Mapping[str, str]) -> list[float]:
+    """The row's values, in the order of `columns` (code -> name)."""
     if row.problem:
         raise DataError(f"{path} line {row.line}: {row.problem}")
-    cells = {code: row.cells[column.lower()] for column, code in PREDICTION_COLUMNS.items()}
+    cells = {code: row.cells[column] for code, column in columns.items()}
     where = f"{path} line {row.line} ({row.cells['image'] or 'no image'})"
     values = []
-    for code in DIAGNOSIS_CODES:
+    for code in columns:
         number = parse_number(cells[code])
         if number is None or number < 0:
             raise DataError(f"{where}: {code} is {cells[code]!r}, not a number of at least 0")
         values.append(number)
-    if sum(values) == 0:
+    total = sum(values)
+    if total == 0:
         raise DataError(f"{where}: all {count(len(values))} values are 0; give each photo at least one value above 0")
+    if not LEAST_SUM <= total <= LARGEST_SUM:
+        raise DataError(
+            f"{where}: the {count(len(values))} values sum to {total:.3g}; give probabilities, which sum to 1"
+        )
     return values
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from skinclip.core.formatting import MISSING, range_of, value_of, with_interval
 from skinclip.core.measures import MEASURES
-from skinclip.core.vocabulary import CRITERIA, DIAGNOSES
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSES, DIAGNOSIS_BY_CODE
 from skinclip.reporting import charts
 from skinclip.reporting.document import Block, Bullets, Document, Gallery, Paragraph, Picture, Section, Table, Tiles
 from skinclip.reporting.html_page import to_html
@@ -96,10 +96,10 @@ def _confusion(report: Report) -> Picture | None:
         return None
     caption = f"Rows are the true diagnosis, columns the one decided by {_rule(report['meta'], 'confusion')}. "
     caption += "Shaded by the share of the row."
-    codes = tuple(d.code for d in DIAGNOSES)
+    codes = _scored_codes(report)
     rows = tuple((code, *row) for code, row in zip(codes, counts, strict=True))
     numbers = Table("Photos by true diagnosis (rows) and decided one (columns)", ("true", *codes), rows)
-    return Picture("confusion", "Confusion matrix", caption, charts.confusion(counts), numbers)
+    return Picture("confusion", "Confusion matrix", caption, charts.confusion(counts, codes), numbers)
 
 
 def _reliability(report: Report) -> Picture | None:
@@ -153,9 +153,9 @@ def _classes(report: Report) -> tuple[Block, ...]:
         return ()
     counts = report["curves"]["confusion"]
     rows = tuple(
-        (f"{d.name} ({d.code})", sum(counts[c]), value_of(recall), range_of(recall))
-        for c, d in enumerate(DIAGNOSES)
-        if (recall := report["per_class_recall"][d.code]) or sum(counts[c])
+        (f"{DIAGNOSIS_BY_CODE[code].name} ({code})", sum(counts[c]), value_of(recall), range_of(recall))
+        for c, code in enumerate(_scored_codes(report))
+        if (recall := report["per_class_recall"][code]) or sum(counts[c])
     )
     caption = f"Recall, decided by {_rule(report['meta'], 'per_class_recall')}"
     return (Table(caption, ("Diagnosis", "Photos", "Recall", "95 % interval"), rows),)
@@ -305,6 +305,11 @@ def _made(report: Report) -> tuple[Block, ...]:
 
 def _prior(prior: Mapping[str, float] | None) -> str:
     return ", ".join(f"{code} {share:.3g}" for code, share in prior.items()) if prior else "not given"
+
+
+def _scored_codes(report: Report) -> tuple[str, ...]:
+    """The diagnoses that the figures are of, in the order of the confusion matrix."""
+    return tuple(report["meta"].get("scored_diagnoses") or report["per_class_recall"])
 
 
 def _rule(about: Mapping[str, Any], key: str) -> str:

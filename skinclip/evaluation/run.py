@@ -26,79 +26,84 @@ from skinclip.data.cases import Case, CaseTable, DataError, words_of_unknown
 from skinclip.data.masks import read_mask
 from skinclip.evaluation import metrics, scores
 from skinclip.evaluation.prediction_file import NOT_SCORED, PredictionFile, as_table
-from skinclip.evaluation.scores import RULES, Row
+from skinclip.evaluation.scores import ISIC2018_CODES, RULES, Row
 
 if TYPE_CHECKING:
     from skinclip.imaging.photo import LesionImage
     from skinclip.pipeline.assessor import Assessor, Prediction
 
-LEDGER = Path("eval_study/results/test_ledger.csv")
+LEDGER = "test_ledger.csv"
 LEDGER_COLUMNS = ("date", "weights_sha256", "data", "split", "n", "reason")
 _PROBLEM_LINES = 20  # problems written out in a report; all are counted
-_MALIGNANT = np.array([code in MALIGNANT_CODES for code in DIAGNOSIS_CODES])  # [C]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a system is measured.
+
+    Attributes:
+        split: measure these cases only; all where None.
+        rationales: number of photos, drawn by `seed`, whose rationale is written and read for `agreement`; or "all".
+        batch_size: photos predicted together; the preset's own where None.
+        seed: of the sample of rationales and of the bootstrap.
+        n_boot: bootstrap resamples of lesions (patients, where known).
+        strict: stop at a photo or mask that cannot be read, which is otherwise left out and counted.
+        command, layout: noted in the report.
+    """
+
+    split: str | None = None
+    rationales: int | str = 200
+    batch_size: int | None = None
+    seed: int = 0
+    n_boot: int = 1000
+    progress: bool = True
+    strict: bool = False
+    command: str | None = None
+    layout: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise DataError(f"{self.seed} is no seed; give a whole number of at least 0")
 
 
 def evaluate(
     system: Assessor | PredictionFile,
     table: CaseTable,
-    *,
+    options: Options | None = None,
     against: Assessor | PredictionFile | None = None,
-    split: str | None = None,
-    rationales: int | str = 200,
-    batch_size: int | None = None,
-    seed: int = 0,
-    n_boot: int = 1000,
-    progress: bool = True,
-    strict: bool = False,
-    command: str | None = None,
-    layout: str | None = None,
 ) -> tuple[dict[str, Any], list[Row]]:
-    """The report of `system` on `table`, and what it said of each photo.
+    """The report of `system` on `table`, and its answers to each photo.
+
+    A benchmark that labels ISIC 2018's seven diagnoses alone is scored on these, renormalised, as a file of predictions
+    is everywhere; the report names them.
 
     Args:
         system: our model, or a file of probabilities for the same split.
         against: another one, compared with `system` on the photos that both have.
-        split: measure these cases only; all where None.
-        rationales: number of photos, drawn by `seed`, whose rationale is written and read for `agreement`; or "all".
-        n_boot: bootstrap resamples of lesions (patients, where known).
-        strict: stop at a photo or mask that cannot be read, which is otherwise left out and counted.
-        command, layout: noted in the report.
 
     Raises DataError where the split has no case, or no photo could be read, or (strict) one could not.
     """
-    cases, unknown = _known(select(table, split))
+    options = options or Options()
+    cases, unknown = _known(select(table, options.split))
     problems = [*table.problems, *unknown]
-
-    def note(problem: str) -> None:
-        if strict:
-            raise DataError(problem)
-        problems.append(problem)
-
-    def measured(one: Assessor | PredictionFile, words: int | str) -> list[Row]:
-        if isinstance(one, PredictionFile):
-            return rows_of_file(one, cases)
-        rows = list(
-            _measure(one, cases, _sampled(len(cases), words, seed), batch_size or one.config.batch, progress, note)
-        )
-        if not rows:
-            raise DataError(f"none of {len(cases)} photos could be read; the last problem is: {problems[-1]}")
-        return rows
-
-    rows = measured(system, rationales)
-    scored = _scored(rows)
+    rows = _rows(system, cases, options, options.rationales, problems)
+    other = None if against is None else _rows(against, cases, options, 0, problems)
+    codes = _scored_codes(cases, system, against)
+    scored, n_boot, seed = _scored(rows, codes), options.n_boot, options.seed
     report = {**scores.figures(scored, n_boot, seed), "groups": _groups(scored, n_boot, seed)}
     report["curves"] = scores.curves(scored, n_boot, seed)
-    if against is not None:
-        compared = scores.compare(scored, _scored(measured(against, 0)), n_boot, seed)
+    if against is not None and other is not None:
+        compared = scores.compare(scored, _scored(other, codes), n_boot, seed)
         report["comparison"] = compared and {"against": {**_about(against), "rules": _rules(against)}, **compared}
     report["meta"] = {
         "date": datetime.date.today().isoformat(),
-        "command": command,
+        "command": options.command,
         "data": sorted({case.source for case in cases}),
-        "layout": layout,
-        "split": split,
+        "layout": options.layout,
+        "split": options.split,
         "seed": seed,
         "resamples": n_boot,
+        "scored_diagnoses": list(codes),
         **_counts(rows, scored),
         "problems": len(problems),
         "problem_lines": problems[:_PROBLEM_LINES],
@@ -109,14 +114,43 @@ def evaluate(
     return report, rows
 
 
+def _scored_codes(cases: Sequence[Case], *systems: Assessor | PredictionFile | None) -> tuple[str, ...]:
+    """The data set's diagnoses that every system knows."""
+    known = [system.codes for system in systems if isinstance(system, PredictionFile)]
+    return tuple(code for code in scores.scored_codes(cases) if all(code in codes for codes in known))
+
+
+def _rows(
+    system: Assessor | PredictionFile,
+    cases: Sequence[Case],
+    options: Options,
+    rationales: int | str,
+    problems: list[str],
+) -> list[Row]:
+    """One system's answers to those of `cases` that it has or can read; `problems` gets a line for each other one."""
+    if isinstance(system, PredictionFile):
+        return rows_of_file(system, cases)
+
+    def note(problem: str) -> None:
+        if options.strict:
+            raise DataError(problem)
+        problems.append(problem)
+
+    sampled, batch_size = _sampled(len(cases), rationales, options.seed), options.batch_size or system.config.batch
+    rows = list(_measure(system, cases, sampled, batch_size, options.progress, note))
+    if not rows:
+        raise DataError(f"none of {len(cases)} photos could be read; the last problem is: {problems[-1]}")
+    return rows
+
+
 def _groups(rows: Sequence[Row], n_boot: int, seed: int) -> dict[str, Any] | None:
     """All figures again for each group of cases, None where the data set has no groups."""
     names = sorted({row.case.group for row in rows if row.case.group})
     return {name: scores.figures([r for r in rows if r.case.group == name], n_boot, seed) for name in names} or None
 
 
-def _scored(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row.case.image_id not in NOT_SCORED]
+def _scored(rows: Sequence[Row], codes: Sequence[str]) -> list[Row]:
+    return [row.scored_on(codes) for row in rows if row.case.image_id not in NOT_SCORED]
 
 
 def _counts(rows: Sequence[Row], scored: Sequence[Row]) -> dict[str, Any]:
@@ -137,7 +171,7 @@ def _about(system: Assessor | PredictionFile) -> dict[str, Any]:
     """Which system it was, and what was done to its numbers before they were measured."""
     if not isinstance(system, PredictionFile):
         return {"kind": "model", "name": f"SkinCLIP-VL {system.model_info.preset}", "sha256": identity(system)}
-    prior = None if system.prior is None else dict(zip(DIAGNOSIS_CODES, system.prior.tolist(), strict=True))
+    prior = None if system.prior is None else dict(zip(system.codes, system.prior.tolist(), strict=True))
     return {
         "kind": "predictions",
         "name": system.name,
@@ -180,18 +214,21 @@ def _known(cases: tuple[Case, ...]) -> tuple[tuple[Case, ...], tuple[str, ...]]:
 
 def submission(rows: Sequence[Row]) -> pd.DataFrame:
     """ISIC 2018 Task 3's submission, one row a photo: p / prior renormalised, as its balanced accuracy rewards."""
-    return as_table([row.case.image_id for row in rows], [row.balanced for row in rows])
+    rows = [row.scored_on(ISIC2018_CODES) for row in rows]
+    return as_table([row.case.image_id for row in rows], [row.balanced for row in rows], ISIC2018_CODES)
 
 
 def probabilities(rows: Sequence[Row]) -> pd.DataFrame:
     """The same table with calibrated probabilities at natural prevalence: what `--predictions` and `--against` take."""
-    return as_table([row.case.image_id for row in rows], [row.probabilities for row in rows])
+    codes = rows[0].codes if rows else DIAGNOSIS_CODES
+    return as_table([row.case.image_id for row in rows], [row.probabilities for row in rows], codes)
 
 
 def rows_of_file(file: PredictionFile, cases: Sequence[Case]) -> list[Row]:
     """The rows of those `cases` that the file has. No referral, prediction set, mask or criterion is known of it."""
     found = [(case, file.probabilities[case.image_id]) for case in cases if case.image_id in file.probabilities]
-    return [Row(case, p, file.balanced(p), malignancy=float(p[_MALIGNANT].sum())) for case, p in found]
+    malignant = np.array([code in MALIGNANT_CODES for code in file.codes])  # [C]
+    return [Row(c, p, file.balanced(p), malignancy=float(p[malignant].sum()), codes=file.codes) for c, p in found]
 
 
 # --- predicting -------------------------------------------------------------------------------------------------
@@ -288,7 +325,7 @@ def log_test_use(path: Path, weights_sha256: str, data: str, split: str | None, 
     """Appends one run on test photos to the ledger, which it starts where there is none yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists() or path.stat().st_size == 0
-    with path.open("a", newline="", encoding="utf-8") as file:
+    with path.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(LEDGER_COLUMNS)
@@ -296,9 +333,9 @@ def log_test_use(path: Path, weights_sha256: str, data: str, split: str | None, 
         writer.writerow([date, weights_sha256, data, split or "all", n, reason])
 
 
-def default_ledger() -> Path | None:
-    """The project's own ledger where the command runs in the project, else None."""
-    return LEDGER if LEDGER.parent.is_dir() else None
+def ledger_beside(report: Path) -> Path:
+    """The ledger of whoever measures: beside the report that a run writes."""
+    return report.parent / LEDGER
 
 
 def command_line(argv: Sequence[str]) -> str:

@@ -8,12 +8,12 @@ the confusion matrix decide by argmax p / prior; `sensitivity` and `specificity`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from skinclip.core.vocabulary import CODE_TO_DERM7PT_GROUP, CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES
+from skinclip.core.vocabulary import CODE_TO_DERM7PT_GROUP, CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES, ISIC2018_COLUMNS
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 
@@ -29,20 +29,23 @@ RULES = {
     "melanoma_sensitivity_at_90_specificity": "P(melanoma) >= threshold of 0.9 specificity here",
     "diag_accuracy": "argmax of p summed by group",
 }
+ISIC2018_CODES = tuple(code for code in DIAGNOSIS_CODES if code in ISIC2018_COLUMNS.values())
 SPECIFICITY = 0.9  # at which melanoma's sensitivity is read
 BINS = 15  # of every calibration error
 _COVERAGES = np.arange(1, 21) / 20  # points of the risk-coverage curve
 _ROC_POINTS = 200  # at most, of a drawn curve
-_MELANOMA = DIAGNOSIS_CODES.index("mel")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is kept of one photo. What a system does not answer is None or, for `iou` and `agrees`, NaN."""
+    """One photo's answers. What a system does not answer is None or, for `iou` and `agrees`, NaN.
+
+    `malignancy`, `refer` and `set_codes` are the system's own, over all diagnoses that it knows.
+    """
 
     case: Case
-    probabilities: np.ndarray  # [C]
-    balanced: np.ndarray  # [C]
+    probabilities: np.ndarray  # [C], of `codes`
+    balanced: np.ndarray  # [C], of `codes`
     malignancy: float
     criteria: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     refer: bool | None = None
@@ -50,6 +53,28 @@ class Row:
     in_domain: bool | None = None
     iou: float = float("nan")
     agrees: float = float("nan")
+    codes: tuple[str, ...] = DIAGNOSIS_CODES
+
+    def scored_on(self, codes: Sequence[str]) -> Row:
+        """The row with probabilities of `codes` alone, renormalised; a case of another diagnosis has no label then."""
+        if tuple(codes) == self.codes:
+            return self
+        kept = [self.codes.index(code) for code in codes]
+        case = self.case if self.case.diagnosis in codes else replace(self.case, diagnosis=None)
+        p, balanced = (_renormalised(values[kept]) for values in (self.probabilities, self.balanced))
+        return replace(self, case=case, probabilities=p, balanced=balanced, codes=tuple(codes))
+
+
+def _renormalised(p: np.ndarray) -> np.ndarray:
+    """`p` [C] divided by its sum; equal shares where all of it lay elsewhere."""
+    total = p.sum()
+    return p / total if total > 0 else np.full(len(p), 1 / len(p))
+
+
+def scored_codes(cases: Sequence[Case]) -> tuple[str, ...]:
+    """The diagnoses that a benchmark is scored on: ISIC 2018's seven where it labels no other, else all."""
+    labelled = {case.diagnosis for case in cases if case.diagnosis}
+    return ISIC2018_CODES if labelled <= set(ISIC2018_CODES) else DIAGNOSIS_CODES
 
 
 def figures(rows: Sequence[Row], n_boot: int, seed: int) -> dict[str, Any]:
@@ -77,7 +102,7 @@ def figures(rows: Sequence[Row], n_boot: int, seed: int) -> dict[str, Any]:
 
 
 def cluster(case: Case) -> str:
-    """What is resampled as one: the patient where known, else the lesion; lesion ids repeat between sources."""
+    """The unit of resampling: the patient where known, else the lesion; lesion ids repeat between sources."""
     return f"{case.source}/{case.patient_id or case.lesion_id}"
 
 
@@ -87,7 +112,12 @@ def _resamples(rows: Sequence[Row], n_boot: int, seed: int) -> metrics.GroupBoot
 
 def _labels(rows: Sequence[Row]) -> np.ndarray:
     """[n] number of the true diagnosis, -1 where it is missing."""
-    return np.array([DIAGNOSIS_CODES.index(d) if (d := row.case.diagnosis) else -1 for row in rows], dtype=np.int64)
+    return np.array([row.codes.index(d) if (d := row.case.diagnosis) else -1 for row in rows], dtype=np.int64)
+
+
+def _codes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The diagnoses that the rows' probabilities are of, the same in all."""
+    return rows[0].codes if rows else DIAGNOSIS_CODES
 
 
 def _stack(vectors: Sequence[np.ndarray]) -> np.ndarray:
@@ -102,7 +132,7 @@ def _answers(values: Sequence[bool | None]) -> np.ndarray:
 def _diagnosis_metrics(rows: Sequence[Row]) -> dict[str, metrics.Metric]:
     labels = _labels(rows)
     p, balanced = _stack([row.probabilities for row in rows]), _stack([row.balanced for row in rows])
-    guess, known = p.argmax(axis=1), labels >= 0
+    guess, known, melanoma = p.argmax(axis=1), labels >= 0, _codes(rows).index("mel")
     inside = _answers([None if (s := row.set_codes) is None else row.case.diagnosis in s for row in rows])
     sizes = np.array([np.nan if row.set_codes is None else len(row.set_codes) for row in rows], dtype=np.float64)
     return {
@@ -110,10 +140,10 @@ def _diagnosis_metrics(rows: Sequence[Row]) -> dict[str, metrics.Metric]:
         "balanced_accuracy": metrics.balanced_accuracy(labels, balanced.argmax(axis=1)),
         "balanced_accuracy_argmax": metrics.balanced_accuracy(labels, guess),
         "auroc_macro": metrics.auroc_macro(p, labels),
-        "melanoma_sensitivity": metrics.recall(labels, guess, _MELANOMA),
-        "melanoma_precision": metrics.precision(labels, guess, _MELANOMA),
+        "melanoma_sensitivity": metrics.recall(labels, guess, melanoma),
+        "melanoma_precision": metrics.precision(labels, guess, melanoma),
         "melanoma_sensitivity_at_90_specificity": metrics.sensitivity_at_specificity(
-            p[:, _MELANOMA], labels == _MELANOMA, known, SPECIFICITY
+            p[:, melanoma], labels == melanoma, known, SPECIFICITY
         ),
         "ece": metrics.ece(p, labels, BINS),
         "adaptive_ece": metrics.adaptive_ece(p, labels, BINS),
@@ -140,7 +170,7 @@ def _per_class_recall(
     labels, predicted = _labels(rows), _stack([row.balanced for row in rows]).argmax(axis=1)
     if not (labels >= 0).any():
         return None
-    return {code: resamples.interval(metrics.recall(labels, predicted, c)) for c, code in enumerate(DIAGNOSIS_CODES)}
+    return {code: resamples.interval(metrics.recall(labels, predicted, c)) for c, code in enumerate(_codes(rows))}
 
 
 def _malignancy(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -201,7 +231,7 @@ def _criterion_decisions(rows: Sequence[Row], criterion: str) -> tuple[np.ndarra
 
 def _diag_accuracy(rows: Sequence[Row]) -> metrics.Metric:
     """Accuracy in Derm7pt's five diagnosis groups (Kawahara et al. 2019)."""
-    to_group = np.array([[CODE_TO_DERM7PT_GROUP[code] == g for g in DERM7PT_GROUPS] for code in DIAGNOSIS_CODES])
+    to_group = np.array([[CODE_TO_DERM7PT_GROUP.get(code) == g for g in DERM7PT_GROUPS] for code in _codes(rows)])
     grouped = _stack([row.probabilities for row in rows]) @ to_group.astype(np.float64)  # [n, 5]
     labels = [DERM7PT_GROUPS.index(g) if (g := row.case.diagnosis_group) else -1 for row in rows]
     return metrics.accuracy(np.array(labels, dtype=np.int64), grouped.argmax(axis=1))
@@ -211,7 +241,7 @@ def _diag_accuracy(rows: Sequence[Row]) -> metrics.Metric:
 
 
 def curves(rows: Sequence[Row], n_boot: int, seed: int) -> dict[str, Any]:
-    """What the charts of a report are drawn from, each None where the labels do not allow it.
+    """The data of a report's charts, each None where the labels do not allow it.
 
     reliability: one entry a filled bin of `ece`: mean confidence, hit rate with interval, n.
     roc: false and true positive rate of P(malignant).
@@ -261,7 +291,7 @@ def _confusion(rows: Sequence[Row]) -> list[list[int]] | None:
     if not rows:
         return None
     decided = _stack([row.balanced for row in rows]).argmax(axis=1)
-    counts: list[list[int]] = confusion_matrix(_labels(rows), decided, labels=range(len(DIAGNOSIS_CODES))).tolist()
+    counts: list[list[int]] = confusion_matrix(_labels(rows), decided, labels=range(len(_codes(rows)))).tolist()
     return counts
 
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE
+from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE
 from skinclip.reporting.style import BLUE, GREY, INK, RED, Plot, styled
 
 _DEEPEST = 0.55  # opacity of a full cell, which leaves its number readable on a light page and on a dark one
@@ -53,10 +53,9 @@ def roc(curve: Mapping[str, Sequence[float]], report: Mapping[str, Any]) -> Plot
 
 
 @styled
-def confusion(counts: Sequence[Sequence[int]]) -> Plot:
+def confusion(counts: Sequence[Sequence[int]], codes: Sequence[str]) -> Plot:
     """Photos by true class (rows) and decided class (columns), shaded by the share of the true class."""
     figure, axes = _axes()
-    codes = [d.code for d in DIAGNOSES]
     for i, row in enumerate(counts):
         for j, n in enumerate(row):
             share = n / sum(row) if sum(row) else 0.0

@@ -293,14 +293,14 @@ def test_evaluate_writes_report_predictions_and_ledger(capsys, photo, tmp_path, 
     assert report["meta"]["command"].startswith("python -m skinclip evaluate --data ")
     lines = Path("r/predictions.csv").read_text().splitlines()
     assert lines[0] == "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC" and len(lines) == 3
-    ledger = Path("eval_study/results/test_ledger.csv").read_text().splitlines()
+    ledger = Path("r/test_ledger.csv").read_text().splitlines()
     assert len(ledger) == 2 and ledger[1].endswith(f"{'ab' * 32},{tmp_path.name},test,2,a check")
     natural = Path("r/probabilities.csv").read_text().splitlines()
     assert natural[0] == lines[0] and len(natural) == 3
     assert Path("r/report.html").read_text().startswith("<!DOCTYPE html>")
     assert "(argmax p / prior)" in capsys.readouterr().out
     assert cli.main([*argv[:3], "--split", "valid", "--out", "v.json", "--bootstrap", "5"]) == 0
-    assert len(Path("eval_study/results/test_ledger.csv").read_text().splitlines()) == 2  # valid is no test
+    assert len(Path("r/test_ledger.csv").read_text().splitlines()) == 2  # valid is no test
 
 
 def test_evaluate_says_what_is_wrong_in_one_line(capsys, photo, tmp_path):
@@ -342,9 +342,9 @@ def test_another_systems_file_is_measured_without_a_model(theirs, capsys, monkey
     assert report["n"] == 2 and report["accuracy"]["value"] == 1 and report["sensitivity"] is None
     assert report["meta"]["system"]["name"] == "Big 13B" and report["meta"]["model"] is None
     assert "Big 13B on 2 photos" in capsys.readouterr().out
-    assert sorted(path.name for path in Path("r").iterdir()) == ["report.html", "report.json"]
+    assert sorted(path.name for path in Path("r").iterdir()) == ["report.html", "report.json", "test_ledger.csv"]
     sha256 = hashlib.sha256(theirs.read_bytes()).hexdigest()
-    ledger = Path("eval_study/results/test_ledger.csv").read_text().splitlines()
+    ledger = Path("r/test_ledger.csv").read_text().splitlines()
     assert len(ledger) == 2 and f",{sha256},{theirs.parent.name},test,2,rival" in ledger[1]
 
 
@@ -353,7 +353,7 @@ def test_a_file_against_the_model_and_the_model_against_a_file(theirs, capsys):
     first = json.loads(Path("r/report.json").read_text())["comparison"]
     assert first["against"]["kind"] == "model" and first["differences"]["accuracy"]["value"] == 1
     assert "theirs less SkinCLIP-VL mini, paired, on 2 photos" in capsys.readouterr().out
-    assert len(Path("eval_study/results/test_ledger.csv").read_text().splitlines()) == 3  # both systems
+    assert len(Path("r/test_ledger.csv").read_text().splitlines()) == 3  # both systems
     assert measure("--against", theirs, "--against-name", "Big", "--against-prior", PRIOR) == 0
     second = json.loads(Path("r/report.json").read_text())["comparison"]
     assert second["against"]["name"] == "Big" and second["against"]["prior"]["nv"] == pytest.approx(0.4)
@@ -394,7 +394,7 @@ def test_options_of_other_systems_that_do_not_fit_give_one_line(theirs, capsys):
     assert "name it r.json" in fails(capsys, *data[:-1], "r.html")
     theirs.rename("predictions.csv")
     assert "would be written over" in fails(capsys, *data, "--against", "predictions.csv")
-    assert not Path("eval_study/results/test_ledger.csv").exists()
+    assert not Path("test_ledger.csv").exists()
 
 
 def make_layout(folder: Path, layout: str, photo: bytes) -> None:

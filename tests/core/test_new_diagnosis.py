@@ -60,7 +60,7 @@ print(json.dumps({
     "problems": check_rationale(text, (), ("zzz", "mel")),
     "known words": [w in words for w in "zebra carcinoma".split()],
     "descriptions": describe("zzz", 4, random.Random(0)),
-    "columns": list(as_table(["a"], [p]).columns),
+    "columns": list(as_table(["a"], [p], codes).columns),
     "counts as malignant": bool(MALIGNANT[-1]),
     "pdf": assessment_pdf(one, np.zeros((120, 160, 3), np.uint8))[:4].decode(),
 }))

@@ -135,7 +135,23 @@ def test_parse_prior_scales_and_says_what_is_wrong():
 
 def test_what_is_written_is_read_back_unchanged(tmp_path):
     p = np.random.default_rng(0).dirichlet(np.ones(7), 3)
-    as_table([case.image_id for case in VALID], p).to_csv(tmp_path / "ours.csv", index=False)
+    as_table([case.image_id for case in VALID], p, DIAGNOSIS_CODES).to_csv(tmp_path / "ours.csv", index=False)
     found = read_predictions(tmp_path / "ours.csv", TABLE, VALID)
     assert found.renormalised == 0
     assert np.array([found.probabilities[case.image_id] for case in VALID]) == pytest.approx(p, abs=1e-15)
+
+
+@pytest.mark.parametrize("value", ["1e-320", "1e308", "1e200"])
+def test_values_that_no_probability_has_are_refused_with_their_line(tmp_path, value):
+    row = f"ISIC_1,{','.join([value] * 7)}"
+    with pytest.raises(DataError, match=r"line 3 \(ISIC_1\): the seven values sum to .*; give probabilities"):
+        read(tmp_path, ROWS[0], row, ROWS[2])
+    one = read(tmp_path, ROWS[0], f"ISIC_1,1,{','.join(['1e-320'] * 6)}", ROWS[2])  # beside a sound value it is 0
+    assert one.probabilities["ISIC_1"].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("share", ["1e-320", "1e-30"])
+def test_a_prior_that_probabilities_cannot_be_divided_by_is_refused(share):
+    with pytest.raises(ValueError, match="share of df is below"):
+        parse_prior(f"mel=1,nv=4,bcc=1,akiec=1,bkl=1,df={share},vasc=1")
+    assert parse_prior(",".join(f"{code}=1e308" for code in DIAGNOSIS_CODES)) == pytest.approx(np.full(7, 1 / 7))

@@ -37,7 +37,9 @@ def make_report(cases: list[Case] | None = None, name: str = "theirs", prior=Non
     p = np.random.default_rng(0).dirichlet(np.ones(7), len(cases))
     rows = {case.image_id: row for case, row in zip(cases, p, strict=True)}
     file = PredictionFile(name, "cd" * 32, rows, prior, (), 0, (1.0, 1.0), 0)
-    report, _ = evaluation.evaluate(file, CaseTable(tuple(cases)), n_boot=20, progress=False, **options)
+    against = options.pop("against", None)
+    options = evaluation.Options(n_boot=20, progress=False, **options)
+    report, _ = evaluation.evaluate(file, CaseTable(tuple(cases)), options, against)
     return report
 
 

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,20 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision
 
 from skinclip.core.assessment import Context, DiagnosisProbability, ModelInfo
 from skinclip.core.config import preset
-from skinclip.core.vocabulary import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, ISIC2018_COLUMNS
+from skinclip.core.vocabulary import (
+    CRITERIA,
+    DERM7PT_GROUPS,
+    DIAGNOSES,
+    DIAGNOSIS_BY_CODE,
+    DIAGNOSIS_CODES,
+    ISIC2018_COLUMNS,
+)
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.evaluation import metrics
 from skinclip.evaluation import run as evaluation
 from skinclip.evaluation.prediction_file import PredictionFile
+from skinclip.evaluation.report import scored_note
+from skinclip.evaluation.scores import ISIC2018_CODES, Row, curves, figures
 
 C = len(DIAGNOSIS_CODES)
 PRIOR = np.array([0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02])
@@ -98,8 +108,10 @@ def make_cases(folder: Path, n: int = 40, **changes) -> list[Case]:
 
 
 def run(cases, assessor=None, **options):
+    against = options.pop("against", None)
     options = {"n_boot": 20, "progress": False, "rationales": 0} | options
-    return evaluation.evaluate(assessor or FakeAssessor(), CaseTable(tuple(cases)), **options)
+    table = CaseTable(tuple(cases))
+    return evaluation.evaluate(assessor or FakeAssessor(), table, evaluation.Options(**options), against)
 
 
 def test_figures_equal_sklearn_by_their_decision_rules(tmp_path):
@@ -392,3 +404,55 @@ def test_isic_own_scorer_agrees(tmp_path):
     scored = json.loads(subprocess.run([*command, *files], check=True, capture_output=True, text=True).stdout)
     assert scored["aggregate"]["balanced_accuracy"] == pytest.approx(report["balanced_accuracy"]["value"], abs=1e-12)
     assert report["n"] == 40 and report["meta"]["not_scored"] == ["ISIC_0035068"]
+
+
+def test_a_model_of_more_diagnoses_is_scored_on_the_benchmarks_own(tmp_path):
+    """Two diagnoses that the seven do not hold take a tenth of every probability: the figures are as without them."""
+    cases = make_cases(tmp_path, 30)
+    report, rows = run(cases)
+    more = (*DIAGNOSIS_CODES, "scc", "other")
+    wide = [
+        replace(
+            row,
+            probabilities=np.append(0.9 * row.probabilities, [0.06, 0.04]),
+            balanced=np.append(0.9 * row.balanced, [0.06, 0.04]),
+            codes=more,
+        )
+        for row in rows
+    ]
+    seven = [row.scored_on(DIAGNOSIS_CODES) for row in wide]
+    found = figures(seven, 20, 0)
+    for name in ("accuracy", "balanced_accuracy", "auroc_macro", "ece", "classwise_ece", "brier", "nll", "aurc"):
+        assert found[name]["value"] == pytest.approx(report[name]["value"], abs=1e-9), name
+    assert set(found["per_class_recall"]) == set(DIAGNOSIS_CODES) and len(curves(seven, 20, 0)["confusion"]) == 7
+    nine = figures(wide, 20, 0)
+    assert nine["nll"]["value"] == pytest.approx(report["nll"]["value"] - np.log(0.9), abs=0.01)
+    assert set(nine["per_class_recall"]) == set(more)
+    lost = replace(wide[0], case=replace(wide[0].case, diagnosis="scc")).scored_on(DIAGNOSIS_CODES)
+    assert lost.case.diagnosis is None  # of another diagnosis: it has no label among the seven
+
+
+def test_all_probability_elsewhere_leaves_equal_shares(tmp_path):
+    case = make_cases(tmp_path, 1)[0]
+    only = np.array([0.0] * 7 + [1.0])
+    row = Row(case, only, only, 0.0, codes=(*DIAGNOSIS_CODES, "other")).scored_on(DIAGNOSIS_CODES)
+    assert row.probabilities == pytest.approx(np.full(7, 1 / 7))
+
+
+def test_a_report_says_on_which_diagnoses_it_was_scored(tmp_path):
+    report, _ = run(make_cases(tmp_path, 8))
+    assert report["meta"]["scored_diagnoses"] == list(ISIC2018_CODES)
+    note = scored_note({"scored_diagnoses": ["mel", "nv"]})
+    assert "this data set 2" in note and "mel, nv alone, renormalised" in note
+    assert scored_note(report["meta"]) == ("" if len(DIAGNOSES) == 7 else scored_note(report["meta"]))
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(DataError, match="-1 is no seed"):
+        evaluation.Options(seed=-1)
+
+
+def test_a_folder_named_in_latin_1_gets_its_row(tmp_path):
+    path = tmp_path / "ledger.csv"
+    evaluation.log_test_use(path, "ab", os.fsdecode(b"M\xfcller"), "test", 1, "")
+    assert path.read_text(encoding="utf-8").splitlines()[1].endswith("M\\udcfcller,test,1,")

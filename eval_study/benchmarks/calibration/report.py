@@ -53,7 +53,9 @@ def section(result: dict[str, Any]) -> Section:
 
 def _map_text(result: dict[str, Any]) -> str:
     choice = result["choice"]["map"]
-    best, gap = choice["lowest_nll"], with_interval(choice["nll_above_shipped"], 4)
+    best, blocks = choice["lowest_nll"], result["splits"]
+    last = blocks["test"] if "test" in blocks else blocks["valid"]  # the gap on `valid` chose the map
+    gap = with_interval(last["maps"][best]["nll_above_shipped"], 4)
     verdict = "which is a true difference: it should replace it" if choice["change"] else "no reason to replace it"
     if best == SHIPPED:
         verdict, gap = "so it stays", "0"
@@ -61,8 +63,8 @@ def _map_text(result: dict[str, Any]) -> str:
         "ECE: 15 equally wide bins of the top class, L1; adaptive: bins of equally many photos; classwise: mean over "
         "the diagnoses. The noise floor is what a perfectly calibrated model would show at this n, simulated: a figure "
         "within it is as good as can be told. A bootstrap can only add noise to a calibration error, so its "
-        f"interval sits high. By negative log-likelihood on `valid`, `{best}` is best, {gap} against `{SHIPPED}`: "
-        f"{verdict}. Isotonic regression gives probabilities of exactly 0, for which its log-likelihood pays."
+        f"interval sits high. By negative log-likelihood on `valid`, `{best}` is best; on "
+        f"`{last['split']}` it is {gap} against `{SHIPPED}`: {verdict}. Isotonic regression gives probabilities of exactly 0, for which its log-likelihood pays."
     )
 
 

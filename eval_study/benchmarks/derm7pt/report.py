@@ -13,6 +13,11 @@ from skinclip.core.formatting import with_interval
 from skinclip.reporting import style
 from skinclip.reporting.document import Block, Picture, Section, Table
 
+CHOSEN_HERE = (
+    "It was chosen among the readouts on these very cases, so the figure is optimistic: the best of several is above "
+    "what it would reach elsewhere."
+)
+
 
 def section(result: dict[str, Any]) -> Section:
     """The result as a section of the report."""
@@ -29,7 +34,8 @@ def section(result: dict[str, Any]) -> Section:
         "close in accuracy, which is why AUROC stands beside it.",
         *(part for block in blocks.values() for part in _split_part(block)),
         f"On `{last['split']}` the readout chosen (**{chosen}**) is "
-        f"{with_interval(last['chosen_above_commonest'])} above the commonest state on average.",
+        f"{with_interval(last['chosen_above_commonest'])} above the commonest state on average."
+        + ("" if last["split"] == "test" else f" {CHOSEN_HERE}"),
         f"### Each task, `{last['split']}`",
         _task_table(last["systems"], chosen),
         _chart(last, chosen),

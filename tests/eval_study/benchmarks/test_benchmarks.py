@@ -54,7 +54,7 @@ def assessor(tiny_model) -> Assessor:
 
 
 def bench_of(data, assessor, tmp_path) -> Bench:
-    bench = Bench(data, tmp_path / "out", tmp_path / "work", n_boot=20, ledger=tmp_path / "ledger.csv", reason="a test")
+    bench = Bench(data, tmp_path / "out", tmp_path / "work", n_boot=20, reason="a test")
     bench.__dict__.update(assessor=assessor, sha="ab" * 32)
     return bench
 
@@ -64,12 +64,12 @@ def test_test_photos_are_noted_once_and_predictions_kept(data, assessor, tmp_pat
     valid, test = bench.measured("ham10000", "valid"), bench.measured("ham10000", "test")
     assert len(valid) == len(test) == 3 and test.labels.tolist() == [DIAGNOSIS_CODES.index(c) for c in KINDS.values()]
     assert test.malignant.tolist() == [0, 1, 0] and np.isfinite(test.iou).all()
-    rows = (tmp_path / "ledger.csv").read_text().splitlines()
+    rows = (tmp_path / "out" / "test_ledger.csv").read_text().splitlines()
     assert len(rows) == 2 and rows[1].endswith(f"{'ab' * 32},ham10000,test,3,a test")
     monkeypatch.setattr("eval_study.benchmarks.common.predict", lambda *_: pytest.fail("predicted again"))
     again = bench_of(data, assessor, tmp_path).measured("ham10000", "test")
     assert np.array_equal(again.probabilities, test.probabilities)
-    assert len((tmp_path / "ledger.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "out" / "test_ledger.csv").read_text().splitlines()) == 2
     with pytest.raises(DataError, match="no cases of isic2017"):
         bench.measured("isic2017", "test")
 

@@ -219,7 +219,7 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Drawn:
     monkeypatch.setattr(measure, "predict", answers)
     monkeypatch.setattr("eval_study.benchmarks.common.predict", answers)
     root = tmp_path / "data"
-    return Drawn(root, tmp_path / "out", tmp_path / "work", n_boot=20, reason="a test", ledger=tmp_path / "ledger.csv")
+    return Drawn(root, tmp_path / "out", tmp_path / "work", n_boot=20, reason="a test")
 
 
 def test_everything_is_measured_and_reported(drawn: Drawn) -> None:
