@@ -78,7 +78,7 @@ def overview() -> str:
 
 
 def speed() -> str:
-    """What `python -m eval_study.speed` measured, in a sentence."""
+    """Sentence on what `python -m eval_study.speed` measured."""
     s = json.loads((RESULTS / "speed.json").read_text())
     return (
         f"**Speed** on {s['threads']} CPU cores: a whole Assessment takes {s['assess_median_s']} s at "
@@ -89,7 +89,7 @@ def speed() -> str:
 
 
 def compared() -> str:
-    """What was measured of the explanations that are compared most, as a Markdown table."""
+    """Markdown table of the explanations that are compared most."""
     result = json.loads((RESULTS / "maps.json").read_text())
     found = result["sets"]["ham10000"]
     rows = [
@@ -108,7 +108,7 @@ def compared() -> str:
 
 
 def cited_regions() -> str:
-    """What taking out the regions of cited criteria does to the diagnosis, in a paragraph."""
+    """Paragraph on what taking out the regions of cited criteria does to the diagnosis."""
     result = json.loads((RESULTS / "regions.json").read_text())
     found = result["sets"]["ham10000"]
     together, strongest = found["joined"], found["pivotal"]
@@ -124,7 +124,7 @@ def cited_regions() -> str:
 
 
 def cited() -> str:
-    """How many of the criteria that a rationale cites are there, in a paragraph."""
+    """Paragraph on how many of the criteria that a rationale cites are there."""
     result = json.loads((RESULTS / "criteria.json").read_text())
     recall = str(result["meta"]["recall"])
     return (
@@ -156,7 +156,7 @@ def filled(text: str) -> str:
 
 
 def explanations() -> str:
-    """What the page says of each way to explain, from the result of `eval_study.explanations`, as JSON."""
+    """JSON of what the page says of each explanation, from the results of `eval_study.explanations`."""
     found, seen = (json.loads((RESULTS / f"{n}.json").read_text())["sets"]["ham10000"] for n in ("maps", "regions"))
     figures = {
         "data": f"HAM10000, split {found['split']}",

@@ -1,4 +1,4 @@
-"""How fast and how large: `python -m eval_study.speed [--photos 20] [--threads 2] [--only serving]`.
+"""Speed and memory: `python -m eval_study.speed [--photos 20] [--threads 2] [--only serving]`.
 
 Prints the load time, the median time of a whole Assessment on drawn photos and what of it regions and rationale take,
 that of each way to explain, photos a second in batches, peak resident memory, and how long the page takes from launch
@@ -49,7 +49,7 @@ def page_ready() -> float:
 
 
 def seconds_of(made: Callable[[Any], object], photos: Sequence[Any]) -> list[float]:
-    """What `made` takes for each photo."""
+    """Seconds that `made` takes for each photo."""
     times = []
     for photo in photos:
         start = time.perf_counter()
@@ -101,7 +101,7 @@ BATCHES = (1, 2, 4, 8)
 
 
 def serving(assessor: Assessor, photos: Sequence[LesionImage], repeats: int) -> dict[str, Any]:
-    """What the ways to write a rationale take, and how many photos a second are predicted in batches.
+    """Seconds of each way to write a rationale, and how many photos a second are predicted in batches.
 
     Everything is done several times over, in turn, and the fastest time counts: other work on the machine falls on all.
 

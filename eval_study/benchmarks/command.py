@@ -108,7 +108,7 @@ class Command:
 
 
 def about(bench: Bench) -> str:
-    """What holds for every figure of a report."""
+    """A paragraph that holds for every figure of a report."""
     return (
         f"Weights {bench.sha[:12]}. Every interval is 95 %, by bootstrap of lesions (patients, where known). "
         "Choices were made on train, calib and valid; each use of test photos is in test_ledger.csv. Probabilities "

@@ -1,4 +1,4 @@
-"""What all benchmarks share: the data, the model under test, its predictions (made once), and how results are kept."""
+"""Common ground of the benchmarks: data, the model under test, its predictions (made once), and kept results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Measured:
-    """What the model said of n photos of one split; unlabelled is -1.
+    """The model's answers to n photos of one split; unlabelled is -1.
 
     Attributes:
         cases: n cases.
@@ -166,7 +166,7 @@ class Bench:
             log_test_use(self.ledger, self.sha, name, "test", len(tested), self.reason)
 
     def meta(self, **more: Any) -> dict[str, Any]:
-        """What every result says of how it was made."""
+        """The record of how a result was made, part of each result."""
         return {
             "date": datetime.date.today().isoformat(),
             "command": self.command,

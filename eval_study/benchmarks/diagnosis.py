@@ -141,7 +141,7 @@ def whole(rows: _Rows) -> dict[str, Any]:
 
 
 def in_short(rows: _Rows) -> dict[str, Any]:
-    """What a group of patients is large enough for; `n_classes` says over how many the recall is a mean."""
+    """Figures that a group of patients is large enough for; `n_classes` says over how many the recall is a mean."""
     present = len(np.unique(rows.m.labels[rows.m.labels >= 0]))
     found = {
         **rows.counts,

@@ -248,7 +248,7 @@ def one_run(
 
 
 def purposes(trained: Trained, sets: dict[str, Features], logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What CFA's terms are for, measured on valid photos alone.
+    """Measures of what CFA's terms are for, on valid photos alone.
 
     Returns:
         "ece_raw": ECE of the head's own softmax, brought to the natural prior, before anything is fitted;
@@ -280,7 +280,7 @@ def _plainly(metric: metrics.Metric, n: int) -> float:
 
 
 def run_path(bench: Bench, recipe: TrainConfig, name: str, seed: int, splits: tuple[str, ...]) -> Path:
-    """Where a run is kept: under a name of all it depends on, the language part's weights not among it."""
+    """File of a run, named by all it depends on; the language part's weights are not among it."""
     model = bench.assessor.model
     settings = f"{tower_sha(model)}|{model.config}|{recipe}|{STEPS}|{BATCH_SIZE}|{VIEWS}|{splits}"
     return bench.work / "losses" / f"{name}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}.npz"
@@ -338,7 +338,7 @@ def section(result: dict[str, Any]) -> Section:
 
 
 def _purpose_text(found: dict[str, dict[str, list[float]]]) -> list[Block | str]:
-    """What CFA's terms are for, mean over seeds; nothing where none was measured."""
+    """Table of what CFA's terms are for, mean over seeds; empty where none was measured."""
     measured = [f for f in PURPOSES if found["cfa"].get(f)]
     if not measured:
         return []

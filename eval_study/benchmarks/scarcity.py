@@ -1,4 +1,4 @@
-"""What less data costs: the whole training, stage 0 included, on a part of the training lesions.
+"""The cost of less data: the whole training, stage 0 included, on a part of the training lesions.
 
 Each share is trained by the same command's code with `share` set, from the ImageNet start, and measured on valid and
 test. The language of rationales (stage 1) is learnt from texts and does not depend on photos; it is trained once.

@@ -123,7 +123,7 @@ def measure(
 
 
 def place(heat: np.ndarray, predicted: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    """Where a map lies, against the labelled lesion."""
+    """Measures of where a map lies, against the labelled lesion."""
     return {
         "energy": faithfulness.energy(heat, reference),
         "pointing": float(faithfulness.pointing(heat, reference)),
@@ -133,7 +133,7 @@ def place(heat: np.ndarray, predicted: np.ndarray, reference: np.ndarray) -> dic
 
 
 def answered(subject: Subject, heat: np.ndarray, seed: int) -> dict[str, Any]:
-    """What the answer does when a map is followed inside the predicted lesion."""
+    """Measures of the answer when a map is followed inside the predicted lesion."""
     followed = faithfulness.followed(subject.answer, subject.photo, heat, subject.lesion)
     top = faithfulness.top_region(heat, subject.lesion, TOP)
     rng = np.random.default_rng(seed)
@@ -149,7 +149,7 @@ def answered(subject: Subject, heat: np.ndarray, seed: int) -> dict[str, Any]:
 
 
 def rows_of(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.ndarray]]:
-    """What `measure` gives for each photo."""
+    """Figures of each photo by `measure`."""
     settings = f"{bench.sha}|{GRID}|{TOP}|{NOISE}|{faithfulness.STEPS}|{sorted(METHODS)}|{OWN_CAM}|{PLAIN_CAM}|{SMOOTH}"
 
     def made(subject: Subject, case: Case, i: int) -> dict[str, np.ndarray]:
@@ -163,7 +163,7 @@ def rows_of(bench: Bench, cases: list[Case], name: str) -> list[dict[str, np.nda
 def kept(
     bench: Bench, cases: list[Case], folder: Path, made: Callable[[Subject, Case, int], dict[str, np.ndarray]]
 ) -> list[dict[str, np.ndarray]]:
-    """What `made` gives for each photo, kept in a file as soon as it is measured."""
+    """Figures of each photo by `made`, kept in a file as soon as it is measured."""
     found: list[dict[str, np.ndarray]] = []
     for i, case in enumerate(tqdm(cases, desc=f"explaining {folder.name}", mininterval=10)):
         path = bench.work / "explanations" / folder / f"{short(f'{case.source}/{case.image_id}', 16)}.npz"
@@ -236,7 +236,7 @@ def wins(found: dict[str, Any]) -> list[str]:
 
 
 def headline(result: dict[str, Any]) -> str:
-    """What speaks against the evidence, before anything else."""
+    """Sentence on what speaks against the evidence, which the report begins with."""
     said = [f"on {name}, {'; '.join(wins(found))}" for name, found in result["sets"].items() if wins(found)]
     lost = f"Other methods and controls beat the evidence (paired 95 % interval) in: {'. '.join(said)}." if said else ""
     return lost or "No other method and no control beats the evidence on any measure."

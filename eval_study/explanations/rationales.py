@@ -1,4 +1,4 @@
-"""Do the words say what was found, and no more? Generated rationales of HAM10000's validation photos.
+"""Agreement of generated texts with their findings. Generated rationales of HAM10000's validation photos.
 
 agreement     the first diagnosis that a text names is the leading one
 sound         nothing is said that the findings do not support (`data.rationales.check_rationale`)

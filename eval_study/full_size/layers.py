@@ -162,7 +162,7 @@ def held(layer: Any, way: Way) -> Any:
 
 
 def run(layer: nn.Module, config: Any, hidden: Tensor) -> Tensor:
-    """What the layer adds to the residual stream `hidden` [1, L, H]: stricter to compare than the sum."""
+    """The addition of the layer to the residual stream `hidden` [1, L, H]: stricter to compare than the sum."""
     places = torch.arange(hidden.shape[1]).expand(3, 1, -1)
     rotary = qwen.Qwen2_5_VLRotaryEmbedding(config)(hidden, places)
     out = layer(hidden, position_embeddings=rotary, attention_mask=None)

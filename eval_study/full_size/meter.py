@@ -84,7 +84,7 @@ class Meter:
 
 
 def machine(device: str) -> dict[str, object]:
-    """What the figures were measured on, and how busy it was."""
+    """The machine that the figures were measured on, and how busy it was."""
     found: dict[str, object] = {
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -110,7 +110,7 @@ def held_bytes(language_model: nn.Module) -> dict[str, int]:
 
 
 def _scales(state: Any) -> int:
-    """What bitsandbytes keeps beside a packed weight."""
+    """The arrays that bitsandbytes keeps beside a packed weight."""
     if state is None:
         return 0
     nested = state.state2.absmax.nbytes + state.state2.code.nbytes + state.offset.nbytes if state.nested else 0

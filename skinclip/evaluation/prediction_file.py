@@ -201,7 +201,7 @@ def _images(path: Path, rows: Sequence[Row], table: CaseTable) -> list[str]:
 
 
 def _names(cases: Iterable[Case]) -> dict[str, str]:
-    """What a file may call a photo -> its id. An id wins over a file name; a name of two photos is none."""
+    """Names that a file may call a photo by -> its id. An id wins over a file name; a name of two photos is none."""
     by_file: dict[str, str] = {}
     shared: set[str] = set()
     for case in cases:

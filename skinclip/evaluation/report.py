@@ -203,7 +203,7 @@ def _comparison(report: Report) -> tuple[Block, ...]:
 
 
 def _rules_of_both(report: Report, key: str) -> str:
-    """Which rules the systems decide a figure by, where they differ."""
+    """The rules that the systems decide a figure by, where they differ."""
     here, there = _rule(report["meta"], key), _rule(report["comparison"]["against"], key)
     return "" if here == there else f"{here}; for {report['comparison']['against']['name']} {there}"
 
@@ -242,7 +242,7 @@ def _left_out(report: Report) -> tuple[Block, ...]:
 
 
 def _systems(report: Report) -> list[Mapping[str, Any]]:
-    """What is known of the system measured and, where there is one, of the other."""
+    """The records of the system measured and, where there is one, of the other."""
     return [report["meta"]["system"], *([report["comparison"]["against"]] if report.get("comparison") else [])]
 
 

@@ -39,7 +39,7 @@ _PROBLEM_LINES = 20  # problems written out in a report; all are counted
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a system is measured.
+    """Options of a measurement.
 
     Attributes:
         split: measure these cases only; all where None.
@@ -168,7 +168,7 @@ def identity(system: Assessor | PredictionFile) -> str:
 
 
 def _about(system: Assessor | PredictionFile) -> dict[str, Any]:
-    """Which system it was, and what was done to its numbers before they were measured."""
+    """The record of a system, and of what was done to its numbers before they were measured."""
     if not isinstance(system, PredictionFile):
         return {"kind": "model", "name": f"SkinCLIP-VL {system.model_info.preset}", "sha256": identity(system)}
     prior = None if system.prior is None else dict(zip(system.codes, system.prior.tolist(), strict=True))
@@ -235,7 +235,7 @@ def rows_of_file(file: PredictionFile, cases: Sequence[Case]) -> list[Row]:
 
 
 def _sampled(n: int, rationales: int | str, seed: int) -> frozenset[int]:
-    """Which of `n` cases get a rationale."""
+    """The numbers of those of `n` cases that get a rationale."""
     count = n if rationales == "all" else min(n, int(rationales))
     return frozenset(random.Random(seed).sample(range(n), count))
 

@@ -1,4 +1,4 @@
-"""Are the probabilities true, do the sets cover, does the referral threshold do what it was set for?
+"""Calibration of the probabilities, coverage of the sets, and what the referral threshold achieves.
 
 Everything is fitted on HAM10000's `calib` lesions: maps from logits to probabilities, prediction sets, the referral
 threshold. `valid` chooses between them, `test` reports. Shipped are the parts stored with the weights; all others are

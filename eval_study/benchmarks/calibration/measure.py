@@ -63,7 +63,7 @@ def _block(bench: Bench, trust: Calibrator, calib: Measured, fitted: Mapping[str
 def cross_fitting(
     bench: Bench, trust: Calibrator, calib: Measured, m: Measured, fitted: Mapping[str, Apply]
 ) -> dict[str, Any]:
-    """Does it matter that sets and threshold are fitted on the very photos that the map was fitted on?
+    """The effect of fitting sets and threshold on the very photos that the map was fitted on.
 
     Once they are, once they are fitted on probabilities that each lesion got from a map fitted without it. Either way
     they are applied to `m` under the map `fitted` on all of `calib`.

@@ -19,7 +19,7 @@ _RISK_GRID = np.linspace(0.05, 1, 39)
 def referral(
     bench: Bench, trust: Calibrator, calib: Measured, m: Measured, resamples: metrics.GroupBootstrap
 ) -> dict[str, Any]:
-    """What the shipped threshold, and thresholds chosen on `calib` for other sensitivities, achieve on `m`."""
+    """Sensitivity and specificity on `m` of the shipped threshold, and of others chosen on `calib`."""
     drawn = drawn_thresholds(calib, bench.n_boot, bench.seed)
     malignant = MALIGNANT[m.labels]
     sensitivities = [float((m.malignancy[malignant] >= t).mean()) for t in drawn] if malignant.any() else []

@@ -24,7 +24,7 @@ Score = Callable[[np.ndarray], np.ndarray]  # probabilities [n, C] -> nonconform
 
 @dataclass(frozen=True)
 class SetRule:
-    """How prediction sets are made: a score, which classes share a quantile (`class_groups` [C]), and whether what is
+    """A rule for prediction sets: a score, which classes share a quantile (`class_groups` [C]), and whether what is
     more probable than a member is made one."""
 
     score: Score

@@ -1,4 +1,4 @@
-"""What the calibration benchmark is measured on, and the kinds that its parts share."""
+"""Settings and types that the parts of the calibration benchmark share."""
 
 from __future__ import annotations
 

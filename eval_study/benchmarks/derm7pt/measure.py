@@ -94,7 +94,7 @@ def run(bench: Bench, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
 
 
 def _possible(bench: Bench, parts: Sequence[str], splits: Sequence[str]) -> bool:
-    """Whether every split has the photos that the readout reads; a copy of the set may lack the clinical ones."""
+    """True where every split has the photos that the readout reads; a copy of the set may lack the clinical ones."""
     return "clinical" not in parts or all(any(c.clinical_image for c in bench.cases(DATA, s)) for s in splits)
 
 

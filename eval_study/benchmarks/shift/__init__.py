@@ -1,4 +1,4 @@
-"""What is left of the answers on photos of another kind, and does the shift score detect them?
+"""Answers to photos of another kind, and how well the shift score detects these photos.
 
 Held against HAM10000's `test` photos stand: dermoscopy of another source (ISIC 2017), smartphone photos (PAD-UFES-20),
 every further set whose cases all are for testing, pictures without skin, and HAM10000 `valid` photos corrupted by kind

@@ -117,7 +117,7 @@ def _trust_table(sets: Mapping[str, Any]) -> Table:
 
 
 def _malignancy_notes(sets: Mapping[str, Any]) -> list[str]:
-    """Where a set counts malignancy otherwise than the model: said, and figured the model's way as well."""
+    """Notes on sets that count malignancy otherwise than the model, with the figures by the model's count."""
     text = []
     for name, found in sets.items():
         other = found["malignant_by_class"]

@@ -288,7 +288,7 @@ def test_views_are_kept_and_test_photos_noted(bench, tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "a.png").write_bytes(encode_png(photo(100, 120).pixels))
     bench.given = {"test": replace(m, cases=[replace(c, clinical_image=folder / "a.png") for c in m.cases])}
-    bench.ledger, sizes = tmp_path / "ledger.csv", []
+    sizes = []
 
     def predict(assessor, cases, photos):
         sizes.extend((p.width, p.height) for p in photos)
