@@ -132,9 +132,11 @@ def kills(where: str | Path, *, runs: int, seed: int = 0) -> dict[str, Any]:
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for run in range(runs):
-            told = Path(folder) / f"{run}.txt"
-            _write_until_killed(where, told, rng)
-            lines = told.read_text().split("\n")[:-1] if told.exists() else []  # the last one may be cut short
+            answer_file = Path(folder) / f"{run}.txt"
+            _write_until_killed(where, answer_file, rng)
+            lines = (
+                answer_file.read_text().split("\n")[:-1] if answer_file.exists() else []
+            )  # the last one may be cut short
             acknowledged += [Sent(*json.loads(line)) for line in lines]
             counts["killed_while_writing" if lines else "killed_while_opening"] += 1
             with Store.open(where, KEY) as store:
@@ -145,37 +147,37 @@ def kills(where: str | Path, *, runs: int, seed: int = 0) -> dict[str, Any]:
     return {"runs": runs, **counts, "acknowledged": len(acknowledged), "problems": problems}
 
 
-def _write_until_killed(where: str | Path, told: Path, rng: random.Random) -> None:
+def _write_until_killed(where: str | Path, answer_file: Path, rng: random.Random) -> None:
     """Start a writer and kill it: one time in four while it may still be opening, else after its first answer."""
-    child = start_writer(where, told)
+    child = start_writer(where, answer_file)
     try:
         if rng.random() < 0.25:
             time.sleep(rng.uniform(0, 1.5))
         else:
-            _await_first_answer(child, told)
+            _await_first_answer(child, answer_file)
             time.sleep(rng.uniform(0, 0.5))
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait(30)
 
 
-def _await_first_answer(child: subprocess.Popen[bytes], told: Path) -> None:
+def _await_first_answer(child: subprocess.Popen[bytes], answer_file: Path) -> None:
     deadline = time.monotonic() + 60
-    while not (told.exists() and told.stat().st_size):
+    while not (answer_file.exists() and answer_file.stat().st_size):
         if child.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError("the writing process stored nothing within 60 s; run it by hand with --write")
         time.sleep(0.005)
 
 
-def start_writer(where: str | Path, told: Path, answers: int = 0) -> subprocess.Popen[bytes]:
+def start_writer(where: str | Path, answer_file: Path, answers: int = 0) -> subprocess.Popen[bytes]:
     """A process that stores `answers` answers a thread (0: without end) and tells each one after it was stored."""
-    call = [sys.executable, "-m", "eval_study.trust_study.load", "--url", str(where), "--write", str(told)]
+    call = [sys.executable, "-m", "eval_study.trust_study.load", "--url", str(where), "--write", str(answer_file)]
     return subprocess.Popen([*call, "--answers", str(answers)])
 
 
-def write(where: str | Path, told: Path, answers: int) -> None:
-    """The process that is killed: a few readers at once, each acknowledged answer a line in `told`."""
-    file = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+def write(where: str | Path, answer_file: Path, answers: int) -> None:
+    """The process that is killed: a few readers at once, each acknowledged answer a line in `answer_file`."""
+    file = os.open(answer_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with Store.open(where, KEY) as store:
         store.create(STUDY, {"simulated": True})
 

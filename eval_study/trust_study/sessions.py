@@ -171,7 +171,7 @@ def _measured(
     think: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Runs the sessions and holds what the readers were told against what is stored."""
+    """Runs the sessions and compares what was acknowledged with what is stored."""
     tokens = {one.reader: sign_in(one.code) for one in people}
     steps = {one.reader: study.steps(one.reader) for one in people}
     start_line = threading.Barrier(len(people))

@@ -1,7 +1,7 @@
 """`python -m skinclip study plan | build | enrol | status | close | verify | export | analyse`.
 
-STUDY is a study's folder, or the protocol it was built from. Whatever a study refuses is told in one line, with what to
-do; heavy imports happen inside the commands.
+STUDY is a study's folder, or the protocol it was built from. Whatever a study refuses is reported in one line, with
+what to do; heavy imports happen inside the commands.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--renew", metavar="READER", help="a new code for this reader, such as R007, in place of the old"
     )
     enrol.add_argument("--coordinator", action="store_true", help="a new code for the coordinator's tab")
-    _command(commands, "status", "progress of each reader; tells nothing of arms or answers", _status)
+    _command(commands, "status", "progress of each reader; shows neither arms nor answers", _status)
     close = _command(commands, "close", "take no more answers; unblinds", _close)
     close.add_argument("--reason", default="", help="why it is closed before enough readers have completed")
     verify = _command(commands, "verify", "check that no answer was changed, removed or added", _verify)

@@ -1,6 +1,6 @@
 """Errors of the reader study. All derive from `StudyError`, so that a command can report any of them in one line.
 
-Two families are worth telling apart by a caller: a `StudyRequestError` refuses what was asked and has changed nothing;
+A caller should distinguish two families: a `StudyRequestError` refuses what was asked and has changed nothing;
 a `StoreError` is a failure of the database, after which the same request may be sent again. Every message is written
 for the person at the page or the command line: it says what became of the answer and what to do next.
 """

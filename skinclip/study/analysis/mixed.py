@@ -109,10 +109,10 @@ def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object] | 
         y: [n] answers, finite.
         x: [n, p] fixed effects, of full rank.
         groups: name of a random effect -> [n] the group of each answer. An effect with one group, or with as many as
-            there are answers, cannot be told from the mean or the residual and is left out.
+            there are answers, cannot be separated from the mean or the residual and is left out.
 
     Raises:
-        NotEstimable: Too few answers, all answers equal, effects that cannot be told apart, or no random effect left.
+        NotEstimable: Too few answers, all answers equal, effects that cannot be separated, or no random effect left.
     """
     y = np.asarray(y, dtype=np.float64)
     design = x.to_numpy(dtype=np.float64)
@@ -140,7 +140,7 @@ def _check(y: np.ndarray, design: np.ndarray) -> None:
     if np.ptp(y) == 0:
         raise NotEstimable("all answers are equal")
     if np.linalg.matrix_rank(design) < p:
-        raise NotEstimable("the effects cannot be told apart by the answers given")
+        raise NotEstimable("the effects cannot be separated by the answers given")
     residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
     if float(residual @ residual) < 1e-12 * float(y @ y):
         raise NotEstimable("all answers with the same aid are equal")

@@ -147,7 +147,7 @@ def preferred(pairs: pd.DataFrame, arm: str, against: str, seed: int, alpha: flo
     The test takes each reader's pairs of just these two aids, wins less losses: without a preference a reader's sum is
     as likely to be its opposite. All sign patterns are counted for up to `EXACT_READERS` readers who do not balance, so
     that the p is exact however few they are; beyond, patterns are drawn. The interval is a jackknife over readers with
-    Student's t, and open (None) on the side to which all readers lean: how far cannot be told from their answers.
+    Student's t, and open (None) on the side to which all readers lean: their answers do not bound how far.
 
     Raises:
         NotEstimable: No pair was answered, one of the two was in none, or one reader only.

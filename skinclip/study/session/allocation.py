@@ -3,7 +3,7 @@
 Cases are split into as many lists as there are arms. Over k readers in a row (k arms) a Latin square brings every list,
 and so every case, once into every arm; the rows of a balanced square (Williams 1949) put every arm once at every block
 position, and every arm once (k even; over 2k readers twice, k odd) right after every other. Which row a reader gets is
-drawn within each group of k, so that it cannot be told from the order of enrolment.
+drawn within each group of k, so that the order of enrolment does not reveal it.
 
 The square goes round within each site, so that every k readers of a site are balanced however sites take turns; sites
 are shifted against each other, so that k sites with a reader each are balanced too.
@@ -240,7 +240,7 @@ def _contrasts(protocol: Protocol, reader: int) -> list[tuple[str, str]]:
     """The arms of each pair: at least half compare the arms of the primary contrast, the others rotate over readers.
 
     The question of the study gets the most answers; the other pairs connect all aids, without which Bradley-Terry
-    strengths could not be told apart. The arm `none` has nothing to be shown side by side.
+    strengths could not be estimated. The arm `none` has nothing to be shown side by side.
     """
     aids = explaining(protocol.arms)
     primary = {protocol.plan.primary.arm, protocol.plan.primary.reference}

@@ -2,7 +2,7 @@
 
 `view` shows the first step without an answer and nothing beyond it; `submit` stores the answer to it, once, and shows
 the next. The state of a session is the store's events alone, so a reader can stop anywhere and go on at another
-computer. What a step shows is decided by `steps` and `presenter`; errors are told in words for the reader.
+computer. What a step shows is decided by `steps` and `presenter`; errors are worded for the reader.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ KEPT_READERS = 1000  # of whom it is kept in memory which steps they have answer
 
 @dataclass(frozen=True)
 class EnrolledReader:
-    """A new reader and the personal code, which can be told now and never again."""
+    """A new reader and the personal code, which can be shown now and never again."""
 
     reader: str
     code: str = field(repr=False)
@@ -193,7 +193,7 @@ class Study:
             )
         if self.store.is_closed(self.name):
             raise StudyRequestError(f"the study {self.name} is closed; nobody can be enrolled any more")
-        self._allocation(1, site, [])  # a protocol that does not fit its cases is told before anything is stored
+        self._allocation(1, site, [])  # a protocol that does not fit its cases is reported before anything is stored
         self._lock_plan()
         enrolled = [self.store.enrol(self.name, self._allocation, site.strip()) for _ in range(readers)]
         return [EnrolledReader(one.reader, one.code) for one in enrolled]

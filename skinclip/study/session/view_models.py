@@ -96,7 +96,7 @@ class StepView:
         step: An opaque name ("s017") that tells the position alone.
         kind: What sort of step this is, and so how the page lays it out.
         title: The step's heading.
-        text: What the reader is told, in Markdown.
+        text: Words above the questions, in Markdown.
         done: Steps answered so far.
         total: Steps in the whole session.
         photo: The case's photo as a JPEG; None where the step has none.

@@ -213,7 +213,7 @@ def audit(
 
 
 def _check_seals(forged: Sequence[Event], key: bytes) -> Iterator[Problem]:
-    """Events whose seal does not fit, told apart by whether it fits at another place."""
+    """Events whose seal does not fit, distinguished by whether it fits at another place."""
     places = [event.sequence for event in forged][:_PLACES_TRIED]
     for event in forged:
         tried = {event.sequence - 1, event.sequence + 1, *places}

@@ -84,8 +84,8 @@ def _readers(events: Sequence[Event], rows: Iterable[ReaderRow]) -> Iterator[Pro
         left = withdrawn.get(reader)
         if (left.at if left else None) != row.withdrawn_at:
             said = f"withdrew on {row.withdrawn_at}" if row.withdrawn_at else "has not withdrawn"
-            told = f"event {left.sequence} says on {left.at}" if left else "no event says so"
-            text = f"the table of readers says that {reader} {said}; {told}"
+            logged = f"event {left.sequence} says on {left.at}" if left else "no event says so"
+            text = f"the table of readers says that {reader} {said}; {logged}"
             yield Problem("reader", left.sequence if left else None, text)
 
 

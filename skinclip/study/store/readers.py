@@ -98,15 +98,15 @@ def _reader(row: Row[Any], enrolled: Event) -> Reader:
 
 
 def _erase(connection: Connection, withdrawn: Event) -> None:
-    """Erase what a reader has told before the event `withdrawn`."""
+    """Erases the payloads that a reader sent before the event `withdrawn`."""
     study, reader = withdrawn.study, withdrawn.reader
-    told = (
+    earlier = (
         schema.events.c.study == study,
         schema.events.c.reader == reader,
         schema.events.c.sequence < withdrawn.sequence,
     )
     connection.execute(
-        schema.payloads.delete().where(schema.payloads.c.event.in_(sa.select(schema.events.c.id).where(*told)))
+        schema.payloads.delete().where(schema.payloads.c.event.in_(sa.select(schema.events.c.id).where(*earlier)))
     )
     this_reader = schema.readers.update().where(schema.readers.c.study == study, schema.readers.c.reader == reader)
     connection.execute(this_reader.values(withdrawn_at=withdrawn.at))

@@ -145,7 +145,7 @@ def test_likelihood_equals_the_direct_formula():
     [
         (lambda y, x, g: (np.full(len(y), 3.0), x, g), "all answers are equal"),
         (lambda y, x, g: (y[:4], x[:4], {k: v[:4] for k, v in g.items()}), "too few answers"),
-        (lambda y, x, g: (y, x.assign(twice=x["arm 0"]), g), "cannot be told apart"),
+        (lambda y, x, g: (y, x.assign(twice=x["arm 0"]), g), "cannot be separated"),
         (lambda y, x, g: (y, x, {"reader": np.zeros(len(y))}), "one reader or one case"),
         (lambda y, x, g: (x["arm 1"].to_numpy(), x, g), "all answers with the same aid are equal"),
     ],
