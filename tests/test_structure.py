@@ -40,9 +40,7 @@ LONGEST_MODULE, LONGEST_FUNCTION, MEDIAN_FUNCTION, MOST_PARAMETERS, DOCUMENTED =
 ALLOWED_UPWARD: set[tuple[str, str]] = set()
 ALLOWED_IN_A_CIRCLE: set[str] = set()
 ALLOWED_LIBRARIES: set[tuple[str, str]] = set()
-ALLOWED_LONG_MODULES = {
-    "study/analysis/analysis_report.py",
-}
+ALLOWED_LONG_MODULES: set[str] = set()
 ALLOWED_PARAMETERS = {"skinclip.data.photos._cached", "skinclip.training.losses.alignment.forward"}
 ALLOWED_UNTYPED = 0
 ALLOWED_OPENINGS = Counter(

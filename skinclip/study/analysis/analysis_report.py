@@ -8,14 +8,11 @@ Only words and layout are made here; every number comes from `statistics.analyse
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from skinclip import RESEARCH_USE_ONLY
 from skinclip.reporting.document import (
     Block,
-    Bullets,
     Document,
     Paragraph,
     Picture,
@@ -30,36 +27,26 @@ from skinclip.reporting.style import Plot
 from skinclip.study.analysis import plots, r_scripts
 from skinclip.study.analysis.analysis_plan import DEFAULT_PLAN, AnalysisPlan
 from skinclip.study.analysis.plots import arm_name, contrast_name
+from skinclip.study.analysis.report_cells import (
+    DASH,
+    Result,
+    count_words,
+    interval_cell,
+    p_cell,
+    p_words,
+    percent_words,
+    points,
+    share_words,
+    value_cell,
+)
+from skinclip.study.analysis.report_notes import ANSWER_NAMES, provenance, reading_notes
 from skinclip.study.analysis.statistics import analyse
 from skinclip.study.analysis.tables import REHEARSAL, SIMULATED, StudyTables
 
-Result = Mapping[str, Any]
-_DASH = "–"
 # What a summary begins with where the data are no real study's.
 MARKED = {
     SIMULATED: "These are simulated readers: the figures say nothing about real ones. ",
     REHEARSAL: "This was a rehearsal: the figures are no result, whatever they are. ",
-}
-_ANSWER_NAMES = {
-    "diagnosis_before": "Diagnosis, unaided",
-    "diagnosis_after": "Diagnosis, with the aid",
-    "act_after": "Would biopsy or refer, with the aid",
-    "confidence_before": "Confidence, unaided",
-    "confidence_after": "Confidence, with the aid",
-    "trust": "Trust in this answer",
-    "correct": "Explanation correct",
-    "grounded": "Explanation grounded",
-    "complete": "Explanation complete",
-    "harmful": "Explanation harmful",
-    "seconds_after": "Time with the aid",
-}
-_NAMES = {
-    **_ANSWER_NAMES,
-    "primary": "the primary endpoint",
-    "safety": "the safety endpoint",
-    "agreement": "agreement between readers",
-    "retest": "agreement with oneself",
-    "ood": "cases out of distribution",
 }
 
 
@@ -102,8 +89,8 @@ def document(analysis: Result, command: str = "") -> Document:
         Section("Scales and preferences", _opinions(analysis, mark)),
         Section("Agreement", _agreement(analysis)),
         Section("Cases out of distribution", _ood(analysis)),
-        Section("How to read this", (_notes(analysis),)),
-        Section("How this was made", (_made(analysis, command),)),
+        Section("How to read this", (reading_notes(analysis),)),
+        Section("How this was made", (provenance(analysis, command),)),
     ]
     title = f"Reader study {analysis['study']}"
     return Document(title, subtitle, mark, tuple(section for section in sections if section.blocks))
@@ -120,8 +107,8 @@ def summary(analysis: Result) -> str:
 
 def _who(flow: Result) -> str:
     left = f"{flow['finished']} finished and {flow['withdrawn']} withdrew"
-    words = f"Of {_count(flow['enrolled'], 'reader')} enrolled at {_count(flow['sites'], 'site')}, {left}; "
-    words += f"{flow['analysed']} are analysed. They saw {_count(flow['cases'], 'case')}, "
+    words = f"Of {count_words(flow['enrolled'], 'reader')} enrolled at {count_words(flow['sites'], 'site')}, {left}; "
+    words += f"{flow['analysed']} are analysed. They saw {count_words(flow['cases'], 'case')}, "
     words += f"{flow['cases_ai_wrong']} of them real errors of the AI"
     return words + (f", and {flow['cases_ood']} out of distribution." if flow["cases_ood"] else ".")
 
@@ -135,7 +122,7 @@ def _primary_words(analysis: Result) -> str:
     words = (
         f"{_endpoint_label(analysis)} was {abs(found['value']):.2f} points {direction} with {arm} than with {against} "
     )
-    words += f"({_level(analysis)} interval {_interval(found, sign=True)}, {_p(found['p'])})"
+    words += f"({_level(analysis)} interval {interval_cell(found, sign=True)}, {p_words(found['p'])})"
     shown = found["p"] < analysis["plan"]["alpha"]
     words += ": a difference beyond chance. " if shown else ": no difference beyond chance was shown. "
     return f"{words}The plan's smallest difference of interest is {analysis['plan']['smallest_effect']:g} points."
@@ -151,23 +138,23 @@ def _safety_words(analysis: Result) -> str:
         "inferior": "By the plan, this is inferior: it misleads more.",
         "not shown": "Non-inferiority was not shown.",
     }[found["decision"]]
-    words = f"Where the AI errs, readers left a right diagnosis for a wrong one in {_share(found['rate'])} of answers "
-    words += (
-        f"with {arm} and {_share(found['rate_reference'])} with {against}: a difference of {_points(found['value'])} "
-    )
-    words += f"percentage points ({_points(found['low'])} to {_points(found['high'])}) against a margin of "
-    return f"{words}{_points(found['margin'])}. {verdict}"
+    rate, reference = share_words(found["rate"]), share_words(found["rate_reference"])
+    low, high = points(found["low"]), points(found["high"])
+    words = f"Where the AI errs, readers left a right diagnosis for a wrong one in {rate} of answers "
+    words += f"with {arm} and {reference} with {against}: a difference of {points(found['value'])} "
+    words += f"percentage points ({low} to {high}) against a margin of "
+    return f"{words}{points(found['margin'])}. {verdict}"
 
 
 def _tiles(analysis: Result) -> list[Block]:
     flow, found, safe = analysis["flow"], analysis["primary"], analysis["safety"]
-    primary, safety = (_DASH, "not estimable"), (_DASH, "not estimable")
+    primary, safety = (DASH, "not estimable"), (DASH, "not estimable")
     if "value" in found:
-        primary = (_value(found, sign=True), f"{_interval(found, sign=True)}, {_p(found['p'])}")
+        primary = (value_cell(found, sign=True), f"{interval_cell(found, sign=True)}, {p_words(found['p'])}")
     if "value" in safe:
         safety = (
-            f"{_points(safe['value'])} pp",
-            f"{_points(safe['low'])} to {_points(safe['high'])}: {safe['decision']}",
+            f"{points(safe['value'])} pp",
+            f"{points(safe['low'])} to {points(safe['high'])}: {safe['decision']}",
         )
     return [
         Tiles(
@@ -185,7 +172,7 @@ def _tiles(analysis: Result) -> list[Block]:
 
 
 def _participants(analysis: Result) -> tuple[Block, ...]:
-    flow, enough = analysis["flow"], _share(analysis["plan"]["completion"], 0)
+    flow, enough = analysis["flow"], share_words(analysis["plan"]["completion"], 0)
     names = {
         "enrolled": "Readers enrolled",
         "withdrawn": "Readers withdrawn, answers erased",
@@ -200,7 +187,7 @@ def _participants(analysis: Result) -> tuple[Block, ...]:
     }
     counted = tuple((name, f"{flow[key]:,}") for key, name in names.items())
     gaps = tuple(
-        (_ANSWER_NAMES[row["item"]], f"{row['asked']:,}", row["missing"], _percent(row["missing"], row["asked"]))
+        (ANSWER_NAMES[row["item"]], f"{row['asked']:,}", row["missing"], percent_words(row["missing"], row["asked"]))
         for row in analysis["missing"]
     )
     return (
@@ -224,7 +211,7 @@ def _primary(analysis: Result, mark: str) -> tuple[Block, ...]:
     kept = ("name", "strong", "value", "low", "high", "p", "not_estimable")
     rows = [{key: row[key] for key in kept if key in row} for row in rows]
     label = f"difference in {_endpoint_label(analysis).lower()}, points"
-    means = tuple((arm_name(row["arm"]), _value(row), _interval(row)) for row in analysis["trust_by_arm"])
+    means = tuple((arm_name(row["arm"]), value_cell(row), interval_cell(row)) for row in analysis["trust_by_arm"])
     blocks = [
         Table(
             f"Mean {_endpoint_label(analysis).lower()} by the model", ("Arm", "Mean", _interval_head(analysis)), means
@@ -249,7 +236,7 @@ def _primary(analysis: Result, mark: str) -> tuple[Block, ...]:
 
 
 def _difference_table(caption: str, rows: Sequence[Result], analysis: Result) -> Table:
-    lines = tuple((row["name"], _value(row, sign=True), _interval(row, sign=True), _p_cell(row)) for row in rows)
+    lines = tuple((row["name"], value_cell(row, sign=True), interval_cell(row, sign=True), p_cell(row)) for row in rows)
     return Table(caption, ("", "Difference", _interval_head(analysis), "p"), lines)
 
 
@@ -257,14 +244,16 @@ def _variances(primary: Result) -> list[Block]:
     if "variances" not in primary:
         return []
     total = sum(primary["variances"].values())
-    rows = tuple((n, f"{v:.3f}", f"{v**0.5:.2f}", f"{_share(v / total, 0)}") for n, v in primary["variances"].items())
+    rows = tuple(
+        (n, f"{v:.3f}", f"{v**0.5:.2f}", f"{share_words(v / total, 0)}") for n, v in primary["variances"].items()
+    )
     head = ("Source", "Variance", "SD, points", "Share")
     return [Table("Where the ratings' variance comes from, by the primary model", head, rows)]
 
 
 def _wilcoxon(analysis: Result) -> Table:
     rows = tuple(
-        (row["label"], row["readers"], _value(row, sign=not row["ratio"]), _p_cell(row), _p_cell(row, "p_holm"))
+        (row["label"], row["readers"], value_cell(row, sign=not row["ratio"]), p_cell(row), p_cell(row, "p_holm"))
         for row in analysis["wilcoxon"]
     )
     caption = "A sensitivity analysis by rank: Wilcoxon's signed-rank test of readers' unweighted means, "
@@ -293,7 +282,7 @@ def _safety(analysis: Result, mark: str) -> tuple[Block, ...]:
 def _secondary(analysis: Result, mark: str) -> tuple[Block, ...]:
     rows, head = analysis["secondary"], _interval_head(analysis)
     tested = sum("p_holm" in row for row in rows)
-    family = tuple((*_difference_cells(row), row["test"], _p_cell(row), _p_cell(row, "p_holm")) for row in rows)
+    family = tuple((*_difference_cells(row), row["test"], p_cell(row), p_cell(row, "p_holm")) for row in rows)
     apart = (*analysis["described"], analysis["time_without_outliers"])
     shown = [row for row in (*rows, *analysis["described"]) if row.get("standardised")]
     drawn = [
@@ -328,7 +317,7 @@ def _difference_cells(row: Result) -> tuple[object, str, str]:
     if "not_estimable" in row:
         words = f"not testable: {row['not_estimable']}"
     sign = not row.get("ratio", False)
-    return (row["label"], words), _value(row, sign=sign), _interval(row, sign=sign)
+    return (row["label"], words), value_cell(row, sign=sign), interval_cell(row, sign=sign)
 
 
 def _reliance(analysis: Result, mark: str) -> tuple[Block, ...]:
@@ -336,8 +325,12 @@ def _reliance(analysis: Result, mark: str) -> tuple[Block, ...]:
         (
             arm_name(row["arm"]),
             row["n"],
-            *(cell for phase in ("before", "after") for cell in (_value(row[phase], 3), _interval(row[phase], 3))),
-            *(_value(row["change"], 3, True), _interval(row["change"], 3, True)),
+            *(
+                cell
+                for phase in ("before", "after")
+                for cell in (value_cell(row[phase], 3), interval_cell(row[phase], 3))
+            ),
+            *(value_cell(row["change"], 3, True), interval_cell(row["change"], 3, True)),
         )
         for row in analysis["accuracy"]
     )
@@ -345,8 +338,8 @@ def _reliance(analysis: Result, mark: str) -> tuple[Block, ...]:
     rates = tuple(
         (
             (arm_name(row["arm"]), row["label"]),
-            _share(row["value"]) if "value" in row else _DASH,
-            f"{_share(row['low'])} to {_share(row['high'])}" if "value" in row else _DASH,
+            share_words(row["value"]) if "value" in row else DASH,
+            f"{share_words(row['low'])} to {share_words(row['high'])}" if "value" in row else DASH,
             f"{row['hits']} of {row['n']}",
         )
         for row in analysis["switching"]
@@ -383,15 +376,15 @@ def _opinions(analysis: Result, mark: str) -> tuple[Block, ...]:
     rows = []
     for scale in analysis["scales"]:
         by_arm = {row["arm"]: row for row in scale["by_arm"]}
-        cells = [_value(by_arm[arm]) if arm in by_arm else _DASH for arm in analysis["arms"]]
+        cells = [value_cell(by_arm[arm]) if arm in by_arm else DASH for arm in analysis["arms"]]
         difference = scale["difference"]
-        shown = f"{_value(difference, sign=True)} ({_interval(difference, sign=True)})"
+        shown = f"{value_cell(difference, sign=True)} ({interval_cell(difference, sign=True)})"
         rows.append(
             (
                 scale["label"],
                 *cells,
-                shown if "value" in difference else _DASH,
-                _value(scale["cronbach"]),
+                shown if "value" in difference else DASH,
+                value_cell(scale["cronbach"]),
             )
         )
     header = ("Scale", *(arm_name(arm) for arm in analysis["arms"]), "Difference", "Cronbach α")
@@ -411,7 +404,7 @@ def _preferences(analysis: Result, mark: str) -> list[Block]:
             arm_name(row["arm"]),
             arm_name(row["against"]),
             f"{row['won']} of {row['of']}",
-            _percent(row["won"], row["of"]),
+            percent_words(row["won"], row["of"]),
         )
         for row in found["wins"]
         if row["of"]
@@ -433,21 +426,21 @@ def _preferences(analysis: Result, mark: str) -> list[Block]:
 def _agreement(analysis: Result) -> tuple[Block, ...]:
     between = tuple(
         (
-            (_ANSWER_NAMES[row["answer"]], "before any aid" if row["arm"] == "all" else arm_name(row["arm"])),
+            (ANSWER_NAMES[row["answer"]], "before any aid" if row["arm"] == "all" else arm_name(row["arm"])),
             row["n"],
-            f"{_value(row['alpha'])} ({_interval(row['alpha'])})" if "value" in row["alpha"] else _DASH,
-            _value(row["kappa"]),
-            *(_value({"value": row["icc"].get(kind)}) for kind in ("single", "average")),
+            f"{value_cell(row['alpha'])} ({interval_cell(row['alpha'])})" if "value" in row["alpha"] else DASH,
+            value_cell(row["kappa"]),
+            *(value_cell({"value": row["icc"].get(kind)}) for kind in ("single", "average")),
         )
         for row in analysis["agreement"]
     )
     within = tuple(
         (
-            _ANSWER_NAMES[row["answer"]],
+            ANSWER_NAMES[row["answer"]],
             row.get("pairs", 0),
-            _share(row["equal"], 0) if "equal" in row else _DASH,
-            _value(row.get("kappa", {})),
-            _value({"value": row.get("within_sd")}),
+            share_words(row["equal"], 0) if "equal" in row else DASH,
+            value_cell(row.get("kappa", {})),
+            value_cell({"value": row.get("within_sd")}),
         )
         for row in analysis["retest"]
     )
@@ -471,77 +464,16 @@ def _ood(analysis: Result) -> tuple[Block, ...]:
     if not found["cases"]:
         return ()
     names = ("trust", "confidence_before", "confidence_after")
-    rows = tuple((arm_name(r["arm"]), r["n"], *(_value({"value": r[n]}) for n in names)) for r in found["by_arm"])
+    rows = tuple((arm_name(r["arm"]), r["n"], *(value_cell({"value": r[n]}) for n in names)) for r in found["by_arm"])
     primary = found["primary"]
     words = f"The primary contrast on these {found['cases']} cases: "
     words += (
         f"not estimable, {primary['not_estimable']}."
         if "not_estimable" in primary
-        else f"{_value(primary, sign=True)} ({_interval(primary, sign=True)})."
+        else f"{value_cell(primary, sign=True)} ({interval_cell(primary, sign=True)})."
     )
     header = ("Arm", "Answers", "Trust", "Confidence, unaided", "Confidence, with the aid")
     return (Table("Means on cases out of distribution", header, rows), Paragraph(words))
-
-
-def _notes(analysis: Result) -> Bullets:
-    plan = analysis["plan"]
-    low, high = plan["time_limits"]
-    return Bullets(
-        (
-            "The plan was fixed before the first answer. It names the primary and the safety endpoint, and the "
-            "secondary ones, a single family under Holm's correction; all else is description, whatever its interval.",
-            "Ratings: linear mixed model by restricted maximum likelihood; arm by stratum and block as fixed effects, "
-            "reader, case, reader x arm and case x arm as random ones; Satterthwaite's degrees of freedom.",
-            "AI errors are enriched in the study. Effects are averaged over strata at their shares in practice; "
-            "'unweighted strata' averages them as the study has them.",
-            "Safety and yes/no answers: the same model of 0 and 1. Preferences: sign-flip test over readers, exact for "
-            "up to 16; intervals by a jackknife over readers, open where all readers lean to one side. Coverage and "
-            "false positives of each were measured on made-up readers (eval_study/results/study/COVERAGE.md).",
-            f"Rates and balanced accuracy: percentile intervals of {plan['resamples']:,} resamples of readers and "
-            f"cases (seed {plan['seed']}). 'Cannot tell' is not right; cases of unknown truth do not count.",
-            f"Answers that took less than {low:g} s or more than {high:g} s are left out where a row says so, and only "
-            "there.",
-            "Items on the explanation are missing by design where there is no explanation; nothing is imputed. Repeats "
-            "and cases out of distribution are left out of the main analysis.",
-            "'Not estimable' or a dash means that the data cannot answer the question, not that the answer is no.",
-        )
-    )
-
-
-def _made(analysis: Result, command: str) -> Table:
-    plan = analysis["plan"]
-    rows = [
-        ("Study", analysis["study"]),
-        ("Data", analysis["data_kind"]),
-        ("Plan, sha256", analysis["plan_sha256"] or _DASH),
-        ("Primary contrast", f"{plan['primary']['arm']} - {plan['primary']['reference']} on {plan['endpoint']}"),
-        ("Planned for", f"a difference of {plan['smallest_effect']:g} points, power {plan['power']:g}"),
-        (
-            "Safety contrast",
-            f"{plan['safety']['arm']} - {plan['safety']['reference']}, margin {plan['safety_margin']:g}",
-        ),
-        ("Alpha, two-sided", f"{plan['alpha']:g}"),
-        ("Software", f"SkinCLIP-VL {analysis['version']}"),
-        ("Command", command or _DASH),
-        ("Files beside this report", "analysis.json, data/ (tables, dictionary, iMRMC), figures/, R/"),
-        ("Use", RESEARCH_USE_ONLY),
-        *_reasons(analysis),
-    ]
-    return Table("What made this report", ("", ""), tuple(rows), "made")
-
-
-def _reasons(analysis: Any, path: str = "") -> list[tuple[str, str]]:
-    """Every result that is not estimable, with its reason, once per reason."""
-    if isinstance(analysis, Mapping):
-        if "not_estimable" in analysis:
-            name = analysis.get("label") or analysis.get("analysis") or analysis.get("answer") or path
-            return [(f"Not estimable: {_NAMES.get(name, name)}", str(analysis["not_estimable"]))]
-        found = [row for key, value in analysis.items() for row in _reasons(value, path or key)]
-    elif isinstance(analysis, list | tuple):
-        found = [row for value in analysis for row in _reasons(value, path)]
-    else:
-        return []
-    return [row for row in dict.fromkeys(found) if row[1] != "not a scale"]
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -565,48 +497,3 @@ def _level(analysis: Result) -> str:
 
 def _interval_head(analysis: Result) -> str:
     return f"{_level(analysis)} interval"
-
-
-def _number(value: float, digits: int, sign: bool = False) -> str:
-    """With a true minus sign, as the figures' axes have."""
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-
-
-def _value(row: Result, digits: int = 2, sign: bool = False) -> str:
-    value = row.get("value")
-    return _DASH if value is None else _number(value, digits, sign)
-
-
-def _interval(row: Result, digits: int = 2, sign: bool = False) -> str:
-    low, high = row.get("low"), row.get("high")
-    if low is None or high is None:  # open where the answers cannot bound it
-        one = [f"above {_number(low, digits, sign)}"] if low is not None else []
-        one += [f"below {_number(high, digits, sign)}"] if high is not None else []
-        return one[0] if one else _DASH
-    return f"{_number(row['low'], digits, sign)} to {_number(row['high'], digits, sign)}"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _p_cell(row: Result, key: str = "p") -> str:
-    p = row.get(key)
-    return _DASH if p is None else _p(p).removeprefix("p ").removeprefix("= ")
-
-
-def _points(share: float) -> str:
-    """A difference of shares in percentage points."""
-    return _number(100 * share, 1, sign=True)
-
-
-def _share(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"
-
-
-def _percent(part: int, whole: int) -> str:
-    return _share(part / whole) if whole else _DASH
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
