@@ -83,7 +83,7 @@ def no_language(
     labels = sets["train"].photos.diagnosis
     counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).tolist()
     runs = {s: losses.one_run(bench, recipe, sets, counts, "cfa", s, splits) for s in losses.SEEDS}
-    return {f"no_language-{s}": {split: found[split] for split in splits} for s, found in runs.items()}
+    return {f"no_language-{s}": {split: predictions[split] for split in splits} for s, predictions in runs.items()}
 
 
 def probe_inputs(features: Features, view: int = 0) -> np.ndarray:
@@ -173,8 +173,8 @@ def compare(
     of: dict[str, list[dict[str, metrics.Metric]]] = {
         "shipped": [diagnosis_metrics(ours.probabilities, labels, ours.balanced.argmax(axis=1))]
     }
-    for name, found in systems.items():
-        p = found[split]
+    for name, predictions in systems.items():
+        p = predictions[split]
         of.setdefault(name.split("-")[0], []).append(diagnosis_metrics(p, labels, (p / prior).argmax(axis=1)))
     mean = {(n, f): metrics.mean_of([m[f] for m in seeds]) for n, seeds in of.items() for f in FIGURES}
     return {
@@ -212,10 +212,10 @@ def section(result: dict[str, Any]) -> Section:
 
 def _table(systems: dict[str, Any]) -> Table:
     rows = []
-    for name, found in systems.items():
-        rows.append([TITLES[name], *(with_interval(v) for v in found.values())])
+    for name, figures in systems.items():
+        rows.append([TITLES[name], *(with_interval(v) for v in figures.values())])
         if name != "shipped":
-            rows.append(["", *(with_interval(v["shipped_less_this"], sign=True) for v in found.values())])
+            rows.append(["", *(with_interval(v["shipped_less_this"], sign=True) for v in figures.values())])
     return table(["system", "balanced accuracy", "argmax p", "accuracy", "macro AUROC", "NLL", "Brier", "ECE"], rows)
 
 
@@ -225,8 +225,8 @@ def _chart(result: dict[str, Any]) -> Picture:
     systems = result[split]["systems"]
     colours = [style.BLUE if name == "shipped" else style.ORANGE for name in systems]
     figure, axes = style.charts(3, width=3.4, height=2.8)
-    shown = (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL"), ("brier", "Brier score"))
-    for ax, (f, title) in zip(axes, shown, strict=True):
+    panels = (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL"), ("brier", "Brier score"))
+    for ax, (f, title) in zip(axes, panels, strict=True):
         style.dots(ax, [row[f] for row in systems.values()], colours)
         ax.set_title(f"{title}, HAM10000 {split}")
         ax.set_yticks([])

@@ -40,6 +40,7 @@ class Command:
     modules: tuple[ModuleType, ...]
 
     def main(self, words: Sequence[str]) -> int:
+        """Runs the command `words` and returns its exit status."""
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         args = self.parse(words)
         root = args.data or (Path(os.environ["SKINCLIP_DATA"]) if os.environ.get("SKINCLIP_DATA") else None)
@@ -49,14 +50,14 @@ class Command:
                 file=sys.stderr,
             )
             return 2
-        shown = [("$SKINCLIP_DATA" if root and Path(w) == root else shlex.quote(w)) for w in words]
+        arguments = [("$SKINCLIP_DATA" if root and Path(w) == root else shlex.quote(w)) for w in words]
         bench = Bench(
             data=root or Path(),
             out=args.out,
             work=args.work,
             weights=args.weights,
             reason=args.reason,
-            command=" ".join([self.prog, *shown]),
+            command=" ".join([self.prog, *arguments]),
             n_boot=args.bootstrap,
         )
         if not args.report:
@@ -66,6 +67,7 @@ class Command:
         return 0
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """The options of the command."""
         names = [module.NAME for module in self.modules]
         parser = argparse.ArgumentParser(prog=self.prog, description=__doc__)
         parser.add_argument("--data", type=Path, help="folder with one subfolder a data set (default: $SKINCLIP_DATA)")
@@ -137,6 +139,7 @@ def measure(bench: Bench, modules: Sequence[ModuleType], again: bool) -> None:
 
 
 def made_by(meta: dict[str, Any]) -> str:
+    """Sentence with the command, date, seed and weights that a result was made with."""
     return (
         f"Made by `{meta['command']}` on {meta['date']}, seed {meta['seed']}, {meta['resamples']} resamples, weights "
         f"`{meta['weights_sha256'][:12]}`, {meta.get('seconds', 0):.0f} s on {meta['threads']} threads."

@@ -112,24 +112,27 @@ class Bench:
 
     @property
     def ledger(self) -> Path:
-        """Where each use of test photos is noted: beside the results."""
+        """File in which each use of test photos is noted, beside the results."""
         return self.out / LEDGER
 
     @cached_property
     def assessor(self) -> Assessor:
+        """The model under test."""
         return Assessor.load("mini", self.weights)
 
     @cached_property
     def sha(self) -> str:
+        """SHA-256 of the model's weights."""
         return weights_sha256(self.weights or ASSETS / "mini")
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
-        """Those of the findings, which the hash of the weights does not cover."""
+        """Thresholds of the findings, which the hash of the weights does not cover."""
         return json.loads(((self.weights or ASSETS / "mini") / "findings.json").read_text())
 
     @cached_property
     def tables(self) -> dict[str, Any]:
+        """Name -> table of each data set in the folder `data`."""
         return discover(self.data)
 
     def cases(self, name: str, *splits: str) -> list[Case]:
@@ -157,6 +160,7 @@ class Bench:
         return self._measured[key]
 
     def interval(self, metric: metrics.Metric, groups: Sequence[str]) -> metrics.Interval | None:
+        """A metric with its 95 % bootstrap interval over `groups`."""
         return metrics.GroupBootstrap(groups, self.n_boot, self.seed).interval(metric)
 
     def touch_test(self, name: str, cases: Sequence[Case]) -> None:
@@ -178,6 +182,7 @@ class Bench:
         }
 
     def save(self, name: str, result: dict[str, Any]) -> Path:
+        """Writes a result as NAME.json and returns its path."""
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{name}.json"
         path.write_text(json.dumps(finite(result), indent=1, allow_nan=False) + "\n")
@@ -214,6 +219,7 @@ def finite(value: Any) -> Any:
 
 
 def fingerprint(cases: Sequence[Case]) -> str:
+    """Eight hex digits that tell two lists of cases, their contexts included, apart."""
     names = "\n".join(f"{c.source}/{c.image_id}/{c.context}" for c in cases)
     return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
@@ -242,6 +248,7 @@ def criteria_of(cases: Sequence[Case]) -> np.ndarray:
 
 
 def with_labels(cases: list[Case], arrays: dict[str, np.ndarray]) -> Measured:
+    """Predictions with the cases' labels and groups beside them."""
     groups = np.array([cluster(c) for c in cases])
     kept = {name: arrays[name] for name in _ARRAYS}
     return Measured(cases, labels_of(cases), malignant_of(cases), criteria_of(cases), groups, **kept)
@@ -258,18 +265,19 @@ def predict(
     for start in tqdm(range(0, len(cases), BATCH), desc="predicting", mininterval=10):
         part = cases[start : start + BATCH]
         loaded = [load_photo(c.image) for c in part] if photos is None else list(photos[start : start + BATCH])
-        seen = assessor.forward(loaded, [c.context for c in part])
-        t = seen.calibrated
+        output = assessor.forward(loaded, [c.context for c in part])
+        t = output.calibrated
         inside = np.array([[code in s for code in DIAGNOSIS_CODES] for s in t.sets])
         ious = [
-            lesion_iou(case, photo_mask(seen.evidence.mask_logits[i], seen.windows[i], image.height, image.width))
+            lesion_iou(case, photo_mask(output.evidence.mask_logits[i], output.windows[i], image.height, image.width))
             for i, (case, image) in enumerate(zip(part, loaded, strict=True))
         ]
-        found = (
-            *(seen.logits.double().numpy(), t.probabilities, t.balanced, seen.evidence.scores.numpy()),
-            *(seen.tokens.embedding.numpy(), seen.tokens.style.numpy(), t.shift_score, inside, t.refer, np.array(ious)),
+        columns = (
+            *(output.logits.double().numpy(), t.probabilities, t.balanced, output.evidence.scores.numpy()),
+            *(output.tokens.embedding.numpy(), output.tokens.style.numpy()),
+            *(t.shift_score, inside, t.refer, np.array(ious)),
         )
-        for name, values in zip(_ARRAYS, found, strict=True):
+        for name, values in zip(_ARRAYS, columns, strict=True):
             rows[name].append(np.asarray(values))
     return {name: np.concatenate(values) for name, values in rows.items()}
 

@@ -108,14 +108,15 @@ def groupings(cases: Sequence[Case]) -> dict[str, np.ndarray]:
 
 
 def age_band(age: float | None) -> str:
+    """Name of the band that an age lies in, `UNKNOWN` for none."""
     return next((name for low, high, name in AGE_BANDS if age is not None and low <= age < high), UNKNOWN)
 
 
 def _large_enough(names: np.ndarray) -> list[str]:
     """Names of the groups of at least MIN_GROUP rows; age bands in their order, others largest first."""
-    found, counts = np.unique(names.astype(str), return_counts=True)
+    present, counts = np.unique(names.astype(str), return_counts=True)
     order = {name: i for i, (*_, name) in enumerate(AGE_BANDS)}
-    kept = [(order.get(str(n), len(order)), -int(k), str(n)) for n, k in zip(found, counts, strict=True)]
+    kept = [(order.get(str(n), len(order)), -int(k), str(n)) for n, k in zip(present, counts, strict=True)]
     return [name for *_, minus_k, name in sorted(kept) if -minus_k >= MIN_GROUP]
 
 
@@ -143,14 +144,14 @@ def whole(rows: _Rows) -> dict[str, Any]:
 def in_short(rows: _Rows) -> dict[str, Any]:
     """Figures that a group of patients is large enough for; `n_classes` says over how many the recall is a mean."""
     present = len(np.unique(rows.m.labels[rows.m.labels >= 0]))
-    found = {
+    figures = {
         **rows.counts,
         "n_classes": present,
         **rows.intervals(_overall(rows.m) | malignancy_metrics(rows.m)),
     }
-    if found["n_malignant"] < MIN_MALIGNANT:  # resamples of three lesions say nothing of a fourth
-        found |= {"auroc_malignant": None, "sensitivity": None}
-    return found
+    if figures["n_malignant"] < MIN_MALIGNANT:  # resamples of three lesions say nothing of a fourth
+        figures |= {"auroc_malignant": None, "sensitivity": None}
+    return figures
 
 
 def _overall(m: Measured) -> dict[str, metrics.Metric]:
@@ -163,7 +164,7 @@ def _overall(m: Measured) -> dict[str, metrics.Metric]:
 
 
 def _classes(rows: _Rows) -> dict[str, dict[str, Any]]:
-    m, found = rows.m, {}
+    m, by_class = rows.m, {}
     for c, code in enumerate(DIAGNOSIS_CODES):
         of_class = m.labels == c
         wanted = {
@@ -171,12 +172,12 @@ def _classes(rows: _Rows) -> dict[str, dict[str, Any]]:
             "recall_argmax": metrics.recall(m.labels, m.probabilities.argmax(axis=1), c),
             "auroc": metrics.auroc(m.probabilities[:, c], of_class, m.labels >= 0),
         }
-        found[code] = {
+        by_class[code] = {
             "n": int(of_class.sum()),
             "n_groups": len(np.unique(m.groups[of_class])),
             **rows.intervals(wanted),
         }
-    return found
+    return by_class
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
@@ -299,8 +300,8 @@ def _group_table(groups: Mapping[str, Any]) -> Table:
     header = ["group", "photos", "malignant", "diagnoses", *(k.replace("_", " ") for k in keys)]
     rows = [
         [f"{kind}: {name}", g["n"], g["n_malignant"], g["n_classes"], *(with_interval(g[k], 2) for k in keys)]
-        for kind, found in groups.items()
-        for name, g in found.items()
+        for kind, by_name in groups.items()
+        for name, g in by_name.items()
     ]
     return table(header, rows)
 

@@ -116,8 +116,8 @@ def section(result: dict[str, Any]) -> Section:
     """The result as a section of the report."""
     text: list[Block | str] = [
         "What is left of the diagnosis when the photo or its evidence is hidden from the reasoner, or the evidence is "
-        "another photo's; each readout calibrated on calib by itself. The last two columns: photos whose leading "
-        "diagnosis changes, and the mean total variation of the probabilities.",
+        "another photo's; each readout calibrated on calib by itself. Changed: photos whose leading diagnosis is "
+        "another; moved: the mean total variation of the probabilities.",
     ]
     for split in ("valid", "test"):
         if split not in result:

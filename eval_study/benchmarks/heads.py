@@ -96,13 +96,13 @@ class WithoutLanguage(nn.Module):
         """
         lesion = torch.where(lesion.flatten(1).sum(1).view(-1, 1, 1) < 0.25, torch.ones_like(lesion), lesion)
         evidence = self.evidence(tokens, (GRID, GRID), torch.logit(lesion.clamp(1e-4, 1 - 1e-4)), self.states)
-        shown = embedding * show_clip.unsqueeze(1)
-        seen = self.summary(evidence.features).flatten(1)
+        image = embedding * show_clip.unsqueeze(1)
+        summary = self.summary(evidence.features).flatten(1)
         style = self.style_norm(style) * show_clip.unsqueeze(1)
         scores = (evidence.scores if tell is None else tell(evidence.scores)).sigmoid()
-        answer = self.read(torch.cat([shown, style, evidence.pooled, scores, seen, context], 1))
-        said = F.normalize(at_most_unit(answer) + shown + self.checklist(scores), dim=-1)
-        return said @ self.descriptions.T * self.logit_scale.exp().clamp(max=40.0), evidence
+        answer = self.read(torch.cat([image, style, evidence.pooled, scores, summary, context], 1))
+        query = F.normalize(at_most_unit(answer) + image + self.checklist(scores), dim=-1)
+        return query @ self.descriptions.T * self.logit_scale.exp().clamp(max=40.0), evidence
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _inputs(
     index: Tensor,
     view: int,
     second: bool,
-    told: float,
+    known_share: float,
     generator: torch.Generator,
 ) -> CFAInputs:
     """One batch of frozen features through the head, under one view or two."""
@@ -169,7 +169,7 @@ def _inputs(
             train.lesion[v, index],
             context,
             show,
-            lambda scores: force_criteria(scores, train.photos.criteria[index], told, generator),
+            lambda scores: force_criteria(scores, train.photos.criteria[index], known_share, generator),
         )
         for v in ((view, other) if second else (view,))
     ]

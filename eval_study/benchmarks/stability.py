@@ -1,4 +1,4 @@
-"""Does the answer hold when nothing that matters changes?
+"""Stability of the answer under changes that should not matter.
 
 The same photos again, in another batch, turned, mirrored, saved anew as JPEG; the diagnoses or their descriptions in
 another order, or the descriptions replaced by paraphrases that training never saw. A flip is a change of the leading
@@ -63,10 +63,12 @@ def jpeg(quality: int) -> Change:
 
 
 def turned(quarters: int) -> Change:
+    """Rotation by quarters of a circle, without resampling."""
     return lambda pixels: np.ascontiguousarray(np.rot90(pixels, quarters))
 
 
 def mirrored(axis: int) -> Change:
+    """Reflection along an axis: 0 top to bottom, 1 left to right."""
     return lambda pixels: np.ascontiguousarray(np.flip(pixels, axis))
 
 
@@ -135,11 +137,11 @@ def reworded(
     model, rows = assessor.model, {name: np.zeros((len(cases), len(DIAGNOSES))) for name in banks}
     for start in tqdm(range(0, len(cases), BATCH), desc="stability, paraphrases", mininterval=10):
         part = cases[start : start + BATCH]
-        seen = assessor.forward([load_photo(c.image) for c in part], [c.context for c in part])
+        output = assessor.forward([load_photo(c.image) for c in part], [c.context for c in part])
         prompts = model.reasoner.writer.write([c.context for c in part])
         for name, bank in banks.items():
             with described(model, bank):
-                logits = model.reason(prompts, seen.tokens, seen.evidence).logits.double().numpy()
+                logits = model.reason(prompts, output.tokens, output.evidence).logits.double().numpy()
             rows[name][start : start + len(part)] = assessor.calibrator.calibration.apply(logits)
     return rows
 
@@ -155,32 +157,32 @@ def run(bench: Bench, n: int = SAMPLE) -> dict[str, Any]:
     cases = [everything[i] for i in sorted(chosen)]
     assessor, model = bench.assessor, bench.assessor.model
     plain = probabilities(assessor, cases)
-    found = {
+    changed = {
         "repeat": probabilities(assessor, cases),
         "another batch": probabilities(assessor, cases, batch=7, reverse=True),
     }
     order = np.random.default_rng(bench.seed).permutation(len(DIAGNOSES)).tolist()
     with reordered(model, order):
-        found["diagnoses reordered"] = probabilities(assessor, cases, order=order)
-    found |= reworded(assessor, cases, paraphrases())
+        changed["diagnoses reordered"] = probabilities(assessor, cases, order=order)
+    changed |= reworded(assessor, cases, paraphrases())
     for name, change in PHOTO_CHANGES.items():
-        found[name] = probabilities(assessor, cases, change)
+        changed[name] = probabilities(assessor, cases, change)
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     return {
         "meta": bench.meta(data=DATA, split=SPLIT, n=len(cases)),
-        "changes": {name: compare(plain, p, resamples) for name, p in found.items()},
+        "changes": {name: compare(plain, p, resamples) for name, p in changed.items()},
     }
 
 
 def paraphrases() -> dict[str, list[tuple[str, ...]]]:
     """Name -> the descriptions of each diagnosis in its place."""
-    found = {"descriptions reordered": [d.descriptions[::-1] for d in DIAGNOSES]}
+    banks = {"descriptions reordered": [d.descriptions[::-1] for d in DIAGNOSES]}
     for name, chosen in SETS_OF_THREE.items():
-        found[name] = [PARAPHRASES[d.code][chosen] for d in DIAGNOSES]
-    found["all paraphrases added"] = [(*d.descriptions, *PARAPHRASES[d.code]) for d in DIAGNOSES]
+        banks[name] = [PARAPHRASES[d.code][chosen] for d in DIAGNOSES]
+    banks["all paraphrases added"] = [(*d.descriptions, *PARAPHRASES[d.code]) for d in DIAGNOSES]
     for i in range(len(PARAPHRASES["mel"])):
-        found[f"paraphrase {i + 1} alone"] = [(PARAPHRASES[d.code][i],) for d in DIAGNOSES]
-    return found
+        banks[f"paraphrase {i + 1} alone"] = [(PARAPHRASES[d.code][i],) for d in DIAGNOSES]
+    return banks
 
 
 def compare(before: np.ndarray, after: np.ndarray, resamples: metrics.GroupBootstrap) -> dict[str, Any]:
@@ -220,12 +222,12 @@ def section(result: dict[str, Any]) -> Section:
 
 @style.styled
 def _chart(result: dict[str, Any]) -> Picture:
-    found = result["changes"]
+    changes = result["changes"]
     figure, (axes,) = style.charts(1, width=6.4, height=4.2)
-    values, (below, above) = style.whiskers([f["flips"] for f in found.values()])
-    rows = range(len(found))[::-1]
+    values, (below, above) = style.whiskers([f["flips"] for f in changes.values()])
+    rows = range(len(changes))[::-1]
     axes.errorbar(values, rows, xerr=[below, above], fmt="o", color=style.BLUE, markersize=4, linewidth=1)
-    axes.set_yticks(list(rows), list(found))
+    axes.set_yticks(list(rows), list(changes))
     axes.set(xlabel="share of photos whose leading diagnosis flips", xlim=(-0.005, None))
     axes.grid(axis="x", color=style.PALE, linewidth=0.6)
     return picture(figure, "stability", "Share of photos whose leading diagnosis flips under each change")

@@ -74,8 +74,8 @@ def vector_scaling(strength: float) -> Fitter:
     def fit(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Apply:
         n_classes = logits.shape[1]
         start = np.concatenate([np.ones(n_classes), np.zeros(n_classes)])
-        found = minimize(_vector_objective, start, args=(logits, labels, strength), jac=True, method="L-BFGS-B")
-        w, b = found.x[:n_classes], found.x[n_classes:]
+        solution = minimize(_vector_objective, start, args=(logits, labels, strength), jac=True, method="L-BFGS-B")
+        w, b = solution.x[:n_classes], solution.x[n_classes:]
         return lambda z: softmax(z * w + b, axis=1)
 
     return fit
@@ -139,13 +139,13 @@ def cross_fitted(
     return p
 
 
-def fitters(trust: Calibrator, seed: int) -> dict[str, Fitter]:
+def fitters(calibrator: Calibrator, seed: int) -> dict[str, Fitter]:
     """The maps by name; "shipped" is not fitted but read from the weights.
 
     The prior at which the head was trained is not stored with the weights. The shipped bias stands in for the shift
     of prior that the refitted bias is drawn towards; so cross-fitting that one map is a little optimistic.
     """
-    calibration = trust.calibration
+    calibration = calibrator.calibration
     return {
         "none": plain,
         "temperature": temperature,
@@ -165,7 +165,7 @@ def compare_maps(
     seed: int,
 ) -> dict[str, Any]:
     """Calibration figures of each map's probabilities [n, C], their noise floors, and how each differs from shipped."""
-    found = {}
+    by_map = {}
     for name, probabilities in p.items():
         errors = {
             "ece": metrics.ece(probabilities, labels, BINS),
@@ -178,7 +178,7 @@ def compare_maps(
             "balanced_accuracy": metrics.balanced_accuracy(labels, (probabilities / prior).argmax(axis=1)),
             "balanced_accuracy_argmax": metrics.balanced_accuracy(labels, probabilities.argmax(axis=1)),
         }
-        found[name] = {key: resamples.interval(metric) for key, metric in errors.items()} | {
+        by_map[name] = {key: resamples.interval(metric) for key, metric in errors.items()} | {
             "noise_floor": {
                 key: metrics.ece_noise_floor(probabilities, NOISE_DRAWS, seed, BINS, metric)
                 for key, metric in (
@@ -191,7 +191,7 @@ def compare_maps(
                 metrics.difference(metrics.nll(probabilities, labels), metrics.nll(p[SHIPPED], labels))
             ),
         }
-    return found
+    return by_map
 
 
 def _ece_of_rule(p: np.ndarray, balanced: np.ndarray, labels: np.ndarray) -> metrics.Metric:
@@ -227,11 +227,11 @@ def reliability(p: np.ndarray, labels: np.ndarray, seed: int, draws: int = NOISE
     edges = np.linspace(0, 1, BINS + 1)
     bin_of_row = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, BINS - 1)
     ideal = np.random.default_rng(seed).random((draws, len(p))) < confidence
-    found = []
+    bins = []
     for b in np.unique(bin_of_row):
         own = bin_of_row == b
         band = middle_95(ideal[:, own].mean(axis=1))
-        found.append(
+        bins.append(
             {
                 "from": float(edges[b]),
                 "to": float(edges[b + 1]),
@@ -241,4 +241,4 @@ def reliability(p: np.ndarray, labels: np.ndarray, seed: int, draws: int = NOISE
                 **band,
             }
         )
-    return found
+    return bins

@@ -25,28 +25,32 @@ def run(bench: Bench, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
     present = [split for split in splits if bench.cases(DATA, split)]
     if "valid" not in present:
         raise DataError(f"{bench.data} has no cases of {DATA}, split valid: nothing to choose on")
-    trust = bench.assessor.calibrator
+    calibrator = bench.assessor.calibrator
     calib = bench.measured(DATA, "calib")
     calib = calib.where(calib.labels >= 0)
-    fitted = {name: fit(calib.logits, calib.labels, calib.groups) for name, fit in fitters(trust, bench.seed).items()}
-    blocks = {split: _block(bench, trust, calib, fitted, split) for split in present}
+    fitted = {
+        name: fit(calib.logits, calib.labels, calib.groups) for name, fit in fitters(calibrator, bench.seed).items()
+    }
+    blocks = {split: _block(bench, calibrator, calib, fitted, split) for split in present}
     valid = bench.measured(DATA, "valid")
     return {
         "meta": bench.meta(data=DATA, fitted_on="calib", splits=present, bins=BINS, noise_draws=NOISE_DRAWS),
         "calib": {"n": len(calib), "n_groups": len(np.unique(calib.groups)), "photos": _class_counts(calib)},
         "splits": blocks,
         "choice": {"map": chosen_map(blocks["valid"]["maps"]), "sets": chosen_sets(blocks["valid"]["sets"])},
-        "cross_fitting": cross_fitting(bench, trust, calib, valid.where(valid.labels >= 0), fitted),
-        "threshold": threshold_uncertainty(bench, trust, calib),
+        "cross_fitting": cross_fitting(bench, calibrator, calib, valid.where(valid.labels >= 0), fitted),
+        "threshold": threshold_uncertainty(bench, calibrator, calib),
     }
 
 
-def _block(bench: Bench, trust: Calibrator, calib: Measured, fitted: Mapping[str, Apply], split: str) -> dict[str, Any]:
+def _block(
+    bench: Bench, calibrator: Calibrator, calib: Measured, fitted: Mapping[str, Apply], split: str
+) -> dict[str, Any]:
     m = bench.measured(DATA, split)
     m = m.where(m.labels >= 0)
     resamples = metrics.GroupBootstrap(list(m.groups), bench.n_boot, bench.seed)
     p = {name: apply(m.logits) for name, apply in fitted.items()}
-    prior = np.asarray(trust.natural_prior)
+    prior = np.asarray(calibrator.natural_prior)
     return {
         "split": split,
         "n": len(m),
@@ -54,14 +58,14 @@ def _block(bench: Bench, trust: Calibrator, calib: Measured, fitted: Mapping[str
         "seed": bench.seed,
         "maps": compare_maps(p, m.labels, prior, resamples, bench.seed),
         "sets": compare_sets(calib, m, resamples, bench.seed),
-        "referral": referral(bench, trust, calib, m, resamples),
+        "referral": referral(bench, calibrator, calib, m, resamples),
         "reliability": {name: reliability(p[name], m.labels, bench.seed) for name in ("none", SHIPPED)},
         "risk": risk(p[SHIPPED], prior, m.labels, resamples),
     }
 
 
 def cross_fitting(
-    bench: Bench, trust: Calibrator, calib: Measured, m: Measured, fitted: Mapping[str, Apply]
+    bench: Bench, calibrator: Calibrator, calib: Measured, m: Measured, fitted: Mapping[str, Apply]
 ) -> dict[str, Any]:
     """The effect of fitting sets and threshold on the very photos that the map was fitted on.
 
@@ -69,8 +73,8 @@ def cross_fitting(
     they are applied to `m` under the map `fitted` on all of `calib`.
     """
     resamples = metrics.GroupBootstrap(list(m.groups), bench.n_boot, bench.seed)
-    malignant, found = MALIGNANT[calib.labels], {}
-    for name, fit in fitters(trust, bench.seed).items():
+    malignant, by_map = MALIGNANT[calib.labels], {}
+    for name, fit in fitters(calibrator, bench.seed).items():
         p, same = fitted[name](m.logits), fitted[name](calib.logits)
         crossed = cross_fitted(fit, calib.logits, calib.labels, calib.groups, bench.seed)
         entry: dict[str, Any] = {}
@@ -91,8 +95,8 @@ def cross_fitting(
             rule_name: resamples.interval(metrics.difference(covered["cross-fitted"][rule_name], metric))
             for rule_name, metric in covered["same photos"].items()
         }
-        found[name] = entry
-    return found
+        by_map[name] = entry
+    return by_map
 
 
 def _crossed_rules(calib: Measured) -> dict[str, SetRule]:

@@ -17,7 +17,7 @@ _RISK_GRID = np.linspace(0.05, 1, 39)
 
 
 def referral(
-    bench: Bench, trust: Calibrator, calib: Measured, m: Measured, resamples: metrics.GroupBootstrap
+    bench: Bench, calibrator: Calibrator, calib: Measured, m: Measured, resamples: metrics.GroupBootstrap
 ) -> dict[str, Any]:
     """Sensitivity and specificity on `m` of the shipped threshold, and of others chosen on `calib`."""
     drawn = drawn_thresholds(calib, bench.n_boot, bench.seed)
@@ -29,7 +29,10 @@ def referral(
         chosen = referral_threshold(calib.malignancy, MALIGNANT[calib.labels], target).threshold
         curve.append({"target": target, "threshold": chosen, **_achieved(m, chosen, resamples)})
     return {
-        "shipped": {"threshold": trust.referral.threshold, **_achieved(m, trust.referral.threshold, resamples)},
+        "shipped": {
+            "threshold": calibrator.referral.threshold,
+            **_achieved(m, calibrator.referral.threshold, resamples),
+        },
         "n_malignant": int(malignant.sum()),
         "range_by_threshold": {"sensitivity": middle_95(sensitivities), "specificity": middle_95(specificities)},
         "curve": curve,
@@ -54,13 +57,13 @@ def drawn_thresholds(calib: Measured, n: int, seed: int) -> np.ndarray:
     )
 
 
-def threshold_uncertainty(bench: Bench, trust: Calibrator, calib: Measured) -> dict[str, Any]:
+def threshold_uncertainty(bench: Bench, calibrator: Calibrator, calib: Measured) -> dict[str, Any]:
     """The shipped threshold, the one chosen on `calib` here, and how much other calibration lesions would move it."""
     drawn = drawn_thresholds(calib, bench.n_boot, bench.seed)
     own = referral_threshold(calib.malignancy, MALIGNANT[calib.labels])
     return {
         "target": SENSITIVITY,
-        "shipped": trust.referral.threshold,
+        "shipped": calibrator.referral.threshold,
         "threshold": {"value": own.threshold, **middle_95(drawn)},
         "sensitivity_on_calib": own.sensitivity,
         "specificity_on_calib": own.specificity,
@@ -72,12 +75,12 @@ def risk(p: np.ndarray, prior: np.ndarray, labels: np.ndarray, resamples: metric
     """Error among the most confident share of photos, for each share, under both decision rules."""
     balanced = p / prior
     balanced /= balanced.sum(axis=1, keepdims=True)
-    found = {}
+    by_rule = {}
     for rule, scores in (("argmax p", p), ("argmax p / prior", balanced)):
         confidence, correct = scores.max(axis=1), scores.argmax(axis=1) == labels
         curve = [
             {"coverage": float(c), "risk": resamples.interval(metrics.risk_at_coverage(confidence, correct, float(c)))}
             for c in _RISK_GRID
         ]
-        found[rule] = {"aurc": resamples.interval(metrics.aurc(confidence, correct)), "curve": curve}
-    return found
+        by_rule[rule] = {"aurc": resamples.interval(metrics.aurc(confidence, correct)), "curve": curve}
+    return by_rule

@@ -246,13 +246,13 @@ def _referral_chart(block: Mapping[str, Any]) -> Picture:
 @style.styled
 def _risk_chart(block: Mapping[str, Any]) -> Picture:
     figure, (axes,) = style.charts(width=4.8, height=3.4)
-    for (rule, found), colour in zip(block["risk"].items(), (style.BLUE, style.ORANGE), strict=True):
-        points = [p for p in found["curve"] if p["risk"]]
+    for (rule, figures), colour in zip(block["risk"].items(), (style.BLUE, style.ORANGE), strict=True):
+        points = [p for p in figures["curve"] if p["risk"]]
         x = [p["coverage"] for p in points]
         values, (below, above) = style.whiskers([p["risk"] for p in points])
         low, high = np.subtract(values, below), np.add(values, above)
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(x, values, color=colour, label=f"{rule}: area {with_interval(found['aurc'])}")
+        axes.plot(x, values, color=colour, label=f"{rule}: area {with_interval(figures['aurc'])}")
     axes.set(xlabel="share of photos answered, surest first", ylabel="error among them", xlim=(0, 1.01))
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left")

@@ -35,10 +35,10 @@ class SetRule:
         """[C] the quantile of each class's group; infinite where there are too few photos to rule anything out."""
         true_scores = self.score(p)[np.arange(len(labels)), labels]
         group_of_class = np.asarray(self.class_groups)
-        found = np.empty(len(group_of_class))
+        thresholds = np.empty(len(group_of_class))
         for group in np.unique(group_of_class):
-            found[group_of_class == group] = quantile(true_scores[group_of_class[labels] == group], coverage)
-        return found
+            thresholds[group_of_class == group] = quantile(true_scores[group_of_class[labels] == group], coverage)
+        return thresholds
 
     def members(self, p: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
         """bool [n, C]; the most probable diagnosis always is a member, as on the page."""
@@ -100,13 +100,13 @@ def smallest_raps(p: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: i
 def compare_sets(calib: Measured, m: Measured, resamples: metrics.GroupBootstrap, seed: int) -> dict[str, Any]:
     """Each rule's sets on `m`, fitted on `calib`, both under the shipped map; and the sets as shipped."""
     rules = set_rules(calib.probabilities, calib.labels, calib.groups, seed)
-    found = {SHIPPED: set_figures(m.inside.astype(bool), m, resamples)}
+    by_rule = {SHIPPED: set_figures(m.inside.astype(bool), m, resamples)}
     for name, rule in rules.items():
         quantiles = rule.quantiles(calib.probabilities, calib.labels)
-        found[name] = set_figures(rule.members(m.probabilities, quantiles), m, resamples)
+        by_rule[name] = set_figures(rule.members(m.probabilities, quantiles), m, resamples)
         # what a changed trust module would store; None (infinite) rules nothing out
-        found[name]["quantiles"] = dict(zip(DIAGNOSIS_CODES, quantiles.tolist(), strict=True))
-    return found
+        by_rule[name]["quantiles"] = dict(zip(DIAGNOSIS_CODES, quantiles.tolist(), strict=True))
+    return by_rule
 
 
 def set_figures(members: np.ndarray, m: Measured, resamples: metrics.GroupBootstrap) -> dict[str, Any]:

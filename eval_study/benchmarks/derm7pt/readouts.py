@@ -31,14 +31,14 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # scikit-learn's C
 
 
 @dataclass(frozen=True)
-class Features:
+class ReadoutInputs:
     """`x` [n, F]; `weights` [F] give each block of columns the same total variance, lest a wide one drown others."""
 
     x: np.ndarray
     weights: np.ndarray
 
 
-def features(bench: Bench, splits: Sequence[str], parts: Sequence[str], crop: str) -> Features:
+def features(bench: Bench, splits: Sequence[str], parts: Sequence[str], crop: str) -> ReadoutInputs:
     """Of each photo the embedding, the evidence scores and the style; context one-hot; NaN where a photo is missing."""
     cases = [case for split in splits for case in bench.cases(DATA, split)]
     blocks: list[np.ndarray] = []
@@ -46,14 +46,14 @@ def features(bench: Bench, splits: Sequence[str], parts: Sequence[str], crop: st
         if part == "context":
             blocks.append(context_columns(cases))
             continue
-        found = [view(bench, split, part, crop) for split in splits]
-        row_of = {c.image_id: i for i, c in enumerate(case for m in found for case in m.cases)}
+        measured = [view(bench, split, part, crop) for split in splits]
+        row_of = {c.image_id: i for i, c in enumerate(case for m in measured for case in m.cases)}
         rows = np.array([row_of.get(c.image_id, -1) for c in cases])
         for name in ("embeddings", "scores", "style"):
-            values = np.concatenate([getattr(m, name) for m in found]).astype(np.float64)
+            values = np.concatenate([getattr(m, name) for m in measured]).astype(np.float64)
             blocks.append(np.where(rows[:, None] >= 0, values[rows], np.nan))
     weights = np.concatenate([np.full(b.shape[1], b.shape[1] ** -0.5) for b in blocks])
-    return Features(np.hstack(blocks), weights)
+    return ReadoutInputs(np.hstack(blocks), weights)
 
 
 def context_columns(cases: Sequence[Case]) -> np.ndarray:
@@ -73,7 +73,7 @@ def readout(weights: np.ndarray, strength: float) -> Pipeline:
 
 
 def fit_predict(
-    f: Features, labels: np.ndarray, fit: np.ndarray, rows: np.ndarray, s: float, n_states: int
+    f: ReadoutInputs, labels: np.ndarray, fit: np.ndarray, rows: np.ndarray, s: float, n_states: int
 ) -> np.ndarray:
     """[rows, S] probabilities from a readout fitted on the labelled of the rows `fit`."""
     fit = fit[labels[fit] >= 0]
@@ -94,7 +94,7 @@ def folds_of(labels: ByTask, groups: np.ndarray, seed: int) -> list[tuple[np.nda
 
 
 def out_of_fold(
-    f: Features, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]], s: float, n_states: int
+    f: ReadoutInputs, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]], s: float, n_states: int
 ) -> np.ndarray:
     """[n, S] probabilities of each row from the readout fitted on the other folds."""
     p = np.zeros((len(labels), n_states))
@@ -103,14 +103,14 @@ def out_of_fold(
     return p
 
 
-def chosen_strengths(f: Features, labels: ByTask, groups: np.ndarray, seed: int) -> dict[str, float]:
+def chosen_strengths(f: ReadoutInputs, labels: ByTask, groups: np.ndarray, seed: int) -> dict[str, float]:
     """For each task the strength of least log loss over folds of these rows."""
-    folds, found = folds_of(labels, groups, seed), {}
+    folds, strengths = folds_of(labels, groups, seed), {}
     for task, own in labels.items():
         known, n_states = own >= 0, len(STATES[task])
         losses = {
             s: log_loss(own[known], out_of_fold(f, own, folds, s, n_states)[known], labels=np.arange(n_states))
             for s in STRENGTHS
         }
-        found[task] = min(losses, key=losses.__getitem__)
-    return found
+        strengths[task] = min(losses, key=losses.__getitem__)
+    return strengths

@@ -90,8 +90,8 @@ def _task_table(systems: Mapping[str, Any], chosen: str) -> Table:
     for task in STATES:
         first, *others = (systems[name]["tasks"][task] for name in names)
         row = [task.replace("_", " "), first["n"], with_interval(first["accuracy"])]
-        for found in others:
-            row += [with_interval(found["accuracy"]), with_interval(found["auroc"])]
+        for figures in others:
+            row += [with_interval(figures["accuracy"]), with_interval(figures["auroc"])]
         rows.append(row)
     return table(header, rows)
 

@@ -48,5 +48,6 @@ def commonest(train: ByTask, n: int) -> ByTask:
 
 
 def shares(labels: np.ndarray, n_states: int) -> np.ndarray:
+    """[S] share of each state among the labelled rows."""
     counts = np.bincount(labels[labels >= 0], minlength=n_states)
     return counts / max(1, counts.sum())

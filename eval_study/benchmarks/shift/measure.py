@@ -18,7 +18,7 @@ from eval_study.benchmarks.common import (
     save_arrays,
     with_labels,
 )
-from eval_study.benchmarks.shift.one_set import LEVELS, Found, block, by_group, out_of_domain, shift_figures
+from eval_study.benchmarks.shift.one_set import LEVELS, Figures, block, by_group, out_of_domain, shift_figures
 from skinclip.calibration.shift import IN_DOMAIN_SCORE
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
@@ -53,8 +53,8 @@ def measure(
     sets = {DATA: {**block(bench, own, None), "split": reference}}
     for name, split in other_sets(bench, reference).items():
         m = bench.measured(name, split)
-        found = block(bench, m, own)
-        sets[name] = {**found, "split": split or "all", "groups": by_group(bench, m, own)}
+        figures = block(bench, m, own)
+        sets[name] = {**figures, "split": split or "all", "groups": by_group(bench, m, own)}
     return {
         "meta": bench.meta(data=DATA, reference=reference, corrupted=CORRUPTED, sample=sample),
         "in_domain_score": IN_DOMAIN_SCORE,
@@ -69,18 +69,18 @@ def other_sets(bench: Bench, official_split: str = REFERENCE) -> dict[str, str |
 
     A set is measured where its cases have the split "shift", or none has a split other than "test"; and OFFICIAL.
     """
-    found: dict[str, str | None] = {}
+    split_of: dict[str, str | None] = {}
     for name, cases in bench.tables.items():
         splits = {case.split for case in cases.cases}
         if name == DATA or not splits:
             continue
         if name == OFFICIAL and official_split in splits:
-            found[name] = official_split
+            split_of[name] = official_split
         elif "shift" in splits:
-            found[name] = "shift"
+            split_of[name] = "shift"
         elif splits <= {"test", None}:
-            found[name] = None
-    return found
+            split_of[name] = None
+    return split_of
 
 
 def _kept(bench: Bench, name: str, cases: list[Case], photos: Callable[[], list[LesionImage]]) -> Measured:
@@ -97,14 +97,14 @@ def _hash(*parts: object) -> str:
 
 def photo_sizes(cases: Sequence[Case]) -> list[tuple[int, int]]:
     """(height, width) of each photo, from the file's header."""
-    found = []
+    sizes = []
     for case in cases:
         with Image.open(case.image) as photo:
-            found.append((photo.height, photo.width))
-    return found
+            sizes.append((photo.height, photo.width))
+    return sizes
 
 
-def _not_skin(bench: Bench, own: Measured) -> Found:
+def _not_skin(bench: Bench, own: Measured) -> Figures:
     made = pictures.crops(photo_sizes(own.cases), bench.seed)
     cases = pictures.cases_of(made)
     name = f"{pictures.SOURCE}-{_hash(*(c.image.sha256 for c in made))}"
@@ -129,13 +129,13 @@ def _not_skin(bench: Bench, own: Measured) -> Found:
 
 def _corruptions(
     bench: Bench, own: Measured, sample: int, kinds: Sequence[str], severities: Sequence[int]
-) -> Found | None:
+) -> Figures | None:
     everything = bench.cases(DATA, CORRUPTED)
     if not everything:
         return None
     chosen = np.sort(np.random.default_rng(bench.seed).permutation(len(everything))[:sample])
     plain = bench.measured(DATA, CORRUPTED).where(np.isin(np.arange(len(everything)), chosen))
-    found = {
+    by_kind = {
         kind: {str(severity): _corrupted(bench, plain, own, kind, severity) for severity in severities}
         for kind in kinds
     }
@@ -145,12 +145,12 @@ def _corruptions(
         "n": len(plain),
         "seed": bench.seed,
         UNCORRUPTED: {**block(bench, plain, own), "lesion_iou": _iou(bench, plain)},
-        "kinds": found,
+        "kinds": by_kind,
         "about": about,
     }
 
 
-def _corrupted(bench: Bench, plain: Measured, own: Measured, kind: str, severity: int) -> Found:
+def _corrupted(bench: Bench, plain: Measured, own: Measured, kind: str, severity: int) -> Figures:
     level = corruptions.KINDS[kind].levels[severity - 1]
     name = f"corrupted-{kind}-{severity}-{_hash(level, bench.seed)}"
     m = _kept(bench, name, plain.cases, lambda: corrupted_photos(plain.cases, kind, severity, bench.seed))

@@ -20,17 +20,17 @@ from skinclip.evaluation import metrics
 NO_GROUP = "not given"
 LEVELS = np.linspace(0, 1, 101)
 Wanted = Mapping[str, metrics.Metric]
-Found = dict[str, Any]
+Figures = dict[str, Any]
 
 
-def block(bench: Bench, m: Measured, reference: Measured | None) -> Found:
+def block(bench: Bench, m: Measured, reference: Measured | None) -> Figures:
     """Every figure of one set; `reference` is what its shift score is held against, None for the reference itself."""
     resamples = metrics.GroupBootstrap(list(m.groups), bench.n_boot, bench.seed)
     present = np.unique(m.labels[m.labels >= 0])
     labelled = m.labels >= 0
     floor = metrics.ece_noise_floor(m.probabilities[labelled], bench.n_boot, bench.seed)
 
-    def intervals(wanted: Wanted) -> Found:
+    def intervals(wanted: Wanted) -> Figures:
         return {name: resamples.interval(metric) for name, metric in wanted.items()}
 
     restricted = None
@@ -67,7 +67,7 @@ def to_classes(m: Measured, present: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return p / np.maximum(p.sum(axis=1, keepdims=True), 1e-12), place[m.labels], m.balanced[:, present]
 
 
-def _malignant_by_class(m: Measured, intervals: Callable[[Wanted], Found]) -> Found | None:
+def _malignant_by_class(m: Measured, intervals: Callable[[Wanted], Figures]) -> Figures | None:
     """Figures with malignancy as the model counts it, by diagnosis, where a set's own labels differ from that."""
     by_class = np.where(m.labels >= 0, MALIGNANT[m.labels].astype(np.int64), m.malignant)
     differs = (m.labels >= 0) & (m.malignant >= 0) & (by_class != m.malignant)
@@ -82,7 +82,7 @@ def out_of_domain(bench: Bench, m: Measured) -> np.ndarray:
     return ~bench.assessor.calibrator.shift.in_domain(m.shift)
 
 
-def shift_figures(bench: Bench, m: Measured, reference: Measured | None) -> Found:
+def shift_figures(bench: Bench, m: Measured, reference: Measured | None) -> Figures:
     """Share called out of domain, and the AUROC of the shift score against `reference`; groups of both are resampled.
 
     Photos of one lesion in both sets are resampled together.
@@ -106,19 +106,19 @@ def abstaining(m: Measured, kept: np.ndarray) -> dict[str, metrics.Metric]:
         "sensitivity": (m.refer, m.malignant == 1),
         "specificity": (~m.refer, m.malignant == 0),
     }
-    found = {"kept": metrics.mean(kept.astype(float))}
+    wanted = {"kept": metrics.mean(kept.astype(float))}
     for name, (hits, among) in of.items():
-        found[f"{name}_kept"] = metrics.share(hits, among & kept)
-        found[f"{name}_gain"] = metrics.difference(metrics.share(hits, among & kept), metrics.share(hits, among))
-    return found
+        wanted[f"{name}_kept"] = metrics.share(hits, among & kept)
+        wanted[f"{name}_gain"] = metrics.difference(metrics.share(hits, among & kept), metrics.share(hits, among))
+    return wanted
 
 
-def by_group(bench: Bench, m: Measured, reference: Measured) -> dict[str, Found] | None:
+def by_group(bench: Bench, m: Measured, reference: Measured) -> dict[str, Figures] | None:
     """The figures of each group of a set (Fitzpatrick types of PAD-UFES-20), None where it has none."""
     names = np.array([case.group or NO_GROUP for case in m.cases], dtype=object)
-    found = sorted(set(names) - {NO_GROUP})
-    if not found:
+    groups = sorted(set(names) - {NO_GROUP})
+    if not groups:
         return None
     if (names == NO_GROUP).any():
-        found.append(NO_GROUP)
-    return {name: block(bench, m.where(names == name), reference) for name in found}
+        groups.append(NO_GROUP)
+    return {name: block(bench, m.where(names == name), reference) for name in groups}

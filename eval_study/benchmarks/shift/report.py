@@ -31,7 +31,7 @@ def section(result: dict[str, Any]) -> Section:
         _diagnosis_table(sets),
         *_restricted(sets),
         "What the referral does, and what abstaining on photos out of domain buys (gain: those kept less all).",
-        _trust_table(sets),
+        _referral_table(sets),
         *_malignancy_notes(sets),
         *_group_text(sets),
         *_corruption_text(result["corruptions"]),
@@ -43,12 +43,12 @@ def section(result: dict[str, Any]) -> Section:
     return Section.of("Shift: photos of another kind", text)
 
 
-def _title(name: str, found: Mapping[str, Any]) -> str:
-    return f"{TITLES.get(name, name)}, `{found['split']}`"
+def _title(name: str, figures: Mapping[str, Any]) -> str:
+    return f"{TITLES.get(name, name)}, `{figures['split']}`"
 
 
-def _counted(found: Mapping[str, Any]) -> list[str]:
-    return [str(found["n"]), f"{found['n_malignant']} / {found['n_benign']}"]
+def _counted(figures: Mapping[str, Any]) -> list[str]:
+    return [str(figures["n"]), f"{figures['n_malignant']} / {figures['n_benign']}"]
 
 
 _DIAGNOSIS_HEADER = (
@@ -65,11 +65,11 @@ def _diagnosis_table(sets: Mapping[str, Any]) -> Table:
     header = ["set", "n", "malignant / benign", *_DIAGNOSIS_HEADER, "ECE of a calibrated model"]
     rows = [
         [
-            _title(name, found),
-            *_counted(found),
-            *(with_interval(found[key]) for key in (*_DIAGNOSIS_KEYS, "ece_noise_floor")),
+            _title(name, figures),
+            *_counted(figures),
+            *(with_interval(figures[key]) for key in (*_DIAGNOSIS_KEYS, "ece_noise_floor")),
         ]
-        for name, found in sets.items()
+        for name, figures in sets.items()
     ]
     return table(header, rows)
 
@@ -77,13 +77,13 @@ def _diagnosis_table(sets: Mapping[str, Any]) -> Table:
 def _restricted(sets: Mapping[str, Any]) -> list[Block | str]:
     rows = [
         [
-            _title(name, found),
-            ", ".join(found["classes"]),
-            str(found["n_labelled"]),
-            *(with_interval(found["restricted"][key]) for key in _DIAGNOSIS_KEYS),
+            _title(name, figures),
+            ", ".join(figures["classes"]),
+            str(figures["n_labelled"]),
+            *(with_interval(figures["restricted"][key]) for key in _DIAGNOSIS_KEYS),
         ]
-        for name, found in sets.items()
-        if found["restricted"]
+        for name, figures in sets.items()
+        if figures["restricted"]
     ]
     if not rows:
         return ["Every set labels all diagnoses."]
@@ -91,16 +91,16 @@ def _restricted(sets: Mapping[str, Any]) -> list[Block | str]:
     return [text, table(["set", "diagnoses", "n", *_DIAGNOSIS_HEADER], rows)]
 
 
-_TRUST_HEADER = (
+_REFERRAL_HEADER = (
     *("malignant AUROC", "sensitivity", "specificity", "out of domain", "shift AUROC", "kept"),
     *("accuracy of kept", "accuracy gain", "sensitivity of kept", "sensitivity gain", "specificity gain"),
 )
 
 
-def _trust_cells(found: Mapping[str, Any]) -> list[str]:
-    spared = found["abstaining"]
-    plain = [found["auroc_malignant"], found["sensitivity"], found["specificity"]]
-    plain += [found["shift"]["out_of_domain"], found["shift"]["auroc"], spared["kept"]]
+def _referral_cells(figures: Mapping[str, Any]) -> list[str]:
+    spared = figures["abstaining"]
+    plain = [figures["auroc_malignant"], figures["sensitivity"], figures["specificity"]]
+    plain += [figures["shift"]["out_of_domain"], figures["shift"]["auroc"], spared["kept"]]
     return [
         *(with_interval(f) for f in plain),
         with_interval(spared["accuracy_kept"]),
@@ -111,21 +111,21 @@ def _trust_cells(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _trust_table(sets: Mapping[str, Any]) -> Table:
-    rows = [[_title(name, found), *_trust_cells(found)] for name, found in sets.items()]
-    return table(["set", *_TRUST_HEADER], rows)
+def _referral_table(sets: Mapping[str, Any]) -> Table:
+    rows = [[_title(name, figures), *_referral_cells(figures)] for name, figures in sets.items()]
+    return table(["set", *_REFERRAL_HEADER], rows)
 
 
 def _malignancy_notes(sets: Mapping[str, Any]) -> list[str]:
     """Notes on sets that count malignancy otherwise than the model, with the figures by the model's count."""
     text = []
-    for name, found in sets.items():
-        other = found["malignant_by_class"]
+    for name, figures in sets.items():
+        other = figures["malignant_by_class"]
         if other:
             text += [
-                f"{_title(name, found)} counts {other['n_differs']} photos of {', '.join(other['classes'])} otherwise "
-                "than the model, whose P(malignant) sums mel, bcc and akiec. By the model's count: malignant AUROC "
-                f"{with_interval(other['auroc_malignant'])}, sensitivity {with_interval(other['sensitivity'])}, "
+                f"{_title(name, figures)} counts {other['n_differs']} photos of {', '.join(other['classes'])} "
+                "otherwise than the model, whose P(malignant) sums mel, bcc and akiec. By the model's count: malignant "
+                f"AUROC {with_interval(other['auroc_malignant'])}, sensitivity {with_interval(other['sensitivity'])}, "
                 f"specificity {with_interval(other['specificity'])}.",
             ]
     return text
@@ -133,8 +133,8 @@ def _malignancy_notes(sets: Mapping[str, Any]) -> list[str]:
 
 def _group_text(sets: Mapping[str, Any]) -> list[Block | str]:
     text: list[Block | str] = []
-    for name, found in sets.items():
-        groups = found.get("groups")
+    for name, figures in sets.items():
+        groups = figures.get("groups")
         if not groups:
             continue
         rows = [
@@ -145,41 +145,41 @@ def _group_text(sets: Mapping[str, Any]) -> list[Block | str]:
                 with_interval(g["balanced_accuracy"]),
                 with_interval(g["ece"]),
                 with_interval(g["brier"]),
-                *_trust_cells(g),
+                *_referral_cells(g),
             ]
             for group, g in groups.items()
         ]
         header = ["type", "n", "malignant / benign", "accuracy", "balanced accuracy (p / prior)", "ECE", "Brier"]
-        header += _TRUST_HEADER
+        header += _REFERRAL_HEADER
         text += [f"### {TITLES.get(name, name)} by Fitzpatrick type", table(header, rows)]
         text += [too_few(groups)]
     return text
 
 
 def too_few(groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """In plain words, which groups have too few photos to show anything, and what cannot be figured at all."""
+    """Sentences on groups with too few photos for a figure, and on figures that cannot be had at all."""
     typed = {name: g for name, g in groups.items() if name != NO_GROUP}
     small = {name: g for name, g in typed.items() if shows_nothing(g)}
-    said = []
+    sentences = []
     if small:
         listed = "; ".join(f"{name} ({_photos(g['n'])}, {_width(g['accuracy'])})" for name, g in small.items())
-        said.append(
+        sentences.append(
             f"Too few photos to show anything: {listed}. A difference between these types and the others could be "
             "large and would not be seen here."
         )
     large = [f"{name} ({_photos(g['n'])}, {_width(g['accuracy'])})" for name, g in typed.items() if name not in small]
     if large:
-        said.append(f"Enough for a rough figure: {'; '.join(large)}.")
+        sentences.append(f"Enough for a rough figure: {'; '.join(large)}.")
     dark = sum(g["n"] for name, g in typed.items() if name in DARK)
     if dark < MIN_GROUP and any(name.startswith("FST") for name in typed):
-        said.append(
+        sentences.append(
             f"Of types V and VI there are {_photos(dark)} together: nothing can be said of how the model does on dark "
             "skin."
         )
     unknown = groups.get(NO_GROUP)
     if unknown:
-        said.append(f"{_photos(unknown['n'])} have no type, {unknown['n_malignant']} of them malignant.")
-    return " ".join(said)
+        sentences.append(f"{_photos(unknown['n'])} have no type, {unknown['n_malignant']} of them malignant.")
+    return " ".join(sentences)
 
 
 def shows_nothing(group: Mapping[str, Any]) -> bool:
@@ -200,22 +200,22 @@ def _width(accuracy: Mapping[str, Any] | None) -> str:
     return f"accuracy's interval {accuracy['high'] - accuracy['low']:.2f} wide"
 
 
-def _corruption_text(found: Mapping[str, Any] | None) -> list[Block | str]:
-    if not found:
+def _corruption_text(corrupted: Mapping[str, Any] | None) -> list[Block | str]:
+    if not corrupted:
         return []
     header = ["corruption", "severity", "parameter", "accuracy", "change", "balanced accuracy (p / prior)"]
     header += ["malignant AUROC", "sensitivity", "specificity", "ECE", "Brier", "NLL", "lesion IoU"]
     header += ["out of domain", "shift AUROC", "kept", "accuracy gain"]
-    rows = [_corruption_row(UNCORRUPTED, "", "", found[UNCORRUPTED])]
-    for kind, by_severity in found["kinds"].items():
+    rows = [_corruption_row(UNCORRUPTED, "", "", corrupted[UNCORRUPTED])]
+    for kind, by_severity in corrupted["kinds"].items():
         for severity, f in by_severity.items():
-            parameter = f"{f['level']:g} ({found['about'][kind]['parameter']})"
+            parameter = f"{f['level']:g} ({corrupted['about'][kind]['parameter']})"
             rows.append(_corruption_row(kind.replace("_", " "), severity, parameter, f))
-    ours = [kind.replace("_", " ") for kind, about in found["about"].items() if about["source"].startswith("ours")]
+    ours = [kind.replace("_", " ") for kind, about in corrupted["about"].items() if about["source"].startswith("ours")]
     return [
         "### Corruptions",
-        f"{found['n']} seeded photos of HAM10000 `{found['split']}`, each corrupted by the same chance at every "
-        f"severity; change: accuracy less that of the same photos uncorrupted. Parameters of "
+        f"{corrupted['n']} seeded photos of HAM10000 `{corrupted['split']}`, each corrupted by the same chance at "
+        f"every severity; change: accuracy less that of the same photos uncorrupted. Parameters of "
         f"{corruptions.IMAGENET_C} (ImageNet-C)" + (f", our own for {', '.join(ours)}." if ours else "."),
         table(header, rows),
     ]
@@ -234,7 +234,7 @@ def _corruption_row(kind: str, severity: str, parameter: str, f: Mapping[str, An
     ]
 
 
-def _not_skin_text(found: Mapping[str, Any]) -> list[Block | str]:
+def _not_skin_text(pictures: Mapping[str, Any]) -> list[Block | str]:
     rows = [
         [
             f"{row['package']} {row['version']}",
@@ -245,16 +245,16 @@ def _not_skin_text(found: Mapping[str, Any]) -> list[Block | str]:
             row["crops"],
             f"{row['out_of_domain']:.2f}",
         ]
-        for row in found["photographs"]
+        for row in pictures["photographs"]
     ]
-    coloured = found["coloured"]
+    coloured = pictures["coloured"]
     return [
         "### Pictures without skin",
-        f"{found['n']} crops of {found['n_photographs']} photographs, in the reference's photo sizes; crops of one "
-        f"photograph are resampled as one. Called out of domain: {with_interval(found['out_of_domain'])}; shift AUROC "
-        f"{with_interval(found['auroc'])}. Of the {coloured['n']} in colour: "
+        f"{pictures['n']} crops of {pictures['n_photographs']} photographs, in the reference's photo sizes; crops of "
+        f"one photograph are resampled as one. Called out of domain: {with_interval(pictures['out_of_domain'])}; shift "
+        f"AUROC {with_interval(pictures['auroc'])}. Of the {coloured['n']} in colour: "
         f"{with_interval(coloured['out_of_domain'])} and {with_interval(coloured['auroc'])}. Without the shift score, "
-        f"{with_interval(found['referred'])} of all would be referred as malignant.",
+        f"{with_interval(pictures['referred'])} of all would be referred as malignant.",
         table(["package", "file", "shows", "licence", "author", "crops", "out of domain"], rows),
     ]
 
@@ -276,14 +276,14 @@ def _score_chart(result: Mapping[str, Any]) -> Picture:
 
 
 @style.styled
-def _corruption_chart(found: Mapping[str, Any]) -> Picture:
+def _corruption_chart(corrupted: Mapping[str, Any]) -> Picture:
     """Small multiples: accuracy and share called out of domain by severity, one panel a kind."""
-    kinds = list(found["kinds"])
+    kinds = list(corrupted["kinds"])
     across = min(4, len(kinds))
     figure = Figure(figsize=(2.3 * across, 1.9 * -(-len(kinds) // across)), layout="constrained")
     panels = figure.subplots(-(-len(kinds) // across), across, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, kind in zip(panels, kinds, strict=False):
-        points = {0: found[UNCORRUPTED]} | {int(s): f for s, f in found["kinds"][kind].items()}
+        points = {0: corrupted[UNCORRUPTED]} | {int(s): f for s, f in corrupted["kinds"][kind].items()}
         pairs = (("accuracy", style.BLUE), ("out of domain", style.ORANGE))
         for label, colour in pairs:
             drawn = [f["accuracy"] if label == "accuracy" else f["shift"]["out_of_domain"] for f in points.values()]

@@ -214,7 +214,7 @@ def test_readout_is_fitted_on_its_rows_alone():
     labels = np.repeat([0, 1], 20)
     x = np.column_stack([labels + 0.0, np.where(np.arange(40) % 3, 1.0, np.nan)])
     x[30:, 1] = 5.0  # as no fitted row has it
-    f = readouts.Features(x, np.ones(2))
+    f = readouts.ReadoutInputs(x, np.ones(2))
     fit = np.arange(10, 30)
     p = readouts.fit_predict(f, np.where(np.arange(40) >= 30, -1, labels), fit, np.arange(40), 10.0, 3)
     assert (p.argmax(axis=1) == labels).all()
@@ -235,7 +235,7 @@ def test_no_case_is_predicted_by_a_readout_that_saw_it(bench, monkeypatch):
 
     monkeypatch.setattr(readouts, "fit_predict", spy)
     folds = readouts.folds_of(labels, m.groups, seed=0)
-    readouts.out_of_fold(readouts.Features(m.embeddings, np.ones(1)), labels["streaks"], folds, 1.0, 3)
+    readouts.out_of_fold(readouts.ReadoutInputs(m.embeddings, np.ones(1)), labels["streaks"], folds, 1.0, 3)
     assert sorted(seen) == list(range(120))
 
 
