@@ -1,4 +1,4 @@
-"""Does the answer follow the evidence? The checklist edited by hand, one state at a time.
+"""Effect of the evidence on the answer: the checklist edited by hand, one state at a time.
 
 Each criterion is turned from absent to each of its states, all else as it was seen; measured is how P(melanoma) moves,
 on Derm7pt's validation photos, whose criteria are what the checklist is about. Evidence exchanged between photos is in
@@ -35,16 +35,16 @@ def run(bench: Bench) -> dict[str, Any]:
     for start in tqdm(range(0, len(cases), BATCH), desc="editing the checklist", mininterval=10):
         for key, values in edited(bench, cases[start : start + BATCH]).items():
             rows.setdefault(key, []).append(values)
-    found = {key: np.concatenate(values) for key, values in rows.items()}
+    p_of = {key: np.concatenate(values) for key, values in rows.items()}
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     states = {}
     for state in EVIDENCE_STATES:
-        on, off = found[state.key], found[state_key(state.criterion, "absent")]
-        unseen = found[f"{state.key} seen"] < 0.5
+        on, off = p_of[state.key], p_of[state_key(state.criterion, "absent")]
+        unseen = p_of[f"{state.key} seen"] < 0.5
         states[state.key] = {
             "raises": resamples.interval(metrics.mean((on > off).astype(float))),
             "moves": resamples.interval(metrics.mean(on - off)),
-            "raises_where_not_seen": resamples.interval(metrics.share(on > found["as seen"], unseen)),
+            "raises_where_not_seen": resamples.interval(metrics.share(on > p_of["as seen"], unseen)),
             "not_seen": int(unseen.sum()),
         }
     return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(cases), "states": states}
@@ -53,19 +53,19 @@ def run(bench: Bench) -> dict[str, Any]:
 def edited(bench: Bench, cases: list[Any]) -> dict[str, np.ndarray]:
     """P(melanoma) [n] of the photos as seen and under every edit, and how probable each state was as seen."""
     assessor = bench.assessor
-    found: dict[str, list[float]] = {}
+    columns: dict[str, list[float]] = {}
     for case in cases:
-        seen = assessor.forward([load_photo(case.image)], [case.context])
-        probable = criterion_probabilities(seen.evidence.scores[0])
-        values = {"as seen": float(seen.calibrated.probabilities[0, MEL])}
+        output = assessor.forward([load_photo(case.image)], [case.context])
+        probable = criterion_probabilities(output.evidence.scores[0])
+        values = {"as seen": float(output.calibrated.probabilities[0, MEL])}
         for criterion in CRITERIA:
             for label in criterion.labels:
-                p = what_if(assessor.predictor, seen, case.context, {criterion.code: label}).probabilities
+                p = what_if(assessor.predictor, output, case.context, {criterion.code: label}).probabilities
                 values[f"{criterion.code}:{label}"] = float(p[0, MEL])
                 values[f"{criterion.code}:{label} seen"] = probable[criterion.code][label]
         for key, value in values.items():
-            found.setdefault(key, []).append(value)
-    return {key: np.array(values) for key, values in found.items()}
+            columns.setdefault(key, []).append(value)
+    return {key: np.array(values) for key, values in columns.items()}
 
 
 def section(result: dict[str, Any]) -> Section:

@@ -1,4 +1,4 @@
-"""Are the findings true? Criteria that an Assessment cites, against Derm7pt's labels.
+"""Truth of the findings: criteria that an Assessment cites, against Derm7pt's labels.
 
     hallucination rate  criteria cited that the label says are absent, of all cited
     other type          criteria cited that are there, but of another type (typical for atypical), of all cited
@@ -47,16 +47,16 @@ def cited(probabilities: list[np.ndarray], thresholds: Sequence[float]) -> np.nd
 
 def cross_fitted(probabilities: list[np.ndarray], labels: np.ndarray, half: np.ndarray, recall: float) -> np.ndarray:
     """`cited` at thresholds for a macro recall, chosen on the rows of `half` for the others and the reverse."""
-    said, present = np.zeros_like(labels), np.stack([1 - p[:, 0] for p in probabilities], 1)
+    states, present = np.zeros_like(labels), np.stack([1 - p[:, 0] for p in probabilities], 1)
     for fit, rows in ((half, ~half), (~half, half)):
         limits = presence_thresholds(present[fit], labels[fit], recall)
-        said[rows] = cited([p[rows] for p in probabilities], limits)
-    return said
+        states[rows] = cited([p[rows] for p in probabilities], limits)
+    return states
 
 
-def truth_of(said: np.ndarray, labels: np.ndarray) -> dict[str, metrics.Metric]:
+def truth_of(stated: np.ndarray, labels: np.ndarray) -> dict[str, metrics.Metric]:
     """Metrics of cited states [n, Q] against labelled ones [n, Q]."""
-    count = (said > 0).sum(1).astype(float)
+    count = (stated > 0).sum(1).astype(float)
 
     def of_cited(rows: np.ndarray) -> metrics.Metric:
         hits = rows.sum(1).astype(float)
@@ -70,11 +70,11 @@ def truth_of(said: np.ndarray, labels: np.ndarray) -> dict[str, metrics.Metric]:
     criteria = range(labels.shape[1])
     states = [(q, s) for q, criterion in enumerate(CRITERIA) for s in range(1, 1 + len(criterion.states))]
     return {
-        "hallucination": of_cited((said > 0) & (labels == 0)),
-        "other_type": of_cited((said > 0) & (labels > 0) & (said != labels)),
-        "precision": of_cited((said > 0) & (said == labels)),
-        "macro_recall": metrics.mean_of([metrics.share(said[:, q] > 0, labels[:, q] > 0) for q in criteria]),
-        "macro_recall_of_states": metrics.mean_of([metrics.recall(labels[:, q], said[:, q], s) for q, s in states]),
+        "hallucination": of_cited((stated > 0) & (labels == 0)),
+        "other_type": of_cited((stated > 0) & (labels > 0) & (stated != labels)),
+        "precision": of_cited((stated > 0) & (stated == labels)),
+        "macro_recall": metrics.mean_of([metrics.share(stated[:, q] > 0, labels[:, q] > 0) for q in criteria]),
+        "macro_recall_of_states": metrics.mean_of([metrics.recall(labels[:, q], stated[:, q], s) for q, s in states]),
         "cited_per_photo": metrics.mean(count),
     }
 
@@ -91,11 +91,13 @@ def map_correlation(maps: np.ndarray, lesion: np.ndarray) -> float:
 
 
 def correlation(bench: Bench, case: Case) -> float:
+    """Mean correlation between the criterion maps of one photo."""
     evidence = bench.assessor.forward([load_photo(case.image)], [case.context]).evidence
     return map_correlation(evidence.maps[0].numpy(), evidence.lesion[0].numpy())
 
 
 def run(bench: Bench) -> dict[str, Any]:
+    """Truth of the findings, shipped and cross-fitted, on Derm7pt."""
     m = bench.measured(DATA, SPLIT)
     labelled = np.flatnonzero((criteria_of(m.cases) >= 0).all(axis=1))
     m = m.where(np.isin(np.arange(len(m)), labelled))
@@ -110,21 +112,21 @@ def run(bench: Bench) -> dict[str, Any]:
     shipped = cited(p, [bench.thresholds[c.code] for c in CRITERIA])
     crossed = {recall: cross_fitted(p, labels, half, recall) for recall in RECALLS}
 
-    def found(said: np.ndarray) -> dict[str, metrics.Interval]:
-        return {k: resamples.interval(v) for k, v in truth_of(said, labels).items()}
+    def intervals(stated: np.ndarray) -> dict[str, metrics.Interval]:
+        return {k: resamples.interval(v) for k, v in truth_of(stated, labels).items()}
 
-    def by_state(said: np.ndarray, q: int, s: int) -> dict[str, metrics.Interval]:
+    def by_state(stated: np.ndarray, q: int, s: int) -> dict[str, metrics.Interval]:
         return {
-            "precision": resamples.interval(metrics.precision(labels[:, q], said[:, q], s)),
-            "recall": resamples.interval(metrics.recall(labels[:, q], said[:, q], s)),
+            "precision": resamples.interval(metrics.precision(labels[:, q], stated[:, q], s)),
+            "recall": resamples.interval(metrics.recall(labels[:, q], stated[:, q], s)),
         }
 
     return {
         "meta": bench.meta(data=DATA, split=SPLIT, recall=RECALL, thresholds=bench.thresholds),
         "n": len(labels),
         "map_correlation": resamples.interval(metrics.mean(alike)),
-        "shipped": found(shipped),
-        "cross_fitted": {str(recall): found(said) for recall, said in crossed.items()},
+        "shipped": intervals(shipped),
+        "cross_fitted": {str(recall): intervals(stated) for recall, stated in crossed.items()},
         "states": {
             state.key: {"shipped": by_state(shipped, q, s), "cross_fitted": by_state(crossed[RECALL], q, s)}
             for q, criterion in enumerate(CRITERIA)
@@ -136,7 +138,7 @@ def run(bench: Bench) -> dict[str, Any]:
 def section(result: dict[str, Any]) -> Section:
     """The result as a section of the report."""
     systems = {"as shipped, chosen on these photos": result["shipped"]} | {
-        f"for a macro recall of {recall}, cross-fitted": found for recall, found in result["cross_fitted"].items()
+        f"for a macro recall of {recall}, cross-fitted": figures for recall, figures in result["cross_fitted"].items()
     }
     titles = {
         "hallucination": "hallucination rate (label: absent)",
@@ -146,13 +148,13 @@ def section(result: dict[str, Any]) -> Section:
         "macro_recall_of_states": "of states",
         "cited_per_photo": "cited a photo",
     }
-    rows = [[name, *(with_interval(found[k]) for k in titles)] for name, found in systems.items()]
+    rows = [[name, *(with_interval(figures[k]) for k in titles)] for name, figures in systems.items()]
     each = [
         [
             STATE_BY_KEY[key].phrase,
-            *(with_interval(found[how][k]) for how in ("shipped", "cross_fitted") for k in ("precision", "recall")),
+            *(with_interval(figures[how][k]) for how in ("shipped", "cross_fitted") for k in ("precision", "recall")),
         ]
-        for key, found in result["states"].items()
+        for key, figures in result["states"].items()
     ]
     return Section.of(
         "Criteria cited",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from eval_study.benchmarks.common import Bench
 from skinclip import RESEARCH_USE_ONLY
@@ -18,7 +19,7 @@ from skinclip.imaging.overlay import heatmap_overlay, region_overlay
 from skinclip.imaging.photo import load_photo
 
 EACH = 4  # photos of a kind
-SHOWN = reported(GALLERY)
+GALLERY_METHODS = reported(GALLERY)
 SIDE = 360  # px, longer side of a picture
 
 
@@ -30,17 +31,28 @@ def write(bench: Bench, cases: list[Case], worth: np.ndarray, name: str) -> Path
     """
     folder = bench.work / "explanations" / "gallery" / name
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    photos = []
     for kind, i in picked(worth):
         subject = bench.assessor.subject(load_photo(cases[i].image), cases[i].context)
-        pictures = "".join(_picture(folder, f"{kind}-{i}", title, pixels) for title, pixels in views(subject))
-        said = f"{kind}: {cases[i].image_id}, {worth[i]:+.3f}; explained: {METHODS['evidence'].maps(subject)[0].label}"
-        rows.append(f"<h2>{escape(said)}</h2><p>{pictures}</p>")
+        pictures = [(title, _picture(folder, f"{kind}-{i}", title, pixels)) for title, pixels in views(subject)]
+        caption = (
+            f"{kind}: {cases[i].image_id}, {worth[i]:+.3f}; explained: {METHODS['evidence'].maps(subject)[0].label}"
+        )
+        photos.append((caption, pictures))
     page = folder / "index.html"
-    page.write_text(
-        f"<!doctype html><meta charset=utf-8><title>{name}</title><p>{RESEARCH_USE_ONLY}</p>{''.join(rows)}"
-    )
+    page.write_text(to_html(name, photos), encoding="utf-8")
     return page
+
+
+def to_html(title: str, photos: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> str:
+    """The page of a gallery, everything in it escaped.
+
+    Args:
+        photos: caption of each photo, and title and file name of each of its pictures.
+    """
+    folder = FileSystemLoader(Path(__file__).with_name("templates"))
+    template = Environment(loader=folder, autoescape=True, undefined=StrictUndefined).get_template("gallery.html.j2")
+    return template.render(title=title, notice=RESEARCH_USE_ONLY, photos=photos)
 
 
 def picked(worth: np.ndarray) -> list[tuple[str, int]]:
@@ -58,14 +70,15 @@ def views(subject: Subject) -> list[tuple[str, np.ndarray]]:
     assessment = subject.assessor.assess(subject.image, subject.context)
     heats = [
         (METHODS[key].title, heatmap_overlay(pixels, on_photo(METHODS[key].maps(subject)[0].heat, subject)))
-        for key in SHOWN
+        for key in GALLERY_METHODS
     ]
     return [("Photo", pixels), ("Regions", region_overlay(pixels, assessment)), *heats]
 
 
 def _picture(folder: Path, stem: str, title: str, pixels: np.ndarray) -> str:
+    """Writes a picture, reduced to SIDE, and returns its file name."""
     scale = min(1.0, SIDE / max(pixels.shape))
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     path = folder / f"{stem}-{title.split()[0].lower()}.jpg"
     cv2.imwrite(str(path), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-    return f'<img alt="{escape(title)}" title="{escape(title)}" src="{path.name}">'
+    return path.name

@@ -108,7 +108,7 @@ def measure(
         reference: [GRID, GRID] bool, the labelled lesion on the model's window.
         again: the same photo under small noise, whose map is made too.
     """
-    found: dict[str, np.ndarray] = {}
+    figures: dict[str, np.ndarray] = {}
     for key, method in METHODS.items():
         start = time.perf_counter()
         heat = on_grid(method.maps(subject)[0].heat)
@@ -118,8 +118,8 @@ def measure(
         row |= answered(subject, heat, seed)
         if again is not None:
             row["stable"] = faithfulness.rank_correlation(heat, on_grid(method.maps(again)[0].heat))
-        found |= {f"{key}/{name}": np.asarray(value) for name, value in row.items()}
-    return found
+        figures |= {f"{key}/{name}": np.asarray(value) for name, value in row.items()}
+    return figures
 
 
 def place(heat: np.ndarray, predicted: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
@@ -164,16 +164,17 @@ def kept(
     bench: Bench, cases: list[Case], folder: Path, made: Callable[[Subject, Case, int], dict[str, np.ndarray]]
 ) -> list[dict[str, np.ndarray]]:
     """Figures of each photo by `made`, kept in a file as soon as it is measured."""
-    found: list[dict[str, np.ndarray]] = []
+    rows: list[dict[str, np.ndarray]] = []
     for i, case in enumerate(tqdm(cases, desc=f"explaining {folder.name}", mininterval=10)):
         path = bench.work / "explanations" / folder / f"{short(f'{case.source}/{case.image_id}', 16)}.npz"
         if not path.exists():
             save_arrays(path, made(bench.assessor.subject(load_photo(case.image), case.context), case, i))
-        found.append(dict(np.load(path)))
-    return found
+        rows.append(dict(np.load(path)))
+    return rows
 
 
 def short(text: str, length: int = 12) -> str:
+    """The first `length` hex digits of a text's SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:length]
 
 
@@ -217,29 +218,31 @@ def wilcoxon_p(differences: np.ndarray) -> float:
 
 
 def mean_curve(rows: list[dict[str, np.ndarray]], key: str) -> list[float]:
+    """Mean of a curve over the photos that have it."""
     return np.mean([row[key] for row in rows if key in row], axis=0).tolist()
 
 
-def wins(found: dict[str, Any]) -> list[str]:
+def wins(figures: dict[str, Any]) -> list[str]:
     """Measures on which another method is better than evidence, the paired interval excluding 0, in words."""
-    said = []
+    sentences = []
     for name, title in TITLES.items():
         sign = -1 if name in LESS_IS_BETTER else 1
         better = []
-        for method, row in found["methods"].items():
+        for method, row in figures["methods"].items():
             gap = row[name].get("evidence_less_this")
             if gap and gap.get("low") is not None and (gap["high"] if sign > 0 else -gap["low"]) < 0:
                 better.append(METHODS[method].title)
         if better:
-            said.append(f"{title.split(' (')[0]}: {', '.join(better)}")
-    return said
+            sentences.append(f"{title.split(' (')[0]}: {', '.join(better)}")
+    return sentences
 
 
 def headline(result: dict[str, Any]) -> str:
     """Sentence on what speaks against the evidence, which the report begins with."""
-    said = [f"on {name}, {'; '.join(wins(found))}" for name, found in result["sets"].items() if wins(found)]
-    lost = f"Other methods and controls beat the evidence (paired 95 % interval) in: {'. '.join(said)}." if said else ""
-    return lost or "No other method and no control beats the evidence on any measure."
+    lost = [f"on {name}, {'; '.join(wins(figures))}" for name, figures in result["sets"].items() if wins(figures)]
+    if not lost:
+        return "No other method and no control beats the evidence on any measure."
+    return f"Other methods and controls beat the evidence (paired 95 % interval) in: {'. '.join(lost)}."
 
 
 def section(result: dict[str, Any]) -> Section:
@@ -247,26 +250,26 @@ def section(result: dict[str, Any]) -> Section:
     text: list[Block | str] = [
         "All methods on one grid, for the same photos and the same diagnosis.",
     ]
-    for name, found in result["sets"].items():
-        text += [f"**{name}, {found['split']}**, n = {found['n']}"]
-        shown = [key for key in TITLES if found["methods"]["evidence"][key].get("value") is not None]
+    for name, figures in result["sets"].items():
+        text += [f"**{name}, {figures['split']}**, n = {figures['n']}"]
+        columns = [key for key in TITLES if figures["methods"]["evidence"][key].get("value") is not None]
         rows = [
-            [METHODS[method].title, *(with_interval(row[key]) for key in shown)]
-            for method, row in found["methods"].items()
+            [METHODS[method].title, *(with_interval(row[key]) for key in columns)]
+            for method, row in figures["methods"].items()
         ]
-        text += [table(["method", *(TITLES[key] for key in shown)], rows), "", *paired(found, shown)]
-        text += [made_by_measuring(found), curves(found, name)]
+        text += [table(["method", *(TITLES[key] for key in columns)], rows), "", *paired(figures, columns)]
+        text += [made_by_measuring(figures), curves(figures, name)]
     return Section.of("Maps", text)
 
 
-def made_by_measuring(found: dict[str, Any]) -> str:
+def made_by_measuring(figures: dict[str, Any]) -> str:
     """Caveat on measures that repeat how a map was made, with the difference from the control that shares it."""
     gaps = ", ".join(
         f"{TITLES[name].split(' (')[0]} {with_interval(row['evidence_less_this'], sign=True)}"
         for name in OF_THE_ANSWER
-        if (row := found["methods"].get(CONTROL, {}).get(name))
+        if (row := figures["methods"].get(CONTROL, {}).get(name))
     )
-    names = ", ".join(METHODS[key].title for key in MADE_BY_MEASURING if key in found["methods"])
+    names = ", ".join(METHODS[key].title for key in MADE_BY_MEASURING if key in figures["methods"])
     fair = f" {METHODS[CONTROL].title} is the same of as many random regions; evidence less it: {gaps}." if gaps else ""
     return (
         f"{names}: made by measuring the answer on the same photo, so what the answer does when such a map is followed "
@@ -274,15 +277,15 @@ def made_by_measuring(found: dict[str, Any]) -> str:
     )
 
 
-def paired(found: dict[str, Any], shown: list[str]) -> list[Block | str]:
+def paired(figures: dict[str, Any], columns: list[str]) -> list[Block | str]:
     """Evidence less each other method, with Wilcoxon's p after Holm over all of the table."""
-    others = [m for m in found["methods"] if m != "evidence"]
-    measured = [key for key in shown if key != "seconds"]
-    p = np.array([found["methods"][m][key]["p"] for m in others for key in measured], float)
+    others = [m for m in figures["methods"] if m != "evidence"]
+    measured = [key for key in columns if key != "seconds"]
+    p = np.array([figures["methods"][m][key]["p"] for m in others for key in measured], float)
     held = iter(holm(p))
     rows = []
     for method in others:
-        row = found["methods"][method]
+        row = figures["methods"][method]
         cells = [f"{with_interval(row[k]['evidence_less_this'], sign=True)}{stars(next(held))}" for k in measured]
         rows.append([METHODS[method].title, *cells])
     return [
@@ -297,17 +300,18 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def stars(p: float) -> str:
+    """A star for a p-value below 0.05."""
     return " *" if p < 0.05 else ""
 
 
 @style.styled
-def curves(found: dict[str, Any], name: str) -> Picture:
+def curves(figures: dict[str, Any], name: str) -> Picture:
     """Mean deletion and insertion curves of the methods that are compared most."""
     figure, axes = style.charts(2)
     for axis, curve, label in zip(axes, ("deleting", "inserting"), ("taken out", "put back"), strict=True):
         for method, colour in zip(DRAWN_CURVES, style.CYCLE, strict=False):
-            if method in found["methods"]:
-                y = found["methods"][method]["curves"][curve]
+            if method in figures["methods"]:
+                y = figures["methods"][method]["curves"][curve]
                 axis.plot(np.linspace(0, 100, len(y)), y, color=colour, label=METHODS[method].title, linewidth=1.4)
         axis.set(xlabel=f"% of the lesion {label}", ylabel="probability of the diagnosis explained")
     axes[0].legend()

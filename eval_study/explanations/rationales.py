@@ -41,7 +41,7 @@ def _any_of(phrases: list[str]) -> str:
 
 
 _NAMES = re.compile(_any_of([d.name for d in DIAGNOSES]), re.IGNORECASE)
-_FOUND = re.compile(r"\[r\d+\]\s*" + _any_of([s.phrase for s in STATE_BY_KEY.values()]), re.IGNORECASE)
+_FINDINGS = re.compile(r"\[r\d+\]\s*" + _any_of([s.phrase for s in STATE_BY_KEY.values()]), re.IGNORECASE)
 
 
 def without_names(text: str) -> str:
@@ -51,7 +51,7 @@ def without_names(text: str) -> str:
 
 def masked(text: str) -> str:
     """The text's own words: names, references and findings masked."""
-    return _FOUND.sub("#", without_names(text)).lower()
+    return _FINDINGS.sub("#", without_names(text)).lower()
 
 
 def template(assessment: Assessment) -> str:
@@ -73,6 +73,7 @@ def recovered(texts: list[str], labels: np.ndarray, groups: list[str]) -> np.nda
 
 
 def run(bench: Bench) -> dict[str, Any]:
+    """Figures of the rationales of N validation photos."""
     cases = chosen(bench.cases(DATA, SPLIT), N, bench.seed)
     assessed = [
         bench.assessor.assess(load_photo(c.image), c.context) for c in tqdm(cases, desc="rationales", mininterval=10)

@@ -123,15 +123,15 @@ def run(bench: Bench) -> dict[str, Any]:
 def summary(bench: Bench, cases: list[Case], rows: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     """Returns which region -> measure -> mean with interval, and the number `n` of photos that have cited regions."""
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
-    found = {
+    by_region = {
         which: {k: resamples.interval(metrics.mean(column(rows, f"{which}/{k}"))) for k in MEASURES} for which in WHICH
     }
-    return {"n": sum(bool(row) for row in rows), **found}
+    return {"n": sum(bool(row) for row in rows), **by_region}
 
 
 def headline(result: dict[str, Any]) -> str:
     """Says so where the cited regions, together or the strongest alone, matter no more than chance; else empty."""
-    found = next(iter(result["sets"].values()), {})
+    figures = next(iter(result["sets"].values()), {})
     sentences = {
         "joined": "The regions of all cited criteria together matter no more to the answer than random places of the "
         "lesion as large",
@@ -141,7 +141,7 @@ def headline(result: dict[str, Any]) -> str:
     return " ".join(
         f"{sentence} (larger drop than {with_interval(measured)} of them)."
         for which, sentence in sentences.items()
-        if (measured := found.get(which, {}).get("beats_draws")) and measured["low"] <= 0.5
+        if (measured := figures.get(which, {}).get("beats_draws")) and measured["low"] <= 0.5
     )
 
 
@@ -152,8 +152,8 @@ def section(result: dict[str, Any]) -> Section:
         "as large. The finding with the largest effect was chosen by that effect, so the random places it is compared "
         "with are chosen likewise: the strongest of as many, of the same sizes.",
     ]
-    for name, found in result["sets"].items():
-        rows = [[WHICH[which], *(with_interval(found[which][k]) for k in COLUMNS)] for which in WHICH]
-        text += [f"**{name}, {found['split']}**, {found['n']} photos have some"]
+    for name, figures in result["sets"].items():
+        rows = [[WHICH[which], *(with_interval(figures[which][k]) for k in COLUMNS)] for which in WHICH]
+        text += [f"**{name}, {figures['split']}**, {figures['n']} photos have some"]
         text += [table(["region", *COLUMNS.values()], rows)]
     return Section.of("Regions of the cited criteria", text)

@@ -1,4 +1,4 @@
-"""Do the maps show the model, or only the photo? Parameters randomised, from the answer down (Adebayo et al. 2018).
+"""Sanity check of the maps: parameters randomised, from the answer down (Adebayo et al. 2018).
 
 A map that stays the same when the weights are shuffled shows edges of the photo and nothing the model learnt. Shuffled
 are the entries of each weight tensor, so that its scale stays and signals neither vanish nor explode. Each step keeps
@@ -58,43 +58,45 @@ def shuffled(model: SkinClipVL, prefixes: tuple[str, ...], seed: int) -> SkinCli
 
 
 def with_model(assessor: Assessor, model: SkinClipVL) -> Assessor:
+    """The assessor with another model in its place."""
     return Assessor(model, assessor.transform, assessor.calibrator, assessor.thresholds, assessor.model_info)
 
 
-def seen_by(assessor: Assessor, subject: Subject) -> Subject:
+def explained_by(assessor: Assessor, subject: Subject) -> Subject:
     """The same photo and diagnosis, explained by another model."""
     return assessor.subject(subject.image, subject.context, DIAGNOSIS_CODES[subject.target])
 
 
 def alike(one: Subject, other: Subject) -> dict[str, tuple[float, float]]:
     """Method -> rank correlation inside the lesion that `one` sees, and SSIM of the whole window."""
-    found = {}
+    similarity = {}
     for key in COMPARED:
         a, b = (on_grid(METHODS[key].maps(s)[0].heat) for s in (one, other))
-        found[key] = (faithfulness.rank_correlation(a[one.lesion], b[one.lesion]), faithfulness.ssim(a, b))
+        similarity[key] = (faithfulness.rank_correlation(a[one.lesion], b[one.lesion]), faithfulness.ssim(a, b))
     maps = [[on_grid(m) for m in s.output.evidence.maps[0].numpy()] for s in (one, other)]
     pairs = [
         (faithfulness.rank_correlation(a[one.lesion], b[one.lesion]), faithfulness.ssim(a, b))
         for a, b in zip(*maps, strict=True)
     ]
-    found[CRITERIA] = tuple(np.nanmean(np.array(pairs), axis=0))  # type: ignore[assignment]
-    return found
+    similarity[CRITERIA] = tuple(np.nanmean(np.array(pairs), axis=0))  # type: ignore[assignment]
+    return similarity
 
 
 def run(bench: Bench) -> dict[str, Any]:
+    """Similarity of the maps before and after each step of shuffling, with intervals."""
     cases = chosen(bench.cases(DATA, SPLIT), N, bench.seed)
     assessor = bench.assessor
     others: dict[str, Callable[[Subject], Subject]] = {"noise": lambda s: with_noise(bench.assessor, s, bench.seed)}
     for step, prefixes in STEPS.items():
         random = with_model(assessor, shuffled(assessor.model, prefixes, bench.seed))
-        others[step] = lambda s, random=random: seen_by(random, s)  # type: ignore[misc]
+        others[step] = lambda s, random=random: explained_by(random, s)  # type: ignore[misc]
     rows: dict[str, list[dict[str, tuple[float, float]]]] = {step: [] for step in others}
     for case in tqdm(cases, desc="shuffling weights", mininterval=10):
         subject = assessor.subject(load_photo(case.image), case.context)
         for step, other in others.items():
             rows[step].append(alike(subject, other(subject)))
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
-    found = {
+    steps = {
         step: {
             key: {
                 name: resamples.interval(metrics.mean(np.array([row[key][i] for row in measured])))
@@ -104,10 +106,11 @@ def run(bench: Bench) -> dict[str, Any]:
         }
         for step, measured in rows.items()
     }
-    return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(cases), "steps": found}
+    return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(cases), "steps": steps}
 
 
 def title(key: str) -> str:
+    """Name of a method, or of the criterion maps, for a table."""
     return "Criterion maps" if key == CRITERIA else METHODS[key].title
 
 
@@ -118,7 +121,7 @@ def section(result: dict[str, Any]) -> Section:
         "model with shuffled weights, same photo, same diagnosis.",
     ]
     keys = (*COMPARED, CRITERIA)
-    for name, said in (("rank_correlation", "Rank correlation inside the lesion"), ("ssim", "SSIM of the window")):
+    for name, heading in (("rank_correlation", "Rank correlation inside the lesion"), ("ssim", "SSIM of the window")):
         rows = [[TITLES[s], *(with_interval(row[k][name]) for k in keys)] for s, row in result["steps"].items()]
-        text += [f"{said}:", table(["shuffled", *(title(k) for k in keys)], rows)]
+        text += [f"{heading}:", table(["shuffled", *(title(k) for k in keys)], rows)]
     return Section.of("Weights shuffled", text)

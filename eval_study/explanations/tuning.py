@@ -33,10 +33,12 @@ NETWORKS = ("own", "plain")
 
 
 def name_of(cam: Cam) -> str:
+    """The settings of a Grad-CAM in words."""
     return f"stage {cam.stage}, {'ReLU' if cam.relu else 'signed'}, {'four views' if cam.mirrors else 'one view'}"
 
 
 def run(bench: Bench) -> dict[str, Any]:
+    """Figures of every Grad-CAM on both networks, and the best one for each network."""
     cases = chosen(bench.cases(DATA, SPLIT), N, bench.seed)
     plain = saliency.plain_network(load_plain())
     rows: dict[tuple[str, Cam], list[tuple[float, float]]] = {(n, c): [] for n in NETWORKS for c in CAMS}
@@ -49,7 +51,7 @@ def run(bench: Bench) -> dict[str, Any]:
             for cam in CAMS:
                 rows[network, cam].append(_measured(subject, of, cam, reference))
     resamples = metrics.GroupBootstrap([cluster(c) for c in used], bench.n_boot, bench.seed)
-    found = {
+    figures = {
         network: {
             name_of(cam): {
                 "insertion_less_deletion": resamples.interval(metrics.mean(np.array(rows[network, cam])[:, 0])),
@@ -59,8 +61,8 @@ def run(bench: Bench) -> dict[str, Any]:
         }
         for network in NETWORKS
     }
-    best = {n: max(of, key=lambda name: of[name]["insertion_less_deletion"]["value"]) for n, of in found.items()}
-    return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(used), "chosen": best, "networks": found}
+    best = {n: max(of, key=lambda name: of[name]["insertion_less_deletion"]["value"]) for n, of in figures.items()}
+    return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(used), "chosen": best, "networks": figures}
 
 
 def _measured(subject: Subject, network: Network, cam: Cam, reference: np.ndarray | None) -> tuple[float, float]:

@@ -197,6 +197,12 @@ def test_the_gallery_has_each_photo_once() -> None:
     assert len(gallery.picked(np.linspace(0, 1, 50))) == 12
 
 
+def test_the_gallery_escapes_its_captions() -> None:
+    page = gallery.to_html("<set>", [("best: a&b", [("Photo", "best-1-photo.jpg"), ('"quoted"', "best-1-x.jpg")])])
+    assert "<title>&lt;set&gt;</title>" in page and "<h2>best: a&amp;b</h2>" in page
+    assert '<img alt="Photo" title="Photo" src="best-1-photo.jpg">' in page and 'alt="&#34;quoted&#34;"' in page
+
+
 def test_criteria_maps_that_are_one_map() -> None:
     rng = np.random.default_rng(0)
     lesion = np.ones((8, 8))
