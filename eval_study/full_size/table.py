@@ -38,11 +38,12 @@ def write_report(folder: Path) -> None:
 
 NO_GPU = (
     "No GPU was at hand for this command: every figure for a GPU here is computed. What was measured on one, of the "
-    "language model alone, is in `docs/gpu-training.md`."
+    "language model alone, is in `docs/gpu_training.md`."
 )
 
 
 def opening(results: dict[str, Any]) -> str:
+    """Title and conditions of the measurements."""
     gpus = sorted({gpu for r in results.values() for gpu in [_machine(r).get("gpu")] if gpu})
     where = f"Measured on: {', '.join(gpus)}." if gpus else NO_GPU
     return (
@@ -54,32 +55,35 @@ def opening(results: dict[str, Any]) -> str:
 
 
 def parameters() -> str:
+    """Table of parameters by part."""
     counted = {name: inventory(preset(name)) for name in BIG}
     rows = [[part, *(f"{counted[name].parameters(part) / 1e6:,.2f} M" for name in BIG)] for part in PARTS]
     rows.append(["**all**", *(f"{counted[name].parameters() / 1e6:,.2f} M" for name in BIG)])
     rows.append(["trained (lora, heads)", *(f"{counted[name].trained_share:.2%}" for name in BIG)])
     rows.append(["LoRA's rank", *(str(preset(name).reasoner.lora.r) for name in BIG)])
-    said = "\n".join(f"- {count_statement(preset(name))}." for name in ("mini", *BIG))
+    statements = "\n".join(f"- {count_statement(preset(name))}." for name in ("mini", *BIG))
     why = (
         "With rank 16 the 3B model would train 1.16 %, more than the 1 % that is promised: its projectors alone are "
         "0.45 %. 12 is the largest rank that fits; 8 leaves room, and where all linear layers carry LoRA the rank "
         "matters little (QLoRA, arXiv 2305.14314)."
     )
-    return f"## Parameters\n\nCounted on the real classes.\n\n{markdown_table(['part', *BIG], rows)}\n\n{said}\n\n{why}"
+    parts = "## Parameters", "Counted on the real classes.", markdown_table(["part", *BIG], rows), statements, why
+    return "\n\n".join(parts)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
 def gpu_memory(results: dict[str, Any]) -> str:
+    """Table of computed and measured peaks on a GPU."""
     rows = []
     for name in BIG:
         for purpose in WHAT:
             peak = predict(preset(name), plan_for(preset(name), "cuda"), purpose)
-            found = results.get(f"{name}-cuda", {}).get("measured", {})
-            measured = _gpu_peak(found, purpose)
-            shown = "not measured" if measured is None else f"{measured / GB:.1f} GB"
-            rows.append([name, WHAT[purpose], f"{peak.gb:.1f} GB", shown, f"{GPU_LIMITS[name, purpose]} GB"])
+            figures = results.get(f"{name}-cuda", {}).get("measured", {})
+            measured = _gpu_peak(figures, purpose)
+            cell = "not measured" if measured is None else f"{measured / GB:.1f} GB"
+            rows.append([name, WHAT[purpose], f"{peak.gb:.1f} GB", cell, f"{GPU_LIMITS[name, purpose]} GB"])
     text = "NF4 language layers with fp32 scales, all else of Qwen in bf16, CLIP, heads and LoRA in fp32."
     return f"## Memory on a GPU\n\n{text}\n\n" + markdown_table(
         ["preset", "peak of", "computed", "measured", "target"], rows
@@ -87,13 +91,14 @@ def gpu_memory(results: dict[str, Any]) -> str:
 
 
 def cpu_memory(results: dict[str, Any]) -> str:
+    """Table of computed and measured peaks on a CPU."""
     rows = []
     for name in BIG:
-        found = results.get(f"{name}-cpu", {}).get("measured", {})
+        figures = results.get(f"{name}-cpu", {}).get("measured", {})
         for way in ("fp32", "int8", "nf4"):
             for purpose in WHAT:
                 peak = predict(preset(name), MemoryPlan("cpu", way, "fp32"), purpose)
-                measured = cpu_peak(found, way, purpose)
+                measured = cpu_peak(figures, way, purpose)
                 limit = CPU_LIMITS.get((way, purpose)) if name == "qwen-3b" else None
                 if measured is not None or limit:
                     target = f"{limit} GB" if limit else "-"
@@ -111,6 +116,7 @@ def cpu_memory(results: dict[str, Any]) -> str:
 
 
 def small_sizes(results: dict[str, Any]) -> str:
+    """Table of computed and measured peaks of the smaller shapes."""
     rows = []
     for name in SMALLER:
         result = results.get(f"{name}-cpu")
@@ -127,9 +133,9 @@ def small_sizes(results: dict[str, Any]) -> str:
     return f"## The budget held against measurements\n\n{text}\n\n{markdown_table(header, rows)}"
 
 
-def cpu_peak(found: dict[str, Any], way: str, purpose: str) -> int | None:
+def cpu_peak(figures: dict[str, Any], way: str, purpose: str) -> int | None:
     """Bytes that the process held at the peak of `purpose`, with the pages of the libraries; None if not measured."""
-    result = found.get(f"{'train' if purpose == 'train' else 'whole'}-{way}", {})
+    result = figures.get(f"{'train' if purpose == 'train' else 'whole'}-{way}", {})
     if "not_measured" in result or not result:
         return None
     stretches = {"train": ["first", "step"]}.get(purpose, [purpose])
@@ -138,8 +144,8 @@ def cpu_peak(found: dict[str, Any], way: str, purpose: str) -> int | None:
     return max(result[s]["own"] for s in stretches) + result["start"]["files"]
 
 
-def _gpu_peak(found: dict[str, Any], purpose: str) -> int | None:
-    result = found.get("train-nf4" if purpose == "train" else "whole-nf4", {})
+def _gpu_peak(figures: dict[str, Any], purpose: str) -> int | None:
+    result = figures.get("train-nf4" if purpose == "train" else "whole-nf4", {})
     if "not_measured" in result or not result:
         return None
     return max(v["gpu"] for v in result.values() if isinstance(v, dict) and v.get("gpu") is not None)
@@ -155,11 +161,12 @@ def _against(predicted: int, measured: int | None) -> list[str]:
 
 
 def speed(results: dict[str, Any]) -> str:
+    """Table of the language model's speed; empty where none was measured."""
     rows = []
     for name, result in _big(results):
-        for key, found in result["measured"].items():
-            if key.startswith("language-") and "not_measured" not in found:
-                rows.append([name, key.removeprefix("language-"), *_spoken(found)])
+        for key, figures in result["measured"].items():
+            if key.startswith("language-") and "not_measured" not in figures:
+                rows.append([name, key.removeprefix("language-"), *_spoken(figures)])
     if not rows:
         return ""
     header = ["preset, device", "held as", "weights", "load", "prompt", "decoding", "load average"]
@@ -173,43 +180,45 @@ def speed(results: dict[str, Any]) -> str:
     return f"## Speed\n\n{text}\n\n{markdown_table(header, rows)}\n\n{steps}"
 
 
-def _spoken(found: dict[str, Any]) -> list[str]:
-    threads = found["machine"]["threads"]
+def _spoken(figures: dict[str, Any]) -> list[str]:
+    threads = figures["machine"]["threads"]
 
     def rate(peak: dict[str, Any]) -> str:
         alone = peak["tokens"] * threads / max(peak["cpu_seconds"], 1e-9)
         return f"{peak['tokens_per_s']:.2f} ({alone:.2f}) tokens/s"
 
     return [
-        f"{sum(found['bytes'].values()) / GB:.2f} GB",
-        f"{found['load']['seconds']:.0f} s",
-        rate(found["prefill"]),
-        rate(found["decode"]),
-        f"{found['machine']['load_before']} to {found['machine']['load_after']}",
+        f"{sum(figures['bytes'].values()) / GB:.2f} GB",
+        f"{figures['load']['seconds']:.0f} s",
+        rate(figures["prefill"]),
+        rate(figures["decode"]),
+        f"{figures['machine']['load_before']} to {figures['machine']['load_after']}",
     ]
 
 
 def _steps(results: dict[str, Any]) -> str:
     rows = []
     for name, result in _big(results):
-        for key, found in result["measured"].items():
+        for key, figures in result["measured"].items():
             kind, way = key.split("-", 1)
             stretch = {"whole": "assess", "train": "step"}.get(kind)
-            if stretch and "not_measured" not in found:
-                seconds = found[stretch]["seconds"], found[stretch]["cpu_seconds"] / found["machine"]["threads"]
-                busy = f"{found['machine']['load_before']} to {found['machine']['load_after']}"
+            if stretch and "not_measured" not in figures:
+                seconds = figures[stretch]["seconds"], figures[stretch]["cpu_seconds"] / figures["machine"]["threads"]
+                busy = f"{figures['machine']['load_before']} to {figures['machine']['load_after']}"
                 rows.append([name, way, WHAT["train" if kind == "train" else kind.replace("whole", "assess")]])
                 rows[-1] += [f"{seconds[0]:.0f} ({seconds[1]:.0f}) s", busy]
     return markdown_table(["preset, device", "`cpu_weights`", "what", "time", "load average"], rows) if rows else ""
 
 
 def logits(results: dict[str, Any]) -> str:
+    """Table of agreement with the dense model; empty where none was measured."""
     rows = []
     for name, result in _big(results):
-        for key, found in result["measured"].items():
+        for key, comparison in result["measured"].items():
             if key.startswith("logits-"):
-                figures = [f"{found[k]:.4f}" for k in ("cosine_mean", "cosine_least")]
-                rows.append([name, key.removeprefix("logits-"), found["with"], *figures, f"{found['same_token']:.0%}"])
+                figures = [f"{comparison[k]:.4f}" for k in ("cosine_mean", "cosine_least")]
+                same = f"{comparison['same_token']:.0%}"
+                rows.append([name, key.removeprefix("logits-"), comparison["with"], *figures, same])
     if not rows:
         return ""
     text = (
@@ -221,13 +230,14 @@ def logits(results: dict[str, Any]) -> str:
 
 
 def layers(results: dict[str, Any]) -> str:
+    """Tables of one layer's speed by each way to hold it; empty where none was measured."""
     parts = []
     for name, result in _big(results):
         for key, title in (("layers-native", "all instructions"), ("layers-avx2", "AVX2 only")):
-            found = result["measured"].get(key)
-            if found and "ways" in found:
-                busy = f"load average {found['load']}"
-                parts.append(f"{name}, {title}, {busy}:\n\n{_layer_table(found['ways'])}")
+            figures = result["measured"].get(key)
+            if figures and "ways" in figures:
+                busy = f"load average {figures['load']}"
+                parts.append(f"{name}, {title}, {busy}:\n\n{_layer_table(figures['ways'])}")
     if not parts:
         return ""
     text = (
@@ -242,10 +252,10 @@ def layers(results: dict[str, Any]) -> str:
     return "## Ways to hold a layer on a CPU\n\n" + "\n\n".join([text, *parts])
 
 
-def _layer_table(found: dict[str, Any]) -> str:
+def _layer_table(by_way: dict[str, Any]) -> str:
     keys = ("cosine_linear", "cosine", "cosine_outliers", "cosine_output")
     rows = []
-    for way, figures in found.items():
+    for way, figures in by_way.items():
         if "not_measured" in figures:
             rows.append([way, f"not measured: {figures['not_measured']}", *[""] * 5])
         else:
@@ -256,6 +266,7 @@ def _layer_table(found: dict[str, Any]) -> str:
 
 
 def missing(results: dict[str, Any]) -> str:
+    """List of what was not measured."""
     lines = []
     if not any(name.endswith("-cuda") for name in results):
         lines.append("- anything on a GPU: tokens a second there, and peaks (computed above)")
@@ -263,9 +274,9 @@ def missing(results: dict[str, Any]) -> str:
         if f"{name}-cpu" not in results:
             lines.append(f"- {name} on a CPU")
     for name, result in results.items():
-        for key, found in result["measured"].items():
-            if "not_measured" in found:
-                lines.append(f"- {name}, {key}: {found['not_measured']}")
+        for key, figures in result["measured"].items():
+            if "not_measured" in figures:
+                lines.append(f"- {name}, {key}: {figures['not_measured']}")
     lines.append(
         "- a training step of the dense bf16 model; its language layers alone are 5.5 GB (3B) and 13.1 GB (7B)"
     )

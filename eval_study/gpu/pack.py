@@ -125,7 +125,7 @@ def records(root: Path) -> Iterator[tuple[PackedPhoto, dict[str, Path]]]:
     """
     missing = [name for name in SETS if not (root / name).is_dir()]
     if len(missing) == len(SETS):
-        raise FileNotFoundError(f"{root} holds none of the sets {', '.join(SETS)}; see docs/gpu-training.md")
+        raise FileNotFoundError(f"{root} holds none of the sets {', '.join(SETS)}; see docs/gpu_training.md")
     if missing:
         print(f"not there, and not packed: {', '.join(missing)}")
     for name, read in SETS.items():
@@ -154,8 +154,8 @@ def mark_labels(marks: pd.Series, diagnosis: str) -> dict[str, tuple[list[str], 
         others = [s for s in ("absent", "typical", "atypical", "regular", "irregular") if s != state]
         labels[criterion] = ([state], 1.0) if marks[mark] else (others, UNMARKED_WEIGHT)
     if diagnosis == "mel":
-        seen = any(marks[m] for m in REGRESSION_MARKS)
-        labels["regression_structures"] = (["present"], 1.0) if seen else (["absent"], UNMARKED_WEIGHT)
+        marked = any(marks[m] for m in REGRESSION_MARKS)
+        labels["regression_structures"] = (["present"], 1.0) if marked else (["absent"], UNMARKED_WEIGHT)
     return labels
 
 
