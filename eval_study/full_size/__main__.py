@@ -49,7 +49,7 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE
 
 
 @dataclass
-class Run:
+class PresetRun:
     """One preset on one device: where its weights lie, and what was found so far."""
 
     preset: str
@@ -61,35 +61,43 @@ class Run:
 
     @property
     def base(self) -> Path:
+        """Folder of the preset's random weights."""
         return self.work / self.preset
 
     @property
     def config(self) -> ModelConfig:
+        """Configuration of the model on these weights."""
         return model_config(self.preset, self.base)
 
     @property
     def file(self) -> Path:
+        """File of the results."""
         return self.out / f"{self.preset}-{self.device}.json"
 
-    def found(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
+        """Results so far, none measured where there is no file yet."""
         return json.loads(self.file.read_text()) if self.file.exists() else {"measured": {}}
 
     def keep(self, key: str, value: Any) -> None:
-        found = self.found()
-        found["measured"][key] = value
-        self.file.write_text(json.dumps(found, indent=1) + "\n")
+        """Writes one more result to the file."""
+        results = self.results()
+        results["measured"][key] = value
+        self.file.write_text(json.dumps(results, indent=1) + "\n")
 
     def command(self, name: str, way: str) -> list[str]:
+        """Command line of one measurement in a process of its own."""
         module = "eval_study.full_size.measures"
         settings = ["--preset", self.preset, "--base", str(self.base), "--device", self.device]
         logits = ["--logits", str(self.logits(way))] if name == "language" else []
         return [sys.executable, "-m", module, name, way, *settings, "--threads", str(self.threads), *logits]
 
     def logits(self, way: str) -> Path:
+        """File of the logits that one way of holding the weights gives."""
         return self.work / f"{self.preset}-{self.device}-{way}.safetensors"
 
 
 def main() -> None:
+    """Measures a preset, then writes the table of all presets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", required=True, choices=["qwen-3b", "qwen-7b", *SMALLER])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -103,7 +111,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     work = args.work or Path(tempfile.mkdtemp(prefix="full-size-"))
     try:
-        run = Run(args.preset, args.device, work, args.out, args.threads, args.patience)
+        run = PresetRun(args.preset, args.device, work, args.out, args.threads, args.patience)
         measure_all(run, args.only)
     finally:
         if args.work is None:
@@ -111,15 +119,16 @@ def main() -> None:
     write_report(args.out)
 
 
-def measure_all(run: Run, only: list[str] | None) -> None:
+def measure_all(run: PresetRun, only: list[str] | None) -> None:
+    """Measures what is planned and not yet measured, or `only` what is named."""
     if not (run.base / INDEX).exists():
         print(f"writing random weights to {run.base}", flush=True)
         write_base(shape_config(run.preset), run.base)
-    found = run.found()
-    found |= {"preset": run.preset, "device": run.device, **counts(run)}
-    run.file.write_text(json.dumps(found, indent=1) + "\n")
+    results = run.results()
+    results |= {"preset": run.preset, "device": run.device, **counts(run)}
+    run.file.write_text(json.dumps(results, indent=1) + "\n")
     for key in plan(run):
-        known = run.found()["measured"].get(key, {})
+        known = run.results()["measured"].get(key, {})
         if key in only if only else "not_measured" in known or not known:
             value = measure(run, key)
             print(f"{key}: {value.get('not_measured', 'measured')}", flush=True)
@@ -127,7 +136,7 @@ def measure_all(run: Run, only: list[str] | None) -> None:
     cosines(run)
 
 
-def counts(run: Run) -> dict[str, Any]:
+def counts(run: PresetRun) -> dict[str, Any]:
     """Parameters by part, and what the budget says of each way and purpose."""
     counted = inventory(run.config)
     parts = {part: counted.parameters(part) for part in counted.shapes}
@@ -145,7 +154,7 @@ def counts(run: Run) -> dict[str, Any]:
     }
 
 
-def plan(run: Run) -> list[str]:
+def plan(run: PresetRun) -> list[str]:
     """The measurements of a run, in order."""
     ways, dense = WAYS[run.device], () if run.preset in SMALLER else DENSE[run.device]
     trained = ways if run.preset in SMALLER else (TRAINED[run.device],)
@@ -158,7 +167,7 @@ def plan(run: Run) -> list[str]:
     ]
 
 
-def measure(run: Run, key: str) -> dict[str, Any]:
+def measure(run: PresetRun, key: str) -> dict[str, Any]:
     """One measurement, in a process of its own; {"not_measured": reason} where it cannot be made."""
     name, way = key.split("-", 1)
     if name == "layers":
@@ -174,7 +183,7 @@ def measure(run: Run, key: str) -> dict[str, Any]:
     return in_process(run.command(name, way), {"CUDA_VISIBLE_DEVICES": ""} if run.device == "cpu" else {})
 
 
-def need(run: Run, name: str, way: str) -> int:
+def need(run: PresetRun, name: str, way: str) -> int:
     """Bytes that a measurement takes by the budget, with a tenth to spare."""
     rest = "bf16" if run.device == "cuda" or way == "dense-bf16" else "fp32"
     memory = MemoryPlan(run.device, way.removeprefix("dense-"), rest)
@@ -186,6 +195,7 @@ def need(run: Run, name: str, way: str) -> int:
 
 
 def in_process(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Result that a command prints as JSON, or the reason why there is none."""
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no words"])[-1]
@@ -193,7 +203,7 @@ def in_process(command: list[str], environment: dict[str, str]) -> dict[str, Any
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def cosines(run: Run) -> None:
+def cosines(run: PresetRun) -> None:
     """Logits of each way held against those of the dense model, where both were measured in this work folder."""
     reference = next((way for way in reversed(DENSE[run.device]) if run.logits(way).exists()), None)
     if reference is None:

@@ -37,10 +37,12 @@ class Called(nn.Module):
         self.call = call
 
     def forward(self, x: Tensor) -> Tensor:
+        """Result of the wrapped function."""
         return self.call(x)
 
 
 def nf4(layer: nn.Linear, double: bool = False) -> bnb.nn.Linear4bit:
+    """bitsandbytes' NF4, on a CPU."""
     held = bnb.nn.Linear4bit(
         layer.in_features,
         layer.out_features,
@@ -64,10 +66,12 @@ def unpacked(layer: nn.Linear, double: bool = False) -> nn.Linear:
 
 
 def int8_of_nf4(layer: nn.Linear) -> Int8Linear:
+    """Int8 of weights that were rounded to NF4 before."""
     return Int8Linear(unpacked(layer).weight.data, layer.bias)
 
 
 def bf16(layer: nn.Linear) -> nn.Module:
+    """Weights and products in bfloat16, float32 outside."""
     held = copy.deepcopy(layer).bfloat16()
     return Called(lambda x: held(x.bfloat16()).float())
 
@@ -112,7 +116,7 @@ def torchao(settings: str) -> Way:
 
 def ways() -> dict[str, Way | str]:
     """All ways that are measured; in place of one that cannot be had here, the reason."""
-    found: dict[str, Way | str] = {
+    by_name: dict[str, Way | str] = {
         "fp32": copy.deepcopy,
         "bf16": bf16,
         "NF4 unpacked to fp32 (`cpu_weights: fp32`)": unpacked,
@@ -130,10 +134,10 @@ def ways() -> dict[str, Way | str]:
         "torchao int4 weight-only": "Int4WeightOnlyConfig",
     }.items():
         try:
-            found[name] = torchao(settings)
+            by_name[name] = torchao(settings)
         except ImportError:
-            found[name] = "torchao is not installed"
-    return found
+            by_name[name] = "torchao is not installed"
+    return by_name
 
 
 # ---- one decoder layer -----------------------------------------------------------------------------------------------
@@ -189,22 +193,22 @@ def measure(preset: str, prompt: int = 350, repeats: int = 3) -> dict[str, Any]:
     layer, config = decoder_layer(preset)
     plain, uneven = (activations(prompt, config.hidden_size, outliers) for outliers in (False, True))
     dense, dense_uneven = (run(layer, config, hidden) for hidden in (plain, uneven))
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, way in ways().items():
         if isinstance(way, str):
-            found[name] = {"not_measured": way}
+            figures[name] = {"not_measured": way}
             continue
         try:
             other = held(layer, way)
-            found[name] = timed(other, config, plain, repeats) | {
+            figures[name] = timed(other, config, plain, repeats) | {
                 "cosine": cosine(run(other, config, plain), dense),
                 "cosine_outliers": cosine(run(other, config, uneven), dense_uneven),
                 "cosine_output": cosine(run(other, config, plain) + plain, dense + plain),
                 "cosine_linear": cosine(other.mlp.gate_proj(plain), layer.mlp.gate_proj(plain)),
             }
         except (RuntimeError, ImportError, AssertionError) as error:  # a kernel that this machine does not have
-            found[name] = {"not_measured": str(error).splitlines()[0][:160]}
-    return {"prompt": prompt, "load": round(os.getloadavg()[0], 2), "ways": found}
+            figures[name] = {"not_measured": str(error).splitlines()[0][:160]}
+    return {"prompt": prompt, "load": round(os.getloadavg()[0], 2), "ways": figures}
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

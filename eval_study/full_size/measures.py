@@ -25,7 +25,7 @@ from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from eval_study.full_size.base import model_config
-from eval_study.full_size.meter import Meter, Peak, held_bytes, machine, resident
+from eval_study.full_size.meter import Meter, PeakReading, held_bytes, machine, resident
 from skinclip.core.assessment import Context, Differential
 from skinclip.core.config import ModelConfig
 from skinclip.explain.saliency import DiagnosisPath
@@ -43,6 +43,7 @@ FINDINGS = ("pigment_network:atypical", "streaks:irregular", "blue_whitish_veil:
 
 
 def main() -> None:
+    """Runs one measurement and prints it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=sorted(MEASURES))
     parser.add_argument("way")
@@ -89,6 +90,7 @@ def language(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_base(base: Path, way: str, device: str) -> Any:
+    """The language model, dense or quantized in the named way."""
     if way in DENSE:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=DENSE[way], device_map={"": device})
         return model.eval()
@@ -101,7 +103,7 @@ def last_logits(model: Any, ids: Tensor, cache: DynamicCache | None = None) -> T
     return out.logits[0]
 
 
-def prefill_and_decode(model: Any, ids: Tensor, prompt: int, device: str) -> tuple[Peak, Peak, Tensor]:
+def prefill_and_decode(model: Any, ids: Tensor, prompt: int, device: str) -> tuple[PeakReading, PeakReading, Tensor]:
     """Runs the prompt at once, then the remaining ids one by one; time and memory of both, and the logits kept."""
     cache = DynamicCache(config=model.config.text_config)
     with Meter(device) as prefill:

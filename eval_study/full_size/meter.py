@@ -36,7 +36,7 @@ def _kib(text: str) -> int:
 
 
 @dataclass
-class Peak:
+class PeakReading:
     """Bytes at the highest point of a stretch: `own` memory, and `resident` with mapped files; on a GPU, allocated."""
 
     own: int = 0
@@ -51,11 +51,11 @@ class Meter:
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
-        self.peak = Peak()
+        self.peak = PeakReading()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> PeakReading:
         if self.device != "cpu":
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
@@ -85,7 +85,7 @@ class Meter:
 
 def machine(device: str) -> dict[str, object]:
     """The machine that the figures were measured on, and how busy it was."""
-    found: dict[str, object] = {
+    description: dict[str, object] = {
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -93,8 +93,8 @@ def machine(device: str) -> dict[str, object]:
         "torch": torch.__version__.split("+")[0],
     }
     if device != "cpu":
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+        description["gpu"] = torch.cuda.get_device_name()
+    return description
 
 
 def held_bytes(language_model: nn.Module) -> dict[str, int]:

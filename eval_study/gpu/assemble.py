@@ -48,16 +48,16 @@ def tower_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 def evidence_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Weights of GPU runs -> those of `PyramidEvidenceFinder`, the members' channels side by side."""
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for name in members[0]:
         if name.startswith(TOWER):
             continue
         same = [member[name] for member in members]
         inside = "mask_head." if name.startswith(("decoder.", "to_mask.")) else ""
-        found[inside + name] = _side_by_side(name, same)
-    found["to_pooled.weight"] = torch.block_diag(*(member["to_text.weight"] for member in members))
-    found["to_pooled.bias"] = found["to_text.bias"].clone()
-    return found
+        weights[inside + name] = _side_by_side(name, same)
+    weights["to_pooled.weight"] = torch.block_diag(*(member["to_text.weight"] for member in members))
+    weights["to_pooled.bias"] = weights["to_text.bias"].clone()
+    return weights
 
 
 def _side_by_side(name: str, same: Sequence[Tensor]) -> Tensor:

@@ -55,8 +55,8 @@ class GpuDermClip(nn.Module):
     def forward(self, photos: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, s, s] in 0..1 -> unit embedding [B, E], decoder features [B, fine, s/4, s/4]."""
         x = ((photos - MEAN) / STD).contiguous(memory_format=torch.channels_last)
-        seen = self.tower.features(x)
-        return F.normalize(seen.embedding.float(), dim=-1), self.decoder(seen.levels)
+        features = self.tower.features(x)
+        return F.normalize(features.embedding.float(), dim=-1), self.decoder(features.levels)
 
     def mask(self, features: Tensor) -> Tensor:
         """[B, h, w] logits of the lesion mask."""
@@ -88,8 +88,8 @@ class GpuDermClip(nn.Module):
 
 def pool(maps: Tensor, lesion: Tensor) -> Tensor:
     """Log-mean-exp of maps [B, K, h, w] inside the lesion [B, h, w] -> [B, K]; everywhere for less than 1 % lesion."""
-    found = lesion.sum((1, 2), keepdim=True) >= 0.01 * lesion[0].numel()
-    return log_mean_exp(maps, torch.where(found, lesion, torch.ones_like(lesion)), EVIDENCE.sharpness)
+    large_enough = lesion.sum((1, 2), keepdim=True) >= 0.01 * lesion[0].numel()
+    return log_mean_exp(maps, torch.where(large_enough, lesion, torch.ones_like(lesion)), EVIDENCE.sharpness)
 
 
 def by_criterion(scores: Tensor) -> Tensor:

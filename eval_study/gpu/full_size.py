@@ -174,6 +174,7 @@ def nf4(layer: nn.Linear, device: torch.device) -> bnb.nn.Linear4bit:
 
 
 def part_of(name: str) -> str:
+    """Part of the model that a parameter belongs to."""
     inside = {"lora_": "lora", ".visual.": "vision", "embed_tokens": "embeddings", "lm_head": "lm_head"}
     return next((part for mark, part in inside.items() if mark in name), "language norms and biases")
 
@@ -211,17 +212,18 @@ def prompt(batch: int, text: int, device: torch.device) -> dict[str, Tensor]:
 
 
 @dataclass
-class Run:
+class TimedRun:
     """One preset on one device: what was found so far, and until when there is time."""
 
     device: torch.device
     seconds: float
     file: Path
-    found: dict[str, Any]
+    results: dict[str, Any]
     began: float = field(default_factory=time.perf_counter)
 
     @property
     def left(self) -> float:
+        """Seconds left of the run."""
         return self.seconds - (time.perf_counter() - self.began)
 
     def once(self, call: Callable[[], Any]) -> float:
@@ -258,15 +260,18 @@ class Run:
         self.keep(key, value | {"took": round(time.perf_counter() - start, 2)})
 
     def keep(self, key: str, value: dict[str, Any]) -> None:
-        self.found["measured"][key] = value
-        self.file.write_text(json.dumps(self.found, indent=1) + "\n")
+        """Adds a result and writes all of them to the file."""
+        self.results["measured"][key] = value
+        self.file.write_text(json.dumps(self.results, indent=1) + "\n")
         print(f"{key}: {json.dumps(value)}", flush=True)
 
     def synchronize(self) -> None:
+        """Waits until the GPU is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def reset(self) -> None:
+        """Frees cached GPU memory and restarts the measurement of its peak."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -280,7 +285,8 @@ class Run:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    """Device and library versions of the measurement."""
+    description: dict[str, Any] = {
         "device": "cpu",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -290,14 +296,14 @@ def machine(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         of = torch.cuda.get_device_properties(device)
         cuda = {"cc": f"{of.major}.{of.minor}", "memory": of.total_memory, "cuda": torch.version.cuda}
-        found |= {"device": of.name, **cuda}
-    return found
+        description |= {"device": of.name, **cuda}
+    return description
 
 
 # ---- what is measured ------------------------------------------------------------------------------------------------
 
 
-def generation(run: Run, model: Any, batch: int, share: float) -> dict[str, Any]:
+def generation(run: TimedRun, model: Any, batch: int, share: float) -> dict[str, Any]:
     """Time to the first token, and tokens a second after it, of the whole batch; greedy."""
     inputs = prompt(batch, TEXT, run.device)
     length = inputs["input_ids"].shape[1]
@@ -309,9 +315,9 @@ def generation(run: Run, model: Any, batch: int, share: float) -> dict[str, Any]
         if ids.shape[1] != length + tokens:
             raise RuntimeError(f"{ids.shape[1] - length} tokens were generated, not {tokens}")
 
-    found: dict[str, Any] = {"batch": batch, "prompt": length, "warm_up": run.once(partial(write, 2))}
-    if 4 * found["warm_up"] > run.left:
-        return found | {"skipped": f"{run.left:.1f} s left after the warm-up"}
+    figures: dict[str, Any] = {"batch": batch, "prompt": length, "warm_up": run.once(partial(write, 2))}
+    if 4 * figures["warm_up"] > run.left:
+        return figures | {"skipped": f"{run.left:.1f} s left after the warm-up"}
     first = run.repeat(partial(write, 1), share=0.2)
     trial = run.once(partial(write, TRIAL))
     rate = (trial - first["seconds"]) / (TRIAL - 1)
@@ -320,10 +326,10 @@ def generation(run: Run, model: Any, batch: int, share: float) -> dict[str, Any]
         tokens, whole = WRITTEN, run.repeat(partial(write, WRITTEN), share=share)
     later = whole["seconds"] - first["seconds"]
     speed = batch * (tokens - 1) / later if later > 0 else None
-    return found | {"first_token": first, "tokens": tokens, "whole": whole, "tokens_per_second": speed}
+    return figures | {"first_token": first, "tokens": tokens, "whole": whole, "tokens_per_second": speed}
 
 
-def vision(run: Run, model: Any) -> dict[str, Any]:
+def vision(run: TimedRun, model: Any) -> dict[str, Any]:
     """The vision tower's tokens of one photo."""
     inputs = prompt(1, TEXT, run.device)
 
@@ -336,11 +342,11 @@ def vision(run: Run, model: Any) -> dict[str, Any]:
 @torch.no_grad()
 def photo_embeddings(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     """[B * 256, H]."""
-    seen = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
-    return torch.cat(list(seen.pooler_output))
+    features = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
+    return torch.cat(list(features.pooler_output))
 
 
-def gradient_map(run: Run, model: Any, recompute: bool) -> dict[str, Any]:
+def gradient_map(run: TimedRun, model: Any, recompute: bool) -> dict[str, Any]:
     """Grad-CAM of one photo: from the likeliest next token's logit back to the photo's embeddings."""
     inputs = prompt(1, TEXT, run.device)
     ids = inputs["input_ids"]
@@ -373,7 +379,7 @@ def recomputing(model: Any, recompute: bool) -> Iterator[None]:
             del layer.forward  # of the instance; that of its class is there again
 
 
-def training_step(run: Run, model: Any, recompute: bool) -> dict[str, Any]:
+def training_step(run: TimedRun, model: Any, recompute: bool) -> dict[str, Any]:
     """One photo's step: the frozen vision tower, forward, backward to LoRA, AdamW."""
     inputs = prompt(1, TRAINED - PHOTO_TOKENS - 2, run.device)
     labels = inputs["input_ids"][:, -WRITTEN:]
@@ -402,7 +408,7 @@ def measure_preset(name: str, args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     device = torch.device(args.device)
     file = args.out / f"full_size_{name}{'-tiny' if args.tiny else ''}.json"
-    run = Run(device, args.seconds, file, {"preset": name, "tiny": args.tiny, **machine(device), "measured": {}})
+    run = TimedRun(device, args.seconds, file, {"preset": name, "tiny": args.tiny, **machine(device), "measured": {}})
     shape = SHAPES[name].tiny() if args.tiny else SHAPES[name]
     held: list[Any] = []
 
@@ -419,10 +425,11 @@ def measure_preset(name: str, args: argparse.Namespace) -> dict[str, Any]:
         adapted = held.pop()
         measure_model(run, adapted)
     run.keep("all", {"took": round(time.perf_counter() - run.began, 1)})
-    return run.found
+    return run.results
 
 
-def measure_model(run: Run, adapted: Any) -> None:
+def measure_model(run: TimedRun, adapted: Any) -> None:
+    """Measures generation, training and gradient maps of one model."""
     model = adapted.get_base_model()  # with the LoRA layers inside
     run.measure("generate 1", lambda: generation(run, model, 1, share=0.35), least=3)
     run.measure("train, recomputed", lambda: training_step(run, model, True))
@@ -440,6 +447,7 @@ def measure_model(run: Run, adapted: Any) -> None:
 
 
 def row(key: str, value: dict[str, Any]) -> str:
+    """One measurement as a line of the printed table."""
     if "skipped" in value or "error" in value:
         return f"{key:26} {'skipped, ' if 'skipped' in value else ''}{value.get('skipped') or value.get('error')}"
     peaks = "".join(f"{value[k] / GB:9.2f}" if k in value else f"{'-':>9}" for k in ("peak", "peak_reserved"))
@@ -449,15 +457,16 @@ def row(key: str, value: dict[str, Any]) -> str:
     return f"{key:26}{seconds:9.3f}{speed}{peaks}{runs:6}"
 
 
-def table(found: dict[str, Any]) -> str:
-    """Seconds are those to the first token where tokens are generated."""
-    title = f"\n{found['preset']}{' (tiny)' if found['tiny'] else ''} on {found['device']}"
+def table(results: dict[str, Any]) -> str:
+    """The printed table of a run; seconds are those to the first token where tokens are generated."""
+    title = f"\n{results['preset']}{' (tiny)' if results['tiny'] else ''} on {results['device']}"
     head = f"{'':26}{'seconds':>9}{'tokens/s':>9}{'peak GB':>9}{'reserved':>9}{'runs':>6}"
-    rows = [row(key, value) for key, value in found["measured"].items() if key != "all"]
-    return "\n".join([title, head, *rows, f"{found['measured']['all']['took']} s in all"])
+    rows = [row(key, value) for key, value in results["measured"].items() if key != "all"]
+    return "\n".join([title, head, *rows, f"{results['measured']['all']['took']} s in all"])
 
 
 def main() -> None:
+    """Measures each preset and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", nargs="+", default=["qwen-3b"], choices=list(SHAPES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -139,15 +139,15 @@ def criteria(records: list[dict]) -> tuple[Tensor, Tensor]:
 
 def partners(records: list[dict]) -> Tensor:
     """[n] the other photo of the same lesion where one is dermoscopy and one clinical."""
-    found = torch.full((len(records),), MISSING)
+    partner_of = torch.full((len(records),), MISSING)
     kinds: dict[tuple[str, str], dict[str, int]] = {}
     for i, r in enumerate(records):
         kinds.setdefault((r["source"], r["lesion_id"]), {})[r["kind"]] = i
     for pair in kinds.values():
         if len(pair) == 2:
             a, b = pair.values()
-            found[a], found[b] = b, a
-    return found
+            partner_of[a], partner_of[b] = b, a
+    return partner_of
 
 
 def boxes(masks: Tensor, aspect: Tensor) -> Tensor:

@@ -26,12 +26,12 @@ class TextPool:
         self.pool = torch.stack([tokenizer(t) for t in made]).to(device)  # [C, POOL, L]
         self.states = tokenizer([s.descriptions[0] for s in STATES]).to(device)  # [K, L]
 
-    def draw(self, wordings: int) -> Tensor:
+    def draw(self, per_class: int) -> Tensor:
         """[C * wordings + K, L] a fixed description and others of each diagnosis, then the states."""
         device = self.pool.device
         rows = torch.arange(len(CODES), device=device)
         first = self.fixed[rows, torch.randint(self.fixed.shape[1], (len(CODES),), device=device)]
-        others = torch.randint(POOL, (len(CODES), wordings - 1), device=device)
+        others = torch.randint(POOL, (len(CODES), per_class - 1), device=device)
         texts = torch.cat([first.unsqueeze(1), self.pool[rows.unsqueeze(1), others]], 1).flatten(0, 1)
         return torch.cat([texts, self.states])
 

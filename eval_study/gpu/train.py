@@ -213,7 +213,7 @@ class Trainer:
     def find_lesions(self) -> int:
         """Boxes of the lesions of photos without a reference mask, by the averaged model; how many were found."""
         unknown = self.index[~self.photos.has_lesion[self.index]]
-        found = 0
+        n_boxes = 0
         for index in unknown.split(256):
             window = whole_window(self.photos, index)
             view = sample(self.photos.pixels[index], grid(self.photos, index, window, 192, turn=False))
@@ -222,8 +222,8 @@ class Trainer:
             box = mask_boxes(mask, window, 0.02, 0.8)
             known = box[:, 2] > 0
             self.photos.box[index[known]] = box[known]
-            found += int(known.sum())
-        return found
+            n_boxes += int(known.sum())
+        return n_boxes
 
 
 def load_start(trunk: nn.Module, path: Path) -> None:
@@ -238,46 +238,48 @@ def load_start(trunk: nn.Module, path: Path) -> None:
 
 def groups(model: nn.Module, decay: float) -> list[dict]:
     """The pretrained trunk at a part of the rate; no decay on norms, biases and scales."""
-    found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    parameters: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        found.setdefault(("trunk." in name, parameter.ndim > 1), []).append(parameter)
+        parameters.setdefault(("trunk." in name, parameter.ndim > 1), []).append(parameter)
     return [
         {"params": p, "factor": 0.5 if trunk else 1.0, "weight_decay": decay if heavy else 0.0}
-        for (trunk, heavy), p in found.items()
+        for (trunk, heavy), p in parameters.items()
     ]
 
 
 def run(trainer: Trainer, args: argparse.Namespace, out: Path) -> None:
     """Trains until the time is over, then measures the averaged model and writes it."""
-    begun, log, looked = time.monotonic(), [], False
+    begun, log, boxes_made = time.monotonic(), [], False
     trainer.model.train()
     phases = [(float(share), int(side)) for share, side in (p.split(":") for p in args.phases.split(","))]
-    seen = 0
+    n_views = 0
     while (progress := (time.monotonic() - begun) / args.seconds) < 1 and trainer.steps < args.max_steps:
         trainer.rate(progress)
         parts = trainer.step(next(side for share, side in phases if progress < share or share >= 1))
-        seen += args.batch
+        n_views += args.batch
         if trainer.steps % args.log_every == 0:
             row = {k: round(v.item(), 4) for k, v in parts.items()}
             elapsed = round(time.monotonic() - begun, 2)
-            log.append({"step": trainer.steps, "views": seen, "seconds": elapsed, **row})
+            log.append({"step": trainer.steps, "views": n_views, "seconds": elapsed, **row})
             print(json.dumps(log[-1]), flush=True)
             if not math.isfinite(row["total"]):
                 raise RuntimeError("the loss is no number any more")
-        if not looked and progress > 0.25:
+        if not boxes_made and progress > 0.25:
             print("lesions found:", trainer.find_lesions(), flush=True)
-            looked = True
+            boxes_made = True
     trained = time.monotonic() - begun
     save(trainer.average, out / "derm_clip.safetensors")
     figures = {} if args.no_figures else evaluate(trainer.average, trainer.photos, trainer.texts, args.side)
-    summary = {"arguments": {k: str(v) for k, v in vars(args).items()}, "steps": trainer.steps, "views": seen}
-    summary |= {"seconds": round(trained, 1), "views_per_second": round(seen / trained, 1), "valid": figures}
+    summary = {"arguments": {k: str(v) for k, v in vars(args).items()}, "steps": trainer.steps, "views": n_views}
+    summary |= {"seconds": round(trained, 1), "views_per_second": round(n_views / trained, 1), "valid": figures}
     summary["priors"] = {
         g: [round(x, 4) for x in p] for g, p in zip(trainer.photos.groups, trainer.prior.tolist(), strict=True)
     }
     (out / "summary.json").write_text(json.dumps({**summary, "log": log}, indent=1))
     print(
-        json.dumps(figures, indent=1), f"{trainer.steps} steps, {seen} views, {seen / trained:.0f} a second", flush=True
+        json.dumps(figures, indent=1),
+        f"{trainer.steps} steps, {n_views} views, {n_views / trained:.0f} a second",
+        flush=True,
     )
 
 
