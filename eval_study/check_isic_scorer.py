@@ -61,6 +61,7 @@ def official_balanced_accuracy(scorer: Path, cases: list[Case], predictions: Pat
 
 
 def main() -> int:
+    """Compares the report's figures with those of the official scorer; 1 where any differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scorer", type=Path, required=True, help="python of the scorer's environment")
     parser.add_argument("--data", type=Path, required=True)

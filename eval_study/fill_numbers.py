@@ -91,17 +91,17 @@ def speed() -> str:
 def compared() -> str:
     """Markdown table of the explanations that are compared most."""
     result = json.loads((RESULTS / "maps.json").read_text())
-    found = result["sets"]["ham10000"]
+    figures = result["sets"]["ham10000"]
     rows = [
-        [METHODS[method].title, *(with_interval(found["methods"][method][name]) for name in COMPARED_BY)]
+        [METHODS[method].title, *(with_interval(figures["methods"][method][name]) for name in COMPARED_BY)]
         for method in COMPARED
     ]
     return "\n\n".join(
         [
-            f"**Explanations**, HAM10000, split `{found['split']}`, n = {found['n']} photos; deletion (less is better) "
-            "and insertion inside the predicted lesion.",
+            f"**Explanations**, HAM10000, split `{figures['split']}`, n = {figures['n']} photos; deletion (less is "
+            "better) and insertion inside the predicted lesion.",
             markdown_table(["method", *(TITLES[name] for name in COMPARED_BY)], rows),
-            f"{made_by_measuring(found)} Made by `{result['meta']['command']}`.",
+            f"{made_by_measuring(figures)} Made by `{result['meta']['command']}`.",
             cited_regions(),
         ]
     )
@@ -110,14 +110,14 @@ def compared() -> str:
 def cited_regions() -> str:
     """Paragraph on what taking out the regions of cited criteria does to the diagnosis."""
     result = json.loads((RESULTS / "regions.json").read_text())
-    found = result["sets"]["ham10000"]
-    together, strongest = found["joined"], found["pivotal"]
+    row = result["sets"]["ham10000"]
+    together, strongest = row["joined"], row["pivotal"]
     return (
-        f"**Regions of cited criteria taken out of the photo**, HAM10000, split `{found['split']}`, n = {found['n']} "
-        f"photos that have some: all together, the diagnosis loses {with_interval(together['drop'])} of its "
-        f"probability, without random places of the lesion as large {with_interval(together['random'])}; it loses "
-        f"more than without {with_interval(together['beats_draws'])} of these places (chance: 0.5). The region with "
-        f"the largest effect, {with_interval(strongest['drop'])}; the strongest of as many random places of the same "
+        f"**Regions of cited criteria taken out of the photo**, HAM10000, split `{row['split']}`, "
+        f"n = {row['n']} photos that have some: all together, the diagnosis loses {with_interval(together['drop'])} "
+        f"of its probability, without random places of the lesion as large {with_interval(together['random'])}; "
+        f"it loses more than without {with_interval(together['beats_draws'])} of these places (chance: 0.5). The region "
+        f"with the largest effect, {with_interval(strongest['drop'])}; the strongest of as many random places of the same "
         f"sizes, {with_interval(strongest['random'])}; it loses more than without "
         f"{with_interval(strongest['beats_draws'])} of those. Made by `{result['meta']['command']}`."
     )
@@ -134,15 +134,16 @@ def cited() -> str:
     )
 
 
-def _truth(found: dict[str, Any]) -> str:
+def _truth(figures: dict[str, Any]) -> str:
     return (
-        f"{with_interval(found['hallucination'])} are absent by the label, {with_interval(found['other_type'])} are "
-        f"there but of another type; {with_interval(found['macro_recall'])} of those that are there are cited (mean "
-        "over the seven)"
+        f"{with_interval(figures['hallucination'])} are absent by the label, {with_interval(figures['other_type'])} "
+        f"are there but of another type; {with_interval(figures['macro_recall'])} of those that are there are cited "
+        "(mean over the seven)"
     )
 
 
 def numbers() -> str:
+    """Tables of evaluation, explanations, findings and speed, in Markdown."""
     tables = (table(path) for path in sorted(RESULTS.glob("evaluate_*.json")))
     return "\n\n".join([*tables, compared(), cited(), speed()])
 
@@ -157,17 +158,17 @@ def filled(text: str) -> str:
 
 def explanations() -> str:
     """JSON of what the page says of each explanation, from the results of `eval_study.explanations`."""
-    found, seen = (json.loads((RESULTS / f"{n}.json").read_text())["sets"]["ham10000"] for n in ("maps", "regions"))
+    maps, regions = (json.loads((RESULTS / f"{n}.json").read_text())["sets"]["ham10000"] for n in ("maps", "regions"))
     figures = {
-        "data": f"HAM10000, split {found['split']}",
-        "n": found["n"],
+        "data": f"HAM10000, split {maps['split']}",
+        "n": maps["n"],
         "methods": {
-            method: {name: round(row[name]["value"], 3) for name in GOOD_AT} for method, row in found["methods"].items()
+            method: {name: round(row[name]["value"], 3) for name in GOOD_AT} for method, row in maps["methods"].items()
         },
         "made_by_measuring": list(MADE_BY_MEASURING),
         "cited": {
             which: {name: round(row[name]["value"], 3) for name in ("drop", "random", "beats_draws")}
-            for which, row in seen.items()
+            for which, row in regions.items()
             if which in WHICH
         },
     }
@@ -175,6 +176,7 @@ def explanations() -> str:
 
 
 def main() -> None:
+    """Writes the page's figures and fills the documents."""
     PAGE_FIGURES.write_text(explanations())
     for document in DOCUMENTS:
         document.write_text(filled(document.read_text()))

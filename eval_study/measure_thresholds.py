@@ -48,6 +48,7 @@ def report(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
 
 
 def main() -> None:
+    """Prints quantiles of each measurement over training photos with a mask."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with one subfolder a data set")
     parser.add_argument("--photos", type=int, default=400)

@@ -99,6 +99,7 @@ def lesion_rows(root: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Prints quantiles of the photo quality measures of each set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with one subfolder a data set")
     parser.add_argument("--limit", type=int, default=10_000, help="photos a set at most")

@@ -66,12 +66,12 @@ def rationale_by(assessor: Assessor, photo: LesionImage, how: str) -> Callable[[
             from its diagnosis.
     """
     context = Context(55, "male", "back")
-    reasoner, seen = assessor.model.reasoner, assessor.forward([photo], [context])
-    findings = [f.key for f in assessor.findings(photo, seen)]
-    differential = Differential(*(DIAGNOSIS_CODES[c] for c in seen.calibrated.ranking[0, :2]))
+    reasoner, output = assessor.model.reasoner, assessor.forward([photo], [context])
+    findings = [f.key for f in assessor.findings(photo, output)]
+    differential = Differential(*(DIAGNOSIS_CODES[c] for c in output.calibrated.ranking[0, :2]))
     if how != "generate":
-        prefix = seen.prefix if how == "runs, prompt kept" else None
-        return lambda: reasoner.explain(context, seen.tokens, seen.evidence, findings, differential, prefix)
+        prefix = output.prefix if how == "runs, prompt kept" else None
+        return lambda: reasoner.explain(context, output.tokens, output.evidence, findings, differential, prefix)
 
     def generate() -> str:
         d = differential
@@ -81,7 +81,7 @@ def rationale_by(assessor: Assessor, photo: LesionImage, how: str) -> Callable[[
         with torch.no_grad():
             written = reasoner.base.generate(
                 input_ids=prompts.input_ids,
-                inputs_embeds=reasoner.inputs(prompts, seen.tokens, seen.evidence),
+                inputs_embeds=reasoner.inputs(prompts, output.tokens, output.evidence),
                 attention_mask=prompts.attention_mask,
                 mm_token_type_ids=prompts.mm_token_type_ids,
                 image_grid_thw=prompts.image_grid_thw[0],
@@ -144,6 +144,7 @@ def fastest(runs: Sequence[Sequence[float]]) -> list[float]:
 
 
 def main() -> None:
+    """Measures the speed of the product and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
@@ -162,7 +163,7 @@ def main() -> None:
         print(json.dumps(serving(assessor, photos, args.repeats) | {"threads": args.threads}, indent=2))
         return
     times = seconds_of(lambda photo: assessor.assess(photo, Context(55, "male", "back")), photos)
-    seen = seconds_of(lambda photo: assessor.forward([photo], [Context(55, "male", "back")]), photos)
+    forward_seconds = seconds_of(lambda photo: assessor.forward([photo], [Context(55, "male", "back")]), photos)
     subjects = [assessor.subject(photo) for photo in photos]
     explained = {key: seconds_of(method.maps, subjects) for key, method in METHODS.items()}
     start = time.perf_counter()
@@ -172,7 +173,7 @@ def main() -> None:
         "load_s": round(loaded, 2),
         "assess_median_s": round(median(times), 2),
         "assess_max_s": round(max(times), 2),
-        "regions_and_rationale_median_s": round(median(a - s for a, s in zip(times, seen, strict=True)), 2),
+        "regions_and_rationale_median_s": round(median(a - s for a, s in zip(times, forward_seconds, strict=True)), 2),
         "explained_median_s": {key: round(median(seconds), 3) for key, seconds in explained.items()},
         "predict_photos_per_s": round(batch, 1),
         "peak_resident_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),

@@ -52,9 +52,12 @@ def _attempted(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"not_estimable": str(reason)}
 
 
-def summary(readers: int, found: Sequence[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+def summary(readers: int, analyses: Sequence[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """One row an endpoint: studies estimated, coverage of 0, mean half-width, share of p < 0.05, of non-inferior."""
-    return [_row(name, readers, [one[name] for one in found if "value" in one[name]], len(found)) for name in ENDPOINTS]
+    return [
+        _row(name, readers, [one[name] for one in analyses if "value" in one[name]], len(analyses))
+        for name in ENDPOINTS
+    ]
 
 
 def _row(name: str, readers: int, rows: Sequence[dict[str, Any]], studies: int) -> dict[str, Any]:

@@ -113,11 +113,13 @@ def compare(sent: Sequence[Sent], stored: Sequence[Event]) -> dict[str, int]:
     """Fate of acknowledged answers: counts of those lost, doubled, or stored for another reader or step."""
     places = {event.sequence: event for event in stored}
     values = Counter(str((event.payload or {}).get("answers")) for event in stored)
-    found = [(one, places.get(one.sequence)) for one in sent]
+    matched = [(one, places.get(one.sequence)) for one in sent]
     return {
         "lost": sum(values[one.value] == 0 for one in sent),
         "doubled": sum(values[one.value] > 1 for one in sent),
-        "misplaced": sum(event is None or (event.reader, event.step) != (one.reader, one.step) for one, event in found),
+        "misplaced": sum(
+            event is None or (event.reader, event.step) != (one.reader, one.step) for one, event in matched
+        ),
     }
 
 
@@ -195,6 +197,7 @@ def write(where: str | Path, answer_file: Path, answers: int) -> None:
 
 
 def main() -> None:
+    """Runs the load test, or one of its writing processes, and prints its result."""
     args = _parser().parse_args()
     if args.write:
         write(args.url, args.write, args.answers)
@@ -236,8 +239,8 @@ def _parser() -> argparse.ArgumentParser:
 def _command() -> str:
     """What was typed, without the address of a database and the folder of the result."""
     hidden = {"--url": "URL", "--out": "DIR"}
-    shown = [hidden.get(before, word) for before, word in itertools.pairwise(("", *sys.argv[1:]))]
-    return " ".join(("python -m eval_study.trust_study.load", *shown))
+    arguments = [hidden.get(before, word) for before, word in itertools.pairwise(("", *sys.argv[1:]))]
+    return " ".join(("python -m eval_study.trust_study.load", *arguments))
 
 
 def _measured(args: argparse.Namespace, folder: Path) -> tuple[str, dict[str, Any]]:

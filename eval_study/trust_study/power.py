@@ -45,6 +45,7 @@ class Setting:
 
     @property
     def name(self) -> str:
+        """The setting in words."""
         s = self.simulation
         effect = s.arms[PLAN.primary.arm].trust - s.arms[PLAN.primary.reference].trust
         swayed = f"sway {s.spread.reader_arm:g}/{s.spread.case_arm:g}"
@@ -53,6 +54,7 @@ class Setting:
 
     @property
     def truth(self) -> float:
+        """True difference between the two arms of the primary analysis."""
         return true_contrast(self.simulation, PLAN.primary.arm, PLAN.primary.reference)
 
 
@@ -81,6 +83,7 @@ def _with_effect(effect: float) -> Simulation:
 
 
 def main() -> None:
+    """Simulates the studies of every setting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, help="studies a setting, instead of 500 (200 for power)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of power.json and POWER.md")
@@ -114,11 +117,11 @@ def one_study(simulation: Simulation, seed: int) -> list[float | None]:
     cases = primary_cases(simulate(simulation, seed).cases)
     start = time.perf_counter()
     try:
-        found = primary_result(cases, PLAN)
+        result = primary_result(cases, PLAN)
     except NotEstimable:
         return [None] * 5
     seconds = time.perf_counter() - start
-    return [*(round(found[key], 5) for key in ("value", "low", "high", "p")), round(seconds, 3)]
+    return [*(round(result[key], 5) for key in ("value", "low", "high", "p")), round(seconds, 3)]
 
 
 def _save(path: Path, chosen: list[Setting], studies: Mapping[str, list[list[float | None]]]) -> dict[str, Any]:
@@ -139,7 +142,7 @@ def summary(setting: Setting, studies: list[list[float | None]]) -> dict[str, An
     known = np.array([row for row in studies if row[0] is not None], dtype=np.float64).reshape(-1, 5)
     value, low, high, p, seconds = known.T
     truth, n = setting.truth, len(known)
-    covered, found = int(((low <= truth) & (truth <= high)).sum()), int((p < PLAN.alpha).sum())
+    covered, significant = int(((low <= truth) & (truth <= high)).sum()), int((p < PLAN.alpha).sum())
     return {
         "question": setting.question,
         "simulation": _plain(setting.simulation),
@@ -150,10 +153,10 @@ def summary(setting: Setting, studies: list[list[float | None]]) -> dict[str, An
         "truth": round(truth, 4),
         "mean_estimate": round(float(value.mean()), 4),
         "coverage": _share(covered, n),
-        "significant": _share(found, n),
+        "significant": _share(significant, n),
         "mean_width": round(float((high - low).mean()), 4),
         "median_seconds": round(float(np.median(seconds)), 3),
-        "holds": _holds(setting.question, covered / n, found / n),
+        "holds": _holds(setting.question, covered / n, significant / n),
     }
 
 
@@ -187,7 +190,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     ]
     for name, s in report["settings"].items():
         if s["question"] != "power":
-            figures = (s["studies"], s["truth"], s["mean_estimate"], _shown(s["coverage"]), _shown(s["significant"]))
+            figures = (s["studies"], s["truth"], s["mean_estimate"], _cell(s["coverage"]), _cell(s["significant"]))
             lines.append(f"| {name} | {' | '.join(map(str, figures))} |")
     lines += ["", "Power, two-sided alpha 0.05, by the true difference in points of the 7-point item:", ""]
     power = [s for s in report["settings"].values() if s["question"] == "power"]
@@ -196,13 +199,13 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines.append("| --- |" + " ---: |" * (len(truths) + 1))
     for size in dict.fromkeys((s["readers"], s["cases"]) for s in power):
         here = {s["truth"]: s for s in power if (s["readers"], s["cases"]) == size}
-        cells = [_shown(here[t]["significant"]) if t in here else "" for t in truths]
+        cells = [_cell(here[t]["significant"]) if t in here else "" for t in truths]
         covered = " / ".join(f"{here[t]['coverage']['value']:.3f}" for t in truths if t in here)
         lines.append(f"| {size[0]} x {size[1]} | {' | '.join(cells)} | {covered} |")
     return "\n".join(lines) + "\n"
 
 
-def _shown(share: Mapping[str, float]) -> str:
+def _cell(share: Mapping[str, float]) -> str:
     return f"{share['value']:.3f} ({share['low']:.3f}-{share['high']:.3f})"
 
 

@@ -254,10 +254,10 @@ class _Page:
     def submit(self, token: str, step: str, answers: dict[str, Any], request_id: str) -> str:
         sent = {"token": token, "step": step, "answers": answers, "request_id": request_id, "seconds": 1.0}
         data = self._call("submit", sent)
-        found = _STEP.findall(data[-400:])  # after the page itself, a megabyte that need not be parsed for it
-        if len(found) != 1 or b'"notice":' in data[:20]:
+        steps = _STEP.findall(data[-400:])  # after the page itself, a megabyte that need not be parsed for it
+        if len(steps) != 1 or b'"notice":' in data[:20]:
             raise RuntimeError(f"submit of {step}: {data[:300]!r}")
-        return str(found[0], "ascii")
+        return str(steps[0], "ascii")
 
     def cpu(self) -> float:
         """Seconds of processor time that the server has used."""
