@@ -116,9 +116,9 @@ def cited_regions() -> str:
         f"**Regions of cited criteria taken out of the photo**, HAM10000, split `{row['split']}`, "
         f"n = {row['n']} photos that have some: all together, the diagnosis loses {with_interval(together['drop'])} "
         f"of its probability, without random places of the lesion as large {with_interval(together['random'])}; "
-        f"it loses more than without {with_interval(together['beats_draws'])} of these places (chance: 0.5). The region "
-        f"with the largest effect, {with_interval(strongest['drop'])}; the strongest of as many random places of the same "
-        f"sizes, {with_interval(strongest['random'])}; it loses more than without "
+        f"it loses more than without {with_interval(together['beats_draws'])} of these places (chance: 0.5). "
+        f"The region with the largest effect, {with_interval(strongest['drop'])}; the strongest of as many random "
+        f"places of the same sizes, {with_interval(strongest['random'])}; it loses more than without "
         f"{with_interval(strongest['beats_draws'])} of those. Made by `{result['meta']['command']}`."
     )
 
