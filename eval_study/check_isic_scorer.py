@@ -24,7 +24,7 @@ from skinclip.data.readers import read_cases
 
 
 def write_truth(cases: list[Case], path: Path) -> None:
-    """ISIC 2018 Task 3's ground-truth file: one-hot, one row a photo."""
+    """ISIC 2018 Task 3's ground-truth file: one-hot, one row per photo."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image", *ISIC2018_COLUMNS])

@@ -2,7 +2,7 @@
 
     python -m eval_study.measure_thresholds --data ROOT [--photos 400] [--seed 0]
 
-ROOT holds one folder a data set; photos of split `train` that have a mask are used. Each line gives the
+ROOT holds one folder per data set; photos of split `train` that have a mask are used. Each line gives the
 quantiles 5, 20, 33, 67, 80 and 95 % of one measurement over the photos in which it could be made:
 `skinclip.imaging.abcd_features` takes its lower and upper thresholds from them and gives no finding in between.
 """
@@ -50,7 +50,7 @@ def report(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
 def main() -> None:
     """Prints quantiles of each measurement over training photos with a mask."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with one subfolder a data set")
+    parser.add_argument("--data", required=True, help="folder with one subfolder per data set")
     parser.add_argument("--photos", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

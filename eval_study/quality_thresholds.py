@@ -1,6 +1,6 @@
 """Measures the photo quality gate on real photos: `python -m eval_study.quality_thresholds --data ROOT`.
 
-ROOT holds one folder a data set, each with a `manifest.csv` (columns `image`, `split`, optional `mask`). For each set
+ROOT holds one folder per data set, each with a `manifest.csv` (columns `image`, `split`, optional `mask`). For each set
 the command prints how the gate's measures are distributed over good photos and over spoilt copies of them (blurred,
 darkened, blacked out, over-exposed), and which share of each passes. The thresholds in `skinclip/imaging/photo.py` lie
 in the gaps of that table. Only splits in which choosing is allowed are read, so no test photo is.
@@ -101,8 +101,8 @@ def lesion_rows(root: Path) -> Iterator[tuple[str, np.ndarray]]:
 def main(argv: list[str] | None = None) -> None:
     """Prints quantiles of the photo quality measures of each set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with one subfolder a data set")
-    parser.add_argument("--limit", type=int, default=10_000, help="photos a set at most")
+    parser.add_argument("--data", type=Path, required=True, help="folder with one subfolder per data set")
+    parser.add_argument("--limit", type=int, default=10_000, help="photos per set at most")
     args = parser.parse_args(argv)
     if not any((args.data / name / "manifest.csv").exists() for name in SPLITS):
         parser.error(f"{args.data} has none of: {', '.join(SPLITS)} (each with a manifest.csv)")

@@ -108,16 +108,7 @@ def serving(assessor: Assessor, photos: Sequence[LesionImage], repeats: int) -> 
     Raises RuntimeError where two ways write different texts.
     """
     writers = {how: [rationale_by(assessor, photo, how) for photo in photos] for how in WAYS}
-    calls: list[int] = []
-    hook = assessor.model.reasoner.base.model.language_model.register_forward_hook(lambda *_: calls.append(1))
-    texts, asked = {}, {}
-    try:
-        for how in WAYS:
-            calls.clear()
-            texts[how] = [write() for write in writers[how]]
-            asked[how] = round(len(calls) / len(photos), 1)
-    finally:
-        hook.remove()
+    texts, calls = _texts_and_calls(assessor, writers)
     if any(texts[how] != texts["generate"] for how in WAYS):
         raise RuntimeError("two ways to decode write different texts")
     written = {how: [seconds_of(lambda w: w(), writers[how]) for _ in range(repeats)] for how in WAYS}
@@ -131,11 +122,28 @@ def serving(assessor: Assessor, photos: Sequence[LesionImage], repeats: int) -> 
     return {
         "rationale_tokens_median": median(tokens),
         "rationale_ms_median": {how: round(1000 * median(fastest(runs))) for how, runs in written.items()},
-        "language_model_calls_mean": asked,
+        "language_model_calls_mean": calls,
         "assess_ms_median": round(1000 * median(fastest(assessed))),
         "predict_photos_per_s": {size: round(len(photos) / sum(fastest(runs)), 1) for size, runs in predicted.items()},
         "photos": len(photos),
     }
+
+
+def _texts_and_calls(
+    assessor: Assessor, writers: dict[str, list[Callable[[], str]]]
+) -> tuple[dict[str, list[str]], dict[str, float]]:
+    """Texts by each way, and how often the language model ran for one of them on average."""
+    calls: list[int] = []
+    hook = assessor.model.reasoner.base.model.language_model.register_forward_hook(lambda *_: calls.append(1))
+    texts, mean_calls = {}, {}
+    try:
+        for how, own in writers.items():
+            calls.clear()
+            texts[how] = [write() for write in own]
+            mean_calls[how] = round(len(calls) / len(own), 1)
+    finally:
+        hook.remove()
+    return texts, mean_calls
 
 
 def fastest(runs: Sequence[Sequence[float]]) -> list[float]:
@@ -143,21 +151,30 @@ def fastest(runs: Sequence[Sequence[float]]) -> list[float]:
     return [min(times) for times in zip(*runs, strict=True)]
 
 
-def main() -> None:
-    """Measures the speed of the product and writes it as JSON."""
+def _drawn_photos(n: int) -> list[LesionImage]:
+    """Drawn photos of all kinds in turn."""
+    kinds = sorted(LOOKS)
+    return [from_array(draw(kinds[i % len(kinds)], i)) for i in range(n)]
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-page", action="store_true")
     parser.add_argument("--only", choices=["serving"])
     parser.add_argument("--repeats", type=int, default=5, help="of `--only serving`, the fastest of which counts")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measures the speed of the product and writes it as JSON."""
+    args = _parser().parse_args()
     torch.set_num_threads(args.threads)
     start = time.perf_counter()
     assessor = Assessor.load("mini")
     loaded = time.perf_counter() - start
-    kinds = sorted(LOOKS)
-    photos = [from_array(draw(kinds[i % len(kinds)], i)) for i in range(args.photos)]
+    photos = _drawn_photos(args.photos)
     assessor.assess(photos[0])
     if args.only:
         print(json.dumps(serving(assessor, photos, args.repeats) | {"threads": args.threads}, indent=2))
@@ -166,9 +183,7 @@ def main() -> None:
     forward_seconds = seconds_of(lambda photo: assessor.forward([photo], [Context(55, "male", "back")]), photos)
     subjects = [assessor.subject(photo) for photo in photos]
     explained = {key: seconds_of(method.maps, subjects) for key, method in METHODS.items()}
-    start = time.perf_counter()
-    assessor.predict(photos, [Context()] * len(photos))
-    batch = len(photos) / (time.perf_counter() - start)
+    batch = len(photos) / sum(seconds_of(lambda part: assessor.predict(part, [Context()] * len(part)), [photos]))
     figures = {
         "load_s": round(loaded, 2),
         "assess_median_s": round(median(times), 2),

@@ -46,7 +46,7 @@ class Command:
         root = args.data or (Path(os.environ["SKINCLIP_DATA"]) if os.environ.get("SKINCLIP_DATA") else None)
         if root is None and not args.report:
             print(
-                "no data: give --data ROOT or set $SKINCLIP_DATA to a folder with one subfolder a data set",
+                "no data: give --data ROOT or set $SKINCLIP_DATA to a folder with one subfolder per data set",
                 file=sys.stderr,
             )
             return 2
@@ -70,7 +70,9 @@ class Command:
         """The options of the command."""
         names = [module.NAME for module in self.modules]
         parser = argparse.ArgumentParser(prog=self.prog, description=__doc__)
-        parser.add_argument("--data", type=Path, help="folder with one subfolder a data set (default: $SKINCLIP_DATA)")
+        parser.add_argument(
+            "--data", type=Path, help="folder with one subfolder per data set (default: $SKINCLIP_DATA)"
+        )
         parser.add_argument("--out", type=Path, default=Path("eval_study/results"), help="results, report and figures")
         parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="what can be made again")
         parser.add_argument("--weights", type=Path, help="a checkpoint directory (default: the embedded one)")

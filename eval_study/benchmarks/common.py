@@ -93,7 +93,7 @@ class Bench:
     """One run of the benchmarks.
 
     Attributes:
-        data: folder with one subfolder a data set.
+        data: folder with one subfolder per data set.
         out: where results, report and figures go.
         work: where predictions, features and training checkpoints are kept; not part of the project.
         reason: why test photos are used, for the ledger.

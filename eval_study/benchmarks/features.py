@@ -76,7 +76,7 @@ def features_of(
     """The features of `photos`, from `folder` where they were kept for the same tower, photos and views.
 
     Args:
-        views: augmented views a photo, drawn as stage 2 draws them; 0 is one view of the photo as it is.
+        views: augmented views per photo, drawn as stage 2 draws them; 0 is one view of the photo as it is.
     """
     names = "\n".join(photo_key(c) for c in photos.cases)
     settings = f"{tower_sha(model)}|{names}|{photos.photos.shape}|{views}|{seed}|{recipe.stage2.augmentation}"

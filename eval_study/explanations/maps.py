@@ -51,7 +51,7 @@ TITLES = {
     "insertion_less_deletion": "insertion less deletion",
     "beats_random": "top 20 % moves the answer more than random places",
     "stable": "rank correlation under small noise",
-    "seconds": "seconds a photo",
+    "seconds": "seconds per photo",
 }
 LESS_IS_BETTER = ("deletion", "seconds")
 # Methods whose map is made of measured effects on the answer, as deletion, insertion and `beats_random` measure them.
@@ -65,7 +65,7 @@ NOISE = 0.02  # standard deviation, of a photo in 0..1
 
 
 def chosen(cases: list[Case], n: int, seed: int) -> list[Case]:
-    """`n` cases, one a lesion, drawn by a seed."""
+    """`n` cases, one per lesion, drawn by a seed."""
     rng = np.random.default_rng(seed)
     first: dict[str, Case] = {}
     for i in rng.permutation(len(cases)):

@@ -124,8 +124,8 @@ def section(result: dict[str, Any]) -> Section:
         ["difference", with_interval(result["text_less_template"], sign=True)],
         ["distinct wordings, share of texts", number(result["distinct_texts"])],
         ["distinct pairs of words, share of pairs", number(result["distinct_pairs"])],
-        ["words a text", number(result["words"], 1)],
-        ["findings a text", number(result["findings"], 1)],
+        ["words per text", number(result["words"], 1)],
+        ["findings per text", number(result["findings"], 1)],
     ]
     return Section.of(
         "Rationales",

@@ -470,7 +470,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", nargs="+", default=["qwen-3b"], choices=list(SHAPES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=45.0, help="a preset, imports not counted")
+    parser.add_argument("--seconds", type=float, default=45.0, help="per preset, imports not counted")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
     parser.add_argument("--tiny", action="store_true", help="two layers and small widths, to try every step")
     args = parser.parse_args()

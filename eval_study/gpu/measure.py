@@ -20,6 +20,7 @@ from eval_study.gpu.texts import TextPool
 from eval_study.gpu.vocabulary import ALL_CRITERIA, ALL_DIAGNOSES, CODES
 from skinclip.model.evidence import symmetric_orthogonalize
 
+THRESHOLDS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5)  # of the logits, tried for the best Jaccard index
 MALIGNANT = [i for i, d in enumerate(ALL_DIAGNOSES) if d.malignant]
 
 
@@ -143,6 +144,11 @@ def criteria_figures(scores: Tensor, photos: Photos, index: Tensor) -> dict[str,
     return {k: round(float(v), 4) for k, v in out.items()}
 
 
+def _jaccard(predicted: Tensor, reference: Tensor) -> float:
+    """Intersection over union of two bool tensors, all photos together."""
+    return ((predicted & reference).sum() / (predicted | reference).sum().clamp_min(1)).item()
+
+
 @torch.no_grad()
 def regions(model: GpuDermClip, photos: Photos, texts: TextPool, side: int, batch: int = 64) -> dict[str, float]:
     """Drawn regions of Task 2 valid, second look: pixel AP inside the lesion, presence AUROC, pooled Jaccard (in the
@@ -169,11 +175,7 @@ def regions(model: GpuDermClip, photos: Photos, texts: TextPool, side: int, batc
     for a, name in enumerate(TASK2_ATTRIBUTES):
         y, s = t[:, a][inside].cpu().numpy(), z[:, a][inside].cpu().numpy()
         out[f"{name}/chance"], out[f"{name}/ap"] = y.mean(), average_precision_score(y, s)
-        scores = []
-        for threshold in (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5):
-            on = z[:, a] > threshold
-            scores.append(((on & t[:, a]).sum() / (on | t[:, a]).sum().clamp_min(1)).item())
-        out[f"{name}/jaccard_best"] = max(scores)
+        out[f"{name}/jaccard_best"] = max(_jaccard(z[:, a] > threshold, t[:, a]) for threshold in THRESHOLDS)
         present = photos.regions[photos.region_row[index], a].flatten(1).amax(1) > 127
         out[f"{name}/presence_auroc"] = roc_auc_score(present.cpu(), z[:, a].flatten(1).topk(20).values.mean(1).cpu())
     for key in ("ap", "jaccard_best"):

@@ -73,35 +73,61 @@ def group_of(record: dict) -> str:
     return f"{source}/{record['kind']}"
 
 
+@dataclass(frozen=True)
+class _PackedFiles:
+    """The packed files, read whole."""
+
+    parts: list[bytes]
+
+    @classmethod
+    def of(cls, folder: Path) -> _PackedFiles:
+        paths = sorted(folder.glob("part-*.bin"), key=lambda p: int(p.stem[5:]))
+        return cls([path.read_bytes() for path in paths])
+
+    def image(self, place: list[int], flag: int) -> np.ndarray:
+        """The image at (part, offset, length)."""
+        part, offset, length = place
+        return decoded(np.frombuffer(self.parts[part], np.uint8, length, offset), flag)
+
+    def photo(self, place: list[int]) -> np.ndarray:
+        """uint8 [SIDE, SIDE, 3] a photo as RGB."""
+        photo = self.image(place, cv2.IMREAD_COLOR)
+        interpolation = cv2.INTER_AREA if min(photo.shape[:2]) > SIDE else cv2.INTER_LINEAR
+        return cv2.resize(photo, (SIDE, SIDE), interpolation=interpolation)[:, :, ::-1]
+
+    def mask(self, place: list[int], interpolation: int) -> np.ndarray:
+        """uint8 [SIDE, SIDE] a mask."""
+        return cv2.resize(self.image(place, cv2.IMREAD_GRAYSCALE), (SIDE, SIDE), interpolation=interpolation)
+
+
+def _decoded_parts(
+    folder: Path, records: list[dict], row_of: dict[int, int], workers: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Photos [n, SIDE, SIDE, 3], lesion masks [n, SIDE, SIDE] and the regions of the photos in `row_of`."""
+    parts, n = _PackedFiles.of(folder), len(records)
+    pixels, lesion = np.empty((n, SIDE, SIDE, 3), np.uint8), np.zeros((n, SIDE, SIDE), np.uint8)
+    regions = np.zeros((len(row_of), len(TASK2_ATTRIBUTES), SIDE, SIDE), np.uint8)
+
+    def decode(i: int) -> None:
+        files = records[i]["files"]
+        pixels[i] = parts.photo(files["image"])
+        if "lesion" in files:
+            lesion[i] = parts.mask(files["lesion"], cv2.INTER_LINEAR)
+        for k, attribute in enumerate(TASK2_ATTRIBUTES):
+            if attribute in files:
+                regions[row_of[i], k] = parts.mask(files[attribute], cv2.INTER_AREA)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(decode, range(n)))
+    return pixels, lesion, regions
+
+
 def load(folder: Path, device: str, workers: int = 16) -> Photos:
     """Decodes what `pack` wrote and moves it to `device`."""
     cv2.setNumThreads(1)
     records = json.loads((folder / "index.json").read_text())
-    parts = [p.read_bytes() for p in sorted(folder.glob("part-*.bin"), key=lambda p: int(p.stem[5:]))]
-    n = len(records)
-    pixels, lesion = np.empty((n, SIDE, SIDE, 3), np.uint8), np.zeros((n, SIDE, SIDE), np.uint8)
-    drawn = [i for i, r in enumerate(records) if r["attributes"] is not None]
-    row_of = {i: k for k, i in enumerate(drawn)}
-    regions = np.zeros((len(drawn), len(TASK2_ATTRIBUTES), SIDE, SIDE), np.uint8)
-
-    def image(place: list[int], flag: int) -> np.ndarray:
-        part, offset, length = place
-        return decoded(np.frombuffer(parts[part], np.uint8, length, offset), flag)
-
-    def one(i: int) -> None:
-        files = records[i]["files"]
-        photo = image(files["image"], cv2.IMREAD_COLOR)
-        interpolation = cv2.INTER_AREA if min(photo.shape[:2]) > SIDE else cv2.INTER_LINEAR
-        pixels[i] = cv2.resize(photo, (SIDE, SIDE), interpolation=interpolation)[:, :, ::-1]
-        if "lesion" in files:
-            lesion[i] = cv2.resize(image(files["lesion"], cv2.IMREAD_GRAYSCALE), (SIDE, SIDE))
-        for k, attribute in enumerate(TASK2_ATTRIBUTES):
-            if attribute in files:
-                mask = image(files[attribute], cv2.IMREAD_GRAYSCALE)
-                regions[row_of[i], k] = cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(one, range(n)))
+    row_of = {i: k for k, i in enumerate(i for i, r in enumerate(records) if r["attributes"] is not None)}
+    pixels, lesion, regions = _decoded_parts(folder, records, row_of, workers)
     allowed, weight = criteria(records)
     groups = sorted({group_of(r) for r in records})
     aspect = torch.tensor([r["aspect"] for r in records], device=device)
@@ -112,7 +138,7 @@ def load(folder: Path, device: str, workers: int = 16) -> Photos:
         masks,
         torch.tensor(["lesion" in r["files"] for r in records], device=device),
         torch.from_numpy(regions).to(device),
-        torch.tensor([row_of.get(i, MISSING) for i in range(n)], device=device),
+        torch.tensor([row_of.get(i, MISSING) for i in range(len(records))], device=device),
         torch.tensor([CODES.index(r["diagnosis"]) if r["diagnosis"] else MISSING for r in records], device=device),
         allowed.to(device),
         weight.to(device),

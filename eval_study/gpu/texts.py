@@ -11,7 +11,7 @@ from torch import Tensor
 from eval_study.gpu.vocabulary import ALL_DIAGNOSES, CODES, NAMES, NOUNS, SIGNS, STATES
 from skinclip.language.paraphrases import VOCABULARY, Vocabulary, write_description
 
-POOL = 384  # sentences a diagnosis
+POOL = 384  # sentences per diagnosis
 
 
 class TextPool:
@@ -41,5 +41,5 @@ class TextPool:
 
     @staticmethod
     def by_class(logits: Tensor) -> Tensor:
-        """[B, C * P] -> log-mean-exp a class [B, C]."""
+        """[B, C * P] -> log-mean-exp per class [B, C]."""
         return logits.unflatten(1, (len(CODES), -1)).logsumexp(2)

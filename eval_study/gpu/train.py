@@ -209,6 +209,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.args.lr * group["factor"] * factor
 
+    def rounded_priors(self) -> dict[str, list[float]]:
+        """Prior of each diagnosis in each group, for the summary."""
+        rows = zip(self.photos.groups, self.prior.tolist(), strict=True)
+        return {group: [round(share, 4) for share in shares] for group, shares in rows}
+
     @torch.no_grad()
     def find_lesions(self) -> int:
         """Boxes of the lesions of photos without a reference mask, by the averaged model; how many were found."""
@@ -272,9 +277,7 @@ def run(trainer: Trainer, args: argparse.Namespace, out: Path) -> None:
     figures = {} if args.no_figures else evaluate(trainer.average, trainer.photos, trainer.texts, args.side)
     summary = {"arguments": {k: str(v) for k, v in vars(args).items()}, "steps": trainer.steps, "views": n_views}
     summary |= {"seconds": round(trained, 1), "views_per_second": round(n_views / trained, 1), "valid": figures}
-    summary["priors"] = {
-        g: [round(x, 4) for x in p] for g, p in zip(trainer.photos.groups, trainer.prior.tolist(), strict=True)
-    }
+    summary["priors"] = trainer.rounded_priors()
     (out / "summary.json").write_text(json.dumps({**summary, "log": log}, indent=1))
     print(
         json.dumps(figures, indent=1),
@@ -301,7 +304,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-steps", type=int, default=10**9)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--pairs", type=int, default=24, help="lesions a batch seen in both kinds of photo")
+    parser.add_argument("--pairs", type=int, default=24, help="lesions per batch seen in both kinds of photo")
     parser.add_argument("--phases", default="0.3:160,1:224", help="share of the time : side in pixels")
     parser.add_argument("--side", type=int, default=224, help="pixels at which the valid splits are measured")
     parser.add_argument("--lr", type=float, default=1.6e-3)

@@ -53,7 +53,7 @@ def _attempted(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def summary(readers: int, analyses: Sequence[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One row an endpoint: studies estimated, coverage of 0, mean half-width, share of p < 0.05, of non-inferior."""
+    """One row per endpoint: studies estimated, coverage of 0, mean half-width, share of p < 0.05, of non-inferior."""
     return [
         _row(name, readers, [one[name] for one in analyses if "value" in one[name]], len(analyses))
         for name in ENDPOINTS

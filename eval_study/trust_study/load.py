@@ -2,7 +2,7 @@
 
     python -m eval_study.trust_study.load --sessions --out DIR     whole sessions by Study.submit: 50 readers, 20 cases
     python -m eval_study.trust_study.load --served --out DIR       the same over HTTP, against app.py --study
-    python -m eval_study.trust_study.load --out DIR                the store alone, two events a case
+    python -m eval_study.trust_study.load --out DIR                the store alone, two events per case
     python -m eval_study.trust_study.load --kills 200 --out DIR    a writing process killed at random moments
 
 All readers begin at once and never pause (the worst there can be), or with `--think 2` pause 0 to 4 s before each
@@ -202,7 +202,19 @@ def main() -> None:
     if args.write:
         write(args.url, args.write, args.answers)
         return
-    about = {
+    about = _conditions(args)
+    with tempfile.TemporaryDirectory() as folder:
+        name, result = _measured(args, Path(folder))
+    text = json.dumps({**about, **result}, indent=2)
+    print(text)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / f"{name}_{about['database']}.json").write_text(text + "\n")
+
+
+def _conditions(args: argparse.Namespace) -> dict[str, Any]:
+    """The conditions of a test, taken before it."""
+    return {
         "command": _command(),
         "database": "postgresql" if str(args.url).startswith("postgres") else "sqlite",
         "cores": len(os.sched_getaffinity(0)),
@@ -211,13 +223,6 @@ def main() -> None:
         "seed": args.seed,
         "simulated": True,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        name, result = _measured(args, Path(folder))
-    text = json.dumps({**about, **result}, indent=2)
-    print(text)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"{name}_{about['database']}.json").write_text(text + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

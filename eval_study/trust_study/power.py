@@ -85,7 +85,7 @@ def _with_effect(effect: float) -> Simulation:
 def main() -> None:
     """Simulates the studies of every setting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, help="studies a setting, instead of 500 (200 for power)")
+    parser.add_argument("--studies", type=int, help="studies per setting, instead of 500 (200 for power)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of power.json and POWER.md")
     arguments = parser.parse_args()
     chosen = [replace(s, studies=arguments.studies or s.studies) for s in settings()]

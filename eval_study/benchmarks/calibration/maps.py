@@ -179,19 +179,18 @@ def compare_maps(
             "balanced_accuracy_argmax": metrics.balanced_accuracy(labels, probabilities.argmax(axis=1)),
         }
         by_map[name] = {key: resamples.interval(metric) for key, metric in errors.items()} | {
-            "noise_floor": {
-                key: metrics.ece_noise_floor(probabilities, NOISE_DRAWS, seed, BINS, metric)
-                for key, metric in (
-                    ("ece", metrics.ece),
-                    ("adaptive_ece", metrics.adaptive_ece),
-                    ("classwise_ece", metrics.classwise_ece),
-                )
-            },
+            "noise_floor": _noise_floors(probabilities, seed),
             "nll_above_shipped": resamples.interval(
                 metrics.difference(metrics.nll(probabilities, labels), metrics.nll(p[SHIPPED], labels))
             ),
         }
     return by_map
+
+
+def _noise_floors(p: np.ndarray, seed: int) -> dict[str, Any]:
+    """Each calibration error that a perfectly calibrated model with probabilities `p` would show."""
+    errors = {"ece": metrics.ece, "adaptive_ece": metrics.adaptive_ece, "classwise_ece": metrics.classwise_ece}
+    return {key: metrics.ece_noise_floor(p, NOISE_DRAWS, seed, BINS, error) for key, error in errors.items()}
 
 
 def _ece_of_rule(p: np.ndarray, balanced: np.ndarray, labels: np.ndarray) -> metrics.Metric:

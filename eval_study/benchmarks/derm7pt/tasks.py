@@ -19,7 +19,7 @@ DIAG = "diagnosis"
 STATES: dict[str, tuple[str, ...]] = {DIAG: DERM7PT_GROUPS, **{c.code: c.labels for c in CRITERIA}}
 _TO_GROUP = np.array([[CODE_TO_DERM7PT_GROUP[code] == g for g in DERM7PT_GROUPS] for code in DIAGNOSIS_CODES], float)
 MEL = DERM7PT_GROUPS.index("MEL")
-ByTask = dict[str, np.ndarray]  # task -> one row a case: labels [n], -1 unlabelled, or probabilities [n, S]
+ByTask = dict[str, np.ndarray]  # task -> one row per case: labels [n], -1 unlabelled, or probabilities [n, S]
 
 
 def labels_of(cases: Sequence[Case]) -> ByTask:

@@ -277,7 +277,7 @@ def _score_chart(result: Mapping[str, Any]) -> Picture:
 
 @style.styled
 def _corruption_chart(corrupted: Mapping[str, Any]) -> Picture:
-    """Small multiples: accuracy and share called out of domain by severity, one panel a kind."""
+    """Small multiples: accuracy and share called out of domain by severity, one panel per kind."""
     kinds = list(corrupted["kinds"])
     across = min(4, len(kinds))
     figure = Figure(figsize=(2.3 * across, 1.9 * -(-len(kinds) // across)), layout="constrained")
