@@ -1,4 +1,4 @@
-"""Labelled photos as every reader returns them: one `Case` a photo, None for each label that its source does not give.
+"""Labelled photos as every reader returns them: one `Case` per photo, None for each label that its source lacks.
 
 Only what a training stage or a measurement may use is here. What leaks the answer (how it was confirmed, the
 photo's size, management, difficulty, total score, elevation) has no field, so it can never reach a prompt.
@@ -58,7 +58,7 @@ class Case:
         kind: "dermoscopy" or "clinical", None where the source does not say.
         clinical_image: a second photo of the same lesion, a clinical close-up.
         attribute_masks: attribute (ISIC 2018 Task 2) -> where an expert drew it, None where nothing was drawn. An
-            attribute that is not among the keys was not looked for.
+            attribute that is not among the keys was not labelled.
         readings: the criteria that dermatologists marked, one entry a reading; not marked is weaker than absent.
         skin_tone: MILK10k's class, 0 (very dark) to 5 (very light).
         fitzpatrick: skin type 1 (very light) to 6 (very dark).

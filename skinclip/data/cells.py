@@ -8,7 +8,7 @@ import re
 from skinclip.core import vocabulary
 from skinclip.core.assessment import Context
 from skinclip.data.cases import split_name
-from skinclip.data.tables import BadRow, Row
+from skinclip.data.tables import BadRow, LabelRow
 
 MAX_AGE = 120  # years
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
@@ -66,7 +66,7 @@ def parse_malignant(text: str | None, diagnosis: str | None) -> bool | None:
     return vocabulary.is_malignant(diagnosis) if stated is None else stated
 
 
-def parse_criteria(row: Row) -> dict[str, str]:
+def parse_criteria(row: LabelRow) -> dict[str, str]:
     """Criterion code -> grouped state of each labelled criterion, from Derm7pt's fine labels or from grouped states.
 
     Raises BadRow for an unknown state.
@@ -83,7 +83,7 @@ def parse_criteria(row: Row) -> dict[str, str]:
     return criteria
 
 
-def parse_context(row: Row, age: str, sex: str, site: str) -> Context:
+def parse_context(row: LabelRow, age: str, sex: str, site: str) -> Context:
     """Age, sex and site of the patient from the columns of those names."""
     return Context(
         age=parse_age(row.get(age)),
@@ -102,7 +102,7 @@ def parse_level(text: str | None, column: str, lowest: int, highest: int) -> int
     return int(number)
 
 
-def one_hot(row: Row, columns: dict[str, str]) -> str | None:
+def one_hot(row: LabelRow, columns: dict[str, str]) -> str | None:
     """The class of a one-hot row, None where all cells are empty. Raises BadRow unless one cell is 1 and the rest 0.
 
     Args:
@@ -114,8 +114,6 @@ def one_hot(row: Row, columns: dict[str, str]) -> str | None:
     values = {column: parse_number(cell or "") for column, cell in cells.items()}
     marked = [column for column, value in values.items() if value == 1]
     if len(marked) != 1 or any(value not in (0, 1) for value in values.values()):
-        counted = {7: "seven", 9: "nine"}.get(len(columns), str(len(columns)))
-        zeros = {7: "six", 9: "eight"}.get(len(columns), str(len(columns) - 1))
         listed = ", ".join(str(cell) for cell in cells.values())
-        raise BadRow(f"the {counted} classes are not one 1 and {zeros} 0: {listed}")
+        raise BadRow(f"exactly one of the {len(columns)} class columns must be 1 and the others 0, not {listed}")
     return columns[marked[0]]

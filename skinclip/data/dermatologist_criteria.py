@@ -15,7 +15,7 @@ from skinclip.data import cells
 from skinclip.data.cases import CriteriaReading, DataError
 from skinclip.data.files import table_named
 from skinclip.data.layouts.base import photo_id
-from skinclip.data.tables import BadRow, Row, read_labels
+from skinclip.data.tables import BadRow, LabelRow, read_labels
 
 FILES = ("dermatologist_criteria", "dermatologist_criteria_second_reading")
 
@@ -101,7 +101,7 @@ def read_readings(folder: Path) -> dict[str, tuple[CriteriaReading, ...]]:
     return {image: tuple(readings) for image, readings in readings_of.items()}
 
 
-def _reading(row: Row) -> CriteriaReading:
+def _reading(row: LabelRow) -> CriteriaReading:
     if row.problem:
         raise BadRow(row.problem)
     answers = {code: cells.parse_yes_no(row.word(column), code) for column, code in _BY_COLUMN.items()}

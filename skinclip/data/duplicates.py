@@ -6,7 +6,8 @@
 Every photo becomes local features (SIFT, Lowe 2004, as RootSIFT) of its thumbnail. A vocabulary of visual words with
 inverse document frequencies (Sivic and Zisserman 2003) picks the few most similar photos of other sets, and an affine
 map fitted to their features by RANSAC decides: enough features agree, the map is a plausible change of view, and the
-photos, laid over each other, look alike. About 20 ms a photo and 0.5 ms a pair on one core, 100 kB of memory a photo.
+photos, laid over each other, look alike. About 20 ms per photo and 0.5 ms per pair on one core, and 100 kB of memory
+per photo.
 """
 
 from __future__ import annotations

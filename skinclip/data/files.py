@@ -35,7 +35,7 @@ def without_suffix(name: str) -> str:
 
 
 class FileFinder:
-    """Files named by a label file, each folder listed once (not one disk access a row)."""
+    """Files named by a label file, each folder listed once (not one disk access per row)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -86,5 +86,5 @@ def _two_valued(values: np.ndarray) -> np.ndarray:
     low, high = levels[0], levels[-1]
     between = (values > low + _NEAR * (high - low)) & (values < high - _NEAR * (high - low))
     if len(levels) <= _LABELS or between.mean() > _SMOOTH_SHARE or _has_flat_part(values, between):
-        raise ValueError(f"has {len(levels)} values; a mask has two, such as 0 and 255. Save one mask a file")
+        raise ValueError(f"has {len(levels)} values; a mask has two, such as 0 and 255. Save one mask per file")
     return np.asarray(values > (low + high) / 2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,17 @@ from skinclip.imaging.photo import PhotoError, load_photo
 NO_MASK = 255  # value of a mask that the data set does not give
 CROPS = ("square", "squash")
 _VERSION = 2  # of decoding and resizing: an array cached by another version is not used
+
+
+@dataclass(frozen=True)
+class _Content:
+    """Contents of an array: its kind, the shape of one entry, the crop, and how the file of each case is decoded."""
+
+    kind: str
+    shape: tuple[int, ...]
+    crop: str
+    files: Sequence[Path | None]
+    decode: Callable[[Case], np.ndarray]
 
 
 def load_photos(
@@ -40,8 +52,8 @@ def load_photos(
         except PhotoError as error:
             raise DataError(f"{case.image}: {error}") from error
 
-    files = [case.image for case in cases]
-    return _cached("photos", cases, files, (size, size, 3), crop, cache_dir, progress, one)
+    content = _Content("photos", (size, size, 3), crop, [case.image for case in cases], one)
+    return _cached(content, cases, cache_dir, progress)
 
 
 def load_masks(
@@ -54,8 +66,8 @@ def load_masks(
             return np.full((size, size), NO_MASK, np.uint8)
         return (_fit(read_mask(case.mask).astype(np.uint8) * 255, size, crop) > 127).astype(np.uint8)
 
-    files = [case.mask for case in cases]
-    return _cached("masks", cases, files, (size, size), crop, cache_dir, progress, one)
+    content = _Content("masks", (size, size), crop, [case.mask for case in cases], one)
+    return _cached(content, cases, cache_dir, progress)
 
 
 def _fit(pixels: np.ndarray, size: int, crop: str) -> np.ndarray:
@@ -68,26 +80,17 @@ def _fit(pixels: np.ndarray, size: int, crop: str) -> np.ndarray:
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
 
 
-def _cached(
-    kind: str,
-    cases: Sequence[Case],
-    files: Sequence[Path | None],
-    shape: tuple[int, ...],
-    crop: str,
-    cache_dir: Path | None,
-    progress: bool,
-    one: Callable[[Case], np.ndarray],
-) -> np.ndarray:
-    if crop not in CROPS:
-        raise ValueError(f"crop {crop!r}; expected one of {', '.join(CROPS)}")
+def _cached(content: _Content, cases: Sequence[Case], cache_dir: Path | None, progress: bool) -> np.ndarray:
+    if content.crop not in CROPS:
+        raise ValueError(f"crop {content.crop!r}; expected one of {', '.join(CROPS)}")
     if cache_dir is None or not cases:
-        return _read_all(kind, cases, np.empty((len(cases), *shape), np.uint8), progress, one)
-    names = "\n".join(f"{c.source}/{c.image_id}/{f}/{bytes_in(f)}" for c, f in zip(cases, files, strict=True))
-    digest = hashlib.sha256(f"{_VERSION}|{names}|{shape}|{crop}".encode()).hexdigest()[:16]
-    path = cache_dir / f"{kind}-{digest}.npy"
+        return _read_all(content, cases, np.empty((len(cases), *content.shape), np.uint8), progress)
+    names = "\n".join(f"{c.source}/{c.image_id}/{f}/{bytes_in(f)}" for c, f in zip(cases, content.files, strict=True))
+    digest = hashlib.sha256(f"{_VERSION}|{names}|{content.shape}|{content.crop}".encode()).hexdigest()[:16]
+    path = cache_dir / f"{content.kind}-{digest}.npy"
     if not path.exists():
-        _write_all(path, kind, cases, shape, progress, one)
-    # Mapped, not read: thousands of large photos need not fit into memory, and processes share what they look at.
+        _write_all(path, content, cases, progress)
+    # Mapped, not read: thousands of large photos need not fit into memory, and processes share the pages they read.
     return np.load(path, mmap_mode="c")
 
 
@@ -96,20 +99,13 @@ def bytes_in(file: Path | None) -> int:
     return file.stat().st_size if file is not None and file.exists() else 0
 
 
-def _write_all(
-    path: Path,
-    kind: str,
-    cases: Sequence[Case],
-    shape: tuple[int, ...],
-    progress: bool,
-    one: Callable[[Case], np.ndarray],
-) -> None:
+def _write_all(path: Path, content: _Content, cases: Sequence[Case], progress: bool) -> None:
     """Decodes into a file beside `path` that takes its place when it is whole; a photo that fails leaves nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npy")
-    array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(cases), *shape))
+    array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(cases), *content.shape))
     try:
-        _read_all(kind, cases, array, progress, one)
+        _read_all(content, cases, array, progress)
     except DataError:
         part.unlink()
         raise
@@ -117,10 +113,8 @@ def _write_all(
     part.replace(path)
 
 
-def _read_all(
-    kind: str, cases: Sequence[Case], out: np.ndarray, progress: bool, one: Callable[[Case], np.ndarray]
-) -> np.ndarray:
+def _read_all(content: _Content, cases: Sequence[Case], out: np.ndarray, progress: bool) -> np.ndarray:
     """Fills `out` [n, ...] and returns it."""
-    for i, case in enumerate(tqdm(cases, desc=f"reading {kind}", disable=not progress, mininterval=5)):
-        out[i] = one(case)
+    for i, case in enumerate(tqdm(cases, desc=f"reading {content.kind}", disable=not progress, mininterval=5)):
+        out[i] = content.decode(case)
     return out

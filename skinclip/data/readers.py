@@ -5,7 +5,7 @@
 
 A reader never guesses: a missing label is None, and a row that cannot be used (missing file, unknown diagnosis or
 state, impossible age, duplicate) is left out and named with its line in `problems`, or stops the reading where
-`strict`. Columns that leak the answer are not looked at.
+`strict`. Columns that leak the answer are not read.
 """
 
 from __future__ import annotations

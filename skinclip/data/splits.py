@@ -13,7 +13,7 @@ from skinclip.data.tables import read_labels
 
 DUPLICATES_FILE = "near_duplicates.csv"  # what `skinclip duplicates` found
 # HAM10000 and MILK10k, by their usual folder names: 1,031 pairs of photos, 720 lesions of MILK10k, photographed at
-# another magnification. Found with 60 candidates a photo; 165 of the 172 that MILK10k's split file names are here.
+# another magnification. Found with 60 candidates per photo; 165 of the 172 that MILK10k's split file names are here.
 PUBLISHED_DUPLICATES = Path(__file__).parent / DUPLICATES_FILE
 TRAINABLE_SPLITS = frozenset({"train"})
 # Ids of the ISIC archive and of HAM10000 mean the same photo or lesion in whichever data set they turn up: ISIC 2018's

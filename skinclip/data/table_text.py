@@ -52,7 +52,7 @@ def decode(data: bytes) -> str:
     if b"\0" in start:
         even, odd = start[::2].count(0), start[1::2].count(0)
         if max(even, odd) < len(start) // 4 or min(even, odd) > len(start) // 8:
-            raise TableTextError("is no table of text: it holds zero bytes")
+            raise TableTextError("is not a text table: it holds zero bytes")
         return _decoded(data, "utf-16-le" if odd > even else "utf-16-be")
     try:
         return data.decode("utf-8")

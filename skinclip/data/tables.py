@@ -33,7 +33,7 @@ class BadRow(ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelRow:
     """One record of a label file. `line` counts from 1 with the header; `number` counts records from 0."""
 
     line: int
@@ -65,7 +65,7 @@ class LabelFile:
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[LabelRow, ...]
 
 
 def read_labels(path: Path, required: Iterable[str]) -> LabelFile:
@@ -113,12 +113,12 @@ def _header(path: Path, records: list[table_text.Record]) -> tuple[str, ...]:
     return tuple(" ".join(cell.lower().split()) for cell in records[0].cells)
 
 
-def _row(header: tuple[str, ...], number: int, record: table_text.Record) -> Row:
+def _row(header: tuple[str, ...], number: int, record: table_text.Record) -> LabelRow:
     cells, problem = record.cells, record.problem
     if problem is None and (len(cells) < len(header) or any(cells[len(header) :])):
         # a stray separator shifts labels under the wrong column: never guess
         problem = f"{len(cells)} cells where the header has {len(header)}"
-    return Row(record.line, number, dict(zip(header, cells, strict=False)), problem)
+    return LabelRow(record.line, number, dict(zip(header, cells, strict=False)), problem)
 
 
 def misnamed(columns: Iterable[str], wanted: str, others: Iterable[str]) -> str | None:
@@ -131,7 +131,7 @@ def misnamed(columns: Iterable[str], wanted: str, others: Iterable[str]) -> str 
     return next(iter([*named, *close]), None)
 
 
-def require_file(finder: FileFinder, row: Row, column: str) -> Path:
+def require_file(finder: FileFinder, row: LabelRow, column: str) -> Path:
     """The file a cell names. Raises BadRow where the cell is empty or the file is missing."""
     name = row.require(column)
     path = finder.find(name)
@@ -141,7 +141,7 @@ def require_file(finder: FileFinder, row: Row, column: str) -> Path:
 
 
 @dataclass
-class Seen:
+class KnownPhotos:
     """The photos and ids met so far in one data set, across its label files."""
 
     files: set[Path] = field(default_factory=set)
@@ -155,16 +155,18 @@ class Seen:
         self.ids.add(case.image_id)
 
 
-def collect(labels: LabelFile, to_case: Callable[[Row], Case], strict: bool, seen: Seen | None = None) -> CaseTable:
+def collect(
+    labels: LabelFile, to_case: Callable[[LabelRow], Case], strict: bool, known: KnownPhotos | None = None
+) -> CaseTable:
     """All rows as cases. A bad row raises DataError where `strict`, else it is left out and named in `problems`."""
-    seen = seen or Seen()
+    known = known or KnownPhotos()
     cases, problems = [], []
     for row in labels.rows:
         try:
             if row.problem:
                 raise BadRow(row.problem)
             case = to_case(row)
-            seen.add(case)
+            known.add(case)
             cases.append(case)
         except BadRow as error:
             problem = f"{labels.path.name} line {row.line}: {error}"

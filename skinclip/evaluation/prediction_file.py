@@ -20,7 +20,7 @@ from skinclip.core.vocabulary import DIAGNOSIS_CODES, ISIC2018_COLUMNS, PREDICTI
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.cells import parse_number
 from skinclip.data.files import one_form, without_suffix
-from skinclip.data.tables import LabelFile, Row, read_labels
+from skinclip.data.tables import LabelFile, LabelRow, read_labels
 from skinclip.evaluation.scores import ISIC2018_CODES
 
 # The official scorer of ISIC 2018 Task 3 gives this test photo weight 0: it is left out of figures, and not missed.
@@ -159,7 +159,7 @@ def _no_other_columns(labels: LabelFile) -> None:
         raise DataError(f"{labels.path}: no rows below the header")
 
 
-def _numbers(path: Path, row: Row, columns: Mapping[str, str]) -> list[float]:
+def _numbers(path: Path, row: LabelRow, columns: Mapping[str, str]) -> list[float]:
     """The row's values, in the order of `columns` (code -> name)."""
     if row.problem:
         raise DataError(f"{path} line {row.line}: {row.problem}")
@@ -181,7 +181,7 @@ def _numbers(path: Path, row: Row, columns: Mapping[str, str]) -> list[float]:
     return values
 
 
-def _images(path: Path, rows: Sequence[Row], table: CaseTable) -> list[str]:
+def _images(path: Path, rows: Sequence[LabelRow], table: CaseTable) -> list[str]:
     """The image id that each row names. Raises DataError for one that is unknown or named twice."""
     names = _names(table.cases)
     written = [one_form(row.cells["image"]) for row in rows]

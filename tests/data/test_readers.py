@@ -304,10 +304,10 @@ def test_isic2018_columns_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("ISIC_0000002,0,0,0,0,0,0,0", "not one 1 and six 0"),
-        ("ISIC_0000002,1,1,0,0,0,0,0", "not one 1 and six 0"),
-        ("ISIC_0000002,0.6,0.4,0,0,0,0,0", "not one 1 and six 0"),
-        ("ISIC_0000002,1,x,0,0,0,0,0", "not one 1 and six 0"),
+        ("ISIC_0000002,0,0,0,0,0,0,0", "exactly one of the 7 class columns must be 1"),
+        ("ISIC_0000002,1,1,0,0,0,0,0", "exactly one of the 7 class columns must be 1"),
+        ("ISIC_0000002,0.6,0.4,0,0,0,0,0", "exactly one of the 7 class columns must be 1"),
+        ("ISIC_0000002,1,x,0,0,0,0,0", "exactly one of the 7 class columns must be 1"),
         ("ISIC_0000009,1,0,0,0,0,0,0", "image ISIC_0000009 not found"),
         ("ISIC_0000001,1,0,0,0,0,0,0", "duplicate image ISIC_0000001"),
     ],

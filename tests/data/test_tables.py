@@ -135,7 +135,7 @@ def test_excels_sep_line(tmp_path: Path, first: str) -> None:
     ("data", "reason"),
     [
         (b"image,diagnosis\nL\x81sion.jpg,mel\n", "is neither UTF-8, UTF-16 nor Windows-1252"),
-        (b"PK\x03\x04\x14\0\0\0\x08\0" + bytes(200), "is no table of text"),
+        (b"PK\x03\x04\x14\0\0\0\x08\0" + bytes(200), "is not a text table"),
         (b"\xff\xfei\0m", "is damaged UTF-16; save it as CSV UTF-8"),
     ],
 )

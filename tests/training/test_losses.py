@@ -312,14 +312,11 @@ def test_outside_mass_refuses():
         OutsideMass()(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2), torch.ones(1))
 
 
-def alignment_tensors() -> dict[str, Tensor]:
+def alignment_tensors() -> dict[str, tuple[Tensor, Tensor]]:
     return {
-        "embeddings": randn(2, 2),
-        "descriptions": DESCRIPTIONS,
-        "scores": randn(2, K),
-        "labels": torch.zeros(2, Q, dtype=torch.long),
-        "maps": randn(2, 3, 2, 2).sigmoid(),
-        "lesion": half_lesion(2),
+        "contrast": (randn(2, 2), DESCRIPTIONS),
+        "criteria": (randn(2, K), torch.zeros(2, Q, dtype=torch.long)),
+        "outside": (randn(2, 3, 2, 2).sigmoid(), half_lesion(2)),
     }
 
 
@@ -329,15 +326,15 @@ def test_alignment_names_and_weighs_its_parts():
     assert set(parts) == {"contrast", "criteria", "outside", "alignment"}
     expected = parts["contrast"] + 2 * parts["criteria"] + 3 * parts["outside"]
     torch.testing.assert_close(parts["alignment"], expected)
-    torch.testing.assert_close(parts["contrast"], RegionTextContrast()(given["embeddings"], DESCRIPTIONS, target))
+    torch.testing.assert_close(parts["contrast"], RegionTextContrast()(*given["contrast"], target))
 
 
 def test_alignment_gradient():
     loss, given, target = AlignmentLoss(temperature=0.5), alignment_tensors(), torch.tensor([0, -1])
 
     def total(embeddings: Tensor, scores: Tensor, maps: Tensor) -> Tensor:
-        changed = given | {"embeddings": embeddings, "scores": scores, "maps": maps.sigmoid()}
-        return loss(target, **changed)["alignment"]
+        changed = {"contrast": embeddings, "criteria": scores, "outside": maps.sigmoid()}
+        return loss(target, **{name: (first, given[name][1]) for name, first in changed.items()})["alignment"]
 
     assert torch.autograd.gradcheck(total, (randn(2, 2), randn(2, K), randn(2, 3, 2, 2)))
 
@@ -345,9 +342,9 @@ def test_alignment_gradient():
 def test_alignment_leaves_out_what_is_not_given_but_not_half_of_a_pair():
     target, given = torch.tensor([0, 1]), alignment_tensors()
     assert AlignmentLoss()(target) == {}
-    assert set(AlignmentLoss()(target, scores=given["scores"], labels=given["labels"])) == {"criteria", "alignment"}
+    assert set(AlignmentLoss()(target, criteria=given["criteria"])) == {"criteria", "alignment"}
     with pytest.raises(ValueError, match="lesion is missing"):
-        AlignmentLoss()(target, maps=given["maps"])
+        AlignmentLoss()(target, outside=(given["outside"][0], None))
     no_outside = AlignmentLoss(w_outside=0)
     assert set(no_outside(target, **given)) == {"contrast", "criteria", "alignment"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from skinclip.data.cases import CaseTable, DataError
 from skinclip.data.files import name_key, photos_by_stem, subfolders, table_named, without_suffix
-from skinclip.data.tables import BadRow, Row
+from skinclip.data.tables import BadRow, LabelRow
 
 DOWNSAMPLED = "_downsampled"  # ends the names of some ISIC 2019 photos; the photo is that of the plain id
 _PARTS = {"Training": "train", "Validation": "valid", "Test": "test"}
@@ -63,12 +63,12 @@ def official_table(folder: Path, stem: str, expected: str) -> Path:
     raise DataError(f"{folder}: no {stem}/{stem}.csv beside {expected}/, nor {stem}.csv or .tab")
 
 
-def photo_id(row: Row, column: str) -> str:
+def photo_id(row: LabelRow, column: str) -> str:
     """The photo's id in a cell that may be a file name. Raises BadRow where the cell is empty."""
     return without_suffix(row.require(column)).removesuffix(DOWNSAMPLED)
 
 
-def photo_of(photos: Mapping[str, Path], row: Row, column: str) -> Path:
+def photo_of(photos: Mapping[str, Path], row: LabelRow, column: str) -> Path:
     """The photo that a cell names, with or without the ending of its file. Raises BadRow where it is missing."""
     name = without_suffix(row.require(column))
     for spelling in (name, name.removesuffix(DOWNSAMPLED), name + DOWNSAMPLED):

@@ -9,13 +9,13 @@ from skinclip.data import cells
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.files import FileFinder, image_ids, subfolders
 from skinclip.data.layouts.base import Layout
-from skinclip.data.tables import BadRow, LabelFile, Row, collect, read_labels, require_file
+from skinclip.data.tables import BadRow, LabelFile, LabelRow, collect, read_labels, require_file
 
 INDEX_FILES = {"train": "train_indexes.csv", "valid": "valid_indexes.csv", "test": "test_indexes.csv"}
 
 
 def read(folder: Path, strict: bool = False) -> CaseTable:
-    """Derm7pt's cases, one a lesion.
+    """Derm7pt's cases, one per lesion.
 
     The dermoscopic photo (`derm`) is the case's image, the clinical one (`clinic`) is kept beside it where its file
     is there. The official case number is its id. A diagnosis without a HAM10000 class (lentigo, melanosis,
@@ -26,7 +26,7 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
     ids = image_ids(name for row in labels.rows if (name := row.get("derm")))
     official_split = {} if "split" in labels.columns else _splits(folder / "meta", labels)
 
-    def to_case(row: Row) -> Case:
+    def to_case(row: LabelRow) -> Case:
         image = require_file(finder, row, "derm")
         name = row.word("diagnosis")
         if name is not None and name not in vocabulary.DERM7PT_TO_CODE:
@@ -60,7 +60,7 @@ def _photo_folder(folder: Path) -> Path:
 
 
 def _splits(meta: Path, labels: LabelFile) -> dict[int, str]:
-    """Row number -> split. The published files count rows of the whole meta.csv from 0.
+    """LabelRow number -> split. The published files count rows of the whole meta.csv from 0.
 
     A part of the set keeps those numbers in a column `index`, or one lower than `case_num`.
     """
@@ -74,7 +74,9 @@ def _splits(meta: Path, labels: LabelFile) -> dict[int, str]:
         for row in read_labels(meta / name, ("indexes",)).rows:
             index = _whole_number(row.cells.get("indexes", ""))
             if row.problem or index is None or splits.get(index, split) != split:
-                raise DataError(f"{name} line {row.line}: {row.cells.get('indexes')!r} is no index, or in two splits")
+                raise DataError(
+                    f"{name} line {row.line}: {row.cells.get('indexes')!r} is not an index, or in two splits"
+                )
             splits[index] = split
     if splits and "index" not in labels.columns and max(splits) >= len(labels.rows):
         if "case_num" not in labels.columns:

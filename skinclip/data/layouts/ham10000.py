@@ -9,7 +9,7 @@ from skinclip.data.files import photos_by_stem, subfolders, table_named
 from skinclip.data.layouts import isic2018
 from skinclip.data.layouts.base import Layout
 from skinclip.data.layouts.ham_format import read_photos
-from skinclip.data.tables import Seen, joined, read_labels
+from skinclip.data.tables import KnownPhotos, joined, read_labels
 
 _MASK_ENDING = "_segmentation"
 
@@ -22,15 +22,15 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
     metadata = table_named([folder], "HAM10000_metadata")
     if metadata is None:
         raise DataError(f"{folder}: no HAM10000_metadata or HAM10000_metadata.csv")
-    labels, seen = read_labels(metadata, ("image_id", "dx")), Seen()
+    labels, known = read_labels(metadata, ("image_id", "dx")), KnownPhotos()
     photos = photos_by_stem(subfolders(folder, "ham10000_images"))
     if not photos:
         photos = {stem: path for stem, path in photos_by_stem([folder]).items() if not stem.endswith(_MASK_ENDING)}
     if not photos:
         raise DataError(f"{folder}: no photos in HAM10000_images_part_1/ and HAM10000_images_part_2/")
     masks = photos_by_stem(subfolders(folder, "ham10000_segmentations"), ending=_MASK_ENDING)
-    own = read_photos(labels, folder, photos, masks, None, strict, seen)
-    return joined([own, isic2018.read_parts(folder, strict, seen)])
+    own = read_photos(labels, folder, photos, masks, None, strict, known)
+    return joined([own, isic2018.read_parts(folder, strict, known)])
 
 
 LAYOUT = Layout(

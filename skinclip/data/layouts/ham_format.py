@@ -10,7 +10,7 @@ from skinclip.data.cases import Case, CaseTable
 from skinclip.data.dermatologist_criteria import read_readings
 from skinclip.data.files import name_key
 from skinclip.data.layouts.base import photo_id, photo_of
-from skinclip.data.tables import LabelFile, Row, Seen, collect
+from skinclip.data.tables import KnownPhotos, LabelFile, LabelRow, collect
 
 
 def read_photos(
@@ -20,12 +20,12 @@ def read_photos(
     masks: dict[str, Path],
     split: str | None,
     strict: bool,
-    seen: Seen,
+    known: KnownPhotos,
 ) -> CaseTable:
     """The rows of a table in HAM10000's format; `split` is that of rows which give none."""
     readings = read_readings(folder)
 
-    def to_case(row: Row) -> Case:
+    def to_case(row: LabelRow) -> Case:
         image_id = photo_id(row, "image_id")
         diagnosis = cells.parse_code(row.word("dx"))
         return Case(
@@ -42,4 +42,4 @@ def read_photos(
             readings=readings.get(image_id, ()),
         )
 
-    return collect(labels, to_case, strict, seen)
+    return collect(labels, to_case, strict, known)

@@ -13,7 +13,7 @@ from skinclip.data import cells
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.layouts.base import Layout, official_parts, official_table, photo_id, photo_of, require_photos
 from skinclip.data.layouts.ham_format import read_photos
-from skinclip.data.tables import LabelFile, Row, Seen, collect, joined, read_labels
+from skinclip.data.tables import KnownPhotos, LabelFile, LabelRow, collect, joined, read_labels
 
 _PHOTOS = r"ISIC2018_Task3_{part}_(Input|Images)"
 
@@ -22,24 +22,24 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
     """Whichever of Training, Validation and Test are there, split by folder name."""
     if not official_parts(folder, _PHOTOS):
         raise DataError(f"{folder}: no ISIC2018_Task3_Training_Input/, _Validation_Input/ or _Test_Input/")
-    return read_parts(folder, strict, Seen())
+    return read_parts(folder, strict, KnownPhotos())
 
 
-def read_parts(folder: Path, strict: bool, seen: Seen) -> CaseTable:
+def read_parts(folder: Path, strict: bool, known: KnownPhotos) -> CaseTable:
     """The cases of all parts; none where the folder has no part."""
     parts = official_parts(folder, _PHOTOS)
-    return joined(_read_part(folder, part, *where, strict, seen) for part, where in parts.items())
+    return joined(_read_part(folder, part, *where, strict, known) for part, where in parts.items())
 
 
-def _read_part(folder: Path, part: str, split: str, folders: list[Path], strict: bool, seen: Seen) -> CaseTable:
+def _read_part(folder: Path, part: str, split: str, folders: list[Path], strict: bool, known: KnownPhotos) -> CaseTable:
     labels = read_labels(official_table(folder, f"ISIC2018_Task3_{part}_GroundTruth", folders[0].name), ())
     photos = require_photos(folders, folder, f"{folders[0].name}/")
     if "dx" in labels.columns:
-        return read_photos(_with_columns(labels, "image_id", "dx"), folder, photos, {}, split, strict, seen)
+        return read_photos(_with_columns(labels, "image_id", "dx"), folder, photos, {}, split, strict, known)
     _with_columns(labels, "image", *(column.lower() for column in vocabulary.ISIC2018_COLUMNS))
     lesions = _lesions(folder, part)
 
-    def to_case(row: Row) -> Case:
+    def to_case(row: LabelRow) -> Case:
         image_id = photo_id(row, "image")
         diagnosis = cells.one_hot(row, vocabulary.ISIC2018_COLUMNS)
         return Case(
@@ -53,14 +53,14 @@ def _read_part(folder: Path, part: str, split: str, folders: list[Path], strict:
             kind="dermoscopy",
         )
 
-    return collect(labels, to_case, strict, seen)
+    return collect(labels, to_case, strict, known)
 
 
 def _with_columns(labels: LabelFile, *columns: str) -> LabelFile:
     missing = [column for column in columns if column not in labels.columns]
     if missing:
-        found = ", ".join(labels.columns) or "nothing"
-        raise DataError(f"{labels.path}: no column {', '.join(missing)}; found {found}")
+        present = ", ".join(labels.columns) or "nothing"
+        raise DataError(f"{labels.path}: no column {', '.join(missing)}; found {present}")
     return labels
 
 

@@ -1,6 +1,6 @@
 """ISIC 2018 Task 2: masks of five dermoscopic attributes drawn by experts, as published and flat.
 
-Published: `ISIC2018_Task1-2_Training_Input/` and `ISIC2018_Task2_Training_GroundTruth_v3/`, one mask a photo and
+Published: `ISIC2018_Task1-2_Training_Input/` and `ISIC2018_Task2_Training_GroundTruth_v3/`, one mask per photo and
 attribute, empty ones included; lesion masks are Task 1's. Flat: `images/`, `attribute_masks/` (those that are not
 empty), `lesion_masks/` and `labels.csv` with one column an attribute.
 """
@@ -14,7 +14,7 @@ from skinclip.data import cells
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.files import name_key, photos_by_stem, subfolders
 from skinclip.data.layouts.base import Layout, official_parts, photo_id, photo_of, require_photos
-from skinclip.data.tables import BadRow, Row, collect, columns_of, read_labels
+from skinclip.data.tables import BadRow, LabelRow, collect, columns_of, read_labels
 
 ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
 _PHOTOS = r"ISIC2018_Task1-2_{part}_Input"
@@ -77,7 +77,7 @@ def _read_flat(folder: Path, strict: bool) -> CaseTable:
     masks = photos_by_stem([folder / _FLAT_MASKS])
     lesions = photos_by_stem([folder / "lesion_masks"])
 
-    def to_case(row: Row) -> Case:
+    def to_case(row: LabelRow) -> Case:
         image_id = photo_id(row, "image_id")
         drawn = {a: _flat_mask(row, image_id, a, masks) for a in ATTRIBUTES if row.get(a) is not None}
         lesion = lesions.get(name_key(image_id)) or lesions.get(f"{name_key(image_id)}_segmentation")
@@ -95,7 +95,7 @@ def _read_flat(folder: Path, strict: bool) -> CaseTable:
     return collect(labels, to_case, strict)
 
 
-def _flat_mask(row: Row, image_id: str, attribute: str, masks: dict[str, Path]) -> Path | None:
+def _flat_mask(row: LabelRow, image_id: str, attribute: str, masks: dict[str, Path]) -> Path | None:
     """The mask of an attribute that the table says was drawn, None where it says it was not."""
     mask = masks.get(_mask_key(image_id, attribute))
     if not cells.parse_yes_no(row.word(attribute), attribute):

@@ -10,7 +10,7 @@ from skinclip.data import cells
 from skinclip.data.cases import Case, CaseTable
 from skinclip.data.files import table_named
 from skinclip.data.layouts.base import Layout, official_parts, official_table, photo_id, photo_of, require_photos
-from skinclip.data.tables import BadRow, Row, Seen, collect, joined, read_labels
+from skinclip.data.tables import BadRow, KnownPhotos, LabelRow, collect, joined, read_labels
 
 COLUMNS = {
     "MEL": "mel",
@@ -28,18 +28,18 @@ _PHOTOS = r"ISIC_2019_{part}_Input"
 
 def read(folder: Path, strict: bool = False) -> CaseTable:
     """Training and Test, whichever are there, with age, sex, site and lesion from the metadata beside them."""
-    seen = Seen()
+    known = KnownPhotos()
     parts = official_parts(folder, _PHOTOS)
-    return joined(_read_part(folder, part, *where, strict, seen) for part, where in parts.items())
+    return joined(_read_part(folder, part, *where, strict, known) for part, where in parts.items())
 
 
-def _read_part(folder: Path, part: str, split: str, folders: list[Path], strict: bool, seen: Seen) -> CaseTable:
+def _read_part(folder: Path, part: str, split: str, folders: list[Path], strict: bool, known: KnownPhotos) -> CaseTable:
     path = official_table(folder, f"ISIC_2019_{part}_GroundTruth", folders[0].name)
     labels = read_labels(path, ("image", *(column.lower() for column in COLUMNS)))
     photos = require_photos(folders, folder, f"{folders[0].name}/")
     about = _metadata(folder, part)
 
-    def to_case(row: Row) -> Case:
+    def to_case(row: LabelRow) -> Case:
         image_id = photo_id(row, "image")
         diagnosis, more = cells.one_hot(row, COLUMNS), about.get(image_id)
         return Case(
@@ -54,10 +54,10 @@ def _read_part(folder: Path, part: str, split: str, folders: list[Path], strict:
             kind="dermoscopy",
         )
 
-    return collect(labels, to_case, strict, seen)
+    return collect(labels, to_case, strict, known)
 
 
-def _metadata(folder: Path, part: str) -> dict[str, Row]:
+def _metadata(folder: Path, part: str) -> dict[str, LabelRow]:
     """Image -> its row of the metadata table; none where there is no such table."""
     name = f"ISIC_2019_{part}_Metadata"
     path = table_named([folder, folder / name], name)

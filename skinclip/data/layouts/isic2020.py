@@ -1,4 +1,4 @@
-"""ISIC 2020 (SIIM-ISIC) as published: the training table of one row a photo, with patient, diagnosis and target."""
+"""ISIC 2020 (SIIM-ISIC) as published: the training table of one row per photo, with patient, diagnosis and target."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.files import photos_by_stem, subfolders, table_named
 from skinclip.data.layouts.base import Layout, photo_id, photo_of
 from skinclip.data.layouts.diagnosis_names import code_of
-from skinclip.data.tables import BadRow, Row, collect, columns_of, read_labels
+from skinclip.data.tables import BadRow, LabelRow, collect, columns_of, read_labels
 
 _TABLES = ("ISIC_2020_Training_GroundTruth_v2", "ISIC_2020_Training_GroundTruth", "train")
 _REQUIRED = ("image_name", "diagnosis", "benign_malignant")
@@ -26,7 +26,7 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
     if not photos:
         raise DataError(f"{folder}: no photos in ISIC_2020_Training_Input/ or train/ (JPEG; DICOM is not read)")
 
-    def to_case(row: Row) -> Case:
+    def to_case(row: LabelRow) -> Case:
         image_id, name = photo_id(row, "image_name"), row.word("diagnosis")
         diagnosis = code_of([name])
         return Case(
@@ -45,7 +45,7 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
     return collect(labels, to_case, strict)
 
 
-def _malignant(row: Row, diagnosis: str | None) -> bool | None:
+def _malignant(row: LabelRow, diagnosis: str | None) -> bool | None:
     """The table's word, which its number must not contradict; else what the diagnosis says."""
     word = cells.parse_yes_no(row.word("benign_malignant"), "benign_malignant")
     number = cells.parse_yes_no(row.word("target"), "target")

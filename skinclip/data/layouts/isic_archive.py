@@ -10,7 +10,7 @@ from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.files import photos_by_stem, table_named
 from skinclip.data.layouts.base import Layout, photo_id, photo_of
 from skinclip.data.layouts.diagnosis_names import code_of
-from skinclip.data.tables import Row, collect, columns_of, read_labels
+from skinclip.data.tables import LabelRow, collect, columns_of, read_labels
 
 _LEVELS = tuple(f"diagnosis_{level}" for level in range(1, 6))
 _TYPES = {"dermoscopic": "dermoscopy", "clinical": "clinical", "tbp": "clinical", "overview": "clinical"}
@@ -30,7 +30,7 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
     if not photos:
         raise DataError(f"{folder}: no photos beside {path.name}")
 
-    def to_case(row: Row) -> Case:
+    def to_case(row: LabelRow) -> Case:
         image_id = photo_id(row, "isic_id")
         diagnosis = code_of([*(row.get(level) for level in _LEVELS), row.get("diagnosis")])
         site = "anatom_site_general" if row.get("anatom_site_general") else "anatom_site_1"
@@ -51,17 +51,17 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
     return collect(labels, to_case, strict)
 
 
-def _malignant(row: Row, diagnosis: str | None) -> bool | None:
+def _malignant(row: LabelRow, diagnosis: str | None) -> bool | None:
     word = (row.word("diagnosis_1") or row.word("benign_malignant") or "").partition("/")[0]
     return {"malignant": True, "benign": False}.get(word, vocabulary.is_malignant(diagnosis))
 
 
-def _kind(row: Row) -> str | None:
+def _kind(row: LabelRow) -> str | None:
     word = (row.word("image_type") or "").replace(":", " ").split()
     return _TYPES.get(word[0]) if word else None
 
 
-def _skin_type(row: Row) -> int | None:
+def _skin_type(row: LabelRow) -> int | None:
     word = row.word("fitzpatrick_skin_type")
     if word in _ROMAN:
         return _ROMAN[word]

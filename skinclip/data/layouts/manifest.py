@@ -9,7 +9,7 @@ from skinclip.data.cases import KINDS, Case, CaseTable, DataError
 from skinclip.data.dermatologist_criteria import read_readings
 from skinclip.data.files import FileFinder, image_ids
 from skinclip.data.layouts.base import Layout
-from skinclip.data.tables import BadRow, LabelFile, Row, collect, read_labels, require_file
+from skinclip.data.tables import BadRow, LabelFile, LabelRow, collect, read_labels, require_file
 
 FILE = "manifest.csv"
 _CALLED_IMAGE = (
@@ -44,7 +44,7 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
     ids = image_ids(name for row in labels.rows if (name := row.get("image")))
     readings = read_readings(folder)
 
-    def to_case(row: Row) -> Case:
+    def to_case(row: LabelRow) -> Case:
         image = require_file(finder, row, "image")
         image_id = row.get("image_id") or ids[row.cells["image"]]
         diagnosis = cells.parse_code(row.word("diagnosis"))
@@ -73,11 +73,11 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
 
 def _check_columns(labels: LabelFile) -> None:
     """Raises DataError where `image` is missing or `diagnosis` seems to go by another name."""
-    found = ", ".join(labels.columns) or "nothing"
+    columns = ", ".join(labels.columns) or "nothing"
     if "image" not in labels.columns:
         other = tables.misnamed(labels.columns, "image", _CALLED_IMAGE)
         hint = f"; if {other!r} names the photos, rename it to 'image'" if other else ""
-        raise DataError(f"{labels.path}: no column image; found {found}{hint}")
+        raise DataError(f"{labels.path}: no column image; found {columns}{hint}")
     if (other := tables.misnamed(labels.columns, "diagnosis", _CALLED_DIAGNOSIS)) is not None:
         raise DataError(
             f"{labels.path}: no column 'diagnosis', but {other!r}: rename it to 'diagnosis' if it holds the diagnoses, "
@@ -85,11 +85,11 @@ def _check_columns(labels: LabelFile) -> None:
         )
 
 
-def _file(finder: FileFinder, row: Row, column: str) -> Path | None:
+def _file(finder: FileFinder, row: LabelRow, column: str) -> Path | None:
     return require_file(finder, row, column) if row.get(column) else None
 
 
-def _kind(row: Row) -> str | None:
+def _kind(row: LabelRow) -> str | None:
     kind = row.word("kind")
     if kind is not None and kind not in KINDS:
         raise BadRow(f"unknown kind of photo {kind!r}; expected {' or '.join(KINDS)}")

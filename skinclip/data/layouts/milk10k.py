@@ -1,4 +1,4 @@
-"""MILK10k (ISIC 2025) as published: two photos a lesion, `MILK10k_Training_Input/IL_.../`, and its tables."""
+"""MILK10k (ISIC 2025) as published: two photos per lesion, `MILK10k_Training_Input/IL_.../`, and its tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skinclip.data import cells
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.files import table_named
 from skinclip.data.layouts.base import Layout, official_parts, official_table, photo_id, photo_of, require_photos
-from skinclip.data.tables import BadRow, LabelFile, Row, Seen, collect, joined, read_labels
+from skinclip.data.tables import BadRow, KnownPhotos, LabelFile, LabelRow, collect, joined, read_labels
 
 COLUMNS = {
     "AKIEC": "akiec",
@@ -30,20 +30,20 @@ _PHOTOS = r"MILK10k_{part}_Input"
 
 
 def read(folder: Path, strict: bool = False) -> CaseTable:
-    """One case a lesion: its dermoscopic photo, the clinical close-up beside it as `clinical_image`.
+    """One case per lesion: its dermoscopic photo, the clinical close-up beside it as `clinical_image`.
 
     A lesion with one photo alone is a case of that photo. `split.csv`, where there, says the split by lesion; else it
     is the part's. The scores of MONET, made by a model, are not read.
     """
-    seen, splits = Seen(), _splits(folder)
+    known, splits = KnownPhotos(), _splits(folder)
     parts = official_parts(folder, _PHOTOS)
-    return joined(_read_part(folder, part, *where, strict, (seen, splits)) for part, where in parts.items())
+    return joined(_read_part(folder, part, *where, strict, (known, splits)) for part, where in parts.items())
 
 
 def _read_part(
-    folder: Path, part: str, split: str, folders: list[Path], strict: bool, shared: tuple[Seen, dict[str, str]]
+    folder: Path, part: str, split: str, folders: list[Path], strict: bool, shared: tuple[KnownPhotos, dict[str, str]]
 ) -> CaseTable:
-    seen, splits = shared
+    known, splits = shared
     stem = f"MILK10k_{part}"
     metadata = read_labels(
         official_table(folder, f"{stem}_Metadata", folders[0].name), ("lesion_id", "image_type", "isic_id")
@@ -53,7 +53,7 @@ def _read_part(
     rows, problems = _by_lesion(metadata)
     labels = _labels(truth, metadata)
 
-    def to_case(row: Row) -> Case:
+    def to_case(row: LabelRow) -> Case:
         lesion = row.require("lesion_id")
         if lesion not in rows:
             raise BadRow(f"no photo of lesion {lesion} in {metadata.path.name}")
@@ -62,23 +62,23 @@ def _read_part(
 
     if strict and problems:
         raise DataError(problems[0])
-    return joined([CaseTable((), tuple(problems)), collect(labels, to_case, strict, seen)])
+    return joined([CaseTable((), tuple(problems)), collect(labels, to_case, strict, known)])
 
 
 def _labels(truth: Path | None, metadata: LabelFile) -> LabelFile:
     """The ground truth's rows; where there is none, the first row of each lesion in the metadata."""
     if truth is not None:
         return read_labels(truth, ("lesion_id", *(column.lower() for column in COLUMNS)))
-    first: dict[str, Row] = {}
+    first: dict[str, LabelRow] = {}
     for row in metadata.rows:
         if not row.problem:
             first.setdefault(row.cells["lesion_id"], row)
     return LabelFile(metadata.path, metadata.columns, tuple(first.values()))
 
 
-def _by_lesion(metadata: LabelFile) -> tuple[dict[str, dict[str, Row]], list[str]]:
+def _by_lesion(metadata: LabelFile) -> tuple[dict[str, dict[str, LabelRow]], list[str]]:
     """Lesion -> kind of photo -> its row, and a line for every row that has no place there."""
-    lesions: dict[str, dict[str, Row]] = defaultdict(dict)
+    lesions: dict[str, dict[str, LabelRow]] = defaultdict(dict)
     problems = []
     for row in metadata.rows:
         try:
@@ -94,7 +94,7 @@ def _by_lesion(metadata: LabelFile) -> tuple[dict[str, dict[str, Row]], list[str
 
 
 def _case(
-    folder: Path, lesion: str, rows: dict[str, Row], photos: dict[str, Path], label: tuple[str | None, str]
+    folder: Path, lesion: str, rows: dict[str, LabelRow], photos: dict[str, Path], label: tuple[str | None, str]
 ) -> Case:
     marked, split = label
     kind = "dermoscopy" if "dermoscopy" in rows else "clinical"

@@ -8,7 +8,7 @@ from skinclip.data import cells
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.files import photos_by_stem, table_named
 from skinclip.data.layouts.base import Layout, photo_id, photo_of
-from skinclip.data.tables import BadRow, Row, collect, columns_of, read_labels
+from skinclip.data.tables import BadRow, LabelRow, collect, columns_of, read_labels
 
 DIAGNOSES = {"ack": "akiec", "bcc": "bcc", "mel": "mel", "nev": "nv", "scc": "scc", "sek": "bkl"}
 # As published: six skin diseases, three of them cancers; actinic keratosis is not one of them.
@@ -26,7 +26,7 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
     if not photos:
         raise DataError(f"{folder}: no photos in imgs_part_1/, imgs_part_2/ and imgs_part_3/")
 
-    def to_case(row: Row) -> Case:
+    def to_case(row: LabelRow) -> Case:
         name = row.word("diagnostic")
         if name is not None and name not in DIAGNOSES:
             expected = ", ".join(word.upper() for word in DIAGNOSES)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from skinclip.model.criteria import STATE_COUNTS, split_by_criterion, state_log_probs
 from skinclip.training.losses.checks import MISSING, check_target, full, mean, pair, require, rows, shape_of, with_sum
 
+TensorPair = tuple[Tensor | None, Tensor | None]
+
 
 class RegionTextContrast(nn.Module):
     """Multi-positive InfoNCE (van den Oord et al. 2018) of lesion regions against diagnosis descriptions.
@@ -28,7 +30,7 @@ class RegionTextContrast(nn.Module):
 
         Args:
             embeddings: [B, E] lesion-pooled, any length (normalised here)
-            descriptions: [C, P, E] P descriptions a diagnosis, any length (normalised here)
+            descriptions: [C, P, E] P descriptions per diagnosis, any length (normalised here)
             target: [B] long, -1 missing
         """
         require(
@@ -134,24 +136,26 @@ class AlignmentLoss(nn.Module):
     def forward(
         self,
         target: Tensor,
-        embeddings: Tensor | None = None,
-        descriptions: Tensor | None = None,
-        scores: Tensor | None = None,
-        labels: Tensor | None = None,
-        maps: Tensor | None = None,
-        lesion: Tensor | None = None,
+        contrast: TensorPair = (None, None),
+        criteria: TensorPair = (None, None),
+        outside: TensorPair = (None, None),
         has_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Named parts, unweighted, and "alignment", their weighted sum; empty where no part is given.
 
         A part is left out when its weight is 0 or its tensors are None; shapes as in `CFAInputs`.
         Raises ValueError where only one tensor of a pair is given.
+
+        Args:
+            contrast: embeddings and descriptions.
+            criteria: criterion scores and labels.
+            outside: evidence maps and lesion.
         """
         parts: dict[str, Tensor] = {}
-        if self.weights["contrast"] and pair(embeddings=embeddings, descriptions=descriptions):
-            parts["contrast"] = self.contrast(embeddings, descriptions, target)
-        if self.weights["criteria"] and pair(criterion_scores=scores, criterion_labels=labels):
-            parts["criteria"] = self.criteria(scores, labels)
-        if self.weights["outside"] and pair(maps=maps, lesion=lesion):
-            parts["outside"] = self.outside(maps, lesion, has_mask)
+        if self.weights["contrast"] and pair(embeddings=contrast[0], descriptions=contrast[1]):
+            parts["contrast"] = self.contrast(*contrast, target)
+        if self.weights["criteria"] and pair(criterion_scores=criteria[0], criterion_labels=criteria[1]):
+            parts["criteria"] = self.criteria(*criteria)
+        if self.weights["outside"] and pair(maps=outside[0], lesion=outside[1]):
+            parts["outside"] = self.outside(*outside, has_mask)
         return with_sum(parts, self.weights, "alignment")

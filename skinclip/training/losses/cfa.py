@@ -29,8 +29,8 @@ class CFAInputs:
         spelled_logits: [B, C] over the diagnoses that the rationale's own tokens spell out.
         has_spelled: [B] bool, photos that carry a rationale; None is all.
         embeddings: [B, E] lesion-pooled tokens in the joint space.
-        descriptions: [C, P, E] embeddings of P descriptions a diagnosis.
-        criterion_scores: [B, K] one score a criterion state, in the order of `vocabulary.EVIDENCE_STATES`.
+        descriptions: [C, P, E] embeddings of P descriptions per diagnosis.
+        criterion_scores: [B, K] one score per criterion state, in the order of `vocabulary.EVIDENCE_STATES`.
         criterion_labels: [B, Q] long, 0 absent, 1.. the criterion's states in order, -1 missing.
         maps: [B, K, h, w] evidence maps, not negative.
         lesion: [B, h, w] lesion mask in 0..1 on the grid of the maps.
@@ -114,11 +114,8 @@ class CFALoss(nn.Module):
     def _align(self, x: CFAInputs) -> dict[str, Tensor]:
         return self.alignment(
             x.target,
-            x.embeddings,
-            x.descriptions,
-            x.criterion_scores,
-            x.criterion_labels,
-            x.maps,
-            x.lesion,
-            x.has_mask,
+            contrast=(x.embeddings, x.descriptions),
+            criteria=(x.criterion_scores, x.criterion_labels),
+            outside=(x.maps, x.lesion),
+            has_mask=x.has_mask,
         )

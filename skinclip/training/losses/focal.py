@@ -20,10 +20,10 @@ def class_balanced_weights(counts: Sequence[int], beta: float) -> Tensor:
     require(len(counts) > 0 and min(counts) >= 0, f"class counts must not be negative, got {list(counts)}")
     require(max(counts) > 0, "no class has a sample: count the training split's labels first")
     n = torch.tensor(counts, dtype=torch.float64)
-    seen = n > 0
-    inverse = (1 - beta) / (1 - beta ** n[seen])
+    present = n > 0
+    inverse = (1 - beta) / (1 - beta ** n[present])
     weights = torch.ones_like(n)
-    weights[seen] = inverse / inverse.mean()
+    weights[present] = inverse / inverse.mean()
     return weights.float()
 
 
