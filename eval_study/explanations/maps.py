@@ -134,10 +134,10 @@ def place(heat: np.ndarray, predicted: np.ndarray, reference: np.ndarray) -> dic
 
 def answered(subject: Subject, heat: np.ndarray, seed: int) -> dict[str, Any]:
     """Measures of the answer when a map is followed inside the predicted lesion."""
-    followed = faithfulness.followed(subject.answer, subject.photo, heat, subject.lesion)
+    followed = faithfulness.perturbation_curves(subject.answer, subject.photo, heat, subject.lesion)
     top = faithfulness.top_region(heat, subject.lesion, TOP)
     rng = np.random.default_rng(seed)
-    removed = faithfulness.removed(subject.answer, subject.photo, top, subject.lesion, rng)
+    removed = faithfulness.removal_effect(subject.answer, subject.photo, top, subject.lesion, rng)
     return {
         "deletion": followed.deletion,
         "insertion": followed.insertion,

@@ -68,7 +68,7 @@ def run(bench: Bench) -> dict[str, Any]:
 def _measured(subject: Subject, network: Network, cam: Cam, reference: np.ndarray | None) -> tuple[float, float]:
     """Insertion less deletion, and energy in the labelled lesion (NaN without a label), of one photo."""
     heat = on_grid(saliency.grad_cam(network, subject.photo, subject.target, cam))
-    followed = faithfulness.followed(subject.answer, subject.photo, heat, subject.lesion)
+    followed = faithfulness.perturbation_curves(subject.answer, subject.photo, heat, subject.lesion)
     energy = float("nan") if reference is None else faithfulness.energy(heat, reference)
     return followed.insertion - followed.deletion, energy
 

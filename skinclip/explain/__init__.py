@@ -1,1 +1,1 @@
-"""From what the model looked at to what a person can check: regions of cited findings, Grad-CAM beside them."""
+"""Explanations that a person can check: regions of cited findings, and Grad-CAM and other maps for comparison."""

@@ -18,12 +18,12 @@ def cited_regions(subject: Subject) -> dict[str, np.ndarray]:
     Findings that were measured on the mask have the lesion itself as their region and are left out.
     """
     window, located = subject.window, {state.key for state in EVIDENCE_STATES}
-    found = {
+    regions = {
         f.ref: region_mask(f.region, GRID, (window.x, window.y), GRID / window.side) & subject.lesion
         for f in subject.findings
         if f.key in located
     }
-    return {ref: region for ref, region in found.items() if region.any()}
+    return {ref: region for ref, region in regions.items() if region.any()}
 
 
 def cited_effects(subject: Subject) -> dict[str, float]:
@@ -31,8 +31,8 @@ def cited_effects(subject: Subject) -> dict[str, float]:
     regions = cited_regions(subject)
     if not regions:
         return {}
-    found = effects(subject.answer, subject.photo, np.stack(list(regions.values())), subject.lesion)
-    return dict(zip(regions, found.tolist(), strict=True))
+    drops = effects(subject.answer, subject.photo, np.stack(list(regions.values())), subject.lesion)
+    return dict(zip(regions, drops.tolist(), strict=True))
 
 
 def joined(regions: list[np.ndarray], lesion: np.ndarray) -> np.ndarray:

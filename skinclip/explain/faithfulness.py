@@ -49,7 +49,7 @@ class PerturbationCurves:
 
 
 @dataclass(frozen=True)
-class Removed:
+class RemovalEffect:
     """Drops of the probability without a region, and without random ones of the same area."""
 
     drop: float
@@ -82,7 +82,7 @@ def best_iou(heat: np.ndarray, lesion: np.ndarray, thresholds: int = 40) -> floa
     return best
 
 
-def followed(answer: Answer, photo: Tensor, heat: np.ndarray, lesion: np.ndarray) -> PerturbationCurves:
+def perturbation_curves(answer: Answer, photo: Tensor, heat: np.ndarray, lesion: np.ndarray) -> PerturbationCurves:
     """Takes the lesion's places out of a photo, and puts them back, from the map's highest to its lowest.
 
     What is out is blurred: its colour stays, its structures go.
@@ -103,13 +103,13 @@ def followed(answer: Answer, photo: Tensor, heat: np.ndarray, lesion: np.ndarray
     return PerturbationCurves(p[: STEPS + 1], p[STEPS + 1 :])
 
 
-def removed(
+def removal_effect(
     answer: Answer, photo: Tensor, region: np.ndarray, lesion: np.ndarray, rng: np.random.Generator, others: int = 5
-) -> Removed:
+) -> RemovalEffect:
     """The drop of the answer when `region` [g, g] bool is blurred, and the mean drop for `others` random regions."""
     random = [random_region(lesion, int(region.sum()), rng) for _ in range(others)]
     p = answer(without(photo, np.stack([np.zeros_like(region), region, *random])))
-    return Removed(float(p[0] - p[1]), float(p[0] - p[2:].mean()))
+    return RemovalEffect(float(p[0] - p[1]), float(p[0] - p[2:].mean()))
 
 
 def top_region(heat: np.ndarray, lesion: np.ndarray, share: float) -> np.ndarray:
@@ -152,9 +152,9 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     x, y = (torch.from_numpy(m.astype(np.float64))[None, None] for m in (a, b))
     from torchmetrics.functional.image import structural_similarity_index_measure  # nor this
 
-    found = structural_similarity_index_measure(x, y, data_range=1.0)
-    assert isinstance(found, torch.Tensor)
-    return float(found)
+    similarity = structural_similarity_index_measure(x, y, data_range=1.0)
+    assert isinstance(similarity, torch.Tensor)
+    return float(similarity)
 
 
 def _area(p: np.ndarray) -> float:

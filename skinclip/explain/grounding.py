@@ -3,10 +3,10 @@
 The published model answers with boxes as JSON (`bbox_2d`). It is asked with its own vision tower alone, LoRA off, one
 finding at a time, in the words of Qwen's cookbook on spatial understanding (github.com/QwenLM/Qwen2.5-VL, cookbooks).
 It was never trained to see these findings, and has read neither the evidence maps nor the answer: it can be wrong, but
-it cannot repeat what it was told.
+it cannot repeat the answer from its prompt.
 
 Coordinates are pixels of the photo as the model reads it, not of the file (QwenLM/Qwen3-VL, issue 676), here of the
-window at `own_side`. What it writes is text like any other: whatever is no sound box is dropped, and said.
+window at `own_side`. What it writes is text like any other: whatever is not a valid box is dropped and reported.
 """
 
 from __future__ import annotations
@@ -116,21 +116,21 @@ def to_photo(box: Box, window: Window, side: int) -> Box:
 
 
 def parse(answer: str, side: int) -> Parsed:
-    """The sound boxes of an answer about a photo of `side` x `side` pixels; never raises.
+    """The valid boxes of an answer about a photo of `side` x `side` pixels; never raises.
 
     Each `{...}` is read by itself, so that one that is broken or cut short takes no other with it. Corners may be
     swapped; a box that reaches a little past the photo is clipped. Dropped are points, boxes that are not four finite
-    numbers, that lie elsewhere or are smaller than a pixel, and what is no JSON.
+    numbers, that lie elsewhere or are smaller than a pixel, and what is not JSON.
     """
     dropped = []
     if len(answer) > _MOST_CHARACTERS:
         dropped.append(f"what follows the first {_MOST_CHARACTERS} characters")
     boxes: list[Box] = []
-    for found in _objects(answer[:_MOST_CHARACTERS]):
-        if isinstance(found, str):
-            dropped.append(found)
+    for entry in _objects(answer[:_MOST_CHARACTERS]):
+        if isinstance(entry, str):
+            dropped.append(entry)
             continue
-        for given in _boxes_of(found["bbox_2d"]):
+        for given in _boxes_of(entry["bbox_2d"]):
             box = _sound(given, side)
             if isinstance(box, str):
                 dropped.append(box)
@@ -155,7 +155,7 @@ def _objects(text: str) -> Iterator[dict[str, Any] | str]:
         elif not match.group(1) and (salvaged := _CUT_SHORT.match(whole)):
             yield {"bbox_2d": _value(salvaged.group(1))}
         else:
-            yield "an object that is no JSON" if match.group(1) else _CUT
+            yield "an object that is not JSON" if match.group(1) else _CUT
 
 
 def _value(text: str) -> Any:

@@ -1,7 +1,7 @@
 """Measured strengths and weaknesses of each method, in words, from the benchmark's own figures.
 
 `assets/explanations.json` holds the figures (`python -m eval_study.fill_numbers` copies them from the result file of
-`python -m eval_study.explanations`); nothing is said of a method that was not measured.
+`python -m eval_study.explanations`); nothing is stated about a method that was not measured.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def figures() -> dict[str, Any]:
     return json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
 
 
-def said(key: str) -> str:
+def summary(key: str) -> str:
     """One or two sentences on a method; empty where it was not measured."""
     known = figures().get("methods", {})
     if key not in known:
@@ -76,10 +76,10 @@ def _made_by_measuring(key: str, known: dict[str, dict[str, float]]) -> str:
 
 def cited() -> str:
     """Effect on the diagnosis of taking the outlined regions out; empty where it was not measured."""
-    found = figures().get("cited")
-    if not found:
+    measurements = figures().get("cited")
+    if not measurements:
         return ""
-    together, strongest = found["joined"], found["pivotal"]
+    together, strongest = measurements["joined"], measurements["pivotal"]
     return (
         f"Without the outlined regions the probability of the diagnosis drops by {100 * together['drop']:.0f} points, "
         f"without random places of the lesion as large by {100 * together['random']:.0f}: more than without "

@@ -31,7 +31,7 @@ def region_from_map(
 ) -> Region | None:
     """The part of the lesion where a map is highest.
 
-    The map is enlarged bilinearly and looked at inside the lesion only. The region is where it exceeds the middle of
+    The map is enlarged bilinearly and evaluated inside the lesion only. The region is where it exceeds the middle of
     its range there; if that is more than `max_share` of the lesion, only as many of the highest places as fit. Holes
     are filled (an outline cannot show them) and count; components below `MIN_SPECK` of the region are dropped.
 

@@ -42,10 +42,10 @@ class DiagnosisPath(nn.Module):
 
     def forward(self, photos: Tensor) -> Tensor:
         """[B, 3, side, side] -> [B, C] on the CPU; all photos with the same patient context."""
-        seen = self.model.perceive_with_gradients(photos)
+        tokens = self.model.perceive_with_gradients(photos)
         prompts = self.prompts.repeated(len(photos))
         with self.model.reasoner.recomputing():
-            logits = self.model.reason(prompts, seen, self.model.find_evidence(seen)).logits
+            logits = self.model.reason(prompts, tokens, self.model.find_evidence(tokens)).logits
         return logits.cpu()
 
 
@@ -159,10 +159,10 @@ def layer_cam(network: Network, photo: Tensor, target: int, cam: Cam) -> np.ndar
 def integrated_gradients(network: Network, photo: Tensor, target: int) -> np.ndarray:
     """[side, side]: attributions summed over the colour channels."""
     with torch.enable_grad():
-        found = IntegratedGradients(network.logits).attribute(
+        attribution = IntegratedGradients(network.logits).attribute(
             photo.clone().requires_grad_(True), blurred(photo), target=target, n_steps=STEPS, internal_batch_size=8
         )
-    return found.detach().sum(1)[0].cpu().numpy()
+    return attribution.detach().sum(1)[0].cpu().numpy()
 
 
 @torch.no_grad()
@@ -170,7 +170,7 @@ def occlusion(network: Network, photo: Tensor, target: int) -> np.ndarray:
     """[side, side]: mean drop of the logit over the squares that cover a pixel."""
     side = photo.shape[-1]
     square, stride = round(SQUARE * side), round(STRIDE * side)
-    found = Occlusion(network.logits).attribute(
+    attribution = Occlusion(network.logits).attribute(
         photo,
         sliding_window_shapes=(3, square, square),
         strides=(3, stride, stride),
@@ -178,7 +178,7 @@ def occlusion(network: Network, photo: Tensor, target: int) -> np.ndarray:
         target=target,
         perturbations_per_eval=8,
     )
-    return found.mean(1)[0].numpy()
+    return attribution.mean(1)[0].numpy()
 
 
 def blurred(photos: Tensor, sigma: float | None = None) -> Tensor:
@@ -194,11 +194,11 @@ def blurred(photos: Tensor, sigma: float | None = None) -> Tensor:
 
 def _over_mirrors(photo: Tensor, cam: Cam, one: Callable[[Tensor], Tensor]) -> np.ndarray:
     with torch.enable_grad():
-        found = [
+        maps = [
             one(photo.flip(axes).clone().requires_grad_(True)).flip([a - 1 for a in axes])
             for axes in (MIRRORS if cam.mirrors else MIRRORS[:1])
         ]
-    return torch.stack(found).mean(0)[0].cpu().numpy()
+    return torch.stack(maps).mean(0)[0].cpu().numpy()
 
 
 def _layer_cam(network: Network, photo: Tensor, target: int, cam: Cam) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor
 from skinclip.explain.faithfulness import (
     best_iou,
     energy,
-    followed,
+    perturbation_curves,
     pointing,
     random_region,
     rank_correlation,
-    removed,
+    removal_effect,
     ssim,
     top_region,
     without,
@@ -49,7 +49,7 @@ def test_where_a_map_lies() -> None:
 
 def test_the_order_decides_deletion_and_insertion() -> None:
     right, wrong = SPOT.astype(float), 1.0 - SPOT
-    good, bad = followed(answer, PHOTO, right, LESION), followed(answer, PHOTO, wrong, LESION)
+    good, bad = perturbation_curves(answer, PHOTO, right, LESION), perturbation_curves(answer, PHOTO, wrong, LESION)
     assert good.deletion < 0.25 < 0.7 < bad.deletion
     assert good.insertion > 0.75 > 0.3 > bad.insertion
     # by hand: a quarter of the lesion goes in two of eight steps, the answer with it: 1, 1/2, 0, 0, ...
@@ -59,7 +59,7 @@ def test_the_order_decides_deletion_and_insertion() -> None:
 def test_only_the_order_inside_the_lesion_counts() -> None:
     heat = SPOT.astype(float)
     outside = np.where(LESION, 0.3 * heat, 9.0)
-    one, other = followed(answer, PHOTO, heat, LESION), followed(answer, PHOTO, outside, LESION)
+    one, other = perturbation_curves(answer, PHOTO, heat, LESION), perturbation_curves(answer, PHOTO, outside, LESION)
     assert np.array_equal(one.deleting, other.deleting) and np.array_equal(one.inserting, other.inserting)
     assert one.deleting[0] == one.inserting[-1] == pytest.approx(1)  # the whole photo
 
@@ -71,11 +71,11 @@ def test_the_top_region_has_the_share_asked_for_and_stays_inside() -> None:
 
 
 def test_removing_the_spot_moves_the_answer_more_than_chance() -> None:
-    found = removed(answer, PHOTO, SPOT, LESION, np.random.default_rng(0))
+    found = removal_effect(answer, PHOTO, SPOT, LESION, np.random.default_rng(0))
     assert found.drop > 0.9 and found.random < 0.6 and found.more_than_random
     far = np.zeros((16, 16), bool)
     far[9:12, 6:12] = True
-    assert not removed(answer, PHOTO, far, LESION, np.random.default_rng(0)).more_than_random
+    assert not removal_effect(answer, PHOTO, far, LESION, np.random.default_rng(0)).more_than_random
 
 
 def test_random_regions_have_the_area_asked_for_and_stay_inside() -> None:

@@ -58,7 +58,7 @@ def test_one_box_in_every_form_in_which_it_is_written(answer: str) -> None:
         ('[{"bbox_2d": [10, 20, 110, 220]}, {"bbox_2d": [1, 2, 3, 99', "cut short"),  # 99 may be the start of 990
         ('{"bbox_2d": [10, 20, 110, 220]} {"point_2d": [30, 40], "label": "b"}', "a point"),
         ('{"bbox_2d": [10, 20, 110, 220]} {"bbox": [30, 40, 50, 60]}', "without bbox_2d"),
-        ('{"bbox_2d": [10, 20, 110, 220]} {bbox_2d: oops}', "no JSON"),
+        ('{"bbox_2d": [10, 20, 110, 220]} {bbox_2d: oops}', "not JSON"),
         ('{"bbox_2d": [10, 20, 110, 220]}, {"bbox_2d": [NaN, 20, 110, 220]}', "four finite numbers"),
         ('{"bbox_2d": [10, 20, 110, 220]}, {"bbox_2d": [10, 20, 110, Infinity]}', "four finite numbers"),
         ('{"bbox_2d": [10, 20, 110, 220]}, {"bbox_2d": [10, 20, 110, 1e400]}', "four finite numbers"),

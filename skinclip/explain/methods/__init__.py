@@ -1,4 +1,4 @@
-"""Every way to explain a photo's diagnosis: one file a method, listed here in the order of the page and the tables."""
+"""Every way to explain a photo's diagnosis: one file per method, listed in the order of the page and the tables."""
 
 from __future__ import annotations
 

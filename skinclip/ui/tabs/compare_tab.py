@@ -222,7 +222,7 @@ def _points(polygons: tuple[Polygon, ...]) -> list[str]:
 
 def _explained(key: str, open_now: bool) -> dict[str, Any]:
     """How a layer is read, and its measured figures."""
-    figures = measured.said(LEFT if key == WHOLE else key)
+    figures = measured.summary(LEFT if key == WHOLE else key)
     if key == LEFT and figures:  # outlines have no order of places to be followed; their figures are those of the heat
         figures = f"Its figures are those of “{TITLES[WHOLE]}”. {measured.cited()}"
     return {"key": key, "open": open_now, "caption": READS.get(key) or METHODS[key].caption, "figures": figures}

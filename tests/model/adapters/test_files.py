@@ -244,13 +244,13 @@ def test_nothing_but_an_adapter_is_handed_on(adapter: Path, tmp_path: Path, hub:
         path.parent.mkdir(exist_ok=True)
         path.touch()
         for target in (str(tmp_path / "shelf"), NAME):
-            with pytest.raises(AdapterError, match="no part of an adapter"):
+            with pytest.raises(AdapterError, match="do not belong to an adapter"):
                 push(adapter, target, agree=lambda: True)
         path.unlink()
         if path.parent.name == ".cache":
             path.parent.rmdir()
     (adapter / "recipe.yaml").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(AdapterError, match=r"no part of an adapter: recipe\.yaml"):
+    with pytest.raises(AdapterError, match=r"do not belong to an adapter: recipe\.yaml"):
         check(adapter)
     (adapter / "recipe.yaml").unlink()
     (adapter / "heads.safetensors").write_bytes(b"\xff\xd8\xff\xe0 a photo by another name")
@@ -333,7 +333,7 @@ def test_a_download_that_is_cut_damaged_or_not_an_adapter_leaves_nothing(
     with pytest.raises(MissingWeights, match="has no lab/skin-adapter"):
         pull(NAME, out, REVISION)
     hub.repositories[NAME] = contents(published)
-    with pytest.raises(AdapterError, match="no full commit"):
+    with pytest.raises(AdapterError, match="not a full commit"):
         pull(NAME, out, "main")
     with pytest.raises(MissingWeights, match="no revision"):
         pull(NAME, out, "e" * 40)
