@@ -1,4 +1,7 @@
-"""The model as stage 2 runs it: from views to what CFA reads, behind the single `forward` that DDP and FSDP ask for."""
+"""The model as stage 2 runs it: from views to the inputs of the CFA loss (Consistency-aware Focal Alignment).
+
+All passes go through a single `forward`, as DDP and FSDP require.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from skinclip.model.evidence import CLEAR, Evidence
 from skinclip.model.reasoner import Reasoning
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.losses import MISSING
-from skinclip.training.views import SeenViews, see
+from skinclip.training.views import ViewFeatures, see
 
-PER_MICRO_BATCH = ("language", "words")  # answers that are given once; of the others there is a row a view
+PER_MICRO_BATCH = ("language", "words")  # answers that are given once; of the others there is one row per view
 
 
 def force_criteria(scores: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -44,12 +47,12 @@ def teacher_forced_scores(scores: Tensor, labels: Tensor, chosen: Tensor) -> Ten
 
 
 @dataclass(frozen=True)
-class Part:
-    """Views that go through the model together, and all that is known of them; those with a rationale come first.
+class MicroBatch:
+    """Views that go through the model together, with their labels and prompts; those with a rationale come first.
 
     Attributes:
         rows: [k] their numbers among the n of the step.
-        seen: what the frozen parts make of them.
+        features: outputs of the frozen parts for them.
         labels: [k, Q] criteria.
         forced, show, contexts, descriptions: as in `StepDraw`.
         has_mask: [k] bool, views with a reference mask.
@@ -57,7 +60,7 @@ class Part:
     """
 
     rows: Tensor
-    seen: SeenViews
+    features: ViewFeatures
     labels: Tensor
     forced: Tensor
     show: Tensor
@@ -67,8 +70,8 @@ class Part:
     rationale_targets: list[RationaleTarget] = field(default_factory=list)
 
 
-class Answerer(nn.Module):
-    """The model behind a single `forward`: what DDP and FSDP do, they do there."""
+class ForwardPass(nn.Module):
+    """Forward passes of the model behind a single `forward`, which DDP and FSDP wrap."""
 
     def __init__(self, model: SkinClipVL) -> None:
         super().__init__()
@@ -78,41 +81,41 @@ class Answerer(nn.Module):
         """One of the methods below, by its name."""
         return getattr(self, do)(*args)
 
-    def see(self, views: Tensor) -> SeenViews:
+    def see(self, views: Tensor) -> ViewFeatures:
         return see(self.model, views)
 
-    def find(self, seen: SeenViews) -> Evidence:
-        tokens = seen.tokens
-        return self.model.evidence(tokens.tokens, tokens.grid, seen.mask_logits, self.model.state_embeddings)
+    def find(self, features: ViewFeatures) -> Evidence:
+        tokens = features.tokens
+        return self.model.evidence(tokens.tokens, tokens.grid, features.mask_logits, self.model.state_embeddings)
 
-    def answer(self, part: Part) -> dict[str, Tensor]:
+    def answer(self, batch: MicroBatch) -> dict[str, Tensor]:
         """Computes what CFA reads of k views, m of them with a rationale.
 
         Returns:
             logits [k, C], spelled [m, C], pooled [k, E], scores [k, K], maps [k, K, h, w], lesion [k, h, w], and
             language [1], the mean cross-entropy of the words [1] of the rationales, 0 where there are none.
         """
-        evidence = self.find(part.seen)
-        forced = replace(evidence, scores=teacher_forced_scores(evidence.scores, part.labels, part.forced))
-        m, k, none = len(part.rationale_targets), len(part.rows), evidence.scores.new_zeros(1)
-        lesion = torch.where(part.has_mask.view(-1, 1, 1), part.seen.lesion, evidence.lesion.detach())
+        evidence = self.find(batch.features)
+        forced = replace(evidence, scores=teacher_forced_scores(evidence.scores, batch.labels, batch.forced))
+        m, k, none = len(batch.rationale_targets), len(batch.rows), evidence.scores.new_zeros(1)
+        lesion = torch.where(batch.has_mask.view(-1, 1, 1), batch.features.lesion, evidence.lesion.detach())
         answers = {"pooled": evidence.pooled, "scores": evidence.scores, "maps": evidence.maps, "lesion": lesion}
         answers |= {"language": none, "words": none}
-        write, said = self.model.reasoner.writer.write, []
+        write, logits = self.model.reasoner.writer.write, []
         if m < k:  # apart from those with a rationale, whose sequences are twice as long
-            said.append(self._reason(write(part.contexts[m:]), part, forced, torch.arange(m, k)).logits)
+            logits.append(self._reason(write(batch.contexts[m:]), batch, forced, torch.arange(m, k)).logits)
         if m:
-            prompts = write(part.contexts[:m], part.rationale_targets)
-            with_text = self._reason(prompts, part, forced, torch.arange(m))
-            said.insert(0, with_text.logits)
+            prompts = write(batch.contexts[:m], batch.rationale_targets)
+            with_text = self._reason(prompts, batch, forced, torch.arange(m))
+            logits.insert(0, with_text.logits)
             if with_text.spelled is not None:
                 answers["spelled"] = with_text.spelled
             if with_text.language_loss is not None:
                 words = (prompts.labels != IGNORE).sum().to(none)
                 answers |= {"language": with_text.language_loss.view(1), "words": words.view(1)}
-        return answers | {"logits": torch.cat(said)}
+        return answers | {"logits": torch.cat(logits)}
 
-    def _reason(self, prompts: Prompts, part: Part, forced: Evidence, index: Tensor) -> Reasoning:
+    def _reason(self, prompts: Prompts, batch: MicroBatch, forced: Evidence, index: Tensor) -> Reasoning:
         return self.model.reason(
-            prompts, part.seen.tokens.pick(index), forced.pick(index), part.show[index], part.descriptions
+            prompts, batch.features.tokens.pick(index), forced.pick(index), batch.show[index], batch.descriptions
         )

@@ -45,13 +45,13 @@ def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.n
     Raises DataError naming a photo that cannot be read.
     """
     transform = PhotoTransform(model.config.photo_side)
-    logits, seen, scores = [], [], []
+    logits, styles, scores = [], [], []
     for part in _parts(model, cases):
         output = forward_batch(model, transform, [_photo(c) for c in part], [c.context for c in part])
         logits.append(output.logits.double().numpy())
-        seen.append(output.tokens.style.double().numpy())
+        styles.append(output.tokens.style.double().numpy())
         scores.append(output.evidence.scores)
-    return np.concatenate(logits), np.concatenate(seen), torch.cat(scores)
+    return np.concatenate(logits), np.concatenate(styles), torch.cat(scores)
 
 
 def _parts(model: SkinClipVL, cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
@@ -116,8 +116,8 @@ def styles(model: SkinClipVL, train: PhotoSet) -> tuple[np.ndarray, np.ndarray]:
 
     learnt = sample(dermoscopy & ~unseen)
     held = sample(dermoscopy & unseen) if published else (dermoscopy & unseen).nonzero()[:, 0].tolist()
-    found = [style(model, [train.cases[i] for i in index]) for index in (learnt, held) if index]
-    return found[0], found[-1]
+    samples = [style(model, [train.cases[i] for i in index]) for index in (learnt, held) if index]
+    return samples[0], samples[-1]
 
 
 @torch.inference_mode()
@@ -129,8 +129,8 @@ def style(model: SkinClipVL, cases: Sequence[Case]) -> np.ndarray:
         photos = [_photo(c) for c in part]
         windows = lesion_windows(model, transform, photos)
         cut = torch.stack([transform(p.pixels, w) for p, w in zip(photos, windows, strict=True)])
-        seen = model.perceive(cut, model.config.perception.flips, own_too=False)
-        rows.append(seen.style.double().cpu().numpy())
+        tokens = model.perceive(cut, model.config.perception.flips, own_too=False)
+        rows.append(tokens.style.double().cpu().numpy())
     return np.concatenate(rows)
 
 

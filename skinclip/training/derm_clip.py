@@ -64,7 +64,7 @@ class Descriptions:
 
     @classmethod
     def drawn(cls, paraphrases: int, rng: random.Random) -> Descriptions:
-        """`paraphrases` texts a diagnosis, anew at each call."""
+        """`paraphrases` texts per diagnosis, anew at each call."""
         return cls.of([describe(code, paraphrases, rng) for code in DIAGNOSIS_CODES])
 
 
@@ -117,12 +117,12 @@ def train_stage0(
     generator = seed_everything(recipe.seed)
     model = DermClip(config)
     load_imagenet_start(model.perception.tower.image_trunk())
-    seen = (~train.unseen).nonzero()[:, 0]
+    rows = (~train.unseen).nonzero()[:, 0]
     average = train_epochs(
         "stage0",
         model,
         cfg,
-        PhotoDraws(seen, stage0_weights(train.diagnosis[seen], train.criteria[seen], cfg), generator),
+        PhotoDraws(rows, stage0_weights(train.diagnosis[rows], train.criteria[rows], cfg), generator),
         lambda m, index, side: stage0_step(m, train, index, side, cfg, generator),
         lambda m: {k: validate(m, photos, config.perception.image_size) for k, photos in valid.items()},
         out,
@@ -152,15 +152,15 @@ def stage0_step(
     mixed = torch.rand(1, generator=generator).item() < cfg.mix_share
     if mixed:
         batch, targets, has_mask = mix(batch, targets, has_mask, generator)
-    seen = model.perception(batch[:, :3])
+    tokens = model.perception(batch[:, :3])
     # Python's generator is seeded by the stage and kept in its checkpoint
     texts = Descriptions.drawn(cfg.paraphrases, random.Random(random.getrandbits(32)))
     embedded = model.perception.embed_texts([*texts.diagnosis, *texts.states])
-    logits = seen.embedding @ embedded.T * model.perception.tower.similarity_scale().clamp(max=50)
+    logits = tokens.embedding @ embedded.T * model.perception.tower.similarity_scale().clamp(max=50)
     n, m = len(texts.diagnosis), cfg.mask_photos
     parts = {
         "contrast": contrast(logits[:, :n], targets, texts.owner, cfg.w_text_to_image),
-        "mask": cfg.w_mask * mask_loss(model.mask_head([x[:m] for x in seen.levels]), batch[:m, 3], has_mask[:m]),
+        "mask": cfg.w_mask * mask_loss(model.mask_head([x[:m] for x in tokens.levels]), batch[:m, 3], has_mask[:m]),
     }
     if not mixed:  # a mixed photo has no single state of a criterion
         parts["criteria"] = cfg.w_criteria * CriterionLoss()(logits[:, n:], train.criteria[index])

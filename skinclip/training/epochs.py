@@ -63,13 +63,13 @@ def train_epochs(
     Returns:
         The averaged model, in eval mode.
     """
-    seen, generator = photos.numbers, photos.generator
+    numbers, generator = photos.numbers, photos.generator
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = averaged(model, cfg.ema)
     kept = cast(Model, average.module)
     optimizer = torch.optim.AdamW(_groups(model, cfg.weight_decay), lr=cfg.lr)
     sides = [side for side, length in cfg.phases for _ in range(length)]
-    per_epoch = len(seen) // cfg.batch_size
+    per_epoch = len(numbers) // cfg.batch_size
     done, first, rows = 0, 0, None
     if state := load_checkpoint(out / f"{name}.pt"):
         model.load_state_dict(state["model"])
@@ -83,7 +83,7 @@ def train_epochs(
     schedule = cosine_schedule(optimizer, peaks, per_epoch * len(sides), per_epoch // 2, done)
     for number in range(first, len(sides)):
         model.train()
-        order = seen[
+        order = numbers[
             torch.multinomial(photos.chances, per_epoch * cfg.batch_size, replacement=True, generator=generator)
         ]
         description = f"{name}, epoch {number + 1}/{len(sides)}"

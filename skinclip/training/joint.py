@@ -32,7 +32,7 @@ from skinclip.language.paraphrases import describe
 from skinclip.language.prompt import RationaleTarget
 from skinclip.language.rationale import write_rationale
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.answering import PER_MICRO_BATCH, Answerer, Part
+from skinclip.training.answering import PER_MICRO_BATCH, ForwardPass, MicroBatch
 from skinclip.training.checkpoints import load_checkpoint, rng_state, save_checkpoint, seed_everything, set_rng_state
 from skinclip.training.csv_log import CsvLog
 from skinclip.training.distributed import DistributedContext, whole_tensors
@@ -111,7 +111,7 @@ class Stage2:
         counts = torch.bincount(train.diagnosis[train.diagnosis != MISSING], minlength=len(DIAGNOSIS_CODES))
         self.loss = CFALoss(recipe.loss, class_counts=counts.tolist()).to(model.device)
         self.views, self.store = views or (LiveViews(train, model.config.photo_side, self.cfg.augmentation), None)
-        self.answerer: Any = Answerer(model)  # DDP or FSDP around it, once prepared
+        self.forward_pass: Any = ForwardPass(model)  # DDP or FSDP around it, once prepared
         self.n = self.cfg.batch_size + self.cfg.second_views
         paraphrases = [describe(code, self.cfg.paraphrases, self.rng) for code in DIAGNOSIS_CODES]
         with torch.no_grad():
@@ -120,24 +120,24 @@ class Stage2:
     def step(self) -> dict[str, Tensor]:
         """Draws a batch and returns CFA's named parts; the gradients of the total are left in the parameters."""
         drawn = self.draw()
-        parts = self.with_targets(drawn, [self.look(drawn, rows) for rows in self.micro_batches()])
-        at_once, rng_before, answers = len(parts) == 1, [], []
-        for part in parts:
+        batches = self.with_targets(drawn, [self.assemble(drawn, rows) for rows in self.micro_batches()])
+        at_once, rng_before, answers = len(batches) == 1, [], []
+        for batch in batches:
             rng_before.append(rng_state())
             with torch.set_grad_enabled(at_once):
-                answers.append(self.answerer("answer", part))
+                answers.append(self.forward_pass("answer", batch))
         rng_after = rng_state()
         one_graph = at_once and self.distributed.size == 1  # from the photos to the loss
         whole = answers[0] if one_graph else self.gathered(answers)
         losses = self.compute_losses(drawn, whole)
         losses["total"].backward()
-        for number, part in enumerate([] if one_graph else parts):
-            last = number == len(parts) - 1
-            with nullcontext() if last else self.distributed.accelerator.no_sync(self.answerer):
+        for number, batch in enumerate([] if one_graph else batches):
+            last = number == len(batches) - 1
+            with nullcontext() if last else self.distributed.accelerator.no_sync(self.forward_pass):
                 if not at_once:
                     set_rng_state(rng_before[number])  # the same dropout as in the first forward pass
-                    answers[number] = self.answerer("answer", part)
-                self.backward(part, answers[number], whole, number)
+                    answers[number] = self.forward_pass("answer", batch)
+                self.backward(batch, answers[number], whole, number)
         set_rng_state(rng_after)
         return {name: value.detach() for name, value in losses.items()}
 
@@ -157,7 +157,7 @@ class Stage2:
         optimizer = torch.optim.AdamW(groups, lr=self.cfg.lr)
         language = {id(p) for p in self.model.reasoner.language_model.parameters()}
         others = [p for p in self.model.parameters() if id(p) not in language]  # heads and CLIP: small beside it
-        self.answerer, optimizer = self.distributed.prepare(self.answerer, optimizer, others)
+        self.forward_pass, optimizer = self.distributed.prepare(self.forward_pass, optimizer, others)
         return optimizer
 
     def _by_decay(self, parameters: list[nn.Parameter]) -> list[tuple[float, list[nn.Parameter]]]:
@@ -180,7 +180,7 @@ class Stage2:
         state = {
             "heads": whole_tensors(self.model.heads()),
             "adapter": whole_tensors(self.model.reasoner.adapter_state()),
-            "optimizer": self.distributed.optimizer_state(self.answerer, optimizer),
+            "optimizer": self.distributed.optimizer_state(self.forward_pass, optimizer),
             "loss": self.loss.state_dict(),
             "generator": self.generator.get_state(),
             "draws": self.rng.getstate(),
@@ -228,16 +228,16 @@ class Stage2:
             return [torch.cat([with_text, without_text])]
         return [rows for kind in (with_text, without_text) if len(kind) for rows in kind.split(size)]
 
-    def look(self, drawn: StepDraw, rows: Tensor) -> Part:
+    def assemble(self, drawn: StepDraw, rows: Tensor) -> MicroBatch:
         """The views numbered `rows` with the outputs of the frozen parts, computed now or read from the cache."""
         photo, device = drawn.views.photo[rows], self.model.device
         if self.store is None:
-            seen = self.answerer("see", self.views.pixels(drawn.views, rows, device))
+            features = self.forward_pass("see", self.views.pixels(drawn.views, rows, device))
         else:
-            seen = self.store.read(drawn.views, rows, self.model.perception.grid, device)
-        return Part(
+            features = self.store.read(drawn.views, rows, self.model.perception.grid, device)
+        return MicroBatch(
             rows,
-            seen,
+            features,
             labels=self.train.criteria[photo].to(device),
             forced=drawn.forced[rows].to(device),
             show=drawn.show[rows].to(device),
@@ -246,13 +246,13 @@ class Stage2:
             descriptions=drawn.descriptions,
         )
 
-    def with_targets(self, drawn: StepDraw, parts: list[Part]) -> list[Part]:
-        """The parts with their rationale targets.
+    def with_targets(self, drawn: StepDraw, batches: list[MicroBatch]) -> list[MicroBatch]:
+        """The micro-batches with their rationale targets.
 
         The citable findings of a view come from the process that runs it; then every process draws the same texts, in
         the order of the views.
         """
-        citable = [entry for part in parts for entry in self.citable(drawn, part)]
+        citable = [entry for batch in batches for entry in self.citable(drawn, batch)]
         by_view = dict(self.distributed.gather_objects(citable))
         rationale_targets = [
             self.rationale_target(int(drawn.views.photo[row]), *by_view[row])
@@ -262,20 +262,20 @@ class Stage2:
             replace(
                 p, rationale_targets=[rationale_targets[r] for r in p.rows.tolist() if r < self.cfg.rationale_targets]
             )
-            for p in parts
+            for p in batches
         ]
 
     @torch.no_grad()
-    def citable(self, drawn: StepDraw, part: Part) -> Iterator[tuple[int, tuple[list[str], list[int]]]]:
-        """Yields (number of a view, (findings, diagnoses)) for each view of a part that carries a rationale.
+    def citable(self, drawn: StepDraw, batch: MicroBatch) -> Iterator[tuple[int, tuple[list[str], list[int]]]]:
+        """Yields (number of a view, (findings, diagnoses)) for each view of a micro-batch that carries a rationale.
 
         The findings are those that its maps and mask support; the diagnoses are class numbers, the most similar first.
         """
-        rows = part.rows[part.rows < self.cfg.rationale_targets]
+        rows = batch.rows[batch.rows < self.cfg.rationale_targets]
         if not len(rows):
             return
         rng_before = rng_state()
-        evidence = self.answerer("find", part.seen).to("cpu")
+        evidence = self.forward_pass("find", batch.features).to("cpu")
         set_rng_state(rng_before)  # so that this extra pass does not change the dropout of the step itself
         photos = self.views.pixels(drawn.views, rows)[:, :3]
         similar = (evidence.pooled @ self.model.descriptions.cpu().T).argsort(descending=True)
@@ -339,13 +339,13 @@ class Stage2:
             whole[name] = (values if place is None else values[place]).requires_grad_()
         return whole
 
-    def backward(self, part: Part, answer: dict[str, Tensor], whole: dict[str, Tensor], number: int) -> None:
+    def backward(self, batch: MicroBatch, answer: dict[str, Tensor], whole: dict[str, Tensor], number: int) -> None:
         """Backpropagates the gradients of the outputs for this process's micro-batch `number` to the parameters.
 
         DDP and FSDP average over processes; the factor here turns that into a sum.
         """
         number += self.distributed.rank * (len(whole["words"]) // self.distributed.size)
-        places = {"spelled": part.rows[: len(part.rationale_targets)]} | dict.fromkeys(
+        places = {"spelled": batch.rows[: len(batch.rationale_targets)]} | dict.fromkeys(
             PER_MICRO_BATCH, torch.tensor([number])
         )
         tensors, gradients = [], []
@@ -356,7 +356,7 @@ class Stage2:
                 gradients.append(
                     torch.zeros_like(value)  # unused by CFA, but DDP and FSDP need every parameter in the backward pass
                     if gradient is None
-                    else gradient[places.get(name, part.rows)] * self.distributed.size
+                    else gradient[places.get(name, batch.rows)] * self.distributed.size
                 )
         torch.autograd.backward(tensors, gradients)
 
@@ -404,7 +404,7 @@ def train_stage2(
         stage.restore(state)
     optimizer = stage.prepare()
     if state:
-        distributed.load_optimizer_state(stage.answerer, optimizer, state["optimizer"])
+        distributed.load_optimizer_state(stage.forward_pass, optimizer, state["optimizer"])
     first, rows = (state["step"] + 1, state["log_rows"]) if state else (0, None)
     csv_log = CsvLog(out / "log.csv", "stage2", rows) if distributed.is_main else None
     peaks = [cfg.lr * group["rate"] for group in optimizer.param_groups]

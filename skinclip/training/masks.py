@@ -53,7 +53,7 @@ def train_masks(
     ):
         photo = masked[torch.randint(len(masked), (cfg.batch_size,), generator=generator)]
         drawn = Augmentation.draw(cfg.batch_size, generator, cfg.augmentation)
-        levels, target = look(model, train, photo, drawn, distributed)
+        levels, target = levels_and_masks(model, train, photo, drawn, distributed)
         loss = mask_loss(head(levels), target, torch.ones(len(target), dtype=torch.bool, device=target.device))
         optimizer.zero_grad()
         loss.backward()
@@ -75,16 +75,16 @@ def train_masks(
     head.eval()
 
 
-def look(
+def levels_and_masks(
     model: SkinClipVL, train: PhotoSet, photo: Tensor, drawn: Augmentation, distributed: DistributedContext
 ) -> tuple[list[Tensor], Tensor]:
     """Tower features of the photos [B] under an augmentation, level by level [B, D_i, h_i, w_i], and their masks
-    [B, m, m]; each process looks at its share. In the order of the processes."""
+    [B, m, m]; each process computes its share. In the order of the processes."""
     rows = distributed.own_rows(torch.arange(len(photo)))
     batch = train.batch(photo[rows]).to(model.device)
     views = drawn.pick(rows).to(model.device)(batch, model.config.photo_side)
-    seen = model.perceive(views[:, :3], own_too=False)
+    tokens = model.perceive(views[:, :3], own_too=False)
     size = model.config.evidence.mask_size
-    return [distributed.gather_rows(level) for level in seen.levels], distributed.gather_rows(
+    return [distributed.gather_rows(level) for level in tokens.levels], distributed.gather_rows(
         F.adaptive_avg_pool2d(views[:, 3], size)
     )

@@ -128,8 +128,8 @@ def with_clinical(cases: list[Case]) -> list[Case]:
 
     A close-up shows the diagnosis, but not the dermoscopic criteria, and its mask would be another: it keeps neither.
     """
-    found = [(c, c.clinical_image) for c in cases if c.clinical_image is not None]
-    return [*cases, *(_close_up(c, photo) for c, photo in found)]
+    close_ups = [(c, c.clinical_image) for c in cases if c.clinical_image is not None]
+    return [*cases, *(_close_up(c, photo) for c, photo in close_ups)]
 
 
 def _close_up(case: Case, photo: Path) -> Case:

@@ -1,7 +1,7 @@
 """Training of the plain classifier: cross-entropy on all training photos, under the augmentation of stage 0.
 
 The same photos, draws, phases, batches and averaging as derm-CLIP gets, and no lesion held out, so that whatever the
-model does better is not owed to a weaker opponent.
+model does better is not due to a weaker opponent.
 """
 
 from __future__ import annotations

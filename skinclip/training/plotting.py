@@ -19,7 +19,7 @@ def plot_training(folder: Path) -> Path:
     """Draws what `folder/log.csv` holds, a panel for each value of each stage, and returns the picture's path.
 
     The values as they were logged, thin, and their running mean over a tenth of the log. Raises DataError where there
-    is no such log, or none that can be read.
+    is no such log, or it cannot be read.
     """
     log = folder / "log.csv"
     if not log.exists():

@@ -13,7 +13,8 @@ from skinclip.data.cases import Case
 from skinclip.imaging.abcd_features import measure_lesion, measured_findings
 from skinclip.model.criteria import criterion_log_probs
 
-SHOWN = 0.3  # a training rationale cites a labelled state only where its map gives it at least this probability
+# A training rationale cites a labelled state only where its map gives it at least this probability.
+MIN_MAP_PROBABILITY = 0.3
 
 
 def training_context(case: Case, rng: random.Random) -> Context:
@@ -32,14 +33,14 @@ def supported_findings(photo: Tensor, mask: Tensor, labels: Tensor, scores: Tens
         labels: [Q] labelled states, MISSING where not labelled.
         scores: [K] evidence scores.
     """
-    found: list[tuple[float, str]] = []
+    findings: list[tuple[float, str]] = []
     for q, log_p in enumerate(criterion_log_probs(scores.unsqueeze(0))):
         state = int(labels[q])
-        if state > 0 and log_p[0, state].exp() >= SHOWN:
-            found.append((log_p[0, state].exp().item(), CRITERIA[q].states[state - 1].key))
+        if state > 0 and log_p[0, state].exp() >= MIN_MAP_PROBABILITY:
+            findings.append((log_p[0, state].exp().item(), CRITERIA[q].states[state - 1].key))
     pixels = (photo.permute(1, 2, 0) * 255).byte().numpy()
     size = (pixels.shape[1], pixels.shape[0])
     whole = F.interpolate(mask[None, None].float(), (size[1], size[0]), mode="nearest")[0, 0].bool().numpy()
     if whole.any():
-        found += [(score, key) for key, score in measured_findings(measure_lesion(pixels, whole))]
-    return [key for _, key in sorted(found, reverse=True)][:MAX_FINDINGS]
+        findings += [(score, key) for key, score in measured_findings(measure_lesion(pixels, whole))]
+    return [key for _, key in sorted(findings, reverse=True)][:MAX_FINDINGS]

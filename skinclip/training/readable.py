@@ -33,8 +33,8 @@ class FileChecks:
     def problem(self, file: Path, decode: Callable[[Path], object]) -> bool:
         """Tells whether `file` cannot be decoded, and notes why."""
         try:
-            found = file.stat()
-            key = f"{file} {found.st_size} {found.st_mtime_ns}"
+            stat = file.stat()
+            key = f"{file} {stat.st_size} {stat.st_mtime_ns}"
             if key not in self.known:
                 self.known[key] = _reason(file, decode)
             reason = self.known[key]

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def model_of(name: str | None, path: Path | None) -> tuple[str, ModelConfig]:
     """The name of what is trained and its config: of a preset, by default `mini`, or from a YAML file.
 
-    Raises DataError for a file that is no model config, or one that cannot be trained; ValueError for a preset that
+    Raises DataError for a file that is not a model config, or one that cannot be trained; ValueError for a preset that
     there is not.
     """
     if path is None:
@@ -105,7 +105,7 @@ def model_of(name: str | None, path: Path | None) -> tuple[str, ModelConfig]:
     try:
         config: ModelConfig = load_yaml(ModelConfig, path)
     except (ValueError, OSError) as error:
-        raise DataError(f"{path} is no model config: {error}") from error
+        raise DataError(f"{path} is not a model config: {error}") from error
     preset(config.preset)
     if name not in (None, config.preset):
         raise DataError(f"{path} is a config of {config.preset}, not of {name}; leave --preset out")
@@ -130,7 +130,7 @@ def recipe_of(name: str, path: Path | None = None) -> TrainConfig:
     try:
         return load_yaml(TrainConfig, path)
     except (ValueError, OSError) as error:
-        raise DataError(f"{path} is no recipe: {error}") from error
+        raise DataError(f"{path} is not a recipe: {error}") from error
 
 
 def train(

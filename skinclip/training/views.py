@@ -1,7 +1,7 @@
 """Augmented views of the training photos, and what the frozen parts of the model make of them.
 
 Stage 2 learns from no more than that: tokens, style, lesion mask. The towers never change, so it can be kept on disk
-for a few fixed views a photo, after which a step costs the language model alone. Levels are kept as their means, all
+for a few fixed views per photo, after which a step costs the language model alone. Levels are kept as their means, all
 that is still read of them once the mask is known: 1.6 MB a view for `qwen-3b`.
 """
 
@@ -32,7 +32,7 @@ _VERSION = 1  # of what is kept; views kept by another version are not used
 
 
 @dataclass
-class SeenViews:
+class ViewFeatures:
     """Outputs of the frozen parts for k views.
 
     Attributes:
@@ -45,23 +45,25 @@ class SeenViews:
     mask_logits: Tensor
     lesion: Tensor
 
-    def pick(self, index: Tensor) -> SeenViews:
-        return SeenViews(self.tokens.pick(index), self.mask_logits[index], self.lesion[index])
+    def pick(self, index: Tensor) -> ViewFeatures:
+        return ViewFeatures(self.tokens.pick(index), self.mask_logits[index], self.lesion[index])
 
 
 @torch.no_grad()
-def see(model: SkinClipVL, views: Tensor) -> SeenViews:
+def see(model: SkinClipVL, views: Tensor) -> ViewFeatures:
     """Outputs of towers and mask head for views [k, 4, side, side], the reference mask as fourth channel."""
-    seen = model.perceive(views[:, :3])
-    mask_logits = model.evidence.segment(seen.levels)
-    lesion = F.adaptive_avg_pool2d(views[:, 3:], seen.grid)[:, 0]
-    means = [level.mean((2, 3), keepdim=True) for level in seen.levels]
-    return SeenViews(VisualTokens(seen.tokens, seen.grid, seen.embedding, means, seen.own), mask_logits, lesion)
+    tokens = model.perceive(views[:, :3])
+    mask_logits = model.evidence.segment(tokens.levels)
+    lesion = F.adaptive_avg_pool2d(views[:, 3:], tokens.grid)[:, 0]
+    means = [level.mean((2, 3), keepdim=True) for level in tokens.levels]
+    return ViewFeatures(
+        VisualTokens(tokens.tokens, tokens.grid, tokens.embedding, means, tokens.own), mask_logits, lesion
+    )
 
 
 @dataclass(frozen=True)
 class ViewDraw:
-    """The views that a step looks at.
+    """The views of a step.
 
     Attributes:
         photo: [n] number of each view's photo.
@@ -92,7 +94,7 @@ class LiveViews:
 
 
 class KeptViews(LiveViews):
-    """A few fixed views a photo, with what the frozen parts make of them on disk; see `keep_views`."""
+    """A few fixed views per photo, with what the frozen parts make of them on disk; see `keep_views`."""
 
     def __init__(self, photos: PhotoSet, side: int, strength: float, count: int, seed: int) -> None:
         super().__init__(photos, side, strength)
@@ -115,7 +117,7 @@ class KeptViews(LiveViews):
 
 
 class ViewStore:
-    """`SeenViews` of n photos under V views each, in files that are mapped, one a part."""
+    """`ViewFeatures` of n photos under V views each, in files that are mapped, one per part."""
 
     def __init__(
         self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]], n: int, count: int
@@ -133,12 +135,12 @@ class ViewStore:
         }
         self.written = torch.from_file(str(folder / "written"), shared=True, size=n * count, dtype=torch.uint8)
 
-    def write(self, rows: Tensor, seen: SeenViews) -> None:
-        for name, value in parts_of(seen).items():
+    def write(self, rows: Tensor, features: ViewFeatures) -> None:
+        for name, value in parts_of(features).items():
             self.parts[name][rows] = value.to("cpu", self.parts[name].dtype)
         self.written[rows] = 1
 
-    def read(self, drawn: ViewDraw, rows: Tensor, grid: tuple[int, int], device: torch.device | str) -> SeenViews:
+    def read(self, drawn: ViewDraw, rows: Tensor, grid: tuple[int, int], device: torch.device | str) -> ViewFeatures:
         """Raises ValueError for views that have no number."""
         if drawn.number is None:
             raise ValueError("these views were drawn anew; only numbered ones are kept")
@@ -147,14 +149,14 @@ class ViewStore:
         own = part.get("own")
         style = part["style"].unsqueeze(-1).unsqueeze(-1)
         tokens = VisualTokens(part["tokens"].float(), grid, part["embedding"], [style], own)
-        return SeenViews(tokens, part["mask_logits"].float(), part["lesion"].float())
+        return ViewFeatures(tokens, part["mask_logits"].float(), part["lesion"].float())
 
 
-def parts_of(seen: SeenViews) -> dict[str, Tensor]:
+def parts_of(features: ViewFeatures) -> dict[str, Tensor]:
     """The tensors that are kept."""
-    tokens = seen.tokens
+    tokens = features.tokens
     parts = {"tokens": tokens.tokens, "embedding": tokens.embedding, "style": tokens.style}
-    parts |= {"mask_logits": seen.mask_logits, "lesion": seen.lesion}
+    parts |= {"mask_logits": features.mask_logits, "lesion": features.lesion}
     return parts if tokens.own is None else parts | {"own": tokens.own}
 
 
@@ -188,7 +190,7 @@ def keep_views(
     missing = distributed.own_rows((store.written == 0).nonzero()[:, 0])
     distributed.wait()  # all know what is missing before any of it is written
     micro_batches = missing.split(batch) if len(missing) else ()
-    for rows in tqdm(micro_batches, desc="looking at photos", disable=not distributed.is_main, mininterval=5):
+    for rows in tqdm(micro_batches, desc="encoding photos", disable=not distributed.is_main, mininterval=5):
         drawn = views.numbered(rows // count, rows % count)
         store.write(rows, see(model, views.pixels(drawn, torch.arange(len(rows)), model.device)))
     distributed.wait()
@@ -214,7 +216,7 @@ def _check_room(folder: Path, needed: int) -> None:
     if needed > free:
         raise DataError(
             f"the views to keep need {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free: give another "
-            "--work, or a smaller `cached_views` in the recipe (0 looks at every view anew)"
+            "--work, or a smaller `cached_views` in the recipe (0 encodes every view anew)"
         )
 
 

@@ -90,7 +90,7 @@ def test_what_is_wrong_is_said(
         ("stage2: {micro_batches: 4}", "line 1: there is no field stage2.micro_batches"),
         ("stage2: {rationale_targets: 40}", "rationale_targets must lie in 0 to batch_size"),
         ("stage2: {cached_views: 1}", "cached_views must be 0, or 2 or more"),
-        ("stage2: 5", "is no recipe"),
+        ("stage2: 5", "is not a recipe"),
         ("[stage2]", "does not hold a mapping"),
     ):
         recipe.write_text(text)

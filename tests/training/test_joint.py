@@ -70,7 +70,7 @@ def by_hand(stage: Stage2) -> dict[str, torch.Tensor]:
     forced = dataclasses.replace(
         evidence, scores=teacher_forced_scores(evidence.scores, train.criteria[photo], drawn.forced)
     )
-    rationale_targets = stage.with_targets(drawn, [stage.look(drawn, rows)])[0].rationale_targets
+    rationale_targets = stage.with_targets(drawn, [stage.assemble(drawn, rows)])[0].rationale_targets
     write, with_text, without_text = model.reasoner.writer.write, rows[:RATIONALES], rows[RATIONALES:]
     quiet = model.reason(
         write(drawn.contexts[RATIONALES:]),
@@ -143,14 +143,14 @@ def test_portions_change_neither_loss_nor_gradient(make, tiny_config: ModelConfi
 def test_a_portion_goes_back_through_the_dropout_that_it_was_measured_with(make, tiny_config: ModelConfig) -> None:
     stage = make(tiny_config, micro_batch=4)
     given: list[torch.Tensor] = []
-    answer = stage.answerer.answer
+    answer = stage.forward_pass.answer
 
     def spy(part):  # type: ignore[no-untyped-def]
         answers = answer(part)
         given.append(answers["logits"].detach())
         return answers
 
-    stage.answerer.answer = spy
+    stage.forward_pass.answer = spy
     stage.step()
     n = len(stage.micro_batches())
     assert n == 4 and len(given) == 2 * n

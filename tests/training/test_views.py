@@ -16,7 +16,7 @@ from skinclip.data.cases import DataError
 from skinclip.language.prompt import Prompts
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training import views as views_module
-from skinclip.training.answering import Part
+from skinclip.training.answering import MicroBatch
 from skinclip.training.checkpoints import seed_everything
 from skinclip.training.distributed import DistributedContext
 from skinclip.training.joint import Stage2
@@ -159,9 +159,9 @@ def test_seeing_and_answering_take_place_on_the_model(model: SkinClipVL, photos:
         on_a_gpu(model)
         fake = [mode.from_tensor(v) for v in (batch, *vars(prompts).values())]
         monkeypatch.setattr(reasoner.writer, "write", lambda *_: Prompts(*fake[1:]))
-        seen = stage.answerer("see", fake[0].to(model.device))
+        seen = stage.forward_pass("see", fake[0].to(model.device))
         flags = torch.ones(3, dtype=torch.bool, device=model.device)
         labels = torch.zeros(3, photos.criteria.shape[1], dtype=torch.long, device=model.device)
-        part = Part(rows, seen, labels, flags, flags, flags, [], model.descriptions)
-        answers = stage.answerer("answer", part)
+        part = MicroBatch(rows, seen, labels, flags, flags, flags, [], model.descriptions)
+        answers = stage.forward_pass("answer", part)
         assert {t.device.type for t in (*parts_of(seen).values(), *answers.values())} == {"cuda"}
