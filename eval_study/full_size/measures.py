@@ -31,7 +31,7 @@ from skinclip.core.config import ModelConfig
 from skinclip.explain.saliency import DiagnosisPath
 from skinclip.language.prompt import RationaleTarget
 from skinclip.language.rationale import write_rationale
-from skinclip.model.allocator import give_back_large_blocks
+from skinclip.model.allocator import release_large_blocks
 from skinclip.model.perception import Perception
 from skinclip.model.qwen import load_language_model
 from skinclip.model.skinclip_vl import SkinClipVL, assemble
@@ -69,7 +69,7 @@ def main() -> None:
 
 def language(args: argparse.Namespace) -> dict[str, Any]:
     """Measures loading, bytes by part, prefill and decode, the latter two as the faster of two runs."""
-    give_back_large_blocks()
+    release_large_blocks()
     with Meter(args.device) as load:
         model = load_base(args.base, args.way, args.device)
     vocabulary = model.config.text_config.vocab_size

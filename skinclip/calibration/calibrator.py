@@ -22,7 +22,7 @@ MALIGNANT = np.array([code in MALIGNANT_CODES for code in DIAGNOSIS_CODES])  # [
 
 @dataclass(frozen=True)
 class CalibratedPrediction:
-    """One row a photo. `probabilities` are at natural prevalence; `balanced` is p / natural prior, renormalised,
+    """One row per photo. `probabilities` are at natural prevalence; `balanced` is p / natural prior, renormalised,
     whose argmax is the decision rule for balanced accuracy; `sets` are codes, most probable first."""
 
     probabilities: np.ndarray  # [n, C]
@@ -69,7 +69,7 @@ class Calibrator:
             held_out_style: [k, S] of photos of the same kind that the tower was not trained on.
             natural_prior: [C] classes' shares of the training photos; all above 0.
             log_prior_shift: [C] log natural prior less log prior as drawn in training (0 where drawn naturally).
-            calib_lesions: [n] lesion of each calibration photo; None is a lesion a photo.
+            calib_lesions: [n] lesion of each calibration photo; None: each photo is its own lesion.
 
         Raises ValueError where shapes disagree, a prior is 0, or calibration photos or malignant ones are missing.
         """
@@ -158,5 +158,7 @@ class Calibrator:
 def _checked_prior(prior: np.ndarray) -> tuple[float, ...]:
     prior = np.asarray(prior, dtype=np.float64)
     if prior.shape != (len(DIAGNOSIS_CODES),) or not (prior > 0).all():
-        raise ValueError(f"natural_prior must hold {len(DIAGNOSIS_CODES)} shares above 0, one a diagnosis; got {prior}")
+        raise ValueError(
+            f"natural_prior must hold {len(DIAGNOSIS_CODES)} shares above 0, one per diagnosis; got {prior}"
+        )
     return tuple(float(p) for p in prior / prior.sum())

@@ -33,7 +33,7 @@ def ranking(probabilities: np.ndarray) -> np.ndarray:
 class Conformal:
     """A diagnosis is in the set where 1 - p <= its quantile, or where it is at least as probable as one that is.
 
-    `quantiles` holds one number a diagnosis, or a single one for all.
+    `quantiles` holds one number per diagnosis, or a single one for all.
     """
 
     coverage: float

@@ -20,7 +20,7 @@ _LOG_TEMPERATURE_BOUNDS = (float(np.log(0.05)), float(np.log(20.0)))
 
 @dataclass(frozen=True)
 class Calibration:
-    """p = softmax(logits / temperature + bias); `bias` has one number a diagnosis, in log odds."""
+    """p = softmax(logits / temperature + bias); `bias` has one number per diagnosis, in log odds."""
 
     temperature: float
     bias: tuple[float, ...]
@@ -44,14 +44,14 @@ def fit_calibration(logits: np.ndarray, labels: np.ndarray, log_prior_shift: np.
     shift = np.asarray(log_prior_shift, dtype=np.float64)
     if shift.shape != (logits.shape[1],):
         raise ValueError(
-            f"log_prior_shift has shape {shift.shape}, expected ({logits.shape[1]},): one number a diagnosis"
+            f"log_prior_shift has shape {shift.shape}, expected ({logits.shape[1]},): one number per diagnosis"
         )
     start = np.concatenate([[0.0], shift])
     bounds = [_LOG_TEMPERATURE_BOUNDS, *[(None, None)] * len(shift)]
     from scipy.optimize import minimize  # only a fit needs it, the page never
 
-    found = minimize(_objective, start, args=(logits, labels, shift), jac=True, method="L-BFGS-B", bounds=bounds)
-    return Calibration(float(np.exp(found.x[0])), tuple(float(b) for b in found.x[1:]))
+    optimum = minimize(_objective, start, args=(logits, labels, shift), jac=True, method="L-BFGS-B", bounds=bounds)
+    return Calibration(float(np.exp(optimum.x[0])), tuple(float(b) for b in optimum.x[1:]))
 
 
 def labelled_rows(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

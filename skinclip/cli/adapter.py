@@ -57,32 +57,34 @@ def _command(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace]
 def _list(args: argparse.Namespace) -> int:
     from skinclip.model.adapters.files import list_adapters
 
-    found = list_adapters(args.folder)
-    print("\n".join(map(_line, found)) or f"there is no adapter in {args.folder}")
+    infos = list_adapters(args.folder)
+    print("\n".join(map(_line, infos)) or f"there is no adapter in {args.folder}")
     return 0
 
 
-def _line(found: AdapterInfo) -> str:
-    state = f"cannot be used: {found.problem}" if found.problem else f"for {_base(found)}"
-    return f"{found.folder.name}: {found.name}, weights {found.weights_sha256[:12] or '-'}, {state}"
+def _line(adapter: AdapterInfo) -> str:
+    state = f"cannot be used: {adapter.problem}" if adapter.problem else f"for {_base(adapter)}"
+    return f"{adapter.folder.name}: {adapter.name}, weights {adapter.weights_sha256[:12] or '-'}, {state}"
 
 
-def _base(found: AdapterInfo) -> str:
-    return "a base of its own" if found.made_for is None else f"{found.made_for.base} beside {found.made_for.clip}"
+def _base(adapter: AdapterInfo) -> str:
+    return (
+        "a base of its own" if adapter.made_for is None else f"{adapter.made_for.base} beside {adapter.made_for.clip}"
+    )
 
 
 def _info(args: argparse.Namespace) -> int:
     from skinclip.model.adapters import files as adapters
     from skinclip.model.adapters.card import model_card
 
-    found = adapters.info(args.adapter)
+    adapter = adapters.info(args.adapter)
     if args.card:
         print(model_card(args.adapter))
         return 0
-    print(f"{RESEARCH_USE_ONLY}\n{found.name}\npreset    {found.preset}\nweights   {found.weights_sha256}")
-    print(f"made for  {_base(found)}")
-    if found.problem:
-        print(f"problem   {found.problem}")
+    print(f"{RESEARCH_USE_ONLY}\n{adapter.name}\npreset    {adapter.preset}\nweights   {adapter.weights_sha256}")
+    print(f"made for  {_base(adapter)}")
+    if adapter.problem:
+        print(f"problem   {adapter.problem}")
     return 0
 
 

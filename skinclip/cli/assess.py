@@ -110,13 +110,13 @@ def _second_opinion(
     from skinclip.explain.grounding import second_opinions
 
     try:
-        found = second_opinions(assessor.predictor, image, assessment)
+        opinions = second_opinions(assessor.predictor, image, assessment)
     except NotImplementedError as error:
         raise UsageError(f"{error}; leave out --second-opinion, or choose another --preset") from error
     if args.out:
-        text = json.dumps([dataclasses.asdict(opinion) for opinion in found], indent=2)
+        text = json.dumps([dataclasses.asdict(opinion) for opinion in opinions], indent=2)
         (args.out / "second_opinion.json").write_text(text + "\n", encoding="utf-8")
-    return [f"Qwen2.5-VL on [{o.reference}]: {phrasing.second_opinion(o)}" for o in found]
+    return [f"Qwen2.5-VL on [{o.reference}]: {phrasing.second_opinion(o)}" for o in opinions]
 
 
 def _write_assessment(

@@ -34,9 +34,9 @@ def whole_number(text: str, least: int, most: int | None = None, name: str = "nu
     allowed = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
     digits = text.strip().removeprefix("+")
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
-        raise argparse.ArgumentTypeError(f"{text!r} is no {name}; give {allowed}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid {name}; give {allowed}")
     if not least <= int(digits) or (most is not None and int(digits) > most):
-        raise argparse.ArgumentTypeError(f"{text!r} is no {name}; give {allowed}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid {name}; give {allowed}")
     return int(digits)
 
 

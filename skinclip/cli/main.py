@@ -108,8 +108,8 @@ def _print_any_name() -> None:
 
 
 def _for_users() -> tuple[type[BaseException], ...]:
-    found = (getattr(sys.modules.get(module), name, UsageError) for module, name in FOR_USERS.items())
-    return tuple(found)
+    error_classes = (getattr(sys.modules.get(module), name, UsageError) for module, name in FOR_USERS.items())
+    return tuple(error_classes)
 
 
 def _fail(message: str, status: int = BAD_INPUT) -> int:

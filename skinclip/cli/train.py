@@ -25,5 +25,5 @@ def _train(args: argparse.Namespace) -> int:
         except ValueError as error:
             raise UsageError(str(error)) from error
     if args.seed is not None and not 0 <= args.seed <= LARGEST_SEED:
-        raise UsageError(f"{args.seed} is no seed; give a whole number from 0 to {LARGEST_SEED}")
+        raise UsageError(f"{args.seed} is not a valid seed; give a whole number from 0 to {LARGEST_SEED}")
     return training.run(args)

@@ -143,7 +143,7 @@ class ModelConfig:
 
     @property
     def batch(self) -> int:
-        """Photos looked at together where many are to be: the memory budget of a big preset is that of one."""
+        """Photos encoded together in a batch; the memory budget of a big preset allows one."""
         return 32 if self.reasoner.base is None else 1
 
 
@@ -164,7 +164,7 @@ class Stage0Config:
     mix_share: Share = 0.7  # batches under mixup or cutmix
     label_smoothing: PartialShare = 0.05
     ema: PartialShare = 0.998
-    paraphrases: Natural = 3  # texts a diagnosis that a batch is contrasted with
+    paraphrases: Natural = 3  # texts per diagnosis that a batch is contrasted with
     held_out: PartialShare = 0.10  # training lesions that stage 0 never sees
     mask_photos: Natural = 24  # photos of a batch whose lesion mask is learnt from
     w_mask: NotNegative = 0.5
@@ -200,7 +200,7 @@ class Stage2Config:
 
     A step looks at `batch_size + second_views` views. How many of them go through the language model at a time is
     `micro_batch`: it decides the memory needed, not the loss. `cached_views` keeps on disk what the frozen towers see
-    of that many fixed views a photo.
+    of that many fixed views per photo.
     """
 
     steps: Count = 600
@@ -215,10 +215,10 @@ class Stage2Config:
     criteria_share: Share = 0.3  # of the photos drawn, those whose criteria are labelled
     teacher_forcing: Share = 0.5  # of the photos with labelled criteria, those where the reasoner reads the labels
     augmentation: NotNegative = 0.7  # strength
-    paraphrases: Natural = 64  # texts a diagnosis among which descriptions are drawn
+    paraphrases: Natural = 64  # texts per diagnosis among which descriptions are drawn
     micro_batch: Natural = 0  # views at a time; 0 is all at once
     gradient_checkpointing: bool = False  # language layers are computed twice, and need a fraction of the memory
-    cached_views: Natural = 0  # 0 draws and looks at every view anew
+    cached_views: Natural = 0  # 0 draws and encodes every view anew
     log_every: Count = 5
     save_every: Count = 50
 

@@ -69,7 +69,7 @@ def fetch(
         clip: a file with a copy of the CLIP weights.
         link: hard-link copies instead of copying them.
         home: instead of $SKINCLIP_HOME.
-        agree: asked once before anything is downloaded, after licences and sizes were said.
+        agree: asked once before anything is downloaded, after licences and sizes were reported.
 
     Returns:
         the folders in the store, the base's first.
@@ -175,10 +175,12 @@ def _gather(job: Job, part: Path, progress: Callable[[str], None]) -> None:
         check_complete(part)
         check_shape(job.source, part)
     unknown = sorted(file.name for file in files if not file.known)
-    said = f"{len(files) - len(unknown)} of {len(files)} files have their published hash"
-    progress(f"{said}; none is known of {', '.join(unknown)}" if unknown else said)
-    told = not any(Path(name).suffix in (".safetensors", ".bin") for name in unknown)  # by the weights themselves
-    revision = job.source.revision if told else None
+    summary = f"{len(files) - len(unknown)} of {len(files)} files have their published hash"
+    progress(f"{summary}; none is known of {', '.join(unknown)}" if unknown else summary)
+    weights_known = not any(
+        Path(name).suffix in (".safetensors", ".bin") for name in unknown
+    )  # by the weights themselves
+    revision = job.source.revision if weights_known else None
     note = {"hub_id": job.source.hub_id, "revision": revision, "unchecked": unknown, "files": record}
     (part / SOURCE_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
 

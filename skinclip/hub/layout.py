@@ -91,7 +91,7 @@ def read_header(path: Path) -> tuple[bytes, dict[str, tuple[int, ...]]]:
         if start == b"version ":
             raise IncompleteWeights(f"{path} is a git-lfs pointer, not the weights; run `git lfs pull` there")
         if length > _LONGEST_HEADER:
-            raise IncompleteWeights(f"{path} is no safetensors file")
+            raise IncompleteWeights(f"{path} is not a safetensors file")
         header = file.read(length)
     if len(header) < length or len(start) < 8:
         raise IncompleteWeights(f"{path} is cut short: {size} bytes do not even hold its header")
@@ -101,7 +101,7 @@ def read_header(path: Path) -> tuple[bytes, dict[str, tuple[int, ...]]]:
         whole = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
         shapes = {name: tuple(entry["shape"]) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IncompleteWeights(f"{path} is no safetensors file: {error!r}") from error
+        raise IncompleteWeights(f"{path} is not a safetensors file: {error!r}") from error
     if size != whole:
         kind = "is cut short" if size < whole else "is damaged"
         raise IncompleteWeights(f"{path} {kind}: {size} bytes, {whole} by its own header")
@@ -133,11 +133,11 @@ def read_shape(folder: Path) -> dict[str, Any]:
     parts: Any = config
     text, vision = parts.text_config.to_dict(), parts.vision_config.to_dict()
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-    seen = ("depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size", "patch_size", "window_size")
+    always = ("depth", "hidden_size", "intermediate_size", "num_heads", "out_hidden_size", "patch_size", "window_size")
     more = ("spatial_merge_size", "temporal_patch_size", "fullatt_block_indexes")
     shape = {name: text[name] for name in (*names, "vocab_size")}
     shape["tie_word_embeddings"] = bool(config.tie_word_embeddings)
-    return shape | {f"vision_{name}": vision[name] for name in (*seen, *more)}
+    return shape | {f"vision_{name}": vision[name] for name in (*always, *more)}
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ def check_tensors(source: Source, path: Path) -> None:
 def _known(path: Path) -> tuple[str | None, str | None]:
     """(revision, sha256 or git's sha1) that the surroundings of a file tell, None where they do not.
 
-    Told by our own `SOURCE_FILE`, by the hub's cache (snapshots/<revision>/name -> blobs/<hash>) and by the notes that
+    Read from our own `SOURCE_FILE`, the hub's cache (snapshots/<revision>/name -> blobs/<hash>) or the notes that
     `hf download --local-dir` leaves (.cache/huggingface/download/name.metadata).
     """
     ours = read_source(path.parent)

@@ -5,7 +5,7 @@ A checkpoint of such a preset holds an adapter and its heads; Qwen2.5-VL and CLI
     $SKINCLIP_HOME/models/Qwen--Qwen2.5-VL-3B-Instruct/<revision>/config.json, model-00001-of-00002.safetensors, ...
 
 Nothing here uses a network: `skinclip.hub.fetch` fills the store, loading only reads it. A folder laid out as the hub
-lays it out does as well, wherever it lies. What is missing, cut short or of another revision is said before any load.
+lays it out does as well, wherever it lies. Missing, truncated or wrong-revision files are reported before any load.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def clip_file(folder: Path) -> Path:
 def _in_store(hub_id: str, revision: str | None, store: Path | None) -> Path:
     revision = revision or (BASES[hub_id].revision if hub_id in BASES else None)
     if revision is None:
-        raise MissingWeights(f"{hub_id!r} is no folder here and no base that this version knows; give a folder")
+        raise MissingWeights(f"{hub_id!r} is neither a folder here nor a base that this version knows; give a folder")
     folder = folder_of(hub_id, revision, store)
     if folder.is_dir():
         return folder

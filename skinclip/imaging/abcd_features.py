@@ -100,7 +100,7 @@ def measure_lesion(pixels: np.ndarray, mask: np.ndarray) -> Measurements:
 def measured_findings(
     measured: Measurements, thresholds: MeasureThresholds | None = None
 ) -> tuple[tuple[str, float], ...]:
-    """The clear findings as (state key, score), at most one a criterion, in the order asymmetry, border, colour.
+    """The clear findings as (state key, score), at most one per criterion, in the order asymmetry, border, colour.
 
     The score is 0.5 at a threshold and rises in a straight line to 1 at the measurement that only 5 % of photos
     exceed.

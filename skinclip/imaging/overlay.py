@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from skinclip.core.assessment import Assessment, Box, Finding
 
-# Okabe & Ito (2008) and grey, told apart by colour-blind readers, the ones least like skin first. They repeat after
-# nine; the numbers beside them never do.
+# Okabe & Ito (2008) and grey, distinguishable by colour-blind readers, the ones least like skin first. They repeat
+# after nine; the numbers beside them never do.
 REGION_COLOURS: tuple[tuple[int, int, int], ...] = (
     (86, 180, 233),
     (240, 228, 66),

@@ -367,8 +367,8 @@ def quality_measures(pixels: np.ndarray) -> dict[str, float]:
     grey = _grey_at_gate_size(pixels)
     inside = _without_black_surround(grey)
     fine, coarse = _bands(grey, inside)
-    seen = grey[inside]
-    low, high = np.percentile(seen, [1, 99])
+    visible = grey[inside]
+    low, high = np.percentile(visible, [1, 99])
     return {
         "fine_detail": fine,
         "detail_ratio": fine / (coarse + 0.5),  # half a grey level: rounding noise is not structure

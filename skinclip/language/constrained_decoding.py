@@ -68,12 +68,12 @@ class CitationProcessor:
 
     def cited(self, written: tuple[int, ...]) -> list[tuple[int, int]]:
         """(finding, position after its reference) in the order written."""
-        found = []
+        citations = []
         for position in range(len(written)):
             for k, reference in enumerate(self.references[: len(self.phrases)]):
                 if written[position : position + len(reference)] == reference:
-                    found.append((k, position + len(reference)))
-        return found
+                    citations.append((k, position + len(reference)))
+        return citations
 
     def forced_next(self, written: tuple[int, ...]) -> int | None:
         """The token that must come next because a phrase is due or under way, else None."""

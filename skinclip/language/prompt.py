@@ -39,7 +39,7 @@ class TextTokenizer(Protocol):
 
 
 def context_text(context: Context) -> str:
-    """Patient context in words; what was not given is left out. Ages are told to the nearest five years."""
+    """Patient context in words; what was not given is left out. Ages are rounded to five years."""
     parts = []
     if context.age is not None:
         parts.append(f"age {5 * round(context.age / 5)}")
@@ -147,7 +147,7 @@ class PromptWriter:
         ]
 
     def write(self, contexts: Sequence[Context], rationale_targets: Sequence[RationaleTarget] | None = None) -> Prompts:
-        """One sequence a photo; a rationale target is written as far as it goes."""
+        """One sequence per photo; a rationale target is written as far as it goes."""
         rows, labels, answers, spells = [], [], [], []
         for i, context in enumerate(contexts):
             ids = self.head(context)

@@ -1,6 +1,6 @@
 """The reader that takes a rationale apart, and the checker that holds it to what its findings support.
 
-The checker knows no list of what must not be said, which would never be long enough: it accepts what `write_rationale`
+The checker has no list of forbidden statements, which would never be long enough: it accepts what `write_rationale`
 could have written of the same findings, and nothing else.
 """
 
@@ -59,7 +59,7 @@ class ReadRationale:
 
     `diagnoses` are codes in the order of first mention and `leading` is the first of them. `cited` pairs every
     reference with the state whose phrase follows it, None where no known phrase does. `unreferenced` holds what is
-    said about a criterion without a reference: any run of criterion words counts, even an adjective on its own.
+    stated about a criterion without a reference: any run of criterion words counts, even an adjective on its own.
     """
 
     leading: str | None
@@ -127,22 +127,22 @@ def check_citations(text: str, findings: Sequence[str]) -> list[str]:
     """Problems with the references of a text, one line each.
 
     Finding i of `findings` (state keys) is [r{i+1}]. It holds a text to no more than this: every reference is one of
-    the findings, its phrase follows it, and no criterion is named without one. What else it says is not looked at.
+    the findings, its phrase follows it, and no criterion is named without one. The rest of the text is not checked.
     """
     read = read_rationale(text)
     states = {f"r{i + 1}": key for i, key in enumerate(findings)}
     problems = []
-    seen: set[str] = set()
+    cited: set[str] = set()
     for ref, key in read.cited:
         if ref not in states:
             problems.append(f"[{ref}] is not one of the {len(states)} findings")
         elif key != states[ref]:
-            said = STATE_BY_KEY[key].phrase if key else "no known finding"
-            problems.append(f"[{ref}] is followed by {said}, not by {STATE_BY_KEY[states[ref]].phrase}")
-        if ref in seen:
+            phrase = STATE_BY_KEY[key].phrase if key else "no known finding"
+            problems.append(f"[{ref}] is followed by {phrase}, not by {STATE_BY_KEY[states[ref]].phrase}")
+        if ref in cited:
             problems.append(f"[{ref}] is cited twice")
-        seen.add(ref)
-    return problems + [f'"{said}" is asserted without a reference' for said in read.unreferenced]
+        cited.add(ref)
+    return problems + [f'"{phrase}" is asserted without a reference' for phrase in read.unreferenced]
 
 
 def check_rationale(
@@ -155,7 +155,7 @@ def check_rationale(
     word of it belongs to a known sentence.
 
     Args:
-        findings: state keys, one a criterion at most; finding i is [r{i+1}].
+        findings: state keys, one per criterion at most; finding i is [r{i+1}].
         diagnoses: codes of the leading diagnosis and the runner-up, where they are known.
         runner_up_open: the runner-up remains possible; where it does not, the text must not say that it does.
     """
@@ -206,16 +206,16 @@ def _sentences(
     names = {"lead": DIAGNOSIS_BY_CODE[leading].name}
     if runner_up is not None:
         names["runner"] = DIAGNOSIS_BY_CODE[runner_up].name
-    found = {role: _any_listing(items) for role, items in roles.items()}
+    listings = {role: _any_listing(items) for role, items in roles.items()}
     if roles["for"]:
         favour = _any(IN_FAVOUR[min(len(roles["for"]), 3)])
-        patterns = [_any(SUPPORTED_OPENINGS, names | {"found": found["for"], "all": favour})]
+        patterns = [_any(SUPPORTED_OPENINGS, names | {"found": listings["for"], "all": favour})]
     elif findings:
         patterns = [_any(UNSUPPORTED_OPENINGS, names)]
     else:
         patterns = [_any(BARE_OPENINGS, names) + " " + _any(NOTHING_SEEN)]
     for pair in OTHER_SENTENCES:
-        parts = [_any(clauses.cited[role], names | {"found": found[role]}) for role in pair if roles[role]]
+        parts = [_any(clauses.cited[role], names | {"found": listings[role]}) for role in pair if roles[role]]
         if parts:
             patterns.append(f"{_any(BUT)}?{_any(CLAUSE_JOINS).join(parts)} \\.")
     doubts = [text for texts in reasons_of(runner_up, roles) for text in texts]
@@ -233,8 +233,8 @@ def _any(texts: Sequence[str], places: Mapping[str, str] | None = None) -> str:
     return f"(?:{pattern})"
 
 
-def _any_listing(found: Sequence[tuple[str, State]]) -> str:
-    items = [re.escape(f"[{ref}] {state.phrase}") for ref, state in found]
+def _any_listing(findings: Sequence[tuple[str, State]]) -> str:
+    items = [re.escape(f"[{ref}] {state.phrase}") for ref, state in findings]
     if len(items) < 3:
         return _any(PAIR_JOINS).join(items)
     return " , ".join(items[:-1]) + _any(LAST_JOINS) + items[-1]

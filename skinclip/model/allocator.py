@@ -15,8 +15,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -2,
 LARGE = 2**20  # bytes
 
 
-def give_back_large_blocks() -> bool:
-    """From now on blocks of a megabyte and more are mapped, and so given back when they are freed.
+def release_large_blocks() -> bool:
+    """Lets the C library map blocks of a megabyte and more, so that they return to the system when they are freed.
 
     Returns False where the C library is not glibc; nothing is changed then.
     """

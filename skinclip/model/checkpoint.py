@@ -71,7 +71,7 @@ def load_model(folder: Path, device: str | None = None) -> SkinClipVL:
     """
     verify(folder)
     config = read_config(folder)
-    reasoner = config.reasoner  # its base first: what is missing is said before gigabytes are read
+    reasoner = config.reasoner  # its base first: what is missing is reported before gigabytes are read
     if reasoner.base is None:
         base = folder / "reasoner"
     else:
@@ -156,14 +156,14 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read_config(folder: Path) -> ModelConfig:
     """Reads the config of the checkpoint in `folder`. Raises CheckpointError naming what of it is missing."""
     if not (folder / "config.yaml").exists():
-        raise CheckpointError(f"{folder} is no whole checkpoint: config.yaml is missing")
+        raise CheckpointError(f"{folder} is not a complete checkpoint: config.yaml is missing")
     config = load_yaml(ModelConfig, folder / "config.yaml")
     parts = ["heads.safetensors", "tokenizer"]
     parts += ["adapter.safetensors"] if config.reasoner.lora.r else []
     parts += [foundation.FILE] if config.reasoner.base is not None else []
     for name in parts:
         if not (folder / name).exists():
-            raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
+            raise CheckpointError(f"{folder} is not a complete checkpoint: {name} is missing")
     return config
 
 

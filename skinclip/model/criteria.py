@@ -21,7 +21,7 @@ def criterion_log_probs(scores: Tensor) -> list[Tensor]:
     The model reads its criterion probabilities from the same function that the loss trains.
 
     Args:
-        scores: [B, K] one score a criterion state, in the order of `vocabulary.EVIDENCE_STATES`
+        scores: [B, K] one score per criterion state, in the order of `vocabulary.EVIDENCE_STATES`
 
     Returns:
         Q tensors [B, 1 + states], "absent" first, in the order of `vocabulary.CRITERIA`.

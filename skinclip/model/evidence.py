@@ -91,7 +91,7 @@ def log_mean_exp(maps: Tensor, weights: Tensor, sharpness: float) -> Tensor:
 
     Args:
         maps: [B, K, h, w].
-        weights: [B, h, w], at least one positive a photo.
+        weights: [B, h, w], at least one positive per photo.
         sharpness: s; towards 0 the mean, towards infinity the maximum.
 
     Returns:
@@ -169,9 +169,9 @@ class EvidenceFinder(nn.Module):
         inside = lesion.clamp_min(1e-6).log().flatten(1).unsqueeze(1)  # [B, 1, N]
         return (maps.flatten(2) * self.config.sharpness + inside).softmax(-1)
 
-    def find(self, seen: VisualTokens, state_embeddings: Tensor) -> Evidence:
+    def find(self, visual: VisualTokens, state_embeddings: Tensor) -> Evidence:
         """The whole step from what the tower sees."""
-        return self(seen.tokens, seen.grid, self.segment(seen.levels), state_embeddings)
+        return self(visual.tokens, visual.grid, self.segment(visual.levels), state_embeddings)
 
 
 def symmetric_orthogonalize(embeddings: Tensor) -> Tensor:
@@ -189,5 +189,5 @@ def symmetric_orthogonalize(embeddings: Tensor) -> Tensor:
 def lesion_weights(mask_logits: Tensor, grid: tuple[int, int]) -> Tensor:
     """Share of each patch that is lesion, [B, h, w] in 0..1; the whole photo where hardly any lesion is found."""
     soft = F.adaptive_avg_pool2d(mask_logits.sigmoid().unsqueeze(1), grid)[:, 0]
-    found = (soft.flatten(1).sum(1) >= 1.0).view(-1, 1, 1)  # at least one patch's worth
-    return torch.where(found, soft, torch.ones_like(soft))
+    has_lesion = (soft.flatten(1).sum(1) >= 1.0).view(-1, 1, 1)  # at least one patch's worth
+    return torch.where(has_lesion, soft, torch.ones_like(soft))

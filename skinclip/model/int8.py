@@ -1,4 +1,4 @@
-"""Linear layers whose weight is held in 8 bits on a CPU: a quarter of fp32's memory, and half its time a token.
+"""Linear layers whose weight is held in 8 bits on a CPU: a quarter of fp32's memory, and half its time per token.
 
 Weight-only: activations stay in floating point, because those of real language models have outliers that 8 bits for a
 whole tensor would drown the rest under. A few tokens (decoding) are multiplied by torch's kernel for 8-bit weights;
@@ -20,7 +20,7 @@ ROWS = 256  # of the weight, unpacked at a time
 
 
 class Int8Linear(nn.Linear):
-    """`nn.Linear` with an int8 weight [out, in] and one fp32 scale a row; inputs and outputs fp32.
+    """`nn.Linear` with an int8 weight [out, in] and one fp32 scale per row; inputs and outputs fp32.
 
     A subclass, so that peft wraps it as it wraps any linear layer. The weight is frozen; gradients reach the input.
     """

@@ -32,10 +32,10 @@ def verify(folder: Path, hashes: Path = HASHES, assets: Path = ASSETS) -> None:
     recorded = _recorded(hashes).get(_name(folder, assets))
     if recorded is None:
         return
-    found = file_hashes(folder)
-    problems = [f"{name} is missing" for name in recorded if name not in found]
-    problems += [f"{name} does not belong there" for name in found if name not in recorded]
-    differing = [name for name in recorded if name in found and found[name] != recorded[name]]
+    actual = file_hashes(folder)
+    problems = [f"{name} is missing" for name in recorded if name not in actual]
+    problems += [f"{name} does not belong there" for name in actual if name not in recorded]
+    differing = [name for name in recorded if name in actual and actual[name] != recorded[name]]
     problems += [f"{name} was changed or is damaged" for name in differing]
     if problems:
         raise CheckpointError(

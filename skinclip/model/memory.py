@@ -164,7 +164,7 @@ def inventory(config: ModelConfig) -> Inventory:
     shapes: dict[str, list[tuple[int, ...]]] = {part: [] for part in PARTS}
     for name, parameter in model.named_parameters():  # a tied lm_head is named once, as the embeddings
         shapes[part_of(name, parameter.ndim)].append(tuple(parameter.shape))
-    return Inventory(MappingProxyType({part: tuple(found) for part, found in shapes.items()}), base)
+    return Inventory(MappingProxyType({part: tuple(sizes) for part, sizes in shapes.items()}), base)
 
 
 def count_statement(config: ModelConfig) -> str:
@@ -212,7 +212,7 @@ def matrix_bytes(shape: tuple[int, ...], weights: str) -> int:
     if weights in WIDTH:
         return n * WIDTH[weights]
     if weights == "int8":
-        return n + 4 * shape[0]  # one fp32 scale a row
+        return n + 4 * shape[0]  # one fp32 scale per row
     packed, blocks, code = math.ceil(n / 2), math.ceil(n / 64), 16 * 4
     if weights == "nf4":
         return packed + 4 * blocks + code
@@ -263,7 +263,7 @@ def workload(config: ModelConfig) -> Workload:
 
 
 @dataclass(frozen=True)
-class Peak:
+class PredictedPeak:
     """A predicted peak, by what it is made of; `total` in bytes."""
 
     parts: Mapping[str, int]
@@ -277,8 +277,8 @@ class Peak:
         return self.total / GB
 
 
-def predict(config: ModelConfig, plan: MemoryPlan, purpose: str, work: Workload | None = None) -> Peak:
-    """The peak of `purpose` under `plan`: "load", "assess", "explain" (Grad-CAM), or "train" with one photo a step.
+def predict(config: ModelConfig, plan: MemoryPlan, purpose: str, work: Workload | None = None) -> PredictedPeak:
+    """The peak of `purpose` under `plan`: "load", "assess", "explain" (Grad-CAM), or "train" with one photo per step.
 
     Raises ValueError for an unknown purpose.
     """
@@ -292,7 +292,7 @@ def predict(config: ModelConfig, plan: MemoryPlan, purpose: str, work: Workload 
         "explain": lambda: {"activations": backward_bytes(counted, plan, work.prompt)},
         "train": lambda: training_bytes(counted, plan, work),
     }
-    return Peak(parts | more[purpose]())
+    return PredictedPeak(parts | more[purpose]())
 
 
 def loading_bytes(counted: Inventory, plan: MemoryPlan) -> int:
@@ -371,7 +371,7 @@ def container_bytes(root: Path) -> float:
         return math.inf
 
 
-def check_memory(name: str, device: str, purpose: str, config: ModelConfig | None = None) -> Peak:
+def check_memory(name: str, device: str, purpose: str, config: ModelConfig | None = None) -> PredictedPeak:
     """The predicted peak of a preset, where there is memory for it.
 
     Args:

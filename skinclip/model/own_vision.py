@@ -17,7 +17,7 @@ TOKEN_PIXELS = PATCH * MERGE
 
 
 def own_grid(side: int) -> int:
-    """Tokens each way for a photo of `side` pixels. Raises ValueError where it is no multiple of 28."""
+    """Tokens each way for a photo of `side` pixels. Raises ValueError unless it is a multiple of 28."""
     if side % TOKEN_PIXELS:
         raise ValueError(f"own_side must be a multiple of {TOKEN_PIXELS} pixels, got {side}")
     return side // TOKEN_PIXELS
@@ -47,5 +47,5 @@ def own_tokens(model: Any, photos: Tensor) -> Tensor:
     """
     side = photos.shape[-1]
     grid = torch.tensor([[1, side // PATCH, side // PATCH]] * len(photos), device=photos.device)
-    seen = model.get_image_features(patches(photos), grid, return_dict=True).pooler_output
-    return torch.stack(list(seen))
+    features = model.get_image_features(patches(photos), grid, return_dict=True).pooler_output
+    return torch.stack(list(features))

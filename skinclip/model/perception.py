@@ -118,8 +118,8 @@ class Perception(nn.Module):
         """
         x = (photos - self.mean) / self.std
         x = x.to(memory_format=torch.channels_last)
-        seen = self.tower.features(x)
-        return self._tokens(seen.levels, F.normalize(seen.embedding, dim=-1))
+        features = self.tower.features(x)
+        return self._tokens(features.levels, F.normalize(features.embedding, dim=-1))
 
     def _tokens(self, levels: list[Tensor], embedding: Tensor) -> VisualTokens:
         chosen = [levels[self.config.levels.index(i)] for i in self.config.token_levels]

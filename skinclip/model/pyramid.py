@@ -120,9 +120,9 @@ class PyramidEvidenceFinder(nn.Module):
         """Levels -> mask logits [B, h, w]."""
         return self.mask_head(levels)
 
-    def find(self, seen: VisualTokens, directions: Tensor) -> Evidence:
+    def find(self, visual: VisualTokens, directions: Tensor) -> Evidence:
         """The whole step from what the tower sees."""
-        features = self.mask_head.features(seen.levels)  # [B, G * F, h, w]
+        features = self.mask_head.features(visual.levels)  # [B, G * F, h, w]
         mask_logits = self.mask_head.mask(features)
         lesion = lesion_weights(mask_logits, (features.shape[-2], features.shape[-1]))
         maps = self.maps(features, directions)

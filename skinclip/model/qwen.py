@@ -106,7 +106,7 @@ def load_language_model(
     Args:
         shared_out: FSDP is to share it out among processes.
         cpu_weights: what a CPU makes of the NF4 layers at load, so that decoding does not unpack them at every step:
-            "fp32" the same numbers dequantized, "int8" those rounded to 8 bits a row, or "nf4" to leave them.
+            "fp32" the same numbers dequantized, "int8" those rounded to 8 bits per row, or "nf4" to leave them.
 
     Raises ValueError for other `cpu_weights`.
     """

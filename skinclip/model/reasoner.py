@@ -86,7 +86,7 @@ class TokenProjector(nn.Module):
 
 
 class EvidenceProjector(nn.Module):
-    """One token a criterion state: which state it is, how strongly it scores, and what is seen in its region."""
+    """One token per criterion state: which state it is, how strongly it scores, and what is seen in its region."""
 
     def __init__(self, adapter_width: int, hidden: int, n_states: int) -> None:
         super().__init__()
@@ -188,34 +188,36 @@ class Reasoner(nn.Module):
         return own_tokens(self.base, photos)
 
     def inputs(
-        self, prompts: Prompts, seen: VisualTokens | None, evidence: Evidence | None, show_clip: Tensor | None = None
+        self, prompts: Prompts, visual: VisualTokens | None, evidence: Evidence | None, show_clip: Tensor | None = None
     ) -> Tensor:
         """Embeddings [B, L, H] with projected tokens in their places.
 
         Args:
-            seen: None hides the photo's tokens of the whole batch (stage 1, and the evidence-only readout).
+            visual: None hides the photo's tokens of the whole batch (stage 1, and the evidence-only readout).
             evidence: None hides the evidence tokens.
             show_clip: [B] bool, the photos whose tokens may be read, CLIP's and Qwen's own (training hides some).
         """
         embeds = self.base.get_input_embeddings()(prompts.input_ids)
         b, n_photo = embeds.shape[0], sum(grid**2 for grid in self.writer.grids)
         blank = self.blank.to(embeds.dtype)
-        shown = blank.expand(b, n_photo + 1, -1)
-        if seen is not None:
-            projected = self.projector(seen.tokens, seen.grid)
-            whole = self.whole_projector(torch.cat([seen.embedding, self.style_norm(seen.style)], 1)).unsqueeze(1)
-            own = [] if seen.own is None else [seen.own]
-            shown = torch.cat([part.to(embeds.dtype) for part in (*own, projected, whole)], 1)  # [B, M + g*g + 1, H]
+        photo_slots = blank.expand(b, n_photo + 1, -1)
+        if visual is not None:
+            projected = self.projector(visual.tokens, visual.grid)
+            whole = self.whole_projector(torch.cat([visual.embedding, self.style_norm(visual.style)], 1)).unsqueeze(1)
+            own = [] if visual.own is None else [visual.own]
+            photo_slots = torch.cat(
+                [part.to(embeds.dtype) for part in (*own, projected, whole)], 1
+            )  # [B, M + g*g + 1, H]
             if show_clip is not None:
-                shown = torch.where(show_clip.view(-1, 1, 1), shown, blank)
+                photo_slots = torch.where(show_clip.view(-1, 1, 1), photo_slots, blank)
         n_states = self.writer.n_evidence - 1
-        found = (
+        evidence_slots = (
             blank.expand(b, n_states, -1) if evidence is None else self.evidence_projector(evidence).to(embeds.dtype)
         )
         ids = prompts.input_ids.unsqueeze(-1)
         # the photo's own embedding takes the first evidence slot: it is perception too, and is hidden with it
-        slots = torch.cat([shown[:, n_photo:], found], 1)
-        embeds = embeds.masked_scatter(ids == self.writer.image_id, shown[:, :n_photo])
+        slots = torch.cat([photo_slots[:, n_photo:], evidence_slots], 1)
+        embeds = embeds.masked_scatter(ids == self.writer.image_id, photo_slots[:, :n_photo])
         embeds = embeds.masked_scatter(ids == self.writer.evidence_id, slots)
         return torch.where(ids == self.writer.answer_id, self.answer.to(embeds.dtype), embeds)
 
@@ -280,17 +282,17 @@ class Reasoner(nn.Module):
         way its states speak, whatever the language model makes of them beside that.
         """
         state = hidden[torch.arange(len(answer), device=hidden.device), answer].float()
-        said = at_most_unit(self.to_diagnosis(state))
+        direction = at_most_unit(self.to_diagnosis(state))
         if whole is not None:
-            said = said + whole
+            direction = direction + whole
         if scores is not None:
-            said = said + self.checklist(scores.sigmoid())
-        return F.normalize(said, dim=-1) @ descriptions.T * self.logit_scale.exp().clamp(max=40.0)
+            direction = direction + self.checklist(scores.sigmoid())
+        return F.normalize(direction, dim=-1) @ descriptions.T * self.logit_scale.exp().clamp(max=40.0)
 
     def forward(
         self,
         prompts: Prompts,
-        seen: VisualTokens | None,
+        visual: VisualTokens | None,
         evidence: Evidence | None,
         descriptions: Tensor,
         show_clip: Tensor | None = None,
@@ -302,8 +304,8 @@ class Reasoner(nn.Module):
             keep: keep what was read as a prefix for the rationale, of a single photo (B = 1).
         """
         cache = DynamicCache(config=self.base.config.text_config) if keep else None
-        hidden = self.hidden(prompts, self.inputs(prompts, seen, evidence, show_clip), cache)
-        whole = None if seen is None else seen.embedding
+        hidden = self.hidden(prompts, self.inputs(prompts, visual, evidence, show_clip), cache)
+        whole = None if visual is None else visual.embedding
         if whole is not None and show_clip is not None:
             whole = whole * show_clip.unsqueeze(1)
         scores = None if evidence is None else evidence.scores
@@ -337,7 +339,7 @@ class Reasoner(nn.Module):
     def explain(
         self,
         context: Context,
-        seen: VisualTokens,
+        visual: VisualTokens,
         evidence: Evidence,
         findings: Sequence[str],
         differential: Differential,
@@ -357,7 +359,7 @@ class Reasoner(nn.Module):
         """
         d = differential
         prompts = self.writer.write([context], [RationaleTarget(findings, d.leading, d.runner_up)]).to(self.device)
-        embeds = self.inputs(prompts, seen.to(self.device), evidence.to(self.device))
+        embeds = self.inputs(prompts, visual.to(self.device), evidence.to(self.device))
         length = prompts.input_ids.shape[1]
 
         def write(paraphrases: int, show: Callable[[str], None] | None) -> str:

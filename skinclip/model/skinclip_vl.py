@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from skinclip.core.config import ModelConfig, ReasonerConfig
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.language.prompt import Prompts
-from skinclip.model.allocator import give_back_large_blocks
+from skinclip.model.allocator import release_large_blocks
 from skinclip.model.errors import CheckpointError
 from skinclip.model.evidence import Evidence
 from skinclip.model.finders import feature_width, make_evidence_finder
@@ -78,7 +78,7 @@ class SkinClipVL(nn.Module):
         Args:
             photos: `config.photo_side` wide where the preset keeps Qwen's own vision tower, else of any side.
             flips: average over the photo and its mirror images.
-            own_too: let Qwen's own vision tower look as well, where the preset keeps it.
+            own_too: whether Qwen's own vision tower encodes the photo as well, where the preset keeps it.
         """
         return self.perceive_with_gradients(photos, flips, own_too)
 
@@ -89,20 +89,20 @@ class SkinClipVL(nn.Module):
         if self.config.reasoner.own_vision:
             side = self.config.perception.image_size
             photos = F.interpolate(photos, (side, side), mode="bilinear", antialias=True, align_corners=False)
-        seen = self.perception.from_all_sides(photos) if flips else self.perception(photos)
-        return replace(seen, own=own)
+        visual = self.perception.from_all_sides(photos) if flips else self.perception(photos)
+        return replace(visual, own=own)
 
     @property
     def device(self) -> torch.device:
         return self.reasoner.device
 
-    def find_evidence(self, seen: VisualTokens) -> Evidence:
-        return self.evidence.find(seen.to(self.device), self.state_embeddings)
+    def find_evidence(self, visual: VisualTokens) -> Evidence:
+        return self.evidence.find(visual.to(self.device), self.state_embeddings)
 
     def reason(
         self,
         prompts: Prompts,
-        seen: VisualTokens | None,
+        visual: VisualTokens | None,
         evidence: Evidence | None,
         show_clip: Tensor | None = None,
         descriptions: Tensor | None = None,
@@ -115,7 +115,7 @@ class SkinClipVL(nn.Module):
         there = self.device
         return self.reasoner(
             prompts.to(there),
-            None if seen is None else seen.to(there),
+            None if visual is None else visual.to(there),
             None if evidence is None else evidence.to(there),
             self.descriptions if descriptions is None else descriptions.to(there),
             None if show_clip is None else show_clip.to(there),
@@ -145,7 +145,7 @@ class SkinClipVL(nn.Module):
         return {"lora": lora, "heads": [*own, *self.evidence.parameters()]}
 
     def replaced_by(self, other: SkinClipVL) -> None:
-        """Puts a model that `checkpoint.load_adapter` gave in force; this one cannot answer any more."""
+        """Activates the model that `checkpoint.load_adapter` returned; this one cannot answer any more."""
         language_model = self.reasoner.language_model
         language_model.set_adapter(other.reasoner.adapter)
         language_model.delete_adapter(self.reasoner.adapter)
@@ -192,7 +192,7 @@ def assemble(
     reasoner_config: ReasonerConfig = config.reasoner
     device = device or default_device(config)
     if reasoner_config.base is not None:
-        give_back_large_blocks()
+        release_large_blocks()
     language_model = load_language_model(
         base,
         reasoner_config.quantize,

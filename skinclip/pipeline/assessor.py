@@ -124,7 +124,7 @@ class Assessor:
         self.config = model.config
         self.thresholds = thresholds  # criterion -> probability of presence from which it is cited
         self.model_info = info
-        # about ten extra forward passes a photo: too many for billions of parameters on a CPU
+        # about ten extra forward passes per photo: too many for billions of parameters on a CPU
         self.measures_effects = self.config.reasoner.base is None or model.device.type != "cpu"
 
     @property
@@ -178,7 +178,7 @@ class Assessor:
             except CheckpointError:
                 raise
             except (ValueError, RuntimeError, OSError, SafetensorError, YAMLError) as problem:
-                raise CheckpointError(f"{folder} cannot be put in force: {problem}") from problem
+                raise CheckpointError(f"{folder} cannot be activated: {problem}") from problem
             info = ModelInfo(model.config.preset, __version__, weights)
             self.model.replaced_by(model)
             self._activate(model, PhotoTransform(model.config.photo_side), *fitted, info)
@@ -360,7 +360,7 @@ def _fitted(folder: Path) -> tuple[Calibrator, dict[str, float]]:
     """Calibrator and thresholds of the checkpoint in `folder`. Raises CheckpointError naming what is missing."""
     for name in ("trust.safetensors", "findings.json"):
         if not (folder / name).exists():
-            raise CheckpointError(f"{folder} is no whole checkpoint: {name} is missing")
+            raise CheckpointError(f"{folder} is not a complete checkpoint: {name} is missing")
     calibrator = Calibrator.from_arrays(load_file(folder / "trust.safetensors"))
     thresholds = json.loads((folder / "findings.json").read_text())
     if set(thresholds) != set(CRITERION_CODES):

@@ -223,7 +223,7 @@ def test_bad_photos_and_folders_give_one_line(capsys, photo, tmp_path):
 def test_seeds_that_no_generator_takes_are_refused_in_words(capsys, photo, tmp_path, seed):
     write_manifest(tmp_path, photo)
     argv = ["evaluate", "--data", tmp_path, "--out", tmp_path / "r.json", f"--seed={seed}"]
-    assert "is no seed; give a whole number from 0 to 4294967295" in fails(capsys, *argv)
+    assert "is not a valid seed; give a whole number from 0 to 4294967295" in fails(capsys, *argv)
 
 
 @pytest.mark.parametrize("name", ["--bootstrap", "--batch-size"])
@@ -497,4 +497,4 @@ def test_train_hands_over_to_its_module(capsys, monkeypatch):
     assert cli.main(["train"]) == 0
     assert "trained mini" in capsys.readouterr().out
     assert "choose one of mini" in fails(capsys, "train", "--preset", "huge")
-    assert "-1 is no seed" in fails(capsys, "train", "--seed=-1")
+    assert "-1 is not a valid seed" in fails(capsys, "train", "--seed=-1")

@@ -62,9 +62,9 @@ def test_options_win_over_our_variables_and_these_over_gradios(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("options", "environment", "words"),
     [
-        ([], {"SKINCLIP_PORT": "many"}, "'many' is no port; give a whole number from 0 to 65535"),
-        ([], {"SKINCLIP_PORT": "70000"}, "'70000' is no port"),
-        (["--port", "99999"], {}, "'99999' is no port"),
+        ([], {"SKINCLIP_PORT": "many"}, "'many' is not a valid port; give a whole number from 0 to 65535"),
+        ([], {"SKINCLIP_PORT": "70000"}, "'70000' is not a valid port"),
+        (["--port", "99999"], {}, "'99999' is not a valid port"),
         (["--port", "-1"], {}, "--port"),
         (["--host", ""], {}, "no address is given; 127.0.0.1 is this computer alone"),
         ([], {"SKINCLIP_HOME": "/dev/null/below"}, "set SKINCLIP_HOME to a folder"),

@@ -505,7 +505,9 @@ def test_find_base_says_what_to_run(hub: FakeHub, monkeypatch: pytest.MonkeyPatc
     write(folder_of(BASE, OTHER), BASE_FILES)
     with pytest.raises(WrongRevision, match=f"the store holds {OTHER}, not {REVISION}; run `{command}`"):
         find_base(BASE, REVISION)
-    with pytest.raises(MissingWeights, match="'some/folder' is no folder here and no base that this version knows"):
+    with pytest.raises(
+        MissingWeights, match="'some/folder' is neither a folder here nor a base that this version knows"
+    ):
         find_base("some/folder")
 
 
@@ -558,7 +560,7 @@ def test_check_complete_names_what_is_wrong(tmp_path: Path, kind: str) -> None:
     where = json.loads(index.read_text())["weight_map"]
     words = {
         "lfs": "git-lfs pointer",
-        "garbage": "no safetensors file",
+        "garbage": "not a safetensors file",
         "long": "is damaged",
         "tensor": "lacks 1 tensors.*such as extra",
         "index": "is not a shard index",

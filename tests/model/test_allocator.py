@@ -11,11 +11,11 @@ import pytest
 SCRIPT = """
 import ctypes, re
 from pathlib import Path
-from skinclip.model.allocator import give_back_large_blocks
+from skinclip.model.allocator import release_large_blocks
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-assert give_back_large_blocks()
+assert release_large_blocks()
 
 def own():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)) * 1024

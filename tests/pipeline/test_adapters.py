@@ -115,11 +115,11 @@ def dense(folder: Path) -> None:
         (without("trust.safetensors"), "trust.safetensors is missing"),
         (lambda folder: (folder / "base.json").write_text("{}"), "does not say what the adapter was made for"),
         (lambda folder: (folder / "findings.json").write_text("{}"), "threshold for each criterion"),
-        (lambda folder: (folder / "config.yaml").write_text("preset: [1"), "cannot be put in force"),
+        (lambda folder: (folder / "config.yaml").write_text("preset: [1"), "cannot be activated"),
         (changed("heads.safetensors", dict.clear), "keys missing"),
         (changed("adapter.safetensors", lambda s: s.popitem()), "does not fit: missing"),
         (changed("adapter.safetensors", wider), "size mismatch"),
-        (cut, "cannot be put in force"),
+        (cut, "cannot be activated"),
         (dense, "made on a base in full precision, while here is a quantized base"),
     ],
 )

@@ -47,8 +47,8 @@ def write_card(folder: Path, reports: Sequence[Path] = ()) -> None:
     Raises CheckpointError for a report of other weights, and where the checkpoint is not whole.
     """
     if reports:
-        found = [_result(json.loads(path.read_text(encoding="utf-8")), path, folder) for path in reports]
-        (folder / RESULTS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        results = [_result(json.loads(path.read_text(encoding="utf-8")), path, folder) for path in reports]
+        (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     (folder / FILE).write_text(model_card(folder), encoding="utf-8")
 
 
@@ -155,17 +155,17 @@ def _numbers(folder: Path) -> str:
             "None were measured yet. `python -m skinclip evaluate` measures, `python -m skinclip adapter card` writes "
             "what it found in here."
         )
-    return "\n\n".join(_table(found) for found in json.loads((folder / RESULTS).read_text(encoding="utf-8")))
+    return "\n\n".join(_table(result) for result in json.loads((folder / RESULTS).read_text(encoding="utf-8")))
 
 
-def _table(found: dict[str, Any]) -> str:
+def _table(result: dict[str, Any]) -> str:
     rows = [
         f"| {MEASURES[name][0]} | {f['value']:.3f} ({f['low']:.3f} to {f['high']:.3f}) |"
-        for name, f in found["figures"].items()
+        for name, f in result["figures"].items()
     ]
-    where = f"**{', '.join(found['data'])}, split `{found['split'] or 'all'}`**, {found['n']} photos"
+    where = f"**{', '.join(result['data'])}, split `{result['split'] or 'all'}`**, {result['n']} photos"
     return "\n".join(
-        [f"{where}, 95 % intervals.", "", "| figure | value |", "|---|---|", *rows, "", f"By `{found['command']}`."]
+        [f"{where}, 95 % intervals.", "", "| figure | value |", "|---|---|", *rows, "", f"By `{result['command']}`."]
     )
 
 
@@ -176,9 +176,9 @@ def _result(report: dict[str, Any], path: Path, folder: Path) -> dict[str, Any]:
         measured, own = meta["system"]["sha256"], weights_sha256(folder)
         figures = {name: report[name] for name in MEASURES if report.get(name) and report[name].get("low") is not None}
         command = re.sub(r"(?<=[\s=])(?:/|~|[A-Za-z]:\\)\S*[/\\](?=\S)", ".../", f" {meta['command']}").strip()
-        found = {key: meta[key] for key in ("data", "split", "seed")}
+        origin = {key: meta[key] for key in ("data", "split", "seed")}
     except (KeyError, TypeError) as problem:
-        raise CheckpointError(f"{path} is no evaluation report: {problem!r} is missing") from problem
+        raise CheckpointError(f"{path} is not an evaluation report: {problem!r} is missing") from problem
     if measured != own:
         raise CheckpointError(f"{path} is of the weights {measured[:12]}, {folder} holds {own[:12]}")
-    return {**found, "n": report["n"], "command": command, "figures": figures}
+    return {**origin, "n": report["n"], "command": command, "figures": figures}

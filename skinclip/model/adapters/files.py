@@ -1,7 +1,7 @@
 """Adapters as files: what a folder of them holds, merged into their base, handed on and fetched.
 
 An adapter is the checkpoint of a preset on published weights: LoRA, heads, calibration, its card, and the identity of
-the base it was made for (`skinclip.model.foundation`), but no base. `Assessor.switch` puts one in force.
+the base it was made for (`skinclip.model.foundation`), but no base. `Assessor.switch` activates one.
 
 What leaves this computer is a list of known files, checked one by one; a folder that holds anything else is refused.
 """
@@ -96,16 +96,18 @@ def check(folder: Path) -> list[str]:
     """
     config = read_config(folder)
     if config.reasoner.base in (None, CARRIED):
-        raise AdapterError(f"{folder} carries its own base and is no adapter")
+        raise AdapterError(f"{folder} carries its own base and is not an adapter")
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
-        raise AdapterError(f"{folder} is no whole adapter: {', '.join(missing)} missing")
+        raise AdapterError(f"{folder} is not a complete adapter: {', '.join(missing)} missing")
     known = {*NEEDED, *MORE, *(f"tokenizer/{name}" for name in TOKENIZER)}
-    found = sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
-    names = [p.relative_to(folder).as_posix() for p in found]
-    strange = [name for name, path in zip(names, found, strict=True) if name not in known or path.is_symlink()]
+    entries = sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    names = [p.relative_to(folder).as_posix() for p in entries]
+    strange = [name for name, path in zip(names, entries, strict=True) if name not in known or path.is_symlink()]
     if strange:
-        raise AdapterError(f"{folder} holds what is no part of an adapter: {', '.join(strange[:5])}; take it out first")
+        raise AdapterError(
+            f"{folder} holds files that do not belong to an adapter: {', '.join(strange[:5])}; remove them"
+        )
     try:
         for name in ("heads.safetensors", "adapter.safetensors"):
             read_header(folder / name)
@@ -230,7 +232,7 @@ def pull(source: str, out: Path, revision: str | None = None, tell: Tell = print
             revision = str(HfApi(endpoint=os.environ.get("HF_ENDPOINT")).model_info(source).sha)
         tell(f"The newest revision of {source} is {revision}; give it with --revision to get the same again")
     if not _COMMIT.fullmatch(revision):
-        raise AdapterError(f"{revision!r} is no full commit of 40 digits; a name can move, a commit cannot")
+        raise AdapterError(f"{revision!r} is not a full commit of 40 digits; a name can move, a commit cannot")
     hub = Hub(_repository(source, revision))
     known = {*NEEDED, *MORE, *(f"tokenizer/{name}" for name in TOKENIZER)}
     left = sorted(file.name for file in hub.files if file.name not in known and file.name != ".gitattributes")

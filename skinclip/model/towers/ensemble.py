@@ -30,9 +30,9 @@ class EnsembleTower(nn.Module):
         self.members = nn.ModuleList(OpenClipTower(replace(config, members=1)) for _ in range(config.members))
 
     def features(self, photos: Tensor) -> TowerFeatures:
-        found = [member.features(photos) for member in self._towers()]
-        levels = [torch.cat(same, 1) for same in zip(*(f.levels for f in found), strict=True)]
-        return TowerFeatures(levels, side_by_side([f.embedding for f in found]))
+        features = [member.features(photos) for member in self._towers()]
+        levels = [torch.cat(same, 1) for same in zip(*(f.levels for f in features), strict=True)]
+        return TowerFeatures(levels, side_by_side([f.embedding for f in features]))
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         return side_by_side([member.embed_texts(texts) for member in self._towers()])
