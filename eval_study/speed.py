@@ -59,7 +59,7 @@ def seconds_of(made: Callable[[Any], object], photos: Sequence[Any]) -> list[flo
 
 
 def rationale_by(assessor: Assessor, photo: LesionImage, how: str) -> Callable[[], str]:
-    """Writes the rationale of a photo that was looked at before.
+    """Writes the rationale of a photo that was perceived before.
 
     Args:
         how: by transformers' "generate" under the same rules, by our own decoding in "runs", or in "runs, prompt kept"

@@ -121,7 +121,7 @@ def about(bench: Bench) -> str:
 
 
 def measure(bench: Bench, modules: Sequence[ModuleType], again: bool) -> None:
-    """Runs every module whose result is not there; one that fails for want of data is told and skipped."""
+    """Runs every module whose result is not there; one that fails for want of data is reported and skipped."""
     for module in modules:
         kept = bench.kept(module.NAME)
         if not again and kept and not kept["meta"].get("unfinished"):

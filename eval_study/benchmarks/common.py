@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from skinclip.calibration.calibrated_model import CalibratedOutput
 from skinclip.calibration.calibrator import MALIGNANT
 from skinclip.core.assessment import Context
 from skinclip.core.paths import ASSETS
@@ -266,20 +267,29 @@ def predict(
         part = cases[start : start + BATCH]
         loaded = [load_photo(c.image) for c in part] if photos is None else list(photos[start : start + BATCH])
         output = assessor.forward(loaded, [c.context for c in part])
-        t = output.calibrated
-        inside = np.array([[code in s for code in DIAGNOSIS_CODES] for s in t.sets])
-        ious = [
-            lesion_iou(case, photo_mask(output.evidence.mask_logits[i], output.windows[i], image.height, image.width))
-            for i, (case, image) in enumerate(zip(part, loaded, strict=True))
-        ]
-        columns = (
-            *(output.logits.double().numpy(), t.probabilities, t.balanced, output.evidence.scores.numpy()),
-            *(output.tokens.embedding.numpy(), output.tokens.style.numpy()),
-            *(t.shift_score, inside, t.refer, np.array(ious)),
-        )
-        for name, values in zip(_ARRAYS, columns, strict=True):
+        for name, values in zip(_ARRAYS, _columns(output, part, loaded), strict=True):
             rows[name].append(np.asarray(values))
     return {name: np.concatenate(values) for name, values in rows.items()}
+
+
+def _columns(output: CalibratedOutput, cases: Sequence[Case], photos: Sequence[LesionImage]) -> tuple[np.ndarray, ...]:
+    """The arrays named by `_ARRAYS` of one batch."""
+    t = output.calibrated
+    inside = np.array([[code in s for code in DIAGNOSIS_CODES] for s in t.sets])
+    return (
+        *(output.logits.double().numpy(), t.probabilities, t.balanced, output.evidence.scores.numpy()),
+        *(output.tokens.embedding.numpy(), output.tokens.style.numpy()),
+        *(t.shift_score, inside, t.refer, _lesion_ious(output, cases, photos)),
+    )
+
+
+def _lesion_ious(output: CalibratedOutput, cases: Sequence[Case], photos: Sequence[LesionImage]) -> np.ndarray:
+    """[n] IoU of each predicted and reference lesion mask, NaN without a reference."""
+    masks = [
+        photo_mask(logits, window, photo.height, photo.width)
+        for logits, window, photo in zip(output.evidence.mask_logits, output.windows, photos, strict=True)
+    ]
+    return np.array([lesion_iou(case, mask) for case, mask in zip(cases, masks, strict=True)])
 
 
 def diagnosis_metrics(p: np.ndarray, labels: np.ndarray, balanced: np.ndarray) -> dict[str, metrics.Metric]:

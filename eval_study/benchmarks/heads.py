@@ -148,6 +148,12 @@ def _tokens(features: Features, view: int, index: Tensor) -> Tensor:
     return torch.from_numpy(np.asarray(features.tokens[view, index.numpy()], dtype=np.float32))
 
 
+def _frozen(features: Features, view: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens, embeddings, style and lesion of the photos `index` under one view."""
+    embeddings, style = features.embeddings[view, index], features.style[view, index]
+    return _tokens(features, view, index), embeddings, style, features.lesion[view, index]
+
+
 def _inputs(
     head: WithoutLanguage,
     train: Features,
@@ -163,10 +169,7 @@ def _inputs(
     other = (view + 1) % train.embeddings.shape[0]
     outs = [
         head(
-            _tokens(train, v, index),
-            train.embeddings[v, index],
-            train.style[v, index],
-            train.lesion[v, index],
+            *_frozen(train, v, index),
             context,
             show,
             lambda scores: force_criteria(scores, train.photos.criteria[index], known_share, generator),
@@ -199,14 +202,7 @@ def head_logits(
     rows, scores = [], []
     for index in torch.arange(len(features)).split(64):
         show = torch.full((len(index),), not evidence_only)
-        logits, evidence = head(
-            _tokens(features, view, index),
-            features.embeddings[view, index],
-            features.style[view, index],
-            features.lesion[view, index],
-            features.context[index],
-            show,
-        )
+        logits, evidence = head(*_frozen(features, view, index), features.context[index], show)
         rows.append(logits)
         scores.append(evidence.scores)
     return torch.cat(rows).double().numpy(), torch.cat(scores)

@@ -133,7 +133,7 @@ def probabilities(
 def reworded(
     assessor: Assessor, cases: Sequence[Case], banks: Mapping[str, Sequence[Sequence[str]]]
 ) -> dict[str, np.ndarray]:
-    """[n, C] calibrated probabilities under other descriptions, by name; each photo is looked at once for all."""
+    """[n, C] calibrated probabilities under other descriptions, by name; each photo is perceived once for all."""
     model, rows = assessor.model, {name: np.zeros((len(cases), len(DIAGNOSES))) for name in banks}
     for start in tqdm(range(0, len(cases), BATCH), desc="stability, paraphrases", mininterval=10):
         part = cases[start : start + BATCH]

@@ -87,6 +87,13 @@ def run(bench: Bench) -> dict[str, Any]:
     }
 
 
+def _variety(texts: list[str]) -> dict[str, float]:
+    """Shares of distinct texts and of distinct pairs of words among the texts' own words."""
+    own = [masked(t) for t in texts]
+    pairs = [pair for t in own for pair in zip(t.split(), t.split()[1:], strict=False)]
+    return {"distinct_texts": len(set(own)) / len(own), "distinct_pairs": len(set(pairs)) / max(1, len(pairs))}
+
+
 def truth_of(assessed: list[Assessment], groups: list[str], bench: Bench) -> dict[str, Any]:
     """The measures of Assessments that have a rationale."""
     texts = [a.rationale for a in assessed]
@@ -99,16 +106,13 @@ def truth_of(assessed: list[Assessment], groups: list[str], bench: Bench) -> dic
     p_template = recovered([template(a) for a in assessed], leading, groups)
     resamples = metrics.GroupBootstrap(groups, bench.n_boot, bench.seed)
     text, plain = metrics.auroc_macro(p_text, leading), metrics.auroc_macro(p_template, leading)
-    own = [masked(t) for t in texts]
-    pairs = [pair for t in own for pair in zip(t.split(), t.split()[1:], strict=False)]
     return {
         "agreement": resamples.interval(metrics.mean(agrees)),
         "sound": resamples.interval(metrics.mean(sound)),
         "recovered_from_text": resamples.interval(text),
         "recovered_from_template": resamples.interval(plain),
         "text_less_template": resamples.interval(metrics.difference(text, plain)),
-        "distinct_texts": len(set(own)) / len(own),
-        "distinct_pairs": len(set(pairs)) / max(1, len(pairs)),
+        **_variety(texts),
         "words": float(np.mean([len(t.split()) for t in texts])),
         "findings": float(np.mean([len(a.findings) for a in assessed])),
     }
@@ -122,7 +126,7 @@ def section(result: dict[str, Any]) -> Section:
         ["diagnosis recovered from the text, macro AUROC", with_interval(result["recovered_from_text"])],
         ["diagnosis recovered from a template", with_interval(result["recovered_from_template"])],
         ["difference", with_interval(result["text_less_template"], sign=True)],
-        ["distinct wordings, share of texts", number(result["distinct_texts"])],
+        ["distinct texts, share of texts", number(result["distinct_texts"])],
         ["distinct pairs of words, share of pairs", number(result["distinct_pairs"])],
         ["words per text", number(result["words"], 1)],
         ["findings per text", number(result["findings"], 1)],
@@ -131,7 +135,7 @@ def section(result: dict[str, Any]) -> Section:
         "Rationales",
         [
             f"HAM10000 {result['meta']['split']}, n = {result['n']}, {result['abstained']} without a rationale. In "
-            "`mini` the first two hold by construction: it decodes among wordings that are true to the findings.",
+            "`mini` the first two hold by construction: it decodes among sentences that are true to the findings.",
             table(["figure", "value"], rows),
         ],
     )

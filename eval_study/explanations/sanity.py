@@ -82,14 +82,24 @@ def alike(one: Subject, other: Subject) -> dict[str, tuple[float, float]]:
     return similarity
 
 
+def _explained_by_shuffled(bench: Bench, prefixes: tuple[str, ...]) -> Callable[[Subject], Subject]:
+    """The change of a subject to one explained by a model with shuffled parameters."""
+    random = with_model(bench.assessor, shuffled(bench.assessor.model, prefixes, bench.seed))
+    return lambda subject: explained_by(random, subject)
+
+
+def _intervals(resamples: metrics.GroupBootstrap, pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    """Mean rank correlation and SSIM over photos, with intervals."""
+    names = ("rank_correlation", "ssim")
+    return {name: resamples.interval(metrics.mean(np.array([p[i] for p in pairs]))) for i, name in enumerate(names)}
+
+
 def run(bench: Bench) -> dict[str, Any]:
     """Similarity of the maps before and after each step of shuffling, with intervals."""
     cases = chosen(bench.cases(DATA, SPLIT), N, bench.seed)
     assessor = bench.assessor
     others: dict[str, Callable[[Subject], Subject]] = {"noise": lambda s: with_noise(bench.assessor, s, bench.seed)}
-    for step, prefixes in STEPS.items():
-        random = with_model(assessor, shuffled(assessor.model, prefixes, bench.seed))
-        others[step] = lambda s, random=random: explained_by(random, s)  # type: ignore[misc]
+    others |= {step: _explained_by_shuffled(bench, prefixes) for step, prefixes in STEPS.items()}
     rows: dict[str, list[dict[str, tuple[float, float]]]] = {step: [] for step in others}
     for case in tqdm(cases, desc="shuffling weights", mininterval=10):
         subject = assessor.subject(load_photo(case.image), case.context)
@@ -97,13 +107,7 @@ def run(bench: Bench) -> dict[str, Any]:
             rows[step].append(alike(subject, other(subject)))
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     steps = {
-        step: {
-            key: {
-                name: resamples.interval(metrics.mean(np.array([row[key][i] for row in measured])))
-                for i, name in enumerate(("rank_correlation", "ssim"))
-            }
-            for key in (*COMPARED, CRITERIA)
-        }
+        step: {key: _intervals(resamples, [row[key] for row in measured]) for key in (*COMPARED, CRITERIA)}
         for step, measured in rows.items()
     }
     return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(cases), "steps": steps}

@@ -37,6 +37,12 @@ def name_of(cam: Cam) -> str:
     return f"stage {cam.stage}, {'ReLU' if cam.relu else 'signed'}, {'four views' if cam.mirrors else 'one view'}"
 
 
+def _intervals(resamples: metrics.GroupBootstrap, measured: np.ndarray) -> dict[str, Any]:
+    """Means over photos [n, 2], with intervals."""
+    names = ("insertion_less_deletion", "energy")
+    return {name: resamples.interval(metrics.mean(measured[:, i])) for i, name in enumerate(names)}
+
+
 def run(bench: Bench) -> dict[str, Any]:
     """Figures of every Grad-CAM on both networks, and the best one for each network."""
     cases = chosen(bench.cases(DATA, SPLIT), N, bench.seed)
@@ -52,13 +58,7 @@ def run(bench: Bench) -> dict[str, Any]:
                 rows[network, cam].append(_measured(subject, of, cam, reference))
     resamples = metrics.GroupBootstrap([cluster(c) for c in used], bench.n_boot, bench.seed)
     figures = {
-        network: {
-            name_of(cam): {
-                "insertion_less_deletion": resamples.interval(metrics.mean(np.array(rows[network, cam])[:, 0])),
-                "energy": resamples.interval(metrics.mean(np.array(rows[network, cam])[:, 1])),
-            }
-            for cam in CAMS
-        }
+        network: {name_of(cam): _intervals(resamples, np.array(rows[network, cam])) for cam in CAMS}
         for network in NETWORKS
     }
     best = {n: max(of, key=lambda name: of[name]["insertion_less_deletion"]["value"]) for n, of in figures.items()}

@@ -1,6 +1,6 @@
 """Time, memory and the machine: what a measurement needs beside the thing it measures.
 
-On Linux the resident memory of a process is told apart into what is its own and pages of mapped files. Shards that are
+On Linux the resident memory of a process is divided into its own pages and pages of mapped files. Shards that are
 being read are mapped: those pages count as resident but are given back whenever memory is short, so a peak is reported
 both ways, and the budget is held against the first, with the libraries' own pages added.
 """

@@ -27,7 +27,7 @@ class TextPool:
         self.states = tokenizer([s.descriptions[0] for s in STATES]).to(device)  # [K, L]
 
     def draw(self, per_class: int) -> Tensor:
-        """[C * wordings + K, L] a fixed description and others of each diagnosis, then the states."""
+        """[C * per_class + K, L] a fixed description and others of each diagnosis, then the states."""
         device = self.pool.device
         rows = torch.arange(len(CODES), device=device)
         first = self.fixed[rows, torch.randint(self.fixed.shape[1], (len(CODES),), device=device)]

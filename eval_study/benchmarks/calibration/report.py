@@ -62,7 +62,7 @@ def _map_text(result: dict[str, Any]) -> str:
     return (
         "ECE: 15 equally wide bins of the top class, L1; adaptive: bins of equally many photos; classwise: mean over "
         "the diagnoses. The noise floor is what a perfectly calibrated model would show at this n, simulated: a figure "
-        "within it is as good as can be told. A bootstrap can only add noise to a calibration error, so its "
+        "within it is as good as can be measured. A bootstrap can only add noise to a calibration error, so its "
         f"interval sits high. By negative log-likelihood on `valid`, `{best}` is best; on "
         f"`{last['split']}` it is {gap} against `{SHIPPED}`: {verdict}. "
         "Isotonic regression gives probabilities of exactly 0, for which its log-likelihood pays."

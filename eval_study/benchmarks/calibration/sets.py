@@ -104,7 +104,7 @@ def compare_sets(calib: Measured, m: Measured, resamples: metrics.GroupBootstrap
     for name, rule in rules.items():
         quantiles = rule.quantiles(calib.probabilities, calib.labels)
         by_rule[name] = set_figures(rule.members(m.probabilities, quantiles), m, resamples)
-        # what a changed trust module would store; None (infinite) rules nothing out
+        # what a changed calibrator would store; None (infinite) rules nothing out
         by_rule[name]["quantiles"] = dict(zip(DIAGNOSIS_CODES, quantiles.tolist(), strict=True))
     return by_rule
 

@@ -48,7 +48,7 @@ def measure(
     severities: Sequence[int] = SEVERITIES,
 ) -> dict[str, Any]:
     """As `run`, with another split as reference (of OFFICIAL as well), fewer corrupted photos, kinds or severities."""
-    pictures.located()  # what is missing is told before hours of measuring
+    pictures.located()  # raises for missing photographs before hours of measuring
     own = bench.measured(DATA, reference)
     sets = {DATA: {**block(bench, own, None), "split": reference}}
     for name, split in other_sets(bench, reference).items():
