@@ -352,6 +352,7 @@ MIN_CONTRAST = 20.0
 MIN_USEFUL_SIDE = 112  # half of the model's input: below it, structures of a few hairs' width are gone
 MIN_LESION_SHARE = 0.001  # of the photo's area
 MAX_BORDER_SHARE = 0.02  # of the photo's border
+MAIN_PLACE_SHARE = 0.25  # of the largest place's area: what is smaller is another spot, and not what is judged
 
 
 def quality_measures(pixels: np.ndarray) -> dict[str, float]:
@@ -401,7 +402,7 @@ def photo_quality(image: LesionImage) -> tuple[QualityIssue, ...]:
 def lesion_quality(mask: np.ndarray, outlined: np.ndarray | None = None) -> tuple[QualityIssue, ...]:
     """Faults of the lesion's place in the photo. No lesion blocks, a cut-off one only warns.
 
-    Many good photos are close crops.
+    Many good photos are close crops. A small spot beside the lesion may lie on the border.
 
     Args:
         mask: bool [h, w], the lesion in what the model read.
@@ -411,10 +412,19 @@ def lesion_quality(mask: np.ndarray, outlined: np.ndarray | None = None) -> tupl
     mask = np.asarray(mask, dtype=bool)
     if mask.mean() < MIN_LESION_SHARE:
         return (_blocking("no_lesion", "No lesion was found: centre the lesion and move closer."),)
-    if border_share(mask if outlined is None else outlined) > MAX_BORDER_SHARE:
+    if border_share(_main_places(mask if outlined is None else outlined)) > MAX_BORDER_SHARE:
         message = "The lesion is cut off at the photo's border: its shape and border cannot be judged fully."
         return (QualityIssue("cut_off", message, blocking=False),)
     return ()
+
+
+def _main_places(mask: np.ndarray) -> np.ndarray:
+    """The mask, bool [h, w], without places much smaller than its largest."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    main = areas >= MAIN_PLACE_SHARE * areas[1:].max(initial=0)
+    main[0] = False  # the background
+    return main[labels]
 
 
 def border_share(mask: np.ndarray) -> float:

@@ -225,6 +225,8 @@ def test_lesion_quality() -> None:
     assert lesion_quality(mask)[0].code == "no_lesion" and lesion_quality(mask)[0].blocking
     mask[20:50, 20:50] = True
     assert lesion_quality(mask) == ()
+    mask[60:72, :8] = True  # a small spot beside the lesion lies on the border
+    assert lesion_quality(mask) == ()
     mask[:, :40] = True
     assert lesion_quality(mask)[0].code == "cut_off" and not lesion_quality(mask)[0].blocking
 
