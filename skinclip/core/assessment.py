@@ -148,7 +148,7 @@ class Dependence:
     """Dependence of the leading diagnosis on one region, taken out of the photo (`explain.dependence`).
 
     Attributes:
-        ref: of the finding whose region has the largest effect.
+        ref: of the finding without whose region the diagnosis loses most.
         before, after: probability of the leading diagnosis with the region and without it.
         after_random: the same without random places of the lesion as large, on average.
         beyond_chance: the loss is larger than that without random places.

@@ -1,14 +1,15 @@
 """Does the answer depend on one region more than on any other places of the lesion? Measured by taking them out.
 
-The region with the largest effect is taken out of the photo exactly as "What would change this answer?" does it, and so
-are random places of the lesion as large. Its loss counts only where it exceeds what random places take away: the bound
-is a prediction limit for one more random region (Student's t), corrected for the choice among all cited regions
-(Bonferroni). A loss that a reader would not notice does not count either.
+Each cited region is taken out of the photo exactly as "What would change this answer?" does it. The one with the
+largest loss is compared with random places of the lesion as large, taken out alike. Its loss counts only where it
+exceeds what random places take away: the bound is a prediction limit for one more random region (Student's t),
+corrected for the choice among all cited regions (Bonferroni). A loss that a reader would not notice does not count
+either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.special import stdtrit
@@ -26,16 +27,16 @@ LEAST_LOSS = 0.05  # of probability: less is no dependence, however surely it wa
 
 
 def dependence(subject: Subject, effects: Mapping[str, float]) -> Dependence | None:
-    """The dependence of the answer on the region with the largest effect; None where no region has one.
+    """The dependence of the answer on the region with the largest loss; None where no region has an effect.
 
     Args:
         effects: reference of a finding -> effect of its region, as `cited.cited_effects` gives them.
     """
     if not effects or max(effects.values()) <= 0:
         return None
-    ref = max(effects, key=effects.__getitem__)
     before = float(subject.output.calibrated.probabilities[0, subject.target])
-    after, after_random = _answers(subject, ref)
+    ref, after = _strongest(subject, list(effects))
+    after_random = _without_random(subject, ref)
     losses = before - after_random
     bound = loss_bound(losses, regions=len(effects))
     loss = before - after
@@ -54,25 +55,32 @@ def loss_bound(losses: np.ndarray, regions: int) -> float:
     return float(losses.mean() + quantile * losses.std(ddof=1) * np.sqrt(1 + 1 / n))
 
 
-def _answers(subject: Subject, ref: str) -> tuple[float, np.ndarray]:
-    """Probability of the diagnosis without the region of the finding `ref`, and without random places [n] as large."""
-    window, rng = subject.window, subject.rng()
+def _strongest(subject: Subject, refs: Sequence[str]) -> tuple[str, float]:
+    """The finding of `refs` without whose region the diagnosis is least probable, and that probability."""
+    window = subject.window
     pixels = window_pixels(subject.image, window)
-    finding = next(f for f in subject.findings if f.ref == ref)
-    mask = region_mask(finding.region, len(pixels), (window.x, window.y), len(pixels) / window.side)
-    area = int(np.count_nonzero(cited_regions(subject)[ref]))
-    random = np.stack([random_region(subject.lesion, area, rng) for _ in range(RANDOM_REGIONS)])
-    changed = [*without_places(pixels, mask[None]), *without_places(pixels, random)]
-    size = min(len(changed), subject.predictor.model.config.batch)
-    p = [
-        row[subject.target]
-        for start in range(0, len(changed), size)
-        for row in _probabilities(subject, changed[start : start + size])
-    ]
-    return float(p[0]), np.array(p[1:])
+    regions = {f.ref: f.region for f in subject.findings}
+    corner, scale = (window.x, window.y), len(pixels) / window.side
+    masks = np.stack([region_mask(regions[ref], len(pixels), corner, scale) for ref in refs])
+    after = _probabilities(subject, without_places(pixels, masks))
+    strongest = int(after.argmin())
+    return refs[strongest], float(after[strongest])
 
 
-def _probabilities(subject: Subject, photos: list[np.ndarray]) -> np.ndarray:
-    """[n, C] calibrated probabilities of windows, by the whole path that an Assessment takes."""
+def _without_random(subject: Subject, ref: str) -> np.ndarray:
+    """[n] probability of the diagnosis without random places as large as the region of the finding `ref`."""
+    rng, area = subject.rng(), int(np.count_nonzero(cited_regions(subject)[ref]))
+    places = np.stack([random_region(subject.lesion, area, rng) for _ in range(RANDOM_REGIONS)])
+    return _probabilities(subject, without_places(window_pixels(subject.image, subject.window), places))
+
+
+def _probabilities(subject: Subject, photos: Sequence[np.ndarray]) -> np.ndarray:
+    """[n] calibrated probability of the diagnosis for windows, by the whole path that an Assessment takes."""
     images = [from_array(photo) for photo in photos]
-    return subject.predictor.forward(images, [subject.context] * len(images)).calibrated.probabilities
+    size = min(len(images), subject.predictor.model.config.batch)
+    parts = []
+    for start in range(0, len(images), size):
+        some = images[start : start + size]
+        answers = subject.predictor.forward(some, [subject.context] * len(some)).calibrated
+        parts.append(answers.probabilities[:, subject.target])
+    return np.concatenate(parts)

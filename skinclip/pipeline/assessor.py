@@ -296,7 +296,7 @@ class Assessor:
         return Malignancy(float(calibrated.malignancy[0]), referral.threshold, bool(calibrated.refer[0]), known)
 
     def _with_effects(self, image: LesionImage, output: CalibratedOutput, assessment: Assessment) -> Assessment:
-        """The Assessment with the effect of each finding's region, and the dependence on the one of largest effect."""
+        """The Assessment with the effect of each finding's region, and the dependence on one of them."""
         target = int(output.calibrated.ranking[0, 0])
         subject = Subject(self.predictor, image, assessment.context, output, assessment.findings, target)
         effects = cited_effects(subject)

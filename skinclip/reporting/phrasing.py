@@ -92,7 +92,7 @@ def prediction_set(assessment: Assessment) -> str:
     """The diagnoses that cannot be ruled out, or the only one that remains."""
     chosen = assessment.prediction_set
     names = _names(chosen.codes)
-    often = f"in {chosen.coverage:.0%} of such photos the true diagnosis is among those named"
+    often = f"in {_coverage(chosen)} of such photos the true diagnosis is among those named"
     if not names:
         return f"No diagnosis stands out enough to be named ({often})."
     if len(names) == len(assessment.diagnosis):
@@ -159,8 +159,9 @@ def depends(assessment: Assessment) -> str:
     leading = assessment.diagnosis[0].name
     if assessment.pivotal is None:
         return (
-            "Measured: the answer depends on no region shown more than on random places of the lesion as large; it "
-            "rests on the lesion as a whole."
+            "Measured: no region shown matters more than random places of the lesion as large do by chance. With the "
+            f"structures of [{d.ref}] blurred, which changes most, the probability of {leading} goes from "
+            f"{percent(d.before)} to {percent(d.after)}; with random places, to {percent(d.after_random)} on average."
         )
     return (
         f"Measured: the answer depends most on [{d.ref}]. With its structures blurred, the probability of {leading} "

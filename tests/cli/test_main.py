@@ -140,7 +140,7 @@ def test_json_is_one_object_and_nothing_else(capsys, photo):
 def test_readable_text_advises_in_the_words_of_the_page(capsys, photo):
     assert cli.main(["assess", str(photo)]) == 0
     out = capsys.readouterr().out
-    assert "Cannot be ruled out: melanoma or melanocytic nevus (in 90% of such photos" in out
+    assert "Cannot be ruled out: melanoma or melanocytic nevus (in 90 % of such photos" in out
     assert "Refer. Probability of malignancy 65.0%, at or above the referral threshold of 20.0%." in out
 
 

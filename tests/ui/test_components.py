@@ -35,7 +35,7 @@ def test_prediction_set_in_words(made_up: record.Assessment) -> None:
     def said(*codes: str) -> str:
         return components.prediction_set(dataclasses.replace(made_up, prediction_set=record.PredictionSet(0.9, codes)))
 
-    assert said("mel", "nv").startswith("Cannot be ruled out: <b>melanoma or melanocytic nevus</b> (in 90% of")
+    assert said("mel", "nv").startswith("Cannot be ruled out: <b>melanoma or melanocytic nevus</b> (in 90 % of")
     assert said("mel").startswith("Only <b>melanoma</b> remains in the 90 % set")
     assert said(*(d.code for d in made_up.diagnosis)).startswith("<b>None of the seven")
     assert said().startswith("No diagnosis stands out")
