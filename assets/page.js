@@ -84,9 +84,12 @@
 
   function announce() {
     const answer = $("#result .sk-answer:not([hidden])");
-    const message = answer ? answer.dataset.announce : "";
-    if (message && answer.dataset.answer + message !== announced) announcer.textContent = message;
-    announced = message ? answer.dataset.answer + message : "";
+    const source = answer || (waiting ? null : $("#preview [data-photo]"));
+    const message = source?.dataset.announce || "";
+    const key = message && (source.dataset.answer || source.dataset.photo) + message;
+    // emptied with the answer: who reads on with a screen reader must not find it beside another photo
+    if (key !== announced) announcer.textContent = message;
+    announced = key;
   }
 
   function focusResult() {
@@ -99,6 +102,12 @@
     const heading = result.querySelector("h2");
     heading.tabIndex = -1;
     heading.focus({ preventScroll: true });
+    goToResult(); // again: before the answer came, the page may have been too short to get there
+  }
+
+  // On a phone the result is below the form: go there, where the progress shows too.
+  function goToResult() {
+    if (window.matchMedia("(max-width: 760px)").matches) $("#result").scrollIntoView();
   }
 
   function pressed() {
@@ -110,15 +119,17 @@
     result.setAttribute("role", "region");
     result.setAttribute("aria-label", "Result");
     result.focus({ preventScroll: true });
-    // On a phone the result is below the form: go there, where the progress shows too.
-    if (window.matchMedia("(max-width: 760px)").matches) result.scrollIntoView();
+    goToResult();
   }
 
   new MutationObserver((changes) => {
     if (!announcer.isConnected) document.body.append(announcer);
     const input = $("#photo input[type=file]");
     if (input && input.accept !== ACCEPT) input.accept = ACCEPT;
-    if (changes.some((c) => c.target.closest?.("#preview"))) uploading(false);
+    if (changes.some((c) => c.target.closest?.("#preview"))) {
+      uploading(false);
+      waiting = false; // for the answer to the photo before
+    }
     const toast = $("[data-testid=toast-body].error");
     if (toast && document.body.classList.contains("sk-uploading")) {
       toast.querySelector("[data-testid=toast-close]")?.click();

@@ -85,8 +85,7 @@ def result(assessment: Assessment, made_by: str | None = None, writing: bool = F
         made_by: the name of the model, where there are several to choose from.
         writing: the rationale is not finished.
     """
-    context = describe_context(assessment.context)
-    made = _answer("made", assessment.photo.sha256, context, made_by, assessment.model.weights_sha256)
+    made = made_for(assessment, made_by)
     if assessment.abstained:
         return belonging(assessment, abstention(assessment) + made, phrasing.ABSTAINS)
     parts = {
@@ -97,6 +96,12 @@ def result(assessment: Assessment, made_by: str | None = None, writing: bool = F
         "made": made,
     }
     return belonging(assessment, _answer("result", parts), "" if writing else _summary(assessment))
+
+
+def made_for(assessment: Assessment, made_by: str | None = None) -> Markup:
+    """The photo and the entries that an answer was made for, in a line."""
+    context = describe_context(assessment.context)
+    return _answer("made", assessment.photo.sha256, context, made_by, assessment.model.weights_sha256)
 
 
 def belonging(assessment: Assessment, html: Markup, announce: str = "") -> Markup:
@@ -117,7 +122,7 @@ def outdated(context: str, model: str = "") -> Markup:
     """The mark on an answer whose entries have changed since.
 
     Args:
-        context: the entries it was made with, in words.
+        context: the entries it was made with, in words; "" where they are no longer kept.
         model: the name of the model that made it, where another is chosen now.
     """
     return _page("outdated", context, model)
@@ -135,7 +140,9 @@ def warnings(assessment: Assessment) -> Markup:
 
 def referral(assessment: Assessment) -> Markup:
     """The verdict, the figures it rests on, and in the same size what it leaves open."""
-    return _answer("referral", assessment.malignancy, phrasing.advice(assessment), phrasing.MALIGNANT_HERE)
+    advice = phrasing.advice(assessment)
+    look = {phrasing.REFER: "sk-refer", phrasing.BELOW_THRESHOLD: "sk-below"}.get(advice.verdict, "sk-keep")
+    return _answer("referral", assessment.malignancy, advice, phrasing.MALIGNANT_HERE, look)
 
 
 def differential(assessment: Assessment) -> Markup:

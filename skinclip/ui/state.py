@@ -35,13 +35,16 @@ class Entries:
 
     def same_patient_and_model(self, other: Entries) -> bool:
         """True where both give the same answer for the same photo."""
-        return (self._normalized(), self.adapter) == (other._normalized(), other.adapter)
+        mine, others = (e.context or e.age.strip() for e in (self, other))
+        return (mine, self.adapter) == (others, other.adapter)
 
-    def _normalized(self) -> Context | str:
+    @property
+    def context(self) -> Context | None:
+        """What they say of the patient; None for an age that no patient has."""
         try:
             return context_of(self.age, self.sex, self.site)
         except PhotoError:
-            return self.age.strip()
+            return None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,14 @@ class AssessedPhoto:
 def photo_hash(photo: bytes) -> str:
     """SHA-256 of a photo file, as in `LesionImage.sha256`."""
     return hashlib.sha256(photo).hexdigest()
+
+
+def entries_of(assessment: Assessment, adapter: bool) -> Entries:
+    """The entries that an answer was made with. `adapter`: the form names the model too."""
+    c = assessment.context
+    age = "" if c.age is None else repr(c.age)
+    weights = assessment.model.weights_sha256 if adapter else None
+    return Entries(assessment.photo.sha256, age, c.sex or NOT_GIVEN, c.site or NOT_GIVEN, weights)
 
 
 def answer_key(assessment: Assessment) -> str:

@@ -135,6 +135,10 @@ def test_changed_entries_mark_the_answer_and_one_click_updates_it(page: Page) ->
     page.locator("#site input").click()
     page.get_by_role("option", name="back").first.click()
     page.wait_for_selector("#outdated >> text=age 61")
+    page.get_by_role("tab", name="Compare explanations").click()
+    page.wait_for_selector(".sk-compare-outdated", timeout=90_000)
+    assert "age 61" in page.inner_text("#compare")
+    page.get_by_role("tab", name="Assess").click()
     page.click("#update")
     page.wait_for_selector("#outdated", state="hidden", timeout=60_000)
     page.wait_for_selector("#result:not(:has([aria-busy])) >> text=age 61, back", timeout=60_000)
@@ -215,3 +219,17 @@ def test_keyboard_and_screen_reader_come_to_the_answer(server: str, locale: str)
         heard = page.evaluate("window.heard")
         assert any(text.startswith("Assessment ready.") for text in heard), heard
         assert not [text for text in heard if "common." in text], heard
+        assert any(text.startswith("Photo added") for text in heard), heard
+        add_photo(page, MELANOMA)  # no answer is left in a live region beside another photo
+        page.wait_for_selector(f'#preview [data-photo="{sha256(MELANOMA)}"]')
+        said = page.locator("[role=status]").all_text_contents()
+        assert not [text for text in said if "Assessment ready" in text], said
+
+
+def test_on_a_phone_the_page_goes_to_the_answer(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    add_photo(page, NEVUS)
+    assess(page)
+    page.wait_for_selector("#figures img")
+    page.wait_for_function("document.activeElement.matches('#result h2')")
+    page.wait_for_function("document.querySelector('#result').getBoundingClientRect().top < 100")

@@ -28,7 +28,7 @@ from skinclip.ui import components
 from skinclip.ui.answer import ALL, adapters, assess_photo, choices, made_by, pictures
 from skinclip.ui.background_task import BackgroundTask, TasksByVisitor, TaskStopped, TaskSuperseded
 from skinclip.ui.page import ModelPage
-from skinclip.ui.state import NOT_GIVEN, AssessedPhoto, Entries, context_of, describe_context, photo_hash
+from skinclip.ui.state import NOT_GIVEN, AssessedPhoto, Entries, context_of, describe_context, entries_of, photo_hash
 from skinclip.ui.tabs import change_panel, opinion_panel
 from skinclip.ui.tabs.change_panel import ChangePanel
 from skinclip.ui.tabs.opinion_panel import OpinionPanel
@@ -167,7 +167,7 @@ def _wire(page: ModelPage, view: AssessView, examples: list[tuple[gr.Button, Pat
     for field in view.form:
         field.change(  # not input, which a pasted or filled-in value does not fire
             partial(on_entries, page.assessor, view),
-            [view.entries, *view.form],
+            [view.entries, *view.form, view.answer],
             [view.outdated, view.outdated_note],
             api_visibility="private",
             show_progress="hidden",
@@ -257,7 +257,7 @@ def _wire_assessment(assessor: Assessor, view: AssessView, tasks: TasksByVisitor
     )
     ran.then(
         partial(on_end, assessor, view),
-        [view.entries, *view.form],
+        [view.entries, *view.form, view.answer],
         [view.button, view.stop, view.outdated, view.outdated_note],
         api_visibility="private",
         queue=False,
@@ -350,6 +350,11 @@ def on_assess(
     if entries is None or entries.photo != photo_hash(photo):
         yield gr.skip()  # another photo came while this assessment waited for its turn
         return
+    try:
+        context = context_of(entries.age, entries.sex, entries.site)
+    except PhotoError as problem:
+        yield _cleared(view, components.error(str(problem), "An entry cannot be used"))
+        return
     about: dict[str, Any] = {}  # how the page describes the model in use, filled when it answers
 
     def work(report: Callable[[Report], None]) -> AssessedPhoto:
@@ -358,7 +363,6 @@ def on_assess(
             return assess_photo(assessor, photo, context, lambda share, what: report(Step(share, what)), report)
 
     try:
-        context = context_of(entries.age, entries.sex, entries.site)
         task = BackgroundTask[Report](work)
         begin(task)
         yield from _as_updates(view, task, about, progress)
@@ -390,27 +394,34 @@ def _as_updates(
             progress(report.share, desc=report.what)
 
 
-def on_end(
-    assessor: Assessor, view: AssessView, entries: Entries | None, age: str, sex: str, site: str, adapter: str | None
-) -> Updates:
-    """Frees the button, and marks the answer if the entries changed while it was made."""
+def on_end(assessor: Assessor, view: AssessView, entries: Entries | None, *form: Any) -> Updates:
+    """Frees the button, and marks the answer if the entries changed while it was made.
+
+    Args:
+        form: as of `on_entries`.
+    """
     idle = {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
-    return {**idle, **on_entries(assessor, view, entries, age, sex, site, adapter)}
+    return {**idle, **on_entries(assessor, view, entries, *form)}
 
 
-def on_entries(
-    assessor: Assessor, view: AssessView, entries: Entries | None, age: str, sex: str, site: str, adapter: str | None
-) -> Updates:
-    """Marks the answer as made for other entries than those now in the form, and says for which."""
-    if entries is None:
+def on_entries(assessor: Assessor, view: AssessView, entries: Entries | None, *form: Any) -> Updates:
+    """Marks the answer as made for other entries than those now in the form, and says for which.
+
+    Args:
+        entries: at the last Assess; what the answer on display was made with counts first, where it is kept.
+        form: age, sex, site and model as they are now, then the `AssessedPhoto` on display or None.
+    """
+    age, sex, site, adapter, answer = form
+    made = entries if answer is None else entries_of(answer.assessment, adapter is not None)
+    if made is None:  # nothing was assessed, and the page shows no mark; or an answer is older than what is kept
+        return {view.outdated: gr.update(visible=True), view.outdated_note: components.outdated("")}
+    now = Entries(made.photo, age or "", sex, site, adapter)
+    if made.same_patient_and_model(now) or made.context is None:
         return _unmarked(view)
-    now = Entries(entries.photo, age or "", sex, site, adapter)
-    if entries.same_patient_and_model(now):
-        return _unmarked(view)
-    context = describe_context(context_of(entries.age, entries.sex, entries.site))
     names = {weights: name for name, weights in adapters(assessor)}
-    model = names.get(entries.adapter or "", "") if now.adapter != entries.adapter else ""
-    return {view.outdated: gr.update(visible=True), view.outdated_note: components.outdated(context, model)}
+    model = names.get(made.adapter or "", "") if now.adapter != made.adapter else ""
+    note = components.outdated(describe_context(made.context), model)
+    return {view.outdated: gr.update(visible=True), view.outdated_note: note}
 
 
 def _unmarked(view: AssessView) -> Updates:

@@ -166,6 +166,8 @@ def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndar
     return macro(
         "compare.html",
         "stage",
+        leading=assessment.diagnosis[0],
+        made=components.made_for(assessment),
         ratio=assessment.photo.width / assessment.photo.height,
         keys=keys,
         titles={key: title(key) for key in keys},

@@ -282,15 +282,26 @@ def test_every_part_of_an_answer_carries_its_photo_and_its_key(assessor: FakeAss
 def test_entries_changed_after_the_answer_mark_it(assessor: FakeAssessor, view: AssessView) -> None:
     entries = Entries("0" * 64, "61", "female", "not given", None)
 
-    def marked(age: str, sex: str = "female", site: str = "not given", asked: Entries | None = entries) -> Any:
-        return assess_tab.on_entries(assessor, view, asked, age, sex, site, None)  # type: ignore[arg-type]
+    def marked(
+        age: str,
+        sex: str = "female",
+        site: str = "not given",
+        asked: Entries | None = entries,
+        answer: AssessedPhoto | None = None,
+    ) -> Any:
+        return assess_tab.on_entries(assessor, view, asked, age, sex, site, None, answer)  # type: ignore[arg-type]
 
     for same in ("61", " 61,0 "):
         assert not marked(same)[view.outdated]["visible"]
-    assert not marked("70", asked=None)[view.outdated]["visible"]  # nothing was assessed
+    assert "says for which" in marked("70", asked=None)[view.outdated_note]  # an answer older than what is kept
     for changed in (marked("70"), marked(""), marked("61", sex="male"), marked("61", site="back"), marked("130")):
         assert changed[view.outdated]["visible"] and "age 61, female" in changed[view.outdated_note]
-    ended = assess_tab.on_end(assessor, view, entries, "70", "female", "not given", None)  # type: ignore[arg-type]
+    shown = assess(assessor, view, photo_file(), age="61")[view.answer]
+    waiting = Entries("0" * 64, "70", "female", "not given", None)  # Assess pressed again, the model still busy
+    assert "age 61, female" in marked("70", asked=waiting, answer=shown)[view.outdated_note]
+    assert not marked("61", asked=waiting, answer=shown)[view.outdated]["visible"]
+    assert not marked("70", asked=Entries("0" * 64, "abc", "female", "not given", None))[view.outdated]["visible"]
+    ended = assess_tab.on_end(assessor, view, entries, "70", "female", "not given", None, None)  # type: ignore[arg-type]
     assert ended[view.outdated]["visible"] and ended[view.button]["interactive"]
     assert not assess(assessor, view, photo_file())[view.outdated]["visible"]
 

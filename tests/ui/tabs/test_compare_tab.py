@@ -57,6 +57,8 @@ def test_each_method_is_told_with_what_was_measured(html: str, made_up: record.A
     cited = {"joined": found, "pivotal": {**found, "beats_draws": 0.9}}
     monkeypatch.setattr(measured, "figures", lambda: {"n": 7, "data": "drawn", "methods": methods, "cited": cited})
     shown = compare_tab.compare(made_up, np.full((120, 160, 3), 90, np.uint8), HEATS)
+    assert made_up.diagnosis[0].name in shown and f"Made for photo {made_up.photo.sha256[:8]}" in shown
+    assert "sk-compare-outdated" in shown
     grad_cam = re.findall('data-how="grad_cam".*?</section>', shown)[0]
     assert "Measured on 7 photos (drawn): 30 % of it lies in the lesion" in grad_cam
     assert "Best of the 2 compared: it changes least under small noise." in grad_cam
