@@ -159,9 +159,10 @@ def depends(assessment: Assessment) -> str:
     leading = assessment.diagnosis[0].name
     if assessment.pivotal is None:
         return (
-            "Measured: no region shown matters more than random places of the lesion as large do by chance. With the "
-            f"structures of [{d.ref}] blurred, which changes most, the probability of {leading} goes from "
-            f"{percent(d.before)} to {percent(d.after)}; with random places, to {percent(d.after_random)} on average."
+            "Measured: the answer is not shown to depend on any one region. With the structures of "
+            f"[{d.ref}] blurred, the probability of {leading} goes from {percent(d.before)} to {percent(d.after)}; "
+            f"with random places of the lesion as large, to {percent(d.after_random)} on average. Chance may explain "
+            "the difference."
         )
     return (
         f"Measured: the answer depends most on [{d.ref}]. With its structures blurred, the probability of {leading} "
