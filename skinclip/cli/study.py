@@ -156,7 +156,7 @@ def _print_progress(done: int, total: int) -> None:
 
 def _built_words(built: BuildResult, missing_ethics: Sequence[str]) -> str:
     strata = ", ".join(f"{n} {stratum}" for stratum, n in sorted(built.eligible.items()))
-    lines = [RESEARCH_USE_ONLY, f"frozen in {built.folder}; photos to draw from, one a lesion: {strata}"]
+    lines = [RESEARCH_USE_ONLY, f"built in {built.folder}; photos to draw from, one per lesion: {strata}"]
     if built.left_out:
         listed = built.folder.with_name(f"{built.folder.name}-left-out.txt")
         listed.write_text("\n".join(built.left_out) + "\n", encoding="utf-8")
@@ -239,8 +239,8 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def status_table(rows: Sequence[ReaderProgress]) -> str:
-    """One line a reader."""
-    head = ("reader", "site", "state", "steps", "cases", "left out", "minutes", "s a case", "last answer")
+    """One line per reader."""
+    head = ("reader", "site", "state", "steps", "cases", "left out", "minutes", "s per case", "last answer")
     lines = [head]
     for row in rows:
         pace = "" if row.seconds_a_case is None else f"{row.seconds_a_case:.0f}"

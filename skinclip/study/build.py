@@ -1,8 +1,8 @@
-"""`study build`: labelled photos -> a frozen study. The model runs here, once, and never again.
+"""`study build`: labelled photos -> a study's bundle. The model runs here, once, and never again.
 
     photos -> bounded pixels -> Assessor -> right, wrong or out of distribution -> drawn by seed -> files and hashes
 
-Errors of the AI are its real ones: enriched by drawing more of them, never by editing what the AI said. The model sees
+Errors of the AI are its real ones: enriched by drawing more of them, never by editing the AI's answers. The model sees
 what a reader sees, the bounded photo alone, without age, sex or site. A study is written beside its place and moved
 there whole.
 """
@@ -47,7 +47,7 @@ from skinclip.study.supply import check_supply, count, is_out_of_distribution, n
 if TYPE_CHECKING:
     from skinclip.pipeline.assessor import Assessor
 
-LONGEST_SIDE = 1024  # pixels of a frozen photo: structures stay visible, a page loads at once
+LONGEST_SIDE = 1024  # pixels of a photo in the bundle: structures stay visible, a page loads at once
 
 _REFERENCE = re.compile(r"\[r(\d+)\]")
 OnProgress = Callable[[int, int], None]  # photos done, photos in all
@@ -81,7 +81,7 @@ class CaseSelection:
 class BuildResult:
     """Result of a build: the folder, the number of eligible photos of each stratum, and why others were left out.
 
-    `enriched`: whether the AI's errors are a larger part of the cases than of the photos, as readers are told.
+    `enriched`: whether the AI's errors are a larger part of the cases than of the photos, as the debrief states.
     """
 
     folder: Path
@@ -183,14 +183,14 @@ def assess_photos(
     cases: Sequence[Case], assess: Callable[[LesionImage], Assessment], on_progress: OnProgress
 ) -> tuple[list[Candidate], tuple[str, ...]]:
     """Candidates in the order of `cases`, and a line with its name for each photo that cannot be one."""
-    candidates, left_out, seen = [], [], dict[str, str]()
+    candidates, left_out, known = [], [], dict[str, str]()
     for done, case in enumerate(cases, start=1):
         name = case.image.name
         try:
             image = bounded(load_photo(case.image))
-            if image.sha256 in seen:
-                raise PhotoError(f"{name} is the same picture as {seen[image.sha256]}")
-            seen[image.sha256] = name
+            if image.sha256 in known:
+                raise PhotoError(f"{name} is the same picture as {known[image.sha256]}")
+            known[image.sha256] = name
             candidates.append(candidate(case, assess(image)))
         except PhotoError as error:
             left_out.append(str(error) if name in str(error) else f"{name}: {error}")
@@ -228,13 +228,13 @@ def draw(protocol: Protocol, candidates: Sequence[Candidate], left_out: Sequence
     seed, counts = protocol.seed, protocol.cases.counts
     pool = {s: _shuffled(seed, s, (c for c in candidates if c.stratum == s)) for s in counts}
     rest = _shuffled(seed, "practice", [*pool["right"][counts["right"] :], *pool["wrong"][counts["wrong"] :]])
-    _check_enough(protocol, {s: len(found) for s, found in pool.items()}, len(rest), left_out)
+    _check_enough(protocol, {s: len(photos) for s, photos in pool.items()}, len(rest), left_out)
     chosen = _shuffled(seed, "ids", [c for s, n in counts.items() for c in pool[s][:n]])
     width = max(3, len(str(len(chosen))))
     return CaseSelection(
         {f"C{i:0{width}d}": c for i, c in enumerate(chosen, start=1)},
         {f"P{i:02d}": c for i, c in enumerate(rest[: protocol.cases.practice], start=1)},
-        _weights(counts, {s: len(found) for s, found in pool.items()}),
+        _weights(counts, {s: len(photos) for s, photos in pool.items()}),
     )
 
 
@@ -246,28 +246,28 @@ _STRATUM_WORDS = {
 _STRATUM_FIELDS = {"right": "cases.n", "wrong": "cases.wrong_share", "ood": "cases.ood_share"}
 
 
-def _check_enough(protocol: Protocol, found: dict[str, int], rest: int, left_out: Sequence[str]) -> None:
+def _check_enough(protocol: Protocol, available: dict[str, int], rest: int, left_out: Sequence[str]) -> None:
     counts = protocol.cases.counts
     short = [
-        f"{found[s]} {_STRATUM_WORDS[s]}, {n} needed (or lower {_STRATUM_FIELDS[s]})"
+        f"{available[s]} {_STRATUM_WORDS[s]}, {n} needed (or lower {_STRATUM_FIELDS[s]})"
         for s, n in counts.items()
-        if found[s] < n
+        if available[s] < n
     ]
     if not short and rest < protocol.cases.practice:
         short = [f"{rest} left for practice, {protocol.cases.practice} needed (or lower cases.practice)"]
     if short:
-        there = ", ".join(f"{n} {s}" for s, n in found.items())
+        there = ", ".join(f"{n} {s}" for s, n in available.items())
         raise StudyRequestError(
             f"too few photos: {'; '.join(short)}. Add photos, or change the protocol, and build again: the AI's "
-            f"answers are kept. One photo a lesion was counted: {there}. {len(left_out)} photos could not be used"
+            f"answers are kept. One photo per lesion was counted: {there}. {len(left_out)} photos could not be used"
             f"{': ' if left_out else ''}{named(left_out)}"
         )
 
 
-def _weights(counts: dict[str, int], found: dict[str, int]) -> dict[str, float]:
+def _weights(counts: dict[str, int], available: dict[str, int]) -> dict[str, float]:
     """Stratum -> its share among eligible photos over its share in the study, within distribution."""
-    drawn, eligible = (sum(n[s] for s in ("right", "wrong")) for n in (counts, found))
-    weights = {s: (found[s] / eligible) / (counts[s] / drawn) for s in ("right", "wrong") if counts[s]}
+    drawn, eligible = (sum(n[s] for s in ("right", "wrong")) for n in (counts, available))
+    weights = {s: (available[s] / eligible) / (counts[s] / drawn) for s in ("right", "wrong") if counts[s]}
     return {**weights, "ood": 1.0}
 
 

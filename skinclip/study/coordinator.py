@@ -84,7 +84,7 @@ class Coordinator:
         return self.study.store.is_closed(self.study.name)
 
     def status(self) -> list[ReaderProgress]:
-        """One row a reader, in order of enrolment."""
+        """One row per reader, in order of enrolment."""
         return [self._progress(reader) for reader in self.study.store.readers(self.study.name)]
 
     def close(self, reason: str = "") -> None:
@@ -172,19 +172,19 @@ class Coordinator:
 
     def _records(self) -> Iterator[_Record]:
         """What each reader answered who has not withdrawn."""
-        shown = self.study.store.events(self.study.name, kinds=[STEP_SHOWN])
+        showings = self.study.store.events(self.study.name, kinds=[STEP_SHOWN])
         for reader in self._readers():
             place = self._place(reader)
             if place is not None:
-                first = {event.step: event.at for event in shown if event.reader == reader.id}
+                first = {event.step: event.at for event in showings if event.reader == reader.id}
                 yield _Record(reader, place, first, self.study.bundle.truths)
 
     def _progress(self, reader: Reader) -> ReaderProgress:
         place = self._place(reader)
         if place is None:
             return ReaderProgress(reader.id, "", "withdrawn", 0, 0, 0, 0, 0, 0.0, None, reader.enrolled_at, "")
-        shown = {e.step: e.at for e in self.study.store.events(self.study.name, reader.id, [STEP_SHOWN])}
-        record = _Record(reader, place, shown, {})
+        first_shown = {e.step: e.at for e in self.study.store.events(self.study.name, reader.id, [STEP_SHOWN])}
+        record = _Record(reader, place, first_shown, {})
         times = {step.name: record.server_seconds(step) for step in place.steps}
         done = [time for time in times.values() if time is not None]
         last = max((event.at for event in place.answered.values()), default="")
@@ -222,7 +222,7 @@ def _answered_cases(place: SessionState) -> list[Step]:
     return [
         step
         for step in place.steps
-        if step.kind == "after" and step.shown and not (step.shown.practice or step.shown.repeat)
+        if step.kind == "after" and step.presentation and not (step.presentation.practice or step.presentation.repeat)
         if step.name in place.answered
     ]
 
@@ -232,33 +232,38 @@ def _answered_cases(place: SessionState) -> list[Step]:
 
 @dataclass(frozen=True)
 class _Record:
-    """All that one reader answered. `shown` tells when each step was first shown, by the server's clock."""
+    """All that one reader answered. `first_shown` tells when each step was first shown, by the server's clock."""
 
     reader: Reader
     place: SessionState
-    shown: Mapping[str, str]
+    first_shown: Mapping[str, str]
     truths: Mapping[str, Truth]
 
     def cases(self) -> Iterator[dict[str, Any]]:
         """A row for each presentation whose unaided answer was given, practice left out."""
         for before, after in zip(self.place.steps, self.place.steps[1:], strict=False):
-            if before.kind == "before" and before.shown and not before.shown.practice and self._event(before):
+            if (
+                before.kind == "before"
+                and before.presentation
+                and not before.presentation.practice
+                and self._event(before)
+            ):
                 yield self._case(before, after)
 
     def _case(self, before: Step, after: Step) -> dict[str, Any]:
-        shown = before.shown
-        assert shown is not None and after.kind == "after"
-        truth = self.truths[shown.case]
+        presentation = before.presentation
+        assert presentation is not None and after.kind == "after"
+        truth = self.truths[presentation.case]
         return {
             "reader": self.reader.id,
             "site": self.site,
-            "case": shown.case,
+            "case": presentation.case,
             "stratum": truth.stratum,
             "weight": truth.weight,
-            "arm": shown.arm,
-            "block": shown.block,
-            "position": shown.position,
-            "repeat": shown.repeat,
+            "arm": presentation.arm,
+            "block": presentation.block,
+            "position": presentation.position,
+            "repeat": presentation.repeat,
             "truth": truth.truth,
             "ai_leading": truth.ai_leading,
             "ai_correct": None if truth.truth is None else truth.truth == truth.ai_leading,
@@ -306,10 +311,10 @@ class _Record:
 
     def server_seconds(self, step: Step) -> float | None:
         """From the first showing to the answer, by the server's clock; None where one is missing."""
-        event, shown = self._event(step), self.shown.get(step.name)
-        if event is None or shown is None:
+        event, opened = self._event(step), self.first_shown.get(step.name)
+        if event is None or opened is None:
             return None
-        return (datetime.fromisoformat(event.at) - datetime.fromisoformat(shown)).total_seconds()
+        return (datetime.fromisoformat(event.at) - datetime.fromisoformat(opened)).total_seconds()
 
     def median_case_seconds(self, times: Mapping[str, float | None]) -> float | None:
         both = [

@@ -91,7 +91,7 @@ class Simulation:
         dropout: share of readers who stop somewhere in the session; `withdrawal` of those who withdraw.
         following: standard deviation between readers of following the AI, in log-odds; 0 for none.
         pauses: share of answers interrupted by something else, whose time is far too long.
-        repeat_share: of the cases shown again; `pairs`: preference pairs a reader.
+        repeat_share: of the cases shown again; `pairs`: preference pairs per reader.
     """
 
     readers: int = 20
@@ -143,8 +143,8 @@ def simulate(simulation: Simulation, seed: int = 0, study: str = "simulated") ->
     """One study drawn from `simulation`; the same seed gives the same study."""
     rng = np.random.default_rng(seed)
     cases = _draw_cases(simulation, rng)
-    shown = _shown(simulation, cases, rng)
-    rows = _answers(simulation, cases, shown, rng)
+    presentations = _presentations(simulation, cases, rng)
+    rows = _answers(simulation, cases, presentations, rng)
     readers = _draw_readers(simulation, rng)
     rows = _leave_out(rows, readers, simulation, rng)
     kept = readers.loc[~readers["withdrawn"], "reader"]
@@ -180,7 +180,7 @@ def _draw_cases(simulation: Simulation, rng: np.random.Generator) -> pd.DataFram
     return frame
 
 
-def _shown(simulation: Simulation, cases: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+def _presentations(simulation: Simulation, cases: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Reader, case and arm (numbers) of every showing in session order: a Latin square of case lists over readers."""
     n_arms, n_cases = len(simulation.arms), len(cases)
     reader = np.repeat(np.arange(simulation.readers), n_cases)
@@ -207,13 +207,13 @@ def _block_of_arm(n: int) -> np.ndarray:
 
 
 def _answers(
-    simulation: Simulation, cases: pd.DataFrame, shown: pd.DataFrame, rng: np.random.Generator
+    simulation: Simulation, cases: pd.DataFrame, presentations: pd.DataFrame, rng: np.random.Generator
 ) -> pd.DataFrame:
     """One row a showing, with every answer."""
     names, effects = list(simulation.arms), list(simulation.arms.values())
-    reader, case, arm = (shown[name].to_numpy() for name in ("reader", "case", "arm"))
+    reader, case, arm = (presentations[name].to_numpy() for name in ("reader", "case", "arm"))
     rows = cases.loc[case].reset_index(drop=True)
-    before, after = _diagnoses(simulation, rows, shown, rng)
+    before, after = _diagnoses(simulation, rows, presentations, rng)
     rated = _ratings(simulation, rows["stratum"].to_numpy() == "wrong", reader, case, arm, rng)
     truth = np.array(_CLASSES)[rows["truth_index"]]
     ood = rows["stratum"].to_numpy() == "ood"
@@ -227,7 +227,7 @@ def _answers(
             "site": [f"S{i % 3 + 1}" for i in reader],
             **{name: rows[name] for name in ("case", "stratum", "weight")},
             "arm": np.array(names)[arm],
-            **{name: shown[name] for name in ("block", "position", "repeat")},
+            **{name: presentations[name] for name in ("block", "position", "repeat")},
             "truth": pd.Series(truth).where(~ood, None),
             "ai_leading": np.array(_CLASSES)[rows["ai_index"]],
             "ai_correct": pd.Series(rows["stratum"] == "right").astype("boolean").mask(ood),
@@ -245,10 +245,10 @@ def _answers(
 
 
 def _diagnoses(
-    simulation: Simulation, rows: pd.DataFrame, shown: pd.DataFrame, rng: np.random.Generator
+    simulation: Simulation, rows: pd.DataFrame, presentations: pd.DataFrame, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Unaided and aided diagnosis of every showing, as places in `ANSWERS`."""
-    reader, case, arm = (shown[name].to_numpy() for name in ("reader", "case", "arm"))
+    reader, case, arm = (presentations[name].to_numpy() for name in ("reader", "case", "arm"))
     skill = rng.normal(0, simulation.skill, simulation.readers)[reader]
     ease = rng.normal(0, simulation.ease, int(case.max()) + 1 if len(case) else 0)[case]
     truth, ai = rows["truth_index"].to_numpy(), rows["ai_index"].to_numpy()
@@ -257,7 +257,7 @@ def _diagnoses(
     error = np.where((ai != truth) & (rng.random(n) < _SHARED_ERROR), ai, error)
     error = np.where(rng.random(n) < _CANNOT_TELL, ANSWERS.index(CANNOT_TELL), error)
     before = np.where(rng.random(n) < expit(simulation.accuracy + skill + ease), truth, error)
-    before = _like_first_time(before, shown, rng)
+    before = _like_first_time(before, presentations, rng)
     effects = list(simulation.arms.values())
     follow = np.array([[effect.follow_wrong, effect.follow_right] for effect in effects])[
         arm, (ai == truth).astype(int)
@@ -267,12 +267,12 @@ def _diagnoses(
     return before, np.where(rng.random(n) < follow, ai, before)
 
 
-def _like_first_time(before: np.ndarray, shown: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+def _like_first_time(before: np.ndarray, presentations: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
     """Most repeats get the unaided diagnosis of the first showing."""
-    keys = shown[["reader", "case"]]
-    first = keys[~shown["repeat"]].assign(first=before[~shown["repeat"].to_numpy()])
+    keys = presentations[["reader", "case"]]
+    first = keys[~presentations["repeat"]].assign(first=before[~presentations["repeat"].to_numpy()])
     known = keys.merge(first, on=["reader", "case"], how="left")["first"].to_numpy()
-    return np.where(shown["repeat"].to_numpy() & (rng.random(len(before)) < _SAME_AGAIN), known, before)
+    return np.where(presentations["repeat"].to_numpy() & (rng.random(len(before)) < _SAME_AGAIN), known, before)
 
 
 def _ratings(

@@ -32,7 +32,7 @@ PHOTOS_HELP = (
 
 @dataclass(frozen=True)
 class Supply:
-    """Photos that could become cases, one a lesion.
+    """Photos that could become cases, one per lesion.
 
     Attributes:
         labelled: Lesions of known diagnosis, by diagnosis.
@@ -97,7 +97,7 @@ def outlook(protocol: ProtocolModel, supply: Supply | None = None) -> Outlook:
     counts, practice = protocol.cases.counts, protocol.cases.practice
     labelled = counts["right"] + counts["wrong"] + practice
     needed = {
-        "photos of known diagnosis, one a lesion": labelled,
+        "photos of known diagnosis, one per lesion": labelled,
         "of these, errors of the AI": counts["wrong"],
         "of these, answered rightly by the AI": counts["right"],
         "photos out of distribution (`ood` in the column group)": counts["ood"],
@@ -116,8 +116,8 @@ def _problems(needed: Mapping[str, int], supply: Supply) -> tuple[str, ...]:
     there, problems = sum(supply.labelled.values()), []
     if there < labelled:
         problems.append(
-            f"{there} photos of known diagnosis (one a lesion), {labelled} needed: add {labelled - there} at least, or "
-            "lower cases.n or cases.practice"
+            f"{there} photos of known diagnosis (one per lesion), {labelled} needed: add {labelled - there} at least, "
+            "or lower cases.n or cases.practice"
         )
     if supply.out_of_distribution < outside:
         problems.append(
@@ -198,12 +198,12 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def outlook_table(protocol: ProtocolModel, found: Outlook, supply: Supply | None) -> str:
+def outlook_table(protocol: ProtocolModel, outlook: Outlook, supply: Supply | None) -> str:
     """The outlook as lines for a coordinator."""
     head = f"{protocol.title} ({protocol.key}, version {protocol.version})"
-    lines = [head, "", f"{'needed':>8}  {'there':>22}  photos" if found.available else f"{'needed':>8}  photos"]
-    for kind, n in found.needed.items():
-        there = f"  {found.available[kind]:>22}" if found.available else ""
+    lines = [head, "", f"{'needed':>8}  {'there':>22}  photos" if outlook.available else f"{'needed':>8}  photos"]
+    for kind, n in outlook.needed.items():
+        there = f"  {outlook.available[kind]:>22}" if outlook.available else ""
         lines.append(f"{n:>8}{there}  {kind}")
     if supply is None:
         tested, wrong = (sum(column) for column in zip(*error_rates().values(), strict=True))
@@ -222,8 +222,8 @@ def outlook_table(protocol: ProtocolModel, found: Outlook, supply: Supply | None
         "another camera or clinic may yield more. `study build` counts them and keeps its answers, so that photos can "
         "be added without starting over."
     )
-    lines += [f"NOT ENOUGH: {problem}" for problem in found.problems]
-    lines += [f"LIKELY NOT ENOUGH: {warning}" for warning in found.warnings]
-    if not found.problems and not found.warnings:
+    lines += [f"NOT ENOUGH: {problem}" for problem in outlook.problems]
+    lines += [f"LIKELY NOT ENOUGH: {warning}" for warning in outlook.warnings]
+    if not outlook.problems and not outlook.warnings:
         lines.append("These photos are likely to suffice.")
     return "\n".join(lines)

@@ -133,7 +133,11 @@ def test_arms_and_blocks_are_those_of_the_allocation(coordinator: Coordinator, s
     coordinator.close()
     tables = coordinator.tables()
     for reader in ("R001", "R002"):
-        shown = [s.shown for s in study.steps(reader) if s.kind == "after" and s.shown and not s.shown.practice]
+        shown = [
+            s.presentation
+            for s in study.steps(reader)
+            if s.kind == "after" and s.presentation and not s.presentation.practice
+        ]
         rows = tables.cases[tables.cases["reader"] == reader]
         assert list(rows["arm"]) == [p.arm for p in shown]
         assert list(rows["case"]) == [p.case for p in shown]

@@ -36,7 +36,7 @@ def test_too_few_photos_are_refused_with_number_and_kind(trust_study: Protocol) 
     with pytest.raises(StudyRequestError) as refused:
         supply.check_supply(trust_study, few)
     words = str(refused.value)
-    assert "20 photos of known diagnosis (one a lesion), 58 needed: add 38 at least" in words
+    assert "20 photos of known diagnosis (one per lesion), 58 needed: add 38 at least" in words
     assert "0 photos marked as out of distribution" in words and "6 needed" in words
     assert "1 photos have no diagnosis: nameless.jpg" in words and "manifest.csv" in words
     supply.check_supply(trust_study, supply.count([*photos(58), *(case(f"o{i}", None, "ood") for i in range(6))]))
@@ -81,4 +81,4 @@ def test_the_plan_command_counts_photos_without_a_model(
     assert main(["study", "plan", str(plan), "--photos", str(folder)]) == 1
     assert "NOT ENOUGH: 5 photos of known diagnosis" in capsys.readouterr().out
     assert main(["study", "build", str(plan), "--photos", str(folder), "--out", str(tmp_path / "out")]) == 2
-    assert "5 photos of known diagnosis (one a lesion), 9 needed" in capsys.readouterr().err
+    assert "5 photos of known diagnosis (one per lesion), 9 needed" in capsys.readouterr().err

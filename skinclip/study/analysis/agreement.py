@@ -29,7 +29,7 @@ _RESAMPLES = 300  # of alpha; each costs a call of the library
 
 @dataclass(frozen=True)
 class _Answer:
-    """A column whose agreement is measured; `by_arm` is false for what was said before any aid."""
+    """A column whose agreement is measured; `by_arm` is false for answers given before any aid."""
 
     column: str
     level: Literal["nominal", "ordinal", "interval"]
@@ -59,12 +59,12 @@ def between_readers(cases: pd.DataFrame, arms: Sequence[str], resamples: int, se
     rows = []
     for answer in _MEASURED:
         for arm in arms if answer.by_arm else ("all",):
-            shown = cases if arm == "all" else cases[cases["arm"] == arm]
-            values = _coded(shown, answer)
+            answered = cases if arm == "all" else cases[cases["arm"] == arm]
+            values = _coded(answered, answer)
             if answer.column in AID_ITEMS and not arm_named(arm).explains:
                 continue  # not asked
             known = np.isfinite(values)
-            here = (shown[known], values[known], answer)
+            here = (answered[known], values[known], answer)
             rows.append(
                 {
                     "answer": answer.column,
@@ -95,12 +95,12 @@ def _retest(cases: pd.DataFrame, answer: _Answer) -> Result:
     if pairs.empty:
         raise NotEstimable("no repeats")
     a, b = pairs["value"].to_numpy(), pairs["value_again"].to_numpy()
-    found: Result = {"pairs": len(pairs), "equal": float((a == b).mean())}
+    result: Result = {"pairs": len(pairs), "equal": float((a == b).mean())}
     if answer.level != "interval":
-        found["kappa"] = attempt(_cohen, a.astype(int), b.astype(int), np.ones(len(a)), answer.level)
+        result["kappa"] = attempt(_cohen, a.astype(int), b.astype(int), np.ones(len(a)), answer.level)
     if answer.level != "nominal":
-        found["within_sd"] = float(np.sqrt(((a - b) ** 2).mean() / 2))
-    return found
+        result["within_sd"] = float(np.sqrt(((a - b) ** 2).mean() / 2))
+    return result
 
 
 def _coded(cases: pd.DataFrame, answer: _Answer) -> np.ndarray:
@@ -187,9 +187,9 @@ def _icc(cases: pd.DataFrame, values: np.ndarray, answer: _Answer, alpha: float)
     total = float(variances.sum())
     single = float(variances[is_case].sum()) / total
     k = float(1 / (1 / cases.groupby("case").size()).mean())
-    found = {"single": single, "average": single * k / (1 + (k - 1) * single), "readers_a_case": k}
+    icc = {"single": single, "average": single * k / (1 + (k - 1) * single), "readers_a_case": k}
     if not 0 < single < 1:
-        return {**found, "low": None, "high": None}
+        return {**icc, "low": None, "high": None}
     gradient = (is_case - single) / total / (single * (1 - single))
     reach = float(norm.ppf(1 - alpha / 2) * np.sqrt(max(0.0, gradient @ model.variances_covariance @ gradient)))
-    return {**found, "low": float(expit(logit(single) - reach)), "high": float(expit(logit(single) + reach))}
+    return {**icc, "low": float(expit(logit(single) - reach)), "high": float(expit(logit(single) + reach))}

@@ -114,43 +114,42 @@ def _who(flow: Result) -> str:
 
 
 def _primary_words(analysis: Result) -> str:
-    found = analysis["primary"]
-    if "not_estimable" in found:
-        return f"The primary result is not estimable: {found['not_estimable']}."
+    primary = analysis["primary"]
+    if "not_estimable" in primary:
+        return f"The primary result is not estimable: {primary['not_estimable']}."
     arm, against = (arm_name(analysis["plan"]["primary"][side]) for side in ("arm", "reference"))
-    direction = "higher" if found["value"] >= 0 else "lower"
-    words = (
-        f"{_endpoint_label(analysis)} was {abs(found['value']):.2f} points {direction} with {arm} than with {against} "
-    )
-    words += f"({_level(analysis)} interval {interval_cell(found, sign=True)}, {p_words(found['p'])})"
-    shown = found["p"] < analysis["plan"]["alpha"]
-    words += ": a difference beyond chance. " if shown else ": no difference beyond chance was shown. "
+    direction = "higher" if primary["value"] >= 0 else "lower"
+    points_apart = f"{abs(primary['value']):.2f} points"
+    words = f"{_endpoint_label(analysis)} was {points_apart} {direction} with {arm} than with {against} "
+    words += f"({_level(analysis)} interval {interval_cell(primary, sign=True)}, {p_words(primary['p'])})"
+    significant = primary["p"] < analysis["plan"]["alpha"]
+    words += ": a difference beyond chance. " if significant else ": no difference beyond chance was shown. "
     return f"{words}The plan's smallest difference of interest is {analysis['plan']['smallest_effect']:g} points."
 
 
 def _safety_words(analysis: Result) -> str:
-    found = analysis["safety"]
-    if "not_estimable" in found:
-        return f"The safety result is not estimable: {found['not_estimable']}."
+    safety = analysis["safety"]
+    if "not_estimable" in safety:
+        return f"The safety result is not estimable: {safety['not_estimable']}."
     arm, against = (arm_name(analysis["plan"]["safety"][side]) for side in ("arm", "reference"))
     verdict = {
         "non-inferior": "By the plan, this is not inferior.",
         "inferior": "By the plan, this is inferior: it misleads more.",
         "not shown": "Non-inferiority was not shown.",
-    }[found["decision"]]
-    rate, reference = share_words(found["rate"]), share_words(found["rate_reference"])
-    low, high = points(found["low"]), points(found["high"])
+    }[safety["decision"]]
+    rate, reference = share_words(safety["rate"]), share_words(safety["rate_reference"])
+    low, high = points(safety["low"]), points(safety["high"])
     words = f"Where the AI errs, readers left a right diagnosis for a wrong one in {rate} of answers "
-    words += f"with {arm} and {reference} with {against}: a difference of {points(found['value'])} "
+    words += f"with {arm} and {reference} with {against}: a difference of {points(safety['value'])} "
     words += f"percentage points ({low} to {high}) against a margin of "
-    return f"{words}{points(found['margin'])}. {verdict}"
+    return f"{words}{points(safety['margin'])}. {verdict}"
 
 
 def _tiles(analysis: Result) -> list[Block]:
-    flow, found, safe = analysis["flow"], analysis["primary"], analysis["safety"]
+    flow, contrast, safe = analysis["flow"], analysis["primary"], analysis["safety"]
     primary, safety = (DASH, "not estimable"), (DASH, "not estimable")
-    if "value" in found:
-        primary = (value_cell(found, sign=True), f"{interval_cell(found, sign=True)}, {p_words(found['p'])}")
+    if "value" in contrast:
+        primary = (value_cell(contrast, sign=True), f"{interval_cell(contrast, sign=True)}, {p_words(contrast['p'])}")
     if "value" in safe:
         safety = (
             f"{points(safe['value'])} pp",
@@ -263,18 +262,18 @@ def _wilcoxon(analysis: Result) -> Table:
 
 
 def _safety(analysis: Result, mark: str) -> tuple[Block, ...]:
-    found = analysis["safety"]
-    if "not_estimable" in found:
-        return (Paragraph(f"Not estimable: {found['not_estimable']}."),)
-    percent = {end: 100 * found[end] for end in ("value", "low", "high")}
-    row = {"name": contrast_name(found["contrast"]), "strong": True, **percent}
+    safety = analysis["safety"]
+    if "not_estimable" in safety:
+        return (Paragraph(f"Not estimable: {safety['not_estimable']}."),)
+    percent = {end: 100 * safety[end] for end in ("value", "low", "high")}
+    row = {"name": contrast_name(safety["contrast"]), "strong": True, **percent}
     return (
         Paragraph(_safety_words(analysis)),
         *_picture(
             "safety",
             "Switch to wrong where the AI errs",
             "Non-inferior where the whole interval lies left of the margin.",
-            plots.forest([row], "difference, percentage points", mark, margin=100 * found["margin"]),
+            plots.forest([row], "difference, percentage points", mark, margin=100 * safety["margin"]),
         ),
     )
 
@@ -284,10 +283,10 @@ def _secondary(analysis: Result, mark: str) -> tuple[Block, ...]:
     tested = sum("p_holm" in row for row in rows)
     family = tuple((*_difference_cells(row), row["test"], p_cell(row), p_cell(row, "p_holm")) for row in rows)
     apart = (*analysis["described"], analysis["time_without_outliers"])
-    shown = [row for row in (*rows, *analysis["described"]) if row.get("standardised")]
+    standardised = [row for row in (*rows, *analysis["described"]) if row.get("standardised")]
     drawn = [
         {"name": row["label"], **row["standardised"]}
-        for row in shown
+        for row in standardised
         if row["endpoint"] != analysis["plan"]["endpoint"]
     ]
     return (
@@ -378,12 +377,12 @@ def _opinions(analysis: Result, mark: str) -> tuple[Block, ...]:
         by_arm = {row["arm"]: row for row in scale["by_arm"]}
         cells = [value_cell(by_arm[arm]) if arm in by_arm else DASH for arm in analysis["arms"]]
         difference = scale["difference"]
-        shown = f"{value_cell(difference, sign=True)} ({interval_cell(difference, sign=True)})"
+        estimate = f"{value_cell(difference, sign=True)} ({interval_cell(difference, sign=True)})"
         rows.append(
             (
                 scale["label"],
                 *cells,
-                shown if "value" in difference else DASH,
+                estimate if "value" in difference else DASH,
                 value_cell(scale["cronbach"]),
             )
         )
@@ -394,10 +393,10 @@ def _opinions(analysis: Result, mark: str) -> tuple[Block, ...]:
 
 
 def _preferences(analysis: Result, mark: str) -> list[Block]:
-    found = analysis["preferences"]
-    if "not_estimable" in found:
-        return [Paragraph(f"Preferences are not estimable: {found['not_estimable']}.")]
-    drawn = [{"name": arm_name(row["arm"]), **row} for row in found["strengths"]]
+    preferences = analysis["preferences"]
+    if "not_estimable" in preferences:
+        return [Paragraph(f"Preferences are not estimable: {preferences['not_estimable']}.")]
+    drawn = [{"name": arm_name(row["arm"]), **row} for row in preferences["strengths"]]
     known = [row for row in drawn if row["low"] is not None]
     wins = tuple(
         (
@@ -406,11 +405,12 @@ def _preferences(analysis: Result, mark: str) -> list[Block]:
             f"{row['won']} of {row['of']}",
             percent_words(row["won"], row["of"]),
         )
-        for row in found["wins"]
+        for row in preferences["wins"]
         if row["of"]
     )
-    side = found["side_a"]
-    words = f"{found['pairs']} pairs of {found['readers']} readers. Side A was chosen in {side['chosen']} of them."
+    side = preferences["side_a"]
+    words = f"{preferences['pairs']} pairs of {preferences['readers']} readers. "
+    words += f"Side A was chosen in {side['chosen']} of them."
     return [
         *_picture(
             "preferences",
@@ -460,13 +460,13 @@ def _agreement(analysis: Result) -> tuple[Block, ...]:
 
 
 def _ood(analysis: Result) -> tuple[Block, ...]:
-    found = analysis["ood"]
-    if not found["cases"]:
+    outside = analysis["ood"]
+    if not outside["cases"]:
         return ()
     names = ("trust", "confidence_before", "confidence_after")
-    rows = tuple((arm_name(r["arm"]), r["n"], *(value_cell({"value": r[n]}) for n in names)) for r in found["by_arm"])
-    primary = found["primary"]
-    words = f"The primary contrast on these {found['cases']} cases: "
+    rows = tuple((arm_name(r["arm"]), r["n"], *(value_cell({"value": r[n]}) for n in names)) for r in outside["by_arm"])
+    primary = outside["primary"]
+    words = f"The primary contrast on these {outside['cases']} cases: "
     words += (
         f"not estimable, {primary['not_estimable']}."
         if "not_estimable" in primary

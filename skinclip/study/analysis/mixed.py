@@ -122,7 +122,7 @@ def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object] | 
     if not kept:
         raise NotEstimable("one reader or one case only: differences between them cannot be estimated")
     problem = _Restricted(y, design, list(kept.values()))
-    found = optimize.minimize(
+    optimum = optimize.minimize(
         problem.deviance,
         np.full(len(kept), _START),
         jac=True,
@@ -130,7 +130,7 @@ def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object] | 
         bounds=[(0.0, _LARGEST)] * len(kept),
         options={"ftol": 1e-10, "gtol": 1e-4, "maxiter": 200},
     )
-    return problem.result(found.x, list(kept), list(x.columns))
+    return problem.result(optimum.x, list(kept), list(x.columns))
 
 
 def _check(y: np.ndarray, design: np.ndarray) -> None:

@@ -72,12 +72,12 @@ def raincloud(means: Sequence[Result], arms: Sequence[str], label: str, mark: st
     The density ends where the readers do: beyond them there may be no scale.
     """
     frame = pd.DataFrame(means, columns=["reader", "arm", "mean"])
-    shown = [arm for arm in arms if (frame["arm"] == arm).any()]
-    if not shown:
+    plotted = [arm for arm in arms if (frame["arm"] == arm).any()]
+    if not plotted:
         return None
-    figure, (axes,) = _axes(1, 1, 0.7 + 0.75 * len(shown), mark)
+    figure, (axes,) = _axes(1, 1, 0.7 + 0.75 * len(plotted), mark)
     rng = np.random.default_rng(0)  # only shakes the dots apart
-    for y, arm in zip(range(len(shown))[::-1], shown, strict=True):
+    for y, arm in zip(range(len(plotted))[::-1], plotted, strict=True):
         values, colour = frame.loc[frame["arm"] == arm, "mean"].to_numpy(dtype=float), _colour(arm)
         if len(values) > 2 and np.ptp(values) > 0:
             grid = np.linspace(values.min(), values.max(), 200)
@@ -89,8 +89,8 @@ def raincloud(means: Sequence[Result], arms: Sequence[str], label: str, mark: st
         axes.scatter(
             values, y - 0.22 + rng.uniform(-0.08, 0.08, len(values)), s=13, color=colour, alpha=0.85, linewidth=0
         )
-    axes.set_yticks(range(len(shown))[::-1], [arm_name(arm) for arm in shown])
-    axes.set(ylim=(-0.45, len(shown) - 0.35), xlabel=label)
+    axes.set_yticks(range(len(plotted))[::-1], [arm_name(arm) for arm in plotted])
+    axes.set(ylim=(-0.45, len(plotted) - 0.35), xlabel=label)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=PALE, linewidth=0.6)
     axes.spines["left"].set_visible(False)
@@ -101,12 +101,12 @@ def raincloud(means: Sequence[Result], arms: Sequence[str], label: str, mark: st
 def calibration(points: Sequence[Result], arms: Sequence[str], mark: str) -> Plot | None:
     """Share right against stated confidence, unaided (hollow) and aided, one panel an arm; size is the number."""
     frame = pd.DataFrame(points, columns=["arm", "phase", "n", "confidence", "right"])
-    shown = [arm for arm in arms if (frame["arm"] == arm).any()]
-    if not shown:
+    plotted = [arm for arm in arms if (frame["arm"] == arm).any()]
+    if not plotted:
         return None
-    figure, panels = _axes(1, len(shown), _WIDTH / max(len(shown), 2) + 0.75, mark)
+    figure, panels = _axes(1, len(plotted), _WIDTH / max(len(plotted), 2) + 0.75, mark)
     largest = float(frame["n"].max())
-    for axes, arm in zip(panels, shown, strict=True):
+    for axes, arm in zip(panels, plotted, strict=True):
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
         for phase, colour, filled in (("before", GREY, False), ("after", _strong(arm), True)):
             here = frame[(frame["arm"] == arm) & (frame["phase"] == phase)].sort_values("confidence")
@@ -135,13 +135,13 @@ def calibration(points: Sequence[Result], arms: Sequence[str], mark: str) -> Plo
 def switches(rows: Sequence[Result], arms: Sequence[str], mark: str) -> Plot | None:
     """Flows of answers from unaided (left) to aided (right), by arm (columns) and right or wrong AI (rows)."""
     frame = pd.DataFrame(rows, columns=["arm", "ai_right", "before", "after", "n", "of"])
-    shown = [arm for arm in arms if frame.loc[frame["arm"] == arm, "of"].sum() > 0]
-    if not shown:
+    plotted = [arm for arm in arms if frame.loc[frame["arm"] == arm, "of"].sum() > 0]
+    if not plotted:
         return None
-    figure, panels = _axes(2, len(shown), 4.4, mark)
+    figure, panels = _axes(2, len(plotted), 4.4, mark)
     for i, (ai_right, title) in enumerate(((True, "AI right"), (False, "AI wrong"))):
-        for j, arm in enumerate(shown):
-            axes = panels[i * len(shown) + j]
+        for j, arm in enumerate(plotted):
+            axes = panels[i * len(plotted) + j]
             here = frame[(frame["arm"] == arm) & (frame["ai_right"] == ai_right)]
             _flows(axes, {(r.before, r.after): int(r.n) for r in here.itertuples()})
             axes.set_title(f"{arm_name(arm)}\n{title}" if i == 0 else title)
@@ -161,10 +161,10 @@ def dumbbells(rows: Sequence[Result], label: str, mark: str) -> Plot | None:
             ("before", 0.13, GREY, "none"),
             ("after", -0.13, _strong(row["arm"]), _strong(row["arm"])),
         ):
-            found = row[phase]
-            axes.plot([found["low"], found["high"]], [y + offset] * 2, color=colour, linewidth=1.6)
-            axes.plot([found["value"]], [y + offset], "o", color=colour, markerfacecolor=face, markersize=6)
-            flat.append({"arm": row["arm"], "phase": phase, **{k: found[k] for k in ("value", "low", "high")}})
+            estimate = row[phase]
+            axes.plot([estimate["low"], estimate["high"]], [y + offset] * 2, color=colour, linewidth=1.6)
+            axes.plot([estimate["value"]], [y + offset], "o", color=colour, markerfacecolor=face, markersize=6)
+            flat.append({"arm": row["arm"], "phase": phase, **{k: estimate[k] for k in ("value", "low", "high")}})
     axes.set_yticks(range(len(known))[::-1], [arm_name(row["arm"]) for row in known])
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.5, len(known) - 0.5), xlabel=label)
     axes.tick_params(axis="y", length=0)

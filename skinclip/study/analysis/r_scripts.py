@@ -92,12 +92,12 @@ if (!found) cat("Neither iMRMC nor MRMCaov is installed: install.packages('MRMCa
 
 def scripts(tables: StudyTables, analysis: Mapping[str, Any]) -> dict[str, str]:
     """File name -> R script."""
-    plan, found = analysis["plan"], analysis["primary"]
+    plan, primary = analysis["plan"], analysis["primary"]
     ours = (
-        f"not estimable: {found['not_estimable']}"
-        if "not_estimable" in found
-        else f"estimate {found['value']:.5f}, standard error {found['error']:.5f}, df {found['degrees']:.2f}, "
-        f"interval {found['low']:.5f} to {found['high']:.5f}, p {found['p']:.3g}"
+        f"not estimable: {primary['not_estimable']}"
+        if "not_estimable" in primary
+        else f"estimate {primary['value']:.5f}, standard error {primary['error']:.5f}, df {primary['degrees']:.2f}, "
+        f"interval {primary['low']:.5f} to {primary['high']:.5f}, p {primary['p']:.3g}"
     )
     crossed = _CROSSED.format(
         endpoint=plan["endpoint"],

@@ -59,8 +59,8 @@ class _Answers:
     def rate(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """(hits [n], among which rows [n]) of one of `RATES`."""
         right_before, right_after = self.before == self.truth, self.after == self.truth
-        said = self.known & (self.ai >= 0)
-        errs, correct = said & (self.ai != self.truth), said & (self.ai == self.truth)
+        with_ai = self.known & (self.ai >= 0)
+        errs, correct = with_ai & (self.ai != self.truth), with_ai & (self.ai == self.truth)
         differed, followed = self.before != self.ai, self.after == self.ai
         return {
             "to_wrong": (right_before & ~right_after, errs),
@@ -96,9 +96,9 @@ def switching(cases: pd.DataFrame, arms: Sequence[str], bootstrap: TwoWayBootstr
         hits, among = answers.rate(key)
         for arm in arms:
             here = among & (answers.arm == arm)
-            found = attempt(_rate(answers, key, arm, bootstrap).interval, alpha)
+            interval = attempt(_rate(answers, key, arm, bootstrap).interval, alpha)
             counts = {"hits": int((hits & here).sum()), "n": int(here.sum())}
-            rows.append({"rate": key, "label": label, "arm": arm, **counts, **found})
+            rows.append({"rate": key, "label": label, "arm": arm, **counts, **interval})
     return rows
 
 
@@ -141,14 +141,23 @@ def safety(cases: pd.DataFrame, contrast: Contrast, margin: float, alpha: float)
     rows, outcome = cases[among], switched[among].astype(np.float64)
     observed = [_share(switched[among & (answers.arm == arm)]) for arm in pair]
     try:
-        found = arm_model(rows, outcome).difference(contrast, alpha)
+        difference = arm_model(rows, outcome).difference(contrast, alpha)
     except NotEstimable as reason:
         shares = " against ".join("no answers" if share is None else f"{share:.1%}" for share in observed)
         raise NotEstimable(f"{reason}; observed: {shares} of answers switched to wrong") from reason
-    found.pop("p")  # of no difference, which is not the question
-    decision = "non-inferior" if found["high"] < margin else "inferior" if found["low"] > margin else "not shown"
+    difference.pop("p")  # of no difference, which is not the question
+    decision = (
+        "non-inferior" if difference["high"] < margin else "inferior" if difference["low"] > margin else "not shown"
+    )
     rates = {"rate": observed[0], "rate_reference": observed[1]}
-    return {"contrast": contrast.text, "test": "mixed model", **found, **rates, "margin": margin, "decision": decision}
+    return {
+        "contrast": contrast.text,
+        "test": "mixed model",
+        **difference,
+        **rates,
+        "margin": margin,
+        "decision": decision,
+    }
 
 
 def _share(hits: np.ndarray) -> float | None:
@@ -178,11 +187,11 @@ def calibration(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:
 def switches(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:
     """Counts of answers from right or wrong before to right or wrong after, by arm and by whether the AI erred."""
     answers = _Answers.of(cases)
-    said = answers.known & (answers.ai >= 0)
+    with_ai = answers.known & (answers.ai >= 0)
     rows = []
     for arm in arms:
         for ai_right in (True, False):
-            here = said & (answers.arm == arm) & ((answers.ai == answers.truth) == ai_right)
+            here = with_ai & (answers.arm == arm) & ((answers.ai == answers.truth) == ai_right)
             for before in (True, False):
                 for after in (True, False):
                     moved = ((answers.before == answers.truth) == before) & ((answers.after == answers.truth) == after)
@@ -193,8 +202,8 @@ def switches(cases: pd.DataFrame, arms: Sequence[str]) -> list[Result]:
 
 def _balanced(answers: _Answers, arm: str, phase: str, bootstrap: TwoWayBootstrap) -> BootstrapEstimate:
     among = answers.known & (answers.arm == arm)
-    said = answers.before if phase == "before" else answers.after
-    return bootstrap.draw(metrics.balanced_accuracy(answers.truth[among], said[among]), among)
+    given = answers.before if phase == "before" else answers.after
+    return bootstrap.draw(metrics.balanced_accuracy(answers.truth[among], given[among]), among)
 
 
 def _rate(answers: _Answers, key: str, arm: str, bootstrap: TwoWayBootstrap) -> BootstrapEstimate:

@@ -87,9 +87,9 @@ def _reasons(analysis: Any, path: str = "") -> list[tuple[str, str]]:
         if "not_estimable" in analysis:
             name = analysis.get("label") or analysis.get("analysis") or analysis.get("answer") or path
             return [(f"Not estimable: {RESULT_NAMES.get(name, name)}", str(analysis["not_estimable"]))]
-        found = [row for key, value in analysis.items() for row in _reasons(value, path or key)]
+        reasons = [row for key, value in analysis.items() for row in _reasons(value, path or key)]
     elif isinstance(analysis, list | tuple):
-        found = [row for value in analysis for row in _reasons(value, path)]
+        reasons = [row for value in analysis for row in _reasons(value, path)]
     else:
         return []
-    return [row for row in dict.fromkeys(found) if row[1] != "not a scale"]
+    return [row for row in dict.fromkeys(reasons) if row[1] != "not a scale"]

@@ -77,8 +77,8 @@ class TwoWayBootstrap:
 
 def _resamples(names: Sequence[str], n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Group of each row [rows], and how often each resample draws each group [n, groups]."""
-    found, of_row = np.unique(np.asarray(names, dtype=str), return_inverse=True)
-    groups = len(found)
+    unique, of_row = np.unique(np.asarray(names, dtype=str), return_inverse=True)
+    groups = len(unique)
     if not groups:
         return of_row, np.zeros((n, 0))
     return of_row, rng.multinomial(groups, np.full(groups, 1 / groups), size=n).astype(np.float64)

@@ -102,14 +102,14 @@ def contrast_rows(cases: pd.DataFrame, contrasts: tuple[Contrast, ...], plan: An
         model = arm_model(cases, outcome)
     except NotEstimable as reason:
         return [{**_head(endpoint, c), "not_estimable": str(reason)} for c in contrasts]
-    found = [(c, attempt(model.difference, c, plan.alpha)) for c in contrasts]
-    return [{**_head(endpoint, c), **_finished(row, outcome, endpoint.log)} for c, row in found]
+    differences = [(c, attempt(model.difference, c, plan.alpha)) for c in contrasts]
+    return [{**_head(endpoint, c), **_finished(row, outcome, endpoint.log)} for c, row in differences]
 
 
 def _modelled(cases: pd.DataFrame, endpoint: Endpoint, contrast: Contrast, plan: AnalysisPlan) -> Result:
     outcome = endpoint.of(cases)
-    found = attempt(lambda: arm_model(cases, outcome).difference(contrast, plan.alpha))
-    return {**_head(endpoint, contrast), **_finished(found, outcome, endpoint.log)}
+    difference = attempt(lambda: arm_model(cases, outcome).difference(contrast, plan.alpha))
+    return {**_head(endpoint, contrast), **_finished(difference, outcome, endpoint.log)}
 
 
 def _head(endpoint: Endpoint, contrast: Contrast) -> Result:
@@ -117,14 +117,14 @@ def _head(endpoint: Endpoint, contrast: Contrast) -> Result:
     return {**words, "test": MODEL, "ratio": endpoint.log}
 
 
-def _finished(found: Result, outcome: np.ndarray, log: bool) -> Result:
+def _finished(difference: Result, outcome: np.ndarray, log: bool) -> Result:
     """Adds the standardised difference; turns differences of logarithms into ratios."""
-    if "not_estimable" in found:
-        return found
+    if "not_estimable" in difference:
+        return difference
     spread = float(np.nanstd(outcome, ddof=1))
     ends = ("value", "low", "high")
-    found["standardised"] = {end: found[end] / spread for end in ends} if spread > 0 else None
-    return {**found, **{end: float(np.exp(found[end])) for end in ends}} if log else found
+    difference["standardised"] = {end: difference[end] / spread for end in ends} if spread > 0 else None
+    return {**difference, **{end: float(np.exp(difference[end])) for end in ends}} if log else difference
 
 
 def with_holm(rows: list[Result]) -> list[Result]:

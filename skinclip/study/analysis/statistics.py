@@ -103,9 +103,9 @@ def time_without_outliers(answers: secondary.Answers, plan: AnalysisPlan) -> Res
     """The primary contrast in time with the aid, answers outside the plan's limits left out, and how many they are."""
     cases = answers.cases
     timed, known = _on_task(cases, plan), np.isfinite(numbers(cases, "seconds_after"))
-    found = secondary.endpoint_row(replace(answers, cases=cases[timed]), "seconds", plan)
+    row = secondary.endpoint_row(replace(answers, cases=cases[timed]), "seconds", plan)
     left_out = int((known & ~timed).sum())
-    return {**found, "label": "Time with the aid, without outliers", "left_out": left_out}
+    return {**row, "label": "Time with the aid, without outliers", "left_out": left_out}
 
 
 def completers(tables: StudyTables, plan: AnalysisPlan) -> set[str]:
@@ -116,8 +116,8 @@ def completers(tables: StudyTables, plan: AnalysisPlan) -> set[str]:
     cases = tables.cases[~tables.cases["repeat"]]
     rated = pd.Series(np.isfinite(plan.primary_endpoint.of(cases)), index=cases.index).groupby(cases["reader"])
     planned = plan.cases or rated.size().max()
-    found = rated.sum()
-    enough = set(found[found >= plan.completion * planned].index)
+    rated_cases = rated.sum()
+    enough = set(rated_cases[rated_cases >= plan.completion * planned].index)
     readers = tables.readers
     return enough & set(readers.loc[~readers["withdrawn"], "reader"])
 
@@ -180,10 +180,10 @@ def out_of_distribution(cases: pd.DataFrame, arms: Sequence[str], plan: Analysis
     ood = cases[~cases["repeat"] & (cases["stratum"] == "ood")]
     rows = []
     for arm in arms:
-        shown = ood[ood["arm"] == arm]
-        means = {name: numbers(shown, name) for name in ("trust", "confidence_before", "confidence_after")}
+        of_arm = ood[ood["arm"] == arm]
+        means = {name: numbers(of_arm, name) for name in ("trust", "confidence_before", "confidence_after")}
         known = {n: float(np.nanmean(v)) if np.isfinite(v).any() else None for n, v in means.items()}
-        rows.append({"arm": arm, "n": len(shown), **known})
+        rows.append({"arm": arm, "n": len(of_arm), **known})
     contrast = attempt(primary_result, ood, plan)
     return {"cases": int(ood["case"].nunique()), "by_arm": rows, "primary": contrast}
 

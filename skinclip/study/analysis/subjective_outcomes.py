@@ -55,11 +55,11 @@ def scale_difference(blocks: pd.DataFrame, scale: str, arm: str, against: str, a
     """
     known = _scored(blocks)
     means = _by_reader(known[known["scale"] == scale])
-    found = _paired(means, arm, against, alpha)
+    paired = _paired(means, arm, against, alpha)
     differences = (means[arm] - means[against]).dropna()
     if not np.any(differences):
         raise NotEstimable("no reader differs between the arms")
-    return {**found, "p": float(stats.wilcoxon(differences).pvalue)}
+    return {**paired, "p": float(stats.wilcoxon(differences).pvalue)}
 
 
 def _scored(blocks: pd.DataFrame) -> pd.DataFrame:

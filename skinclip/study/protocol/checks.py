@@ -65,17 +65,17 @@ def _case_problems(protocol: ProtocolModel) -> list[str]:
 def _question_problems(protocol: ProtocolModel) -> list[str]:
     problems = []
     for (phase, key), kind in NEEDED.items():
-        found = {q.key: q for q in protocol.questions[phase]}.get(key)
+        question = {q.key: q for q in protocol.questions[phase]}.get(key)
         path = f"questions.{phase}"
-        if found is None:
+        if question is None:
             problems.append(f"{path}: the question {key} is missing; the analysis needs it (scale: {kind})")
-        elif found.scale.kind != kind:
-            problems.append(f"{path}: {key} must have a scale of kind {kind}, not {found.scale.kind}")
-        elif found.arms is not None or not found.required:
+        elif question.scale.kind != kind:
+            problems.append(f"{path}: {key} must have a scale of kind {kind}, not {question.scale.kind}")
+        elif question.arms is not None or not question.required:
             problems.append(f"{path}: {key} must be required in all arms; leave out its arms and required")
-        elif key == "diagnosis" and {o.value for o in found.scale.options} != {*DIAGNOSIS_CODES, CANNOT_TELL}:
+        elif key == "diagnosis" and {o.value for o in question.scale.options} != {*DIAGNOSIS_CODES, CANNOT_TELL}:
             problems.append(f"{path}: diagnosis must offer {', '.join((*DIAGNOSIS_CODES, CANNOT_TELL))}")
-        elif key == "prefer" and [o.value for o in found.scale.options] != ["a", "b"]:
+        elif key == "prefer" and [o.value for o in question.scale.options] != ["a", "b"]:
             problems.append(f"{path}: prefer must offer a (left) and b (right), in this order")
     problems += _rating_problems(protocol)
     problems += [
@@ -133,7 +133,7 @@ def _plan_problems(protocol: ProtocolModel) -> list[str]:
 
 
 def _contrast_problems(plan: Plan, endpoint: Question) -> list[str]:
-    """Only looked for where the primary endpoint is in order, since they are contrasts in it."""
+    """Only checked where the primary endpoint is in order, since they are contrasts in it."""
     taken, problems = [{plan.primary.arm, plan.primary.reference}], []
     for i, contrast in enumerate(plan.contrasts):
         path, pair = f"plan.contrasts[{i}]", {contrast.arm, contrast.reference}

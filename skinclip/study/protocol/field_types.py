@@ -89,7 +89,7 @@ class Slug(Text):
         """The name."""
         text = super().check(value)
         if not SLUG.fullmatch(text):
-            words = "small letters, digits, _ and -, beginning with a letter"
+            words = "lower-case letters, digits, _ and -, beginning with a letter"
             raise _error(f"must be {words}, not {quoted(text)}")
         if "-" in text and not self.hyphen:
             raise _error(f"must not have -, since it names a column of the export, not {quoted(text)}")

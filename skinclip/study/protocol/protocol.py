@@ -91,7 +91,7 @@ class Protocol(ProtocolModel):
             protocol = TypeAdapter(cls).validate_python(complete, context={"arms": _arms_of(complete)})
         except ValidationError as error:
             raise ProtocolError([*problems, *problems_of(error, cls)], source) from error
-        # Contradictions are looked for where all fields could be read: stand-ins would only make up more of them.
+        # Contradictions are checked where all fields could be read: stand-ins would only make up more of them.
         problems = problems or contradictions(protocol)
         if problems:
             raise ProtocolError(problems, source)
@@ -149,8 +149,8 @@ def _list_problems(values: Any) -> list[str]:
         return []
     problems, arms, questions = [], values.get("arms"), values["questions"]
     if isinstance(arms, list | tuple):
-        seen = [arm for arm in arms if isinstance(arm, str) and arm in ARMS]
-        problems += [f"arms[{i}]: {a} is already an arm" for i, a in enumerate(seen) if a in seen[:i]]
+        known = [arm for arm in arms if isinstance(arm, str) and arm in ARMS]
+        problems += [f"arms[{i}]: {a} is already an arm" for i, a in enumerate(known) if a in known[:i]]
         if len(arms) == 1:
             problems.append(f"arms: must be at least two of {', '.join(ARMS)}: there is nothing to compare otherwise")
     if isinstance(questions, Mapping):

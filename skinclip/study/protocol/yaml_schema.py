@@ -27,13 +27,13 @@ class _StrictLoader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012  (filled below; the inherited ones guess too much)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-        seen: set[str] = set()
+        known: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            if isinstance(key, yaml.ScalarNode) and key.value in known:
                 raise yaml.constructor.ConstructorError(
                     problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
                 )
-            seen.add(str(key.value))
+            known.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
@@ -113,11 +113,11 @@ def with_lines(problems: Sequence[str], lines: Mapping[str, int]) -> list[str]:
 
 def problems_of(error: ValidationError, root: type) -> list[str]:
     """One sentence for each finding, beginning with the path of the field."""
-    return [sentence for found in error.errors() for sentence in _sentences(dict(found), root)]
+    return [sentence for detail in error.errors() for sentence in _sentences(dict(detail), root)]
 
 
-def _sentences(found: dict[str, Any], root: type) -> Iterator[str]:
-    location, kind, context = found["loc"], found["type"], found.get("ctx", {})
+def _sentences(detail: dict[str, Any], root: type) -> Iterator[str]:
+    location, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
     path = path_of(location)
     if PROBLEMS in context:
         yield from (f"{path}.{name}: {message}" for name, message in context[PROBLEMS])
@@ -128,9 +128,9 @@ def _sentences(found: dict[str, Any], root: type) -> Iterator[str]:
     elif kind in ("missing", "missing_argument"):
         yield f"{path}: must be {_expected(root, location)}, not nothing"
     elif kind in ("dataclass_type", "dataclass_exact_type", "dict_type"):
-        yield f"{path or 'the file'}: must hold fields (name: value), not {quoted(found['input'])}"
+        yield f"{path or 'the file'}: must hold fields (name: value), not {quoted(detail['input'])}"
     else:
-        yield f"{path}: {found['msg']}, not {quoted(found['input'])}"
+        yield f"{path}: {detail['msg']}, not {quoted(detail['input'])}"
 
 
 def path_of(location: Sequence[int | str]) -> str:

@@ -140,8 +140,8 @@ def allocate(
         cases = draw.shuffled(lists[(arms.index(arm) + rotation) % len(arms)], "order", arm)
         main += [Presentation(case, arm, block, len(main) + i) for i, case in enumerate(cases, start=1)]
     repeats = _repeats(protocol, case_strata, main, draw)
-    shown = (*_practice(protocol, practice, rotation, draw), *main, *repeats)
-    return Allocation(reader_number, shown, _pairs(protocol, case_strata, main, repeats, draw), seat)
+    presentations = (*_practice(protocol, practice, rotation, draw), *main, *repeats)
+    return Allocation(reader_number, presentations, _pairs(protocol, case_strata, main, repeats, draw), seat)
 
 
 def split_cases(protocol: Protocol, case_strata: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
@@ -279,11 +279,11 @@ def _check(protocol: Protocol, case_strata: Mapping[str, str], practice: Sequenc
         raise AllocationError(f"unknown strata {', '.join(unknown)}; a case is {', '.join(STRATA)}")
     # The plan's weights, repeats and pairs all rest on these counts.
     for stratum, planned in cases.counts.items():
-        frozen = sum(s == stratum for s in case_strata.values())
-        if frozen != planned:
-            raise AllocationError(f"{frozen} cases of stratum {stratum!r} are frozen, the protocol says {planned}")
+        built = sum(s == stratum for s in case_strata.values())
+        if built != planned:
+            raise AllocationError(f"the bundle has {built} cases of stratum {stratum!r}, the protocol says {planned}")
     if len(set(practice)) != cases.practice or len(practice) != cases.practice:
-        raise AllocationError(f"{len(set(practice))} practice cases are frozen, the protocol says {cases.practice}")
+        raise AllocationError(f"the bundle has {len(set(practice))} practice cases, the protocol says {cases.practice}")
     both = sorted(set(practice) & set(case_strata))
     if both:
         raise AllocationError(f"{', '.join(both)}: a practice case must not be among the cases")

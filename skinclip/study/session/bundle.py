@@ -1,7 +1,7 @@
-"""A frozen study on disk, made by `build`, read and checked here: what readers are shown and, apart, the truth.
+"""The bundle of a study on disk, made by `build`, read and checked here: what readers are shown and, apart, the truth.
 
     protocol.yaml      the protocol
-    frozen.json        what was frozen, by which model, and the sha256 of every file; nothing about truth
+    frozen.json        what the bundle holds, by which model, and the sha256 of every file; nothing about truth
     cases/C001/        photo.jpg, grad_cam.jpg, regions.jpg (of one size), aid.json, assessment.json
     truth.json         0600: truth, stratum, source and sampling weight of every case
     key, store.sqlite  the log of answers and the key that seals it
@@ -76,11 +76,11 @@ TEXT_FORMS: dict[TextForm, Callable[[tuple[Fragment, ...]], tuple[Fragment, ...]
 
 @dataclass(frozen=True)
 class StudyBundle:
-    """A frozen study, its files checked against their hashes.
+    """The bundle of a study, its files checked against their hashes.
 
     Attributes:
         record: `frozen.json`.
-        sha256: of `frozen.json`, and so of everything that was frozen.
+        sha256: of `frozen.json`, and so of the whole bundle.
     """
 
     folder: Path
@@ -90,13 +90,13 @@ class StudyBundle:
 
     @classmethod
     def open(cls, folder: Path) -> StudyBundle:
-        """Opens and checks a frozen study.
+        """Opens and checks a bundle.
 
         Raises StudyRequestError where it is none or a file was changed since, ProtocolError for the YAML.
         """
         path = folder / RECORD
         if not path.is_file():
-            raise StudyRequestError(f"{folder} holds no frozen study; make one with `python -m skinclip study build`")
+            raise StudyRequestError(f"{folder} holds no study; make one with `python -m skinclip study build`")
         text = path.read_bytes()
         record = json.loads(text)
         if record.get("form") != FORM:
@@ -137,11 +137,11 @@ class StudyBundle:
 
     def aid(self, case: str, arm: str) -> AidView:
         """The aid's answer to a case as one arm shows it; the differential is the same in all."""
-        values, shown = json.loads(self._file(case, AID)), arm_named(arm)
+        values, aid = json.loads(self._file(case, AID)), arm_named(arm)
         rationale = tuple(Fragment(**fragment) for fragment in values["rationale"]) or (Fragment(NO_RATIONALE),)
-        picture = None if shown.picture is None else self._file(case, shown.picture)
+        picture = None if aid.picture is None else self._file(case, aid.picture)
         differential = tuple((name, probability) for name, probability in values["differential"])
-        return AidView(differential, picture, TEXT_FORMS[shown.text](rationale))
+        return AidView(differential, picture, TEXT_FORMS[aid.text](rationale))
 
     def _file(self, case: str, file: str) -> bytes:
         name = f"cases/{case}/{file}"
@@ -154,7 +154,7 @@ def default_folder(protocol: Protocol) -> Path:
 
 
 def drawn_by(protocol: Protocol) -> dict[str, Any]:
-    """The parts of a protocol that the choice of cases rests on; they cannot change once cases are frozen."""
+    """The parts of a protocol that the choice of cases rests on; they cannot change once the bundle is built."""
     counts, practice = protocol.cases.counts, protocol.cases.practice
     return {
         "key": protocol.key,
@@ -166,7 +166,7 @@ def drawn_by(protocol: Protocol) -> dict[str, Any]:
 
 
 def check_fits(protocol: Protocol, record: dict[str, Any]) -> None:
-    """Raises StudyRequestError where the frozen cases were drawn for another protocol than this."""
+    """Raises StudyRequestError where the bundle's cases were drawn for another protocol than this."""
     changed = [name for name, value in drawn_by(protocol).items() if record["drawn_by"].get(name) != value]
     if changed:
         raise StudyRequestError(
@@ -176,15 +176,13 @@ def check_fits(protocol: Protocol, record: dict[str, Any]) -> None:
 
 @lru_cache(maxsize=_KEPT_FILES)
 def _checked(path: Path, sha256: str) -> bytes:
-    """The file's bytes, kept in memory. Raises StudyRequestError where they are not those that were frozen."""
+    """The file's bytes, kept in memory. Raises StudyRequestError where they are not those of the build."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise StudyRequestError(
-            f"{path}: a frozen file cannot be read ({error.strerror}); restore it from a backup"
+            f"{path}: a file of the study cannot be read ({error.strerror}); restore it from a backup"
         ) from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise StudyRequestError(
-            f"{path}: a frozen file was changed after the study was built; restore it from a backup"
-        )
+        raise StudyRequestError(f"{path}: this file was changed after the study was built; restore it from a backup")
     return data

@@ -1,4 +1,4 @@
-"""A step as the reader sees it: Step + frozen study -> StepView. Words are the same in every arm."""
+"""A step as the reader sees it: Step + study bundle -> StepView. Words are the same in every arm."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def step_view(
     bundle: StudyBundle, protocol: Protocol, step: Step, done: int, total: int, own: Mapping[str, Any]
 ) -> StepView:
     """The view of a step. `own` is the reader's locked unaided answer, for the step `after`."""
-    case = step.shown.case if step.shown else step.pair.case if step.pair else None
+    case = step.presentation.case if step.presentation else step.pair.case if step.pair else None
     return StepView(
         step=step.name,
         kind=step.kind,
@@ -47,7 +47,9 @@ def step_view(
         total=total,
         photo=None if case is None else bundle.photo(case),
         questions=questions(protocol, step),
-        aid=bundle.aid(step.shown.case, step.shown.arm) if step.kind == "after" and step.shown else None,
+        aid=bundle.aid(step.presentation.case, step.presentation.arm)
+        if step.kind == "after" and step.presentation
+        else None,
         aids=(
             (bundle.aid(step.pair.case, step.pair.side_a), bundle.aid(step.pair.case, step.pair.side_b))
             if step.pair
@@ -64,8 +66,8 @@ def _text(bundle: StudyBundle, protocol: Protocol, step: Step) -> str:
         case "instructions":
             return texts_of(protocol).instructions
         case "feedback":
-            assert step.shown is not None
-            code = bundle.truths[step.shown.case].truth
+            assert step.presentation is not None
+            code = bundle.truths[step.presentation.case].truth
             assert code is not None  # practice cases are drawn from those whose truth is known
             return protocol.texts.practice_feedback.replace("{truth}", DIAGNOSIS_BY_CODE[code].name.lower())
         case "debrief":
@@ -98,7 +100,7 @@ def questions_of(protocol: Protocol, step: Step) -> tuple[Question, ...]:
         case "background" | "before" | "preference":
             return protocol.asked(step.kind)
         case "after":
-            return protocol.asked("after", step.shown.arm if step.shown else None)
+            return protocol.asked("after", step.presentation.arm if step.presentation else None)
         case "block":
             return protocol.asked("block", step.arm)
     return ()

@@ -104,7 +104,7 @@ class SessionState:
 
 
 class Study:
-    """A frozen study with its store. Safe for threads."""
+    """A study's bundle with its store. Safe for threads."""
 
     def __init__(self, bundle: StudyBundle, store: Store, clock: Callable[[], datetime]) -> None:
         self.bundle = bundle
@@ -112,14 +112,14 @@ class Study:
         self.store = store
         self._clock = clock
         self._steps: dict[str, tuple[Step, ...]] = {}  # an allocation never changes once it is stored
-        self._seen: set[tuple[str, str]] = set()  # (reader, step) whose first showing this process has recorded
+        self._recorded: set[tuple[str, str]] = set()  # (reader, step) whose first showing this process has recorded
         self._answered: dict[str, Mapping[str, Event]] = {}  # reader -> step -> its answer without payload
 
     @classmethod
     def open(cls, folder: str | Path, *, clock: Callable[[], datetime] = utc_now) -> Self:
         """The study in `folder`.
 
-        Raises StudyRequestError where a frozen file, or the plan once it was locked, has changed;
+        Raises StudyRequestError where a file of the bundle, or the plan once it was locked, has changed;
         ProtocolError, KeyFileError, WrongKeyError, StoreError.
         """
         folder = Path(folder)
@@ -291,12 +291,12 @@ class Study:
             MEASURED: {"seconds": _bounded(seconds)},
         }
         entries: list[Entry] = [(asked.kind, step, payload, f"{place.reader}:{request_id}")]
-        following = self._shown_next(place, asked)
+        following = self._step_opened_by(place, asked)
         if following is not None:  # in the same transaction: a submit waits for the disk once
             entries.append(_showing(place.reader, following))
         event = self.store.append_all(self.name, place.reader, entries)[0]
         if following is not None:
-            self._seen.add((place.reader, following.name))
+            self._recorded.add((place.reader, following.name))
         return self._view(SessionState(place.reader, place.steps, {**place.answered, step: event}, place.closed))
 
     def withdraw(self, token: str) -> StepView:
@@ -371,9 +371,9 @@ class Study:
             text = f"This part is finished. The next one opens on {when}. You may close the page: your code opens it."
             wait = (opens - self._clock()).total_seconds()
             return StepView(step.name, "pause", "Pause", text, done, total, wait=wait)
-        if (place.reader, step.name) not in self._seen:
+        if (place.reader, step.name) not in self._recorded:
             self.store.append_all(self.name, place.reader, [_showing(place.reader, step)])
-            self._seen.add((place.reader, step.name))
+            self._recorded.add((place.reader, step.name))
         return step_view(self.bundle, self.protocol, step, done, total, self._own(place, step))
 
     def _own(self, place: SessionState, step: Step) -> Mapping[str, Any]:
@@ -388,7 +388,7 @@ class Study:
         answers: dict[str, Any] = (payload or {})["answers"]
         return answers
 
-    def _shown_next(self, place: SessionState, step: Step) -> Step | None:
+    def _step_opened_by(self, place: SessionState, step: Step) -> Step | None:
         """The step that an answer to `step` opens at once; None where a pause or the end comes first."""
         pause = step.kind == "block" and self.protocol.washout.hours > 0
         return None if pause or place.closed else place.after(step)

@@ -27,7 +27,7 @@ class Step:
         name: opaque, by position.
         kind: as the store's kinds of events.
         title: what the page calls it.
-        shown: case and arm of the steps `before`, `after` and `feedback`.
+        presentation: case and arm of the steps `before`, `after` and `feedback`.
         arm: of a step `block`, whose questions are about it.
         pair: of a step `preference`.
     """
@@ -35,15 +35,15 @@ class Step:
     name: str
     kind: StepKind
     title: str
-    shown: Presentation | None = None
+    presentation: Presentation | None = None
     arm: str | None = None
     pair: Pair | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """Subject of an answer to this step; stored with it, so that the log can be read by itself."""
-        if self.shown is not None:
-            return {"case": self.shown.case, "arm": self.shown.arm, "repeat": self.shown.repeat}
+        if self.presentation is not None:
+            return {"case": self.presentation.case, "arm": self.presentation.arm, "repeat": self.presentation.repeat}
         if self.pair is not None:
             return {"case": self.pair.case, "side_a": self.pair.side_a, "side_b": self.pair.side_b}
         return {} if self.arm is None else {"arm": self.arm}
@@ -59,16 +59,18 @@ def session_steps(protocol: Protocol, allocation: Allocation) -> tuple[Step, ...
         *_pair_steps(allocation.pairs),
         Step("", "debrief", "About this study"),
     ]
-    return tuple(Step(f"s{i:03d}", s.kind, s.title, s.shown, s.arm, s.pair) for i, s in enumerate(planned, start=1))
+    return tuple(
+        Step(f"s{i:03d}", s.kind, s.title, s.presentation, s.arm, s.pair) for i, s in enumerate(planned, start=1)
+    )
 
 
 def _case_steps(protocol: Protocol, allocation: Allocation) -> Iterator[Step]:
     practice = sum(p.practice for p in allocation.presentations)
     repeats = sum(p.repeat for p in allocation.presentations)
     main = len(allocation.presentations) - practice - repeats
-    for block, shown in groupby(allocation.presentations, key=lambda p: p.block):
+    for block, presentations in groupby(allocation.presentations, key=lambda p: p.block):
         arm = None
-        for p in shown:
+        for p in presentations:
             arm = p.arm
             title = f"Photo {p.position} of {main}"
             if p.practice:
@@ -95,8 +97,8 @@ def check(protocol: Protocol, step: Step, answers: Mapping[str, Any]) -> dict[st
         case "background" | "before" | "preference":
             return protocol.check_answers(step.kind, answers)
         case "after":
-            assert step.shown is not None
-            return protocol.check_answers("after", answers, step.shown.arm)
+            assert step.presentation is not None
+            return protocol.check_answers("after", answers, step.presentation.arm)
         case "block":
             return protocol.check_answers("block", answers, step.arm)
         case "consent":

@@ -21,11 +21,11 @@ def _template(name: str) -> Template:
 def texts_of(protocol: ProtocolModel) -> Texts:
     """Instructions, feedback and debrief as they are shown; a protocol's own texts stay as they are."""
     default = default_questions()
-    shown = {
+    texts = {
         name: _template(name).render(_parts(protocol)).strip() if text == default["texts"][name].strip() else text
         for name, text in ((name, getattr(protocol.texts, name)) for name in default["presented"])
     }
-    return Texts(practice_feedback=protocol.texts.practice_feedback, **shown)
+    return Texts(practice_feedback=protocol.texts.practice_feedback, **texts)
 
 
 def _parts(protocol: ProtocolModel) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""The event log of a study as a chain: what is sealed, how it is checked, what a receipt says. Pure, no SQL.
+"""The audit log of a study, hash-chained: what is sealed, how it is checked, what a receipt says. Pure, no SQL.
 
 Each event carries a digest keyed with the study's key (HMAC-SHA256) over its own fields and the digest of the event
 before it, as in the tamper-evident logs of Schneier and Kelsey (1999). The payload enters by a digest under its own
-random salt: once payload and salt are erased, nothing can be guessed from what is left and the chain still holds. Who
+random salt: once payload and salt are erased, nothing can be guessed from what is left and the log still verifies. Who
 has no key cannot change, insert, move or remove an event unseen; a cut end shows against receipts given to readers.
 """
 
@@ -27,7 +27,7 @@ _PLACES_TRIED = 100
 
 @dataclass(frozen=True)
 class Head:
-    """The end of a chain: the last event's sequence and digest."""
+    """The end of a log: the last event's sequence and digest."""
 
     sequence: int = 0
     digest: str = "0" * 64

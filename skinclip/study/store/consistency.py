@@ -1,7 +1,7 @@
 """Consistency of a database's columns with its event log: no column may contradict the events. Pure.
 
 Some columns repeat events because the store must read them fast: whether a study is closed, who takes part, which step
-an event answers. Nothing seals them. Whoever clears `closed_at` with SQL reopens a study, and the chain stays whole;
+an event answers. Nothing seals them. Whoever clears `closed_at` with SQL reopens a study, and the log stays valid;
 here it shows, and so does what was stored while it was open.
 """
 
@@ -83,9 +83,9 @@ def _readers(events: Sequence[Event], rows: Iterable[ReaderRow]) -> Iterator[Pro
             yield Problem("reader", enrolled[reader].sequence, text)
         left = withdrawn.get(reader)
         if (left.at if left else None) != row.withdrawn_at:
-            said = f"withdrew on {row.withdrawn_at}" if row.withdrawn_at else "has not withdrawn"
+            in_table = f"withdrew on {row.withdrawn_at}" if row.withdrawn_at else "has not withdrawn"
             logged = f"event {left.sequence} says on {left.at}" if left else "no event says so"
-            text = f"the table of readers says that {reader} {said}; {logged}"
+            text = f"the table of readers says that {reader} {in_table}; {logged}"
             yield Problem("reader", left.sequence if left else None, text)
 
 

@@ -163,7 +163,7 @@ class EventLog:
 
         def work(connection: Connection) -> tuple[Head, list[Event], Columns]:
             row = known_study(connection, study)
-            events = [event_of(found) for found in connection.execute(query)]
+            events = [event_of(entry) for entry in connection.execute(query)]
             return Head(row.sequence, row.digest), events, _columns_beside(connection, row)
 
         head, events, columns = self._database.read(work)

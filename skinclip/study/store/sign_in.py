@@ -53,7 +53,7 @@ class SignIns:
     def sign_in(self, typed: str) -> Session:
         """Starts a session with a personal or coordinator code.
 
-        Each attempt is counted before the code is looked at, so that parallel guesses are limited too, and taken back
+        Each attempt is counted before the code is compared, so that parallel guesses are limited too, and taken back
         if it was right. Raises WrongCodeError, or TooManyAttempts with the seconds to wait.
         """
         try:

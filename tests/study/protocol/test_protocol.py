@@ -262,7 +262,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "one arm": (_set("arms", ["none"]), "arms: must be at least two"),
     "not a list": (_set("arms", "none"), "arms: must be a list of two or more"),
     "not a mapping": (_set("cases", 60), "cases: must hold fields (name: value), not 60"),
-    "key": (_set("key", "Trust study"), "key: must be small letters"),
+    "key": (_set("key", "Trust study"), "key: must be lower-case letters"),
     "key twice": (_set("questions.after.4.key", "trust"), "questions.after[4].key: trust is already the key"),
     "shares above one": (_set("cases.wrong_share", 0.95), "cases.wrong_share: together with ood_share"),
     "too few errors": (_set("cases.wrong_share", 0), "cases.wrong_share: gives 0 cases"),

@@ -269,11 +269,11 @@ def test_williams_squares_by_hand() -> None:
 
 def test_cases_that_do_not_fit_the_protocol(trust_study: Protocol) -> None:
     cases = strata(trust_study)
-    with pytest.raises(AllocationError, match="41 cases of stratum 'right' are frozen, the protocol says 42"):
+    with pytest.raises(AllocationError, match="the bundle has 41 cases of stratum 'right', the protocol says 42"):
         allocate(trust_study, {k: v for k, v in cases.items() if k != "C001"}, PRACTICE, 1)
     with pytest.raises(AllocationError, match="unknown strata easy"):
         allocate(trust_study, cases | {"C001": "easy"}, PRACTICE, 1)
-    with pytest.raises(AllocationError, match="3 practice cases are frozen, the protocol says 4"):
+    with pytest.raises(AllocationError, match="the bundle has 3 practice cases, the protocol says 4"):
         allocate(trust_study, cases, PRACTICE[:3], 1)
     with pytest.raises(AllocationError, match="C001: a practice case must not be among the cases"):
         allocate(trust_study, cases, ("C001", *PRACTICE[1:]), 1)

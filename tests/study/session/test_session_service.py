@@ -156,7 +156,7 @@ def test_before_the_lock_nothing_of_the_aid_is_in_the_view(study: Study, token: 
     for view, _ in tiny.session(study, token):
         if view.kind != "before":
             continue
-        shown = steps[view.step].shown
+        shown = steps[view.step].presentation
         assert shown is not None
         sent = as_sent(view)
         assert view.aid is view.aids is None
@@ -175,7 +175,7 @@ def test_views_of_a_case_differ_between_arms_in_the_aid_and_its_questions_alone(
     for one in readers:
         steps = {s.name: s for s in study.steps(one.reader)}
         for view, _ in tiny.session(study, study.sign_in(one.code)):
-            shown = steps[view.step].shown if view.step in steps else None
+            shown = steps[view.step].presentation if view.step in steps else None
             if view.kind == "after" and shown and shown.case == "C001" and not shown.repeat:
                 views[shown.arm] = dataclasses.replace(
                     view, step="", title="", done=0, aid=None, questions=view.questions[:4]
@@ -376,7 +376,9 @@ def test_sites_that_take_turns_are_each_balanced_and_who_withdraws_is_replaced(s
     for site in ("Graz", "Wien", "Wien", "Graz", "wien ", "Graz", "Wien", "Graz"):
         enrolled[site.strip().capitalize()] += study.enrol(1, site)
     for readers in enrolled.values():
-        shown = [s.shown for one in readers for s in study.steps(one.reader) if s.kind == "after" and s.shown]
+        shown = [
+            s.presentation for one in readers for s in study.steps(one.reader) if s.kind == "after" and s.presentation
+        ]
         met = Counter((p.case, p.arm) for p in shown if not p.practice and not p.repeat)
         assert len(met) == 8 * 4 and set(met.values()) == {1}
     assert study.readers_at("graz") == 4

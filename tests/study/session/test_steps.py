@@ -37,14 +37,14 @@ def test_each_unaided_step_is_followed_by_its_own_aided_one(trust_study: Protoco
     for first, second in pairwise(session_steps(trust_study, allocation)):
         if first.kind == "before":
             assert second.kind == "after"
-            assert second.shown == first.shown
+            assert second.presentation == first.presentation
 
 
 def test_the_scales_follow_the_block_of_their_arm(trust_study: Protocol, allocation: Allocation) -> None:
     for before, block in pairwise(session_steps(trust_study, allocation)):
         if block.kind == "block":
-            assert before.shown is not None
-            assert block.arm == before.shown.arm
+            assert before.presentation is not None
+            assert block.arm == before.presentation.arm
 
 
 def test_titles_tell_no_arm(trust_study: Protocol, allocation: Allocation) -> None:
