@@ -184,12 +184,12 @@ def ece_noise_floor(
     # A drawn label is a weight on the pair of photo and class, so that the metric figures all draws at once.
     figure = metric(np.repeat(probabilities, classes, axis=0), np.tile(np.arange(classes), n), bins)
     upper = probabilities.cumsum(axis=1) / probabilities.sum(axis=1, keepdims=True)  # [n, C]
-    rng, step, found = np.random.default_rng(seed), max(1, _BLOCK // (n * classes)), []
+    rng, step, blocks = np.random.default_rng(seed), max(1, _BLOCK // (n * classes)), []
     for start in range(0, draws, step):
         drawn = rng.random((min(step, draws - start), n, 1))
         labels = (drawn >= upper[:, :-1]).sum(axis=2)  # [draws, n]
-        found.append(figure((labels[..., None] == np.arange(classes)).reshape(len(labels), -1).astype(np.float64)))
-    errors = np.concatenate(found)
+        blocks.append(figure((labels[..., None] == np.arange(classes)).reshape(len(labels), -1).astype(np.float64)))
+    errors = np.concatenate(blocks)
     low, high = np.percentile(errors, _LEVELS)
     return {"mean": float(errors.mean()), "low": float(low), "high": float(high)}
 
@@ -245,11 +245,11 @@ def sensitivity_at_specificity(
 
     def figure(weights: np.ndarray) -> np.ndarray:
         drawn = weights[:, rows]
-        found = np.cumsum(np.add.reduceat(drawn * is_positive, starts, axis=1), axis=1)  # [R, runs]
+        hits = np.cumsum(np.add.reduceat(drawn * is_positive, starts, axis=1), axis=1)  # [R, runs]
         alarms = np.cumsum(np.add.reduceat(drawn * ~is_positive, starts, axis=1), axis=1)
         allowed = alarms <= (1 - specificity) * alarms[:, -1:] + 1e-9
         undefined = alarms[:, -1] == 0
-        sensitivity = _ratio(np.where(allowed, found, 0.0).max(axis=1), found[:, -1])
+        sensitivity = _ratio(np.where(allowed, hits, 0.0).max(axis=1), hits[:, -1])
         return np.where(undefined, np.nan, sensitivity)
 
     return figure if len(rows) else _undefined

@@ -89,28 +89,28 @@ def read_predictions(
         raise DataError(f"{path}: the prior is of {len(prior)} diagnoses, the file of {len(codes)}: {', '.join(codes)}")
     wanted_columns = {code: columns[code] for code in codes}
     values = np.array([_numbers(path, row, wanted_columns) for row in labels.rows]).reshape(-1, len(codes))
-    found = _images(path, labels.rows, table)
+    images = _images(path, labels.rows, table)
     wanted = {case.image_id for case in cases}
-    missing = tuple(case.image_id for case in cases if case.image_id not in {*found, *NOT_SCORED})
+    missing = tuple(case.image_id for case in cases if case.image_id not in {*images, *NOT_SCORED})
     if missing and not allow_missing:
         raise DataError(
             f"{path}: photos without a prediction: {len(missing)} of {len(cases)} ({_first(missing)}); add them, or "
             "give --allow-missing to measure the others and count these"
         )
-    if not wanted & set(found):
+    if not wanted & set(images):
         raise DataError(f"{path}: none of the {len(cases)} photos asked for has a prediction")
-    used = [row for row, image_id in enumerate(found) if image_id in wanted]
+    used = [row for row, image_id in enumerate(images) if image_id in wanted]
     sums = values[used].sum(axis=1)
     p = np.where(np.abs(sums - 1) > SUM_TOLERANCE, 1 / sums, 1.0)[:, None] * values[used]
     return PredictionFile(
         name=name or path.stem,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        probabilities=dict(zip([found[row] for row in used], p, strict=True)),
+        probabilities=dict(zip([images[row] for row in used], p, strict=True)),
         prior=prior,
         missing=missing,
         renormalised=int((np.abs(sums - 1) > SUM_TOLERANCE).sum()),
         sums=(float(sums.min()), float(sums.max())),
-        other_splits=len(found) - len(used),
+        other_splits=len(images) - len(used),
         codes=codes,
     )
 
@@ -185,15 +185,15 @@ def _images(path: Path, rows: Sequence[LabelRow], table: CaseTable) -> list[str]
     """The image id that each row names. Raises DataError for one that is unknown or named twice."""
     names = _names(table.cases)
     written = [one_form(row.cells["image"]) for row in rows]
-    found = [names.get(name) or names.get(without_suffix(name)) for name in written]
-    unknown = [row.cells["image"] or f"line {row.line}" for row, image in zip(rows, found, strict=True) if not image]
+    images = [names.get(name) or names.get(without_suffix(name)) for name in written]
+    unknown = [row.cells["image"] or f"line {row.line}" for row, image in zip(rows, images, strict=True) if not image]
     if unknown:
         left_out = f"; the data set's own rows left out: {len(table.problems)}" if table.problems else ""
         raise DataError(
             f"{path}: rows for photos that the data set does not have: {len(unknown)} ({_first(unknown)}); check the "
             f"ids or remove these rows{left_out}"
         )
-    known = [image for image in found if image]
+    known = [image for image in images if image]
     twice = sorted(pd.Series(known)[pd.Series(known).duplicated()].unique())
     if twice:
         raise DataError(f"{path}: photos with more than one row: {len(twice)} ({_first(twice)}); keep one row of each")

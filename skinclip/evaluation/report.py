@@ -83,11 +83,11 @@ def _roc(report: Report) -> Picture | None:
 
 
 def _recalls(report: Report) -> Picture | None:
-    found = report["per_class_recall"]
-    if not found:
+    recalls = report["per_class_recall"]
+    if not recalls:
         return None
     caption = f"Decided by {_rule(report['meta'], 'per_class_recall')}; lines are 95 % intervals."
-    return Picture("recall", "Recall of each class", caption, charts.recalls(found))
+    return Picture("recall", "Recall of each class", caption, charts.recalls(recalls))
 
 
 def _confusion(report: Report) -> Picture | None:
@@ -166,9 +166,9 @@ def _criteria(report: Report) -> tuple[Block, ...]:
     rows = tuple(
         (
             names[code],
-            *(cell for name in ("accuracy", "auroc") for cell in (value_of(found[name]), range_of(found[name]))),
+            *(cell for name in ("accuracy", "auroc") for cell in (value_of(figures[name]), range_of(figures[name]))),
         )
-        for code, found in (report["criteria"] or {}).items()
+        for code, figures in (report["criteria"] or {}).items()
     )
     header = ("Criterion", "Accuracy", "95 % interval", "AUROC", "95 % interval")
     return (Table("States of each criterion that is labelled", header, rows),) if rows else ()
@@ -183,23 +183,23 @@ def _groups(report: Report) -> tuple[Block, ...]:
 
 
 def _comparison(report: Report) -> tuple[Block, ...]:
-    found = report.get("comparison")
-    if not found:
+    comparison = report.get("comparison")
+    if not comparison:
         return ()
-    here, there = report["meta"]["system"]["name"], found["against"]["name"]
+    here, there = report["meta"]["system"]["name"], comparison["against"]["name"]
     rows = tuple(
         (
             (name, _rules_of_both(report, key)),
-            *(with_interval(found[side][key]) for side in ("first", "second")),
+            *(with_interval(comparison[side][key]) for side in ("first", "second")),
             with_interval(figure, sign=True),
             _verdict(figure),
         )
         for key, (name, _) in MEASURES.items()
-        if (figure := found["differences"].get(key))
+        if (figure := comparison["differences"].get(key))
     )
-    caption = f"{here} and {there} on the same {found['n']:,} photos; differences are {here} less {there}, paired"
+    caption = f"{here} and {there} on the same {comparison['n']:,} photos; differences are {here} less {there}, paired"
     table = Table(caption, ("Figure", here, there, "Difference", "95 % interval"), rows)
-    return (table, *_mcnemar(found["mcnemar_accuracy"], here, there))
+    return (table, *_mcnemar(comparison["mcnemar_accuracy"], here, there))
 
 
 def _rules_of_both(report: Report, key: str) -> str:

@@ -2,7 +2,7 @@
 
 Photos are read and predicted batch by batch and only a row of numbers a photo is kept, so memory does not grow with
 photo size. Rationales are slower by far and are written for a seeded sample only. What the figures are, and by which
-rule each decides, is said in `scores`; `report` makes the page of them.
+rule each decides, is documented in `scores`; `report` makes the page of them.
 """
 
 from __future__ import annotations
@@ -198,8 +198,10 @@ def select(table: CaseTable, split: str | None) -> tuple[Case, ...]:
     """The cases of `split`, all where None. Raises DataError where there are none."""
     cases = table.split(split) if split else table.cases
     if not cases:
-        found = sorted({case.split or "(none)" for case in table.cases})
-        raise DataError(f"no case{f' of split {split!r}' if split else ''}; splits found: {', '.join(found) or 'none'}")
+        splits = sorted({case.split or "(none)" for case in table.cases})
+        raise DataError(
+            f"no case{f' of split {split!r}' if split else ''}; splits found: {', '.join(splits) or 'none'}"
+        )
     return cases
 
 
@@ -213,7 +215,7 @@ def _known(cases: tuple[Case, ...]) -> tuple[tuple[Case, ...], tuple[str, ...]]:
 
 
 def submission(rows: Sequence[Row]) -> pd.DataFrame:
-    """ISIC 2018 Task 3's submission, one row a photo: p / prior renormalised, as its balanced accuracy rewards."""
+    """ISIC 2018 Task 3's submission, one row per photo: p / prior renormalised, as its balanced accuracy rewards."""
     rows = [row.scored_on(ISIC2018_CODES) for row in rows]
     return as_table([row.case.image_id for row in rows], [row.balanced for row in rows], ISIC2018_CODES)
 
@@ -226,9 +228,9 @@ def probabilities(rows: Sequence[Row]) -> pd.DataFrame:
 
 def rows_of_file(file: PredictionFile, cases: Sequence[Case]) -> list[Row]:
     """The rows of those `cases` that the file has. No referral, prediction set, mask or criterion is known of it."""
-    found = [(case, file.probabilities[case.image_id]) for case in cases if case.image_id in file.probabilities]
+    answered = [(case, file.probabilities[case.image_id]) for case in cases if case.image_id in file.probabilities]
     malignant = np.array([code in MALIGNANT_CODES for code in file.codes])  # [C]
-    return [Row(c, p, file.balanced(p), malignancy=float(p[malignant].sum()), codes=file.codes) for c, p in found]
+    return [Row(c, p, file.balanced(p), malignancy=float(p[malignant].sum()), codes=file.codes) for c, p in answered]
 
 
 # --- predicting -------------------------------------------------------------------------------------------------

@@ -192,17 +192,17 @@ def _malignancy_metrics(rows: Sequence[Row]) -> dict[str, metrics.Metric]:
 
 def _criteria(rows: Sequence[Row], resamples: metrics.GroupBootstrap) -> dict[str, dict[str, metrics.Interval | None]]:
     """Accuracy and macro one-versus-rest AUROC of each criterion that has a label."""
-    found = {}
+    figures_by_code = {}
     for criterion in CRITERIA:
         labels, predicted = _criterion_decisions(rows, criterion.code)
         if (labels >= 0).any():
-            found[criterion.code] = {
+            figures_by_code[criterion.code] = {
                 "accuracy": resamples.interval(metrics.accuracy(labels, predicted)),
                 "auroc": resamples.interval(
                     metrics.auroc_macro(_criterion_probabilities(rows, criterion.code), labels)
                 ),
             }
-    return found
+    return figures_by_code
 
 
 def _criterion_states(criterion: str) -> tuple[str, ...]:

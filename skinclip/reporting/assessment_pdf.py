@@ -299,12 +299,12 @@ def _note(sheet: _Sheet, heading: str, lines: Sequence[str], colours: tuple[Colo
 def _pictures(sheet: _Sheet, assessment: Assessment, pixels: np.ndarray) -> None:
     """The photo, and beside it the same with the numbered regions."""
     pixels = fit(pixels, PRINTED_SIDE, DRAWN_SIDE)
-    shown = region_overlay(pixels, assessment, "none" if assessment.abstained else None)
+    overlay = region_overlay(pixels, assessment, "none" if assessment.abstained else None)
     scale = min(HALF / pixels.shape[1], PICTURE_HEIGHT / pixels.shape[0])
     width, height = scale * pixels.shape[1], scale * pixels.shape[0]
     top = sheet.y
     named = ("Photo", _regions_caption(assessment))
-    for x, picture, name in zip((MARGIN, MARGIN + HALF + GAP), (pixels, shown), named, strict=True):
+    for x, picture, name in zip((MARGIN, MARGIN + HALF + GAP), (pixels, overlay), named, strict=True):
         sheet.image(encode_jpeg(picture, 90), x=x, y=top, w=width, h=height, alt_text=name)
         sheet.put(x, top + height + 4, name, SMALL, colour=SUBDUED)
     sheet.set_y(top + height + 8)
@@ -435,9 +435,9 @@ def _criteria(sheet: _Sheet, assessment: Assessment) -> None:
         name = CRITERION_BY_CODE[code].name if code in CRITERION_BY_CODE else code
         sheet.put(x, sheet.y + 2.7, name, SMALL, colour=SUBDUED)
         likeliest = max(states, key=lambda state: states[state])
-        said = []
+        phrases = []
         for state, p in states.items():
             words = f"{state} {whole_percent(p)}"
-            said.append(f"**{words}**" if state == likeliest else words)
-        sheet.flow(x + 32, HALF - 32, _words(" · ".join(said)), 6.8)
+            phrases.append(f"**{words}**" if state == likeliest else words)
+        sheet.flow(x + 32, HALF - 32, _words(" · ".join(phrases)), 6.8)
     sheet.set_y(top + 4.4 * rows + 2)

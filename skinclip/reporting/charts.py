@@ -90,15 +90,15 @@ def risk_coverage(points: Sequence[Mapping[str, Any]]) -> Plot:
 def recalls(per_class: Mapping[str, Mapping[str, Any] | None]) -> Plot:
     """Recall of each class that has photos, as bars with intervals."""
     figure, axes = _axes()
-    found = [(DIAGNOSIS_BY_CODE[code].name, r) for code, r in per_class.items() if r]
-    places = np.arange(len(found))
-    axes.barh(places, [r["value"] for _, r in found], height=0.62, color=BLUE, alpha=0.35, linewidth=0)
-    for place, (_, r) in zip(places, found, strict=True):
+    named = [(DIAGNOSIS_BY_CODE[code].name, r) for code, r in per_class.items() if r]
+    places = np.arange(len(named))
+    axes.barh(places, [r["value"] for _, r in named], height=0.62, color=BLUE, alpha=0.35, linewidth=0)
+    for place, (_, r) in zip(places, named, strict=True):
         if r["low"] is not None:
             axes.plot([r["low"], r["high"]], [place, place], color=BLUE, linewidth=1.8)
         axes.plot([r["value"]], [place], "o", color=BLUE, markersize=5)
-    axes.set_yticks(places, [label for label, _ in found])
-    axes.set(xlim=(0, 1.02), ylim=(len(found) - 0.4, -0.6), xlabel="recall")
+    axes.set_yticks(places, [label for label, _ in named])
+    axes.set(xlim=(0, 1.02), ylim=(len(named) - 0.4, -0.6), xlabel="recall")
     axes.tick_params(axis="y", length=0)
     return Plot(figure)
 

@@ -77,7 +77,7 @@ def unit_axes(axes: Axes, x: str, y: str) -> None:
 
 
 def dots(axes: Axes, intervals: Sequence[Interval], colours: Sequence[str]) -> None:
-    """Draws one figure a row, the first on top: a dot with its interval."""
+    """Draws one figure per row, the first on top: a dot with its interval."""
     values, (below, above) = whiskers(intervals)
     rows = range(len(values))[::-1]
     for y, v, lo, hi, colour in zip(rows, values, below, above, colours, strict=True):
@@ -95,8 +95,8 @@ def whiskers(intervals: Sequence[Interval]) -> tuple[list[float], list[list[floa
 
 
 def _number(interval: Interval, key: str) -> float:
-    found = None if interval is None else interval.get(key)
-    return float("nan") if found is None else float(found)
+    bound = None if interval is None else interval.get(key)
+    return float("nan") if bound is None else float(bound)
 
 
 # --- a figure as a file or as part of a page ----------------------------------------------------------------------
