@@ -204,8 +204,8 @@ def figures(assessment: Assessment, regions: np.ndarray, heat: np.ndarray | None
 def _regions_caption(assessment: Assessment, chosen: Finding | None) -> Markup:
     name = "" if chosen is None else phrase(chosen).capitalize()
     score = 0.0 if chosen is None else chosen.score
-    found = bool(assessment.lesion.polygons), name, score, assessment.abstained, bool(assessment.findings)
-    return _answer("regions_caption", *found)
+    values = bool(assessment.lesion.polygons), name, score, assessment.abstained, bool(assessment.findings)
+    return _answer("regions_caption", *values)
 
 
 def changed(

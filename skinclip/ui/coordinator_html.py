@@ -28,7 +28,7 @@ _desk = partial(macro, "coordinator.html")
 SIGN_IN = _desk("sign_in")
 RENEWAL = _desk("renewal")
 SIGNED_OUT = _desk("signed_out")
-COLUMNS = ("Reader", "Site", "State", "Steps", "Cases", "Left out", "Minutes", "Seconds a case", "Last answer")
+COLUMNS = ("Reader", "Site", "State", "Steps", "Cases", "Left out", "Minutes", "Seconds per case", "Last answer")
 
 
 def closing(study: Study) -> Markup:

@@ -83,7 +83,7 @@ def _case(view: StepView) -> Markup:
     if view.photo is None:
         return Markup("")
     named = {"Aid A": view.aids[0], "Aid B": view.aids[1]} if view.aids else {"The aid": view.aid} if view.aid else {}
-    beside = _joined(aid(shown, name) for name, shown in named.items() if shown.explains)
+    beside = _joined(aid(aid_view, name) for name, aid_view in named.items() if aid_view.explains)
     layout = "sk-pair" if view.aids else "sk-beside" if beside else "sk-alone"
     probabilities = differential(next(iter(named.values())).differential) if named else ""
     return _study("case", layout, _ratio(view.photo), picture(view.photo, "Photo"), probabilities, beside)
@@ -107,10 +107,10 @@ def _address(jpeg: bytes) -> Markup:
     return data_url(jpeg)
 
 
-def aid(shown: AidView, name: str) -> Markup:
+def aid(view: AidView, name: str) -> Markup:
     """The aid's explanation in its frame: its picture and its text, whichever of the two it has."""
-    drawn = picture(shown.picture, name) if shown.picture else ""
-    return _study("aid", name, drawn, fragments(shown.text) if shown.text else "")
+    drawn = picture(view.picture, name) if view.picture else ""
+    return _study("aid", name, drawn, fragments(view.text) if view.text else "")
 
 
 def differential(rows: tuple[tuple[str, float], ...]) -> Markup:

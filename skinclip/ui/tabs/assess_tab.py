@@ -48,14 +48,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Step:
+class Progress:
     """Progress of an assessment: the share done (0-1) and the step in words."""
 
     share: float
     what: str
 
 
-Report = Step | Assessment | AssessedPhoto  # a step, then the answer as far as it is written, then the whole answer
+Report = Progress | Assessment | AssessedPhoto  # a step, then the answer as far as it is written, then the whole answer
 
 
 @dataclass(frozen=True)
@@ -360,7 +360,7 @@ def on_assess(
     def work(report: Callable[[Report], None]) -> AssessedPhoto:
         with assessor.using(entries.adapter):
             about.update(made_by=made_by(assessor))
-            return assess_photo(assessor, photo, context, lambda share, what: report(Step(share, what)), report)
+            return assess_photo(assessor, photo, context, lambda share, what: report(Progress(share, what)), report)
 
     try:
         task = BackgroundTask[Report](work)

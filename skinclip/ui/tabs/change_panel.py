@@ -97,10 +97,10 @@ def _answers(
     assessor: Assessor, image: LesionImage, assessment: Assessment, edits: dict[str, str], finding: Finding | None
 ) -> list[Markup]:
     """The model's answer without the region of `finding`, and with the checklist as edited, where there is either."""
-    seen = assessor.forward([image], [assessment.context])
+    output = assessor.forward([image], [assessment.context])
     parts = []
     if finding is not None:
-        without = without_region(assessor.predictor, image, assessment.context, seen, finding.region)
+        without = without_region(assessor.predictor, image, assessment.context, output, finding.region)
         parts.append(
             components.changed(
                 assessment,
@@ -112,7 +112,7 @@ def _answers(
             )
         )
     if edits:
-        t = what_if(assessor.predictor, seen, assessment.context, edits)
+        t = what_if(assessor.predictor, output, assessment.context, edits)
         heading = "With the checklist as you set it"
         parts.append(components.changed(assessment, t.probabilities[0], float(t.malignancy[0]), t.sets[0], heading))
     return parts
@@ -145,7 +145,10 @@ def hidden(panel: ChangePanel) -> Updates:
     }
 
 
-def _options(seen: dict[str, float]) -> list[tuple[str, str]]:
+def _options(probabilities: dict[str, float]) -> list[tuple[str, str]]:
     """(label, state) of a criterion: as seen first, with the state that the model holds likeliest."""
-    likeliest = max(seen, key=lambda label: seen[label])
-    return [(f"as seen: {likeliest} ({seen[likeliest]:.0%})", AS_SEEN), *((label, label) for label in seen)]
+    likeliest = max(probabilities, key=lambda label: probabilities[label])
+    return [
+        (f"as seen: {likeliest} ({probabilities[likeliest]:.0%})", AS_SEEN),
+        *((label, label) for label in probabilities),
+    ]

@@ -145,14 +145,14 @@ def layers(assessor: Assessor, answer: AssessedPhoto, tell: Callable[[float, str
     """
     assessment = answer.assessment
     subject = assessor.subject(load_photo(answer.photo), assessment.context, assessment.diagnosis[0].code)
-    found = {}
+    heats = {}
     for i, method in enumerate(METHODS.values()):
         tell((i + 1) / (len(METHODS) + 1), method.title)
         try:
-            found[WHOLE if method.key == LEFT else method.key] = on_photo(method.maps(subject)[0].heat, subject)
+            heats[WHOLE if method.key == LEFT else method.key] = on_photo(method.maps(subject)[0].heat, subject)
         except (NotImplementedError, CheckpointError):
             continue
-    return found
+    return heats
 
 
 def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndarray]) -> Markup:

@@ -68,7 +68,7 @@ class CoordinatorView:
 
 def build(study: Study) -> CoordinatorView:
     """Lays out the tab inside the current Blocks and wires its events."""
-    with gr.Column(elem_classes="sk-door") as sign_in:
+    with gr.Column(elem_classes="sk-desk-signin") as sign_in:
         gr.HTML(coordinator_html.SIGN_IN)
         code = gr.Textbox(label="Coordinator code", type="password", max_lines=1, elem_id="coordinator-code")
         enter = gr.Button("Sign in", variant="primary", elem_id="coordinator-enter")
@@ -227,8 +227,8 @@ def on_close(study: Study, view: CoordinatorView, token: str | None, reason: str
         if (typed or "").strip() != study.name:
             raise StudyRequestError(f"type {study.name} to confirm that the study is to be closed for good")
         desk.close(reason or "")
-        said = f"The study is closed. Keep the receipt of it, for verifying: {desk.receipt()}"
-        return {view.closed: coordinator_html.note(said), view.typed: "", **_progress(desk, study, view)}
+        message = f"The study is closed. Keep the receipt of it, for verifying: {desk.receipt()}"
+        return {view.closed: coordinator_html.note(message), view.typed: "", **_progress(desk, study, view)}
 
     return _asked(study, view, token, view.closed, work)
 
@@ -265,13 +265,13 @@ def _asked(
 
 
 def _inside(study: Study, view: CoordinatorView, token: str) -> Updates:
-    shown = {
+    updates = {
         view.sign_in: gr.update(visible=False),
         view.desk: gr.update(visible=True),
         view.refused: "",
         view.code: "",
     }
-    return {**shown, view.token: token, **_progress(Coordinator.of(study, token), study, view)}
+    return {**updates, view.token: token, **_progress(Coordinator.of(study, token), study, view)}
 
 
 def _progress(desk: Coordinator, study: Study, view: CoordinatorView) -> Updates:
@@ -285,5 +285,5 @@ def _progress(desk: Coordinator, study: Study, view: CoordinatorView) -> Updates
 
 def _outside(view: CoordinatorView, words: str) -> Updates:
     """Back to the sign-in; nothing stays on the page."""
-    shown = {view.sign_in: gr.update(visible=True), view.desk: gr.update(visible=False), view.refused: words}
-    return {**shown, view.token: "", **dict.fromkeys(view.secrets, "")}
+    updates = {view.sign_in: gr.update(visible=True), view.desk: gr.update(visible=False), view.refused: words}
+    return {**updates, view.token: "", **dict.fromkeys(view.secrets, "")}

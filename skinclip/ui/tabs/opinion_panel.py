@@ -68,12 +68,12 @@ def on_ask(assessor: Assessor, panel: OpinionPanel, answer: AssessedPhoto | None
     try:
         image = load_photo(answer.photo)
         with assessor.using(assessment.model.weights_sha256):
-            found = second_opinions(assessor.predictor, image, assessment)
+            opinions = second_opinions(assessor.predictor, image, assessment)
     except (PhotoError, CheckpointError) as problem:
         return {panel.answer: components.error(str(problem))}
-    boxes = {opinion.reference: opinion.boxes for opinion in found}
+    boxes = {opinion.reference: opinion.boxes for opinion in opinions}
     drawn = boxes_overlay(answer.pixels, assessment, boxes) if any(boxes.values()) else None
-    html = components.second_opinion(assessment, found, drawn)
+    html = components.second_opinion(assessment, opinions, drawn)
     return {panel.answer: components.belonging(assessment, html)}
 
 
