@@ -45,7 +45,7 @@ ALLOWED_PARAMETERS: set[str] = set()
 ALLOWED_UNTYPED = 0
 ALLOWED_OPENINGS: Counter[str] = Counter()  # by package: how many docstrings open with What, Where, Whether ...
 ALLOWED_UNDOCUMENTED: dict[str, float] = {}
-ALLOWED_SAME_NAME: set[str] = {"Step"}
+ALLOWED_SAME_NAME: set[str] = set()
 
 
 # --- reading the source ----------------------------------------------------------------------------------------
