@@ -455,7 +455,7 @@ DERM7PT_DIAGNOSIS_GROUP: dict[str, str] = {
     "vascular lesion": "MISC",
     "seborrheic keratosis": "SK",
 }
-# ... and the HAM10000 class each Derm7pt diagnosis stands for. Lentigo (simplex or solar is not said), melanosis
+# ... and the HAM10000 class each Derm7pt diagnosis stands for. Lentigo (simplex or solar is not stated), melanosis
 # and miscellaneous have none: their class is missing, not guessed.
 DERM7PT_TO_CODE: dict[str, str | None] = {
     name: {"BCC": "bcc", "NEV": "nv", "MEL": "mel", "SK": "bkl"}.get(group)
