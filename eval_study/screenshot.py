@@ -25,7 +25,7 @@ SECONDS = 120  # for the model to load, and for the answer
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
+    """Command line."""
     parser = argparse.ArgumentParser(prog="python -m eval_study.screenshot", description=__doc__)
     parser.add_argument("--example", default=EXAMPLE, help=f"a synthetic example (default: {EXAMPLE})")
     parser.add_argument("--out", type=Path, default=OUT)

@@ -40,7 +40,7 @@ class Entries:
 
     @property
     def context(self) -> Context | None:
-        """What they say of the patient; None for an age that no patient has."""
+        """Patient as entered; None for an age that no patient has."""
         try:
             return context_of(self.age, self.sex, self.site)
         except PhotoError:
