@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 _WHITE = (255, 255, 255)
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}  # of a profile's colour space
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value of the second
 _GREY_MODES = ("1", "L", "LA", "La")
 
 
@@ -32,7 +33,7 @@ def to_srgb(photo: Image.Image) -> Image.Image:
 def _split(photo: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """(the colours in L, RGB, CMYK or LAB of 8 bits, the alpha channel or None)."""
     if photo.mode.startswith("I;16"):
-        samples = np.asarray(photo)
+        samples = _full_range(photo)
         key = photo.info.get("transparency")
         alpha = Image.fromarray(np.where(samples == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
         return Image.fromarray(eight_bits(samples)), alpha
@@ -47,6 +48,16 @@ def _split(photo: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if photo.mode in ("L", "RGB", "CMYK", "LAB"):
         return photo, None
     return photo.convert("RGB"), None
+
+
+def _full_range(photo: Image.Image) -> np.ndarray:
+    """Grey samples of 16 bits, 65535 for white: Pillow leaves 12 bits and "white is zero" of a TIFF as they are."""
+    samples = np.asarray(photo).astype(np.uint32)
+    if not isinstance(photo, TiffImagePlugin.TiffImageFile):
+        return samples
+    (bits, *_) = photo.tag_v2.get(_BITS, (16,))
+    samples = samples * 65535 // (2**bits - 1)
+    return 65535 - samples if photo.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else samples
 
 
 def eight_bits(samples: np.ndarray) -> np.ndarray:

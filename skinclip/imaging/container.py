@@ -71,7 +71,7 @@ def png_pixels(data: bytes) -> Png:
         elif name == b"iCCP":
             profile = profile or _png_profile(body)
         elif name == b"eXIf":
-            orientation = exif_orientation(body)
+            orientation = exif_orientation(body) or 1
         elif name in _PNG_TEXT and text_orientation == 1:
             text_orientation = _text_orientation(name, body)
     return Png(b"".join(kept), profile, orientation if orientation != 1 else text_orientation)
@@ -125,7 +125,7 @@ def _text_orientation(name: bytes, body: bytes) -> int:
     if keyword.startswith(b"XML"):
         return xmp_orientation(text)
     try:
-        return exif_orientation(bytes.fromhex("".join(text.decode("ascii").split()[2:])))
+        return exif_orientation(bytes.fromhex("".join(text.decode("ascii").split()[2:]))) or 1
     except ValueError:
         return 1
 
@@ -137,11 +137,11 @@ def xmp_orientation(xmp: bytes) -> int:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """The orientation in an EXIF block, 1 to 8; 1 where there is none. No other field is read or has to be valid."""
+    """The orientation in an EXIF block, 1 to 8; 0 where there is none. No other field is read or has to be valid."""
     tiff = exif.removeprefix(b"Exif\0\0")
     endian = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if endian is None or len(tiff) < 8:
-        return 1
+        return 0
     (at,) = struct.unpack(f"{endian}I", tiff[4:8])
     (count,) = struct.unpack(f"{endian}H", tiff[at : at + 2]) if at + 2 <= len(tiff) else (0,)
     for entry in range(at + 2, min(at + 2 + 12 * count, len(tiff) - 11), 12):
@@ -149,8 +149,8 @@ def exif_orientation(exif: bytes) -> int:
         if tag == ORIENTATION:
             code = {1: "B", 3: "H", 4: "I"}.get(kind, "H")
             (value,) = struct.unpack_from(f"{endian}{code}", tiff, entry + 8)
-            return value if 1 <= value <= 8 else 1
-    return 1
+            return value if 1 <= value <= 8 else 0
+    return 0
 
 
 def jpeg_scans(data: bytes) -> int:
@@ -236,6 +236,12 @@ def is_preview_first(data: bytes) -> bool:
         return False
     reduced = bool((ifds[0].first(_SUBFILE) or 0) & 1) or ifds[0].first(_OLD_SUBFILE) == 2
     return any(ifd.pixels > ifds[0].pixels for ifd in ifds if reduced or ifd.is_sub)
+
+
+def is_whole_tiff(data: bytes) -> bool:
+    """True for a TIFF whose first directory names a picture and lies in the file: what cannot be read is its kind."""
+    first = next(_tiff_ifds(data), None)
+    return first is not None and first.pixels > 0
 
 
 def _is_tiff(data: bytes) -> bool:

@@ -241,6 +241,8 @@ def _what_it_is(data: bytes) -> str:
     """The rest of the sentence about a file that could not be opened."""
     choose = f"Choose a {SUPPORTED} photo."
     kind = _compressed_kind(data)
+    if container.is_whole_tiff(data):
+        return "is a TIFF of a kind that cannot be read here. Export it anew as JPEG or PNG."
     if kind and kind not in _READ:
         return f"is a {kind} photo, which cannot be read here. {choose}"
     if kind or data.startswith(_DAMAGED_IF) or (data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS):
@@ -311,20 +313,30 @@ def _too_many_pixels(name: str) -> str:
 
 def _decode(photo: Image.Image) -> np.ndarray:
     """uint8 [H, W, 3]: upright, sRGB, alpha on white. Only the pixels are kept, so no metadata can survive."""
+    orientation = orientation_of(photo)
     photo.load()
-    turn = _TURNS.get(_orientation(photo))
-    srgb = to_srgb(photo)
-    return np.array(srgb if turn is None else srgb.transpose(turn))
+    return np.array(upright(to_srgb(photo), orientation))
 
 
-def _orientation(photo: Image.Image) -> int:
-    """Orientation of the stored picture in EXIF's numbers, 1 to 8."""
-    if photo.format == "TIFF":  # turned by Pillow while decoding
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """The picture turned by an orientation in EXIF's numbers, 1 to 8."""
+    turn = _TURNS.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def orientation_of(photo: Image.Image) -> int:
+    """Orientation of the stored picture in EXIF's numbers, 1 to 8; to be asked before its pixels are loaded.
+
+    That of a TIFF is 1: Pillow turns it while decoding, and here loses the metadata that it would fail to write back.
+    """
+    if photo.format == "TIFF":
+        for text in ("xmp", "exif"):
+            photo.info.pop(text, None)
         return 1
     if "orientation" in photo.info:  # of a PNG, taken out with its text
         return int(photo.info["orientation"])
     exif, xmp = photo.info.get("exif") or b"", photo.info.get("xmp") or b""
-    return container.exif_orientation(exif) if exif else container.xmp_orientation(xmp)
+    return container.exif_orientation(exif) or container.xmp_orientation(xmp)
 
 
 # --- quality gate -------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def test_broken_fields_of_a_tiff_and_of_a_jpeg_do_not_spoil_it(photo: np.ndarray
 
 @pytest.mark.parametrize("block", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", exif(9), b"nothing"])
 def test_broken_exif_turns_nothing(photo: np.ndarray, block: bytes) -> None:
-    assert container.exif_orientation(block) == 1
+    assert container.exif_orientation(block) == 0
     assert np.array_equal(load_photo(with_chunk(encoded(photo, "PNG"), chunk(b"eXIf", block))).pixels, photo)
 
 
@@ -402,3 +402,39 @@ def test_segments_are_counted_before_opening() -> None:
 def test_a_very_long_picture_is_refused() -> None:
     with pytest.raises(PhotoError, match=r"is 21,000 pixels long; at most 20,000"):
         load_photo(encoded(np.zeros((64, 21_000), np.uint8), "PNG"))
+
+
+def test_xmp_turns_a_jpeg_whose_exif_holds_no_orientation(photo: np.ndarray) -> None:
+    other = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHI4sI", 1, 0x0128, 3, 1, b"\2\0\0\0", 0)
+    jpeg = encoded(photo, "JPEG", quality=98, subsampling=0, exif=other, xmp=b'<x tiff:Orientation="6"/>')
+    assert np.abs(load_photo(jpeg).pixels.astype(int) - np.rot90(photo, -1)).mean() < 2
+
+
+def test_xmp_of_any_type_does_not_spoil_a_turned_tiff(photo: np.ndarray) -> None:
+    tiff = tiff_with(photo, {274: (3, (6,)), 700: (3, (1, 2, 3))})
+    assert np.array_equal(load_photo(tiff).pixels, np.rot90(photo, -1))
+
+
+def grey_tiff(samples: bytes, shape: tuple[int, int], bits: int, photometric: int) -> bytes:
+    """A little-endian TIFF of one channel."""
+    fields = {256: shape[1], 257: shape[0], 258: bits, 259: 1, 262: photometric, 277: 1, 278: shape[0]}
+    fields |= {273: 8 + 2 + 12 * 9 + 4, 279: len(samples)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + b"\0\0\0\0" + samples
+
+
+def test_grey_tiffs_of_12_bits_and_with_white_as_zero_are_as_bright_as_they_are(photo: np.ndarray) -> None:
+    grey = np.asarray(Image.fromarray(photo).convert("L")).astype(np.uint16)
+    wanted = np.dstack([grey.astype(np.uint8)] * 3)
+    pairs = (grey.astype(np.uint32) * 4095 // 255).reshape(-1, 2)
+    packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1)
+    of_12_bits = grey_tiff(packed.astype(np.uint8).tobytes(), grey.shape, 12, 1)
+    inverted = grey_tiff((65535 - grey * 257).tobytes(), grey.shape, 16, 0)
+    for tiff in (of_12_bits, inverted):
+        assert np.abs(load_photo(tiff).pixels.astype(int) - wanted).max() <= 1
+
+
+def test_a_sound_tiff_of_another_kind_is_not_called_damaged(photo: np.ndarray) -> None:
+    tiff = grey_tiff(photo[..., 0].astype("<f8").tobytes(), photo.shape[:2], 64, 1)
+    with pytest.raises(PhotoError, match="is a TIFF of a kind that cannot be read here. Export it anew"):
+        load_photo(tiff)
