@@ -126,3 +126,45 @@ def test_broken_mask_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "mask.bmp").write_bytes(huge)
     with pytest.raises(DataError, match="cannot be decoded"):
         read_mask(tmp_path / "mask.bmp")
+
+
+def disc() -> np.ndarray:
+    y, x = np.mgrid[:90, :120]
+    return ((x - 60) ** 2 / 900 + (y - 45) ** 2 / 500 < 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (128, 128, 128)])
+def test_lossy_masks_of_any_level_or_colour(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    one = disc()
+    Image.fromarray(one[..., None] * np.array(colour, np.uint8)).save(tmp_path / "mask.jpg", quality=75)
+    assert (read_mask(tmp_path / "mask.jpg") == one).mean() > 0.995
+
+
+def test_a_palette_whose_colours_are_all_alike_is_read_by_its_entries(tmp_path: Path) -> None:
+    image = Image.fromarray(disc()).convert("P")
+    image.putpalette([0] * 768)
+    image.save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), disc() > 0)
+
+
+def test_a_mask_without_anything_visible_is_empty(tmp_path: Path) -> None:
+    Image.new("RGBA", (40, 30), (255, 255, 255, 0)).save(tmp_path / "mask.png")
+    assert not read_mask(tmp_path / "mask.png").any()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+def test_a_mask_is_turned_as_its_photo_is(tmp_path: Path, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(disc() * 255).save(tmp_path / f"mask.{kind}", exif=exif)
+    assert (read_mask(tmp_path / f"mask.{kind}") == np.rot90(disc(), -1)).mean() > 0.995
+
+
+def test_an_inverted_mask_is_refused_and_a_lesion_that_fills_the_photo_is_not(tmp_path: Path) -> None:
+    Image.fromarray((1 - disc()) * 255).save(tmp_path / "mask.png")
+    with pytest.raises(DataError, match="seems to be inverted"):
+        read_mask(tmp_path / "mask.png")
+    filling = np.full((90, 120), 255, np.uint8)
+    filling[40:45, 40:45] = 0
+    Image.fromarray(filling).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), filling > 0)
