@@ -25,8 +25,8 @@ def one_form(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """The form in which names are compared: one Unicode form, lower case."""
-    return one_form(name).lower()
+    """The form in which names are compared: one Unicode form, without case, without spaces at the ends."""
+    return one_form(name).casefold().strip()
 
 
 def without_suffix(name: str) -> str:
@@ -81,7 +81,7 @@ def photos_by_stem(folders: Iterable[Path], ending: str = "") -> dict[str, Path]
     for file in _files_below(folders):
         stem, suffix = os.path.splitext(name_key(file.name))
         if suffix in PHOTO_SUFFIXES and stem.endswith(ending):
-            photos.setdefault(stem.removesuffix(ending), file)
+            photos.setdefault(stem.removesuffix(ending).strip(), file)
     return photos
 
 

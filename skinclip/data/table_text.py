@@ -21,7 +21,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_SEP_LINE = re.compile(r' *"?sep *=(.)"?[,;\t| ]*\s*', re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # not str.splitlines, which also cuts at VT, FF, NEL and U+2028
 _INVISIBLE = "\ufeff\u200b"
 NOT_CLOSED = "a quote is not closed"
@@ -41,7 +41,8 @@ class Record:
 
 
 def decode(data: bytes) -> str:
-    """The text of a table: by its byte order mark, else UTF-16 where every other byte is zero, UTF-8, Windows-1252.
+    """The text of a table: by its byte order mark, else UTF-16 where every other byte is zero, else each line as UTF-8
+    or, where it is none, as Windows-1252.
 
     Raises TableTextError for anything else.
     """
@@ -52,8 +53,15 @@ def decode(data: bytes) -> str:
     if b"\0" in start:
         even, odd = start[::2].count(0), start[1::2].count(0)
         if max(even, odd) < len(start) // 4 or min(even, odd) > len(start) // 8:
-            raise TableTextError("is not a text table: it holds zero bytes")
+            raise TableTextError("is not a text table: it holds zero bytes; save it as CSV UTF-8")
         return _decoded(data, "utf-16-le" if odd > even else "utf-16-be")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:  # by lines, as tables of several programs are joined
+        return "".join(_line(line) for line in data.splitlines(keepends=True))
+
+
+def _line(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -106,10 +114,9 @@ class _Reader:
             text = "".join(self.lines[start:end])
             try:
                 cells, closed = _cells(text, self.delimiter)
-            except csv.Error:
+            except csv.Error as error:
                 self.at = start + 1
-                problem = "text follows a closing quote" if end == start + 1 else NOT_CLOSED
-                return Record(start + 1, problem=problem)
+                return Record(start + 1, problem=_problem(error, one_line=end == start + 1))
             if any(self._swallows_rows(cell) for cell in cells):
                 break
             if closed:
@@ -125,16 +132,22 @@ class _Reader:
         return any(line.count(self.delimiter) + 1 >= self.columns for line in _LINE.findall(cell)[1:])
 
 
+def _problem(error: csv.Error, one_line: bool) -> str:
+    if "field limit" in str(error):
+        return f"a cell has more than {csv.field_size_limit():,} characters"
+    return "text follows a closing quote" if one_line else NOT_CLOSED
+
+
 def _cells(text: str, delimiter: str) -> tuple[list[str], bool]:
     """The cells of one record as written, and whether its quotes are closed. Raises csv.Error for text behind one."""
     if '"' not in text:
         return text.rstrip("\r\n").split(delimiter), True
     try:
-        rows = list(csv.reader([text], delimiter=delimiter, strict=True))
+        rows = list(csv.reader([text], delimiter=delimiter, skipinitialspace=True, strict=True))
     except csv.Error as error:
         if "unexpected end" not in str(error):
             raise
-        return next(csv.reader([text], delimiter=delimiter), []), False
+        return next(csv.reader([text], delimiter=delimiter, skipinitialspace=True), []), False
     return rows[0] if rows else [], True
 
 

@@ -8,6 +8,7 @@ each is a row, or a problem with its line.
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,13 +20,27 @@ from skinclip.data.files import FileFinder
 
 MISSING_WORDS = frozenset(
     {
-        *("", "unknown", "nan", "na", "n/a", "n.a.", "n.a", "none", "null", "(null)", "nil", "nat", "<na>", "\\n"),
-        *("#n/a", "#n/a n/a", "#na", "#null!", "#value!", "#ref!", "#div/0!", "#name?"),
-        *("-", "--", "---", "\N{EN DASH}", "\N{EM DASH}", "?", "??", ".", "..", "/"),
-        *("missing", "not available", "not applicable", "not given", "not known", "not recorded", "not specified"),
+        *("unknown", "unbekannt", "inconnu", "desconocido", "none", "none given", "null", "nil", "missing", "empty"),
+        *("nan", "na", "n/a", "n.a", "n.a.", "nat", "nd", "n/d", "n.d", "n.d.", "k.a", "k.a.", "\\n", "blank", "tbd"),
+        *("undefined", "undetermined", "unspecified", "pending"),
+        *("#n/a", "#n/a n/a", "#na", "#null!", "#value!", "#ref!", "#div/0!", "#name?", "#num!", "1.#qnan", "-1.#ind"),
+        *("#valeur!", "#wert!", "#nv"),
+        *(f"not {word}" for word in ("available", "applicable", "given", "known", "recorded", "specified", "stated")),
+        *(f"not {word}" for word in ("reported", "provided", "documented", "determined")),
     }
 )
+_BRACKETS = re.compile(r"[<(\[{'\"]+(.*?)[>)\]}'\"]+")  # <NA>, (null), [], ''
 _HEADER_BYTES = 64_000  # enough of a file for its header
+
+
+def is_missing(text: str) -> bool:
+    """True for an empty cell, a word for "unknown", whatever brackets it stands in, and for signs alone such as "-"."""
+    word = " ".join(text.lower().split())
+    if match := _BRACKETS.fullmatch(word):
+        word = match[1].strip()
+    if word in MISSING_WORDS or word.rstrip(".") in MISSING_WORDS:
+        return True
+    return "+" not in word and not any(letter.isalnum() for letter in word)
 
 
 class BadRow(ValueError):
@@ -44,7 +59,7 @@ class LabelRow:
     def get(self, column: str) -> str | None:
         """The cell's text, or None where the column or the label is missing ("unknown" is missing)."""
         text = self.cells.get(column, "")
-        return None if " ".join(text.lower().split()) in MISSING_WORDS else text
+        return None if is_missing(text) else text
 
     def word(self, column: str) -> str | None:
         """Like `get`, in lower case and with single spaces: for labels from a fixed list."""
@@ -115,7 +130,8 @@ def _header(path: Path, records: list[table_text.Record]) -> tuple[str, ...]:
 
 def _row(header: tuple[str, ...], number: int, record: table_text.Record) -> LabelRow:
     cells, problem = record.cells, record.problem
-    if problem is None and (len(cells) < len(header) or any(cells[len(header) :])):
+    named = max((i + 1 for i, column in enumerate(header) if column), default=0)  # a header may end in separators
+    if problem is None and (len(cells) < named or any(cells[len(header) :])):
         # a stray separator shifts labels under the wrong column: never guess
         problem = f"{len(cells)} cells where the header has {len(header)}"
     return LabelRow(record.line, number, dict(zip(header, cells, strict=False)), problem)
@@ -126,7 +142,8 @@ def misnamed(columns: Iterable[str], wanted: str, others: Iterable[str]) -> str 
     columns = list(columns)
     if wanted in columns:
         return None
-    named = [column for column in others if column in columns]
+    called = set(others)
+    named = [column for column in columns if re.sub(r"[\W_]+", "_", column) in called]
     close = difflib.get_close_matches(wanted, [column for column in columns if column], n=1, cutoff=0.85)
     return next(iter([*named, *close]), None)
 

@@ -12,9 +12,10 @@ import pytest
 
 from skinclip.data import cells
 from skinclip.data.cases import CaseTable, DataError
+from skinclip.data.files import FileFinder
 from skinclip.data.readers import read_cases
-from skinclip.data.table_text import MAX_LINES_OF_A_CELL, records
-from skinclip.data.tables import MISSING_WORDS, columns_of, read_labels
+from skinclip.data.table_text import MAX_LINES_OF_A_CELL, decode, records
+from skinclip.data.tables import columns_of, is_missing, read_labels
 
 HEADER = "image,diagnosis,notes"
 PHOTOS = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
@@ -179,7 +180,7 @@ def test_missing_words(tmp_path: Path, word: str) -> None:
     (case,) = read_cases(folder_of(tmp_path, text), strict=True).cases
     assert (case.context.age, case.context.sex, case.context.site, case.criteria) == (None, None, None, {})
     assert case.malignant is True  # of the diagnosis, as the label's own word is missing
-    assert word.lower() in MISSING_WORDS
+    assert is_missing(word)
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -271,3 +272,48 @@ def test_the_header_is_never_half_read(tmp_path: Path) -> None:
     path.write_text('image,"diagnosis\na.jpg,mel\n')
     with pytest.raises(DataError, match="line 1, the header: a quote is not closed"):
         read_labels(path, ("image",))
+
+
+@pytest.mark.parametrize("word", ["<null>", "[null]", "(blank)", "n/d", "N.D.", "nan.", "...", "*", "''", "not stated"])
+def test_more_words_for_nothing(word: str) -> None:
+    assert is_missing(word)
+
+
+@pytest.mark.parametrize("word", ["+", "0", "no", "a-b", "(1)", "nevus"])
+def test_words_that_say_something(word: str) -> None:
+    assert not is_missing(word)
+
+
+@pytest.mark.parametrize("column", ["diag", "Diagnose", "class name", "ground truth", "y", "Diagnosis-Code"])
+def test_diagnoses_under_another_name_are_not_passed_over(tmp_path: Path, column: str) -> None:
+    with pytest.raises(DataError, match=f"no column 'diagnosis', but '{column.lower()}'"):
+        read_cases(folder_of(tmp_path, f"image,{column}\na.jpg,mel\n"))
+
+
+def test_separators_at_the_end_of_the_header_alone(tmp_path: Path) -> None:
+    (case,) = read_cases(folder_of(tmp_path, "image,diagnosis,,\na.jpg,mel\n"), strict=True).cases
+    assert case.diagnosis == "mel"
+
+
+def test_quotes_after_a_space_and_a_padded_sep_line(tmp_path: Path) -> None:
+    (case,) = read_cases(folder_of(tmp_path, 'image, diagnosis\na.jpg, "mel"\n'), strict=True).cases
+    assert case.diagnosis == "mel"
+    (case,) = read_cases(folder_of(tmp_path / "sep", "sep=;;;\nimage;diagnosis\na.jpg;mel\n"), strict=True).cases
+    assert case.diagnosis == "mel"
+
+
+def test_lines_of_two_encodings_in_one_table() -> None:
+    assert decode("ü\n".encode() + "é\n".encode("cp1252")) == "ü\né\n"
+
+
+def test_a_cell_too_long_for_the_reader_is_named() -> None:
+    _, record = records('image,note\na.jpg,"' + "x" * 200_000 + '"\n')
+    assert record.problem == "a cell has more than 131,072 characters"
+
+
+def test_names_with_spaces_at_their_ends(tmp_path: Path) -> None:
+    (tmp_path / " a.jpg ").write_bytes(b"")
+    (tmp_path / "straße.jpg").write_bytes(b"")
+    finder = FileFinder(tmp_path)
+    assert finder.find("a.jpg") == tmp_path / " a.jpg "
+    assert finder.find("STRASSE.JPG") == tmp_path / "straße.jpg"

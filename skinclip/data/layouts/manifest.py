@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from skinclip.core import vocabulary
 from skinclip.data import cells, tables
 from skinclip.data.cases import KINDS, Case, CaseTable, DataError
 from skinclip.data.dermatologist_criteria import read_readings
@@ -23,10 +24,21 @@ _CALLED_IMAGE = (
     "img",
     "image_name",
     "img_id",
+    *("image_id", "isic_id", "photo_id", "picture", "name", "id"),
 )
 _CALLED_DIAGNOSIS = (
     *("dx", "label", "labels", "class", "target", "category", "diagnostic", "disease", "ground_truth", "truth"),
     *("diagnosis_1", "diagnosis_code", "lesion_type"),
+    *(
+        "diag",
+        "diagnose",
+        "diagnosis_name",
+        "class_name",
+        "pathology",
+        "histology",
+        "histopathology",
+        "ground_truth_label",
+    ),
 )
 
 
@@ -78,11 +90,23 @@ def _check_columns(labels: LabelFile) -> None:
         other = tables.misnamed(labels.columns, "image", _CALLED_IMAGE)
         hint = f"; if {other!r} names the photos, rename it to 'image'" if other else ""
         raise DataError(f"{labels.path}: no column image; found {columns}{hint}")
-    if (other := tables.misnamed(labels.columns, "diagnosis", _CALLED_DIAGNOSIS)) is not None:
+    other = tables.misnamed(labels.columns, "diagnosis", _CALLED_DIAGNOSIS) or _column_of_codes(labels)
+    if other is not None:
         raise DataError(
             f"{labels.path}: no column 'diagnosis', but {other!r}: rename it to 'diagnosis' if it holds the diagnoses, "
             "else to another word"
         )
+
+
+def _column_of_codes(labels: LabelFile) -> str | None:
+    """A column of any name that holds diagnoses alone, where there is no `diagnosis`."""
+    if "diagnosis" in labels.columns:
+        return None
+    for column in labels.columns:
+        words = {word for row in labels.rows if (word := row.word(column)) is not None}
+        if words and words <= set(vocabulary.KNOWN_CODES) and column != "group":
+            return column
+    return None
 
 
 def _file(finder: FileFinder, row: LabelRow, column: str) -> Path | None:
