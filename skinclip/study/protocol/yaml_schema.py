@@ -1,8 +1,4 @@
-"""A strict reading of a coordinator's YAML, and Pydantic's findings in a coordinator's words, with line and field.
-
-Plain YAML 1.1 reads `no` as false, `12:30` as 750, `0123` as 83 and a field given twice as the last one, all in
-silence. Here only `true`, `false`, `null` and ordinary numbers are more than text, and twice is an error.
-"""
+"""A coordinator's YAML, read by `core.strict_yaml`, and Pydantic's findings in words, with line and field."""
 
 from __future__ import annotations
 
@@ -14,36 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from skinclip.core.strict_yaml import YamlProblem, parse_yaml
 from skinclip.study.errors import ProtocolError
 from skinclip.study.protocol.field_types import PROBLEMS, quoted
 
-_DEEPEST = 40  # levels of a protocol: far more than it has
-
-
-class _StrictLoader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012  (filled below; the inherited ones guess too much)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-        known: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in known:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
-                )
-            known.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"^(?:true|True|false|False)$", "tTfF"),
-    ("null", r"^(?:~|null|)$", ["~", "n", ""]),
-    ("int", r"^-?(?:0|[1-9][0-9]*)$", "-0123456789"),
-    ("float", r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$", "-0123456789"),
-):
-    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+_ALIASES = 50  # of a protocol, which may name a scale once and use it for several questions
 
 
 def read_yaml(path: Path) -> Any:
@@ -57,44 +30,14 @@ def read_yaml_with_lines(path: Path) -> tuple[Any, dict[str, int]]:
     Raises ProtocolError for a file that is missing, not UTF-8 or not YAML.
     """
     try:
-        loader = _StrictLoader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
-        if node is None:
-            return None, {}
-        lines = dict(_lines(node, "", 0))
-        return loader.construct_document(node), lines
+        file = parse_yaml(path.read_bytes(), _ALIASES)
+        return file.values, {path_of(place): line for place, line in file.lines.items()}
     except OSError as error:
         problem = f"the file cannot be read ({error.strerror}); give the path of a study's YAML"
-    except UnicodeDecodeError as error:
-        problem = f"byte {error.start} is not UTF-8; save the file with that encoding"
-    except yaml.MarkedYAMLError as error:
-        problem = _syntax_problem(error)
-    except yaml.YAMLError as error:
-        problem = f"not YAML: {error}"
-    except RecursionError:
-        problem = "fields are nested too deeply for a protocol, or the file is no protocol"
+    except YamlProblem as error:
+        place = f"line {error.line}, column {error.column}: " if error.line else ""
+        problem = f"{place}{error.problem}"
     raise ProtocolError([problem], str(path))
-
-
-def _syntax_problem(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    hint = "; indent with spaces, not tabs" if "\\t" in str(error.problem) else ""
-    return f"{place}{error.problem or error.context}{hint}"
-
-
-def _lines(node: yaml.Node, path: str, depth: int) -> Iterator[tuple[str, int]]:
-    if depth > _DEEPEST:
-        return
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = f"{path}.{key.value}" if path else str(key.value)
-            yield inner, key.start_mark.line + 1
-            yield from _lines(value, inner, depth + 1)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            yield f"{path}[{i}]", value.start_mark.line + 1
-            yield from _lines(value, f"{path}[{i}]", depth + 1)
 
 
 def with_lines(problems: Sequence[str], lines: Mapping[str, int]) -> list[str]:

@@ -378,7 +378,7 @@ def test_syntax_errors_give_line_and_column(tmp_path: Path) -> None:
 
 
 def test_a_field_given_twice_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ProtocolError, match="line 3, column 1: 'seed' is given twice"):
+    with pytest.raises(ProtocolError, match="line 3, column 1: seed is given twice, first in line"):
         _read("seed: 1\nkey: a\nseed: 2\n", tmp_path)
 
 
@@ -501,5 +501,11 @@ def test_problems_of_a_file_name_line_and_field(tmp_path: Path) -> None:
 
 
 def test_a_file_nested_thousands_of_levels_deep_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(ProtocolError, match="nested too deeply"):
+    with pytest.raises(ProtocolError, match="nested more than 20 levels deep"):
         _read("key: " + "[" * 5000 + "]" * 5000, tmp_path)
+
+
+def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
+    bomb = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{m}, *{m}]\n" for m, n in zip("abcdefgh", "bcdefghi", strict=True))
+    with pytest.raises(ProtocolError, match="line 2, column 8: write the value out instead of an alias"):
+        _read(bomb, tmp_path)
