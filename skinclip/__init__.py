@@ -15,10 +15,13 @@ Letters used for tensor shapes everywhere in the package:
     L  tokens of a text
 """
 
+import logging
 import os
 
 # Before huggingface_hub, which several libraries bring along, is imported: it reads this once.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# It warns at import that an optional kernel for decoding in NF4 is missing; here NF4 is dequantized at load.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __version__ = "0.2.0"
 

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import importlib
 import io
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -56,8 +55,6 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command given by `argv` (by default the process's own arguments) and returns its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # It warns at import that an optional kernel for decoding in NF4 is missing; here NF4 is dequantized at load.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     _print_any_name()
     paths.name_user()
     try:

@@ -87,3 +87,8 @@ def test_configs_are_frozen_and_strict_in_python_too() -> None:
         TrainConfig().seed = 3  # type: ignore[misc]
     with pytest.raises(ValueError, match="photo_size"):
         TrainConfig(photo_size=1.5)  # type: ignore[arg-type]
+
+
+def test_a_number_with_a_leading_zero_stays_text(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("code: 0123\nrate: 0.5\nfew: 1e-3\n")
+    assert read_yaml(tmp_path / "a.yaml").values == {"code": "0123", "rate": 0.5, "few": 0.001}
