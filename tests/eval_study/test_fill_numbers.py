@@ -34,7 +34,7 @@ def test_results_that_depend_on_thresholds_are_of_those_shipped() -> None:
         assert json.loads((RESULTS / f"{name}.json").read_text())["meta"]["thresholds"] == shipped
 
 
-def test_what_is_said_against_the_model_is_what_was_measured() -> None:
+def test_statements_against_the_model_are_what_was_measured() -> None:
     text = " ".join((RESULTS.parents[1] / "docs" / "numbers.md").read_text().split())
     losses, baselines, stability, criteria = (
         json.loads((RESULTS / f"{name}.json").read_text()) for name in ("losses", "baselines", "stability", "criteria")
@@ -42,7 +42,7 @@ def test_what_is_said_against_the_model_is_what_was_measured() -> None:
     probe = baselines["test"]["systems"]["linear_probe"]["nll"]["shipped_less_this"]
     assert f"an NLL {probe['value']:.2f} lower (no more than chance)" in text and probe["low"] < 0 < probe["high"]
     seeds = len(losses["meta"]["seeds"])
-    aurocs = {name: sum(found["criteria_auroc"]) / seeds for name, found in losses["purposes"].items()}
+    aurocs = {name: sum(result["criteria_auroc"]) / seeds for name, result in losses["purposes"].items()}
     ours, plainly = aurocs["cfa"], aurocs["logit_adjustment"]
     assert f"AUROC {ours:.2f} against {plainly:.2f}" in text
     less = losses["valid"]["losses"]["logit_adjustment"]["nll"]["cfa_less_this"]
@@ -60,23 +60,23 @@ def test_what_is_said_against_the_model_is_what_was_measured() -> None:
 
 def test_the_study_guide_says_of_the_analysis_what_was_simulated() -> None:
     text = " ".join((RESULTS.parents[1] / "docs" / "study_guide.md").read_text().split())
-    found = json.loads((RESULTS / "study" / "power.json").read_text())["settings"].values()
-    proofs = [setting for setting in found if setting["question"] != "power"]
+    result = json.loads((RESULTS / "study" / "power.json").read_text())["settings"].values()
+    proofs = [setting for setting in result if setting["question"] != "power"]
     (studies,) = {setting["studies"] for setting in proofs}
     covered = [100 * setting["coverage"]["value"] for setting in proofs]
     positive = [100 * setting["significant"]["value"] for setting in proofs if setting["question"] == "null"]
-    sizes = {(s["readers"], s["cases"]) for s in found if s["question"] == "power"}
+    sizes = {(s["readers"], s["cases"]) for s in result if s["question"] == "power"}
     assert f"covers in {min(covered):.0f} to {max(covered):.0f} % of {studies} studies a setting" in text
     assert f"{min(positive):.0f} to {max(positive):.0f} % are significant where there is no effect" in text
     assert f"power for {['no', 'one', 'two', 'three', 'four', 'five', 'six'][len(sizes)]} sizes" in text
 
 
-def test_the_page_on_serving_says_how_long_readers_were_seen_to_wait() -> None:
+def test_the_page_on_serving_says_how_long_readers_waited() -> None:
     text = " ".join((RESULTS.parents[1] / "docs" / "serving.md").read_text().split())
 
     def slowest(database: str, pause: float) -> str:
-        found = [json.loads(path.read_text()) for path in (RESULTS / "study").rglob("study_served_*.json")]
-        waits = [one["p95_ms"] for one in found if (one["database"], one["mean_pause_s"]) == (database, pause)]
+        result = [json.loads(path.read_text()) for path in (RESULTS / "study").rglob("study_served_*.json")]
+        waits = [one["p95_ms"] for one in result if (one["database"], one["mean_pause_s"]) == (database, pause)]
         assert len(waits) == 2
         return f"{max(waits):.0f}"
 

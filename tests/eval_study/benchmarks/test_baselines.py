@@ -53,9 +53,9 @@ def sets() -> dict[str, Features]:
 
 
 def test_linear_probe_reads_the_features_and_answers_in_probabilities(sets) -> None:
-    found = baselines.linear_probe(sets, ("valid",))
-    assert set(found) == {"valid"} and np.allclose(found["valid"].sum(axis=1), 1)
-    assert (found["valid"].argmax(axis=1) == sets["valid"].photos.diagnosis.numpy()).mean() > 0.6
+    figures = baselines.linear_probe(sets, ("valid",))
+    assert set(figures) == {"valid"} and np.allclose(figures["valid"].sum(axis=1), 1)
+    assert (figures["valid"].argmax(axis=1) == sets["valid"].photos.diagnosis.numpy()).mean() > 0.6
 
 
 def test_differences_are_ours_less_theirs_on_the_same_photos(sets, tmp_path) -> None:
@@ -65,13 +65,13 @@ def test_differences_are_ours_less_theirs_on_the_same_photos(sets, tmp_path) -> 
     ours = SimpleNamespace(probabilities=right, balanced=right)
     bench._measured[("ham10000", "valid")] = ours  # type: ignore[assignment]
     systems = {"no_language-0": {"valid": right}, "no_language-1": {"valid": wrong}, "zero_shot": {"valid": wrong}}
-    found = baselines.compare(bench, sets["valid"], systems, PRIOR, "valid")
-    rows = found["systems"]
-    assert found["n"] == 140 and rows["shipped"]["balanced_accuracy"]["value"] == 1
+    figures = baselines.compare(bench, sets["valid"], systems, PRIOR, "valid")
+    rows = figures["systems"]
+    assert figures["n"] == 140 and rows["shipped"]["balanced_accuracy"]["value"] == 1
     assert rows["zero_shot"]["balanced_accuracy"]["shipped_less_this"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert rows["no_language"]["balanced_accuracy"]["value"] == 0.5  # mean of a right and a wrong seed
     assert rows["no_language"]["nll"]["shipped_less_this"]["value"] < 0
-    text = section_markdown(baselines.section({"meta": {"not_measured": ["plain"]}, "valid": found}))
+    text = section_markdown(baselines.section({"meta": {"not_measured": ["plain"]}, "valid": figures}))
     assert "not measured yet" in text and baselines.TITLES["zero_shot"] in text
     assert "(figures/baselines.svg)" in text
 
@@ -92,17 +92,17 @@ def test_evidence_section_tells_every_readout(tmp_path) -> None:
 
 
 def test_sizes_are_of_all_that_runs_and_those_of_the_report() -> None:
-    found = json.loads((RESULTS / "outside.json").read_text())["presets"]
+    figures = json.loads((RESULTS / "outside.json").read_text())["presets"]
     for name in outside.PRESETS:
         parts = outside.parameters(name)
-        assert parts == found[name]["parts"] and found[name]["total"] == sum(parts.values())
+        assert parts == figures[name]["parts"] and figures[name]["total"] == sum(parts.values())
         assert parts["LoRA"] > 0 and parts["evidence and heads"] > 0
         assert sum(parts.values()) == inventory(preset(name)).parameters()  # none is left out
     own = Assessor.load("mini").model
-    assert found["mini"]["total"] == pytest.approx(sum(p.numel() for p in own.parameters()), rel=1e-4)
+    assert figures["mini"]["total"] == pytest.approx(sum(p.numel() for p in own.parameters()), rel=1e-4)
 
 
-def test_figures_are_shown_with_what_is_known_of_them() -> None:
+def test_the_report_prints_figures_with_their_intervals() -> None:
     assert with_interval({"value": 0.71234, "low": 0.65, "high": 0.7712}) == "0.712 (0.650-0.771)"
     assert with_interval({"value": 0.01, "low": -0.02, "high": 0.04}, sign=True) == "+0.010 (−0.020 to +0.040)"
     assert with_interval({"value": 0.5, "low": None, "high": None}) == "0.500"
@@ -110,6 +110,6 @@ def test_figures_are_shown_with_what_is_known_of_them() -> None:
 
 
 def test_results_are_plain_json() -> None:
-    found = finite({1: np.float32(0.25), "a": [np.int64(3), float("nan"), (True, np.bool_(False))], "b": np.zeros(2)})
-    assert found == {"1": 0.25, "a": [3, None, [True, False]], "b": [0.0, 0.0]}
-    assert type(found["a"][0]) is int and found["a"][2][1] is False
+    figures = finite({1: np.float32(0.25), "a": [np.int64(3), float("nan"), (True, np.bool_(False))], "b": np.zeros(2)})
+    assert figures == {"1": 0.25, "a": [3, None, [True, False]], "b": [0.0, 0.0]}
+    assert type(figures["a"][0]) is int and figures["a"][2][1] is False

@@ -88,11 +88,11 @@ def test_predictions_are_those_of_an_assessment(data, assessor) -> None:
 
 def test_readouts_differ_only_in_what_they_hide(data, assessor, tmp_path) -> None:
     bench = bench_of(data, assessor, tmp_path)
-    found = evidence.readouts(assessor, bench.cases("ham10000", "valid"), 0)
-    assert set(found) == set(evidence.READOUTS) and all(v.shape == (3, 7) for v in found.values())
+    readings = evidence.readouts(assessor, bench.cases("ham10000", "valid"), 0)
+    assert set(readings) == set(evidence.READOUTS) and all(v.shape == (3, 7) for v in readings.values())
     whole = bench.measured("ham10000", "valid").logits
-    assert np.allclose(found["full"], whole, atol=1e-5)  # in the order of the cases, whatever the order of measuring
-    assert not np.allclose(found["evidence_only"], whole, atol=1e-3)
+    assert np.allclose(readings["full"], whole, atol=1e-5)  # in the order of the cases, whatever the order of measuring
+    assert not np.allclose(readings["evidence_only"], whole, atol=1e-3)
     result = evidence.run(bench, ("valid",))["valid"]["readouts"]
     assert result["full"]["changed"]["value"] == 0 and result["full"]["total_variation"]["value"] == 0
     half = evidence._ratio(metrics.mean(np.array([0.2, 0.4])), metrics.mean(np.array([0.4, 0.8])))

@@ -89,14 +89,14 @@ def test_vector_scaling_of_two_classes_is_logistic_regression():
     logits = rng.normal(size=(500, 2))
     labels = (rng.random(500) < 1 / (1 + np.exp(logits[:, 0] * 2 - logits[:, 1] - 0.5))).astype(int)
     expected = LogisticRegression(C=np.inf, tol=1e-8).fit(logits, labels).predict_proba(logits)
-    found = maps.vector_scaling(0.0)(logits, labels, lesions(500))(logits)
-    assert found == pytest.approx(expected, abs=2e-3)
+    fitted = maps.vector_scaling(0.0)(logits, labels, lesions(500))(logits)
+    assert fitted == pytest.approx(expected, abs=2e-3)
 
 
 def test_vector_scaling_becomes_one_temperature_as_its_penalty_grows():
     logits, labels = drawn(2_000)
-    found = maps.vector_scaling(1e4)(logits, labels, lesions(2_000))(logits)
-    assert found == pytest.approx(maps.temperature(logits, labels, lesions(2_000))(logits), abs=2e-3)
+    fitted = maps.vector_scaling(1e4)(logits, labels, lesions(2_000))(logits)
+    assert fitted == pytest.approx(maps.temperature(logits, labels, lesions(2_000))(logits), abs=2e-3)
 
 
 def test_gradient_of_vector_scaling():
@@ -110,14 +110,14 @@ def test_dirichlet_is_regression_on_log_probabilities():
     logits, labels = drawn(700)
     x = log_softmax(logits, axis=1)
     expected = LogisticRegression(C=1 / 7, max_iter=5000, tol=1e-8).fit(x, labels).predict_proba(x)
-    found = maps.dirichlet(0.01)(logits, labels, lesions(700))(logits)
-    assert found == pytest.approx(expected, abs=1e-4)
+    fitted = maps.dirichlet(0.01)(logits, labels, lesions(700))(logits)
+    assert fitted == pytest.approx(expected, abs=1e-4)
 
 
 def test_dirichlet_gives_nothing_to_a_class_it_never_saw():
     logits, labels = drawn(300)
-    seen = labels != 3
-    p = maps.dirichlet(0.01)(logits[seen], labels[seen], lesions(300)[seen])(logits)
+    present = labels != 3
+    p = maps.dirichlet(0.01)(logits[present], labels[present], lesions(300)[present])(logits)
     assert (p[:, 3] == 0).all()
     assert p.sum(axis=1) == pytest.approx(np.ones(300))
 
@@ -136,7 +136,7 @@ def test_no_lesion_is_mapped_by_a_map_that_saw_it():
     logits[:, 0] = np.arange(200)  # names the row
     held_out = []
 
-    def spy(seen, labels, groups):
+    def spy(fitted_on, labels, groups):
         def apply(z):
             held_out.extend(z[:, 0])
             assert not set(groups) & {f"lesion{int(i) // 2}" for i in z[:, 0]}
@@ -260,8 +260,8 @@ def sets_of(worst: float, size: float) -> dict:
 
 
 def test_choice_of_sets():
-    found = {"shipped": sets_of(0.6, 1.2), "a": sets_of(0.86, 1.7), "b": sets_of(0.9, 2.1)}
-    assert sets.chosen_sets(found) == {"chosen": "a", "change": True, "fair": ["a", "b"]}
+    choice = {"shipped": sets_of(0.6, 1.2), "a": sets_of(0.86, 1.7), "b": sets_of(0.9, 2.1)}
+    assert sets.chosen_sets(choice) == {"chosen": "a", "change": True, "fair": ["a", "b"]}
     assert sets.chosen_sets({"shipped": sets_of(0.6, 1.2), "a": sets_of(0.7, 3)})["chosen"] == "a"
     fine = sets.chosen_sets({"shipped": sets_of(0.88, 1.2), "a": sets_of(0.9, 1.7)})
     assert (fine["chosen"], fine["change"]) == ("shipped", False)
@@ -277,8 +277,8 @@ def map_of(nll: float, low: float, high: float) -> dict:
 def test_choice_of_map_wants_a_true_difference():
     of_maps = {"shipped": map_of(0.6, 0, 0), "a": map_of(0.59, -0.03, 0.01)}
     assert maps.chosen_map(of_maps)["chosen"] == "shipped"
-    found = maps.chosen_map(of_maps | {"b": map_of(0.55, -0.07, -0.03)})
-    assert (found["chosen"], found["change"], found["lowest_nll"]) == ("b", True, "b")
+    choice = maps.chosen_map(of_maps | {"b": map_of(0.55, -0.07, -0.03)})
+    assert (choice["chosen"], choice["change"], choice["lowest_nll"]) == ("b", True, "b")
 
 
 def test_set_figures_by_hand():
@@ -287,17 +287,17 @@ def test_set_figures_by_hand():
     inside = np.zeros((60, C), bool)
     inside[:, 5] = True
     inside[:10, 4] = True
-    found = sets.set_figures(inside, m, metrics.GroupBootstrap(list(m.groups), 5))
-    assert found["coverage"]["value"] == pytest.approx(50 / 60)
-    assert found["malignant_coverage"]["value"] == pytest.approx(0.5)
-    assert found["set_size"]["value"] == pytest.approx(70 / 60)
-    assert found["singletons"]["value"] == pytest.approx(50 / 60)
-    assert found["singleton_accuracy"]["value"] == pytest.approx(40 / 50)
-    assert found["classes"]["mel"]["coverage"]["value"] == pytest.approx(0.5)
-    assert found["worst_class"] is None  # neither class has 30 lesions
+    figures = sets.set_figures(inside, m, metrics.GroupBootstrap(list(m.groups), 5))
+    assert figures["coverage"]["value"] == pytest.approx(50 / 60)
+    assert figures["malignant_coverage"]["value"] == pytest.approx(0.5)
+    assert figures["set_size"]["value"] == pytest.approx(70 / 60)
+    assert figures["singletons"]["value"] == pytest.approx(50 / 60)
+    assert figures["singleton_accuracy"]["value"] == pytest.approx(40 / 50)
+    assert figures["classes"]["mel"]["coverage"]["value"] == pytest.approx(0.5)
+    assert figures["worst_class"] is None  # neither class has 30 lesions
     alone = replace(m, groups=np.array([str(i) for i in range(60)]))
-    found = sets.set_figures(inside, alone, metrics.GroupBootstrap(list(alone.groups), 5))
-    assert (found["worst_class"], found["worst_coverage"]) == ("nv", 1.0)
+    figures = sets.set_figures(inside, alone, metrics.GroupBootstrap(list(alone.groups), 5))
+    assert (figures["worst_class"], figures["worst_coverage"]) == ("nv", 1.0)
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
@@ -307,12 +307,12 @@ def test_a_calibrated_model_lies_on_its_noise_floor():
     logits, labels = drawn(1_000)
     p = {"none": softmax(logits, axis=1), "shipped": SHIPPED.apply(logits)}
     resamples = metrics.GroupBootstrap([str(i) for i in range(1_000)], 20)
-    found = maps.compare_maps(p, labels, np.array(PRIOR), resamples, seed=0)
-    floor = found["shipped"]["noise_floor"]["ece"]
-    assert found["shipped"]["ece"]["value"] <= floor["high"]
-    assert found["none"]["ece"]["value"] > 2 * found["none"]["noise_floor"]["ece"]["high"]
-    assert found["none"]["nll_above_shipped"]["low"] > 0
-    assert found["shipped"]["nll_above_shipped"]["value"] == 0
+    figures = maps.compare_maps(p, labels, np.array(PRIOR), resamples, seed=0)
+    floor = figures["shipped"]["noise_floor"]["ece"]
+    assert figures["shipped"]["ece"]["value"] <= floor["high"]
+    assert figures["none"]["ece"]["value"] > 2 * figures["none"]["noise_floor"]["ece"]["high"]
+    assert figures["none"]["nll_above_shipped"]["low"] > 0
+    assert figures["shipped"]["nll_above_shipped"]["value"] == 0
 
 
 def test_ece_of_the_rule_that_decides_by_prior():
@@ -343,10 +343,10 @@ def test_maps_without_fit_gain_nothing_by_cross_fitting(tmp_path):
     calib, m = measured("calib", 400, 0), measured("valid", 300, 1)
     fitters = maps.fitters(TRUST, seed=0)
     fitted = {name: fit(calib.logits, calib.labels, calib.groups) for name, fit in fitters.items()}
-    found = measure.cross_fitting(bench(tmp_path), TRUST, calib, m, fitted)
+    figures = measure.cross_fitting(bench(tmp_path), TRUST, calib, m, fitted)
     for name in ("none", "shipped"):
-        assert {i["value"] for i in found[name]["coverage_gained"].values()} == {0.0}
-    assert found["isotonic"]["coverage_gained"]["LAC"]["value"] > 0  # the map that fits noise most
+        assert {i["value"] for i in figures[name]["coverage_gained"].values()} == {0.0}
+    assert figures["isotonic"]["coverage_gained"]["LAC"]["value"] > 0  # the map that fits noise most
 
 
 def test_run_and_section(tmp_path):

@@ -47,9 +47,9 @@ def photo(height: int, width: int) -> LesionImage:
     ],
 )
 def test_cropped_is_the_square_around_the_lesion(box, x, y, side):
-    found = photos.cropped(photo(100, 200), box)
-    assert (found.width, found.height) == (side, side)
-    assert tuple(found.pixels[0, 0, :2]) == (x, y)
+    square = photos.cropped(photo(100, 200), box)
+    assert (square.width, square.height) == (side, side)
+    assert tuple(square.pixels[0, 0, :2]) == (x, y)
 
 
 def seeing(mask: np.ndarray) -> SimpleNamespace:
@@ -162,37 +162,37 @@ def test_commonest_state_scores_its_share():
     labels = tasks.labels_of(drawn("train", 100, 0).cases)
     p = tasks.commonest(labels, 100)
     resamples = metrics.GroupBootstrap([str(i) for i in range(100)], 5)
-    found = measure.figures_of(p, labels, resamples)
+    figures = measure.figures_of(p, labels, resamples)
     shares = [np.bincount(own).max() / 100 for own in labels.values()]
-    assert found["average"]["value"] == pytest.approx(np.mean(shares))
-    assert found["criteria_auroc"]["value"] == 0.5
-    assert found["melanoma_precision"] is None or found["melanoma_sensitivity"]["value"] == 1.0
+    assert figures["average"]["value"] == pytest.approx(np.mean(shares))
+    assert figures["criteria_auroc"]["value"] == 0.5
+    assert figures["melanoma_precision"] is None or figures["melanoma_sensitivity"]["value"] == 1.0
 
 
 def test_figures_equal_those_of_sklearn():
     m = drawn("valid", 200, 0)
     labels, p = tasks.labels_of(m.cases), tasks.as_shipped(m)
     labels["streaks"] = np.where(np.arange(200) < 50, -1, labels["streaks"])
-    found = measure.figures_of(p, labels, metrics.GroupBootstrap([str(i) for i in range(200)], 5))
+    figures = measure.figures_of(p, labels, metrics.GroupBootstrap([str(i) for i in range(200)], 5))
     known = labels["streaks"] >= 0
     streaks, own = labels["streaks"][known], p["streaks"][known]
-    assert found["tasks"]["streaks"]["n"] == 150
-    assert found["tasks"]["streaks"]["accuracy"]["value"] == pytest.approx(
+    assert figures["tasks"]["streaks"]["n"] == 150
+    assert figures["tasks"]["streaks"]["accuracy"]["value"] == pytest.approx(
         sk.accuracy_score(streaks, own.argmax(axis=1))
     )
-    assert found["tasks"]["streaks"]["auroc"]["value"] == pytest.approx(
+    assert figures["tasks"]["streaks"]["auroc"]["value"] == pytest.approx(
         sk.roc_auc_score(streaks, own, multi_class="ovr")
     )
     veil = sk.roc_auc_score(labels["blue_whitish_veil"], p["blue_whitish_veil"][:, 1])
-    assert found["tasks"]["blue_whitish_veil"]["auroc"]["value"] == pytest.approx(veil)
+    assert figures["tasks"]["blue_whitish_veil"]["auroc"]["value"] == pytest.approx(veil)
     mel = DERM7PT_GROUPS.index("MEL")
     truth, guess = labels["diagnosis"] == mel, p["diagnosis"].argmax(axis=1) == mel
-    assert found["melanoma_sensitivity"]["value"] == pytest.approx(sk.recall_score(truth, guess))
-    assert found["melanoma_precision"]["value"] == pytest.approx(sk.precision_score(truth, guess))
-    assert found["melanoma_auroc"]["value"] == pytest.approx(sk.roc_auc_score(truth, p["diagnosis"][:, mel]))
-    accuracies = [t["accuracy"]["value"] for t in found["tasks"].values()]
-    assert found["average"]["value"] == pytest.approx(np.mean(accuracies))
-    assert found["criteria_accuracy"]["value"] == pytest.approx(np.mean(accuracies[1:]))
+    assert figures["melanoma_sensitivity"]["value"] == pytest.approx(sk.recall_score(truth, guess))
+    assert figures["melanoma_precision"]["value"] == pytest.approx(sk.precision_score(truth, guess))
+    assert figures["melanoma_auroc"]["value"] == pytest.approx(sk.roc_auc_score(truth, p["diagnosis"][:, mel]))
+    accuracies = [t["accuracy"]["value"] for t in figures["tasks"].values()]
+    assert figures["average"]["value"] == pytest.approx(np.mean(accuracies))
+    assert figures["criteria_accuracy"]["value"] == pytest.approx(np.mean(accuracies[1:]))
 
 
 # --- readouts ---------------------------------------------------------------------------------------------------------
@@ -226,17 +226,17 @@ def test_readout_is_fitted_on_its_rows_alone():
 def test_no_case_is_predicted_by_a_readout_that_saw_it(bench, monkeypatch):
     m = bench.given["train"]
     labels = tasks.labels_of(m.cases)
-    seen = []
+    fitted_on = []
 
     def spy(f, labels, fit, rows, s, n_states):
         assert not set(m.groups[fit]) & set(m.groups[rows])
-        seen.extend(rows)
+        fitted_on.extend(rows)
         return np.zeros((len(rows), n_states))
 
     monkeypatch.setattr(readouts, "fit_predict", spy)
     folds = readouts.folds_of(labels, m.groups, seed=0)
     readouts.out_of_fold(readouts.ReadoutInputs(m.embeddings, np.ones(1)), labels["streaks"], folds, 1.0, 3)
-    assert sorted(seen) == list(range(120))
+    assert sorted(fitted_on) == list(range(120))
 
 
 def test_run_and_section(bench, tmp_path):

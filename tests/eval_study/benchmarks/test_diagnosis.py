@@ -96,22 +96,22 @@ def block(measured: Measured, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 def test_figures_equal_those_of_sklearn(measured, block):
     p, labels, guess = measured.probabilities, measured.labels, measured.balanced.argmax(axis=1)
-    found = block["all"]
-    assert found["n"] == 300
-    assert found["n_groups"] == 150
-    assert found["balanced_accuracy"]["value"] == pytest.approx(sk.balanced_accuracy_score(labels, guess))
+    figures = block["all"]
+    assert figures["n"] == 300
+    assert figures["n_groups"] == 150
+    assert figures["balanced_accuracy"]["value"] == pytest.approx(sk.balanced_accuracy_score(labels, guess))
     argmax = sk.balanced_accuracy_score(labels, p.argmax(axis=1))
-    assert found["balanced_accuracy_argmax"]["value"] == pytest.approx(argmax)
-    assert found["accuracy"]["value"] == pytest.approx(sk.accuracy_score(labels, p.argmax(axis=1)))
-    assert found["auroc_macro"]["value"] == pytest.approx(sk.roc_auc_score(labels, p, multi_class="ovr"))
+    assert figures["balanced_accuracy_argmax"]["value"] == pytest.approx(argmax)
+    assert figures["accuracy"]["value"] == pytest.approx(sk.accuracy_score(labels, p.argmax(axis=1)))
+    assert figures["auroc_macro"]["value"] == pytest.approx(sk.roc_auc_score(labels, p, multi_class="ovr"))
     malignant = measured.malignant == 1
-    assert found["auroc_malignant"]["value"] == pytest.approx(sk.roc_auc_score(malignant, measured.malignancy))
-    assert found["sensitivity"]["value"] == pytest.approx(sk.recall_score(malignant, measured.refer))
-    assert found["specificity"]["value"] == pytest.approx(sk.recall_score(~malignant, ~measured.refer))
-    assert found["lesion_iou"]["value"] == pytest.approx(0.8)
+    assert figures["auroc_malignant"]["value"] == pytest.approx(sk.roc_auc_score(malignant, measured.malignancy))
+    assert figures["sensitivity"]["value"] == pytest.approx(sk.recall_score(malignant, measured.refer))
+    assert figures["specificity"]["value"] == pytest.approx(sk.recall_score(~malignant, ~measured.refer))
+    assert figures["lesion_iou"]["value"] == pytest.approx(0.8)
     recalls = sk.recall_score(labels, guess, average=None)
-    assert [found["classes"][c]["recall"]["value"] for c in DIAGNOSIS_CODES] == pytest.approx(list(recalls))
-    assert sum(c["n"] for c in found["classes"].values()) == 300
+    assert [figures["classes"][c]["recall"]["value"] for c in DIAGNOSIS_CODES] == pytest.approx(list(recalls))
+    assert sum(c["n"] for c in figures["classes"].values()) == 300
 
 
 def test_roc_equals_that_of_sklearn(measured, tmp_path):
@@ -137,7 +137,7 @@ def test_photo_sizes_are_read_from_the_files_and_measured_apart(block):
     assert block["photo_size_auroc"]["value"] == 0.5  # each lesion has one photo of each size: no leak
 
 
-def test_a_leak_of_photo_size_is_seen(measured, tmp_path):
+def test_a_leak_of_photo_size_is_measured(measured, tmp_path):
     folder = measured.cases[0].image.parent
     leaking = [replace(c, image=folder / ("20.png" if c.malignant else "30.png")) for c in measured.cases]
     block = diagnosis.measure(bench(tmp_path).give(valid=replace(measured, cases=leaking)), "valid")
@@ -155,11 +155,11 @@ def test_groups_too_small_are_left_out(block):
 def test_a_group_with_few_malignant_photos_has_no_sensitivity(measured, tmp_path):
     few = np.flatnonzero(measured.malignant == 1)[:4]
     benign = np.isin(np.arange(300), [*few, *np.flatnonzero(measured.malignant == 0)])
-    found = diagnosis.in_short(diagnosis._Rows.of(bench(tmp_path), measured.where(benign)))
-    assert found["n_malignant"] == 4
-    assert found["sensitivity"] is None
-    assert found["auroc_malignant"] is None
-    assert found["specificity"]["value"] > 0
+    figures = diagnosis.in_short(diagnosis._Rows.of(bench(tmp_path), measured.where(benign)))
+    assert figures["n_malignant"] == 4
+    assert figures["sensitivity"] is None
+    assert figures["auroc_malignant"] is None
+    assert figures["specificity"]["value"] > 0
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,12 @@ def test_logit_adjustment_adds_the_log_prior() -> None:
 
 
 def test_every_named_loss_is_defined_and_less_means_less(sets, tiny_model) -> None:
-    found = losses.losses(COUNTS, TrainConfig())
-    assert set(found) == set(losses.TITLES)
+    by_name = losses.losses(COUNTS, TrainConfig())
+    assert set(by_name) == set(losses.TITLES)
     head = heads.WithoutLanguage(tiny_model)
     generator = torch.Generator().manual_seed(0)
     x = heads._inputs(head, sets["train"], torch.arange(12), 0, True, 0.5, generator)
-    whole = found["cfa"].of(x, 0.0)
+    whole = by_name["cfa"].of(x, 0.0)
     for name in ("cfa_less_alignment", "cfa_less_calibration", "cfa_less_consistency"):
         assert losses.losses(COUNTS, TrainConfig())[name].of(x, 0.0) < whole
 

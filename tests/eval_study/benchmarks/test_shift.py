@@ -73,8 +73,8 @@ def test_sets_for_testing_alone_are_measured_whatever_their_name(bench: Bench) -
         "own_training": table("train"),
         "empty": table(),
     }
-    found = measure.other_sets(bench)
-    assert found == {"isic2017": "test", "pad_ufes": "shift", "clinic": None, "official": None, "mixed": "shift"}
+    split_of = measure.other_sets(bench)
+    assert split_of == {"isic2017": "test", "pad_ufes": "shift", "clinic": None, "official": None, "mixed": "shift"}
     assert measure.other_sets(bench, "valid")["isic2017"] == "valid"
 
 
@@ -83,18 +83,18 @@ def test_sets_for_testing_alone_are_measured_whatever_their_name(bench: Bench) -
 
 def test_figures_are_those_of_scikit_learn(bench: Bench) -> None:
     m, own = measured(drawn_labels(200), far=0.4), measured(drawn_labels(150, seed=1), seed=1, source="own")
-    found = one_set.block(bench, m, own)
+    figures = one_set.block(bench, m, own)
     guess = m.probabilities.argmax(axis=1)
-    assert found["accuracy"]["value"] == pytest.approx(accuracy_score(m.labels, guess))
-    assert found["nll"]["value"] == pytest.approx(log_loss(m.labels, m.probabilities, labels=range(C)))
-    assert found["auroc_malignant"]["value"] == pytest.approx(roc_auc_score(m.malignant, m.malignancy))
+    assert figures["accuracy"]["value"] == pytest.approx(accuracy_score(m.labels, guess))
+    assert figures["nll"]["value"] == pytest.approx(log_loss(m.labels, m.probabilities, labels=range(C)))
+    assert figures["auroc_malignant"]["value"] == pytest.approx(roc_auc_score(m.malignant, m.malignancy))
     shifted = np.r_[np.ones(200), np.zeros(150)]
     auroc = roc_auc_score(shifted, np.r_[m.shift, own.shift])
-    assert found["shift"]["auroc"]["value"] == pytest.approx(auroc)
-    assert found["shift"]["auroc"]["low"] < auroc < found["shift"]["auroc"]["high"]
-    assert found["shift"]["out_of_domain"]["value"] == pytest.approx(np.mean(m.shift > IN_DOMAIN_SCORE))
-    assert found["restricted"] is None and found["malignant_by_class"] is None
-    assert (found["n"], found["n_groups"], found["n_malignant"]) == (200, 100, int(m.malignant.sum()))
+    assert figures["shift"]["auroc"]["value"] == pytest.approx(auroc)
+    assert figures["shift"]["auroc"]["low"] < auroc < figures["shift"]["auroc"]["high"]
+    assert figures["shift"]["out_of_domain"]["value"] == pytest.approx(np.mean(m.shift > IN_DOMAIN_SCORE))
+    assert figures["restricted"] is None and figures["malignant_by_class"] is None
+    assert (figures["n"], figures["n_groups"], figures["n_malignant"]) == (200, 100, int(m.malignant.sum()))
     assert one_set.block(bench, own, None)["shift"]["auroc"] is None
     one = one_set.shift_figures(bench, m.where(np.arange(200) < 2), own)["auroc"]
     assert one["value"] is not None and one["low"] is None  # two photos of one lesion
@@ -108,11 +108,11 @@ def test_restricted_rule_chooses_among_the_labelled_diagnoses(bench: Bench) -> N
     assert np.allclose(p.sum(axis=1), 1) and (classes[places] == labels).all()
     assert np.allclose(p[0], m.probabilities[0, classes] / m.probabilities[0, classes].sum())
     assert np.array_equal(balanced, m.balanced[:, classes])
-    found = one_set.block(bench, m, measured(labels, source="own"))
+    figures = one_set.block(bench, m, measured(labels, source="own"))
     right = classes[m.probabilities[:, classes].argmax(axis=1)] == labels
-    assert found["restricted"]["accuracy"]["value"] == pytest.approx(right.mean())
-    assert found["restricted"]["accuracy"]["value"] > found["accuracy"]["value"]
-    assert found["classes"] == [DIAGNOSIS_CODES[c] for c in classes]
+    assert figures["restricted"]["accuracy"]["value"] == pytest.approx(right.mean())
+    assert figures["restricted"]["accuracy"]["value"] > figures["accuracy"]["value"]
+    assert figures["classes"] == [DIAGNOSIS_CODES[c] for c in classes]
 
 
 def test_a_photo_without_a_diagnosis_has_no_place() -> None:
@@ -124,8 +124,8 @@ def test_abstaining_by_hand() -> None:
     m = measured(np.array([MEL, MEL, NV, NV]))
     m.probabilities[:] = np.eye(C)[[MEL, NV, NV, MEL]]  # right, wrong, right, wrong
     m.refer[:] = [True, False, False, True]
-    found = one_set.abstaining(m, np.array([True, False, True, True]))
-    value = {name: float(metric(np.ones((1, 4)))[0]) for name, metric in found.items()}
+    figures = one_set.abstaining(m, np.array([True, False, True, True]))
+    value = {name: float(metric(np.ones((1, 4)))[0]) for name, metric in figures.items()}
     assert value["kept"] == 0.75
     assert value["accuracy_kept"] == pytest.approx(2 / 3) and value["accuracy_gain"] == pytest.approx(2 / 3 - 1 / 2)
     assert value["sensitivity_kept"] == 1 and value["sensitivity_gain"] == 0.5
@@ -135,12 +135,12 @@ def test_abstaining_by_hand() -> None:
 def test_where_a_set_counts_malignancy_otherwise_both_counts_are_figured(bench: Bench) -> None:
     m = measured(drawn_labels(80, (AKIEC, MEL, NV)))
     m.malignant[m.labels == AKIEC] = 0
-    found = one_set.block(bench, m, measured(drawn_labels(40), source="own"))
-    other = found["malignant_by_class"]
+    figures = one_set.block(bench, m, measured(drawn_labels(40), source="own"))
+    other = figures["malignant_by_class"]
     assert other["classes"] == ["akiec"] and other["n_differs"] == int((m.labels == AKIEC).sum())
     assert other["sensitivity"]["value"] == pytest.approx(m.refer[m.labels != NV].mean())
-    assert found["sensitivity"]["value"] == pytest.approx(m.refer[m.labels == MEL].mean())
-    assert "counts" in report._malignancy_notes({"pad_ufes": {**found, "split": "shift"}})[0]
+    assert figures["sensitivity"]["value"] == pytest.approx(m.refer[m.labels == MEL].mean())
+    assert "counts" in report._malignancy_notes({"pad_ufes": {**figures, "split": "shift"}})[0]
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -158,18 +158,20 @@ def test_the_sentence_names_the_types_that_show_nothing() -> None:
         "FST5": group(1, None, None, malignant=1),
         one_set.NO_GROUP: group(162, 0.5, 0.6, malignant=0),
     }
-    said = report.too_few(groups)
-    assert "Too few photos to show anything: FST1 (21 photos, accuracy's interval 0.40 wide); FST3 (78 photos" in said
-    assert "FST5 (1 photo, no interval to be had)" in said
-    assert "Enough for a rough figure: FST2 (147 photos, accuracy's interval 0.16 wide)." in said
-    assert "Of types V and VI there are 1 photo together: nothing can be said" in said
-    assert "162 photos have no type, 0 of them malignant." in said
+    sentence = report.too_few(groups)
+    assert (
+        "Too few photos to show anything: FST1 (21 photos, accuracy's interval 0.40 wide); FST3 (78 photos" in sentence
+    )
+    assert "FST5 (1 photo, no interval to be had)" in sentence
+    assert "Enough for a rough figure: FST2 (147 photos, accuracy's interval 0.16 wide)." in sentence
+    assert "Of types V and VI there are 1 photo together: nothing can be said" in sentence
+    assert "162 photos have no type, 0 of them malignant." in sentence
 
 
 def test_the_sentence_says_nothing_of_types_that_suffice() -> None:
     groups = {name: group(200, 0.55, 0.65) for name in ("FST1", "FST5", "FST6")}
-    said = report.too_few(groups)
-    assert "Too few" not in said and "nothing can be said" not in said and "FST6 (200 photos" in said
+    sentence = report.too_few(groups)
+    assert "Too few" not in sentence and "nothing can be said" not in sentence and "FST6 (200 photos" in sentence
 
 
 def test_groups_are_measured_apart(bench: Bench) -> None:
@@ -177,11 +179,11 @@ def test_groups_are_measured_apart(bench: Bench) -> None:
     m = measured(labels)
     kinds = ["FST2", "FST3", None]
     m.cases[:] = [Case(c.image, c.image_id, c.source, c.lesion_id, group=kinds[i % 3]) for i, c in enumerate(m.cases)]
-    found = one_set.by_group(bench, m, measured(labels, source="own"))
-    assert list(found) == ["FST2", "FST3", one_set.NO_GROUP] and {g["n"] for g in found.values()} == {20}
+    figures = one_set.by_group(bench, m, measured(labels, source="own"))
+    assert list(figures) == ["FST2", "FST3", one_set.NO_GROUP] and {g["n"] for g in figures.values()} == {20}
     part = np.arange(60) % 3 == 1
     right = (m.probabilities.argmax(axis=1) == labels)[part]
-    assert found["FST3"]["accuracy"]["value"] == pytest.approx(right.mean())
+    assert figures["FST3"]["accuracy"]["value"] == pytest.approx(right.mean())
     assert one_set.by_group(bench, measured(labels), m) is None
 
 
@@ -212,9 +214,9 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Drawn:
         light = np.array([1.0 if photos is None else p.pixels.mean() / 255 for p in photos or cases])
         p = np.tile(np.linspace(1, 2, C) / np.linspace(1, 2, C).sum(), (len(cases), 1))
         nothing = np.zeros((len(cases), 1))
-        found = dict.fromkeys(("logits", "probabilities", "balanced"), p)
-        found |= dict.fromkeys(("scores", "embeddings", "style"), nothing)
-        return found | {"shift": light, "inside": p > 0.1, "refer": light > 0.5, "iou": light * np.nan}
+        figures = dict.fromkeys(("logits", "probabilities", "balanced"), p)
+        figures |= dict.fromkeys(("scores", "embeddings", "style"), nothing)
+        return figures | {"shift": light, "inside": p > 0.1, "refer": light > 0.5, "iou": light * np.nan}
 
     monkeypatch.setattr(measure, "predict", answers)
     monkeypatch.setattr("eval_study.benchmarks.common.predict", answers)
@@ -252,7 +254,7 @@ def test_corrupted_photos_are_made_once(drawn: Drawn, monkeypatch: pytest.Monkey
     assert [x.sha256 for x in a] == [x.sha256 for x in b] and len({x.sha256 for x in a}) == len(plain)
 
 
-def test_what_is_missing_is_told_before_measuring(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_photographs_raise_before_measuring(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = pictures.Photograph("no-such-package", "a.png", "nothing", "none")
     monkeypatch.setattr(pictures, "PHOTOGRAPHS", (absent,))
     with pytest.raises(DataError, match="no-such-package"):

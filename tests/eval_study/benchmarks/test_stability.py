@@ -48,9 +48,9 @@ def test_turning_back_gives_the_photo(photo: np.ndarray) -> None:
 def test_flips_and_total_variation_by_hand() -> None:
     before = np.array([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1], [0.2, 0.8]])
     after = np.array([[0.4, 0.6], [0.4, 0.6], [0.8, 0.2], [0.2, 0.8]])
-    found = compare(before, after, metrics.GroupBootstrap(list("abcd"), 100))
-    assert found["flips"]["value"] == 0.25
-    assert found["moved"]["value"] == pytest.approx(0.1) and found["moved_most"] == pytest.approx(0.3)
+    changes = compare(before, after, metrics.GroupBootstrap(list("abcd"), 100))
+    assert changes["flips"]["value"] == 0.25
+    assert changes["moved"]["value"] == pytest.approx(0.1) and changes["moved_most"] == pytest.approx(0.3)
 
 
 def test_other_descriptions_are_used_and_put_back(tiny_model) -> None:
@@ -78,13 +78,13 @@ def test_probabilities_come_in_the_usual_order_whatever_that_of_the_model(tmp_pa
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((80, 80, 3), 40 * int(name), np.uint8))
     cases = [Case(tmp_path / f"{name}.png", name, "drawn", name) for name in names]
 
-    def see(photos, contexts, shown=range(7)):
+    def see(photos, contexts, order=range(7)):
         index = [round(p.pixels.mean() / 40) for p in photos]  # which photo it is can be told from its grey
-        return SimpleNamespace(logits=logits[index][:, list(shown)])
+        return SimpleNamespace(logits=logits[index][:, list(order)])
 
-    def assessor(shown=range(7)):
-        trust = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 7))
-        return SimpleNamespace(forward=lambda photos, contexts: see(photos, contexts, shown), calibrator=trust)
+    def assessor(order=range(7)):
+        calibrator = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 7))
+        return SimpleNamespace(forward=lambda photos, contexts: see(photos, contexts, order), calibrator=calibrator)
 
     usual = stability.probabilities(assessor(), cases)
     assert np.allclose(usual, logits.softmax(1).numpy())
@@ -114,23 +114,23 @@ def test_every_wording_has_descriptions_of_every_diagnosis() -> None:
     assert set(stability.TARGETS) <= {*banks, *stability.NOTHING}
 
 
-def test_other_words_are_tried_on_photos_looked_at_once(tiny_model, tmp_path) -> None:
+def test_paraphrases_are_tried_on_photos_perceived_once(tiny_model, tmp_path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.full((80, 80, 3), 90, np.uint8))
     case = Case(tmp_path / "a.png", "a", "drawn", "a")
     looks = []
 
     def see(photos, contexts):
         looks.append(len(photos))
-        seen = tiny_model.perceive(torch.full((1, 3, 64, 64), 0.4))
-        return SimpleNamespace(tokens=seen, evidence=tiny_model.find_evidence(seen))
+        perceived = tiny_model.perceive(torch.full((1, 3, 64, 64), 0.4))
+        return SimpleNamespace(tokens=perceived, evidence=tiny_model.find_evidence(perceived))
 
-    trust = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 7))
-    assessor = SimpleNamespace(forward=see, calibrator=trust, model=tiny_model)
+    calibrator = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 7))
+    assessor = SimpleNamespace(forward=see, calibrator=calibrator, model=tiny_model)
     banks = {"same": [d.descriptions for d in DIAGNOSES], **stability.paraphrases()}
-    found = stability.reworded(assessor, [case], banks)
-    assert looks == [1] and set(found) == set(banks)
-    assert np.allclose(found["same"], found["descriptions reordered"], atol=1e-5)
-    assert not np.allclose(found["same"], found["paraphrase 1 alone"], atol=1e-5)
+    changes = stability.reworded(assessor, [case], banks)
+    assert looks == [1] and set(changes) == set(banks)
+    assert np.allclose(changes["same"], changes["descriptions reordered"], atol=1e-5)
+    assert not np.allclose(changes["same"], changes["paraphrase 1 alone"], atol=1e-5)
 
 
 def test_the_section_shows_every_change_beside_its_target(tmp_path) -> None:

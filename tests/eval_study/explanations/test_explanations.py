@@ -26,13 +26,13 @@ from skinclip.reporting.markdown import section_markdown
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory) -> list[Case]:
     folder = tmp_path_factory.mktemp("photos")
-    found = []
+    figures = []
     for i, kind in enumerate(("melanoma", "nevus")):
         photo, mask = draw_with_mask(kind, i, (160, 160))
         cv2.imwrite(str(folder / f"{i}.png"), photo)
         cv2.imwrite(str(folder / f"{i}m.png"), mask.astype(np.uint8) * 255)
-        found.append(Case(folder / f"{i}.png", str(i), "drawn", f"L{i}", "nv", mask=folder / f"{i}m.png"))
-    return found
+        figures.append(Case(folder / f"{i}.png", str(i), "drawn", f"L{i}", "nv", mask=folder / f"{i}m.png"))
+    return figures
 
 
 @pytest.fixture
@@ -54,19 +54,19 @@ def probabilities(states: list[int], p: float) -> list[np.ndarray]:
 
 
 def test_a_criterion_is_cited_from_its_threshold_and_in_one_state() -> None:
-    said = [2, 0, 1, 0, 0, 0, 0]
-    assert criteria.cited(probabilities(said, 0.9), [0.3] * 7).tolist() == [said]
-    assert not criteria.cited(probabilities(said, 0.9), [0.96] * 7).any()
+    stated = [2, 0, 1, 0, 0, 0, 0]
+    assert criteria.cited(probabilities(stated, 0.9), [0.3] * 7).tolist() == [stated]
+    assert not criteria.cited(probabilities(stated, 0.9), [0.96] * 7).any()
 
 
 def test_hallucination_and_recall_by_hand() -> None:
     labels = np.array([[2, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 1, 0], [0, 2, 0, 0, 0, 0, 0]])
-    said = np.array([[2, 1, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 1, 0], [0] * 7])  # two right, one absent, one other type
-    found = {k: float(v(np.ones((1, 3)))[0]) for k, v in criteria.truth_of(said, labels).items()}
-    assert found["hallucination"] == found["other_type"] == 0.25 and found["precision"] == 0.5
-    assert found["cited_per_photo"] == pytest.approx(4 / 3)
-    assert found["macro_recall"] == pytest.approx((1 + 0 + 1) / 3)  # of the three criteria that are labelled
-    assert found["macro_recall_of_states"] == pytest.approx((1 + 0 + 0 + 1) / 4)  # and their four states
+    stated = np.array([[2, 1, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 1, 0], [0] * 7])  # two right, one absent, one other type
+    figures = {k: float(v(np.ones((1, 3)))[0]) for k, v in criteria.truth_of(stated, labels).items()}
+    assert figures["hallucination"] == figures["other_type"] == 0.25 and figures["precision"] == 0.5
+    assert figures["cited_per_photo"] == pytest.approx(4 / 3)
+    assert figures["macro_recall"] == pytest.approx((1 + 0 + 1) / 3)  # of the three criteria that are labelled
+    assert figures["macro_recall_of_states"] == pytest.approx((1 + 0 + 0 + 1) / 4)  # and their four states
 
 
 def test_thresholds_are_not_chosen_on_the_photos_they_cite() -> None:
@@ -74,33 +74,33 @@ def test_thresholds_are_not_chosen_on_the_photos_they_cite() -> None:
     p = [rng.dirichlet(np.ones(len(c.labels)), 200) for c in CRITERIA]
     labels = np.stack([rng.integers(1, len(c.labels), 200) for c in CRITERIA], 1)  # every criterion in every photo
     half = np.arange(200) < 100
-    said = criteria.cross_fitted(p, labels, half, 0.5)
-    assert (said[half] > 0).mean() == pytest.approx(0.5, abs=0.1)
+    stated = criteria.cross_fitted(p, labels, half, 0.5)
+    assert (stated[half] > 0).mean() == pytest.approx(0.5, abs=0.1)
     for other in (half, ~half):  # which labels a half has does not matter to what is cited of it
         again = labels.copy()
         again[other] = 0
-        assert (criteria.cross_fitted(p, again, half, 0.5)[other] == said[other]).all()
+        assert (criteria.cross_fitted(p, again, half, 0.5)[other] == stated[other]).all()
 
 
 def test_the_reference_lesion_lies_on_the_window(bench, cases) -> None:
     subject = bench.assessor.subject(load_photo(cases[0].image))
     mask = cv2.imread(str(cases[0].mask), cv2.IMREAD_GRAYSCALE) > 127
-    found = maps.reference_lesion(cases[0], subject)
-    assert found is not None and found.shape == (GRID, GRID)
-    assert found.mean() == pytest.approx(mask.mean(), abs=0.02)
+    figures = maps.reference_lesion(cases[0], subject)
+    assert figures is not None and figures.shape == (GRID, GRID)
+    assert figures.mean() == pytest.approx(mask.mean(), abs=0.02)
 
 
 def test_every_method_is_measured_and_kept(bench, cases, monkeypatch, tmp_path) -> None:
     few = {key: METHODS[key] for key in ("evidence", "grad_cam", "gaussian", "random")}
     monkeypatch.setattr(maps, "METHODS", few)
     result = maps.run(bench)
-    found = result["sets"]["ham10000"]
-    assert found["n"] == 2 and set(found["methods"]) == set(few)
-    for row in found["methods"].values():
+    figures = result["sets"]["ham10000"]
+    assert figures["n"] == 2 and set(figures["methods"]) == set(few)
+    for row in figures["methods"].values():
         assert 0 <= row["energy"]["value"] <= 1 and 0 <= row["deletion"]["value"] <= 1
         assert len(row["curves"]["deleting"]) == len(row["curves"]["inserting"]) == 9
-    assert found["methods"]["random"]["energy"]["evidence_less_this"]["value"] == pytest.approx(
-        found["methods"]["evidence"]["energy"]["value"] - found["methods"]["random"]["energy"]["value"]
+    assert figures["methods"]["random"]["energy"]["evidence_less_this"]["value"] == pytest.approx(
+        figures["methods"]["evidence"]["energy"]["value"] - figures["methods"]["random"]["energy"]["value"]
     )
     monkeypatch.setattr(maps, "measure", lambda *_: pytest.fail("measured again"))
     assert maps.run(bench)["sets"] == result["sets"]
@@ -111,8 +111,8 @@ def test_every_method_is_measured_and_kept(bench, cases, monkeypatch, tmp_path) 
 
 def test_regions_a_reader_sees_are_measured_and_kept_for_their_thresholds(bench, monkeypatch, tmp_path) -> None:
     result = regions.run(bench)
-    found = result["sets"]["ham10000"]
-    assert found["n"] >= 1 and 0 < found["joined"]["share"]["value"] <= 0.42
+    figures = result["sets"]["ham10000"]
+    assert figures["n"] >= 1 and 0 < figures["joined"]["share"]["value"] <= 0.42
     assert result["meta"]["thresholds"] == bench.assessor.thresholds
     assert len(list((tmp_path / "work/explanations/gallery/ham10000").glob("*.html"))) == 1
     assert "of the most certain finding" in section_markdown(regions.section(result))
@@ -124,11 +124,11 @@ def test_regions_a_reader_sees_are_measured_and_kept_for_their_thresholds(bench,
     assert regions.run(bench)["sets"]["ham10000"]["n"] == 0
 
 
-def test_regions_that_matter_no_more_than_chance_are_said_first() -> None:
+def test_the_headline_names_regions_that_matter_no_more_than_chance() -> None:
     def of(joined: float, pivotal: float) -> dict:
         low = {"joined": joined, "pivotal": pivotal}
-        found = {w: {"beats_draws": {"value": 0.55, "low": low[w], "high": 0.6}} for w in low}
-        return {"sets": {"a": found}}
+        figures = {w: {"beats_draws": {"value": 0.55, "low": low[w], "high": 0.6}} for w in low}
+        return {"sets": {"a": figures}}
 
     assert "no more to the answer than random places" in regions.headline(of(0.45, 0.51))
     assert "no more than the strongest of as many random places" in regions.headline(of(0.51, 0.45))
@@ -157,14 +157,14 @@ def test_a_chosen_region_that_is_random_itself_beats_no_more_than_chance(monkeyp
         monkeypatch.setattr(regions, "cited_regions", lambda subject, drawn=drawn: drawn)
         effect = dict(zip(drawn, drops(answer, None, np.stack(list(drawn.values())), lesion), strict=True))
         monkeypatch.setattr(regions, "cited_effects", lambda subject, effect=effect: effect)
-        found = regions.cited(subject, 1000 + seed)
-        beats.append(found["pivotal/beats_draws"])
-        against_mean.append(float(found["pivotal/drop"] > found["joined/random"]))
+        figures = regions.cited(subject, 1000 + seed)
+        beats.append(figures["pivotal/beats_draws"])
+        against_mean.append(float(figures["pivotal/drop"] > figures["joined/random"]))
     assert np.mean(beats) == pytest.approx(0.5, abs=0.12)
     assert np.mean(against_mean) > 0.7  # what the earlier comparison made of the same random regions
 
 
-def test_what_beats_the_evidence_is_said_first() -> None:
+def test_the_headline_names_what_beats_the_evidence() -> None:
     def row(energy: tuple[float, float], deletion: tuple[float, float]) -> dict:
         pairs = {"energy": energy, "deletion": deletion}
         gaps = {k: {"evidence_less_this": {"low": lo, "high": hi}} for k, (lo, hi) in pairs.items()}
@@ -172,11 +172,11 @@ def test_what_beats_the_evidence_is_said_first() -> None:
 
     none = row((0.1, 0.2), (-0.2, -0.1))  # more energy and less deletion: evidence is better in both
     lost = row((-0.1, 0.1), (0.1, 0.2))  # its deletion is higher, its energy not told apart
-    found = {"methods": {"evidence": row((0, 0), (0, 0)), "grad_cam": none, "gaussian": none}}
-    assert maps.wins(found) == [] and "No other method" in maps.headline({"sets": {"a": found}})
-    found["methods"]["gaussian"] = lost
-    assert maps.wins(found) == ["deletion AUC: Centred Gaussian"]
-    assert "on a, deletion AUC: Centred Gaussian" in maps.headline({"sets": {"a": found}})
+    figures = {"methods": {"evidence": row((0, 0), (0, 0)), "grad_cam": none, "gaussian": none}}
+    assert maps.wins(figures) == [] and "No other method" in maps.headline({"sets": {"a": figures}})
+    figures["methods"]["gaussian"] = lost
+    assert maps.wins(figures) == ["deletion AUC: Centred Gaussian"]
+    assert "on a, deletion AUC: Centred Gaussian" in maps.headline({"sets": {"a": figures}})
 
 
 def test_holm_by_hand() -> None:
@@ -225,12 +225,12 @@ def test_shuffled_weights_have_the_same_values_in_other_places(bench) -> None:
 def test_maps_of_shuffled_weights_are_unlike_those_of_the_model(bench, cases, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(sanity, "COMPARED", ("evidence", "lesion_mask"))
     result = sanity.run(bench)
-    found = result["steps"]
-    assert found["reasoner"]["lesion_mask"]["ssim"]["value"] == 1  # it knows nothing of the reasoner
-    assert found["tower"]["criteria"]["rank_correlation"]["value"] < 0.7
+    figures = result["steps"]
+    assert figures["reasoner"]["lesion_mask"]["ssim"]["value"] == 1  # it knows nothing of the reasoner
+    assert figures["tower"]["criteria"]["rank_correlation"]["value"] < 0.7
     assert (
-        found["noise"]["criteria"]["rank_correlation"]["value"]
-        > found["tower"]["criteria"]["rank_correlation"]["value"]
+        figures["noise"]["criteria"]["rank_correlation"]["value"]
+        > figures["tower"]["criteria"]["rank_correlation"]["value"]
     )
     assert "reasoner, evidence finder" in section_markdown(sanity.section(result))
 
@@ -262,8 +262,8 @@ def test_a_classifier_recovers_what_the_words_say() -> None:
 
 def test_grad_cam_is_tuned_for_what_it_is_compared_by(bench, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(tuning, "CAMS", (Cam(-1), Cam(-3, relu=False)))
-    found = iter([0.1, 0.3, 0.3, 0.1] * 2)  # a photo's own network under both settings, then the plain one's
-    monkeypatch.setattr(tuning, "_measured", lambda *_: (next(found), 0.5))
+    figures = iter([0.1, 0.3, 0.3, 0.1] * 2)  # a photo's own network under both settings, then the plain one's
+    monkeypatch.setattr(tuning, "_measured", lambda *_: (next(figures), 0.5))
     result = tuning.run(bench)
     assert result["n"] == 2
     assert result["chosen"] == {"own": "stage -3, signed, one view", "plain": "stage -1, ReLU, one view"}

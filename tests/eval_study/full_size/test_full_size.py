@@ -73,15 +73,15 @@ def test_logits_are_compared_position_by_position() -> None:
 
 
 def test_each_way_to_hold_a_layer_stays_near_the_dense_one(tiny_sizes: None) -> None:
-    found = layers.measure("tiny", prompt=40, repeats=1)["ways"]
-    assert found["fp32"]["cosine"] == pytest.approx(1.0)
-    for way, figures in found.items():
+    by_way = layers.measure("tiny", prompt=40, repeats=1)["ways"]
+    assert by_way["fp32"]["cosine"] == pytest.approx(1.0)
+    for way, figures in by_way.items():
         if "not_measured" not in figures:
             assert figures["cosine_output"] > 0.9, way
             assert figures["decode_ms"] > 0
-    int8 = found["int8 of fp32"]
+    int8 = by_way["int8 of fp32"]
     assert int8["cosine"] > 0.999 and int8["cosine_outliers"] > 0.999
-    both = found["int8 weights and activations (fbgemm)"]
+    both = by_way["int8 weights and activations (fbgemm)"]
     assert "not_measured" in both or both["cosine_outliers"] < int8["cosine_outliers"]
 
 

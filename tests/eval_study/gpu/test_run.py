@@ -46,8 +46,8 @@ def test_three_steps_train_every_part(run: Path) -> None:
     assert summary["steps"] == 3 and summary["views"] == 12
     for row in summary["log"]:
         assert {"contrast", "pair", "total"} <= set(row) and row["total"] > 0
-    seen = {name for row in summary["log"] for name in row}
-    assert {"mask", "criteria", "words"} <= seen
+    parts = {name for row in summary["log"] for name in row}
+    assert {"mask", "criteria", "words"} <= parts
     assert set(summary["priors"]) == {
         "ham10000/dermoscopy", "isic2017/dermoscopy", "isic_extra/dermoscopy", "milk10k/clinical", "milk10k/dermoscopy"
     }  # fmt: skip
@@ -92,9 +92,9 @@ def check_equal(paths: list[Path], folder: Path) -> None:
     finder = make_evidence_finder(config.evidence, perception, len(STATES)).eval()
     finder.load_state_dict(load_file(folder / "evidence.safetensors"))
     photos = torch.rand(2, 3, 64, 64)
-    seen = perception(photos)
+    perceived = perception(photos)
     states = perception.embed_texts([s.descriptions[0] for s in STATES])
-    evidence = finder.find(seen, finder.directions(states))
+    evidence = finder.find(perceived, finder.directions(states))
     embeddings, maps, masks = [], [], []
     for path in paths:
         member = GpuDermClip(MODEL)
@@ -104,7 +104,7 @@ def check_equal(paths: list[Path], folder: Path) -> None:
         embeddings.append(embedding)
         maps.append(member.maps(features, symmetric_orthogonalize(described)))
         masks.append(member.mask(features))
-    torch.testing.assert_close(seen.embedding, torch.cat(embeddings, 1) / len(paths) ** 0.5, atol=1e-5, rtol=0)
+    torch.testing.assert_close(perceived.embedding, torch.cat(embeddings, 1) / len(paths) ** 0.5, atol=1e-5, rtol=0)
     torch.testing.assert_close(evidence.maps, _mean(maps), atol=1e-4, rtol=0)
     torch.testing.assert_close(evidence.mask_logits, _mean(masks), atol=1e-4, rtol=0)
     torch.testing.assert_close(evidence.pooled.norm(dim=-1), torch.ones(2))
@@ -135,9 +135,9 @@ def test_the_averaged_model_finds_lesions_of_photos_without_a_mask(run: Path, mo
     monkeypatch.setattr(trainer.average, "mask", lambda features: nothing)
     assert trainer.find_lesions() == 0
     assert (photos.box[unknown, 2] == 0).all()  # the whole photo is looked at
-    found = nothing.clone()
-    found[:, 12:24, 24:48] = 3.0  # of the centred square: lower y, right half
-    monkeypatch.setattr(trainer.average, "mask", lambda features: found)
+    mask_logits = nothing.clone()
+    mask_logits[:, 12:24, 24:48] = 3.0  # of the centred square: lower y, right half
+    monkeypatch.setattr(trainer.average, "mask", lambda features: mask_logits)
     assert trainer.find_lesions() == 3
     for aspect, box in zip(photos.aspect[unknown].tolist(), photos.box[unknown].tolist(), strict=True):
         assert box == pytest.approx([aspect / 2 + 0.25, 0.375, 0.5], abs=0.02)

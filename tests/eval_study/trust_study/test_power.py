@@ -20,9 +20,9 @@ def test_ten_studies_cover_the_truth_and_resume_where_they_stopped(tmp_path, mon
     monkeypatch.setattr(power, "one_study", lambda s, seed: seeds.append(seed) or once(s, seed))
     report = run([short()], tmp_path)
     assert seeds == list(range(4, 10))
-    found = next(iter(report["settings"].values()))
-    assert found["studies"] == found["estimable"] == 10
-    assert found["coverage"]["value"] >= 0.8
+    row = next(iter(report["settings"].values()))
+    assert row["studies"] == row["estimable"] == 10
+    assert row["coverage"]["value"] >= 0.8
     assert json.loads((tmp_path / "power.json").read_text()) == json.loads(json.dumps(report))
     assert "SIMULATED DATA" in (tmp_path / "POWER.md").read_text()
 
@@ -44,11 +44,11 @@ def test_a_study_without_effect_has_none():
 def test_summary_equals_hand_counted():
     setting = short("null", 4)
     rows = [[0.1, -0.2, 0.4, 0.5, 1.0], [0.5, 0.2, 0.8, 0.01, 1.0], [-0.1, -0.4, 0.2, 0.5, 1.0], [None] * 5]
-    found = summary(setting, rows)
-    assert found["coverage"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert found["significant"]["value"] == pytest.approx(1 / 3, abs=1e-4)
-    assert (found["studies"], found["estimable"], found["holds"]) == (4, 3, False)
-    assert "| null" in markdown({"command": "x", "settings": {setting.name: found}})
+    row = summary(setting, rows)
+    assert row["coverage"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert row["significant"]["value"] == pytest.approx(1 / 3, abs=1e-4)
+    assert (row["studies"], row["estimable"], row["holds"]) == (4, 3, False)
+    assert "| null" in markdown({"command": "x", "settings": {setting.name: row}})
 
 
 def test_kept_results_hold_what_is_promised():

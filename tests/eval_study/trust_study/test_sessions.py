@@ -29,20 +29,20 @@ def test_whole_sessions_at_once_lose_nothing(
     study_folder: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(URL_VARIABLE, database)
-    found = study_sessions.sessions(study_folder, readers=5, think=0.01)
-    assert {name: found[name] for name in NOTHING_LOST} == NOTHING_LOST
-    assert found["submits"] == 5 * 34 and found["cpu_ms_a_submit"] > 0
+    result = study_sessions.sessions(study_folder, readers=5, think=0.01)
+    assert {name: result[name] for name in NOTHING_LOST} == NOTHING_LOST
+    assert result["submits"] == 5 * 34 and result["cpu_ms_a_submit"] > 0
     with Study.open(study_folder) as study:
         assert [row.state for row in Coordinator(study).status()] == ["completed"] * 5
 
 
 def test_sessions_over_http_are_those_of_the_page(made_up: Path) -> None:
-    found = study_sessions.served(made_up, readers=2)
-    assert {name: found[name] for name in NOTHING_LOST} == NOTHING_LOST
+    result = study_sessions.served(made_up, readers=2)
+    assert {name: result[name] for name in NOTHING_LOST} == NOTHING_LOST
     # Consent, instructions, background; practice with feedback; cases and a repeat, twice each; blocks; pairs; debrief.
-    assert found["submits"] == 2 * (3 + 4 * 3 + (8 + 1) * 2 + 4 + 2 + 1)
+    assert result["submits"] == 2 * (3 + 4 * 3 + (8 + 1) * 2 + 4 + 2 + 1)
     photos = [path.stat().st_size for path in made_up.glob("cases/*/photo.jpg")]
-    assert photos and 1000 * found["reply_kb"] > min(photos)  # photos are part of the page
+    assert photos and 1000 * result["reply_kb"] > min(photos)  # photos are part of the page
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_what_was_answered_is_not_kept_in_memory(study: Study) -> None:
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("run", [".", "second_run"])
 def test_kept_results_are_of_full_size_and_lost_nothing(name: str, database: str, run: str) -> None:
-    found = json.loads((RESULTS / run / f"study_{name}_{database}.json").read_text())
-    assert (found["readers"], found["cases"], found["cores"], found["simulated"]) == (50, 20, 2, True)
-    assert {key: found[key] for key in NOTHING_LOST} == NOTHING_LOST
-    assert found["submits"] == 50 * 66
-    if found["mean_pause_s"]:
-        assert found["p95_ms"] <= 300
+    result = json.loads((RESULTS / run / f"study_{name}_{database}.json").read_text())
+    assert (result["readers"], result["cases"], result["cores"], result["simulated"]) == (50, 20, 2, True)
+    assert {key: result[key] for key in NOTHING_LOST} == NOTHING_LOST
+    assert result["submits"] == 50 * 66
+    if result["mean_pause_s"]:
+        assert result["p95_ms"] <= 300
