@@ -119,7 +119,7 @@ def model_of(name: str | None, path: Path | None) -> tuple[str, ModelConfig]:
     if config.evidence.kind != "adapter" or config.perception.members > 1:
         raise DataError(
             f"{path}: ensembles and evidence from a pyramid are not trained here; their members are trained by "
-            "eval_study.gpu.train and put together by eval_study.gpu.assemble (docs/gpu-training.md)"
+            "eval_study.gpu.train and put together by eval_study.gpu.assemble (docs/gpu_training.md)"
         )
     return config.preset, config
 
