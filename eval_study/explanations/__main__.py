@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 
 from eval_study.benchmarks.command import Command
-from eval_study.explanations import changes, criteria, maps, rationales, regions, sanity, tuning
+from eval_study.explanations import changes, criteria, maps, rationales, regions, sanity, truth, tuning
 
 COMMAND = Command(
     prog="python -m eval_study.explanations",
     title="SkinCLIP-VL mini: explanations",
     report="EXPLANATIONS.md",
-    modules=(maps, regions, tuning, sanity, criteria, rationales, changes),
+    modules=(maps, regions, truth, tuning, sanity, criteria, rationales, changes),
 )
 
 if __name__ == "__main__":

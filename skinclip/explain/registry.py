@@ -24,6 +24,7 @@ class Method:
         maps: the explanation as a whole first, then its parts where it has any.
         caption: how to read it, in a sentence, for a dermatologist.
         uses_model: False for controls, which know nothing of the model.
+        of_criteria: False where it explains diagnoses alone, not the score of a criterion (`explain.criterion`).
         reports: the reports that show it beside the full comparison: README and model card (`SUMMARY`), deletion and
             insertion curves, the randomisation check, the gallery.
     """
@@ -33,6 +34,7 @@ class Method:
     maps: Callable[[Subject], list[LabelledMap]]
     caption: str
     uses_model: bool = True
+    of_criteria: bool = True
     reports: frozenset[str] = ALL_REPORTS
 
 

@@ -32,12 +32,19 @@ STEPS = 16  # points of the path of integrated gradients
 SQUARE, STRIDE = 0.25, 0.125  # side of an occluding square and how far it moves, as shares of the window
 
 
-class DiagnosisPath(nn.Module):
-    """Photo -> diagnosis logits with gradients, for attribution only; the model's own weights, none added."""
+class ModelPath(nn.Module):
+    """Photo -> logits [B, C] on the CPU, with gradients, for attribution only; the model's own weights, none added."""
 
-    def __init__(self, model: SkinClipVL, prompts: Prompts) -> None:
+    def __init__(self, model: SkinClipVL) -> None:
         super().__init__()
         self.model = model
+
+
+class DiagnosisPath(ModelPath):
+    """Photo -> diagnosis logits."""
+
+    def __init__(self, model: SkinClipVL, prompts: Prompts) -> None:
+        super().__init__(model)
         self.prompts = prompts
 
     def forward(self, photos: Tensor) -> Tensor:
@@ -47,6 +54,23 @@ class DiagnosisPath(nn.Module):
         with self.model.reasoner.recomputing():
             logits = self.model.reason(prompts, tokens, self.model.find_evidence(tokens)).logits
         return logits.cpu()
+
+
+class CriterionPath(ModelPath):
+    """Photo -> log-odds [B, 1] that a criterion is there, in whichever of its states; without the reasoner."""
+
+    def __init__(self, model: SkinClipVL, states: Sequence[int]) -> None:
+        """
+        Args:
+            states: numbers of the criterion's states in `vocabulary.EVIDENCE_STATES`.
+        """
+        super().__init__(model)
+        self.states = list(states)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """[B, 3, side, side] -> [B, 1] on the CPU; "absent" has the fixed logit 0 (`model.criteria`)."""
+        seen = self.model.perceive_with_gradients(photos, own_too=False)
+        return self.model.find_evidence(seen).scores[:, self.states].logsumexp(-1, keepdim=True).cpu()
 
 
 class TokenStages(nn.Module):
@@ -59,7 +83,7 @@ class TokenStages(nn.Module):
             members of an ensemble; see `network`.
     """
 
-    def __init__(self, path: DiagnosisPath) -> None:
+    def __init__(self, path: ModelPath) -> None:
         super().__init__()
         self.path = path
         stages = path.model.perception.tower.attribution_stages()
@@ -124,8 +148,8 @@ class Cam:
     mirrors: bool = False
 
 
-def own_network(path: DiagnosisPath) -> Network:
-    """The model's own diagnosis. Raises NotImplementedError for a tower of a kind whose maps are not known here."""
+def own_network(path: ModelPath) -> Network:
+    """The model's own answer. Raises NotImplementedError for a tower of a kind whose maps are not known here."""
     stages = path.model.perception.tower.attribution_stages()
     if not stages.tokens:
         return Network(path, stages.modules, stages.beside)

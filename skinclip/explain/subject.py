@@ -21,7 +21,7 @@ from skinclip.core.assessment import Context, Finding
 from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.explain import saliency
 from skinclip.explain.faithfulness import Answer
-from skinclip.explain.saliency import DiagnosisPath, Network
+from skinclip.explain.saliency import DiagnosisPath, ModelPath, Network
 from skinclip.imaging.photo import LesionImage
 from skinclip.imaging.transform import Window
 
@@ -81,7 +81,7 @@ class Subject:
         return lesion if lesion.any() else np.ones_like(lesion)
 
     @cached_property
-    def path(self) -> DiagnosisPath:
+    def path(self) -> ModelPath:
         """Photos -> the model's own diagnosis logits, one view of each."""
         model = self.predictor.model
         return DiagnosisPath(model, model.reasoner.writer.write([self.context]))

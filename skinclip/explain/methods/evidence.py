@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skinclip.core.vocabulary import EVIDENCE_STATES, STATE_BY_KEY
+from skinclip.explain.criterion import CriterionSubject
 from skinclip.explain.effects import weighed
 from skinclip.explain.registry import Method
 from skinclip.explain.subject import LabelledMap, Subject, enlarged
@@ -15,8 +16,11 @@ SMOOTH = 3.0  # places of `subject.GRID`: blur of a map that is made of regions;
 def evidence_maps(subject: Subject) -> list[LabelledMap]:
     """The diagnosis as a whole, then the map of each cited criterion.
 
-    The whole is made of all criteria's maps, each by what its highest places do to the answer (`effects.weighed`).
+    The whole is made of all criteria's maps, each by what its highest places do to the answer (`effects.weighed`). Of a
+    criterion it is the map that its score was pooled from.
     """
+    if isinstance(subject, CriterionSubject):
+        return subject.labelled(subject.evidence_map)
     maps_of_states = subject.output.evidence.maps[0].numpy()  # [K, h, w]
     maps = np.stack([enlarged(m) for m in maps_of_states])
     whole = weighed(subject.answer, subject.photo, maps, subject.lesion, SMOOTH)

@@ -30,5 +30,6 @@ METHOD = Method(
     "Grad-CAM of a plain classifier",
     plain_grad_cam,
     "The same for a usual classifier.",
+    of_criteria=False,  # the classifier knows diagnoses only
     reports=frozenset((SUMMARY,)),
 )
