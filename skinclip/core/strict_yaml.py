@@ -23,7 +23,7 @@ class ConfigError(ValueError):
 
 
 class YamlProblem(ValueError):
-    """What is wrong with a YAML text, and where: `line` and `column` from 1, or None where it has no place."""
+    """A fault of a YAML text, and where: `line` and `column` from 1, or None where it has no place."""
 
     def __init__(self, problem: str, mark: Any = None) -> None:  # yaml.Mark, of Python's or of C's parser
         super().__init__(problem)

@@ -39,6 +39,7 @@ from skinclip.training.checkpoints import load_checkpoint, seed_everything
 from skinclip.training.derm_clip import train_stage0
 from skinclip.training.distributed import DistributedContext, check_even
 from skinclip.training.joint import stage2_weights, train_stage2
+from skinclip.training.losses import MISSING
 from skinclip.training.masks import train_masks
 from skinclip.training.photo_sets import PhotoSet, gather, held_out_keys, photo_key, photo_set, scarce, with_clinical
 from skinclip.training.plain import train_plain
@@ -225,12 +226,15 @@ def find_published(config: ModelConfig) -> tuple[Path, str]:
 def train_baseline(recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False) -> PlainClassifier:
     """The plain classifier in one go; writes its checkpoint to `out`.
 
-    Raises DataError where no photo can calibrate, or where `work` holds the training of another recipe.
+    Raises DataError where no photo can calibrate, where there are fewer photos than a batch, or where `work` holds the
+    training of another recipe.
     """
     claim(work, recipe)
     cache = work / "cache"
     cases = gather_calibrated(root, cache, strict)
     photos, calib = training_photos(recipe, cases["train"], cache), photo_set(cases["calib"], recipe.photo_size, cache)
+    labelled = int((photos.diagnosis != MISSING).sum())
+    _refuse_small([("stage0", recipe.stage0.batch_size, labelled)])
     model = train_plain(recipe, photos, valid_photos(recipe, cases, cache), calib, work)
     model.save(out)
     save_yaml(recipe, out / "recipe.yaml")

@@ -16,6 +16,7 @@ from skinclip.cli import main as cli
 from skinclip.core.config import preset as preset_config
 from skinclip.core.config import save_yaml
 from skinclip.data.cases import Case, DataError
+from skinclip.training import run
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.readable import readable
 from skinclip.training.run import check_enough, model_of
@@ -110,6 +111,15 @@ def test_a_model_config_takes_the_place_of_a_preset(tmp_path: Path) -> None:
     assert model_of(None, None) == ("mini", preset_config("mini"))
     with pytest.raises(DataError, match="is a config of qwen-3b, not of mini; leave --preset out"):
         model_of("mini", tmp_path / "model.yaml")
+
+
+def test_the_baseline_refuses_fewer_photos_than_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    few = some_photos(RECIPE.stage0.batch_size - 1, 0)
+    monkeypatch.setattr(run, "gather_calibrated", lambda *_: {"train": few.cases, "calib": few.cases})
+    monkeypatch.setattr(run, "training_photos", lambda *_: few)
+    monkeypatch.setattr(run, "photo_set", lambda *_: few)
+    with pytest.raises(DataError, match="stage0 learns from batches of"):
+        run.train_baseline(RECIPE, tmp_path, tmp_path / "work", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
