@@ -57,7 +57,7 @@ def test_the_objective_has_its_own_gradient_and_no_worse_value_than_raw_softmax(
         (np.zeros((2, 3)), [-1, -1], np.zeros(3), "no row has a label"),
         (np.zeros((2, 3)), [0], np.zeros(3), "one label a row"),
         (np.full((1, 3), np.inf), [0], np.zeros(3), "not finite"),
-        (np.zeros((1, 3)), [0], np.zeros(2), "one number a diagnosis"),
+        (np.zeros((1, 3)), [0], np.zeros(2), "one number per diagnosis"),
     ],
 )
 def test_says_why_it_cannot_fit(logits, labels, shift, words):
