@@ -196,11 +196,11 @@ def _rules(system: Assessor | PredictionFile) -> dict[str, str]:
 
 def select(table: CaseTable, split: str | None) -> tuple[Case, ...]:
     """The cases of `split`, all where None. Raises DataError where there are none."""
-    cases = table.split(split) if split else table.cases
+    cases = table.cases if split is None else table.split(split)
     if not cases:
         splits = sorted({case.split or "(none)" for case in table.cases})
         raise DataError(
-            f"no case{f' of split {split!r}' if split else ''}; splits found: {', '.join(splits) or 'none'}"
+            f"no case{'' if split is None else f' of split {split!r}'}; splits found: {', '.join(splits) or 'none'}"
         )
     return cases
 

@@ -307,6 +307,7 @@ def test_evaluate_says_what_is_wrong_in_one_line(capsys, photo, tmp_path):
     write_manifest(tmp_path, photo)
     data = ("evaluate", "--data", tmp_path, "--out", tmp_path / "report.json")
     assert "splits found: test, valid" in fails(capsys, *data, "--split", "tset")
+    assert "no case of split ''" in fails(capsys, *data, "--split", "")  # never all of them, test included
     assert "manifest.csv" in fails(capsys, *data, "--strict")
     assert "neither a number" in fails(capsys, *data, "--rationales", "some")
     assert "give the report a file name" in fails(capsys, *data[:-1], tmp_path)
