@@ -20,24 +20,15 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from skinclip.core.vocabulary import DERM7PT_STATES, DERM7PT_TO_CODE
+from eval_study.gpu.vocabulary import CODES
+from skinclip.core.vocabulary import DERM7PT_STATES, DERM7PT_TO_CODE, STATE_BY_KEY
+from skinclip.data.dermatologist_criteria import SEVEN_POINT
+from skinclip.data.layouts import milk10k
 from skinclip.data.splits import lesion_share
 
 LONG_SIDE = 256  # pixels
 HELD_OUT, SEED = 0.10, 0
-MILK10K_CODES = {
-    "AKIEC": "akiec",
-    "BCC": "bcc",
-    "BKL": "bkl",
-    "DF": "df",
-    "MEL": "mel",
-    "NV": "nv",
-    "VASC": "vasc",
-    "SCCKA": "scc",
-    "INF": "other",
-    "BEN_OTH": "other",
-    "MAL_OTH": "other",
-}
+MILK10K_CODES = {column: code if code in CODES else "other" for column, code in milk10k.COLUMNS.items()}
 TASK2_ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
 TASK2_CRITERION = {
     "pigment_network": "pigment_network",
@@ -49,15 +40,9 @@ TASK2_CRITERION = {
 # The marks of dermatologists (Chanda et al. 2024) -> criterion and the states that stay possible where it is marked and
 # where it is offered but not marked. Marks of melanoma were offered on melanomas only, those of nevi on nevi only; what
 # was not offered is missing, not absent.
-MELANOMA_MARKS = {
-    "TRBL": ("pigment_network", "atypical"),
-    "ESA": ("pigmentation", "irregular"),
-    "BDG": ("dots_and_globules", "irregular"),
-    "PRL": ("streaks", "irregular"),
-    "PV": ("vascular_structures", "irregular"),
-}
+MELANOMA_MARKS = {mark: STATE_BY_KEY[SEVEN_POINT[mark]] for mark in ("TRBL", "ESA", "BDG", "PRL", "PV")}
 REGRESSION_MARKS = ("GP", "WLSA")
-NEVUS_MARKS = {"PRLC": ("streaks", "regular"), "MVP": ("vascular_structures", "regular")}
+NEVUS_MARKS = {mark: STATE_BY_KEY[SEVEN_POINT[mark]] for mark in ("PRLC", "MVP")}
 UNMARKED_WEIGHT = 0.3  # of "not marked", which is weaker than "absent"
 
 
@@ -150,9 +135,9 @@ def mark_labels(marks: pd.Series, diagnosis: str) -> dict[str, tuple[list[str], 
         return {}
     offered = MELANOMA_MARKS if diagnosis == "mel" else NEVUS_MARKS
     labels: dict[str, tuple[list[str], float]] = {}
-    for mark, (criterion, state) in offered.items():
-        others = [s for s in ("absent", "typical", "atypical", "regular", "irregular") if s != state]
-        labels[criterion] = ([state], 1.0) if marks[mark] else (others, UNMARKED_WEIGHT)
+    for mark, state in offered.items():
+        others = [s for s in ("absent", "typical", "atypical", "regular", "irregular") if s != state.code]
+        labels[state.criterion] = ([state.code], 1.0) if marks[mark] else (others, UNMARKED_WEIGHT)
     if diagnosis == "mel":
         marked = any(marks[m] for m in REGRESSION_MARKS)
         labels["regression_structures"] = (["present"], 1.0) if marked else (["absent"], UNMARKED_WEIGHT)
