@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 from eval_study.gpu.derm_clip import STATES_OF_ATTRIBUTE, GpuDermClip, by_criterion, pool
@@ -19,24 +19,37 @@ from eval_study.gpu.photos import MISSING, Photos, grid, lesion_window, mask_box
 from eval_study.gpu.texts import TextPool
 from eval_study.gpu.vocabulary import ALL_CRITERIA, ALL_DIAGNOSES, CODES
 from skinclip.model.evidence import symmetric_orthogonalize
+from skinclip.training.epochs import mean_recall
 
 THRESHOLDS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5)  # of the logits, tried for the best Jaccard index
 MALIGNANT = [i for i, d in enumerate(ALL_DIAGNOSES) if d.malignant]
 
 
 @torch.no_grad()
-def look(model: GpuDermClip, photos: Photos, index: Tensor, window: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(embedding, features, grid) of a window of each photo, averaged over the photo and its mirror image."""
+def look(
+    model: GpuDermClip, photos: Photos, index: Tensor, window: Tensor, side: int, mirrors: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(embedding, features, grid) of a window of each photo, averaged with its mirror image where `mirrors`."""
     where = grid(photos, index, window, side, turn=False)
     view = sample(photos.pixels[index], where)
     with torch.autocast(view.device.type, dtype=torch.bfloat16, enabled=view.is_cuda):
         e1, f1 = model(view)
+        if not mirrors:
+            return e1, f1.float(), where
         e2, f2 = model(view.flip(3))
     return F.normalize(e1 + e2, dim=-1), (f1.float() + f2.flip(3).float()) / 2, where
 
 
 @torch.no_grad()
-def answers(model: GpuDermClip, photos: Photos, texts: TextPool, index: Tensor, side: int, batch: int = 128) -> dict:
+def answers(
+    model: GpuDermClip,
+    photos: Photos,
+    texts: TextPool,
+    index: Tensor,
+    side: int,
+    batch: int = 128,
+    mirrors: bool = True,
+) -> dict:
     """The answer of both looks at the photos `index`: embeddings, class logits, state scores, masks."""
     described = model.embed_texts(texts.answer())
     n = len(CODES) * texts.fixed.shape[1]
@@ -45,13 +58,13 @@ def answers(model: GpuDermClip, photos: Photos, texts: TextPool, index: Tensor, 
     rows: dict[str, list[Tensor]] = {k: [] for k in ("first", "second", "scores", "lesion_iou")}
     for part in index.split(batch):
         window = whole_window(photos, part)
-        e1, features, where = look(model, photos, part, window, side)
+        e1, features, where = look(model, photos, part, window, side, mirrors)
         mask = model.mask(features)
         small = shrunk(sample(photos.lesion[part].unsqueeze(1), where), mask)[:, 0] > 0.5
         on = mask > 0
         iou = (on & small).sum((1, 2)) / (on | small).sum((1, 2)).clamp_min(1)
         close = lesion_window(photos, part, mask_boxes(mask, window))
-        e2, near, _ = look(model, photos, part, close, side)
+        e2, near, _ = look(model, photos, part, close, side, mirrors)
         scores = pool(model.maps(near, directions), model.mask(near).sigmoid())
         for key, value in (("first", e1), ("second", e2), ("scores", scores), ("lesion_iou", iou)):
             rows[key].append(value)
@@ -75,7 +88,7 @@ def figures(logits: Tensor, labels: Tensor, classes: list[int]) -> dict[str, flo
     there = [c for c in classes if (y == c).any() and (y != c).any()]
     if len(there) < 2:
         return {}
-    out = {"n": int(known.sum()), "balanced_accuracy": balanced_accuracy_score(y, np.array(classes)[p.argmax(1)])}
+    out = {"n": int(known.sum()), "balanced_accuracy": mean_recall(y, np.array(classes)[p.argmax(1)])}
     out["auroc"] = float(np.mean([roc_auc_score(y == c, p[:, classes.index(c)]) for c in there]))
     mel = CODES.index("mel")
     if mel in there:
