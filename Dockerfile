@@ -10,6 +10,8 @@
 #   ... --gpus all -e SKINCLIP_PRESET=qwen-3b -e SKINCLIP_FETCH=yes -e SKINCLIP_PULL=OWNER/NAME@COMMIT skinclip
 #   ... -v "$PWD/studies:/studies" skinclip python app.py --study /studies/trust-study
 #
+# `--build-arg SCREEN=yes` adds Ray, for `skinclip screen` on several machines (docs/screening.md).
+#
 # The installed torch runs on CPU and on GPU. Without CUDA the image is much smaller: give
 # `docker build --build-arg TORCH_INDEX=URL` an index of CPU builds of torch, as `make run TORCH_INDEX=URL` takes it.
 
@@ -18,12 +20,15 @@ FROM python:3.11.15-slim-bookworm@sha256:d29f48a31a8b408ed19272ca1e7b10ebae13b24
 
 FROM base AS build
 ARG TORCH_INDEX=""
-COPY requirements.txt /build/
+ARG SCREEN=""
+COPY requirements.txt pyproject.toml /build/
 RUN python -m venv /opt/venv \
  && sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' /build/requirements.txt >/build/torch.txt \
  && if [ -n "$TORCH_INDEX" ]; then /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps \
       --index-url "$TORCH_INDEX" --requirement /build/torch.txt; fi \
- && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --requirement /build/requirements.txt
+ && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --requirement /build/requirements.txt \
+ && if [ -n "$SCREEN" ]; then /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
+      "$(sed -nE 's/^screen = \["([^"]+)"\].*/\1/p' /build/pyproject.toml)"; fi
 WORKDIR /app
 COPY LICENSE app.py ./
 COPY assets ./assets

@@ -23,11 +23,13 @@ MEASURED = ("skinclip", "eval_study")
 # Each package imports itself and packages named before it, never one named after it.
 LAYERS = (
     *("core", "imaging", "language", "data", "hub", "model", "calibration", "explain", "pipeline"),
-    *("reporting", "evaluation", "training", "study", "ui", "cli", "__main__"),
+    *("reporting", "evaluation", "training", "study", "screening", "service", "ui", "cli", "__main__"),
 )
 # Each library and the only packages of skinclip that may import it.
 LIBRARIES = {
     "gradio": ("ui",),
+    "ray": ("screening.cluster",),
+    "prometheus_client": ("service",),
     "sqlalchemy": ("study.store",),
     "alembic": ("study.store",),
     **dict.fromkeys(("transformers", "peft", "bitsandbytes", "open_clip"), ("model", "training", "hub")),

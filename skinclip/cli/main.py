@@ -25,6 +25,7 @@ BAD_INPUT = 2
 COMMANDS = {
     "run": "open the page in a browser: assess photos, or conduct a reader study",
     "assess": "assess one photo",
+    "screen": "assess the photos of a manifest, on one machine or a Ray cluster",
     "evaluate": "measure a model on labelled photos",
     "train": "train a model",
     "duplicates": "list photos of the same lesion that turn up in several data sets",

@@ -266,6 +266,11 @@ class Assessor:
         report(1.0, "Done")
         return assessment
 
+    def assess_quickly(self, image: LesionImage, context: Context | None = None) -> Assessment:
+        """The Assessment of one photo without measured effects and rationale: one forward pass."""
+        context = context or Context()
+        return self._without_rationale(image, context, self.forward([image], [context]))
+
     def _without_rationale(self, image: LesionImage, context: Context, output: CalibratedOutput) -> Assessment:
         """The Assessment of `image`, the first photo of `output`, before effects are measured and text is written."""
         c = output.calibrated

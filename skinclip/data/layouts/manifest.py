@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from skinclip.core import vocabulary
@@ -83,13 +84,17 @@ def read(folder: Path, strict: bool = False) -> CaseTable:
     return collect(labels, to_case, strict)
 
 
+def check_image_column(path: Path, columns: Sequence[str]) -> None:
+    """Raises DataError where there is no column `image`, naming the one that seems to be meant."""
+    if "image" not in columns:
+        other = tables.misnamed(columns, "image", _CALLED_IMAGE)
+        hint = f"; if {other!r} names the photos, rename it to 'image'" if other else ""
+        raise DataError(f"{path}: no column image; found {', '.join(columns) or 'nothing'}{hint}")
+
+
 def _check_columns(labels: LabelFile) -> None:
     """Raises DataError where `image` is missing or `diagnosis` seems to go by another name."""
-    columns = ", ".join(labels.columns) or "nothing"
-    if "image" not in labels.columns:
-        other = tables.misnamed(labels.columns, "image", _CALLED_IMAGE)
-        hint = f"; if {other!r} names the photos, rename it to 'image'" if other else ""
-        raise DataError(f"{labels.path}: no column image; found {columns}{hint}")
+    check_image_column(labels.path, labels.columns)
     other = tables.misnamed(labels.columns, "diagnosis", _CALLED_DIAGNOSIS) or _column_of_codes(labels)
     if other is not None:
         raise DataError(

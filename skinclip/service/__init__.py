@@ -1,0 +1,1 @@
+"""The service around the page: HTTP API, structured logs, metrics."""
