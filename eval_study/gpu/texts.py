@@ -8,8 +8,8 @@ import open_clip
 import torch
 from torch import Tensor
 
-from eval_study.gpu.vocabulary import ALL_DIAGNOSES, CODES, NAMES, NOUNS, SIGNS, STATES
-from skinclip.language.paraphrases import VOCABULARY, Vocabulary, write_description
+from eval_study.gpu.vocabulary import ALL_DIAGNOSES, CODES, STATES
+from skinclip.language.paraphrases import write_description
 
 POOL = 384  # sentences per diagnosis
 
@@ -19,9 +19,8 @@ class TextPool:
 
     def __init__(self, seed: int, device: str, model: str = "derm-clip-lite2") -> None:
         rng = random.Random(seed)
-        words = {**VOCABULARY, **{code: Vocabulary(NAMES[code], SIGNS[code], NOUNS[code]) for code in NAMES}}
         tokenizer = open_clip.get_tokenizer(model)
-        made = [[write_description(code, rng, words) for _ in range(POOL)] for code in CODES]
+        made = [[write_description(code, rng) for _ in range(POOL)] for code in CODES]
         self.fixed = torch.stack([tokenizer(list(d.descriptions)) for d in ALL_DIAGNOSES]).to(device)  # [C, 3, L]
         self.pool = torch.stack([tokenizer(t) for t in made]).to(device)  # [C, POOL, L]
         self.states = tokenizer([s.descriptions[0] for s in STATES]).to(device)  # [K, L]

@@ -21,6 +21,7 @@ import numpy as np
 from skinclip.calibration.temperature import labelled_rows
 
 COVERAGE = 0.90
+NOT_KNOWN = -1.0  # the quantile of a diagnosis that the model does not know
 MIN_LESIONS = 30  # calibration lesions from which a diagnosis gets a quantile of its own
 
 
@@ -33,7 +34,7 @@ def ranking(probabilities: np.ndarray) -> np.ndarray:
 class Conformal:
     """A diagnosis is in the set where 1 - p <= its quantile, or where it is at least as probable as one that is.
 
-    `quantiles` holds one number per diagnosis, or a single one for all.
+    `quantiles` holds one number per diagnosis, or a single one for all; `NOT_KNOWN` keeps a diagnosis out of every set.
     """
 
     coverage: float
@@ -45,7 +46,7 @@ class Conformal:
         inside = 1.0 - probabilities <= np.asarray(self.quantiles)
         # An empty set would read as "none of these", which the model cannot say: the top class stays.
         inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
-        return closed_upwards(inside, probabilities)
+        return closed_upwards(inside, probabilities) & (np.asarray(self.quantiles) > NOT_KNOWN)
 
     def sets(self, probabilities: np.ndarray, codes: tuple[str, ...]) -> list[tuple[str, ...]]:
         """The members' codes of each photo, most probable first."""

@@ -17,7 +17,9 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from skinclip.core.known import FIRST_CRITERIA, FIRST_DIAGNOSES, KnownVocabulary
 from skinclip.core.strict_yaml import ConfigError, FieldPath, read_yaml
+from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSIS_CODES
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 Positive = Annotated[float, Field(gt=0)]
@@ -130,10 +132,28 @@ class ReasonerConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class ModelConfig:
+    """The whole model, and the part of the vocabulary that it knows.
+
+    `diagnoses` and `criteria` are codes of `skinclip.core.vocabulary`, in its order. A new model knows all of them; a
+    config file without these fields is of a checkpoint made before they were, and knows `FIRST_DIAGNOSES` and
+    `FIRST_CRITERIA`.
+    """
+
     preset: str = "mini"
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     reasoner: ReasonerConfig = field(default_factory=ReasonerConfig)
+    diagnoses: tuple[str, ...] = DIAGNOSIS_CODES
+    criteria: tuple[str, ...] = CRITERION_CODES
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where `diagnoses` or `criteria` are not a part of the vocabulary in its order."""
+        KnownVocabulary(self.diagnoses, self.criteria)
+
+    @property
+    def known(self) -> KnownVocabulary:
+        """The part of the vocabulary that the model knows."""
+        return KnownVocabulary(self.diagnoses, self.criteria)
 
     @property
     def photo_side(self) -> int:
@@ -344,7 +364,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(cls: type, values: dict[str, Any], source: str = "", lines: dict[FieldPath, int] | None = None) -> Any:
-    """The config of class `cls` again; fields left out keep their default.
+    """The config of class `cls` again; fields left out keep their default, or what files without them meant.
 
     Args:
         source: the file, for messages.
@@ -352,7 +372,7 @@ def from_dict(cls: type, values: dict[str, Any], source: str = "", lines: dict[F
 
     Raises ConfigError naming every field that is unknown, of the wrong type or out of range.
     """
-    todays = _renamed(cls, values, (), lines or {})
+    todays = _IMPLIED.get(cls, {}) | _renamed(cls, values, (), lines or {})
     try:
         return TypeAdapter(cls).validate_json(json.dumps(todays))
     except ValidationError as error:
@@ -380,6 +400,12 @@ _FORMER_NAMES: dict[str, str] = {
     "wordings": "paraphrases",
     "stories": "rationale_targets",
     "told_criteria": "teacher_forcing",
+}
+
+
+# What a file means that was written before a field was there, where that is not what a new config says.
+_IMPLIED: dict[type, dict[str, Any]] = {
+    ModelConfig: {"diagnoses": list(FIRST_DIAGNOSES), "criteria": list(FIRST_CRITERIA)},
 }
 
 

@@ -2,13 +2,21 @@
 
 Everything that names a diagnosis, a criterion or a body site reads it from here, so that a label file, an
 embedding, a rationale and the page can never disagree about a word. Diagnoses are the classes of HAM10000
-(Tschandl et al. 2018); criteria and their grouped states follow the 7-point checklist as labelled in Derm7pt
-(Argenziano et al. 1998; Kawahara et al. 2019).
+(Tschandl et al. 2018), squamous cell carcinoma, and none of these; criteria and their grouped states follow the
+7-point checklist as labelled in Derm7pt (Argenziano et al. 1998; Kawahara et al. 2019), and two attributes that experts
+drew for ISIC 2018 Task 2. Weights depend on the order and the words of both: a new entry goes to the end, and a
+checkpoint made before it goes on knowing its own part (`skinclip.core.known`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+
+from skinclip.core.derm7pt_labels import DERM7PT_DIAGNOSIS_GROUP as DERM7PT_DIAGNOSIS_GROUP
+from skinclip.core.derm7pt_labels import DERM7PT_GROUPS as DERM7PT_GROUPS
+from skinclip.core.derm7pt_labels import DERM7PT_STATES as DERM7PT_STATES
+from skinclip.core.derm7pt_labels import DERM7PT_TO_CODE as DERM7PT_TO_CODE
 
 
 @dataclass(frozen=True)
@@ -16,9 +24,11 @@ class Diagnosis:
     """One class of the differential.
 
     Attributes:
+        malignant: its probability counts into P(malignant).
         descriptions: the answer is compared with them.
         also: other diagnoses that the class covers.
         derm7pt_group: the one of Derm7pt's five diagnosis groups that it belongs to.
+        mixed: holds benign and malignant lesions, so that a case labelled so has no truth of malignancy.
     """
 
     code: str
@@ -27,6 +37,7 @@ class Diagnosis:
     descriptions: tuple[str, ...]
     also: tuple[str, ...] = ()
     derm7pt_group: str = "MISC"
+    mixed: bool = False
 
 
 DIAGNOSES: tuple[Diagnosis, ...] = (
@@ -105,33 +116,36 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "a red-blue vascular lesion or haemorrhage without a pigment network",
         ),
     ),
+    Diagnosis(
+        "scc",
+        "squamous cell carcinoma",
+        True,
+        (
+            "invasive squamous cell carcinoma or keratoacanthoma, a keratotic nodule",
+            "a dermoscopy photo of squamous cell carcinoma with white circles, keratin and looped vessels",
+            "a fast growing crateriform tumour with a central keratin plug, keratoacanthoma",
+        ),
+        also=("keratoacanthoma",),
+    ),
+    Diagnosis(
+        "other",
+        "none of these",
+        False,
+        (
+            "another skin lesion: inflammation, infection, scar or a rare tumour",
+            "a dermoscopy photo of none of the common tumours",
+            "an inflammatory or benign lesion of another kind",
+        ),
+        mixed=True,
+    ),
 )
 
 DIAGNOSIS_CODES: tuple[str, ...] = tuple(d.code for d in DIAGNOSES)
 DIAGNOSIS_BY_CODE: dict[str, Diagnosis] = {d.code: d for d in DIAGNOSES}
-# Malignant is defined here and nowhere else. HAM10000's akiec includes intraepithelial carcinoma.
+# Malignant is defined here and nowhere else. HAM10000's akiec includes intraepithelial carcinoma. "None of these" may
+# be either: it counts as not malignant in P(malignant), which page and reports say, and has no truth of malignancy.
 MALIGNANT_CODES: frozenset[str] = frozenset(d.code for d in DIAGNOSES if d.malignant)
-
-
-@dataclass(frozen=True)
-class ExtraDiagnosis:
-    """A diagnosis that data sets label and the model cannot name; `malignant` is None where it may be either."""
-
-    code: str
-    name: str
-    malignant: bool | None
-
-
-# Readers say these; what trains or scores the model leaves such photos out and counts them.
-EXTRA_DIAGNOSES: tuple[ExtraDiagnosis, ...] = (
-    ExtraDiagnosis("scc", "squamous cell carcinoma or keratoacanthoma", True),
-    ExtraDiagnosis("other", "none of these", None),
-)
-KNOWN_CODES: tuple[str, ...] = (*DIAGNOSIS_CODES, *(d.code for d in EXTRA_DIAGNOSES))
-_MALIGNANT_BY_CODE: dict[str, bool | None] = {
-    **{d.code: d.malignant for d in DIAGNOSES},
-    **{d.code: d.malignant for d in EXTRA_DIAGNOSES},
-}
+MIXED_CODES: frozenset[str] = frozenset(d.code for d in DIAGNOSES if d.mixed)
 
 
 def is_malignant(code: str | None) -> bool | None:
@@ -140,14 +154,23 @@ def is_malignant(code: str | None) -> bool | None:
     >>> is_malignant("scc"), is_malignant("nv"), is_malignant("other")
     (True, False, None)
     """
-    return None if code is None else _MALIGNANT_BY_CODE[code]
+    return None if code is None or code in MIXED_CODES else DIAGNOSIS_BY_CODE[code].malignant
 
 
-# Malignant tumours of the skin that a reader must keep in mind and that no diagnosis here covers, unless it is added.
+# Malignant tumours of the skin that a reader must keep in mind wherever no diagnosis covers them.
 _OTHER_TUMOURS = ("squamous cell carcinoma", "Merkel cell carcinoma", "cutaneous lymphoma", "metastases")
-UNNAMED_TUMOURS: tuple[str, ...] = tuple(
-    tumour for tumour in _OTHER_TUMOURS if tumour not in {name for d in DIAGNOSES for name in (d.name, *d.also)}
-)
+
+
+def unnamed_tumours(codes: Collection[str]) -> tuple[str, ...]:
+    """The malignant tumours to keep in mind that none of the diagnoses `codes` names.
+
+    >>> unnamed_tumours(("mel", "scc"))
+    ('Merkel cell carcinoma', 'cutaneous lymphoma', 'metastases')
+    """
+    named = {name for code in codes for name in (DIAGNOSIS_BY_CODE[code].name, *DIAGNOSIS_BY_CODE[code].also)}
+    return tuple(tumour for tumour in _OTHER_TUMOURS if tumour not in named)
+
+
 # The column order of ISIC 2018 Task 3 submission and ground-truth files.
 ISIC2018_COLUMNS: dict[str, str] = {
     "MEL": "mel",
@@ -215,8 +238,8 @@ def _states(criterion: str, *rows: tuple) -> tuple[State, ...]:
     return tuple(State(criterion, *row) for row in rows)
 
 
-# The seven criteria in Derm7pt's official grouping (Kawahara et al. 2019, table 1). Points: 2 for a major
-# criterion, 1 for a minor one (Argenziano et al. 1998).
+# The seven criteria in Derm7pt's official grouping (Kawahara et al. 2019, table 1), then two drawn in ISIC 2018 Task 2.
+# Points: 2 for a major criterion of the checklist, 1 for a minor one (Argenziano et al. 1998), 0 for what is not on it.
 CRITERIA: tuple[Criterion, ...] = (
     Criterion(
         "pigment_network",
@@ -358,6 +381,34 @@ CRITERIA: tuple[Criterion, ...] = (
             ),
         ),
     ),
+    Criterion(
+        "negative_network",
+        "negative network",
+        _states(
+            "negative_network",
+            (
+                "present",
+                "negative network",
+                ("a negative network, pale serpiginous lines around darker round islands",),
+                ("mel",),
+                ("bcc",),
+            ),
+        ),
+    ),
+    Criterion(
+        "milia_like_cysts",
+        "milia-like cysts",
+        _states(
+            "milia_like_cysts",
+            (
+                "present",
+                "milia-like cysts",
+                ("milia-like cysts, small round bright white or yellowish dots",),
+                ("bkl",),
+                ("mel",),
+            ),
+        ),
+    ),
 )
 
 # Measured on the lesion mask and the photo's colours, never labelled: the A, B and C of the ABCD rule (Stolz 1994).
@@ -400,67 +451,6 @@ CRITERION_BY_CODE: dict[str, Criterion] = {c.code: c for c in (*CRITERIA, *MEASU
 EVIDENCE_STATES: tuple[State, ...] = tuple(s for c in CRITERIA for s in c.states)  # the K maps, in this order
 STATE_BY_KEY: dict[str, State] = {s.key: s for c in (*CRITERIA, *MEASURED_CRITERIA) for s in c.states}
 
-# Derm7pt's fine labels -> the official grouped state. An unknown label is an error of the reader, not a guess.
-DERM7PT_STATES: dict[str, dict[str, str]] = {
-    "pigment_network": {"absent": "absent", "typical": "typical", "atypical": "atypical"},
-    "streaks": {"absent": "absent", "regular": "regular", "irregular": "irregular"},
-    "pigmentation": {
-        "absent": "absent",
-        "diffuse regular": "regular",
-        "localized regular": "regular",
-        "diffuse irregular": "irregular",
-        "localized irregular": "irregular",
-    },
-    "regression_structures": {
-        "absent": "absent",
-        "blue areas": "present",
-        "white areas": "present",
-        "combinations": "present",
-    },
-    "dots_and_globules": {"absent": "absent", "regular": "regular", "irregular": "irregular"},
-    "blue_whitish_veil": {"absent": "absent", "present": "present"},
-    "vascular_structures": {
-        "absent": "absent",
-        "arborizing": "regular",
-        "comma": "regular",
-        "hairpin": "regular",
-        "within regression": "regular",
-        "wreath": "regular",
-        "dotted": "irregular",
-        "linear irregular": "irregular",
-    },
-}
-
-# Derm7pt's five diagnosis groups (Kawahara et al. 2019).
-DERM7PT_GROUPS: tuple[str, ...] = ("BCC", "NEV", "MEL", "MISC", "SK")
-DERM7PT_DIAGNOSIS_GROUP: dict[str, str] = {
-    "basal cell carcinoma": "BCC",
-    "blue nevus": "NEV",
-    "clark nevus": "NEV",
-    "combined nevus": "NEV",
-    "congenital nevus": "NEV",
-    "dermal nevus": "NEV",
-    "recurrent nevus": "NEV",
-    "reed or spitz nevus": "NEV",
-    "melanoma": "MEL",
-    "melanoma (in situ)": "MEL",
-    "melanoma (less than 0.76 mm)": "MEL",
-    "melanoma (0.76 to 1.5 mm)": "MEL",
-    "melanoma (more than 1.5 mm)": "MEL",
-    "melanoma metastasis": "MEL",
-    "dermatofibroma": "MISC",
-    "lentigo": "MISC",
-    "melanosis": "MISC",
-    "miscellaneous": "MISC",
-    "vascular lesion": "MISC",
-    "seborrheic keratosis": "SK",
-}
-# ... and the HAM10000 class each Derm7pt diagnosis stands for. Lentigo (simplex or solar is not stated), melanosis
-# and miscellaneous have none: their class is missing, not guessed.
-DERM7PT_TO_CODE: dict[str, str | None] = {
-    name: {"BCC": "bcc", "NEV": "nv", "MEL": "mel", "SK": "bkl"}.get(group)
-    for name, group in DERM7PT_DIAGNOSIS_GROUP.items()
-} | {"dermatofibroma": "df", "vascular lesion": "vasc"}
 # How the probabilities add up to the five groups.
 CODE_TO_DERM7PT_GROUP: dict[str, str] = {d.code: d.derm7pt_group for d in DIAGNOSES}
 

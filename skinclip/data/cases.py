@@ -50,7 +50,7 @@ class Case:
     """One dermoscopy (or clinical) photo and its labels.
 
     `source` is the name of the data set's folder; `image_id` is unique within it. `lesion_id` falls back to the
-    patient or the photo, so it can always be grouped by. `diagnosis` is a code of `vocabulary.KNOWN_CODES`,
+    patient or the photo, so it can always be grouped by. `diagnosis` is a code of `vocabulary.DIAGNOSIS_CODES`,
     `criteria` holds labelled criteria only (code -> grouped state, "absent" included), `diagnosis_group` is one
     of `vocabulary.DERM7PT_GROUPS`, `group` a free word to report figures by.
 

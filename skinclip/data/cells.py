@@ -45,10 +45,10 @@ def parse_sex(text: str | None) -> str | None:
 
 
 def parse_code(text: str | None) -> str | None:
-    """A code of `vocabulary.KNOWN_CODES`, or None where missing. Raises BadRow for any other word."""
-    if text is None or text in vocabulary.KNOWN_CODES:
+    """A code of `vocabulary.DIAGNOSIS_CODES`, or None where missing. Raises BadRow for any other word."""
+    if text is None or text in vocabulary.DIAGNOSIS_CODES:
         return text
-    raise BadRow(f"unknown diagnosis {text!r}; expected one of {', '.join(vocabulary.KNOWN_CODES)}")
+    raise BadRow(f"unknown diagnosis {text!r}; expected one of {', '.join(vocabulary.DIAGNOSIS_CODES)}")
 
 
 def parse_yes_no(text: str | None, column: str) -> bool | None:

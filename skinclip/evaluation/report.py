@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from skinclip.core.formatting import MISSING, range_of, value_of, with_interval
+from skinclip.core.known import FIRST_DIAGNOSES
 from skinclip.core.measures import MEASURES
-from skinclip.core.vocabulary import CRITERIA, DIAGNOSES, DIAGNOSIS_BY_CODE
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_BY_CODE
 from skinclip.reporting import charts
 from skinclip.reporting.document import Block, Bullets, Document, Gallery, Paragraph, Picture, Section, Table, Tiles
 from skinclip.reporting.html_page import to_html
@@ -271,11 +272,11 @@ def _notes(report: Report) -> tuple[Block, ...]:
 
 def scored_note(meta: Mapping[str, Any]) -> str:
     """On which diagnoses a model of more was scored; empty where it was scored on all that it knows."""
-    scored = meta.get("scored_diagnoses") or []
-    if len(scored) in (0, len(DIAGNOSES)):
+    scored, known = meta.get("scored_diagnoses") or [], meta.get("known_diagnoses") or FIRST_DIAGNOSES
+    if len(scored) in (0, len(known)):
         return ""
     return (
-        f"The system knows {len(DIAGNOSES)} diagnoses and this data set {len(scored)}: probabilities were scored on "
+        f"The system knows {len(known)} diagnoses, of which {len(scored)} are scored here: probabilities are those of "
         f"{', '.join(scored)} alone, renormalised to sum to 1."
     )
 

@@ -13,7 +13,7 @@ import datetime
 import os
 import random
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,11 +84,12 @@ def evaluate(
     Raises DataError where the split has no case, or no photo could be read, or (strict) one could not.
     """
     options = options or Options()
-    cases, unknown = _known(select(table, options.split))
+    known = _known_codes(system, against)
+    cases, unknown = _known(select(table, options.split), known)
     problems = [*table.problems, *unknown]
     rows = _rows(system, cases, options, options.rationales, problems)
     other = None if against is None else _rows(against, cases, options, 0, problems)
-    codes = _scored_codes(cases, system, against)
+    codes = tuple(code for code in scores.scored_codes(cases) if code in known)
     scored, n_boot, seed = _scored(rows, codes), options.n_boot, options.seed
     report = {**scores.figures(scored, n_boot, seed), "groups": _groups(scored, n_boot, seed)}
     report["curves"] = scores.curves(scored, n_boot, seed)
@@ -103,6 +104,7 @@ def evaluate(
         "split": options.split,
         "seed": seed,
         "resamples": n_boot,
+        "known_diagnoses": list(_known_codes(system)),
         "scored_diagnoses": list(codes),
         **_counts(rows, scored),
         "problems": len(problems),
@@ -114,10 +116,10 @@ def evaluate(
     return report, rows
 
 
-def _scored_codes(cases: Sequence[Case], *systems: Assessor | PredictionFile | None) -> tuple[str, ...]:
-    """The data set's diagnoses that every system knows."""
-    known = [system.codes for system in systems if isinstance(system, PredictionFile)]
-    return tuple(code for code in scores.scored_codes(cases) if all(code in codes for codes in known))
+def _known_codes(*systems: Assessor | PredictionFile | None) -> tuple[str, ...]:
+    """The diagnoses that every system knows."""
+    known = [s.codes if isinstance(s, PredictionFile) else s.config.diagnoses for s in systems if s is not None]
+    return tuple(code for code in DIAGNOSIS_CODES if all(code in codes for codes in known))
 
 
 def _rows(
@@ -205,12 +207,12 @@ def select(table: CaseTable, split: str | None) -> tuple[Case, ...]:
     return cases
 
 
-def _known(cases: tuple[Case, ...]) -> tuple[tuple[Case, ...], tuple[str, ...]]:
-    """The cases, without the diagnosis where it is none of the model's, and a sentence that counts these."""
-    unknown = words_of_unknown(cases, DIAGNOSIS_CODES)
+def _known(cases: tuple[Case, ...], known: Collection[str]) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    """The cases, without the diagnosis where it is not among those `known`, and a sentence that counts these."""
+    unknown = words_of_unknown(cases, known)
     if unknown is None:
         return cases, ()
-    kept = tuple(c if c.diagnosis in DIAGNOSIS_CODES else dataclasses.replace(c, diagnosis=None) for c in cases)
+    kept = tuple(c if c.diagnosis in known else dataclasses.replace(c, diagnosis=None) for c in cases)
     return kept, (f"{unknown}: of these only malignancy and masks are measured",)
 
 
@@ -250,7 +252,7 @@ def _measure(
     progress: bool,
     note: Callable[[str], None],
 ) -> Iterator[Row]:
-    """The rows of all photos that can be read; `note` gets a line for each other one."""
+    """The rows of all photos that can be read, of what the model knows; `note` gets a line for each other one."""
     from tqdm import tqdm
 
     with tqdm(total=len(cases), desc="photos", unit="photo", disable=not progress) as bar:
@@ -261,7 +263,7 @@ def _measure(
                 predictions = assessor.predict([image for *_, image in loaded], [case.context for _, case, _ in loaded])
                 for (i, case, image), prediction in zip(loaded, predictions, strict=True):
                     agrees = _agrees(assessor, image, case) if i in sampled else float("nan")
-                    yield _row(case, prediction, agrees, note)
+                    yield _row(case, prediction, agrees, note).scored_on(assessor.config.diagnoses)
             bar.update(len(numbers))
 
 

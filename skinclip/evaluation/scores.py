@@ -61,20 +61,23 @@ class Row:
             return self
         kept = [self.codes.index(code) for code in codes]
         case = self.case if self.case.diagnosis in codes else replace(self.case, diagnosis=None)
-        p, balanced = (_renormalised(values[kept]) for values in (self.probabilities, self.balanced))
+        p, balanced = (_renormalised(values, kept) for values in (self.probabilities, self.balanced))
         return replace(self, case=case, probabilities=p, balanced=balanced, codes=tuple(codes))
 
 
-def _renormalised(p: np.ndarray) -> np.ndarray:
-    """`p` [C] divided by its sum; equal shares where all of it lay elsewhere."""
+def _renormalised(every: np.ndarray, kept: Sequence[int]) -> np.ndarray:
+    """The values `kept` of `every` divided by their sum; equal shares where all of it lay elsewhere."""
+    p = every[kept]
+    if np.count_nonzero(every) == np.count_nonzero(p):  # nothing elsewhere: to the last digit as they were
+        return p
     total = p.sum()
     return p / total if total > 0 else np.full(len(p), 1 / len(p))
 
 
 def scored_codes(cases: Sequence[Case]) -> tuple[str, ...]:
-    """The diagnoses that a benchmark is scored on: ISIC 2018's seven where it labels no other, else all."""
+    """The diagnoses that a benchmark is scored on: ISIC 2018's seven, and those of the others that it labels."""
     labelled = {case.diagnosis for case in cases if case.diagnosis}
-    return ISIC2018_CODES if labelled <= set(ISIC2018_CODES) else DIAGNOSIS_CODES
+    return tuple(code for code in DIAGNOSIS_CODES if code in ISIC2018_CODES or code in labelled)
 
 
 def figures(rows: Sequence[Row], n_boot: int, seed: int) -> dict[str, Any]:
@@ -211,7 +214,7 @@ def _criterion_states(criterion: str) -> tuple[str, ...]:
 
 def _criterion_label(row: Row, criterion: str) -> str | None:
     """The labelled state of a criterion that the system says something about."""
-    return row.case.criteria.get(criterion) if row.criteria else None
+    return row.case.criteria.get(criterion) if criterion in row.criteria else None
 
 
 def _criterion_probabilities(rows: Sequence[Row], criterion: str) -> np.ndarray:

@@ -84,8 +84,13 @@ def what_if(
     Args:
         edits: criterion -> one of its labels, "absent" included.
 
-    Raises ValueError for a criterion or state that there is not.
+    Raises ValueError for a criterion or state that there is not, or that the model does not know.
     """
+    unknown = sorted(set(edits) - set(predictor.model.config.criteria))
+    if unknown:
+        raise ValueError(
+            f"the model has no criterion {unknown[0]!r}; it has {', '.join(predictor.model.config.criteria)}"
+        )
     scores = edited_scores(output.evidence.scores, edits)
     with torch.inference_mode():
         prompts = predictor.model.reasoner.writer.write([context])

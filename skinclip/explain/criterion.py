@@ -33,7 +33,7 @@ class CriterionSubject(Subject):
     @classmethod
     def of(cls, subject: Subject, criterion: str) -> CriterionSubject:
         """The same photo and output, for a criterion. Raises ValueError where the model has no map of it."""
-        if not states_of(criterion):
+        if not states_of(criterion) or criterion not in subject.predictor.model.config.criteria:
             raise ValueError(f"the model has no map of {criterion!r}")
         s = subject
         return cls(s.predictor, s.image, s.context, s.output, s.findings, 0, criterion)

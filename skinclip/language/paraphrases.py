@@ -167,6 +167,40 @@ VOCABULARY: dict[str, Vocabulary] = {
             "blood under the skin",
         ),
     ),
+    "scc": Vocabulary(
+        (
+            *("squamous cell carcinoma", "an invasive squamous cell carcinoma", "scc", "keratoacanthoma"),
+            *("a keratoacanthoma", "well differentiated squamous cell carcinoma", "cutaneous squamous cell cancer"),
+            *("spinalioma", "epidermoid carcinoma", "a squamous cell cancer of the skin"),
+        ),
+        (
+            *("a central keratin mass", "white circles", "white structureless areas", "blood spots", "ulceration"),
+            *("looped vessels", "hairpin vessels", "serpentine vessels", "a crateriform centre"),
+            *("thick scale and crust", "a white halo around vessels", "an indurated base", "a keratin horn"),
+            *("a red raised rim", "bleeding"),
+        ),
+        (
+            *("a keratotic nodule", "a rapidly growing nodule", "a crusted ulcerated tumour"),
+            *("a hyperkeratotic plaque", "a firm red nodule with a plug", "an invasive keratinocyte tumour"),
+        ),
+    ),
+    "other": Vocabulary(
+        (
+            *("another diagnosis", "none of the listed tumours", "an inflammatory lesion", "a scar", "an infection"),
+            *("a viral wart", "eczema", "psoriasis", "a cyst", "lichen planus", "an adnexal tumour", "a rare tumour"),
+            *("sebaceous hyperplasia", "a neurofibroma", "folliculitis", "an unusual benign lesion"),
+        ),
+        (
+            *("uniform redness", "dotted vessels spread evenly", "yellowish structures", "a central pore"),
+            *("fine scale", "a scar-like surface", "crown vessels around yellow lobules", "papillomatous surface"),
+            *("black dots of blood",),
+            *("no specific pattern", "crusts after scratching", "white lines crossing", "a skin-coloured dome"),
+        ),
+        (
+            *("an inflamed patch", "a skin-coloured papule", "a lesion of another kind", "a red scaly patch"),
+            *("an unspecific papule", "a benign lesion not among the common ones"),
+        ),
+    ),
 }
 NAMED = (
     *("{name}", "a dermoscopy photo of {name}", "dermoscopic image of {name}", "{name} on dermoscopy"),

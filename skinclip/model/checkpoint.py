@@ -118,7 +118,8 @@ def load_adapter(model: SkinClipVL, folder: Path) -> SkinClipVL:
         tokenizer = load_tokenizer(folder / "tokenizer")
         reasoner = make_reasoner(config, language_model, tokenizer, model.perception, name)
         names = ("description_bank", "descriptions", "state_embeddings")
-        same = config.evidence.kind == model.config.evidence.kind  # which decides the directions of the states
+        kind, criteria = config.evidence.kind, config.criteria  # which decide the directions of the states
+        same = (kind, criteria) == (model.config.evidence.kind, model.config.criteria)
         vocabulary = {n: getattr(model, n) for n in names} if same else None
         other = SkinClipVL(config, model.perception, reasoner, model.base_dir, model.foundation, vocabulary)
         load_weights(other, folder)

@@ -5,12 +5,14 @@ Each criterion's states compete in one softmax in which "absent" has the fixed l
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skinclip.core.vocabulary import CRITERIA
+from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
 
 STATE_COUNTS: tuple[int, ...] = tuple(len(criterion.states) for criterion in CRITERIA)  # present states of each of Q
 
@@ -43,12 +45,13 @@ def state_log_probs(scores: Tensor) -> Tensor:
     return F.pad(wide, (1, 0)).log_softmax(dim=-1)
 
 
-def criterion_probabilities(scores: Tensor) -> dict[str, dict[str, float]]:
-    """criterion -> state -> probability, from the evidence scores [K] of a photo."""
+def criterion_probabilities(scores: Tensor, codes: Collection[str] = CRITERION_CODES) -> dict[str, dict[str, float]]:
+    """criterion -> state -> probability, from the evidence scores [K] of a photo, of the criteria `codes`."""
     log_p = criterion_log_probs(scores.unsqueeze(0))
     return {
         criterion.code: dict(zip(criterion.labels, row[0].exp().tolist(), strict=True))
         for criterion, row in zip(CRITERIA, log_p, strict=True)
+        if criterion.code in codes
     }
 
 

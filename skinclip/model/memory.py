@@ -27,7 +27,6 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from skinclip.core.config import PRESETS, ModelConfig, preset
 from skinclip.core.formatting import whole_percent
-from skinclip.core.vocabulary import EVIDENCE_STATES
 from skinclip.model.perception import Perception
 from skinclip.model.qwen import add_lora, qwen_config
 from skinclip.model.skinclip_vl import SkinClipVL, make_reasoner
@@ -259,7 +258,7 @@ def workload(config: ModelConfig) -> Workload:
     """The longest sequence of a preset's Assessment."""
     own_side = config.reasoner.own_side if config.reasoner.own_vision else 0
     photo = (own_side // 28) ** 2 + config.reasoner.clip_grid**2
-    return Workload(photo + 1 + len(EVIDENCE_STATES) + TEXT_TOKENS, config.reasoner.max_new_tokens, own_side)
+    return Workload(photo + 1 + len(config.known.states) + TEXT_TOKENS, config.reasoner.max_new_tokens, own_side)
 
 
 @dataclass(frozen=True)

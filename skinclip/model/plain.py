@@ -7,6 +7,7 @@ Grad-CAM map the rationale is compared with. A checkpoint is a folder with `mode
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from skinclip.core.config import PerceptionConfig
+from skinclip.core.known import FIRST_DIAGNOSES, KnownVocabulary
 from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.model.errors import CheckpointError
@@ -33,11 +35,18 @@ class PlainClassifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, dropout: float = 0.3, drop_path: float = 0.2) -> None:
+    def __init__(
+        self, dropout: float = 0.3, drop_path: float = 0.2, diagnoses: Sequence[str] = DIAGNOSIS_CODES
+    ) -> None:
+        """
+        Args:
+            diagnoses: those that it knows.
+        """
         super().__init__()
         trunk: Any = timm.create_model(TRUNK, pretrained=False, num_classes=0, drop_path_rate=drop_path)
         self.trunk = trunk
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(trunk.num_features, len(DIAGNOSIS_CODES)))
+        self.diagnoses = tuple(diagnoses)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(trunk.num_features, len(self.diagnoses)))
         defaults = PerceptionConfig()  # the trunk is the same, so its normalisation is
         self.register_buffer("mean", torch.tensor(defaults.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(defaults.std).view(1, 3, 1, 1), persistent=False)
@@ -47,13 +56,22 @@ class PlainClassifier(nn.Module):
 
     def forward(self, photos: Tensor) -> Tensor:
         x = ((photos - self.mean) / self.std).to(memory_format=torch.channels_last)
-        return self.head(self.trunk(x))
+        return self.in_columns(self.head(self.trunk(x)))
+
+    def in_columns(self, logits: Tensor) -> Tensor:
+        """[B, C] the logits of the diagnoses that it knows, in the vocabulary's columns; -inf for the others."""
+        if self.diagnoses == DIAGNOSIS_CODES:
+            return logits
+        columns = torch.tensor([DIAGNOSIS_CODES.index(code) for code in self.diagnoses], device=logits.device)
+        every = logits.new_full((len(logits), len(DIAGNOSIS_CODES)), -torch.inf)
+        return every.index_copy(1, columns, logits)
 
     def probabilities(self, logits: Tensor) -> np.ndarray:
         """Calibrated probabilities [n, C] at natural prevalence. Raises ValueError before calibration was fitted."""
         if self.temperature is None:
             raise ValueError("this classifier was not calibrated yet; fit it on the calib split first")
-        return softmax(logits.double().numpy() / self.temperature + np.asarray(self.bias), axis=1)
+        bias = self.in_columns(torch.tensor([self.bias], dtype=torch.double)).numpy()
+        return softmax(logits.double().numpy() / self.temperature + bias, axis=1)
 
     def save(self, folder: Path) -> None:
         """Writes weights (fp16) and calibration. Raises ValueError before calibration was fitted."""
@@ -65,6 +83,7 @@ class PlainClassifier(nn.Module):
         fitted = {
             "trunk": TRUNK,
             "image_size": IMAGE_SIZE,
+            "diagnoses": list(self.diagnoses),
             "temperature": self.temperature,
             "bias": list(self.bias),
             "natural_prior": list(self.natural_prior),
@@ -84,7 +103,7 @@ def load_plain(folder: Path = ASSETS / "plain") -> PlainClassifier:
     fitted = json.loads((folder / "plain.json").read_text())
     if fitted["trunk"] != TRUNK:
         raise CheckpointError(f"{folder} holds a classifier with the trunk {fitted['trunk']!r}, expected {TRUNK!r}")
-    model = PlainClassifier()
+    model = PlainClassifier(diagnoses=KnownVocabulary(tuple(fitted.get("diagnoses", FIRST_DIAGNOSES))).diagnoses)
     state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()}
     model.load_state_dict(state)
     model.temperature, model.bias = fitted["temperature"], tuple(fitted["bias"])

@@ -15,7 +15,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,8 @@ from transformers import (
 
 from skinclip.core.assessment import Context, Differential
 from skinclip.core.config import ReasonerConfig
-from skinclip.core.vocabulary import DIAGNOSES, STATE_BY_KEY
+from skinclip.core.known import KnownVocabulary
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE, STATE_BY_KEY
 from skinclip.language.constrained_decoding import CitationProcessor, ParaphraseProcessor, Rule
 from skinclip.language.prompt import IGNORE, REFERENCES, Prompts, PromptWriter, RationaleTarget
 from skinclip.language.rationale import write_rationale
@@ -111,6 +112,7 @@ class InputWidths:
         adapter: A, of an evidence feature.
         states: K, criterion states.
         style: S, channel means of all levels.
+        known: the diagnoses that can be named, and the criteria whose states are read, one token each.
     """
 
     tokens: int
@@ -118,6 +120,7 @@ class InputWidths:
     adapter: int
     states: int
     style: int
+    known: KnownVocabulary = field(default_factory=KnownVocabulary)
 
 
 class Reasoner(nn.Module):
@@ -159,7 +162,8 @@ class Reasoner(nn.Module):
         nn.init.zeros_(self.checklist.weight)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
         own = own_grid(config.own_side) if config.own_vision else 0
-        self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + widths.states, config.prompt, own)
+        self.known = widths.known
+        self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + len(self.known.states), config.prompt, own)
         self.register_buffer("name_ids", self._first_tokens(), persistent=False)
 
     @property
@@ -210,10 +214,9 @@ class Reasoner(nn.Module):
             )  # [B, M + g*g + 1, H]
             if show_clip is not None:
                 photo_slots = torch.where(show_clip.view(-1, 1, 1), photo_slots, blank)
-        n_states = self.writer.n_evidence - 1
-        evidence_slots = (
-            blank.expand(b, n_states, -1) if evidence is None else self.evidence_projector(evidence).to(embeds.dtype)
-        )
+        evidence_slots = blank.expand(b, len(self.known.states), -1)
+        if evidence is not None:
+            evidence_slots = self.evidence_projector(evidence)[:, list(self.known.states)].to(embeds.dtype)
         ids = prompts.input_ids.unsqueeze(-1)
         # the photo's own embedding takes the first evidence slot: it is perception too, and is hidden with it
         slots = torch.cat([photo_slots[:, n_photo:], evidence_slots], 1)
@@ -418,12 +421,13 @@ class Reasoner(nn.Module):
 
     def citations(self, prompt_length: int, findings: Sequence[str], differential: Differential) -> CitationProcessor:
         words = self.writer.words_between
-        others = [d.name for d in DIAGNOSES if d.code not in (differential.leading, differential.runner_up)]
+        others = set(self.known.diagnoses) - {differential.leading, differential.runner_up}
+        names = [DIAGNOSIS_BY_CODE[code].name for code in sorted(others)]
         return CitationProcessor(
             prompt_length,
             references=[words(r) for r in REFERENCES],
             phrases=[words(STATE_BY_KEY[key].phrase) for key in findings],
-            forbidden=[words(text) for text in (*FORBIDDEN_OUTSIDE, *others)],
+            forbidden=[words(text) for text in (*FORBIDDEN_OUTSIDE, *names)],
             end_id=self.writer.end_id,
         )
 

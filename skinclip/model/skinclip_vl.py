@@ -28,6 +28,14 @@ from skinclip.model.qwen import ADAPTER, add_lora, load_language_model, quantize
 from skinclip.model.reasoner import InputWidths, Reasoner, Reasoning
 from skinclip.model.tokenizer import mini_tokenizer
 
+NEVER = -30.0  # the bias of a state that the model does not know: its probability is below 1e-6 whatever is seen
+NO_LOGIT = -1e4  # in training, where a loss needs finite numbers, of a diagnosis that the model does not know
+STATE_AXES = {  # of `heads` tensors, those with a place for every state, and on which axis
+    "evidence.bias": -1,
+    "reasoner.evidence_projector.state": 0,
+    "reasoner.checklist.weight": 1,
+}
+
 
 class SkinClipVL(nn.Module):
     """Perception, evidence and reasoning; `perceive`, `find_evidence` and `reason` are the steps of the path."""
@@ -53,7 +61,10 @@ class SkinClipVL(nn.Module):
         super().__init__()
         self.config = config
         self.perception = perception
+        self.known = config.known
         self.evidence = make_evidence_finder(config.evidence, perception, len(EVIDENCE_STATES))
+        with torch.no_grad():
+            self.evidence.bias[..., list(self.known.unknown_states)] = NEVER
         self.reasoner = reasoner
         self.base_dir = base_dir  # where the language model's own weights lie
         self.foundation = foundation
@@ -65,10 +76,14 @@ class SkinClipVL(nn.Module):
         """Embeds all descriptions, once: they change only with the text tower, which is frozen."""
         bank = torch.stack([self.perception.embed_texts(d.descriptions) for d in DIAGNOSES])
         states = self.perception.embed_texts([s.descriptions[0] for s in EVIDENCE_STATES])
+        known = list(self.known.states)  # alone: each direction depends on all of them
+        directions = torch.zeros_like(states).index_copy(
+            0, torch.tensor(known, device=states.device), self.evidence.directions(states[known])
+        )
         return {
             "description_bank": bank,  # [C, P, E]
             "descriptions": F.normalize(bank.mean(1), dim=-1),  # [C, E]
-            "state_embeddings": self.evidence.directions(states),  # [K, E]
+            "state_embeddings": directions,  # [K, E], 0 for states that are not known
         }
 
     @torch.no_grad()
@@ -110,10 +125,12 @@ class SkinClipVL(nn.Module):
     ) -> Reasoning:
         """The answer, by the model's own descriptions unless others [C, E] are given; see `Reasoner.forward`.
 
+        The logit of a diagnosis that the model does not know is -inf, in training a finite number as good as that.
+
         What is given may lie on any device; the answer lies on the model's.
         """
         there = self.device
-        return self.reasoner(
+        reasoning = self.reasoner(
             prompts.to(there),
             None if visual is None else visual.to(there),
             None if evidence is None else evidence.to(there),
@@ -121,6 +138,17 @@ class SkinClipVL(nn.Module):
             None if show_clip is None else show_clip.to(there),
             keep,
         )
+        return self._without_unknown(reasoning)
+
+    def _without_unknown(self, reasoning: Reasoning) -> Reasoning:
+        """The answer without the diagnoses that the model does not know."""
+        if not self.known.unknown_columns:
+            return reasoning
+        unknown = torch.zeros(reasoning.logits.shape[1], dtype=torch.bool, device=reasoning.logits.device)
+        unknown[list(self.known.unknown_columns)] = True
+        fill = NO_LOGIT if self.training else -torch.inf
+        spelled = None if reasoning.spelled is None else reasoning.spelled.masked_fill(unknown, fill)
+        return replace(reasoning, logits=reasoning.logits.masked_fill(unknown, fill), spelled=spelled)
 
     def heads(self) -> dict[str, Tensor]:
         """Tensors that stage 2 trains beside LoRA, by name."""
@@ -130,13 +158,32 @@ class SkinClipVL(nn.Module):
         }
 
     def load_heads(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what `heads` gives. Raises CheckpointError where names are missing or unknown."""
-        expected, given = set(self.heads()), set(state)
-        if expected != given:
-            raise CheckpointError(mismatch("heads.safetensors", expected, given))
+        """Takes over what `heads` gives, also of a checkpoint from before the vocabulary had states that it lacks.
+
+        Raises CheckpointError where names are missing or unknown, or a shape does not fit.
+        """
+        own = self.heads()
+        if set(own) != set(state):
+            raise CheckpointError(mismatch("heads.safetensors", set(own), set(state)))
+        state = {name: self._padded(name, value, own[name]) for name, value in state.items()}
         for name, part in (("evidence.", self.evidence), ("reasoner.", self.reasoner)):
-            own = {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}
-            part.load_state_dict(own, strict=False)  # strictness was checked above, language model aside
+            values = {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}
+            part.load_state_dict(values, strict=False)  # strictness was checked above, language model aside
+
+    def _padded(self, name: str, value: Tensor, own: Tensor) -> Tensor:
+        """A tensor of `heads` with a place for every state. Raises CheckpointError where its shape does not fit."""
+        if value.shape == own.shape:
+            return value
+        states, axis = list(self.known.states), STATE_AXES.get(name)
+        if axis is None or value.shape != own.index_select(axis, torch.tensor(states, device=own.device)).shape:
+            raise CheckpointError(
+                f"heads.safetensors does not fit the model: {name} is {list(value.shape)}, expected {list(own.shape)}; "
+                "use a checkpoint made for this preset and version, with the config.yaml that belongs to it"
+            )
+        fill = NEVER if name == "evidence.bias" else 0.0
+        return torch.full_like(own, fill, dtype=value.dtype).index_copy(
+            axis, torch.tensor(states, device=own.device), value.to(own.device)
+        )
 
     def trainable(self) -> dict[str, list[nn.Parameter]]:
         """Parameters that stage 2 trains: "lora" and "heads"."""
@@ -228,6 +275,7 @@ def make_reasoner(
         embedding=perception.embed_dim,
         adapter=feature_width(config.evidence, config.perception),
         states=len(EVIDENCE_STATES),
+        known=config.known,
         style=sum(perception.level_widths),
     )
     return Reasoner(config.reasoner, language_model, tokenizer, widths, adapter)

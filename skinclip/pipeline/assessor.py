@@ -37,7 +37,7 @@ from skinclip.core.assessment import (
     Shift,
 )
 from skinclip.core.config import ModelConfig, load_yaml
-from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSES, DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES
 from skinclip.explain.cited import cited_effects
 from skinclip.explain.dependence import dependence
 from skinclip.explain.methods import METHODS, USUAL
@@ -66,7 +66,7 @@ class Prediction:
     Attributes:
         probabilities: [C] calibrated, at natural prevalence, order of `vocabulary.DIAGNOSIS_CODES`.
         balanced: [C] p / prior, renormalised; its argmax is the diagnosis that balanced accuracy scores.
-        criteria: criterion -> state -> probability, "absent" included.
+        criteria: criterion -> state -> probability, "absent" included, of the criteria that the model knows.
         lesion_mask: bool [H, W] in the photo's own pixels.
     """
 
@@ -221,7 +221,7 @@ class Assessor:
             Prediction(
                 probabilities=c.probabilities[i],
                 balanced=c.balanced[i],
-                criteria=criterion_probabilities(output.evidence.scores[i]),
+                criteria=criterion_probabilities(output.evidence.scores[i], self.config.criteria),
                 lesion_mask=photo_mask(output.evidence.mask_logits[i], output.windows[i], image.height, image.width),
                 malignancy=float(c.malignancy[i]),
                 refer=bool(c.refer[i]),
@@ -283,12 +283,13 @@ class Assessor:
             diagnosis=tuple(
                 DiagnosisProbability(DIAGNOSES[i].code, DIAGNOSES[i].name, float(c.probabilities[0, i]))
                 for i in c.ranking[0]
+                if DIAGNOSIS_CODES[i] in self.config.diagnoses
             ),
             prediction_set=PredictionSet(self.calibrator.conformal.coverage, tuple(c.sets[0])),
             malignancy=self._malignancy(c),
             shift=Shift(float(c.shift_score[0]), in_domain),
             lesion=lesion,
-            criteria=criterion_probabilities(output.evidence.scores[0]),
+            criteria=criterion_probabilities(output.evidence.scores[0], self.config.criteria),
             findings=tuple(findings_of(image, output, lesion, self.thresholds)),
             rationale="",
             abstained=not (quality.usable and in_domain),
@@ -366,8 +367,9 @@ def _fitted(folder: Path) -> tuple[Calibrator, dict[str, float]]:
     for name in ("trust.safetensors", "findings.json"):
         if not (folder / name).exists():
             raise CheckpointError(f"{folder} is not a complete checkpoint: {name} is missing")
-    calibrator = Calibrator.from_arrays(load_file(folder / "trust.safetensors"))
+    config = read_config(folder)
+    calibrator = Calibrator.from_arrays(load_file(folder / "trust.safetensors"), config.diagnoses)
     thresholds = json.loads((folder / "findings.json").read_text())
-    if set(thresholds) != set(CRITERION_CODES):
+    if set(thresholds) != set(config.criteria):
         raise CheckpointError(f"{folder / 'findings.json'} does not hold a threshold for each criterion")
     return calibrator, thresholds

@@ -46,7 +46,7 @@ def findings_of(
 
     Args:
         lesion: as `lesion_of` gives it.
-        thresholds: criterion -> probability of its presence from which it is cited.
+        thresholds: criterion -> probability of its presence from which it is cited; others are not known.
     """
     if lesion.box is None:
         return []
@@ -65,7 +65,7 @@ def _criteria(output: ForwardOutput, thresholds: Mapping[str, float]) -> list[Lo
     located: list[Located] = []
     for criterion, row in zip(CRITERIA, criterion_log_probs(evidence.scores[:1]), strict=True):
         p = row[0].exp().numpy()
-        number = int(cited_state(p, thresholds[criterion.code]))
+        number = int(cited_state(p, thresholds[criterion.code])) if criterion.code in thresholds else 0
         if number:
             state = criterion.states[number - 1]
             region = region_from_map(evidence.maps[0, EVIDENCE_STATES.index(state)].numpy(), mask, size, offset)

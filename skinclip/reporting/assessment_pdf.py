@@ -355,7 +355,7 @@ def _referral(sheet: _Sheet, assessment: Assessment, x: float, width: float) -> 
     colours = REFER if m.refer else KEEP
     advice = phrasing.advice(assessment)
     sentences = (advice.basis, advice.reconciliation, *advice.leaves_open)
-    basis, malignant = _words(" ".join(filter(None, sentences))), _words(phrasing.MALIGNANT_HERE)
+    basis, malignant = _words(" ".join(filter(None, sentences))), _words(phrasing.malignant_here(assessment))
     rows = [len(sheet.lines(inner, p, size)) * sheet.line_height(size) for p, size in ((basis, 8.5), (malignant, 6.5))]
     sheet.box(x, top, width, 26 + sum(rows), colours)
     sheet.set_y(top + 2)
@@ -422,12 +422,12 @@ def _cited(text: str, assessment: Assessment) -> list[_Piece]:
 
 
 def _criteria(sheet: _Sheet, assessment: Assessment) -> None:
-    """The probability of every state of the seven criteria, cited or not, the most probable in bold."""
+    """The probability of every state of the criteria, cited or not, the most probable in bold."""
     if not assessment.criteria:
         return
     rows = -(-len(assessment.criteria) // 2)
     sheet.need(6 + 4.4 * rows)
-    sheet.heading(MARGIN, "CRITERIA OF THE 7-POINT CHECKLIST, PROBABILITY OF EACH STATE")
+    sheet.heading(MARGIN, "DERMOSCOPIC CRITERIA, PROBABILITY OF EACH STATE")
     top = sheet.y
     for i, (code, states) in enumerate(assessment.criteria.items()):
         x = MARGIN + (i // rows) * (HALF + GAP)

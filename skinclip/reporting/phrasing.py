@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from skinclip.core.assessment import Assessment, Finding, PredictionSet
 from skinclip.core.formatting import count, listed, percent
-from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE, MALIGNANT_CODES, STATE_BY_KEY, UNNAMED_TUMOURS
+from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, MALIGNANT_CODES, STATE_BY_KEY, unnamed_tumours
 
 if TYPE_CHECKING:
     from skinclip.explain.grounding import SecondOpinion
@@ -24,14 +24,6 @@ INSTEAD_OF_AN_ANSWER = (
     "the lesion as you would without"
 )
 REFER, DO_NOT_REFER, BELOW_THRESHOLD = "Refer", "Do not refer", "Below the referral threshold"
-
-
-def _malignant_here() -> str:
-    names = [listed([d.name, *d.also], "or") for d in DIAGNOSES if d.malignant]
-    return f"Malignant here: {'; '.join(names)}."
-
-
-MALIGNANT_HERE = _malignant_here()
 
 
 @dataclass(frozen=True)
@@ -129,9 +121,23 @@ def leaves_open(assessment: Assessment) -> tuple[str, ...]:
     if m.sensitivity is not None:
         share = f"{100 * (1 - m.sensitivity):.0f} %"
         sentences.append(f"At this threshold {share} of malignant calibration photos were missed.")
-    unnamed = listed([*UNNAMED_TUMOURS, "any other tumour outside the list"], "or")
-    sentences.append(f"The model knows {count(len(DIAGNOSES))} diagnoses and cannot name {unnamed}.")
+    unnamed = listed([*unnamed_tumours(_codes(assessment)), "any other tumour outside the list"], "or")
+    sentences.append(f"The model knows {count(len(assessment.diagnosis))} diagnoses and cannot name {unnamed}.")
     return tuple(sentences)
+
+
+def malignant_here(assessment: Assessment) -> str:
+    """The diagnoses that count into the probability of malignancy, and one that does not although it may be either."""
+    known = [DIAGNOSIS_BY_CODE[code] for code in _codes(assessment)]
+    names = [listed([d.name, *d.also], "or") for d in known if d.malignant]
+    mixed = [f' "{d.name.capitalize()}" may be either and is counted as not malignant.' for d in known if d.mixed]
+    return f"Malignant here: {'; '.join(names)}.{''.join(mixed)}"
+
+
+def _codes(assessment: Assessment) -> list[str]:
+    """The diagnoses that the model knows, in the vocabulary's order."""
+    answered = {d.code for d in assessment.diagnosis}
+    return [code for code in DIAGNOSIS_CODES if code in answered]
 
 
 def cautions(assessment: Assessment) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skinclip.calibration.calibrator import Calibrator
 from skinclip.core.assessment import ModelInfo
-from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
+from skinclip.core.vocabulary import CRITERION_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.imaging.transform import PhotoTransform
@@ -138,11 +138,12 @@ def finding_thresholds(model: SkinClipVL, valid: Sequence[Case]) -> dict[str, fl
     """Criterion -> probability of its being there, in any state, from which it is cited; from labelled photos."""
     labelled = [c for c in valid if c.criteria]
     if not labelled:
-        return {criterion.code: NEVER for criterion in CRITERIA}
+        return dict.fromkeys(model.config.criteria, NEVER)
     rows = criterion_log_probs(features(model, labelled)[2])
     present = np.stack([1 - row[:, 0].exp().numpy() for row in rows], 1)
     labels = np.array([criterion_labels(c) for c in labelled])
-    return dict(zip(CRITERION_CODES, presence_thresholds(present, labels).tolist(), strict=True))
+    thresholds = zip(CRITERION_CODES, presence_thresholds(present, labels).tolist(), strict=True)
+    return {code: threshold for code, threshold in thresholds if code in model.config.criteria}
 
 
 def presence_thresholds(present: np.ndarray, labels: np.ndarray, recall: float = RECALL) -> np.ndarray:

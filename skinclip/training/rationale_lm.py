@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from skinclip.core.assessment import Context
 from skinclip.core.config import ModelConfig, TrainConfig
-from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES, MAX_FINDINGS
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, MAX_FINDINGS
 from skinclip.language.prompt import IGNORE, Prompts, PromptWriter, RationaleTarget
 from skinclip.language.rationale import random_example, write_rationale
 from skinclip.model.qwen import quantize_to, qwen_config
@@ -57,7 +57,7 @@ def train_stage1(config: ModelConfig, recipe: TrainConfig, tokenizer: PreTrained
     seed_everything(recipe.seed + 1)
     rng = random.Random(recipe.seed + 1)
     model = Qwen2_5_VLForConditionalGeneration(qwen_config(config.reasoner, tokenizer))
-    writer = PromptWriter(tokenizer, config.reasoner.clip_grid, 1 + len(EVIDENCE_STATES))
+    writer = PromptWriter(tokenizer, config.reasoner.clip_grid, 1 + len(config.known.states))
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.lr, weight_decay=0.01, betas=(0.9, 0.98))
     first, rows = 0, None
     if state := load_checkpoint(out / "stage1.pt"):

@@ -142,7 +142,7 @@ def referral(assessment: Assessment) -> Markup:
     """The verdict, the figures it rests on, and in the same size what it leaves open."""
     advice = phrasing.advice(assessment)
     look = {phrasing.REFER: "sk-refer", phrasing.BELOW_THRESHOLD: "sk-below"}.get(advice.verdict, "sk-keep")
-    return _answer("referral", assessment.malignancy, advice, phrasing.MALIGNANT_HERE, look)
+    return _answer("referral", assessment.malignancy, advice, phrasing.malignant_here(assessment), look)
 
 
 def differential(assessment: Assessment) -> Markup:

@@ -37,7 +37,7 @@ REGION = Region((1.0, 2.0, 30.0, 40.0), (((1.0, 2.0), (30.0, 2.0), (30.0, 40.0))
 
 
 def make_assessment(context: Context, in_domain: bool = True) -> Assessment:
-    p = [0.02, 0.03, 0.1, 0.01, 0.6, 0.2, 0.04]
+    p = [0.02, 0.03, 0.09, 0.01, 0.6, 0.17, 0.04, 0.025, 0.015]
     ranked = sorted(zip(DIAGNOSES, p, strict=True), key=lambda pair: -pair[1])
     issue = QualityIssue("blur", "the photo is blurred; take a sharper one", False)
     return Assessment(
@@ -77,7 +77,7 @@ class FakeAssessor:
         return np.zeros(image.pixels.shape[:2])
 
     def predict(self, images, contexts):
-        p = np.full(len(DIAGNOSIS_CODES), 1 / 7)
+        p = np.full(len(DIAGNOSIS_CODES), 1 / len(DIAGNOSIS_CODES))
         return [
             SimpleNamespace(
                 probabilities=p,
@@ -296,7 +296,7 @@ def test_evaluate_writes_report_predictions_and_ledger(capsys, photo, tmp_path, 
     ledger = Path("r/test_ledger.csv").read_text().splitlines()
     assert len(ledger) == 2 and ledger[1].endswith(f"{'ab' * 32},{tmp_path.name},test,2,a check")
     natural = Path("r/probabilities.csv").read_text().splitlines()
-    assert natural[0] == lines[0] and len(natural) == 3
+    assert natural[0] == f"{lines[0]},SCC,OTHER" and len(natural) == 3
     assert Path("r/report.html").read_text().startswith("<!DOCTYPE html>")
     assert "(argmax p / prior)" in capsys.readouterr().out
     assert cli.main([*argv[:3], "--split", "valid", "--out", "v.json", "--bootstrap", "5"]) == 0
@@ -365,7 +365,7 @@ def test_a_file_against_the_model_and_the_model_against_a_file(theirs, capsys):
 def test_what_evaluate_writes_can_be_compared_with(theirs, capsys):
     assert measure() == 0
     Path("r/probabilities.csv").rename("ours.csv")
-    assert measure("--predictions", "ours.csv", "--against", theirs, "--prior", PRIOR) == 0
+    assert measure("--predictions", "ours.csv", "--against", theirs, "--prior", f"{PRIOR},scc=1,other=1") == 0
     report = json.loads(Path("r/report.json").read_text())
     assert report["comparison"]["n"] == 2 and report["meta"]["rules"]["balanced_accuracy"] == "argmax p / prior"
 

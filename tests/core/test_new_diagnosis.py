@@ -51,7 +51,7 @@ words = mini_tokenizer().get_vocab()
 print(json.dumps({
     "set of all": phrasing.prediction_set(every),
     "set of one": phrasing.prediction_set(one),
-    "malignant": phrasing.MALIGNANT_HERE,
+    "malignant": phrasing.malignant_here(every),
     "open": " ".join(phrasing.leaves_open(every)),
     "verdict": phrasing.verdict(one),
     "page": components.differential(one),
@@ -75,15 +75,15 @@ def found() -> dict:
 
 
 def test_sentences_count_and_name_it(found: dict) -> None:
-    assert "None of the eight" in found["set of all"]
+    assert "None of the ten" in found["set of all"]
     assert "Only **zebra carcinoma** remains" in found["set of one"]
     assert "zebra carcinoma or Merkel cell carcinoma" in found["malignant"]
     assert found["verdict"] == "Below the referral threshold"  # it is malignant, and the only one in the set
-    assert "eight diagnoses" in found["open"] and "Merkel" not in found["open"]  # now it can be named
+    assert "ten diagnoses" in found["open"] and "Merkel" not in found["open"]  # now it can be named
 
 
 def test_page_and_pdf_show_it(found: dict) -> None:
-    assert "zebra carcinoma" in found["page"] and "eight diagnoses" in found["empty page"]
+    assert "zebra carcinoma" in found["page"] and "ten diagnoses" in found["empty page"]
     assert found["pdf"] == "%PDF"
 
 
@@ -93,5 +93,5 @@ def test_the_language_knows_it(found: dict) -> None:
 
 
 def test_results_have_its_column(found: dict) -> None:
-    assert found["columns"] == ["image", "MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC", "ZZZ"]
+    assert found["columns"] == ["image", "MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC", "SCC", "OTHER", "ZZZ"]
     assert found["counts as malignant"]

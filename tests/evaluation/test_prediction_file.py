@@ -7,6 +7,7 @@ import pytest
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.evaluation.prediction_file import as_table, parse_prior, read_predictions
+from skinclip.evaluation.scores import ISIC2018_CODES
 
 HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
 CASES = tuple(
@@ -32,7 +33,7 @@ def test_a_submission_is_read_in_our_order(tmp_path):
     found = read(tmp_path, *ROWS)
     assert set(found.probabilities) == {"ISIC_0", "ISIC_1", "ISIC_2"} and found.missing == ()
     wanted = {"mel": 0.1, "nv": 0.6, "bcc": 0.1, "akiec": 0.05, "bkl": 0.05, "df": 0.04, "vasc": 0.06}
-    assert list(found.probabilities["ISIC_1"]) == pytest.approx([wanted[code] for code in DIAGNOSIS_CODES])
+    assert list(found.probabilities["ISIC_1"]) == pytest.approx([wanted[code] for code in ISIC2018_CODES])
     assert found.name == "theirs" and found.renormalised == 0 and found.sums == pytest.approx((1, 1))
     assert found.sha256 == hashlib.sha256((tmp_path / "theirs.csv").read_bytes()).hexdigest()
 
@@ -134,7 +135,7 @@ def test_parse_prior_scales_and_says_what_is_wrong():
 
 
 def test_what_is_written_is_read_back_unchanged(tmp_path):
-    p = np.random.default_rng(0).dirichlet(np.ones(7), 3)
+    p = np.random.default_rng(0).dirichlet(np.ones(len(DIAGNOSIS_CODES)), 3)
     as_table([case.image_id for case in VALID], p, DIAGNOSIS_CODES).to_csv(tmp_path / "ours.csv", index=False)
     found = read_predictions(tmp_path / "ours.csv", TABLE, VALID)
     assert found.renormalised == 0
@@ -154,4 +155,4 @@ def test_values_that_no_probability_has_are_refused_with_their_line(tmp_path, va
 def test_a_prior_that_probabilities_cannot_be_divided_by_is_refused(share):
     with pytest.raises(ValueError, match="share of df is below"):
         parse_prior(f"mel=1,nv=4,bcc=1,akiec=1,bkl=1,df={share},vasc=1")
-    assert parse_prior(",".join(f"{code}=1e308" for code in DIAGNOSIS_CODES)) == pytest.approx(np.full(7, 1 / 7))
+    assert parse_prior(",".join(f"{code}=1e308" for code in DIAGNOSIS_CODES)) == pytest.approx(np.full(9, 1 / 9))

@@ -12,14 +12,15 @@ from skinclip.data.cases import Case, CaseTable
 from skinclip.evaluation import report as reporting
 from skinclip.evaluation import run as evaluation
 from skinclip.evaluation.prediction_file import PredictionFile
-from skinclip.evaluation.scores import Row, compare, curves, figures
+from skinclip.evaluation.scores import ISIC2018_CODES, Row, compare, curves, figures
 
+C = len(DIAGNOSIS_CODES)
 NASTY = """<script>alert("x")</script><img src=http://example.org/a.png onerror='x'>&"""
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 def make_cases(n: int = 60, **changes) -> list[Case]:
-    codes = [DIAGNOSIS_CODES[i % 7] for i in range(n)]
+    codes = [ISIC2018_CODES[i % 7] for i in range(n)]
     return [
         Case(
             Path(f"{i}.jpg"),
@@ -34,7 +35,7 @@ def make_cases(n: int = 60, **changes) -> list[Case]:
 
 def make_report(cases: list[Case] | None = None, name: str = "theirs", prior=None, **options) -> dict:
     cases = make_cases() if cases is None else cases
-    p = np.random.default_rng(0).dirichlet(np.ones(7), len(cases))
+    p = np.random.default_rng(0).dirichlet(np.ones(C), len(cases))
     rows = {case.image_id: row for case, row in zip(cases, p, strict=True)}
     file = PredictionFile(name, "cd" * 32, rows, prior, (), 0, (1.0, 1.0), 0)
     against = options.pop("against", None)
@@ -48,11 +49,11 @@ def model_report() -> dict:
     cases = make_cases(group="FST2", criteria={CRITERIA[0].code: CRITERIA[0].labels[0]})
     rng, rows = np.random.default_rng(0), []
     for case in cases:
-        p = rng.dirichlet(np.ones(7))
+        p = rng.dirichlet(np.ones(C))
         states = {c.code: dict.fromkeys(c.labels, 0.5) for c in CRITERIA}
-        malignancy = float(p[[0, 1, 4]].sum())
+        malignancy = float(p[[0, 1, 4, 7]].sum())
         answers = {"criteria": states, "refer": malignancy > 0.4, "set_codes": ("nv",), "in_domain": True, "iou": 0.8}
-        rows.append(Row(case, p, p, malignancy, **answers))
+        rows.append(Row(case, p, p, malignancy, **answers).scored_on(ISIC2018_CODES))
     report = make_report(cases)
     report |= {**figures(rows, 20, 0), "groups": {"FST2": figures(rows, 20, 0)}, "curves": curves(rows, 20, 0)}
     report["comparison"] = {"against": report["meta"]["system"] | {"rules": {}}, **compare(rows, rows, 20, 0)}
@@ -195,7 +196,7 @@ def test_the_calibration_error_is_read_beside_its_noise_floor(high, words):
 
 def test_a_comparison_says_which_rule_each_system_decided_by():
     cases = make_cases()
-    p = np.random.default_rng(1).dirichlet(np.ones(7), 60)
+    p = np.random.default_rng(1).dirichlet(np.ones(C), 60)
     other = PredictionFile(
         "other", "ef" * 32, dict(zip([c.image_id for c in cases], p, strict=True)), p[0], (), 0, (1, 1), 0
     )

@@ -17,7 +17,6 @@ from skinclip.core.config import preset
 from skinclip.core.vocabulary import (
     CRITERIA,
     DERM7PT_GROUPS,
-    DIAGNOSES,
     DIAGNOSIS_BY_CODE,
     DIAGNOSIS_CODES,
     ISIC2018_COLUMNS,
@@ -27,10 +26,11 @@ from skinclip.evaluation import metrics
 from skinclip.evaluation import run as evaluation
 from skinclip.evaluation.prediction_file import PredictionFile
 from skinclip.evaluation.report import scored_note
-from skinclip.evaluation.scores import ISIC2018_CODES, Row, curves, figures
+from skinclip.evaluation.scores import ISIC2018_CODES, Row, figures
 
-C = len(DIAGNOSIS_CODES)
+C = len(ISIC2018_CODES)
 PRIOR = np.array([0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02])
+MALIGNANT = [0, 1, 4]
 SIDE = 64
 
 
@@ -38,11 +38,11 @@ class FakeAssessor:
     """Answers by the number that a photo's first pixel holds; its answers are drawn once from a seed."""
 
     model_info = ModelInfo("fake", "0.0", "ab" * 32)
-    config = preset("mini")
+    config = replace(preset("mini"), diagnoses=ISIC2018_CODES)
 
     def __init__(self, n: int = 250) -> None:
         rng = np.random.default_rng(0)
-        self.p = rng.dirichlet(PRIOR * 8 + 0.05, n)
+        self.p = rng.dirichlet(PRIOR * 8 + 0.05, n)  # [n, 7]: of the others 0, as of a model that does not know them
         self.criteria = [
             {c.code: dict(zip(c.labels, rng.dirichlet(np.ones(len(c.labels))), strict=True)) for c in CRITERIA}
             for _ in range(n)
@@ -59,10 +59,10 @@ class FakeAssessor:
         mask = np.zeros(shape, dtype=bool)
         mask[: shape[0] // 2] = True
         balanced = self.p[i] / PRIOR
-        malignancy = self.p[i][[0, 1, 4]].sum()
+        malignancy = self.p[i][MALIGNANT].sum()
         return SimpleNamespace(
-            probabilities=self.p[i],
-            balanced=balanced / balanced.sum(),
+            probabilities=in_columns(self.p[i]),
+            balanced=in_columns(balanced / balanced.sum()),
             criteria=self.criteria[i],
             lesion_mask=mask,
             malignancy=malignancy,
@@ -82,6 +82,26 @@ class FakeAssessor:
         return SimpleNamespace(
             diagnosis=diagnosis, abstained=i == 3, rationale="" if i == 3 else f"Most likely this is {named}."
         )
+
+
+def in_columns(p: np.ndarray) -> np.ndarray:
+    """[C] of the seven -> one for each diagnosis."""
+    return np.append(p, np.zeros(len(DIAGNOSIS_CODES) - len(p)))
+
+
+class FakeOfNine(FakeAssessor):
+    """One that knows every diagnosis."""
+
+    config = preset("mini")
+
+    def __init__(self, n: int = 250) -> None:
+        super().__init__(n)
+        self.wide = np.random.default_rng(1).dirichlet(np.ones(len(DIAGNOSIS_CODES)), n)
+
+    def _prediction(self, i, shape):
+        answer = super()._prediction(i, shape)
+        answer.probabilities = answer.balanced = self.wide[i]
+        return answer
 
 
 def write_photo(path: Path, number: int, size: tuple[int, int] = (SIDE, SIDE)) -> Path:
@@ -159,7 +179,8 @@ def test_figures_of_confidence_and_melanoma_are_those_of_the_displayed_probabili
     assert report["melanoma_sensitivity"]["value"] == pytest.approx(recall_score(labels == mel, guess == mel))
     assert report["melanoma_precision"]["value"] == pytest.approx(precision_score(labels == mel, guess == mel))
     floor = metrics.ece_noise_floor(p, draws=20)
-    assert report["ece_noise_floor"] == {"value": floor["mean"], "low": floor["low"], "high": floor["high"]}
+    wanted = {"value": floor["mean"], "low": floor["low"], "high": floor["high"]}
+    assert report["ece_noise_floor"] == pytest.approx(wanted)
     natural = evaluation.probabilities(rows)
     columns = [DIAGNOSIS_CODES.index(code) for code in ISIC2018_COLUMNS.values()]
     assert natural[list(ISIC2018_COLUMNS)].to_numpy() == pytest.approx(p[:, columns])
@@ -186,7 +207,7 @@ def test_curves_are_those_of_the_figures(tmp_path):
 
 def as_file(cases, p, prior=None, name="theirs", **changes) -> PredictionFile:
     rows = {case.image_id: row for case, row in zip(cases, p, strict=True)}
-    return PredictionFile(name, "cd" * 32, rows, prior, (), 0, (1.0, 1.0), 0, **changes)
+    return PredictionFile(name, "cd" * 32, rows, prior, (), 0, (1.0, 1.0), 0, codes=ISIC2018_CODES, **changes)
 
 
 def test_a_file_of_our_own_probabilities_gives_our_own_figures(tmp_path):
@@ -406,45 +427,64 @@ def test_isic_own_scorer_agrees(tmp_path):
     assert report["n"] == 40 and report["meta"]["not_scored"] == ["ISIC_0035068"]
 
 
-def test_a_model_of_more_diagnoses_is_scored_on_the_benchmarks_own(tmp_path):
-    """Two diagnoses that the seven do not hold take a tenth of every probability: the figures are as without them."""
-    cases = make_cases(tmp_path, 30)
-    report, rows = run(cases)
-    more = (*DIAGNOSIS_CODES, "scc", "other")
-    wide = [
+def test_a_benchmark_of_seven_is_scored_on_its_seven(tmp_path):
+    """Two diagnoses that the seven do not hold take their part of every probability: the figures are as without it."""
+    cases = make_cases(tmp_path, 30, diagnosis=lambda i: ISIC2018_CODES[i % 7])
+    report, rows = run(cases, FakeOfNine())
+    seven, p = len(ISIC2018_CODES), np.array([row.probabilities for row in rows])
+    assert report["meta"]["scored_diagnoses"] == list(ISIC2018_CODES)
+    bare = [
         replace(
             row,
-            probabilities=np.append(0.9 * row.probabilities, [0.06, 0.04]),
-            balanced=np.append(0.9 * row.balanced, [0.06, 0.04]),
-            codes=more,
+            probabilities=row.probabilities[:seven] / row.probabilities[:seven].sum(),
+            balanced=row.balanced[:seven] / row.balanced[:seven].sum(),
+            codes=ISIC2018_CODES,
         )
         for row in rows
     ]
-    seven = [row.scored_on(DIAGNOSIS_CODES) for row in wide]
-    found = figures(seven, 20, 0)
+    found = figures(bare, 20, 0)
     for name in ("accuracy", "balanced_accuracy", "auroc_macro", "ece", "classwise_ece", "brier", "nll", "aurc"):
         assert found[name]["value"] == pytest.approx(report[name]["value"], abs=1e-9), name
-    assert set(found["per_class_recall"]) == set(DIAGNOSIS_CODES) and len(curves(seven, 20, 0)["confusion"]) == 7
-    nine = figures(wide, 20, 0)
-    assert nine["nll"]["value"] == pytest.approx(report["nll"]["value"] - np.log(0.9), abs=0.01)
-    assert set(nine["per_class_recall"]) == set(more)
-    lost = replace(wide[0], case=replace(wide[0].case, diagnosis="scc")).scored_on(DIAGNOSIS_CODES)
+    assert set(report["per_class_recall"]) == set(ISIC2018_CODES) and len(report["curves"]["confusion"]) == seven
+    nine = figures(rows, 20, 0)
+    shares = p[:, :seven].sum(axis=1)
+    assert nine["nll"]["value"] == pytest.approx(report["nll"]["value"] - np.log(shares).mean(), abs=1e-6)
+    assert set(nine["per_class_recall"]) == set(DIAGNOSIS_CODES)
+    lost = replace(rows[0], case=replace(rows[0].case, diagnosis="scc")).scored_on(ISIC2018_CODES)
     assert lost.case.diagnosis is None  # of another diagnosis: it has no label among the seven
+
+
+@pytest.mark.parametrize(("more", "scored"), [((), 7), (("scc",), 8), (("scc", "other"), 9), (("other",), 8)])
+def test_a_benchmark_is_scored_on_the_seven_and_what_else_it_labels(tmp_path, more, scored):
+    codes = (*ISIC2018_CODES, *more)
+    report, rows = run(make_cases(tmp_path, 30, diagnosis=lambda i: codes[i % len(codes)]), FakeOfNine())
+    assert report["meta"]["scored_diagnoses"] == [c for c in DIAGNOSIS_CODES if c in codes]
+    assert len(report["per_class_recall"]) == scored and report["meta"]["known_diagnoses"] == list(DIAGNOSIS_CODES)
+    assert list(evaluation.submission(rows).columns) == ["image", *ISIC2018_COLUMNS]  # the challenge knows seven
+    assert len(evaluation.probabilities(rows).columns) == 1 + len(DIAGNOSIS_CODES)
+
+
+def test_a_model_that_does_not_know_a_diagnosis_is_not_scored_on_it(tmp_path):
+    cases = make_cases(tmp_path, 27, diagnosis=lambda i: DIAGNOSIS_CODES[i % 9])
+    report, _ = run(cases)
+    assert report["meta"]["scored_diagnoses"] == list(ISIC2018_CODES)
+    assert any("6 photos" in line and "other 3, scc 3" in line for line in report["meta"]["problem_lines"])
+    assert scored_note(report["meta"]) == ""
 
 
 def test_all_probability_elsewhere_leaves_equal_shares(tmp_path):
     case = make_cases(tmp_path, 1)[0]
-    only = np.array([0.0] * 7 + [1.0])
-    row = Row(case, only, only, 0.0, codes=(*DIAGNOSIS_CODES, "other")).scored_on(DIAGNOSIS_CODES)
+    only = np.array([0.0] * 8 + [1.0])
+    row = Row(case, only, only, 0.0).scored_on(ISIC2018_CODES)
     assert row.probabilities == pytest.approx(np.full(7, 1 / 7))
 
 
 def test_a_report_says_on_which_diagnoses_it_was_scored(tmp_path):
-    report, _ = run(make_cases(tmp_path, 8))
+    report, _ = run(make_cases(tmp_path, 7), FakeOfNine())
     assert report["meta"]["scored_diagnoses"] == list(ISIC2018_CODES)
-    note = scored_note({"scored_diagnoses": ["mel", "nv"]})
-    assert "this data set 2" in note and "mel, nv alone, renormalised" in note
-    assert scored_note(report["meta"]) == ("" if len(DIAGNOSES) == 7 else scored_note(report["meta"]))
+    note = scored_note({"scored_diagnoses": ["mel", "nv"]})  # a report of before: the system knew seven
+    assert "knows 7 diagnoses, of which 2 are scored" in note and "mel, nv alone, renormalised" in note
+    assert "knows 9 diagnoses, of which 7 are scored" in scored_note(report["meta"])
 
 
 def test_a_negative_seed_is_refused():

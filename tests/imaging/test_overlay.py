@@ -16,7 +16,11 @@ def make(width: int, height: int, regions: list[record.Polygon], lesion: record.
     polygons = (lesion,) if lesion else ()
     findings = tuple(
         record.Finding(
-            f"r{i + 1}", CRITERIA[i % 7].code, CRITERIA[i % 7].states[0].code, 0.5, record.Region((0, 0, 1, 1), (p,))
+            f"r{i + 1}",
+            CRITERIA[i % len(CRITERIA)].code,
+            CRITERIA[i % len(CRITERIA)].states[0].code,
+            0.5,
+            record.Region((0, 0, 1, 1), (p,)),
         )
         for i, p in enumerate(regions)
     )
@@ -24,7 +28,7 @@ def make(width: int, height: int, regions: list[record.Polygon], lesion: record.
         model=record.ModelInfo("mini", "0", "0"),
         photo=record.PhotoInfo(width, height, "0", record.Quality(True)),
         context=record.Context(),
-        diagnosis=tuple(record.DiagnosisProbability(d.code, d.name, 1 / 7) for d in DIAGNOSES),
+        diagnosis=tuple(record.DiagnosisProbability(d.code, d.name, 1 / len(DIAGNOSES)) for d in DIAGNOSES),
         prediction_set=record.PredictionSet(0.9, ()),
         malignancy=record.Malignancy(0.1, 0.2, False),
         shift=record.Shift(0.5, True),

@@ -38,7 +38,8 @@ def test_every_part_of_an_assessment_holds(assessor: Assessor, kind: str) -> Non
     photo = from_array(draw(kind, 7))
     a = assessor.assess(photo)
     p = [d.probability for d in a.diagnosis]
-    assert {d.code for d in a.diagnosis} == set(DIAGNOSIS_CODES)
+    assert {d.code for d in a.diagnosis} == set(assessor.config.diagnoses) <= set(DIAGNOSIS_CODES)
+    assert set(a.criteria) == set(assessor.config.criteria)
     assert p == sorted(p, reverse=True) and abs(sum(p) - 1) < 1e-6
     assert a.diagnosis[0].code in a.prediction_set.codes
     assert a.malignancy.refer == (a.malignancy.probability >= a.malignancy.threshold)
@@ -53,7 +54,7 @@ def test_every_part_of_an_assessment_holds(assessor: Assessor, kind: str) -> Non
 
 
 def test_every_criterion_has_a_threshold(assessor: Assessor) -> None:
-    assert set(assessor.thresholds) == set(CRITERION_CODES)
+    assert set(assessor.thresholds) == set(assessor.config.criteria)
 
 
 def test_a_criterion_is_cited_by_its_presence_and_as_its_most_probable_state() -> None:
@@ -67,7 +68,7 @@ def test_findings_are_the_criteria_that_pass(assessor: Assessor, monkeypatch) ->
     codes = {f.criterion for f in assessor.assess(photo).findings}
 
     def cited(threshold: float) -> dict[str, Finding]:
-        monkeypatch.setattr(assessor, "thresholds", dict.fromkeys(CRITERION_CODES, threshold))
+        monkeypatch.setattr(assessor, "thresholds", dict.fromkeys(assessor.config.criteria, threshold))
         return {f.criterion: f for f in assessor.assess(photo).findings if f.criterion in CRITERION_CODES}
 
     assert codes and not cited(1.01)

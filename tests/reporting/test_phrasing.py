@@ -27,8 +27,9 @@ POSSIBLE = (
 def made_up(
     p: np.ndarray, codes: tuple[str, ...], threshold: float, findings: tuple[str, ...] = (), rationale: str = ""
 ) -> record.Assessment:
+    """Of a model that knows the first `len(p)` diagnoses."""
     order = np.argsort(-p, kind="stable")
-    malignancy = float(sum(p[DIAGNOSIS_CODES.index(c)] for c in MALIGNANT_CODES))
+    malignancy = float(sum(share for code, share in zip(DIAGNOSIS_CODES, p, strict=False) if code in MALIGNANT_CODES))
     return record.Assessment(
         model=record.ModelInfo("mini", "0", "0" * 64),
         photo=record.PhotoInfo(160, 120, "0" * 64, record.Quality(True)),
@@ -129,6 +130,16 @@ def test_do_not_refer_says_what_it_leaves_open() -> None:
     missed, unnamed = phrasing.leaves_open(made_up(p, ("nv",), 0.1))
     assert missed == "At this threshold 8 % of malignant calibration photos were missed."
     assert "seven diagnoses" in unnamed and "Merkel cell carcinoma" in unnamed and "squamous" in unnamed
+    more = np.append(p, [0.0, 0.0])
+    _, unnamed = phrasing.leaves_open(made_up(more, ("nv",), 0.1))
+    assert "nine diagnoses" in unnamed and "Merkel cell carcinoma" in unnamed and "squamous" not in unnamed
+
+
+def test_what_counts_as_malignant_follows_what_the_model_knows() -> None:
+    seven, nine = (phrasing.malignant_here(made_up(np.full(n, 1 / n), ("nv",), 0.1)) for n in (7, 9))
+    assert "squamous" not in seven and "either" not in seven
+    assert "squamous cell carcinoma or keratoacanthoma" in nine
+    assert nine.endswith('"None of these" may be either and is counted as not malignant.')
 
 
 def dependent(**values: object) -> record.Assessment:
@@ -155,5 +166,5 @@ def test_dependence_on_a_region_is_claimed_only_beyond_chance() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, len(DIAGNOSES)])
 def test_the_number_of_diagnoses_comes_from_the_vocabulary(n: int) -> None:
-    text = phrasing.prediction_set(made_up(np.full(len(DIAGNOSES), 1 / 7), DIAGNOSIS_CODES[:n], 0.1))
-    assert ("None of the seven" in text) == (n == len(DIAGNOSES))
+    text = phrasing.prediction_set(made_up(np.full(len(DIAGNOSES), 1 / len(DIAGNOSES)), DIAGNOSIS_CODES[:n], 0.1))
+    assert ("None of the nine" in text) == (n == len(DIAGNOSES))

@@ -80,7 +80,7 @@ def some_photos(n: int, unseen: int) -> PhotoSet:
         torch.zeros(n, 3, 2, 2, dtype=torch.uint8),
         torch.zeros(n, 2, 2, dtype=torch.uint8),
         torch.arange(n) % 5,
-        torch.full((n, 7), -1),
+        torch.full((n, 9), -1),
         torch.arange(n) < unseen,
     )
 

@@ -250,7 +250,7 @@ def test_plain_classifier_trains_resumes_and_loads_as_it_was(trained, tmp_path, 
         # the trunk's weights are stored in half precision
         assert torch.allclose(loaded(photos), live(photos), atol=0.05)
         p = loaded.probabilities(loaded(photos))
-    assert p.shape == (3, 7) and np.allclose(p.sum(1), 1)
+    assert p.shape == (3, 9) and np.allclose(p.sum(1), 1)
     monkeypatch.setattr("skinclip.training.plain.plain_step", lambda *_: pytest.fail("a finished run trained again"))
     again = train_baseline(short, root, tmp_path / "work", tmp_path / "again")
     assert torch.equal(again.head[1].weight, live.head[1].weight)

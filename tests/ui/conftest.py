@@ -15,7 +15,7 @@ def made_up() -> record.Assessment:
         model=record.ModelInfo("mini", "0", "0" * 64),
         photo=record.PhotoInfo(160, 120, "0" * 64, record.Quality(True)),
         context=record.Context(),
-        diagnosis=tuple(record.DiagnosisProbability(d.code, d.name, 1 / 7) for d in DIAGNOSES),
+        diagnosis=tuple(record.DiagnosisProbability(d.code, d.name, 1 / len(DIAGNOSES)) for d in DIAGNOSES),
         prediction_set=record.PredictionSet(0.9, ("mel", "nv")),
         malignancy=record.Malignancy(0.4, 0.2, True),
         shift=record.Shift(0.5, True),

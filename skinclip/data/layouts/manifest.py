@@ -109,7 +109,7 @@ def _column_of_codes(labels: LabelFile) -> str | None:
         return None
     for column in labels.columns:
         words = {word for row in labels.rows if (word := row.word(column)) is not None}
-        if words - {"other"} and words <= set(vocabulary.KNOWN_CODES) and column != "group":
+        if words - {"other"} and words <= set(vocabulary.DIAGNOSIS_CODES) and column != "group":
             return column
     return None
 

@@ -22,7 +22,7 @@ def evidence_maps(subject: Subject) -> list[LabelledMap]:
     if isinstance(subject, CriterionSubject):
         return subject.labelled(subject.evidence_map)
     maps_of_states = subject.output.evidence.maps[0].numpy()  # [K, h, w]
-    maps = np.stack([enlarged(m) for m in maps_of_states])
+    maps = np.stack([enlarged(maps_of_states[k]) for k in subject.predictor.model.known.states])
     whole = weighed(subject.answer, subject.photo, maps, subject.lesion, SMOOTH)
     keys = [state.key for state in EVIDENCE_STATES]
     cited = [f.key for f in subject.findings]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from skinclip.core.vocabulary import EVIDENCE_STATES
 from skinclip.explain.effects import SHARE, weighed
 from skinclip.explain.faithfulness import random_region
 from skinclip.explain.methods.evidence import SMOOTH
@@ -16,7 +15,8 @@ def rise(subject: Subject) -> list[LabelledMap]:
     """As `evidence`, with as many random regions in place of the criteria's."""
     rng = subject.rng()
     area = round(SHARE * np.count_nonzero(subject.lesion))
-    maps = np.stack([random_region(subject.lesion, area, rng) for _ in EVIDENCE_STATES]).astype(np.float32)
+    states = subject.predictor.model.known.states
+    maps = np.stack([random_region(subject.lesion, area, rng) for _ in states]).astype(np.float32)
     return subject.labelled(weighed(subject.answer, subject.photo, maps, subject.lesion, SMOOTH))
 
 

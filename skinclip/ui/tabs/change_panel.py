@@ -119,11 +119,12 @@ def _answers(
 
 
 def fresh(panel: ChangePanel, assessment: Assessment) -> Updates:
-    """The panel for a new Assessment: nothing changed yet, each criterion with what the model saw of it."""
+    """The panel for a new Assessment: nothing changed yet, each criterion that is known with what was seen of it."""
     if assessment.abstained:
         return hidden(panel)
+    known = assessment.criteria
     criteria = {
-        field: gr.update(choices=_options(assessment.criteria[c.code]), value=AS_SEEN)
+        field: gr.update(choices=_options(assessment.criteria.get(c.code, {})), value=AS_SEEN, visible=c.code in known)
         for field, c in zip(panel.criteria, CRITERIA, strict=True)
     }
     findings = [(f"{f.ref[1:]} {components.phrase(f)}", f.ref) for f in assessment.findings]

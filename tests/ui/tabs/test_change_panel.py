@@ -21,7 +21,7 @@ from skinclip.ui.state import AssessedPhoto, answer_key
 from skinclip.ui.tabs import change_panel
 from skinclip.ui.tabs.change_panel import AS_SEEN, NOTHING, ChangePanel
 
-AFTER = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+AFTER = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.05, 0.025, 0.025])
 MALIGNANT = [code in MALIGNANT_CODES for code in DIAGNOSIS_CODES]
 TRUST = SimpleNamespace(probabilities=AFTER[None], malignancy=AFTER[None][:, MALIGNANT].sum(1), sets=[("nv",)])
 
@@ -84,10 +84,10 @@ def test_an_edited_criterion_shows_before_and_after(panel, photo, made_up, asked
     html = change(panel, photo, made_up, "atypical", *UNCHANGED[1:], NOTHING)
     assert asked == [{"pigment_network": "atypical"}]
     assert f'data-answer="{answer_key(made_up)}"' in html
-    before = 1 / 7
+    before = 1 / 9
     leading = made_up.diagnosis[0].code
     moved = 100 * (AFTER[DIAGNOSIS_CODES.index(leading)] - before)
-    assert "14%" in html and f"{abs(moved):.0f} points" in html and "the advice stays" in html
+    assert "11%" in html and f"{abs(moved):.0f} points" in html and "the advice stays" in html
 
 
 def test_a_region_is_taken_out_and_the_photo_shown(panel, photo, made_up, asked) -> None:
