@@ -31,6 +31,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The data directory of every page that a test serves: not that of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SKINCLIP_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("SKINCLIP_STUDY_KEYS", str(tmp_path_factory.mktemp("keys")))
         yield
 
 

@@ -40,12 +40,13 @@ from skinclip.imaging.photo import encode_png, from_array
 from skinclip.study import build as study_build
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.protocol.questions import Question
-from skinclip.study.session.bundle import KEY
+from skinclip.study.session.keys import KEY
 from skinclip.study.session.presenter import questions_of
 from skinclip.study.session.session_service import EnrolledReader, Study
 from skinclip.study.session.steps import CONSENT, Step
 from skinclip.study.store.codes import read_key
 from skinclip.study.store.records import ANSWERING
+from skinclip.study.store.study_key import StudyKey
 
 ROOT = Path(__file__).resolve().parents[2]
 PRACTICE, PREFERENCES = 4, 2
@@ -81,8 +82,8 @@ def made_up_study(folder: Path, cases: int) -> Path:
     candidates = [_candidate(number, folder, wrong=number <= wrong) for number in range(1, cases + PRACTICE + 1)]
     out.mkdir()
     model, drawn = record.ModelInfo("none", "0", "0" * 64), study_build.draw(protocol, candidates)
-    study_build.write(out, path, protocol, drawn, model, _gradient)
     read_key(out / KEY, create=True)
+    study_build.write(out, path, protocol, drawn, model, _gradient, StudyKey(read_key(out / KEY)))
     return out
 
 

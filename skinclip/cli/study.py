@@ -1,4 +1,6 @@
-"""`python -m skinclip study plan | build | enrol | status | close | verify | export | analyse`.
+"""`python -m skinclip study plan | build | enrol | status | close | export | analyse`.
+
+`verify`, `anchor`, `backup` and `restore` are in `study_log.py`.
 
 STUDY is a study's folder, or the protocol it was built from. Whatever a study refuses is reported in one line, with
 what to do; heavy imports happen inside the commands.
@@ -14,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.cli import study_log
 from skinclip.cli.common import UsageError, load_assessor, stdout_to_stderr
+from skinclip.cli.study_log import folder_of
 from skinclip.study.errors import StudyError, StudyRequestError
 
 if TYPE_CHECKING:
@@ -45,8 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _command(commands, "status", "progress of each reader; shows neither arms nor answers", _status)
     close = _command(commands, "close", "take no more answers; unblinds", _close)
     close.add_argument("--reason", default="", help="why it is closed before enough readers have completed")
-    verify = _command(commands, "verify", "check that no answer was changed, removed or added", _verify)
-    verify.add_argument("--receipts", type=Path, metavar="FILE", help="readers' receipts, one a line")
+    study_log.add_commands(commands, _reported)
     export = _command(
         commands, "export", "tables, data dictionary, iMRMC input and event log of a closed study", _export
     )
@@ -93,18 +96,6 @@ def _reported(run: Command) -> Command:
             raise UsageError(str(error)) from error
 
     return reported
-
-
-def folder_of(study: Path) -> Path:
-    """The study's folder; of a protocol the one that `build` makes by default. Raises StudyError."""
-    from skinclip.study.protocol.protocol import Protocol
-    from skinclip.study.session.bundle import default_folder
-
-    if study.is_dir():
-        return study
-    if not study.exists():
-        raise StudyRequestError(f"{study} does not exist; give a study's folder, or the protocol it was built from")
-    return default_folder(Protocol.read(study))
 
 
 def _open(args: argparse.Namespace) -> Study:
@@ -168,7 +159,8 @@ def _built_words(built: BuildResult, missing_ethics: Sequence[str]) -> str:
             "enriched, though readers are told so; raise wrong_share and build again, or change texts.debrief"
         )
     lines.append(
-        f"keep {built.folder / 'key'} and its backup apart from the database: without it nothing can be verified"
+        f"the key that seals answers and truth is {built.key}, apart from the study: back it up, but not with it; "
+        "without it nothing can be read or verified"
     )
     if missing_ethics:
         lines.append(f"before readers can be enrolled, fill in {', '.join(missing_ethics)}")
@@ -262,22 +254,6 @@ def _close(args: argparse.Namespace) -> int:
         print(f"{study.name} is closed; export and analyse it now")
         print(f"keep this receipt of the closing with the readers' ones, for `study verify`: {coordinator.receipt()}")
     return 0
-
-
-def _verify(args: argparse.Namespace) -> int:
-    """Exit status 1 where the log is not whole."""
-    from skinclip.study.coordinator import Coordinator
-
-    receipts = args.receipts.read_text(encoding="utf-8").split("\n") if args.receipts else []
-    receipts = [line.strip() for line in receipts if line.strip()]
-    with _open(args) as study:
-        problems = Coordinator(study).verify(receipts)
-        events = study.store.head(study.name).sequence
-    for problem in problems:
-        print(problem)
-    if not problems:
-        print(f"{events} events and {len(receipts)} receipts: nothing was changed, removed or added")
-    return 1 if problems else 0
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -37,11 +37,11 @@ from skinclip.language.prompt import context_text, differential_text, findings_t
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.arms import GRAD_CAM_PICTURE, REGIONS_PICTURE, arm_named
 from skinclip.study.protocol.protocol import Protocol
-from skinclip.study.session import bundle
+from skinclip.study.session import bundle, keys
 from skinclip.study.session.bundle import Truth, default_folder
 from skinclip.study.session.view_models import Fragment
-from skinclip.study.store.codes import read_key
 from skinclip.study.store.store import Store, where_from_environment
+from skinclip.study.store.study_key import StudyKey
 from skinclip.study.supply import check_supply, count, is_out_of_distribution, named
 
 if TYPE_CHECKING:
@@ -81,13 +81,15 @@ class CaseSelection:
 class BuildResult:
     """Result of a build: the folder, the number of eligible photos of each stratum, and why others were left out.
 
-    `enriched`: whether the AI's errors are a larger part of the cases than of the photos, as the debrief states.
+    `key` is the file of the key, apart from the folder. `enriched`: whether the AI's errors are a larger part of the
+    cases than of the photos, as the debrief states.
     """
 
     folder: Path
     eligible: dict[str, int]
     left_out: tuple[str, ...]
     enriched: bool = True
+    key: Path | None = None
 
 
 def build(
@@ -121,15 +123,27 @@ def build(
     left_out = (*table.problems, *left_out)
     candidates = one_a_lesion(protocol.seed, candidates)
     drawn = draw(protocol, candidates, left_out)
+    key_file, raw, fresh = keys.store_key(key or _key_in(out))
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        write(draft, protocol_path, protocol, drawn, assessor.model_info, _grad_cam(assessor))
-        _place_key(draft, key or out / bundle.KEY)
+        write(draft, protocol_path, protocol, drawn, assessor.model_info, _grad_cam(assessor), StudyKey(raw))
         _move(draft, out)
+    except BaseException:
+        if fresh:
+            key_file.unlink(missing_ok=True)
+        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     enriched = drawn.weights["wrong"] < 1
-    return BuildResult(out, dict(Counter(c.stratum for c in candidates)), left_out, enriched)
+    return BuildResult(out, dict(Counter(c.stratum for c in candidates)), left_out, enriched, key_file)
+
+
+def _key_in(out: Path) -> Path | None:
+    """The key of the study that is built anew in `out`, where there is one: its database may know it."""
+    if not (out / bundle.RECORD).is_file():
+        return None
+    path = keys.key_path(out, bundle.read_record(out)[0])
+    return path if path.exists() else None
 
 
 def check_free(out: Path) -> None:
@@ -142,7 +156,10 @@ def check_free(out: Path) -> None:
     if not (out / bundle.RECORD).is_file():
         raise StudyRequestError(f"{out} is there and is no study; give another folder as --out")
     protocol = Protocol.read(out / bundle.PROTOCOL)
-    with Store.open(where_from_environment(out / bundle.DATABASE), read_key(out / bundle.KEY)) as store:
+    if not keys.key_path(out, bundle.read_record(out)[0]).exists():
+        raise StudyRequestError(f"{out} holds a study whose key is not here; give another folder as --out")
+    key = keys.read_study_key(out, bundle.read_record(out)[0])
+    with Store.open(where_from_environment(out / bundle.DATABASE), key) as store:
         name = f"{protocol.key}-v{protocol.version}"
         if name in store.studies() and store.readers(name):
             raise StudyRequestError(
@@ -282,19 +299,28 @@ def _shuffled(seed: int, purpose: str, candidates: Iterable[Candidate]) -> list[
 
 
 def write(
-    folder: Path, protocol_path: Path, protocol: Protocol, drawn: CaseSelection, model: ModelInfo, heat: Heat
+    folder: Path,
+    protocol_path: Path,
+    protocol: Protocol,
+    drawn: CaseSelection,
+    model: ModelInfo,
+    heat: Heat,
+    key: StudyKey | None = None,
 ) -> None:
-    """All files of a study but its key and store."""
+    """All files of a study but its key and store. The truth is sealed with `key`; without one it lies open."""
     shutil.copyfile(protocol_path, folder / bundle.PROTOCOL)
     both = {**drawn.cases, **drawn.practice}
     for case, chosen in both.items():
         write_case(folder / "cases" / case, chosen, heat, protocol.arms)
     truths = {case: dataclasses.asdict(truth_of(c, drawn.weights)) for case, c in both.items()}
-    with open(os.open(folder / bundle.TRUTH, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(json.dumps(truths, indent=2) + "\n")
+    text = json.dumps(truths, indent=2)
+    name = bundle.TRUTH if key is None else bundle.SEALED_TRUTH
+    with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write((text if key is None else key.seal(text.encode(), bundle.SEALED_TRUTH)) + "\n")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != bundle.PROTOCOL)
     record = {
         "form": bundle.FORM,
+        **({} if key is None else {keys.KEY_IDENTITY: key.identity}),
         "drawn_by": bundle.drawn_by(protocol),
         "plan_sha256_when_built": protocol.plan_sha256,
         "built": date.today().isoformat(),
@@ -384,16 +410,6 @@ def prompts_sha256() -> str:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _place_key(draft: Path, key: Path) -> None:
-    """The key that `key` holds, or a fresh one: studies that share a database share its key."""
-    if not key.exists():
-        read_key(draft / bundle.KEY, create=True)
-        return
-    read_key(key)
-    with open(os.open(draft / bundle.KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(key.read_text())
 
 
 def _move(draft: Path, out: Path) -> None:

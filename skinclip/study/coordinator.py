@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -31,7 +31,7 @@ from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.bundle import Truth
 from skinclip.study.session.session_service import STEP_SHOWN, SessionState, Study
 from skinclip.study.session.steps import Step
-from skinclip.study.store.audit_log import Event, Problem, receipt_at
+from skinclip.study.store.audit_log import Audit, Event, Problem, receipt_at
 from skinclip.study.store.records import Reader
 from skinclip.study.store.store import MEASURED
 
@@ -114,7 +114,20 @@ class Coordinator:
 
     def verify(self, receipts: Iterable[str] = ()) -> list[Problem]:
         """Problems of the log; none where it is whole. Raises ReceiptError for a receipt copied wrongly."""
-        return self.study.store.verify(self.study.name, receipts)
+        return list(self.audit(receipts).problems)
+
+    def audit(self, receipts: Iterable[str] = ()) -> Audit:
+        """Checks the log against the key, the database beside it, receipts, and the anchors outside the database.
+
+        Raises ReceiptError for a receipt copied wrongly.
+        """
+        result = self.study.store.audit(self.study.name, receipts)
+        problems, warnings = self.study.anchors.check(self.study.store.events(self.study.name))
+        known = {(problem.kind, problem.sequence) for problem in result.problems}
+        problems = [problem for problem in problems if (problem.kind, problem.sequence) not in known]
+        if self.study.anchors.fault:
+            warnings.append(Problem("anchor", None, self.study.anchors.fault))
+        return replace(result, problems=(*result.problems, *problems), warnings=(*result.warnings, *warnings))
 
     def tables(self) -> StudyTables:
         """The study's data. Raises StudyRequestError before the study is closed."""
@@ -314,7 +327,8 @@ class _Record:
         event, opened = self._event(step), self.first_shown.get(step.name)
         if event is None or opened is None:
             return None
-        return (datetime.fromisoformat(event.at) - datetime.fromisoformat(opened)).total_seconds()
+        seconds = (datetime.fromisoformat(event.at) - datetime.fromisoformat(opened)).total_seconds()
+        return None if seconds < 0 else seconds  # the clock was set back in between: `verify` says where
 
     def median_case_seconds(self, times: Mapping[str, float | None]) -> float | None:
         both = [

@@ -79,6 +79,16 @@ class WithdrawnError(StudyRequestError):
     """The reader has withdrawn."""
 
 
+class TamperedError(StudyRequestError):
+    """The database was changed outside the program: `what` says which part of it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} was not written by this program: somebody has changed the database. Nothing was stored. Tell the "
+            "coordinator, who should run `study verify`"
+        )
+
+
 # --- contents that cannot be read or used ---------------------------------------------------------------------------
 
 

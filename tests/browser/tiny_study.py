@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from skinclip.data.cases import Case
 from skinclip.imaging.photo import encode_png, from_array
 from skinclip.study import build as study_build
 from skinclip.study.protocol.protocol import Protocol
-from skinclip.study.session.bundle import KEY, TRUTH
-from skinclip.study.store.codes import read_key
+from skinclip.study.session import keys
+from skinclip.study.session.bundle import StudyBundle
+from skinclip.study.store.study_key import StudyKey
 
 WEIGHTS = "5ec2e7" * 10 + "beef"
 SOURCE = "hiddenhospital"
@@ -49,10 +49,10 @@ def build(folder: Path, pause_seconds: float = 0, **changes: object) -> TinyStud
     out = folder / "study"
     out.mkdir()
     model, drawn = record.ModelInfo("mini", "0", WEIGHTS), study_build.draw(protocol, candidates)
-    study_build.write(out, protocol_file, protocol, drawn, model, lambda image, _: _heat(image.pixels))
-    read_key(out / KEY, create=True)
-    truth = json.loads((out / TRUTH).read_text())
-    numbers = {case: int(values["source"].rpartition("_")[2]) - 9000 for case, values in truth.items()}
+    _, key, _ = keys.store_key(None)
+    study_build.write(out, protocol_file, protocol, drawn, model, lambda image, _: _heat(image.pixels), StudyKey(key))
+    truths = StudyBundle.open(out).truths
+    numbers = {case: int(truth.source.rpartition("_")[2]) - 9000 for case, truth in truths.items()}
     return TinyStudy(out, {n: (out / "cases" / case / "photo.jpg").read_bytes() for case, n in numbers.items()})
 
 

@@ -58,7 +58,7 @@ def test_a_study_from_enrolment_to_analysis(
 def test_verify_finds_what_was_changed(study_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("enrol", study_folder) == 0
     with sqlite3.connect(study_folder / "store.sqlite") as connection:
-        connection.execute("UPDATE payloads SET body = replace(body, 'C001', 'C002')")
+        connection.execute("UPDATE payloads SET body = (SELECT body FROM payloads ORDER BY event LIMIT 1)")
     connection.close()
     capsys.readouterr()
     assert run("verify", study_folder) == 1
@@ -137,7 +137,7 @@ def test_build_by_the_command_line_refuses_before_the_model_is_loaded(
         (("status", "{tmp}"), "study build"),
         (("enrol", "{study}", "--readers", "0"), "enrol 1 to 1000"),
         (("enrol", "{study}", "--renew", "R009"), "no reader 'R009'"),
-        (("enrol", "{study}", "--codes", "{study}/key"), "is there already"),
+        (("enrol", "{study}", "--codes", "{study}/protocol.yaml"), "is there already"),
         (("close", "{study}"), "0 readers have completed"),
         (("export", "{study}", "--out", "{tmp}/out"), "once the study is closed"),
         (("analyse", "{study}", "--out", "{tmp}/out"), "once the study is closed"),
@@ -163,8 +163,10 @@ def test_bad_input_is_told_in_one_line(
     assert error.count("\n") == 1
 
 
-def test_a_key_that_is_lost_is_told(study_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_that_is_lost_is_told(
+    study_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("enrol", study_folder) == 0
-    (study_folder / "key").unlink()
+    monkeypatch.setenv("SKINCLIP_STUDY_KEYS", str(study_folder / "elsewhere"))
     assert run("status", study_folder) == 2
-    assert "restore it from its backup" in capsys.readouterr().err
+    assert "from its backup, or say with SKINCLIP_STUDY_KEY=FILE where it is" in capsys.readouterr().err

@@ -19,12 +19,13 @@ from skinclip.imaging.overlay import hex_colour
 from skinclip.imaging.photo import LesionImage, PhotoError, from_array
 from skinclip.study import build as study_build
 from skinclip.study.build import Candidate
-from skinclip.study.errors import StudyRequestError
+from skinclip.study.errors import KeyFileError, StudyRequestError
 from skinclip.study.protocol.protocol import Protocol
-from skinclip.study.session import bundle
+from skinclip.study.session import bundle, keys
 from skinclip.study.session.bundle import StudyBundle
 from skinclip.study.session.session_service import Study
 from skinclip.study.session.view_models import Fragment
+from skinclip.study.store.codes import read_key
 from tests.study import tiny
 
 
@@ -149,7 +150,7 @@ def test_every_case_has_pictures_of_one_size(built_study: Path) -> None:
 
 
 def test_photos_have_lost_metadata_and_file_name(built_study: Path) -> None:
-    shown = [path for path in built_study.rglob("*") if path.is_file() and path.name not in ("truth.json", "key")]
+    shown = [path for path in built_study.rglob("*") if path.is_file() and path.name != "truth.sealed"]
     assert len(shown) == 10 * 5 + 2
     for path in shown:
         data = path.read_bytes()
@@ -162,15 +163,34 @@ def test_photos_have_lost_metadata_and_file_name(built_study: Path) -> None:
 
 
 def test_truth_is_apart_and_private(built_study: Path) -> None:
-    for name in ("truth.json", "key"):
-        assert stat.S_IMODE((built_study / name).stat().st_mode) == 0o600
-    truths = json.loads((built_study / "truth.json").read_text())
-    assert {t["stratum"] for t in truths.values()} == {"right", "wrong", "ood"}
-    for case in (case for case in truths if truths[case]["stratum"] != "ood"):
-        right = truths[case]["truth"] == truths[case]["ai_leading"]
-        assert truths[case]["stratum"] == ("right" if right else "wrong")
+    assert stat.S_IMODE((built_study / "truth.sealed").stat().st_mode) == 0o600
+    assert not (built_study / "truth.json").exists()
+    truths = StudyBundle.open(built_study).truths
+    assert {t.stratum for t in truths.values()} == {"right", "wrong", "ood"}
+    for truth in truths.values():
+        assert truth.stratum == "ood" or truth.stratum == ("right" if truth.truth == truth.ai_leading else "wrong")
     record = (built_study / "frozen.json").read_text()
     assert not any(word in record for word in ("wrong_", "stratum", "diagnosis", tiny.SECRET_NAME))
+
+
+def test_nothing_in_the_folder_opens_the_truth(
+    built_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = json.loads((built_study / "frozen.json").read_text())
+    key = keys.key_path(built_study, record)
+    assert key.exists() and built_study not in key.parents
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600 and stat.S_IMODE(key.parent.stat().st_mode) == 0o700
+    words = [code.encode() for code in ('"mel"', '"wrong"', "stratum", tiny.SECRET_NAME)]
+    assert not any(word in (built_study / "truth.sealed").read_bytes() for word in words)
+    monkeypatch.setenv("SKINCLIP_STUDY_KEYS", str(tmp_path / "none"))
+    with pytest.raises(KeyFileError, match="SKINCLIP_STUDY_KEY=FILE"):
+        _ = StudyBundle.open(built_study).truths
+    read_key(tmp_path / "another", create=True)
+    monkeypatch.setenv("SKINCLIP_STUDY_KEY", str(tmp_path / "another"))
+    with pytest.raises(KeyFileError, match="the key of another study"):
+        Study.open(built_study)
+    monkeypatch.setenv("SKINCLIP_STUDY_KEY", str(key))
+    assert StudyBundle.open(built_study).truths
 
 
 def test_the_record_names_model_prompts_and_files(built_study: Path) -> None:
@@ -206,7 +226,7 @@ def test_where_the_aid_gave_no_rationale_it_says_so(built_study: Path) -> None:
     assert not opened.aid(case, "grad_cam").text
 
 
-@pytest.mark.parametrize("name", ["cases/C003/photo.jpg", "cases/C003/aid.json", "truth.json"])
+@pytest.mark.parametrize("name", ["cases/C003/photo.jpg", "cases/C003/aid.json", "truth.sealed"])
 def test_a_frozen_file_that_changed_is_an_error(study_folder: Path, name: str) -> None:
     (study_folder / name).write_bytes((study_folder / name).read_bytes() + b" ")
     with pytest.raises(StudyRequestError, match="was changed after the study was built"):

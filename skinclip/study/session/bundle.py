@@ -3,8 +3,9 @@
     protocol.yaml      the protocol
     frozen.json        what the bundle holds, by which model, and the sha256 of every file; nothing about truth
     cases/C001/        photo.jpg, grad_cam.jpg, regions.jpg (of one size), aid.json, assessment.json
-    truth.json         0600: truth, stratum, source and sampling weight of every case
-    key, store.sqlite  the log of answers and the key that seals it
+    truth.sealed       truth, stratum, source and sampling weight of every case, sealed with the key (`session.keys`)
+    store.sqlite       the log of answers, sealed with the same key
+    anchors.jsonl      how far the log has come, outside the database
 
 No model is needed to show a study: all arms' pictures were drawn once, and files are kept in memory once read.
 """
@@ -22,9 +23,13 @@ from typing import Any
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.arms import TextForm, arm_named
 from skinclip.study.protocol.protocol import Protocol
+from skinclip.study.session.keys import read_study_key
 from skinclip.study.session.view_models import AidView, Fragment
+from skinclip.study.store.study_key import StudyKey
 
-PROTOCOL, RECORD, TRUTH, KEY, DATABASE = "protocol.yaml", "frozen.json", "truth.json", "key", "store.sqlite"
+PROTOCOL, RECORD, DATABASE, ANCHORS = "protocol.yaml", "frozen.json", "store.sqlite", "anchors.jsonl"
+SEALED_TRUTH = "truth.sealed"
+TRUTH = "truth.json"  # of studies that were built before truth was sealed
 PHOTO, AID, ASSESSMENT = "photo.jpg", "aid.json", "assessment.json"
 STUDIES = Path("studies")
 FORM = "skinclip-frozen-study-2"
@@ -94,18 +99,12 @@ class StudyBundle:
 
         Raises StudyRequestError where it is none or a file was changed since, ProtocolError for the YAML.
         """
-        path = folder / RECORD
-        if not path.is_file():
-            raise StudyRequestError(f"{folder} holds no study; make one with `python -m skinclip study build`")
-        text = path.read_bytes()
-        record = json.loads(text)
-        if record.get("form") != FORM:
-            raise StudyRequestError(f"{path} was written by another version of this program; build the study again")
-        for name, sha256 in record["files"].items():
-            _checked.__wrapped__(folder / name, sha256)  # from the disk, whatever is in memory
+        record, sha256 = read_record(folder)
+        for name, expected in record["files"].items():
+            _checked.__wrapped__(folder / name, expected)  # from the disk, whatever is in memory
         protocol = Protocol.read(folder / PROTOCOL)
         check_fits(protocol, record)
-        return cls(folder, protocol, record, hashlib.sha256(text).hexdigest())
+        return cls(folder, protocol, record, sha256)
 
     @property
     def name(self) -> str:
@@ -123,8 +122,18 @@ class StudyBundle:
     @cached_property
     def truths(self) -> dict[str, Truth]:
         """Case or practice case -> its truth. For allocation, practice feedback and the closed study alone."""
-        values = json.loads((self.folder / TRUTH).read_text(encoding="utf-8"))
+        if not (self.folder / SEALED_TRUTH).exists():
+            text = (self.folder / TRUTH).read_bytes()
+        else:
+            text = self._unsealed((self.folder / SEALED_TRUTH).read_text(encoding="utf-8"))
+        values = json.loads(text)
         return {case: Truth(**value) for case, value in values.items()}
+
+    def _unsealed(self, sealed: str) -> bytes:
+        text = StudyKey(read_study_key(self.folder, self.record)).unseal(sealed.strip(), SEALED_TRUTH)
+        if text is None:
+            raise StudyRequestError(f"{self.folder / SEALED_TRUTH}: the truth was not sealed with this study's key")
+        return text
 
     @property
     def strata(self) -> dict[str, str]:
@@ -146,6 +155,18 @@ class StudyBundle:
     def _file(self, case: str, file: str) -> bytes:
         name = f"cases/{case}/{file}"
         return _checked(self.folder / name, self.record["files"][name])
+
+
+def read_record(folder: Path) -> tuple[dict[str, Any], str]:
+    """`frozen.json` of a study's folder, and its SHA-256. Raises StudyRequestError where it holds no study."""
+    path = folder / RECORD
+    if not path.is_file():
+        raise StudyRequestError(f"{folder} holds no study; make one with `python -m skinclip study build`")
+    text = path.read_bytes()
+    record: dict[str, Any] = json.loads(text)
+    if record.get("form") != FORM:
+        raise StudyRequestError(f"{path} was written by another version of this program; build the study again")
+    return record, hashlib.sha256(text).hexdigest()
 
 
 def default_folder(protocol: Protocol) -> Path:

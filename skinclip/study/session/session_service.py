@@ -27,15 +27,17 @@ from skinclip.study.errors import (
 )
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.allocation import Allocation, allocate, next_seat, same_site
-from skinclip.study.session.bundle import DATABASE, KEY, PROTOCOL, StudyBundle, check_fits
+from skinclip.study.session.bundle import ANCHORS, DATABASE, PROTOCOL, StudyBundle, check_fits
+from skinclip.study.session.keys import read_study_key
 from skinclip.study.session.presenter import CLOSED, DONE, WITHDRAWN, step_view
 from skinclip.study.session.steps import Step, check, session_steps
 from skinclip.study.session.texts import texts_of
 from skinclip.study.session.view_models import StepView
-from skinclip.study.store.audit_log import Event, receipt_of
-from skinclip.study.store.codes import read_key
+from skinclip.study.store.anchors import BEGUN, AnchorFile, missing
+from skinclip.study.store.audit_log import Event, Head, receipt_of
 from skinclip.study.store.records import ANSWERING, Session
 from skinclip.study.store.store import MEASURED, Entry, Store, utc_now, where_from_environment
+from skinclip.study.store.study_key import StudyKey
 
 __all__ = [
     "AlreadyAnsweredError",
@@ -50,6 +52,9 @@ __all__ = [
 ]
 
 PLAN_LOCKED, STEP_SHOWN = "plan_locked", "shown"  # kinds of events beside those of the steps
+RESTORE = (
+    "Put a backup in its place with `study restore`, or see with `study verify` what is missing; nothing was changed"
+)
 END = "end"  # the name of the view after the last step
 LONGEST_STEP = 86_400.0  # seconds: what a browser tells beyond a day is no time on task
 MOST_READERS = 1000  # enrolled in one go
@@ -106,8 +111,9 @@ class SessionState:
 class Study:
     """A study's bundle with its store. Safe for threads."""
 
-    def __init__(self, bundle: StudyBundle, store: Store, clock: Callable[[], datetime]) -> None:
+    def __init__(self, bundle: StudyBundle, store: Store, clock: Callable[[], datetime], anchors: AnchorFile) -> None:
         self.bundle = bundle
+        self.anchors = anchors
         self.protocol_file = bundle.folder / PROTOCOL  # the file that a coordinator edits
         self.store = store
         self._clock = clock
@@ -116,28 +122,54 @@ class Study:
         self._answered: dict[str, Mapping[str, Event]] = {}  # reader -> step -> its answer without payload
 
     @classmethod
-    def open(cls, folder: str | Path, *, clock: Callable[[], datetime] = utc_now) -> Self:
+    def open(cls, folder: str | Path, *, clock: Callable[[], datetime] = utc_now, checked: bool = True) -> Self:
         """The study in `folder`.
 
-        Raises StudyRequestError where a file of the bundle, or the plan once it was locked, has changed;
+        Where the database is gone, or ends before the study's anchors, it is not opened: readers would answer anew what
+        they have answered. With `checked` false such a database is opened all the same, to be verified.
+
+        Raises StudyRequestError for that, and where a file of the bundle, or the plan once it was locked, has changed;
         ProtocolError, KeyFileError, WrongKeyError, StoreError.
         """
         folder = Path(folder)
         bundle = StudyBundle.open(folder)
-        store = Store.open(where_from_environment(folder / DATABASE), read_key(folder / KEY), clock=clock)
+        key = read_study_key(folder, bundle.record)
+        anchors = AnchorFile(folder / ANCHORS, bundle.name, StudyKey(key), clock)
+        last, where = anchors.last(), where_from_environment(folder / DATABASE)
+        if last is not None and isinstance(where, Path) and not where.exists():
+            raise StudyRequestError(f"{missing(last, 0)}. {RESTORE}")
+        store = Store.open(where, key, clock=clock, on_heads=anchors.note)
         try:
-            study = cls(bundle, store, clock)
-            created = store.create(study.name, {"frozen_sha256": bundle.sha256}).payload or {}
-            if created["frozen_sha256"] != bundle.sha256:
-                raise StudyRequestError(
-                    f"the database already holds another study named {study.name}; raise the protocol's version, build "
-                    "it again, or give it a database of its own"
-                )
-            study._check_plan(bundle.protocol)
+            study = cls(bundle, store, clock, anchors)
+            study._begin_or_go_on(last is None, checked)
+            if checked:
+                study._check_plan(bundle.protocol)
         except BaseException:
             store.close()
             raise
         return study
+
+    def _begin_or_go_on(self, unknown: bool, checked: bool) -> None:
+        """Begins the log of a study that is `unknown` outside its database, or finds that of one that was begun."""
+        last = self.anchors.last()
+        if last is not None and self.name not in self.store.studies():
+            raise StudyRequestError(f"{missing(last, 0)}. {RESTORE}")
+        self.store.create(self.name, {"frozen_sha256": self.bundle.sha256})
+        if not checked:
+            return
+        created = self.store.log.genuine_events(self.name, None, ["created"])[0].payload or {}
+        if created["frozen_sha256"] != self.bundle.sha256:
+            raise StudyRequestError(
+                f"the database already holds another study named {self.name}; raise the protocol's version, build "
+                "it again, or give it a database of its own"
+            )
+        if unknown:
+            self.store.sign_ins.seal_earlier_codes(self.name)
+            self.anchors.append(self.store.head(self.name), BEGUN)
+        elif last is not None:
+            problem = self.store.log.unlike(self.name, Head(last.sequence, last.digest))
+            if problem is not None:
+                raise StudyRequestError(f"{missing(last, problem)}. {RESTORE}")
 
     def close(self) -> None:
         """Let go of the database. (Closing a study to further answers is `Coordinator.close`.)"""
@@ -161,7 +193,7 @@ class Study:
 
     def locked_plan(self) -> str | None:
         """The hash of the plan that was locked before the first reader was enrolled; None before."""
-        locked = self.store.events(self.name, kinds=[PLAN_LOCKED])
+        locked = self.store.log.genuine_events(self.name, None, [PLAN_LOCKED])
         return (locked[0].payload or {})["plan_sha256"] if locked else None
 
     def adopt(self, path: Path) -> None:
@@ -236,9 +268,12 @@ class Study:
 
     # -- sign-in ----------------------------------------------------------------------------------------------------
 
-    def sign_in(self, code: str, *, coordinator: bool = False) -> str:
-        """A token for the browser of a reader, or of the coordinator. Raises SignInError or TooManyAttempts."""
-        session = self.store.sign_in(code)
+    def sign_in(self, code: str, *, coordinator: bool = False, address: str = "") -> str:
+        """A token for the browser of a reader, or of the coordinator, who sends from `address`.
+
+        Raises SignInError, TooManyAttempts or TamperedError.
+        """
+        session = self.store.sign_in(code, address)
         if session.study == self.name and session.is_coordinator == coordinator:
             self._follow_locked_plan()
             return session.token

@@ -179,13 +179,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class Audit:
-    """Result of a check of a log. `erased` counts the payloads that were rightly erased, on withdrawal."""
+    """Result of a check of a log.
+
+    `erased` counts the payloads that were rightly erased, on withdrawal. `warnings` are no sign of a change: times that
+    cannot be right, and what a restored backup did not hold any more.
+    """
 
     study: str
     events: int
     erased: int
     head: Head
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
 
 
 def audit(
@@ -210,6 +215,15 @@ def audit(
         *_check_receipts(study, events, last, parsed),
     ]
     return Audit(study, len(events), erased, last, tuple(problems))
+
+
+def audit_without_key(study: str, events: Sequence[Event], receipts: Iterable[str] = ()) -> Audit:
+    """As `audit`, for who has no key: order, gaps and receipts alone. What an event says is checked by the key only."""
+    parsed = [Receipt.parse(text) for text in receipts]
+    erased, payload_problems = _check_payloads(events)
+    last = Head(events[-1].sequence, events[-1].digest) if events else Head()
+    problems = (*_check_order(events, set()), *payload_problems, *_check_receipts(study, events, last, parsed))
+    return Audit(study, len(events), erased, last, problems)
 
 
 def _check_seals(forged: Sequence[Event], key: bytes) -> Iterator[Problem]:
@@ -297,6 +311,13 @@ def _check_receipts(study: str, events: Sequence[Event], last: Head, receipts: S
 
 def _sealed(event: Event, key: bytes) -> bool:
     return hmac.compare_digest(seal(event, key), event.digest)
+
+
+def is_genuine(event: Event, key: bytes) -> bool:
+    """True where the event and its payload, unless that was erased, are as they were when the key sealed them."""
+    if event.body is not None and payload_digest(event.salt or b"", event.body) != event.payload_sha:
+        return False
+    return _sealed(event, key)
 
 
 def _short(digest: str) -> str:

@@ -1,9 +1,10 @@
 """Secrets of a study: the key file that seals its log, and the codes that people type. No SQL.
 
 Codes and receipts are written in Crockford's base 32 (no I, L, O or U), so that they survive being read out or copied
-by hand. A personal code is `HHHH-SSSS-SSSS`: the first group is a public handle by which the store finds one row, the
-other two (40 bits) are secret. Only a slow, salted and keyed hash of a code is kept; who reads the database without
-the key file can neither guess codes nor write hashes that let anyone in.
+by hand. A personal code is `HHHH-SSSS-SSSS-SSSS`: the first group is a public handle by which the store finds one row,
+the others (60 bits) are secret; codes of earlier versions have one group less and still open their study. Only a slow,
+salted and keyed hash of a code is kept; who reads the database without the key file can neither guess codes nor write
+hashes that let anyone in.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from skinclip.study.errors import CodeError, KeyFileError
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 GROUP = 4  # characters between two hyphens
-CODE_GROUPS = 3
+CODE_GROUPS = 4
+_EARLIER_GROUPS = 3
 KEY_BYTES = 32
 SALT_BYTES = 16
 _READ_AS = str.maketrans("OIL", "011")  # what a person may type for 0 and 1
@@ -46,11 +48,21 @@ def new_code() -> Code:
 def parse_code(text: str) -> Code:
     """The code that was typed, whatever its case, spaces and hyphens. Raises CodeError."""
     typed = tidy(text)
-    if len(typed) != CODE_GROUPS * GROUP or not set(typed) <= set(ALPHABET):
+    if len(typed) not in (CODE_GROUPS * GROUP, _EARLIER_GROUPS * GROUP) or not set(typed) <= set(ALPHABET):
         raise CodeError(
-            f"a code has {CODE_GROUPS} groups of {GROUP} letters and digits, like {Code('7K3M', '9QXT2B4H')}"
+            f"a code has {CODE_GROUPS} groups of {GROUP} letters and digits, like {Code('7K3M', '9QXT2B4HW6DZ')}"
         )
     return Code(typed[:GROUP], typed[GROUP:])
+
+
+def is_short(code: Code) -> bool:
+    """True for a code of an earlier version, with 40 secret bits."""
+    return len(str(code).replace("-", "")) < CODE_GROUPS * GROUP
+
+
+def tag_of(key: bytes, code: Code) -> bytes:
+    """Two keyed bytes of a code: a wrong one is refused by them 65,535 times in 65,536, without the slow hash."""
+    return hmac.digest(key, b"tag:" + str(code).encode(), "sha256")[:2]
 
 
 def hash_code(key: bytes, code: Code, salt: bytes) -> bytes:

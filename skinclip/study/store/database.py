@@ -11,8 +11,8 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,19 +28,27 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from skinclip.study.errors import StoreError
 
 URL_VARIABLE = "SKINCLIP_DATABASE_URL"
+NOTES = "notes"  # entry of `Connection.info`: what `on_commit` gets of a transaction
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-_BUSY_SECONDS = 10.0  # how long a transaction waits for a lock
+PATIENCE = 7.0  # seconds after which nothing is tried again: with the last try, a caller knows within 10
+_BUSY_SECONDS = 2.0  # how long a transaction waits for a lock
 _TRIES = 6
 _MIGRATION_LOCK = 7_260_321  # PostgreSQL advisory lock: one process migrates, the others wait
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _PG_LOCKED = {"40001", "40P01", "55P03", "57P01", "57P03"}  # serialization, deadlock, lock, restart of the server
 _FULL = "the disk that holds the study is full. Free some space"
 _READ_ONLY = "the database cannot be written to. Have its files or rights put right"
+LOCKED = (
+    f"nothing was stored: another program has held the database for more than {PATIENCE:.0f} seconds. The coordinator "
+    "ends it (a database browser, a copying or backup program, a second copy of this page that hangs); then send "
+    "again. What was stored before is safe."
+)
 _SQLITE_FAULTS = {sqlite3.SQLITE_FULL: _FULL, sqlite3.SQLITE_READONLY: _READ_ONLY, sqlite3.SQLITE_CANTOPEN: _READ_ONLY}
 _PG_FAULTS = {"53100": _FULL, "25006": _READ_ONLY, "42501": _READ_ONLY}
 
 T = TypeVar("T")
+OnCommit = Callable[[dict[Any, Any]], None]
 
 
 def where_from_environment(default: Path) -> str | Path:
@@ -52,12 +60,14 @@ class Database:
     """An open database. Safe for threads; several processes may open the same one.
 
     Attributes:
+        on_commit: Called with what a transaction noted about itself (`Connection.info[NOTES]`) once it is on disk.
         turn: Held by the thread that writes. Threads that wait here are let in at once, those that poll SQLite's file
             are not; and who holds a study's row on PostgreSQL need not compete for the interpreter with those who wait.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.on_commit: OnCommit = lambda notes: None
         self.writing = engine.execution_options(writing=True)
         # What is read in one transaction is of one moment: of itself on SQLite, by request on PostgreSQL.
         self.reading = engine if _is_sqlite(engine) else engine.execution_options(isolation_level="REPEATABLE READ")
@@ -89,24 +99,36 @@ class Database:
         """The result of `work`, run in one transaction that may write, after those of other threads."""
         return self._run(self.writing, work, self.turn)
 
-    def write_in_turn(self, work: Callable[[Connection], T]) -> T:
+    def write_in_turn(self, work: Callable[[Connection], T], deadline: float | None = None) -> T:
         """As `write`, for a thread that holds `turn` already."""
-        return self._run(self.writing, work)
+        return self._run(self.writing, work, deadline=deadline)
 
     def _run(
-        self, engine: Engine, work: Callable[[Connection], T], turn: AbstractContextManager[Any] | None = None
+        self,
+        engine: Engine,
+        work: Callable[[Connection], T],
+        turn: threading.Lock | None = None,
+        deadline: float | None = None,
     ) -> T:
-        """What `work` returns, run in one transaction; tried again, a few times, where others are in the way.
+        """What `work` returns, run in one transaction; tried again where others are in the way, until `deadline`.
 
         Raises StoreError where the database fails; what `work` raises itself passes through, rolled back.
         """
+        until = time.monotonic() + PATIENCE if deadline is None else deadline
         for attempt in range(1, _TRIES + 1):
             try:
-                with turn or nullcontext(), engine.begin() as connection:
-                    return work(connection)
+                with _taken(turn, until), engine.begin() as connection:
+                    connection.info.pop(NOTES, None)
+                    result = work(connection)
+                    notes = connection.info.pop(NOTES, None)
             except SQLAlchemyError as error:
-                if attempt == _TRIES or not is_transient(error):
-                    raise StoreError(_words(error)) from error
+                late = time.monotonic() > until
+                if late or attempt == _TRIES or not is_transient(error):
+                    raise StoreError(_words(error, late)) from error
+            else:
+                if notes:
+                    self.on_commit(notes)
+                return result
             time.sleep(random.uniform(0.5, 1.0) * 0.01 * 2**attempt)
         raise AssertionError("the last try returned or raised")
 
@@ -129,6 +151,20 @@ class Database:
             raise StoreError("the answers are erased, but the log file was in use and may hold bytes; withdraw again")
 
 
+@contextmanager
+def _taken(turn: threading.Lock | None, until: float) -> Iterator[None]:
+    """Holds `turn`, if there is one. Raises StoreError where it cannot be had in time."""
+    if turn is None:
+        yield
+        return
+    if not turn.acquire(timeout=max(0.0, until - time.monotonic())):
+        raise StoreError(LOCKED)
+    try:
+        yield
+    finally:
+        turn.release()
+
+
 def _rewrite_payloads(connection: Connection) -> None:
     for table in ("payloads", "codes"):
         connection.execute(sa.text(f"VACUUM FULL {table}"))
@@ -144,14 +180,21 @@ def _engine(where: str | Path) -> Engine:
     if url.get_backend_name() == "sqlite":
         _create_private(url.database)
         engine = sa.create_engine(
-            url, pool_size=10, max_overflow=40, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}
+            url,
+            pool_size=10,
+            max_overflow=40,
+            pool_timeout=_BUSY_SECONDS,
+            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
         )
         sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
     options = f"-c lock_timeout={int(_BUSY_SECONDS * 1000)} -c synchronous_commit=on"
+    limits = {"connect_timeout": 3, "tcp_user_timeout": int(PATIENCE * 1000)}  # a server that has gone silent
     # A submit needs a connection for milliseconds: with more of them threads only fight for the interpreter.
-    return sa.create_engine(url, pool_size=5, max_overflow=5, connect_args={"options": options})
+    return sa.create_engine(
+        url, pool_size=5, max_overflow=5, pool_timeout=_BUSY_SECONDS, connect_args={"options": options, **limits}
+    )
 
 
 def _url(where: str | Path) -> URL:
@@ -213,8 +256,10 @@ def is_transient(error: SQLAlchemyError) -> bool:
     return error.connection_invalidated or _sqlite_code(error) in _LOCKED or _pg_state(error) in _PG_LOCKED
 
 
-def _words(error: SQLAlchemyError) -> str:
-    """What went wrong and what to do."""
+def _words(error: SQLAlchemyError, late: bool = False) -> str:
+    """What went wrong and what to do; `late` where it was tried until nobody should wait any longer."""
+    if late and isinstance(error, DBAPIError) and (_sqlite_code(error) in _LOCKED or _pg_state(error) in _PG_LOCKED):
+        return LOCKED
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return "the connection to the database broke. Send again: what was stored is not stored twice."
     reason = (

@@ -8,15 +8,17 @@ send again. Threads that wait at the same moment share a transaction, since the 
 from __future__ import annotations
 
 import secrets
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from skinclip.study.errors import (
@@ -24,77 +26,53 @@ from skinclip.study.errors import (
     RequestIdReusedError,
     StoreError,
     StudyClosedError,
+    StudyRequestError,
+    TamperedError,
     UnknownReaderError,
-    UnknownStudyError,
-    WithdrawnError,
 )
-from skinclip.study.store import schema
-from skinclip.study.store.audit_log import WITHDRAWN, Audit, Event, Head, Problem, audit, canonical, follow
+from skinclip.study.store import rows, schema
+from skinclip.study.store.audit_log import WITHDRAWN, Audit, Event, Head, Problem, audit, canonical, follow, is_genuine
 from skinclip.study.store.codes import SALT_BYTES
-from skinclip.study.store.consistency import Columns, ReaderRow, contradictions
-from skinclip.study.store.database import Database, is_transient
-from skinclip.study.store.records import AFTER_CLOSING, ANSWERING, CLOSED, CODE_RENEWED, CREATED, ENROLLED
+from skinclip.study.store.consistency import Columns, contradictions, suspicious_times
+from skinclip.study.store.database import LOCKED, PATIENCE, Database, is_transient
+from skinclip.study.store.records import (
+    AFTER_CLOSING,
+    ANSWERING,
+    CLOSED,
+    CODE_RENEWED,
+    CODES_SEALED,
+    CREATED,
+    ENROLLED,
+    RESTORED,
+    SIGNED_IN,
+    SIGNED_OUT,
+)
+from skinclip.study.store.rows import EVENT_COLUMNS, Tail, answered, by_request, event_of, known_study
+from skinclip.study.store.study_key import StudyKey
 
 MEASURED = "measured"  # payload entry (times, window size) that may differ between two sends of the same answer
-_OWN_KINDS = frozenset({CREATED, ENROLLED, CODE_RENEWED, CLOSED, WITHDRAWN})
+_OWN_KINDS = frozenset(
+    {CREATED, ENROLLED, CODE_RENEWED, CODES_SEALED, CLOSED, WITHDRAWN, SIGNED_IN, SIGNED_OUT, RESTORED}
+)
 _LONGEST_NAME = 200
 
 Entry = tuple[str, str, Mapping[str, Any], str]  # kind, step, payload and request id of an event to be stored
-
-# Statements of every submit, built once: building them anew would cost as much as running them.
-EVENT_COLUMNS = sa.select(schema.events, schema.payloads.c.salt, schema.payloads.c.body).select_from(
-    schema.events.outerjoin(schema.payloads, schema.payloads.c.event == schema.events.c.id)
-)
-_OF_STUDY = schema.events.c.study == sa.bindparam("study")
-_FIND_STUDY = sa.select(schema.studies).where(schema.studies.c.study == sa.bindparam("study"))
-_LOCK_STUDY = _FIND_STUDY.with_for_update()
-_FIND_READER = sa.select(schema.readers).where(
-    schema.readers.c.study == sa.bindparam("study"), schema.readers.c.reader == sa.bindparam("reader")
-)
-FIND_SINCE = EVENT_COLUMNS.where(
-    _OF_STUDY,
-    schema.events.c.reader == sa.bindparam("reader"),
-    schema.events.c.sequence > sa.bindparam("since"),
-    schema.events.c.kind.in_(sa.bindparam("kinds", expanding=True)),
-).order_by(schema.events.c.sequence)
-# Each side names the study, so that each is looked up in its own index.
-_FIND_REPEATED = EVENT_COLUMNS.where(
-    sa.or_(
-        sa.and_(_OF_STUDY, schema.events.c.request_id.in_(sa.bindparam("requests", expanding=True))),
-        sa.and_(
-            _OF_STUDY,
-            schema.events.c.reader == sa.bindparam("reader"),
-            schema.events.c.answers.in_(sa.bindparam("steps", expanding=True)),
-        ),
-    )
-)
-_INSERT_EVENT = schema.events.insert()
-_INSERT_PAYLOAD = schema.payloads.insert().from_select(
-    ["event", "salt", "body"],
-    sa.select(
-        schema.events.c.id, sa.bindparam("salt", type_=sa.LargeBinary), sa.bindparam("body", type_=sa.Text)
-    ).where(_OF_STUDY, schema.events.c.sequence == sa.bindparam("place")),
-)
-_MOVE_HEAD = (
-    schema.studies.update()
-    .where(schema.studies.c.study == sa.bindparam("of_study"))
-    .values(sequence=sa.bindparam("place"), digest=sa.bindparam("seal"))
-)
 
 
 class EventLog:
     """The events of all studies in a database, sealed with `key` and dated by `clock`."""
 
-    def __init__(self, database: Database, key: bytes, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, key: StudyKey, clock: Callable[[], datetime]) -> None:
         self._database, self._key, self._clock = database, key, clock
         self._waiting: deque[_Job] = deque()
+        self._reached: dict[str, int] = {}  # study -> the sequence that this process has seen: no log grows shorter
 
     def create(self, study: str, payload: Mapping[str, Any]) -> Event:
         """Begins a study's log with an event `created`. A study that is there already keeps its own."""
         draft = self.draft(study, None, CREATED, CREATED, payload, CREATED)
 
         def work(connection: Connection) -> Event:
-            if (stored := by_request(connection, study, CREATED)) is not None:
+            if (stored := by_request(connection, study, CREATED, self._key)) is not None:
                 return stored
             head = Head()
             connection.execute(schema.studies.insert().values(study=study, sequence=head.sequence, digest=head.digest))
@@ -122,12 +100,27 @@ class EventLog:
         own = [draft.kind for draft in drafts if draft.kind in _OWN_KINDS]
         if own:
             raise ValueError(f"events of the kind {own[0]!r} are made by the store alone; call the method for it")
-        job = _Job(drafts)
+        job = _Job(drafts, time.monotonic() + PATIENCE)
         self._waiting.append(job)
-        with self._database.turn:
-            if not job.done:
+        if not self._database.turn.acquire(timeout=PATIENCE):
+            self._give_up(job)
+            return job.result()
+        try:
+            if not job.done.is_set():
                 self._store_waiting()
+        finally:
+            self._database.turn.release()
         return job.result()
+
+    def _give_up(self, job: _Job) -> None:
+        """Takes back what nobody has begun to store; what is being stored is waited for."""
+        try:
+            self._waiting.remove(job)
+        except ValueError:
+            if not job.done.wait(PATIENCE):
+                job.end(StoreError("the database does not answer. Send again: what was stored is not stored twice."))
+        else:
+            job.end(StoreError(LOCKED))
 
     def events(self, study: str, reader: str | None = None, kinds: Collection[str] | None = None) -> list[Event]:
         """The events of a study in order, of one reader or of some kinds where given; payload None where erased."""
@@ -139,14 +132,31 @@ class EventLog:
 
         def work(connection: Connection) -> list[Event]:
             known_study(connection, study)
-            return [event_of(row) for row in connection.execute(query)]
+            return [event_of(row, self._key) for row in connection.execute(query)]
 
         return self._database.read(work)
+
+    def genuine_events(self, study: str, reader: str | None, kinds: Collection[str]) -> list[Event]:
+        """As `events`, for what decisions rest on. Raises TamperedError where one is not as it was stored."""
+        events = self.events(study, reader, kinds)
+        for event in events:
+            if not is_genuine(event, self._key.raw):
+                raise TamperedError(f"event {event.sequence} of the log")
+        return events
 
     def head(self, study: str) -> Head:
         """The last event's sequence and digest, as recorded when it was stored."""
         row = self._database.read(lambda connection: known_study(connection, study))
         return Head(row.sequence, row.digest)
+
+    def unlike(self, study: str, head: Head) -> int | None:
+        """The number of events that a log has which does not hold the event of `head`; None where it does."""
+        query = sa.select(schema.events.c.digest).where(
+            schema.events.c.study == study, schema.events.c.sequence == head.sequence
+        )
+        if self._database.read(lambda connection: connection.scalar(query)) == head.digest:
+            return None
+        return min(self.head(study).sequence, head.sequence - 1)
 
     def studies(self) -> list[str]:
         """The names of all studies in the database."""
@@ -163,14 +173,17 @@ class EventLog:
 
         def work(connection: Connection) -> tuple[Head, list[Event], Columns]:
             row = known_study(connection, study)
-            events = [event_of(entry) for entry in connection.execute(query)]
-            return Head(row.sequence, row.digest), events, _columns_beside(connection, row)
+            events = [event_of(entry, self._key) for entry in connection.execute(query)]
+            return Head(row.sequence, row.digest), events, rows.columns_beside(connection, row)
 
         head, events, columns = self._database.read(work)
-        result = audit(study, events, self._key, head=head, receipts=receipts)
+        result = audit(study, events, self._key.raw, head=head, receipts=receipts)
+        if any(problem.kind == "wrong_key" for problem in result.problems):
+            return result
         reported = {problem.sequence for problem in result.problems} - {None}
-        further = [problem for problem in contradictions(events, columns) if problem.sequence not in reported]
-        return replace(result, problems=(*result.problems, *further))
+        found = contradictions(study, events, columns, self._key)
+        further = [problem for problem in found if problem.sequence not in reported]
+        return replace(result, problems=(*result.problems, *further), warnings=tuple(suspicious_times(events)))
 
     def verify(self, study: str, receipts: Iterable[str] = ()) -> list[Problem]:
         """The problems that `audit` finds; none where the log is whole."""
@@ -199,18 +212,27 @@ class EventLog:
 
         return self._database.write(work)
 
+    def note_restored(self, study: str, payload: Mapping[str, Any]) -> Event:
+        """Puts on record that the database was replaced by a backup."""
+        draft = self.draft(study, None, RESTORED, RESTORED, payload, f"{RESTORED}-{secrets.token_hex(8)}")
+        return self._database.write(lambda connection: self.append_within(connection, [draft])[0])
+
     def is_closed(self, study: str) -> bool:
-        return self._database.read(lambda connection: known_study(connection, study)).closed_at is not None
+        """True where a sealed event says so. Raises TamperedError where the database says otherwise beside it."""
+        row = self._database.read(lambda connection: known_study(connection, study))
+        return rows.closed_at(row, self._key) is not None
 
     # -- one event ---------------------------------------------------------------------------------------------------
 
     def draft(
         self, study: str, reader: str | None, kind: str, step: str, payload: Mapping[str, Any], request_id: str
     ) -> Event:
-        """An event that is not placed yet, its fields checked. Raises ValueError."""
+        """An event that is not placed yet, its fields checked. Raises StudyRequestError."""
         for name, text in {"study": study, "kind": kind, "step": step, "request id": request_id}.items():
             if not text.isprintable() or not 0 < len(text) <= _LONGEST_NAME:
-                raise ValueError(f"the {name} must have 1 to {_LONGEST_NAME} printable characters, not {text[:80]!r}")
+                raise StudyRequestError(
+                    f"the {name} must have 1 to {_LONGEST_NAME} printable characters, not {text[:80]!r}"
+                )
         if kind in ANSWERING and reader is None:
             raise UnknownReaderError(f"an event of the kind {kind} needs a reader")
         body = canonical(dict(payload))
@@ -228,13 +250,13 @@ class EventLog:
         """Stores `jobs` in one transaction; returns the error of the database where that failed."""
 
         def work(connection: Connection) -> None:
-            tails: dict[str, _Tail] = {}
+            tails: dict[str, Tail] = {}
             for job in jobs:
                 job.store(lambda drafts: self._follow(connection, drafts, tails))
-            _insert(connection, tails)
+            rows.insert(connection, tails, self._key)
 
         try:
-            self._database.write_in_turn(work)
+            self._database.write_in_turn(work, min(job.deadline for job in jobs))
         except StoreError as error:
             for job in jobs:
                 job.end(StoreError(str(error)))
@@ -249,22 +271,23 @@ class EventLog:
 
     def append_within(self, connection: Connection, drafts: Sequence[Event]) -> list[Event]:
         """Stores `drafts`, all of one reader, as the next events of their study; returns of each the stored event."""
-        tails: dict[str, _Tail] = {}
+        tails: dict[str, Tail] = {}
         events = self._follow(connection, drafts, tails)
-        _insert(connection, tails)
+        rows.insert(connection, tails, self._key)
         return events
 
-    def _follow(self, connection: Connection, drafts: Sequence[Event], tails: dict[str, _Tail]) -> list[Event]:
+    def _follow(self, connection: Connection, drafts: Sequence[Event], tails: dict[str, Tail]) -> list[Event]:
         """As `_append`, but what is new only joins the study's tail, for `_insert`: statements are few and go together,
         since this is what readers wait for. Where a draft is refused, none of them has joined.
         """
         study, reader = drafts[0].study, drafts[0].reader
         if study not in tails:
             row = known_study(connection, study, lock=True)
-            tails[study] = _Tail(Head(row.sequence, row.digest), row.closed_at is not None)
+            self._check_length(study, row.sequence)
+            tails[study] = Tail(Head(row.sequence, row.digest), rows.closed_at(row, self._key) is not None)
         tail = tails[study]
-        _may_still_send(connection, study, reader)
-        known, head = [*_candidates(connection, drafts), *tail.fresh], tail.head
+        rows.may_still_send(connection, study, reader)
+        known, head = [*rows.candidates(connection, drafts, self._key), *tail.fresh], tail.head
         fresh: list[Event] = []
         events: list[Event] = []
         for draft in drafts:
@@ -272,32 +295,34 @@ class EventLog:
             if event is None:
                 if tail.closed and draft.kind in ANSWERING - AFTER_CLOSING:
                     raise StudyClosedError("the study is closed; this answer came too late and was not stored")
-                event = follow(head, replace(draft, at=self._now()), self._key)
+                event = follow(head, replace(draft, at=self._now()), self._key.raw)
                 head = Head(event.sequence, event.digest)
                 fresh.append(event)
             events.append(event)
         tail.head, tail.fresh = head, [*tail.fresh, *fresh]
         return events
 
+    def _check_length(self, study: str, sequence: int) -> None:
+        """Raises TamperedError where the log is shorter than this process has seen it."""
+        if sequence < self._reached.get(study, 0):
+            raise TamperedError(f"the end of the log, which held event {self._reached[study]} before,")
+
+    def note_heads(self, heads: Mapping[str, Head]) -> None:
+        """Remembers how far each log is on disk."""
+        for study, head in heads.items():
+            self._reached[study] = max(head.sequence, self._reached.get(study, 0))
+
     def _now(self) -> str:
         return iso(self._clock())
-
-
-@dataclass
-class _Tail:
-    """The end of a study's log within a transaction that holds its row, and the events that are to be written."""
-
-    head: Head
-    closed: bool
-    fresh: list[Event] = field(default_factory=list)
 
 
 class _Job:
     """Events that a thread wants stored together, and what became of them."""
 
-    def __init__(self, drafts: Sequence[Event]) -> None:
+    def __init__(self, drafts: Sequence[Event], deadline: float) -> None:
         self.drafts = drafts
-        self.done = False
+        self.deadline = deadline  # by the monotonic clock; until then it is stored or said why not
+        self.done = threading.Event()
         self._events: list[Event] = []
         self._error: BaseException | None = None
 
@@ -313,7 +338,8 @@ class _Job:
 
     def end(self, error: BaseException | None = None) -> None:
         """The transaction was committed, or failed by `error`."""
-        self._error, self.done = error or self._error, True
+        self._error = error or self._error
+        self.done.set()
 
     def result(self) -> list[Event]:
         """The stored events. Raises what storing them raised."""
@@ -322,73 +348,7 @@ class _Job:
         return self._events
 
 
-# -- rows -------------------------------------------------------------------------------------------------------------
-
-
-def event_of(row: Row[Any]) -> Event:
-    fields = (row.study, row.sequence, row.reader, row.kind, row.step, row.request_id, row.at_server)
-    return Event(*fields, row.payload_sha, row.previous, row.digest, row.body, row.salt)
-
-
-def _columns(event: Event) -> dict[str, Any]:
-    """An event's fields but for its payload."""
-    names = ("study", "sequence", "reader", "kind", "step", "request_id", "at", "payload_sha", "previous", "digest")
-    return {name: getattr(event, name) for name in names}
-
-
-def _columns_beside(connection: Connection, study: Row[Any]) -> Columns:
-    """What the database says of a study beside the sealed events."""
-    of = {
-        table: table.c.study == study.study for table in (schema.events, schema.readers, schema.codes, schema.sessions)
-    }
-    readers = connection.execute(sa.select(schema.readers).where(of[schema.readers]).order_by(schema.readers.c.number))
-    answers = connection.execute(sa.select(schema.events.c.sequence, schema.events.c.answers).where(of[schema.events]))
-    return Columns(
-        closed_at=study.closed_at,
-        readers=tuple(ReaderRow(row.reader, row.number, row.withdrawn_at) for row in readers),
-        answers={row.sequence: row.answers for row in answers},
-        codes=tuple(connection.scalars(sa.select(schema.codes.c.reader).where(of[schema.codes]))),
-        sessions=tuple(connection.scalars(sa.select(schema.sessions.c.reader).where(of[schema.sessions]))),
-    )
-
-
-def _study_row(connection: Connection, study: str, *, lock: bool = False) -> Row[Any] | None:
-    """The study's row. `lock` holds it to the end of the transaction: who has it takes the next sequence."""
-    return connection.execute(_LOCK_STUDY if lock else _FIND_STUDY, {"study": study}).one_or_none()
-
-
-def known_study(connection: Connection, study: str, *, lock: bool = False) -> Row[Any]:
-    row = _study_row(connection, study, lock=lock)
-    if row is None:
-        raise UnknownStudyError(f"there is no study {study!r} in this database; build it first")
-    return row
-
-
-def known_reader(connection: Connection, study: str, reader: str) -> Row[Any]:
-    row = connection.execute(_FIND_READER, {"study": study, "reader": reader}).one_or_none()
-    if row is None:
-        raise UnknownReaderError(f"the study {study} has no reader {reader!r}; enrol the reader first")
-    return row
-
-
-def _may_still_send(connection: Connection, study: str, reader: str | None) -> None:
-    """Raises unless the reader, if there is one, is enrolled and has not withdrawn."""
-    if reader is not None and known_reader(connection, study, reader).withdrawn_at is not None:
-        raise WithdrawnError("you have withdrawn from this study; nothing is stored any more")
-
-
-def by_request(connection: Connection, study: str, request_id: str) -> Event | None:
-    query = EVENT_COLUMNS.where(schema.events.c.study == study, schema.events.c.request_id == request_id)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else event_of(row)
-
-
-def _candidates(connection: Connection, drafts: Sequence[Event]) -> list[Event]:
-    """The stored events that share a request id, or an answered step, with one of `drafts`."""
-    steps = [step for draft in drafts if (step := _answered(draft)) is not None]
-    wanted = {"study": drafts[0].study, "reader": drafts[0].reader, "steps": steps}
-    rows = connection.execute(_FIND_REPEATED, {**wanted, "requests": [draft.request_id for draft in drafts]})
-    return [event_of(row) for row in rows]
+# -- repeats ----------------------------------------------------------------------------------------------------------
 
 
 def _repeated(known: Sequence[Event], draft: Event) -> Event | None:
@@ -396,9 +356,9 @@ def _repeated(known: Sequence[Event], draft: Event) -> Event | None:
 
     Raises AlreadyAnsweredError where it says something else, RequestIdReusedError where it is of another step.
     """
-    step = _answered(draft)
+    step = answered(draft)
     same_request = [event for event in known if event.request_id == draft.request_id]
-    same_step = [e for e in known if step is not None and (e.reader, _answered(e)) == (draft.reader, step)]
+    same_step = [e for e in known if step is not None and (e.reader, answered(e)) == (draft.reader, step)]
     if not same_request and not same_step:
         return None
     stored = (same_request or same_step)[0]
@@ -408,24 +368,6 @@ def _repeated(known: Sequence[Event], draft: Event) -> Event | None:
     if stored.kind != draft.kind or _answer(stored) != _answer(draft):
         raise AlreadyAnsweredError(stored.sequence)
     return stored
-
-
-def _insert(connection: Connection, tails: Mapping[str, _Tail]) -> None:
-    """Writes the new events of each study with their payloads, and move its head to the last."""
-    for study, tail in tails.items():
-        if not tail.fresh:
-            continue
-        rows = [{**_columns(event), "at_server": event.at, "answers": _answered(event)} for event in tail.fresh]
-        connection.execute(_INSERT_EVENT, [{k: v for k, v in row.items() if k != "at"} for row in rows])
-        bodies = [{"study": study, "place": e.sequence, "salt": e.salt, "body": e.body} for e in tail.fresh]
-        connection.execute(_INSERT_PAYLOAD, bodies)
-        moved = {"of_study": study, "place": tail.head.sequence, "seal": tail.head.digest}
-        connection.execute(_MOVE_HEAD, moved)
-
-
-def _answered(event: Event) -> str | None:
-    """The step that the event answers, None where it answers none."""
-    return event.step if event.kind in ANSWERING else None
 
 
 def _answer(event: Event) -> str:

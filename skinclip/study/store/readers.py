@@ -9,13 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from skinclip.study.errors import StudyClosedError
+from skinclip.study.errors import StudyClosedError, TamperedError
 from skinclip.study.store import schema
 from skinclip.study.store.audit_log import WITHDRAWN, Event
 from skinclip.study.store.database import Database
-from skinclip.study.store.event_log import EVENT_COLUMNS, EventLog, by_request, event_of, known_reader, known_study
-from skinclip.study.store.records import ENROLLED, Enrolment, Reader
+from skinclip.study.store.event_log import EventLog
+from skinclip.study.store.records import CODE, ENROLLED, Enrolment, Reader
+from skinclip.study.store.rows import EVENT_COLUMNS, by_request, closed_at, genuine_event, known_reader, known_study
 from skinclip.study.store.sign_in import SignIns, end_access
+from skinclip.study.store.study_key import StudyKey
 
 Allocate = Callable[[int, str, Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 
@@ -23,8 +25,8 @@ Allocate = Callable[[int, str, Sequence[Mapping[str, Any]]], Mapping[str, Any]]
 class ReaderRegistry:
     """The readers of all studies in a database."""
 
-    def __init__(self, database: Database, log: EventLog, sign_ins: SignIns) -> None:
-        self._database, self._log, self._sign_ins = database, log, sign_ins
+    def __init__(self, database: Database, log: EventLog, sign_ins: SignIns, key: StudyKey) -> None:
+        self._database, self._log, self._sign_ins, self._key = database, log, sign_ins, key
 
     def enrol(self, study: str, allocation: Allocate, site: str) -> Enrolment:
         """Enrols the next reader and returns the id with the personal code, which is not kept.
@@ -38,17 +40,17 @@ class ReaderRegistry:
 
         def work(connection: Connection) -> Enrolment:
             row = known_study(connection, study, lock=True)
-            if (stored := by_request(connection, study, request_id)) is not None:
+            if (stored := by_request(connection, study, request_id, self._key)) is not None:
                 return Enrolment(str(stored.reader), str(code))  # the answer to the commit was lost on its way
-            if row.closed_at is not None:
+            if closed_at(row, self._key) is not None:
                 raise StudyClosedError(f"the study {study} is closed; nobody can be enrolled any more")
             query = sa.select(sa.func.max(schema.readers.c.number)).where(schema.readers.c.study == study)
             number = (connection.scalar(query) or 0) + 1
             reader = f"R{number:03d}"
             connection.execute(schema.readers.insert().values(study=study, reader=reader, number=number))
-            connection.execute(schema.codes.insert().values(study=study, reader=reader, **kept))
-            others = [payload for event in _enrolled(connection, study) if (payload := event.payload) is not None]
-            payload = {"number": number, "site": site, "allocation": allocation(number, site, others)}
+            seal = self._sign_ins.keep_code(connection, study, reader, kept)
+            others = [payload for event in self._enrolled(connection, study) if (payload := event.payload) is not None]
+            payload = {"number": number, "site": site, "allocation": allocation(number, site, others), CODE: seal}
             self._log.append_within(
                 connection, [self._log.draft(study, reader, ENROLLED, ENROLLED, payload, request_id)]
             )
@@ -57,16 +59,19 @@ class ReaderRegistry:
         return self._database.write(work)
 
     def readers(self, study: str) -> list[Reader]:
-        """All readers of a study by number, those who withdrew too."""
-        enrolled = {event.reader: event for event in self._log.events(study, kinds=[ENROLLED])}
+        """All readers of a study by number, those who withdrew too. Raises TamperedError."""
+        enrolled = {event.reader: event for event in self._log.genuine_events(study, None, [ENROLLED])}
         query = sa.select(schema.readers).where(schema.readers.c.study == study).order_by(schema.readers.c.number)
         rows = self._database.read(lambda connection: connection.execute(query).all())
         return [_reader(row, enrolled[row.reader]) for row in rows if row.reader in enrolled]
 
     def reader(self, study: str, reader: str) -> Reader:
-        """One reader. Raises UnknownReaderError."""
+        """One reader. Raises UnknownReaderError, or TamperedError where the allocation is not as it was stored."""
         row = self._database.read(lambda connection: known_reader(connection, study, reader))
-        return _reader(row, self._log.events(study, reader, [ENROLLED])[0])
+        enrolled = self._log.genuine_events(study, reader, [ENROLLED])
+        if not enrolled:
+            raise TamperedError(f"{reader} in the table of readers")
+        return _reader(row, enrolled[0])
 
     def withdraw(self, study: str, reader: str) -> Event:
         """Erases a reader's payloads, salts, site and code, end the sign-ins, and record that the reader withdrew.
@@ -79,7 +84,7 @@ class ReaderRegistry:
         def work(connection: Connection) -> Event:
             known_study(connection, study, lock=True)
             if known_reader(connection, study, reader).withdrawn_at is not None:
-                stored = by_request(connection, study, draft.request_id)
+                stored = by_request(connection, study, draft.request_id, self._key)
                 assert stored is not None
                 return stored
             event = self._log.append_within(connection, [draft])[0]
@@ -89,6 +94,13 @@ class ReaderRegistry:
         event = self._database.write(work)
         self._database.scrub()
         return event
+
+    def _enrolled(self, connection: Connection, study: str) -> list[Event]:
+        """The events by which readers were enrolled, in order; those of readers who withdrew are without payload."""
+        query = EVENT_COLUMNS.where(schema.events.c.study == study, schema.events.c.kind == ENROLLED).order_by(
+            schema.events.c.sequence
+        )
+        return [genuine_event(row, self._key) for row in connection.execute(query)]
 
 
 def _reader(row: Row[Any], enrolled: Event) -> Reader:
@@ -111,11 +123,3 @@ def _erase(connection: Connection, withdrawn: Event) -> None:
     this_reader = schema.readers.update().where(schema.readers.c.study == study, schema.readers.c.reader == reader)
     connection.execute(this_reader.values(withdrawn_at=withdrawn.at))
     end_access(connection, study, reader)
-
-
-def _enrolled(connection: Connection, study: str) -> list[Event]:
-    """The events by which readers were enrolled, in order; those of readers who withdrew are without payload."""
-    query = EVENT_COLUMNS.where(schema.events.c.study == study, schema.events.c.kind == ENROLLED).order_by(
-        schema.events.c.sequence
-    )
-    return [event_of(row) for row in connection.execute(query)]

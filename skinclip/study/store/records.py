@@ -9,6 +9,10 @@ from typing import Any
 from skinclip.study.store.audit_log import Event
 
 CREATED, ENROLLED, CODE_RENEWED, CLOSED = "created", "enrolled", "code_renewed", "closed"
+SIGNED_IN, SIGNED_OUT = "signed_in", "signed_out"
+CODES_SEALED = "codes_sealed"  # codes of before codes were sealed, listed once
+RESTORED = "restored"  # the database was replaced by a backup
+CODE = "code"  # entry of an event's payload: the seal of the code that was given out with it
 # Kinds of events that answer a step; each step of a reader has one answer, the first.
 ANSWERING = frozenset(
     {"consent", "instructions", "background", "before", "after", "feedback", "block", "preference", "debrief"}

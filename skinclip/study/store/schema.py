@@ -62,19 +62,15 @@ codes = sa.Table(
     sa.Column("reader", sa.Text),
     sa.Column("salt", sa.LargeBinary, nullable=False),
     sa.Column("hash", sa.LargeBinary, nullable=False),
-)
-attempts = sa.Table(
-    "attempts",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("handle", sa.Text, nullable=False),
-    sa.Column("at_server", sa.Text, nullable=False, index=True),
+    sa.Column("tag", sa.LargeBinary),  # two keyed bytes of the code: most wrong ones are refused at once
+    sa.Column("seal", sa.Text),  # binds the code to its reader; made with the key
 )
 sessions = sa.Table(
     "sessions",
     metadata,
-    sa.Column("token_sha", sa.Text, primary_key=True),
+    sa.Column("token_mac", sa.Text, primary_key=True),
     sa.Column("study", sa.Text, sa.ForeignKey("studies.study"), nullable=False),
     sa.Column("reader", sa.Text),
     sa.Column("expires_at", sa.Text, nullable=False),
+    sa.Column("seal", sa.Text, nullable=False),
 )

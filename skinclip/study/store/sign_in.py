@@ -1,46 +1,71 @@
-"""Sign-in to a study: personal codes, limits on wrong ones, and the sessions that a right one opens.
+"""Sign-in to a study: personal codes, and the sessions that a right one opens.
 
-Only hashes of codes and tokens are kept. Nothing about the browser or the network of a reader is ever written.
+Of codes and tokens marks are kept that only the study's key can make, bound to their reader: who can write to the
+database alone can neither make a session, nor turn a reader's code or session into the coordinator's. Each sign-in is a
+sealed event of the log, so that `verify` can hold the table of sessions against it. Nothing about the browser or the
+network of a reader is ever written.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
-from math import ceil
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from skinclip.study.errors import CodeError, SessionExpiredError, TooManyAttempts, WrongCodeError
-from skinclip.study.store import schema
-from skinclip.study.store.codes import SALT_BYTES, Code, hash_code, new_code, parse_code
+from skinclip.study.errors import CodeError, SessionExpiredError, TamperedError
+from skinclip.study.store import rows, schema
+from skinclip.study.store.attempts import AttemptLimits
+from skinclip.study.store.codes import SALT_BYTES, Code, hash_code, is_short, new_code, parse_code, tag_of
+from skinclip.study.store.consistency import CodeRow, SessionRow
 from skinclip.study.store.database import Database
-from skinclip.study.store.event_log import FIND_SINCE, EventLog, event_of, iso, known_study
-from skinclip.study.store.records import CODE_RENEWED, Session, SessionSnapshot
+from skinclip.study.store.event_log import EventLog, iso
+from skinclip.study.store.records import (
+    CODE,
+    CODE_RENEWED,
+    CODES_SEALED,
+    ENROLLED,
+    SIGNED_IN,
+    SIGNED_OUT,
+    Session,
+    SessionSnapshot,
+)
+from skinclip.study.store.study_key import StudyKey
 
 SESSION_LIFE = timedelta(hours=12)
-ATTEMPT_WINDOW = timedelta(minutes=5)
-ATTEMPTS_PER_HANDLE = 5  # failed sign-ins within ATTEMPT_WINDOW
-TOTAL_WINDOW = timedelta(minutes=1)
-ATTEMPTS_IN_TOTAL = 120  # unfinished or failed sign-ins within TOTAL_WINDOW: 50 readers may come at once
+_HASHED_AT_ONCE = 2  # slow hashes, of 16 MiB each
 
+# Of one moment: the sign-in, its study, and whether an event began it and none has ended it.
 _FIND_SESSION = (
-    sa.select(schema.sessions, schema.studies.c.closed_at)
-    .join(schema.studies, schema.studies.c.study == schema.sessions.c.study)
-    .where(schema.sessions.c.token_sha == sa.bindparam("token_sha"))
+    sa.select(
+        schema.sessions,
+        schema.studies.c.closed_at,
+        *rows.CLOSING_COLUMNS,
+        sa.select(sa.func.max(schema.events.c.kind))
+        .where(
+            schema.events.c.study == schema.sessions.c.study,
+            schema.events.c.request_id.in_([sa.bindparam("signed_in"), sa.bindparam("signed_out")]),
+        )
+        .scalar_subquery()
+        .label("last"),
+    )
+    .select_from(rows.WITH_CLOSING.join(schema.sessions, schema.sessions.c.study == schema.studies.c.study))
+    .where(schema.sessions.c.token_mac == sa.bindparam("token_mac"))
 )
 
 
 class SignIns:
     """Codes and sessions of all studies in a database."""
 
-    def __init__(self, database: Database, log: EventLog, key: bytes, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, log: EventLog, key: StudyKey, clock: Callable[[], datetime]) -> None:
         self._database, self._log, self._key, self._clock = database, log, key, clock
+        self.limits = AttemptLimits(clock)
+        self._hashing = threading.BoundedSemaphore(_HASHED_AT_ONCE)
 
     def renew_code(self, study: str, reader: str) -> str:
         """A new personal code in place of a lost one; the old one and its sign-ins end."""
@@ -50,24 +75,30 @@ class SignIns:
         """A new code for the study's coordinator; the one before and its sign-ins end."""
         return self._replace_code(study, None)
 
-    def sign_in(self, typed: str) -> Session:
+    def sign_in(self, typed: str, address: str = "") -> Session:
         """Starts a session with a personal or coordinator code.
 
-        Each attempt is counted before the code is compared, so that parallel guesses are limited too, and taken back
-        if it was right. Raises WrongCodeError, or TooManyAttempts with the seconds to wait.
+        Wrong codes are limited by `address` and by code; a right one is always taken (see `attempts`). Raises
+        WrongCodeError, TooManyAttempts with the seconds to wait, or TamperedError where the code is right and the
+        database says something else of it than the log.
         """
         try:
             code = parse_code(typed)
         except CodeError:
-            self._database.write(lambda connection: self._count_attempt(connection, ""))
-            raise WrongCodeError from None
-        attempt = self._database.write(lambda connection: self._count_attempt(connection, code.handle))
+            raise self.limits.failed(address, "") from None
         row = self._code_row(code.handle)
-        # An unknown handle costs the same time as a wrong secret.
-        hashed = hash_code(self._key, code, row.salt if row else bytes(SALT_BYTES))
-        if not hmac.compare_digest(hashed, row.hash if row else bytes(len(hashed))) or row is None:
-            raise WrongCodeError
-        return self._database.write(lambda connection: self._start_session(connection, row, attempt))
+        if row is None or not self._is_right(row, code, address):
+            raise self.limits.failed(address, code.handle)
+        return self._database.write(lambda connection: self._start_session(connection, row))
+
+    def _is_right(self, row: Row[Any], code: Code, address: str) -> bool:
+        """True for the code of the row. Two keyed bytes refuse nearly every wrong one before the slow hash."""
+        if row.tag is not None and not hmac.compare_digest(row.tag, tag_of(self._key.raw, code)):
+            return False
+        if is_short(code) and (row.tag is not None or self.limits.exceeded(address)):
+            return False  # codes of before had 40 bits and no tag: guesses at them end at the limit
+        with self._hashing:
+            return hmac.compare_digest(hash_code(self._key.raw, code, row.salt), row.hash)
 
     def session_reader(self, token: str) -> Session:
         """The session of a token. Raises SessionExpiredError where it has ended or never was."""
@@ -87,33 +118,47 @@ class SignIns:
             if session.reader is None:
                 return SessionSnapshot(session, closed, ())
             wanted = {"study": session.study, "reader": session.reader, "since": since(session.reader)}
-            rows = connection.execute(FIND_SINCE, {**wanted, "kinds": sorted(kinds)})
-            return SessionSnapshot(session, closed, tuple(map(event_of, rows)))
+            found = connection.execute(rows.FIND_SINCE, {**wanted, "kinds": sorted(kinds)})
+            return SessionSnapshot(session, closed, tuple(rows.genuine_event(row, self._key) for row in found))
 
         return self._database.read(work)
 
     def _session(self, connection: Connection, token: str) -> tuple[Session, bool]:
         """The session of a token, and whether its study is closed."""
-        row = connection.execute(_FIND_SESSION, {"token_sha": _token_sha(token)}).one_or_none()
-        if row is None or row.expires_at <= iso(self._clock()):
+        mac = self._mac(token)
+        wanted = {"token_mac": mac, "signed_in": _begins(mac), "signed_out": _ends(mac)}
+        row = connection.execute(_FIND_SESSION, wanted).one_or_none()
+        if row is None or row.expires_at <= iso(self._clock()) or row.last == SIGNED_OUT:
             raise SessionExpiredError
-        return Session(token, row.study, row.reader, row.expires_at), row.closed_at is not None
+        if row.last != SIGNED_IN or not self._key.fits(row.seal, "sign-in", *SessionRow.of(row).fields):
+            raise SessionExpiredError  # put in without the key, or turned into another's
+        return Session(token, row.study, row.reader, row.expires_at), rows.closed_at(row, self._key) is not None
 
     def sign_out(self, token: str) -> None:
-        self._database.write(
-            lambda c: c.execute(schema.sessions.delete().where(schema.sessions.c.token_sha == _token_sha(token)))
-        )
+        """Ends a session, by an event; one that has ended already stays so."""
+        mac = self._mac(token)
+
+        def work(connection: Connection) -> None:
+            row = connection.execute(sa.select(schema.sessions).where(schema.sessions.c.token_mac == mac)).one_or_none()
+            if row is None:
+                return
+            if self._key.fits(row.seal, "sign-in", *SessionRow.of(row).fields):
+                draft = self._log.draft(row.study, row.reader, SIGNED_OUT, SIGNED_OUT, {}, _ends(mac))
+                self._log.append_within(connection, [draft])
+            connection.execute(schema.sessions.delete().where(schema.sessions.c.token_mac == mac))
+
+        self._database.write(work)
 
     def _replace_code(self, study: str, reader: str | None) -> str:
         code, kept = self.new_code()
         request_id = f"{CODE_RENEWED}-{secrets.token_hex(8)}"
-        draft = self._log.draft(study, reader, CODE_RENEWED, CODE_RENEWED, {}, request_id)
 
         def work(connection: Connection) -> str:
-            known_study(connection, study, lock=True)
-            self._log.append_within(connection, [draft])
+            rows.known_study(connection, study, lock=True)
             end_access(connection, study, reader)
-            connection.execute(schema.codes.insert().values(study=study, reader=reader, **kept))
+            payload = {CODE: self.keep_code(connection, study, reader, kept)}
+            draft = self._log.draft(study, reader, CODE_RENEWED, CODE_RENEWED, payload, request_id)
+            self._log.append_within(connection, [draft])
             return str(code)
 
         return self._database.write(work)
@@ -123,36 +168,73 @@ class SignIns:
         while True:
             code, salt = new_code(), secrets.token_bytes(SALT_BYTES)
             if self._code_row(code.handle) is None:
-                return code, {"handle": code.handle, "salt": salt, "hash": hash_code(self._key, code, salt)}
+                hashed, tag = hash_code(self._key.raw, code, salt), tag_of(self._key.raw, code)
+                return code, {"handle": code.handle, "salt": salt, "hash": hashed, "tag": tag}
+
+    def keep_code(self, connection: Connection, study: str, reader: str | None, kept: Mapping[str, Any]) -> str:
+        """Keeps what `new_code` gave, bound to its owner; returns the seal, for the event that gives the code out."""
+        connection.execute(schema.codes.insert().values(study=study, reader=reader, **kept))
+        return self._seal(
+            connection, connection.execute(sa.select(schema.codes).where(schema.codes.c.handle == kept["handle"])).one()
+        )
+
+    def seal_earlier_codes(self, study: str) -> None:
+        """Seals the codes of a study that was begun when codes had no seal, and lists them in the log.
+
+        For once, at the first opening by this version: the caller knows from outside the database that it is.
+        """
+
+        def work(connection: Connection) -> None:
+            rows.known_study(connection, study, lock=True)
+            query = sa.select(schema.codes).where(schema.codes.c.study == study, schema.codes.c.seal.is_(None))
+            seals = [self._seal(connection, row) for row in connection.execute(query).all()]
+            if seals:
+                request_id = f"{CODES_SEALED}-{secrets.token_hex(8)}"
+                draft = self._log.draft(study, None, CODES_SEALED, CODES_SEALED, {"codes": seals}, request_id)
+                self._log.append_within(connection, [draft])
+
+        self._database.write(work)
+
+    def _seal(self, connection: Connection, row: Row[Any]) -> str:
+        seal = self._key.mark("code", *CodeRow.of(row).fields)
+        connection.execute(schema.codes.update().where(schema.codes.c.handle == row.handle).values(seal=seal))
+        return seal
 
     def _code_row(self, handle: str) -> Row[Any] | None:
         query = sa.select(schema.codes).where(schema.codes.c.handle == handle)
         return self._database.read(lambda connection: connection.execute(query).one_or_none())
 
-    def _count_attempt(self, connection: Connection, handle: str) -> int:
-        """Counts one attempt and returns its id. Raises TooManyAttempts; attempts that are refused do not count."""
-        connection.execute(sa.select(schema.settings).with_for_update()).all()  # attempts are counted one by one
+    def _start_session(self, connection: Connection, code: Row[Any]) -> Session:
+        rows.known_study(connection, code.study, lock=True)
+        self._check_given_out(connection, code)
         now = self._clock()
-        connection.execute(schema.attempts.delete().where(schema.attempts.c.at_server <= iso(now - ATTEMPT_WINDOW)))
-        total = sa.select(schema.attempts.c.at_server).order_by(schema.attempts.c.at_server)
-        recent = list(connection.scalars(total.where(schema.attempts.c.at_server > iso(now - TOTAL_WINDOW))))
-        of_handle = list(connection.scalars(total.where(schema.attempts.c.handle == handle))) if handle else []
-        waits = [
-            _wait(of_handle, ATTEMPTS_PER_HANDLE, ATTEMPT_WINDOW, now),
-            _wait(recent, ATTEMPTS_IN_TOTAL, TOTAL_WINDOW, now),
-        ]
-        if max(waits) > 0:
-            raise TooManyAttempts(max(waits))
-        return _inserted(connection.execute(schema.attempts.insert().values(handle=handle, at_server=iso(now))))
-
-    def _start_session(self, connection: Connection, row: Row[Any], attempt: int) -> Session:
-        now = self._clock()
-        session = Session(secrets.token_urlsafe(32), row.study, row.reader, iso(now + SESSION_LIFE))
-        connection.execute(schema.attempts.delete().where(schema.attempts.c.id == attempt))
+        session = Session(secrets.token_urlsafe(32), code.study, code.reader, iso(now + SESSION_LIFE))
+        mac = self._mac(session.token)
         connection.execute(schema.sessions.delete().where(schema.sessions.c.expires_at <= iso(now)))
-        values = {"study": session.study, "reader": session.reader, "expires_at": session.expires_at}
-        connection.execute(schema.sessions.insert().values(token_sha=_token_sha(session.token), **values))
+        values = {"token_mac": mac, "study": code.study, "reader": code.reader, "expires_at": session.expires_at}
+        seal = self._key.mark("sign-in", mac, code.study, code.reader, session.expires_at)
+        payload = {"expires_at": session.expires_at}
+        draft = self._log.draft(code.study, code.reader, SIGNED_IN, SIGNED_IN, payload, _begins(mac))
+        self._log.append_within(connection, [draft])
+        connection.execute(schema.sessions.insert().values(**values, seal=seal))
         return session
+
+    def _check_given_out(self, connection: Connection, code: Row[Any]) -> None:
+        """Raises TamperedError unless the code is sealed for its owner, and the last that the log gave out to it."""
+        row = CodeRow.of(code)
+        given = rows.newest(connection, code.study, code.reader, [ENROLLED, CODE_RENEWED], self._key)
+        if given is None or not self._key.fits(row.seal, "code", *row.fields):
+            raise TamperedError("this code's owner in the database")
+        expected = (given.payload or {}).get(CODE)
+        if expected is None:  # given out before codes were sealed
+            listed = rows.newest(connection, code.study, None, [CODES_SEALED], self._key)
+            expected = row.seal if listed and row.seal in ((listed.payload or {}).get("codes") or ()) else None
+        if row.seal != expected:
+            raise TamperedError("this code, which was replaced by another,")
+
+    def _mac(self, token: str) -> str:
+        """The name under which a session is kept: made with the key, so that nobody else can make one for a token."""
+        return self._key.mark("token", token)
 
 
 def end_access(connection: Connection, study: str, reader: str | None) -> None:
@@ -161,19 +243,10 @@ def end_access(connection: Connection, study: str, reader: str | None) -> None:
         connection.execute(table.delete().where(table.c.study == study, table.c.reader.is_not_distinct_from(reader)))
 
 
-def _inserted(result: sa.CursorResult[Any]) -> int:
-    key = result.inserted_primary_key
-    assert key is not None
-    return int(key[0])
+def _begins(mac: str) -> str:
+    """Request id of the event that begins a session: one of its kind, whoever sends it."""
+    return f"{SIGNED_IN}:{mac}"
 
 
-def _wait(attempts: list[str], allowed: int, window: timedelta, now: datetime) -> int:
-    """Seconds until one more of `attempts`, oldest first, would be allowed; 0 where it is now."""
-    if len(attempts) < allowed:
-        return 0
-    blocking = datetime.fromisoformat(attempts[-allowed])
-    return max(1, ceil((blocking + window - now).total_seconds()))
-
-
-def _token_sha(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+def _ends(mac: str) -> str:
+    return f"{SIGNED_OUT}:{mac}"

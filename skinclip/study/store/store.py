@@ -22,6 +22,7 @@ from skinclip.study.store.event_log import MEASURED, Entry, EventLog
 from skinclip.study.store.readers import Allocate, ReaderRegistry
 from skinclip.study.store.records import Enrolment, Reader, Session, SessionSnapshot
 from skinclip.study.store.sign_in import SignIns
+from skinclip.study.store.study_key import StudyKey
 
 __all__ = ["MEASURED", "URL_VARIABLE", "Allocate", "Entry", "Store", "utc_now", "where_from_environment"]
 
@@ -36,19 +37,38 @@ class Store:
 
     Attributes:
         log: Events: appended, read, audited, exported.
+        key: The key that seals events and payloads.
         sign_ins: Codes and sessions.
         registry: Readers: enrolled, listed, withdrawn.
     """
 
-    def __init__(self, database: Database, key: bytes, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        key: bytes,
+        clock: Callable[[], datetime] = utc_now,
+        on_heads: Callable[[Mapping[str, Head]], None] | None = None,
+    ) -> None:
         self.database = database
-        self.log = EventLog(database, key, clock)
-        self.sign_ins = SignIns(database, self.log, key, clock)
-        self.registry = ReaderRegistry(database, self.log, self.sign_ins)
+        self._on_heads = on_heads
+        self.key = StudyKey(key)
+        self.log = EventLog(database, self.key, clock)
+        self.sign_ins = SignIns(database, self.log, self.key, clock)
+        self.registry = ReaderRegistry(database, self.log, self.sign_ins, self.key)
+        database.on_commit = self._committed
 
     @classmethod
-    def open(cls, where: str | Path, key: bytes, *, clock: Callable[[], datetime] = utc_now) -> Self:
+    def open(
+        cls,
+        where: str | Path,
+        key: bytes,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        on_heads: Callable[[Mapping[str, Head]], None] | None = None,
+    ) -> Self:
         """Opens or makes the database at a path (SQLite) or URL, and brings its schema up to date.
+
+        `on_heads` gets the new head of each study that a transaction wrote to, once that is on disk.
 
         Raises StoreError where that fails, WrongKeyError where the database belongs to another key.
         """
@@ -58,7 +78,12 @@ class Store:
         except BaseException:
             database.close()
             raise
-        return cls(database, key, clock)
+        return cls(database, key, clock, on_heads)
+
+    def _committed(self, heads: dict[str, Head]) -> None:
+        self.log.note_heads(heads)
+        if self._on_heads is not None:
+            self._on_heads(heads)
 
     def close(self) -> None:
         """Closes the database."""
@@ -146,9 +171,9 @@ class Store:
         """See `SignIns.coordinator_code`."""
         return self.sign_ins.coordinator_code(study)
 
-    def sign_in(self, typed: str) -> Session:
+    def sign_in(self, typed: str, address: str = "") -> Session:
         """See `SignIns.sign_in`."""
-        return self.sign_ins.sign_in(typed)
+        return self.sign_ins.sign_in(typed, address)
 
     def sign_out(self, token: str) -> None:
         """See `SignIns.sign_out`."""

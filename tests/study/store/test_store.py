@@ -26,6 +26,7 @@ from skinclip.study.errors import (
     SessionExpiredError,
     StoreError,
     StudyClosedError,
+    TamperedError,
     TooManyAttempts,
     UnknownReaderError,
     UnknownStudyError,
@@ -34,13 +35,14 @@ from skinclip.study.errors import (
     WrongKeyError,
 )
 from skinclip.study.store import database as database_module
-from skinclip.study.store import event_log
+from skinclip.study.store import readers, rows, schema, sign_in
+from skinclip.study.store.attempts import PER_ADDRESS, PER_CODE
 from skinclip.study.store.audit_log import audit, read_log, receipt_of
-from skinclip.study.store.codes import Code, new_code, parse_code, read_key
+from skinclip.study.store.codes import Code, hash_code, new_code, parse_code, read_key
 from skinclip.study.store.records import Reader
 from skinclip.study.store.schema import metadata
-from skinclip.study.store.sign_in import ATTEMPTS_IN_TOTAL, ATTEMPTS_PER_HANDLE
 from skinclip.study.store.store import Store
+from skinclip.study.store.study_key import StudyKey
 
 KEY = b"k" * 32
 STUDY = "trust"
@@ -189,7 +191,11 @@ def wrong_fingerprint() -> str:
 
 TAMPERING = {
     "edited payload": (
-        ["UPDATE payloads SET body = replace(body, 'nv', 'df') WHERE event = 4"],
+        ['UPDATE payloads SET body = \'{"diagnosis":"df"}\' WHERE event = 4'],
+        [("payload_edited", 4)],
+    ),
+    "payload of another": (
+        ["UPDATE payloads SET body = (SELECT body FROM payloads WHERE event = 5) WHERE event = 4"],
         [("payload_edited", 4)],
     ),
     "removed payload": (["DELETE FROM payloads WHERE event = 4"], [("payload_removed", 4)]),
@@ -226,7 +232,7 @@ TAMPERING = {
             "at_server, payload_sha, digest, payload_sha FROM events WHERE sequence = 6",
             "INSERT INTO payloads SELECT 99, salt, body FROM payloads WHERE event = 6",
         ],
-        [("altered", 7), ("head", 7)],
+        [("altered", 7), ("payload_edited", 7), ("head", 7)],
     ),
 }
 
@@ -264,7 +270,9 @@ BESIDE = {
         ["UPDATE readers SET withdrawn_at = NULL WHERE reader = 'R002'"], [("reader", 9)], "R002 has not withdrawn",
     ),
     "code of one who withdrew": (
-        ["UPDATE codes SET reader = 'R002' WHERE reader = 'R001'"], [("access", None)], "R002 has withdrawn and still",
+        ["UPDATE codes SET reader = 'R002' WHERE reader = 'R001'"],
+        [("access", None), ("access", None)],
+        "R002 has withdrawn and still",
     ),
     "code of a stranger": (
         ["UPDATE codes SET reader = 'R009' WHERE reader = 'R001'"], [("access", None)], "R009 has a code, and no event",
@@ -292,12 +300,28 @@ def test_verify_finds_columns_that_contradict_the_events(store: Store, name: str
     assert words in str(problems[0])
 
 
-def test_what_was_stored_in_a_reopened_study_is_found_even_when_it_was_closed_again(store: Store) -> None:
+def test_a_study_that_was_reopened_with_sql_takes_nothing_and_says_why(store: Store) -> None:
     reader = enrol(store)
     closed = store.close_study(STUDY)
     run_sql(store, "UPDATE studies SET closed_at = NULL")
-    answers(store, reader, 1)
-    enrol(store)
+    for attempt in (lambda: answers(store, reader, 1), lambda: enrol(store), lambda: store.is_closed(STUDY)):
+        with pytest.raises(TamperedError, match="run `study verify`"):
+            attempt()
+    run_sql(store, f"UPDATE studies SET closed_at = '{closed.at}'")
+    assert store.verify(STUDY) == [] and store.is_closed(STUDY)
+
+
+def test_what_was_stored_in_a_reopened_study_is_found_even_when_it_was_closed_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = enrol(store)
+    closed = store.close_study(STUDY)
+    run_sql(store, "UPDATE studies SET closed_at = NULL")
+    with monkeypatch.context() as earlier:  # versions that believed the column
+        earlier.setattr(rows, "closed_at", lambda row, key: None)
+        earlier.setattr(readers, "closed_at", lambda row, key: None)
+        answers(store, reader, 1)
+        enrol(store)
     run_sql(store, f"UPDATE studies SET closed_at = '{closed.at}'")
     found = store.verify(STUDY)
     assert [(problem.kind, problem.sequence) for problem in found] == [("after_closing", 4), ("after_closing", 5)]
@@ -336,6 +360,9 @@ def test_verify_finds_a_cut_tail_by_receipts(store: Store) -> None:
     run_sql(store, *cut, f"UPDATE studies SET sequence = 5, digest = '{kept.digest}'")
     assert store.verify(STUDY, receipts[:5]) == []
     assert [p.kind for p in store.verify(STUDY, receipts)] == ["cut_tail"]
+    with pytest.raises(TamperedError, match="the end of the log, which held event 6 before"):
+        store.append(STUDY, "R001", "before", "before/C004", {"diagnosis": "df"}, "again")
+    store.log._reached.clear()  # as after a restart of the program
     store.append(STUDY, "R001", "before", "before/C004", {"diagnosis": "df"}, "again")
     assert store.verify(STUDY) == []
     assert [(p.kind, p.sequence) for p in store.verify(STUDY, receipts)] == [("rewritten", 6)]
@@ -386,8 +413,8 @@ def test_withdrawal_erases_and_the_log_stays_valid(store: Store) -> None:
     event = store.withdraw(STUDY, leaving.reader)
     assert store.withdraw(STUDY, leaving.reader) == event
     found = store.audit(STUDY)
-    assert (found.problems, found.erased) == ((), 2)
-    assert [e.payload for e in store.events(STUDY, leaving.reader)] == [None, None, {}]
+    assert (found.problems, found.erased) == ((), 3)
+    assert [e.payload for e in store.events(STUDY, leaving.reader)] == [None, None, None, {}]
     reader = store.reader(STUDY, leaving.reader)
     assert (reader.site, reader.allocation, reader.withdrawn_at) == (None, None, event.at)
     assert [e.payload for e in store.events(STUDY, staying, ["before"])] == [{"diagnosis": "nv"}] * 2
@@ -408,7 +435,7 @@ def test_payloads_removed_beside_a_withdrawal_are_found(store: Store) -> None:
     assert [(p.kind, p.sequence) for p in store.verify(STUDY)] == [("payload_removed", 4)]
 
 
-def test_erased_bytes_leave_the_files_of_sqlite(tmp_path: Path) -> None:
+def test_answers_cannot_be_read_from_the_files_and_erased_ones_leave_them(tmp_path: Path) -> None:
     path = tmp_path / "study.sqlite"
 
     def bytes_on_disk() -> bytes:
@@ -422,11 +449,27 @@ def test_erased_bytes_leave_the_files_of_sqlite(tmp_path: Path) -> None:
             payload = {"remark": SECRET_WORDS * length}
             event = store.append(STUDY, reader, "before", f"before/C{number:03d}", payload, f"q{number}")
             salts.append(event.salt or b"")
-        needles = [SECRET_WORDS.encode(), b"Clinic of one name", *salts]
-        assert all(needle in bytes_on_disk() for needle in needles)
+        readable = [SECRET_WORDS.encode(), b"Clinic of one name", *salts]
+        assert not [needle for needle in readable if needle in bytes_on_disk()]
+        with store.database.reading.begin() as connection:
+            of_reader = "SELECT body FROM payloads JOIN events ON events.id = event WHERE reader = 'R001'"
+            sealed = [str(body)[20:60].encode() for body in connection.scalars(sa.text(of_reader))]
+        assert len(sealed) == 4 and all(text in bytes_on_disk() for text in sealed)
         store.withdraw(STUDY, reader)
-        assert not [needle for needle in needles if needle in bytes_on_disk()]
+        assert not [text for text in sealed if text in bytes_on_disk()]
         assert store.verify(STUDY) == []
+
+
+def test_payloads_of_earlier_versions_lie_open_and_are_read_as_before(store: Store) -> None:
+    reader = enrol(store)
+    answers(store, reader, 1)
+    event = store.events(STUDY)[-1]
+    with store.database.writing.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE payloads SET body = :body, salt = :salt WHERE event = 3"),
+            {"body": event.body, "salt": event.salt},
+        )
+    assert store.events(STUDY)[-1] == event and store.verify(STUDY) == []
 
 
 def test_no_column_holds_where_a_reader_sits(store: Store) -> None:
@@ -439,7 +482,7 @@ def test_no_column_holds_where_a_reader_sits(store: Store) -> None:
 
 def test_code_is_stored_hashed_and_signs_in_however_it_is_typed(store: Store) -> None:
     enrolment = store.enrol(STUDY, lambda *_: {}, "Graz")
-    assert len(enrolment.code) == 14 and enrolment.code not in repr(enrolment)
+    assert len(enrolment.code) == 19 and enrolment.code not in repr(enrolment)
     session = store.sign_in(enrolment.code.lower().replace("-", " ").replace("0", "o").replace("1", "l"))
     assert (session.study, session.reader, session.is_coordinator) == (STUDY, enrolment.reader, False)
     assert store.session_reader(session.token) == session
@@ -479,7 +522,6 @@ def test_renewed_code_ends_the_old_one(store: Store) -> None:
     assert store.sign_in(store.coordinator_code(STUDY)).is_coordinator
     with pytest.raises(WrongCodeError):
         store.sign_in(first)
-    assert store.events(STUDY, kinds=["code_renewed"])[0].payload == {}
 
 
 @pytest.mark.parametrize("typed", ["", "ABCD", "ABCD-EFGH-JKM!", "ABCD-EFGH-JKMN-PQRS", "UUUU-UUUU-UUUU"])
@@ -488,45 +530,73 @@ def test_text_that_is_no_code_is_a_wrong_code(store: Store, typed: str) -> None:
         store.sign_in(typed)
 
 
-def test_guesses_at_one_code_are_limited(store: Store, clock: Clock) -> None:
+def guess(store: Store, handle: str, address: str = "") -> type[Exception]:
+    try:
+        store.sign_in(str(Code(handle, new_code().secret)), address)
+    except (WrongCodeError, TooManyAttempts) as error:
+        return type(error)
+    raise AssertionError("a guess was right")
+
+
+def test_guesses_at_one_code_are_limited_and_lock_nobody_out(store: Store, clock: Clock) -> None:
     enrolment = store.enrol(STUDY, lambda *_: {}, "Graz")
     handle = parse_code(enrolment.code).handle
-    for _ in range(ATTEMPTS_PER_HANDLE):
-        with pytest.raises(WrongCodeError):
-            store.sign_in(str(Code(handle, new_code().secret)))
+    for number in range(PER_CODE):
+        assert guess(store, handle, f"192.0.2.{number}") is WrongCodeError
         clock.forward(seconds=1)
     with pytest.raises(TooManyAttempts, match="in 295 seconds") as refused:
-        store.sign_in(enrolment.code)
-    assert store.sign_in(store.coordinator_code(STUDY)).is_coordinator
+        store.sign_in(str(Code(handle, new_code().secret)), "192.0.2.99")
+    assert store.sign_in(enrolment.code, "192.0.2.1").reader == enrolment.reader
     clock.forward(seconds=refused.value.seconds)
-    assert store.sign_in(enrolment.code).reader == enrolment.reader
+    assert guess(store, handle) is WrongCodeError
 
 
 def test_guesses_at_once_are_limited_too(store: Store) -> None:
     handle = parse_code(store.enrol(STUDY, lambda *_: {}, "Graz").code).handle
-
-    def guess(_: int) -> type[Exception]:
-        try:
-            store.sign_in(str(Code(handle, new_code().secret)))
-        except (WrongCodeError, TooManyAttempts) as error:
-            return type(error)
-        raise AssertionError("a guess was right")
-
     with ThreadPoolExecutor(8) as pool:
-        outcomes = list(pool.map(guess, range(16)))
-    assert outcomes.count(WrongCodeError) == ATTEMPTS_PER_HANDLE
+        outcomes = list(pool.map(lambda _: guess(store, handle), range(16)))
+    assert outcomes.count(WrongCodeError) == PER_CODE
 
 
-def test_guesses_at_all_codes_are_limited(store: Store, clock: Clock) -> None:
-    code = store.coordinator_code(STUDY)
-    for _ in range(ATTEMPTS_IN_TOTAL):
-        with pytest.raises(WrongCodeError):
-            store.sign_in("no code")
-    with pytest.raises(TooManyAttempts) as refused:
-        store.sign_in(code)
-    assert refused.value.seconds == 60
-    clock.forward(seconds=60)
-    assert store.sign_in(code).is_coordinator
+def test_junk_from_one_address_is_limited_and_locks_nobody_out(store: Store, clock: Clock) -> None:
+    code, reader = store.coordinator_code(STUDY), store.enrol(STUDY, lambda *_: {}, "Graz")
+    kinds = [guess(store, new_code().handle, "2001:db8::1") for _ in range(PER_ADDRESS + 100)]
+    assert kinds.count(WrongCodeError) == PER_ADDRESS
+    for address in ("2001:db8::1", "2001:db8::2", "192.0.2.1", ""):
+        with pytest.raises(TooManyAttempts if address.startswith("2001") else WrongCodeError):
+            store.sign_in("no code", address)
+        assert store.sign_in(code, address).is_coordinator
+        assert store.sign_in(reader.code, address).reader == reader.reader
+    clock.forward(minutes=5)
+    assert guess(store, new_code().handle, "2001:db8::1") is WrongCodeError
+    assert store.verify(STUDY) == []
+
+
+def test_junk_costs_no_slow_hash(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = parse_code(store.enrol(STUDY, lambda *_: {}, "Graz").code).handle
+    slow: list[object] = []
+    monkeypatch.setattr(sign_in, "hash_code", lambda *given: slow.append(given) or bytes(32))
+    for _ in range(60):
+        guess(store, handle)
+    assert len(slow) <= 1  # one in 65,536 gets as far as that
+
+
+def test_an_earlier_code_opens_and_guesses_at_it_end_at_the_limit(store: Store) -> None:
+    short = Code("ABCD", "EFGHJKMN")
+    salt = secrets.token_bytes(16)
+    store.enrol(STUDY, lambda *_: {}, "Graz")
+    with store.database.writing.begin() as connection:
+        connection.execute(schema.codes.delete())
+        values = {"handle": "ABCD", "study": STUDY, "reader": None, "salt": salt, "hash": hash_code(KEY, short, salt)}
+        connection.execute(schema.codes.insert().values(**values))
+    with pytest.raises(TamperedError):
+        store.sign_in(str(short))
+    run_sql(store, "UPDATE codes SET reader = 'R001'")
+    store.sign_ins.seal_earlier_codes(STUDY)
+    for _ in range(PER_ADDRESS):
+        guess(store, "ABCE", "192.0.2.9")
+    with pytest.raises(TooManyAttempts):
+        store.sign_in(str(short), "192.0.2.9")
 
 
 # -- the database
@@ -546,7 +616,7 @@ def test_older_schema_is_upgraded_and_a_newer_one_refused(
     newer = tmp_path / "migrations"
     shutil.copytree(database_module.MIGRATIONS, newer, ignore=shutil.ignore_patterns("__pycache__"))
     (newer / "versions" / "v9999_next.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = '9999', '0001'\n"
+        "import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = '9999', '0002'\n"
         "def upgrade() -> None:\n    op.add_column('readers', sa.Column('group', sa.Text))\n"
     )
     with monkeypatch.context() as patch:
@@ -564,7 +634,7 @@ def test_failed_upgrade_leaves_the_old_schema(database: str, tmp_path: Path, mon
     newer = tmp_path / "migrations"
     shutil.copytree(database_module.MIGRATIONS, newer, ignore=shutil.ignore_patterns("__pycache__"))
     (newer / "versions" / "v9999_next.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = '9999', '0001'\n"
+        "import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = '9999', '0002'\n"
         "def upgrade() -> None:\n    op.create_table('half', sa.Column('a', sa.Text))\n    op.drop_table('none such')\n"
     )
     with monkeypatch.context() as patch:
@@ -793,14 +863,14 @@ def test_what_is_refused_of_one_thread_does_not_stop_the_others(store: Store) ->
 
 
 def test_what_breaks_the_transaction_of_many_is_stored_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, insert = enrol(store), event_log._insert
+    reader, insert = enrol(store), rows.insert
 
-    def failing(connection: sa.Connection, tails: dict[str, event_log._Tail]) -> None:
+    def failing(connection: sa.Connection, tails: dict[str, rows.Tail], key: StudyKey) -> None:
         if any(event.request_id == "b" for event in tails[STUDY].fresh):
             raise sa.exc.DataError("INSERT", None, Exception("a value that the database does not take"))
-        insert(connection, tails)
+        insert(connection, tails, key)
 
-    monkeypatch.setattr(event_log, "_insert", failing)
+    monkeypatch.setattr(rows, "insert", failing)
     found = _at_once(store, [(reader, "a"), (reader, "b"), (reader, "c")])
     assert isinstance(found[1], StoreError) and "nothing was stored" in str(found[1])
     assert {event.request_id for event in store.events(STUDY, reader, ["before"])} == {"a", "c"}
