@@ -32,8 +32,9 @@ window.skStudy = (() => {
       body: JSON.stringify(request),
       signal: AbortSignal.timeout(PATIENCE),
     });
-    if (!reply.ok) throw new Error(`${reply.status}`);
-    return reply.json();
+    if (reply.ok) return reply.json();
+    const said = reply.status === 503 ? await reply.json().catch(() => ({})) : {};
+    throw Object.assign(new Error(`${reply.status}`), { said: said.problem });
   }
 
   // Sends the same request until there is a reply. The request's id makes that harmless.
@@ -41,9 +42,9 @@ window.skStudy = (() => {
     for (let attempt = 0; ; attempt++) {
       try {
         return await asked(name, request);
-      } catch {
+      } catch (fault) {
         const seconds = WAITS[Math.min(attempt, WAITS.length - 1)];
-        tell(`${words} The connection failed. Trying again in ${seconds} s.` +
+        tell(`${words} ${fault.said || "The connection failed."} Trying again in ${seconds} s.` +
           (attempt > 4 ? " If this goes on, keep this page open and tell the study's coordinator." : ""), true);
         await Promise.race([pause(seconds * 1000), online()]);
         tell(`${words} Trying again …`, true);

@@ -120,8 +120,10 @@ def study_page(folder: Path) -> LoadingServer:
     """Returns a study's page. Raises ValueError where the folder holds no study that can be conducted."""
     from skinclip.study.errors import StoreError
     from skinclip.study.session.session_service import Study
+    from skinclip.ui.client_address import check_trusted_proxies
     from skinclip.ui.server import LoadingServer
 
+    check_trusted_proxies()
     try:
         study = Study.open(folder)
     except StoreError as problem:

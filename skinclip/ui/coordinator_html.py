@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from skinclip.study.coordinator import Coordinator, ReaderProgress
 from skinclip.study.session.session_service import EnrolledReader, Study
-from skinclip.study.store.audit_log import Problem
+from skinclip.study.store.audit_log import Audit
 from skinclip.ui import study_html
 from skinclip.ui.templating import data_url, macro
 
@@ -63,12 +63,13 @@ def codes_once(enrolled: Sequence[EnrolledReader]) -> Markup:
     return _desk("codes_once", enrolled, link(text.getvalue().encode(), "codes.csv", "Save as CSV", "text/csv"))
 
 
-def log_check(problems: Sequence[Problem], receipts: int) -> Markup:
+def log_check(result: Audit, receipts: int) -> Markup:
     """The result of the check of the log."""
-    if problems:
-        return _desk("problems", problems)
+    told = _desk("warnings", result.warnings) if result.warnings else Markup("")
+    if result.problems:
+        return _desk("problems", result.problems) + told
     against = f", and it fits {'the receipt' if receipts == 1 else f'all {receipts} receipts'}" if receipts else ""
-    return note(f"The log is whole: no answer was lost, changed or moved{against}.")
+    return note(f"The log is whole: no answer was lost, changed or moved{against}.") + told
 
 
 def analysis(desk: Coordinator, name: str) -> Markup:

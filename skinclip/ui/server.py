@@ -190,7 +190,11 @@ def serve(server: LoadingServer, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     print(f"{server.title} is starting on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     config = uvicorn.Config(
-        application(server), log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, server_header=False
+        application(server),
+        log_level="warning",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        server_header=False,
+        proxy_headers=False,  # which proxy may name the visitor, `client_address` knows
     )
     with contextlib.suppress(KeyboardInterrupt):
         _UvicornServer(config, server).run(sockets=[listener])

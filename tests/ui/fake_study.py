@@ -123,6 +123,7 @@ class FakeStudy:
     failed: int = 0
     expired: bool = False
     withdrawn: bool = False
+    address: str = ""
     name: str = "fake-v1"
     protocol: Any = field(default_factory=lambda: _PROTOCOL)
 
@@ -134,7 +135,8 @@ class FakeStudy:
             raise StudyRequestError(f"the study has no reader {reader}")
         return EnrolledReader(reader, "0000-1111-2222")
 
-    def sign_in(self, code: str, *, coordinator: bool = False) -> str:
+    def sign_in(self, code: str, *, coordinator: bool = False, address: str = "") -> str:
+        self.address = address
         if self.failed >= 3:
             raise TooManyAttempts(30)
         if code.upper() != CODE or self.withdrawn:

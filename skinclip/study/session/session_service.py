@@ -463,7 +463,7 @@ def _showing(reader: str, step: Step) -> Entry:
 
 
 def _bounded(seconds: float | None) -> float | None:
-    """A browser's time as it is kept: 0 to `LONGEST_STEP`, None for what is no number."""
+    """A browser's time as it is kept: 0 to `LONGEST_STEP`, None for what is no time, such as a negative one."""
     if seconds is None or isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         return None
-    return None if math.isnan(seconds) else min(max(float(seconds), 0.0), LONGEST_STEP)
+    return None if math.isnan(seconds) or seconds < 0 else min(float(seconds), LONGEST_STEP)

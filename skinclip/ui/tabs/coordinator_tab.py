@@ -15,9 +15,17 @@ from typing import Any
 import gradio as gr
 
 from skinclip.study.coordinator import Coordinator
-from skinclip.study.errors import ReceiptError, SessionExpiredError, SignInError, StudyRequestError
+from skinclip.study.errors import (
+    ReceiptError,
+    SessionExpiredError,
+    SignInError,
+    StoreError,
+    StudyRequestError,
+    TamperedError,
+)
 from skinclip.study.session.session_service import Study
 from skinclip.ui import coordinator_html
+from skinclip.ui.client_address import client_address
 from skinclip.ui.tabs.study_tab import sentence
 
 # Runs in the browser: the token of the sign-in is kept in this tab alone, and given back once the page is loaded anew.
@@ -127,7 +135,14 @@ def _wire(study: Study, view: CoordinatorView) -> None:
             show_progress_on=shown_on,
         )
 
-    on(view.enter, on_enter, [view.code], view.refused)
+    def enter(token: str | None, code: str | None, request: gr.Request) -> Updates:
+        return on_enter(study, view, token, code, client_address(request.request) if request.request else "")
+
+    for event in (view.enter.click, view.code.submit):
+        event(
+            enter, [view.token, view.code], every, concurrency_id="coordinator", concurrency_limit=4,
+            api_visibility="private", show_progress_on=view.refused,
+        )  # fmt: skip
     on(view.refresh, on_refresh, [], view.status)
     on(view.leave, on_leave, [], view.status)
     on(view.enrol, on_enrol, [view.number, view.site], view.codes)
@@ -137,10 +152,6 @@ def _wire(study: Study, view: CoordinatorView) -> None:
     on(view.export, on_export, [], view.exported)
     on(view.analyse, on_analyse, [], view.report)
     view.token.change(None, [view.token], None, js=KEEP)
-    view.code.submit(
-        partial(on_enter, study, view), [view.token, view.code], every, concurrency_id="coordinator",
-        api_visibility="private", show_progress_on=view.refused,
-    )  # fmt: skip
 
 
 def resume_on_load(page: gr.Blocks, tabs: gr.Tabs, study: Study, view: CoordinatorView) -> None:
@@ -155,13 +166,13 @@ def resume_on_load(page: gr.Blocks, tabs: gr.Tabs, study: Study, view: Coordinat
 # --- handlers -----------------------------------------------------------------------------------------------------
 
 
-def on_enter(study: Study, view: CoordinatorView, token: str | None, code: str | None) -> Updates:
+def on_enter(study: Study, view: CoordinatorView, token: str | None, code: str | None, address: str = "") -> Updates:
     """The coordinator's code -> the coordinator's desk."""
     if not (code or "").strip():
         return {view.refused: coordinator_html.alert("Type the coordinator code.")}
     try:
-        token = study.sign_in(code or "", coordinator=True)
-    except SignInError as problem:
+        token = study.sign_in(code or "", coordinator=True, address=address)
+    except (SignInError, TamperedError) as problem:
         return {view.refused: coordinator_html.alert(sentence(problem)), view.code: ""}
     return _inside(study, view, token)
 
@@ -215,7 +226,7 @@ def on_verify(study: Study, view: CoordinatorView, token: str | None, receipts: 
     given = [line.strip() for line in (receipts or "").splitlines() if line.strip()]
 
     def work(desk: Coordinator) -> Updates:
-        return {view.verified: coordinator_html.log_check(desk.verify(given), len(given))}
+        return {view.verified: coordinator_html.log_check(desk.audit(given), len(given))}
 
     return _asked(study, view, token, view.verified, work)
 
@@ -260,7 +271,7 @@ def _asked(
         return work(Coordinator.of(study, token or ""))
     except SessionExpiredError as problem:
         return _outside(view, coordinator_html.alert(sentence(problem)))
-    except (StudyRequestError, ReceiptError) as problem:
+    except (StudyRequestError, ReceiptError, StoreError) as problem:
         return {place: coordinator_html.alert(sentence(problem))}
 
 

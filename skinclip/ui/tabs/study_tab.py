@@ -19,13 +19,22 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from skinclip.study.errors import AnswerError, SessionExpiredError, SignInError, StudyRequestError, TooManyAttempts
+from skinclip.study.errors import (
+    AnswerError,
+    SessionExpiredError,
+    SignInError,
+    StoreError,
+    StudyRequestError,
+    TooManyAttempts,
+)
 from skinclip.study.session.session_service import Study
 from skinclip.study.session.view_models import StepView
 from skinclip.ui import study_html
+from skinclip.ui.client_address import client_address
 
 AID_DELAY = 2.0  # s between the click that locks and the aid, the same in every arm: longer than its pictures take
 WITHDRAW_WORD = "WITHDRAW"  # typed to confirm
+ADDRESS = "address"  # entry of a request that the server sets
 MAX_REQUEST_ID = 64  # characters
 AT_ONCE = 8  # calls that are worked on; the others wait in their order, so that none waits much longer than another
 MAX_REQUEST = 1 << 20  # bytes: many times what the longest answers take
@@ -67,14 +76,19 @@ def session_route(study: Study) -> Route:
         except ValueError:  # wrong JSON, or no text at all
             return PlainTextResponse("This is no JSON.", 400)
         asked = sent if isinstance(sent, dict) else {}
-        data = await to_thread.run_sync(_as_json, study, handler, asked, limiter=turns)
-        return Response(data, media_type="application/json", headers={"Cache-Control": "no-store"})
+        asked[ADDRESS] = client_address(request)  # whatever the browser sent under this name
+        status, data = await to_thread.run_sync(_as_json, study, handler, asked, limiter=turns)
+        return Response(data, status, media_type="application/json", headers={"Cache-Control": "no-store"})
 
     return Route("/session/{name}", call, methods=["POST"])
 
 
-def _as_json(study: Study, handler: Handler, request: dict[str, Any]) -> bytes:
-    return orjson.dumps(reply_to(study, handler, request))
+def _as_json(study: Study, handler: Handler, request: dict[str, Any]) -> tuple[int, bytes]:
+    """Status and body of the reply; 503 where the database failed: the browser tells why and sends again."""
+    try:
+        return 200, orjson.dumps(reply_to(study, handler, request))
+    except StoreError as problem:
+        return 503, orjson.dumps({"problem": sentence(problem)})
 
 
 def reply_to(study: Study, handler: Handler, request: dict[str, Any]) -> Reply:
@@ -102,7 +116,7 @@ def on_sign_in(study: Study, request: dict[str, Any]) -> Reply:
     code = _text(request, "code")
     if not code.strip():
         return {"problem": "Type the code that the study's coordinator gave you.", "signed_out": True}
-    token = study.sign_in(code)
+    token = study.sign_in(code, address=_text(request, ADDRESS))
     return {"token": token, **step_reply(study.view(token))}
 
 
@@ -115,7 +129,8 @@ def on_submit(study: Study, request: dict[str, Any]) -> Reply:
     """Stores the answers of one step and gives the next. The request's id makes sending it again harmless."""
     token, step, request_id = (_text(request, name) for name in ("token", "step", "request_id"))
     answers = request.get("answers")
-    if not step or not request_id or len(request_id) > MAX_REQUEST_ID or not isinstance(answers, dict):
+    named = 0 < len(request_id) <= MAX_REQUEST_ID and request_id.isprintable() and step.isprintable()
+    if not step or not named or not isinstance(answers, dict):
         return {"problem": "The page sent an incomplete answer. Reload the page: what was confirmed is kept."}
     try:
         return step_reply(study.submit(token, step, answers, request_id, _seconds(request.get("seconds"))))

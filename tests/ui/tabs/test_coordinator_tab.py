@@ -17,7 +17,7 @@ import pytest
 
 from skinclip.study.coordinator import ReaderProgress
 from skinclip.study.errors import SessionExpiredError, StudyRequestError
-from skinclip.study.store.audit_log import Problem
+from skinclip.study.store.audit_log import Audit, Head, Problem
 from skinclip.ui import coordinator_html
 from skinclip.ui.tabs import coordinator_tab as tab
 from tests.ui.fake_study import CODE, FakeStudy
@@ -30,12 +30,13 @@ class Desk:
 
     is_closed = False
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     def status(self) -> list[ReaderProgress]:
         return [ROW]
 
-    def verify(self, receipts: list[str]) -> tuple[Problem, ...]:
-        return self.problems
+    def audit(self, receipts: list[str]) -> Audit:
+        return Audit("fake-v1", 9, 0, Head(), self.problems, self.warnings)
 
     def close(self, reason: str) -> None:
         if not reason:
@@ -159,6 +160,9 @@ def test_the_log_s_problems_are_listed(study: Any, view: tab.CoordinatorView, de
     desk.problems = (Problem("edited", 3, "event 3 was <edited>"),)
     html = tab.on_verify(study, view, "token", "")[view.verified]
     assert "event 3 was &lt;edited&gt;" in html and "not as it was written" in html
+    desk.problems, desk.warnings = (), (Problem("clock", 4, "the clock was <set> back"),)
+    html = tab.on_verify(study, view, "token", "")[view.verified]
+    assert "The log is whole" in html and "the clock was &lt;set&gt; back" in html
 
 
 def test_export_and_report_are_made_in_memory(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:

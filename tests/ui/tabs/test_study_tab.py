@@ -12,6 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from skinclip.study.errors import StoreError
 from skinclip.study.session.view_models import AidView, Fragment, QuestionView, StepView
 from skinclip.ui import study_html
 from skinclip.ui.tabs import study_tab
@@ -64,7 +65,15 @@ def test_a_refused_answer_names_its_question_and_stores_nothing(study: FakeStudy
 
 
 @pytest.mark.parametrize(
-    "request_", [{}, {"step": "s000"}, {"step": "s000", "request_id": "x", "answers": []}, {"answers": {}}]
+    "request_",
+    [
+        {},
+        {"step": "s000"},
+        {"step": "s000", "request_id": "x", "answers": []},
+        {"answers": {}},
+        *({"step": "s000", "request_id": f"a{odd}b", "answers": {}} for odd in "\n\0\r\x1b\u2028"),
+        {"step": "s\n0", "request_id": "x", "answers": {}},
+    ],
 )
 def test_a_broken_request_is_refused(study: FakeStudy, request_: dict[str, Any]) -> None:
     assert "Reload the page" in ask(study, "submit", token="token", **request_)["problem"] and not study.stored
@@ -111,6 +120,24 @@ def test_a_fault_is_no_reply(client: TestClient, study: FakeStudy, monkeypatch: 
     sent = {"token": "token", "step": "s000", "answers": {}, "request_id": "one"}
     reply = client.post("/session/submit", json=sent)  # the page sends it again
     assert reply.status_code == 500 and "disk" not in reply.text
+
+
+def test_a_database_that_fails_is_told_and_the_page_sends_again(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: Any) -> None:
+        raise StoreError("nothing was stored: another program has held the database")
+
+    monkeypatch.setattr(FakeStudy, "submit", locked)
+    sent = {"token": "token", "step": "s000", "answers": {}, "request_id": "one"}
+    reply = client.post("/session/submit", json=sent)
+    assert reply.status_code == 503 and reply.json()["problem"].startswith("Nothing was stored: another program")
+
+
+def test_the_address_is_the_server_s_own_word(client: TestClient, study: FakeStudy) -> None:
+    sent = {"code": CODE, "address": "192.0.2.1"}
+    client.post("/session/sign_in", json=sent, headers={"X-Forwarded-For": "192.0.2.2"})
+    assert study.address == "testclient"
 
 
 @pytest.mark.parametrize(("sent", "kept"), [(4.5, 4.5), (-1, None), ("4", None), (True, None), (math.nan, None)])
