@@ -25,9 +25,14 @@
   // The server says what was wrong: the words stay on the page, and the photo and answer before it go.
   function refuse(code) {
     uploading(false);
-    const field = $("#refusal textarea, #refusal input");
+    return hand("#refusal", `${code}:${++refusals}`); // a number, so that the same refusal twice is a change
+  }
+
+  // Puts a value into a hidden field, whose change the server hears of.
+  function hand(id, value) {
+    const field = $(`${id} textarea, ${id} input`);
     if (!field) return false;
-    field.value = `${code}:${++refusals}`; // a number, so that the same refusal twice is a change
+    field.value = value;
     field.dispatchEvent(new Event("input", { bubbles: true }));
     return true;
   }
@@ -61,9 +66,27 @@
       event.target.value = "";
       refuse("size");
     } else if (file) {
-      uploading(true);
+      send(file);
     }
   }, true);
+
+  // The file goes to the server, which gives a name for it; the page's own events hand that name over.
+  let sending = null;
+  async function send(file) {
+    sending?.abort();
+    sending = new AbortController();
+    const { signal } = sending;
+    uploading(true);
+    try {
+      const root = (window.gradio_config?.root || "").replace(/\/$/, "");
+      const reply = await fetch(`${root}/upload`, { method: "POST", body: file, signal, headers: { "Content-Type": "application/octet-stream" } });
+      const { upload, refused } = await reply.json();
+      if (refused) refuse(refused);
+      else hand("#uploaded", upload);
+    } catch {
+      if (!signal.aborted) refuse("upload"); // aborted: another photo is on its way
+    }
+  }
 
   // --- an answer is shown beside its own photo only ---
 

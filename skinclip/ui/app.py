@@ -15,6 +15,7 @@ from skinclip.model.memory import TooLittleMemory
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components, serving, weights_download
 from skinclip.ui.answer import warm_up
+from skinclip.ui.guard.uploads import UploadStore, upload_route
 from skinclip.ui.page import ModelPage
 from skinclip.ui.server import ReportStep, StartupError
 from skinclip.ui.tabs import registry
@@ -38,7 +39,9 @@ def open_app(preset: str, weights: Path | None, report: ReportStep, adapters: Pa
         raise StartupError(str(problem)) from problem
     report("Trying the model on a synthetic photo")
     warm_up(assessor)
-    return serving.mount_page(build_page(assessor), css() + components.finding_colours() + example_css(), head())
+    uploads = UploadStore()
+    styles = css() + components.finding_colours() + example_css()
+    return serving.mount_page(build_page(assessor, uploads), styles, head(), routes=[upload_route(uploads)])
 
 
 def load_assessor(preset: str, weights: Path | None, adapters: Path | None) -> Assessor:
@@ -63,13 +66,12 @@ def load_assessor(preset: str, weights: Path | None, adapters: Path | None) -> A
     return assessor
 
 
-def build_page(assessor: Assessor) -> gr.Blocks:
-    """The page around a loaded assessor."""
-    # uploads are deleted when they are read; delete_cache catches those of broken connections
-    with gr.Blocks(title="SkinCLIP-VL", analytics_enabled=False, delete_cache=(300, 600)) as page:
+def build_page(assessor: Assessor, uploads: UploadStore | None = None) -> gr.Blocks:
+    """The page around a loaded assessor. `uploads`: where the files are that visitors send."""
+    with gr.Blocks(title="SkinCLIP-VL", analytics_enabled=False) as page:
         gr.HTML(components.BANNER, elem_id="banner")
         gr.HTML(components.HEADER)
-        context = ModelPage(assessor)
+        context = ModelPage(assessor, uploads=uploads or UploadStore())
         with gr.Tabs():
             for entry in registry.TABS:
                 with gr.Tab(entry.label, id=entry.key) as tab:

@@ -34,6 +34,7 @@ _page, _answer, _changes = (partial(macro, f"{name}.html") for name in ("page", 
 BANNER = _page("banner", RESEARCH_USE_ONLY)
 HEADER = _page("header", MAX_FILE_MB * 1_000_000)
 FORMATS = _page("formats", SUPPORTED, MAX_FILE_MB)
+file_field = partial(_page, "file_field")  # (words, small): the field that takes a photo
 PATIENT_HEADING = _page("patient_heading")
 EXAMPLES_HEADING = _page("examples_heading")
 EMPTY = _page("empty", count(len(DIAGNOSES)))

@@ -13,12 +13,11 @@ import gradio as gr
 
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui.background_task import TasksByVisitor
-
-KEPT_SECONDS = 1800  # how long a visitor's photo stays in memory after its last use
+from skinclip.ui.guard.uploads import UploadStore
 
 
 def _state() -> gr.State:
-    return gr.State(None, time_to_live=KEPT_SECONDS)
+    return gr.State(None)  # `guard.sessions` says how long it is kept
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class ModelPage:
         photo: bytes of the photo file in the form, or None.
         entries: `state.Entries` of the last assessment, or None.
         answer: `state.AssessedPhoto` on display, or None.
+        uploads: files on their way from the browser.
         tasks: what is computed for each visitor; a new photo stops it.
         answer_events: events whose result belongs to the answer on display.
         photo_events: triggers that bring another photo; they cancel all `answer_events`.
@@ -38,6 +38,7 @@ class ModelPage:
     photo: gr.State = field(default_factory=_state)
     entries: gr.State = field(default_factory=_state)
     answer: gr.State = field(default_factory=_state)
+    uploads: UploadStore = field(default_factory=UploadStore)
     tasks: TasksByVisitor = field(default_factory=TasksByVisitor)
     answer_events: list[Any] = field(default_factory=list)
     photo_events: list[Any] = field(default_factory=list)

@@ -1,16 +1,23 @@
-"""Mounts a Gradio page as an application, with every feature off that the page does not need."""
+"""Mounts a Gradio page as an application behind `guard.page_gate`, with every feature off that it does not need."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Sequence
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio import queueing, route_utils
+from gradio import routes as gradio_routes
 from gradio.routes import App
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
-from skinclip.imaging.photo import MAX_FILE_MB
+from skinclip.core import paths
+from skinclip.ui.guard.known_code import known_code
+from skinclip.ui.guard.page_gate import PageGate
+from skinclip.ui.guard.quiet_log import silence_messages
+from skinclip.ui.guard.sessions import VisitorSessions
 from skinclip.ui.theme import theme
 
 MAX_QUEUED = 16  # events that may wait
@@ -19,14 +26,13 @@ POLL_SECONDS = 0.02
 
 
 def mount_page(page: gr.Blocks, css: str, head: str, visitors: int = 64, routes: Sequence[BaseRoute] = ()) -> FastAPI:
-    """Mounts the page as an application, with `routes` beside it. State of more than `visitors` sessions is dropped.
+    """Mounts the page as an application, with `routes` beside it, for at most so many `visitors` at once.
 
     No history of runs: Gradio would keep photos and results in the browser's own storage. No file is served beside
     the page's own code: pictures are part of the page.
     """
     page.queue(max_size=MAX_QUEUED, default_concurrency_limit=4)
     page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = POLL_SECONDS
-    page.state_session_capacity = visitors
     application = gr.mount_gradio_app(
         FastAPI(lifespan=_ends_streams, routes=[*routes], docs_url=None, redoc_url=None, openapi_url=None),
         page,
@@ -35,7 +41,7 @@ def mount_page(page: gr.Blocks, css: str, head: str, visitors: int = 64, routes:
         css=css,
         head=head,
         show_error=False,
-        max_file_size=f"{MAX_FILE_MB}mb",
+        max_file_size=1,  # bytes: photos come by a route of their own
         run_history=False,
         enable_monitoring=False,
         mcp_server=False,
@@ -44,8 +50,36 @@ def mount_page(page: gr.Blocks, css: str, head: str, visitors: int = 64, routes:
         i18n=plain_words(),
         footer_links=[],
     )
+    silence_messages(queueing, gradio_routes, route_utils)
     page.has_launched = True  # Gradio checks which files a request may name only on a page that was launched
+    gradio = _gradio_app(application)
+    sessions = VisitorSessions(visitors)
+    sessions.set_blocks(page)
+    gradio.state_holder = sessions
+    inputs = {index: len(function.inputs) for index, function in page.fns.items()}
+    application.add_middleware(
+        PageGate,
+        inputs=inputs,
+        admit=sessions.admit,
+        script=known_code(page.config),
+        extra=_paths(routes),
+        frames=frames(),
+    )
     return application
+
+
+def _gradio_app(application: FastAPI) -> App:
+    return next(app for route in application.routes if isinstance(app := getattr(route, "app", None), App))
+
+
+def _paths(routes: Sequence[BaseRoute]) -> re.Pattern[str]:
+    """A pattern of the paths of the routes beside the page."""
+    return re.compile("|".join(route.path_regex.pattern for route in routes if isinstance(route, Route)) or r"(?!)")
+
+
+def frames() -> tuple[str, ...]:
+    """The origins that may show the page in a frame: on a Hugging Face Space its host, elsewhere none."""
+    return ("https://huggingface.co",) if paths.on_space() else ()
 
 
 def plain_words() -> gr.I18n:

@@ -27,7 +27,7 @@ def open_study_app(study: Study) -> FastAPI:
 
 def build_study_page(study: Study) -> gr.Blocks:
     """The page around an opened study."""
-    with gr.Blocks(title="Reader study", analytics_enabled=False, delete_cache=(300, 600)) as page:
+    with gr.Blocks(title="Reader study", analytics_enabled=False) as page:
         gr.HTML(macro("page.html", "banner", RESEARCH_USE_ONLY), elem_id="banner")
         with gr.Tabs() as tabs:
             with gr.Tab("Reader study", id="study"):

@@ -179,7 +179,7 @@ def test_a_refusal_stays_on_the_page_and_clears_the_answer(
     assert words in page.inner_text("#preview")
     assert page.locator("#preview img").count() == 0 and page.locator(".sk-answer").count() == 0
     assert page.locator("[data-testid=toast-body]").count() == 0 and ".heic" not in page.inner_text("body")
-    assert page.evaluate("(b => b.scrollHeight <= b.clientHeight + 1)(document.querySelector('#photo button'))")
+    assert page.evaluate("(b => b.scrollHeight <= b.clientHeight + 1)(document.querySelector('#photo label'))")
     add_photo(page, NEVUS)  # and the next photo is taken
     assert photo_of(page, "#preview") == sha256(NEVUS)
 
@@ -189,7 +189,7 @@ DROP = """([name, data]) => {
     const bytes = typeof data === "number" ? new Uint8Array(data) : Uint8Array.from(data);
     files.items.add(new File([bytes], name));
     const options = { bubbles: true, cancelable: true, dataTransfer: files };
-    document.querySelector("#photo button").dispatchEvent(new DragEvent("drop", options));
+    document.querySelector("#photo label").dispatchEvent(new DragEvent("drop", options));
 }"""
 
 

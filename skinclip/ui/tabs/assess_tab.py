@@ -2,7 +2,7 @@
 
 `build` lays the tab out and wires it. The handlers below it are plain functions: they take the tab's components
 (`AssessView`) and plain values, and return a dict keyed by component. A visitor's photo and answer are kept in memory,
-for that visitor alone and for half an hour; an uploaded file is read and deleted at once.
+for that visitor alone and for half an hour; nothing of it is written to disk.
 
 An answer belongs to one photo. Adding another photo stops the assessment that is running and clears the answer; an
 answer that is late is dropped, on the server (`TaskSuperseded`) and in the browser (`assets/page.js`).
@@ -27,6 +27,7 @@ from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
 from skinclip.ui.answer import ALL, adapters, assess_photo, choices, made_by, pictures
 from skinclip.ui.background_task import BackgroundTask, TasksByVisitor, TaskStopped, TaskSuperseded
+from skinclip.ui.guard.quiet_log import describe
 from skinclip.ui.page import ModelPage
 from skinclip.ui.state import NOT_GIVEN, AssessedPhoto, Entries, context_of, describe_context, entries_of, photo_hash
 from skinclip.ui.tabs import change_panel, opinion_panel
@@ -37,8 +38,8 @@ from skinclip.ui.tabs.photo_field import (
     ADD_OTHER,
     build_example_buttons,
     example_name,
-    read_and_delete,
     refusal_words,
+    uploaded_bytes,
 )
 
 PREVIEW_SIDE = 640  # px
@@ -62,7 +63,8 @@ Report = Progress | Assessment | AssessedPhoto  # a step, then the answer as far
 class AssessView:
     """The tab's components, and its state: the photo file's bytes, the entries at the last Assess, and the answer."""
 
-    drop: gr.File
+    drop: gr.HTML
+    uploaded: gr.Textbox  # unseen; the browser hands over here the name of a file that it has sent
     refusal: gr.Textbox  # unseen; the browser reports here what it refuses
     preview: gr.HTML
     age: gr.Textbox
@@ -108,7 +110,8 @@ def build(page: ModelPage, tab: gr.Tab) -> AssessView:
     assessor = page.assessor
     with gr.Row(equal_height=False, elem_classes="sk-page"):
         with gr.Column(scale=3, min_width=300, elem_classes="sk-form"):
-            drop = gr.File(label=ADD, height=150, elem_id="photo")
+            drop = gr.HTML(components.file_field(ADD, False), elem_id="photo")
+            uploaded = gr.Textbox(visible="hidden", elem_id="uploaded", label="uploaded")
             refusal = gr.Textbox(visible="hidden", elem_id="refusal", label="refusal")
             preview = gr.HTML(components.FORMATS, elem_id="preview")
             form = _build_form(assessor)
@@ -126,8 +129,8 @@ def build(page: ModelPage, tab: gr.Tab) -> AssessView:
             panel = change_panel.build()
             opinion = opinion_panel.build() if assessor.config.reasoner.own_vision else None
     view = AssessView(
-        drop, refusal, preview, *form, button, stop, outdated, note, update, result, finding, figures, download, panel,
-        opinion, page.photo, page.entries, page.answer,
+        drop, uploaded, refusal, preview, *form, button, stop, outdated, note, update, result, finding, figures,
+        download, panel, opinion, page.photo, page.entries, page.answer,
     )  # fmt: skip
     _wire(page, view, examples)
     return view
@@ -162,8 +165,8 @@ def _wire(page: ModelPage, view: AssessView, examples: list[tuple[gr.Button, Pat
     if view.opinion is not None:
         dependent.append(opinion_panel.wire(page, view.opinion))
     page.answer_events.extend(dependent)
-    page.photo_events.extend([view.drop.upload, view.refusal.change, *(button.click for button, _ in examples)])
-    _wire_photo(view, examples, page.tasks, running)
+    page.photo_events.extend([view.uploaded.change, view.refusal.change, *(button.click for button, _ in examples)])
+    _wire_photo(page, view, examples, running)
     for field in view.form:
         field.change(  # not input, which a pasted or filled-in value does not fire
             partial(on_entries, page.assessor, view),
@@ -176,34 +179,36 @@ def _wire(page: ModelPage, view: AssessView, examples: list[tuple[gr.Button, Pat
         )
 
 
-def _wire_photo(
-    view: AssessView, examples: list[tuple[gr.Button, Path]], tasks: TasksByVisitor, cancels: list[Any]
-) -> None:
+def _wire_photo(page: ModelPage, view: AssessView, examples: list[tuple[gr.Button, Path]], cancels: list[Any]) -> None:
     """A new photo, by whichever way, ends everything that runs for the one before."""
+    tasks = page.tasks
 
-    def replacing(handler: Callable[..., Updates]) -> Callable[..., Updates]:
+    def replacing(handler: Callable[[Any, gr.Request], Updates]) -> Callable[..., Updates]:
         # Gradio gives the request to functions alone that ask for it by their annotation
         def handle(value: Any, request: gr.Request) -> Updates:
             tasks.stop(request.session_hash, superseded=True)
-            return handler(value)
+            return handler(value, request)
 
         return handle
 
-    def example(file: Path) -> Callable[..., Updates]:
-        return lambda _: on_example(view, file)
+    def upload(name: str | None, request: gr.Request) -> Updates:
+        return on_upload(view, lambda: uploaded_bytes(page.uploads, request, name))
 
-    # "private" keeps the handlers out of the page's API; preprocess=False leaves the uploaded file as it came
-    view.drop.upload(
-        replacing(partial(on_upload, view)),
-        view.drop,
+    def example(file: Path) -> Callable[[Any, gr.Request], Updates]:
+        return lambda _, __: on_example(view, file)
+
+    # "private" keeps the handlers out of the page's API
+    view.uploaded.change(
+        replacing(upload),
+        view.uploaded,
         view.photo_outputs,
-        preprocess=False,
+        queue=False,  # a photo waits for nobody's assessment
         api_visibility="private",
         show_progress_on=view.preview,
         cancels=cancels,
     )
     view.refusal.change(
-        replacing(partial(on_refusal, view)),
+        replacing(lambda code, _: on_refusal(view, code)),
         view.refusal,
         view.photo_outputs,
         api_visibility="private",
@@ -270,12 +275,14 @@ def _wire_assessment(assessor: Assessor, view: AssessView, tasks: TasksByVisitor
 # --- handlers: the photo ------------------------------------------------------------------------------------------
 
 
-def on_upload(view: AssessView, upload: dict[str, Any] | None) -> Updates:
-    """Takes an uploaded, dropped or pasted file: read, deleted from disk, displayed or refused in words."""
-    if upload is None:
-        return gr.skip()
+def on_upload(view: AssessView, take: Callable[[], bytes]) -> Updates:
+    """Takes a chosen, dropped or pasted file: displayed, or refused in words.
+
+    Args:
+        take: gives the file's bytes. Raises PhotoError where they are gone.
+    """
     try:
-        updates = _take_photo(view, read_and_delete(Path(upload["path"])))
+        updates = _take_photo(view, take())
     except PhotoError as problem:
         return _refused(view, str(problem))
     return {**_emptied(view), **updates}
@@ -301,7 +308,7 @@ def _refused(view: AssessView, words: str) -> Updates:
 def _emptied(view: AssessView) -> Updates:
     """The upload field free for another photo, and smaller; nothing runs any more."""
     idle = {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
-    return {view.drop: gr.update(value=None, label=ADD_OTHER, height=64, elem_classes="sk-small"), **idle}
+    return {view.drop: components.file_field(ADD_OTHER, True), **idle}
 
 
 def _take_photo(view: AssessView, data: bytes, label: str = "") -> Updates:
@@ -372,8 +379,8 @@ def on_assess(
         yield _cleared(view, components.error(str(problem)))
     except TaskStopped:
         yield _cleared(view, components.STOPPED)
-    except Exception:
-        log.exception("an assessment failed")
+    except Exception as fault:
+        log.error("an assessment failed: %s", describe(fault))
         yield _cleared(view, components.error(components.FAILED))
 
 

@@ -1,4 +1,7 @@
-"""The field that takes a photo: uploaded files, refusals, and the synthetic examples."""
+"""The field that takes a photo: uploads, refusals, and the synthetic examples.
+
+The browser sends a file to `guard.uploads` and hands over the name it got for it (`assets/page.js`).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from gradio.utils import get_upload_folder
 
 from skinclip.core.paths import EXAMPLES
 from skinclip.imaging.photo import MAX_FILE_MB, PhotoError, fit, load_photo
 from skinclip.ui import components
+from skinclip.ui.guard.uploads import UploadStore
+from skinclip.ui.guard.visitors import COOKIE
 
 ADD, ADD_OTHER = "Photo of the lesion", "Another photo"
 # Refusals that happen in the browser, before a file reaches the program; the keys are those of `assets/page.js`.
@@ -18,6 +22,7 @@ REFUSALS = {
     "size": f"The file is larger than {MAX_FILE_MB} MB. Save it smaller, for example as JPEG.",
     "several": "Several files were added at once. Add one photo of one lesion.",
     "folder": "This is a folder. Open it and add one photo.",
+    "busy": "Too many photos are arriving at this moment. Wait a few seconds and add it again.",
     "upload": "The photo did not reach the program. Check the connection and add it again.",
 }
 
@@ -27,23 +32,12 @@ def refusal_words(code: str | None) -> str:
     return REFUSALS.get((code or "").partition(":")[0], REFUSALS["upload"])
 
 
-def read_and_delete(path: Path) -> bytes:
-    """Reads an uploaded file and deletes it from disk, with its folder. Raises PhotoError.
-
-    Only files in the upload folder are touched, whatever path a request names.
-    """
-    folder = Path(get_upload_folder()).resolve()
-    path = path.resolve()
-    if not path.is_relative_to(folder) or not path.is_file():
+def uploaded_bytes(uploads: UploadStore, request: gr.Request, name: str | None) -> bytes:
+    """The visitor's uploaded file, which the server then forgets. Raises PhotoError where it is no longer there."""
+    data = uploads.take(request.cookies.get(COOKIE), name or "")
+    if data is None:
         raise PhotoError("The upload is no longer there. Add the photo again.")
-    try:
-        if path.stat().st_size > MAX_FILE_MB * 1_000_000:
-            raise PhotoError(REFUSALS["size"])
-        return path.read_bytes()
-    finally:
-        path.unlink(missing_ok=True)
-        if path.parent != folder and not any(path.parent.iterdir()):
-            path.parent.rmdir()
+    return data
 
 
 def build_example_buttons() -> list[tuple[gr.Button, Path]]:

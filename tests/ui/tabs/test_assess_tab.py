@@ -9,6 +9,7 @@ import io
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -23,6 +24,8 @@ from skinclip.model.errors import CheckpointError
 from skinclip.ui import components
 from skinclip.ui.answer import ALL
 from skinclip.ui.background_task import TasksByVisitor
+from skinclip.ui.guard.uploads import UploadStore
+from skinclip.ui.guard.visitors import COOKIE
 from skinclip.ui.page import ModelPage
 from skinclip.ui.state import AssessedPhoto, Entries, answer_key, photo_hash
 from skinclip.ui.tabs import assess_tab, photo_field
@@ -109,14 +112,6 @@ def built(assessor: FakeAssessor) -> AssessView:
     return asyncio.run(build())
 
 
-@pytest.fixture
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "uploads" / "0123"
-    folder.mkdir(parents=True)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder.parent))
-    return folder
-
-
 def photo_file(size: tuple[int, int] = (160, 120), kind: str = "PNG") -> bytes:
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     stream = io.BytesIO()
@@ -145,33 +140,30 @@ def assessing(
     return assess_tab.on_assess(assessor, view, photo, entries, progress, begin)  # type: ignore[arg-type]
 
 
-def test_an_upload_is_shown_and_gone_from_disk(view: AssessView, uploads: Path) -> None:
-    file = uploads / "patient name.tiff"
-    file.write_bytes(photo_file(kind="TIFF"))
-    updates = assess_tab.on_upload(view, {"path": str(file)})
-    assert not uploads.exists()
+def test_an_upload_is_shown(view: AssessView) -> None:
+    updates = assess_tab.on_upload(view, lambda: photo_file(kind="TIFF"))
     assert updates[view.photo] == photo_file(kind="TIFF")
     assert "data:image/jpeg" in updates[view.preview] and "160 × 120" in updates[view.preview]
-    assert "patient name" not in updates[view.preview]
     assert updates[view.answer] is None  # what was said about the photo before is gone
 
 
-def test_a_bad_upload_is_told_and_replaces_the_photo_before_it(view: AssessView, uploads: Path) -> None:
-    file = uploads / "photo.jpg"
-    file.write_text("just some text")
-    updates = assess_tab.on_upload(view, {"path": str(file)})
+def test_a_bad_upload_is_told_and_replaces_the_photo_before_it(view: AssessView) -> None:
+    updates = assess_tab.on_upload(view, lambda: b"just some text")
     assert "holds text, not a photo" in updates[view.preview]
-    assert updates[view.photo] is None and not file.exists()
+    assert updates[view.photo] is None
     assert view.age not in updates and view.sex not in updates
 
 
-def test_only_uploads_are_read_and_deleted(tmp_path: Path, uploads: Path) -> None:
-    mine = tmp_path / "mine.png"
-    mine.write_bytes(photo_file())
-    for path in (mine, uploads / ".." / ".." / "mine.png", uploads / "missing.png"):
+def test_an_upload_is_given_once_and_to_its_visitor_alone() -> None:
+    store = UploadStore()
+    name = store.keep("the visitor", b"a photo")
+    for cookies, asked in (({COOKIE: "another"}, name), ({}, name), ({COOKIE: "the visitor"}, "/etc/passwd")):
         with pytest.raises(PhotoError, match="Add the photo again"):
-            photo_field.read_and_delete(path)
-    assert mine.exists()
+            photo_field.uploaded_bytes(store, SimpleNamespace(cookies=cookies), asked)  # type: ignore[arg-type]
+    request = SimpleNamespace(cookies={COOKIE: "the visitor"})
+    assert photo_field.uploaded_bytes(store, request, name) == b"a photo"  # type: ignore[arg-type]
+    with pytest.raises(PhotoError, match="Add the photo again"):
+        photo_field.uploaded_bytes(store, request, name)  # type: ignore[arg-type]
 
 
 def test_a_photo_is_assessed(assessor: FakeAssessor, view: AssessView) -> None:
@@ -226,7 +218,8 @@ def test_what_fails_while_the_rationale_is_written_is_told(assessor: FakeAssesso
     assessor.failing = RuntimeError("out of memory")
     last = assess(assessor, view, photo_file())
     assert 'role="alert"' in last[view.result] and "out of memory" not in last[view.result]
-    assert "out of memory" in caplog.text and last[view.answer] is None
+    assert "RuntimeError" in caplog.text and "out of memory" not in caplog.text
+    assert last[view.answer] is None
 
 
 def test_one_of_several_models_is_chosen_and_named(assessor: FakeAssessor, tmp_path: Path) -> None:
@@ -336,7 +329,8 @@ def test_an_abstained_photo_gets_no_map_and_no_choice(view: AssessView, assessor
 
 
 def test_every_control_has_a_label(view: AssessView) -> None:
-    for control in (view.drop, view.age, view.sex, view.site, view.finding):
+    assert "Photo of the lesion" in view.drop.value
+    for control in (view.age, view.sex, view.site, view.finding):
         assert control.label
     assert view.button.value == "Assess"
 
