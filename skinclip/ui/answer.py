@@ -7,8 +7,9 @@ from collections.abc import Callable
 import cv2
 
 from skinclip.core.assessment import Assessment, Context
+from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, region_overlay
-from skinclip.imaging.photo import LesionImage, fit, load_photo
+from skinclip.imaging.photo import LesionImage, fit
 from skinclip.model.adapters.card import card_name
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
@@ -27,7 +28,7 @@ def assess_photo(
     on_partial: Callable[[Assessment], None] | None = None,
 ) -> AssessedPhoto:
     """Assesses a photo file for display; `on_partial` as in `Assessor.assess`. Raises PhotoError."""
-    image: LesionImage = load_photo(photo)
+    image: LesionImage = load_photo_bounded(photo)
     assessment = assessor.assess(image, context, lambda share, what: progress(0.8 * share, what), on_partial)
     pixels, heat = fit(image.pixels, DISPLAY_SIDE, DRAWN_SIDE), None
     if not assessment.abstained:  # after an abstention there is no diagnosis that a map could explain

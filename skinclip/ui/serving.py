@@ -14,6 +14,7 @@ from gradio.routes import App
 from starlette.routing import BaseRoute, Route
 
 from skinclip.core import paths
+from skinclip.imaging.bounded import end_decoding
 from skinclip.ui.guard.known_code import known_code
 from skinclip.ui.guard.page_gate import PageGate
 from skinclip.ui.guard.quiet_log import silence_messages
@@ -89,8 +90,9 @@ def plain_words() -> gr.I18n:
 
 @contextlib.asynccontextmanager
 async def _ends_streams(application: FastAPI) -> AsyncIterator[None]:
-    """Ends the connection that each open browser tab holds, when the page is closed."""
+    """Ends the connection that each open browser tab holds, and what is decoded, when the page is closed."""
     yield
+    end_decoding()
     for route in application.routes:
         served = getattr(route, "app", None)
         if isinstance(served, App):

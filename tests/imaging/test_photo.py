@@ -14,7 +14,7 @@ from PIL import Image
 
 from skinclip.imaging import photo as photo_module
 from skinclip.imaging.examples import draw
-from skinclip.imaging.photo import PhotoError, combine_quality, lesion_quality, load_photo, photo_quality
+from skinclip.imaging.photo import PhotoError, combine_quality, encode_jpeg, lesion_quality, load_photo, photo_quality
 
 
 def encoded(pixels: np.ndarray, kind: str, **options: object) -> bytes:
@@ -244,3 +244,10 @@ def test_real_photos_pass_and_degraded_ones_do_not() -> None:
     assert np.mean([usable(p.pixels) for p in photos]) >= 0.97
     assert not any(usable(cv2.GaussianBlur(p.pixels, (0, 0), 0.06 * p.height)) for p in photos)
     assert not any(usable(p.pixels // 10) for p in photos)
+
+
+def test_a_picture_of_pure_grain_is_encoded() -> None:
+    grain = np.random.default_rng(0).integers(0, 256, (640, 640, 3), dtype=np.uint8)
+    for quality in (92, 95):
+        again = np.asarray(Image.open(io.BytesIO(encode_jpeg(grain, quality))))
+        assert np.abs(again.astype(int) - grain).mean() < 12

@@ -21,7 +21,8 @@ import gradio as gr
 
 from skinclip.core.assessment import Assessment
 from skinclip.core.vocabulary import SEXES, SITES
-from skinclip.imaging.photo import PhotoError, fit, load_photo, photo_quality
+from skinclip.imaging.bounded import load_photo_bounded
+from skinclip.imaging.photo import PhotoError, fit, photo_quality
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
@@ -313,7 +314,7 @@ def _emptied(view: AssessView) -> Updates:
 
 def _take_photo(view: AssessView, data: bytes, label: str = "") -> Updates:
     """Puts a new photo on the page and clears the answer to the one before. Raises PhotoError."""
-    image = load_photo(data)
+    image = load_photo_bounded(data)
     preview = components.preview(fit(image.pixels, PREVIEW_SIDE), image, photo_quality(image), label)
     return {view.preview: preview, view.photo: data, **_cleared(view, components.READY)}
 

@@ -16,7 +16,8 @@ from markupsafe import Markup
 from skinclip.core.assessment import Assessment, Finding
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
-from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
+from skinclip.imaging.bounded import load_photo_bounded
+from skinclip.imaging.photo import LesionImage, PhotoError
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
@@ -85,7 +86,7 @@ def on_change(assessor: Assessor, panel: ChangePanel, answer: AssessedPhoto | No
     if not edits and finding is None:
         return {panel.answer: ""}
     try:
-        image = load_photo(answer.photo)
+        image = load_photo_bounded(answer.photo)
         with assessor.using(assessment.model.weights_sha256):
             parts = _answers(assessor, image, assessment, edits, finding)
     except (PhotoError, CheckpointError) as problem:

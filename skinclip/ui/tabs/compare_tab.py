@@ -20,8 +20,9 @@ from skinclip.core.assessment import Assessment, Polygon
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS, OWN, USUAL
 from skinclip.explain.subject import on_photo
+from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.overlay import heat_rgba, hex_colour, ink_of, number_places
-from skinclip.imaging.photo import PhotoError, load_photo
+from skinclip.imaging.photo import PhotoError
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
@@ -144,7 +145,7 @@ def layers(assessor: Assessor, answer: AssessedPhoto, tell: Callable[[float, str
     A method that this model or installation has not is left out. Raises PhotoError.
     """
     assessment = answer.assessment
-    subject = assessor.subject(load_photo(answer.photo), assessment.context, assessment.diagnosis[0].code)
+    subject = assessor.subject(load_photo_bounded(answer.photo), assessment.context, assessment.diagnosis[0].code)
     heats = {}
     for i, method in enumerate(METHODS.values()):
         tell((i + 1) / (len(METHODS) + 1), method.title)

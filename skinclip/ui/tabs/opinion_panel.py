@@ -13,8 +13,9 @@ import gradio as gr
 
 from skinclip.core.assessment import Assessment
 from skinclip.explain.grounding import second_opinions
+from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.overlay import boxes_overlay
-from skinclip.imaging.photo import PhotoError, load_photo
+from skinclip.imaging.photo import PhotoError
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
@@ -66,7 +67,7 @@ def on_ask(assessor: Assessor, panel: OpinionPanel, answer: AssessedPhoto | None
         return {panel.answer: ""}
     assessment = answer.assessment
     try:
-        image = load_photo(answer.photo)
+        image = load_photo_bounded(answer.photo)
         with assessor.using(assessment.model.weights_sha256):
             opinions = second_opinions(assessor.predictor, image, assessment)
     except (PhotoError, CheckpointError) as problem:
