@@ -8,6 +8,7 @@ once.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import os
 import queue
@@ -71,9 +72,12 @@ class _Worker:
         return LesionImage(pixels, hashlib.sha256(data).hexdigest())
 
     def end(self) -> None:
-        """Ends the process at once."""
+        """Ends the process at once; whoever reads from it finds the end of its output."""
         self._process.kill()
         self._process.wait()
+
+    def close_pipes(self) -> None:
+        """Closes the pipes of a process that has ended; not while another thread waits for them."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -133,7 +137,7 @@ class BoundedDecoder:
             raise PhotoError(BUSY) from None
         kept = None
         try:
-            worker = worker if worker in self._running else self._started()
+            worker = worker or self._started()
             image = worker.decode(data)
         except PhotoError:
             kept = worker
@@ -146,6 +150,7 @@ class BoundedDecoder:
         finally:
             if kept is None and worker is not None:
                 self._end(worker)
+                worker.close_pipes()
             self._free.put(kept)
 
     def close(self) -> None:
@@ -154,6 +159,14 @@ class BoundedDecoder:
             running = list(self._running)
         for worker in running:
             self._end(worker)
+        idle: list[_Worker | None] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                idle.append(self._free.get_nowait())
+        for worker in filter(None, idle):
+            worker.close_pipes()
+        for _ in idle:
+            self._free.put(None)
 
     def _started(self) -> _Worker:
         worker = _Worker()

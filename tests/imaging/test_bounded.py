@@ -101,7 +101,7 @@ def test_a_worker_that_dies_or_lies_is_replaced(decoder: BoundedDecoder, monkeyp
     with monkeypatch.context() as patch:
         in_worker(patch, "os.write(1, b'x' * 100); return type('I', (), {'pixels': numpy.zeros((70, 80, 3), 'uint8')})")
         assert decoder.load(PHOTO).pixels.shape == (70, 80, 3)  # what is printed does not come between the pixels
-    decoder._end(next(iter(decoder._running)))
+    decoder.close()
     with monkeypatch.context() as patch:
         in_worker(patch, "return type('I', (), {'pixels': numpy.zeros((60000, 1, 3), 'uint8')})")
         with pytest.raises(PhotoError):
