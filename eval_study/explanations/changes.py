@@ -56,7 +56,7 @@ def edited(bench: Bench, cases: list[Any]) -> dict[str, np.ndarray]:
     columns: dict[str, list[float]] = {}
     for case in cases:
         output = assessor.forward([load_photo(case.image)], [case.context])
-        probable = criterion_probabilities(output.evidence.scores[0])
+        probable = criterion_probabilities(output.criterion_scores[0])
         values = {"as seen": float(output.calibrated.probabilities[0, MEL])}
         for criterion in CRITERIA:
             for label in criterion.labels:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
+from torch import Tensor
 
 from skinclip.calibration.calibrator import CalibratedPrediction, Calibrator
 from skinclip.core.assessment import Context
@@ -17,9 +18,14 @@ from skinclip.model.skinclip_vl import SkinClipVL
 
 @dataclass(frozen=True)
 class CalibratedOutput(ForwardOutput):
-    """The model's output for a batch of photos, with the calibrated prediction for each."""
+    """The model's output for a batch of photos, with the calibrated prediction for each.
+
+    `criterion_scores` [B, K] are the calibrated evidence scores: probabilities of criteria, thresholds and findings are
+    read from them, while the model itself reads `evidence.scores`.
+    """
 
     calibrated: CalibratedPrediction
+    criterion_scores: Tensor
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,26 @@ class CalibratedModel:
     calibrator: Calibrator
 
     @torch.inference_mode()
-    def forward(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> CalibratedOutput:
-        """Perception, evidence, diagnosis and calibration of a batch."""
+    def forward(
+        self,
+        images: Sequence[LesionImage],
+        contexts: Sequence[Context],
+        kinds: Sequence[str | None] | None = None,
+    ) -> CalibratedOutput:
+        """Perception, evidence, diagnosis and calibration of a batch.
+
+        Args:
+            kinds: kind of each photo where it is known, such as that of the photo that these are altered copies of; any
+                other is recognised.
+        """
         output = forward_batch(self.model, self.transform, images, contexts)
-        calibrated = self.calibrator.apply(output.logits.double().numpy(), output.tokens.style.double().numpy())
-        return CalibratedOutput(**{f.name: getattr(output, f.name) for f in fields(output)}, calibrated=calibrated)
+        calibrated = self.calibrator.apply(output.logits.double().numpy(), output.tokens.style.double().numpy(), kinds)
+        return CalibratedOutput(
+            **{f.name: getattr(output, f.name) for f in fields(output)},
+            calibrated=calibrated,
+            criterion_scores=self.criterion_scores(output.evidence.scores),
+        )
+
+    def criterion_scores(self, scores: Tensor) -> Tensor:
+        """Calibrated scores [B, K] of evidence `scores` [B, K]."""
+        return torch.from_numpy(self.calibrator.criteria.apply(scores.double().numpy()))

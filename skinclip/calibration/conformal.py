@@ -3,6 +3,7 @@
 The score is 1 - p of the true diagnosis (LAC; Sadinle et al. 2019). One quantile for all diagnoses gives the smallest
 sets on average, but their coverage is marginal: nevi, two thirds of the photos, are covered almost always, and melanoma
 pays for it. So each diagnosis has a quantile of its own (Vovk 2012, "Mondrian"), those too rare for one share theirs.
+Coverage that holds for each diagnosis holds for any mix of them: it does not depend on the prevalence.
 The quantile is one line of numpy rather than MAPIE, whose classifiers want a scikit-learn estimator and keep the
 quantile private, so it could not be stored with a checkpoint; a test holds the sets equal to MAPIE's.
 
@@ -66,6 +67,7 @@ def fit_conformal(
     labels: np.ndarray,
     coverage: float = COVERAGE,
     class_groups: Sequence[int] | None = None,
+    weights: np.ndarray | None = None,
 ) -> Conformal:
     """The quantiles at which sets hold the truth in at least `coverage` of photos, in finite samples.
 
@@ -75,15 +77,21 @@ def fit_conformal(
     Args:
         probabilities: [n, C]; labels: [n] class numbers, -1 is left out.
         class_groups: [C] diagnoses of equal number share a quantile; None lets all share one.
+        weights: [n] of the photos, such as let each source count the same; None: all the same.
     """
     if not 0.0 < coverage < 1.0:
         raise ValueError(f"coverage {coverage} is not between 0 and 1")
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+    weights = weights[np.asarray(labels) >= 0]
     probabilities, labels = labelled_rows(probabilities, labels)
     scores = 1.0 - probabilities[np.arange(len(labels)), labels]
     if class_groups is None:
-        return Conformal(coverage, (min(1.0, quantile(scores, coverage)),))
+        return Conformal(coverage, (min(1.0, weighted_quantile(scores, weights, coverage)),))
     group_of = np.asarray(class_groups)
-    quantiles = {g: min(1.0, quantile(scores[group_of[labels] == g], coverage)) for g in np.unique(group_of)}
+    quantiles = {
+        g: min(1.0, weighted_quantile(scores[own], weights[own], coverage))
+        for g, own in ((g, group_of[labels] == g) for g in np.unique(group_of))
+    }
     return Conformal(coverage, tuple(quantiles[g] for g in group_of))
 
 
@@ -91,6 +99,19 @@ def quantile(scores: np.ndarray, coverage: float) -> float:
     """The k-th smallest of `scores` [n], k = ceil((n + 1) * coverage); infinite where there are fewer than k."""
     k = int(np.ceil((len(scores) + 1) * coverage - 1e-9))  # 1e-9: 0.9 * 10 must not round up to 10
     return float(np.sort(scores)[k - 1]) if k <= len(scores) else float("inf")
+
+
+def weighted_quantile(scores: np.ndarray, weights: np.ndarray, coverage: float) -> float:
+    """The least of `scores` [n] up to which `coverage` of the weight lies, that of a new photo counted as infinite.
+
+    The new photo weighs as much as the heaviest one here, which is on the safe side (weighted conformal prediction;
+    Tibshirani et al. 2019). Equal weights give `quantile`.
+    """
+    if not len(scores):
+        return float("inf")
+    order = np.argsort(scores, kind="stable")
+    reached = np.cumsum(weights[order]) >= coverage * (weights.sum() + weights.max()) * (1 - 1e-12)
+    return float(scores[order][reached.argmax()]) if reached.any() else float("inf")
 
 
 def pooled_classes(labels: np.ndarray, lesions: np.ndarray, n_classes: int) -> tuple[int, ...]:

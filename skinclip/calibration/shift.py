@@ -40,6 +40,12 @@ class ShiftDetector:
         rest = np.maximum((offset**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
         return (along**2 / self.variances).sum(axis=1) + rest / self.residual_variance
 
+    def log_density(self, features: np.ndarray) -> np.ndarray:
+        """Log density [n] of `features` [n, S] under the normal distribution fitted, less a constant."""
+        unseen = len(self.mean) - len(self.variances)
+        log_volume = float(np.log(self.variances).sum() + unseen * np.log(self.residual_variance))
+        return -0.5 * (self.distances(features) + log_volume) - float(np.log(self.scale).sum())
+
     def score(self, features: np.ndarray) -> np.ndarray:
         """Share of held-out photos that look more usual than each of `features` [n, S]: [n], 0-1."""
         # Rounded as the stored distances are, so that a held-out photo does not count as farther than itself.

@@ -51,7 +51,7 @@ def without_region(
     pixels = window_pixels(image, window)
     mask = region_mask(region, len(pixels), (window.x, window.y), len(pixels) / window.side)
     (blurred,) = without_places(pixels, mask[None])
-    return Without(blurred, predictor.forward([from_array(blurred)], [context]).calibrated)
+    return Without(blurred, predictor.forward([from_array(blurred)], [context], output.calibrated.kinds).calibrated)
 
 
 def window_pixels(image: LesionImage, window: Window) -> np.ndarray:
@@ -95,7 +95,8 @@ def what_if(
     with torch.inference_mode():
         prompts = predictor.model.reasoner.writer.write([context])
         logits = predictor.model.reason(prompts, output.tokens, replace(output.evidence, scores=scores)).logits
-    return predictor.calibrator.apply(logits.cpu().double().numpy(), output.tokens.style.double().numpy())
+    style = output.tokens.style.double().numpy()
+    return predictor.calibrator.apply(logits.cpu().double().numpy(), style, output.calibrated.kinds)
 
 
 def edited_scores(scores: torch.Tensor, edits: Mapping[str, str]) -> torch.Tensor:

@@ -81,6 +81,7 @@ def _probabilities(subject: Subject, photos: Sequence[np.ndarray]) -> np.ndarray
     parts = []
     for start in range(0, len(images), size):
         some = images[start : start + size]
-        answers = subject.predictor.forward(some, [subject.context] * len(some)).calibrated
+        kinds = [subject.output.calibrated.kinds[0]] * len(some)
+        answers = subject.predictor.forward(some, [subject.context] * len(some), kinds).calibrated
         parts.append(answers.probabilities[:, subject.target])
     return np.concatenate(parts)

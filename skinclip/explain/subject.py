@@ -94,7 +94,8 @@ class Subject:
     @cached_property
     def answer(self) -> Answer:
         """Photos [B, 3, side, side] -> the calibrated probability of the diagnosis that is explained, [B]."""
-        path, calibration = self.path, self.predictor.calibrator.calibration
+        path = self.path
+        calibration = self.predictor.calibrator.of(self.output.calibrated.kinds[0]).calibration
 
         def probability(photos: Tensor) -> np.ndarray:
             with torch.inference_mode():

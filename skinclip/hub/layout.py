@@ -29,9 +29,21 @@ CALIBRATION_ARRAYS = frozenset(
         *("shift.mean", "shift.scale", "shift.directions", "shift.variances", "shift.residual_variance"),
         "shift.calibration_distances",
     ]
-)  # of a checkpoint's trust.safetensors
+)  # of every checkpoint's trust.safetensors
+OPTIONAL_CALIBRATION_ARRAYS = frozenset(
+    [
+        *("kinds", "prevalence", "abstention.min_confidence", "referral.groups", "referral.by_group"),
+        *("criteria.slope", "criteria.bias", "criteria.state_slope", "criteria.state_bias", "skin_tone.ita_range"),
+        *("photos.logits", "photos.labels", "photos.malignant", "photos.group", "photos.lesion", "photos.groups"),
+    ]
+)  # of those made since they are stored; a further kind of photo has its arrays as KIND/NAME
 _LONGEST_HEADER = 100_000_000  # bytes; the limit that the format itself sets
 _SAMPLES, _SAMPLE = 16, 4096  # places of a weight file, and bytes at each, that go into its fingerprint
+
+
+def is_calibration_array(name: str) -> bool:
+    """Says that a checkpoint's trust.safetensors may hold an array of this name."""
+    return name.rpartition("/")[2] in CALIBRATION_ARRAYS | OPTIONAL_CALIBRATION_ARRAYS
 
 
 class MissingWeights(RuntimeError):

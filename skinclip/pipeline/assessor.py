@@ -221,7 +221,7 @@ class Assessor:
             Prediction(
                 probabilities=c.probabilities[i],
                 balanced=c.balanced[i],
-                criteria=criterion_probabilities(output.evidence.scores[i], self.config.criteria),
+                criteria=criterion_probabilities(output.criterion_scores[i], self.config.criteria),
                 lesion_mask=photo_mask(output.evidence.mask_logits[i], output.windows[i], image.height, image.width),
                 malignancy=float(c.malignancy[i]),
                 refer=bool(c.refer[i]),
@@ -274,7 +274,7 @@ class Assessor:
     def _without_rationale(self, image: LesionImage, context: Context, output: CalibratedOutput) -> Assessment:
         """The Assessment of `image`, the first photo of `output`, before effects are measured and text is written."""
         c = output.calibrated
-        lesion, in_domain = lesion_of(image, output), bool(c.in_domain[0])
+        lesion, in_domain, kind = lesion_of(image, output), bool(c.in_domain[0]), self.calibrator.of(c.kinds[0])
         quality = _quality(image, output, lesion, in_domain)
         return Assessment(
             model=self.model_info,
@@ -285,19 +285,19 @@ class Assessor:
                 for i in c.ranking[0]
                 if DIAGNOSIS_CODES[i] in self.config.diagnoses
             ),
-            prediction_set=PredictionSet(self.calibrator.conformal.coverage, tuple(c.sets[0])),
+            prediction_set=PredictionSet(kind.conformal.coverage, tuple(c.sets[0])),
             malignancy=self._malignancy(c),
             shift=Shift(float(c.shift_score[0]), in_domain),
             lesion=lesion,
-            criteria=criterion_probabilities(output.evidence.scores[0], self.config.criteria),
+            criteria=criterion_probabilities(output.criterion_scores[0], self.config.criteria),
             findings=tuple(findings_of(image, output, lesion, self.thresholds)),
             rationale="",
-            abstained=not (quality.usable and in_domain),
+            abstained=not (quality.usable and in_domain and bool(c.confident[0])),
         )
 
     def _malignancy(self, calibrated: CalibratedPrediction) -> Malignancy:
         """The referral decision on the first photo, with the threshold and its sensitivity where that is known."""
-        referral = self.calibrator.referral
+        referral = self.calibrator.of(calibrated.kinds[0]).referral
         known = referral.sensitivity if np.isfinite(referral.sensitivity) else None
         return Malignancy(float(calibrated.malignancy[0]), referral.threshold, bool(calibrated.refer[0]), known)
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from skinclip.calibration.calibrated_model import CalibratedOutput
 from skinclip.core.assessment import Finding, Lesion, Region
 from skinclip.core.vocabulary import CRITERIA, EVIDENCE_STATES, MAX_FINDINGS, STATE_BY_KEY
 from skinclip.explain.regions import lesion_region, region_from_map
@@ -40,7 +41,7 @@ def outlined_places(lesion: Lesion, image: LesionImage) -> np.ndarray:
 
 
 def findings_of(
-    image: LesionImage, output: ForwardOutput, lesion: Lesion, thresholds: Mapping[str, float]
+    image: LesionImage, output: CalibratedOutput, lesion: Lesion, thresholds: Mapping[str, float]
 ) -> list[Finding]:
     """The findings in `image`, the first photo of `output`; none where no lesion was found.
 
@@ -58,12 +59,12 @@ def findings_of(
     ]
 
 
-def _criteria(output: ForwardOutput, thresholds: Mapping[str, float]) -> list[Located]:
+def _criteria(output: CalibratedOutput, thresholds: Mapping[str, float]) -> list[Located]:
     """Criteria that pass their threshold, in their most probable state, the most certain first."""
     window, evidence, mask = output.windows[0], output.evidence, output.evidence.mask[0].numpy()
     size, offset = (window.side, window.side), (window.x, window.y)
     located: list[Located] = []
-    for criterion, row in zip(CRITERIA, criterion_log_probs(evidence.scores[:1]), strict=True):
+    for criterion, row in zip(CRITERIA, criterion_log_probs(output.criterion_scores[:1]), strict=True):
         p = row[0].exp().numpy()
         number = int(cited_state(p, thresholds[criterion.code])) if criterion.code in thresholds else 0
         if number:

@@ -1,19 +1,24 @@
-"""Fitting on a trained model: calibration on `calib`, the thresholds of findings on `valid`.
+"""Fitting on a trained model: calibration on photos kept for it, the criteria and their thresholds on `valid`.
 
-Photos are read and processed as an Assessment does it, so that a threshold means on the page what it meant here.
+Photos are read and processed as an Assessment does it, so that a threshold means on the page what it meant here. Each
+photo goes through the model once; `fit_calibrator` then reads the outputs alone, of whatever model they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skinclip.calibration.calibrator import Calibrator
+from skinclip.calibration.calibrator import Calibrator, StyleSample
+from skinclip.calibration.criteria import fit_criteria
+from skinclip.calibration.outputs import DERMOSCOPY, LabelledOutputs
+from skinclip.calibration.prevalence import HAM10000, Prevalence, observed
 from skinclip.core.assessment import ModelInfo
-from skinclip.core.vocabulary import CRITERION_CODES
+from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.imaging.transform import PhotoTransform
@@ -21,22 +26,120 @@ from skinclip.model.criteria import criterion_log_probs
 from skinclip.model.inference import forward_batch, lesion_windows
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
+from skinclip.training.calibration_photos import calibration_cases, source_of
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import (
     PhotoSet,
     criterion_labels,
     diagnosis_labels,
     held_out_keys,
-    is_close_up,
     photo_key,
 )
-from skinclip.training.sampling import natural_prior
 
 NEVER = 2.0  # the threshold of a criterion that is recognised too poorly to be cited
 MIN_PRECISION, MIN_CITED = 0.5, 3
 RATE = 0.2  # of the criteria cited, those that may be absent
 RECALL = 0.53  # of the criteria that are there, those to be cited: a little above one half, to hold on other photos
-STYLE_SAMPLE = 600  # training photos of each source whose style the shift score is fitted on
+STYLE_SAMPLE = 200  # training photos of each source and kind whose style the shift score is fitted on
+HELD_STYLES = 300  # photos of each kind, held out of stage 0, beside the calibration photos
+
+
+@dataclass(frozen=True)
+class FitData:
+    """All that a calibration is fitted on, whatever model the outputs are of.
+
+    Attributes:
+        photos: the calibration photos (`calibration_cases`).
+        marked: photos with labelled criteria, which the model was not trained on.
+        styles: kind of photo -> style of training photos and of others.
+    """
+
+    photos: LabelledOutputs
+    marked: LabelledOutputs
+    styles: Mapping[str, StyleSample]
+
+
+def fit(
+    model: SkinClipVL, train: PhotoSet, calib: Sequence[Case], valid: Sequence[Case], trained_prior: Tensor
+) -> Assessor:
+    """The model with what makes its answers trustworthy."""
+    data = fit_data(model, train, calib, valid)
+    sources, learnt = np.array([source_of(c) for c in train.cases]), train.diagnosis.numpy()
+    calib_sources, labelled = data.photos.sources, data.photos.labels
+    labels = {s: np.concatenate([learnt[sources == s], labelled[calib_sources == s]]) for s in np.unique(calib_sources)}
+    calibrator, thresholds = fit_calibrator(data, labels, trained_prior.log().numpy(), model.config.criteria)
+    transform = PhotoTransform(model.config.photo_side)
+    return Assessor(model, transform, calibrator, thresholds, ModelInfo(model.config.preset, "training", ""))
+
+
+def fit_calibrator(
+    data: FitData,
+    labels_by_source: Mapping[str, np.ndarray],
+    log_trained_prior: np.ndarray,
+    criteria: Sequence[str] = CRITERION_CODES,
+) -> tuple[Calibrator, dict[str, float]]:
+    """The calibrator, and the thresholds of findings, from outputs alone.
+
+    Args:
+        labels_by_source: source -> diagnoses of its photos [m], from which its own prevalence follows; -1 is none.
+        log_trained_prior: [C] log of the prior that the diagnosis head was trained at.
+        criteria: those that the model knows.
+    """
+    natural = natural_prevalence(labels_by_source, data.photos.sources)
+    own = {source: observed(source, labels).vector() for source, labels in labels_by_source.items()}
+    shift = np.log(np.maximum(natural.vector(), 1e-12)) - log_trained_prior
+    calibrator = Calibrator.fit(data.photos, data.styles, natural.vector(), shift, own)
+    calibrator = replace(calibrator, prevalence=natural.name)
+    if len(data.marked):
+        unknown = np.array([code not in criteria for code in CRITERION_CODES])
+        labels = np.where(unknown, MISSING, data.marked.criteria)
+        calibrator = replace(calibrator, criteria=fit_criteria(data.marked.scores, labels))
+    return calibrator, finding_thresholds(calibrator, data.marked, criteria)
+
+
+def natural_prevalence(labels_by_source: Mapping[str, np.ndarray], sources: np.ndarray) -> Prevalence:
+    """The prevalence that displayed probabilities are at: HAM10000's, or else that of the source with most photos."""
+    if HAM10000.name in labels_by_source:
+        return HAM10000
+    names, counts = np.unique(sources, return_counts=True)
+    home = str(names[counts.argmax()])
+    return observed(home, labels_by_source[home])
+
+
+def fit_data(model: SkinClipVL, train: PhotoSet, calib: Sequence[Case], valid: Sequence[Case]) -> FitData:
+    """The model's outputs on all photos that a fit reads; each photo goes through it once."""
+    chosen = calibration_cases(calib, valid)
+    taken = {photo_key(c) for c in chosen}
+    marked = [c for c in valid if c.criteria and photo_key(c) not in taken]
+    every = outputs(model, [*chosen, *marked])
+    photos = every.where(np.arange(len(every)) < len(chosen))
+    return FitData(
+        photos,
+        every.where((every.criteria != MISSING).any(axis=1)),
+        styles(model, train, photos),
+    )
+
+
+def outputs(model: SkinClipVL, cases: Sequence[Case]) -> LabelledOutputs:
+    """The model's answers to `cases`, with their labels. Raises DataError naming a photo that cannot be read."""
+    logits, style, scores = features(model, cases)
+    return LabelledOutputs(
+        logits=logits,
+        style=style,
+        scores=scores.numpy(),
+        labels=diagnosis_labels(cases).numpy(),
+        malignant=np.array([-1 if c.malignant is None else int(c.malignant) for c in cases]),
+        criteria=np.array([criterion_labels(c) for c in cases]).reshape(len(cases), len(CRITERIA)),
+        sources=np.array([source_of(c) for c in cases], dtype=str),
+        kinds=np.array([kind_of(c) for c in cases], dtype=str),
+        lesions=np.array([c.lesion_id for c in cases], dtype=str),
+        ita=np.full(len(cases), np.nan),
+    )
+
+
+def kind_of(case: Case) -> str:
+    """The kind of a case's photo; dermoscopy where its source does not say."""
+    return case.kind or DERMOSCOPY
 
 
 def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.ndarray, Tensor]:
@@ -66,58 +169,40 @@ def _photo(case: Case) -> LesionImage:
         raise DataError(f"{case.image}: {error}") from error
 
 
-def fit(
-    model: SkinClipVL, train: PhotoSet, calib: Sequence[Case], valid: Sequence[Case], trained_prior: Tensor
-) -> Assessor:
-    """The model with what makes its logits trustworthy.
+def styles(model: SkinClipVL, train: PhotoSet, calib: LabelledOutputs) -> dict[str, StyleSample]:
+    """Style of a sample of the photos that the tower learnt from, and of those held out, for each kind in `calib`.
 
-    The natural prior is that of the training photos of the data sets that `calib` is from: those whose prevalence the
-    displayed probabilities are to have.
-    """
-    sources = {c.source for c in calib}
-    home = torch.tensor([c.source in sources for c in train.cases])
-    prior = natural_prior(train.diagnosis[home])
-    logits, calib_style, _ = features(model, calib)
-    learnt_style, held_style = styles(model, train)
-    calibrator = Calibrator.fit(
-        logits,
-        diagnosis_labels(calib).numpy(),
-        np.concatenate([learnt_style, held_style]),
-        np.concatenate([held_style, calib_style]),
-        prior.numpy(),
-        (prior.log() - trained_prior.log()).numpy(),
-        np.array([f"{c.source}/{c.lesion_id}" for c in calib]),
-    )
-    transform = PhotoTransform(model.config.photo_side)
-    info = ModelInfo(model.config.preset, "training", "")
-    return Assessor(model, transform, calibrator, finding_thresholds(model, valid), info)
-
-
-def styles(model: SkinClipVL, train: PhotoSet) -> tuple[np.ndarray, np.ndarray]:
-    """Style of a sample of the dermoscopy photos that the tower learnt from [m, S], and of those held out [k, S].
-
-    As many of each source as can be, so that another clinic's dermoscopy is not out of domain merely because one source
-    is the largest. Close-ups are out of domain, so they are left out. A published tower learnt from none of them: half
-    of the lesions then stand for those learnt from, a sample of the others for those held out.
+    As many of each source as can be, so that another clinic's photos are not out of domain merely because one source
+    is the largest. A published tower learnt from none of them: half of the lesions then stand for those learnt from, a
+    sample of the others for those held out.
     """
     unseen, published = train.unseen, bool(train.unseen.all())
     if published:
         halves = held_out_keys(train.cases, 0.5, 0)
         unseen = torch.tensor([photo_key(c) in halves for c in train.cases])
-    dermoscopy = torch.tensor([not is_close_up(c) for c in train.cases])
+    kinds = np.array([kind_of(c) for c in train.cases])
+    sources = np.array([source_of(c) for c in train.cases])
     generator = torch.Generator().manual_seed(0)
 
-    def sample(of: Tensor) -> list[int]:
-        drawn: list[int] = []
-        for source in sorted({c.source for c in train.cases}):
-            own = (of & torch.tensor([c.source == source for c in train.cases])).nonzero()[:, 0]
-            drawn += own[torch.randperm(len(own), generator=generator)[:STYLE_SAMPLE]].tolist()
-        return drawn
+    def sample(of: Tensor, n: int) -> list[int]:
+        drawn = of.nonzero()[:, 0]
+        return drawn[torch.randperm(len(drawn), generator=generator)[:n]].tolist()
 
-    learnt = sample(dermoscopy & ~unseen)
-    held = sample(dermoscopy & unseen) if published else (dermoscopy & unseen).nonzero()[:, 0].tolist()
-    samples = [style(model, [train.cases[i] for i in index]) for index in (learnt, held) if index]
-    return samples[0], samples[-1]
+    samples = {}
+    for kind in dict.fromkeys(calib.kinds.tolist()):
+        own = torch.from_numpy(kinds == kind)
+        learnt: list[int] = []
+        for source in sorted(set(sources.tolist())):
+            learnt += sample(own & ~unseen & torch.from_numpy(sources == source), STYLE_SAMPLE)
+        if not learnt:  # no photo of this kind was learnt from: it has no calibration of its own
+            continue
+        held = sample(own & unseen, HELD_STYLES)
+        seen, apart = (
+            style(model, [train.cases[i] for i in index]) if index else calib.style[:0] for index in (learnt, held)
+        )
+        known = calib.style[calib.kinds == kind]
+        samples[kind] = StyleSample(np.concatenate([seen, apart]), np.concatenate([apart, known]))
+    return samples
 
 
 @torch.inference_mode()
@@ -134,16 +219,16 @@ def style(model: SkinClipVL, cases: Sequence[Case]) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def finding_thresholds(model: SkinClipVL, valid: Sequence[Case]) -> dict[str, float]:
-    """Criterion -> probability of its being there, in any state, from which it is cited; from labelled photos."""
-    labelled = [c for c in valid if c.criteria]
-    if not labelled:
-        return dict.fromkeys(model.config.criteria, NEVER)
-    rows = criterion_log_probs(features(model, labelled)[2])
+def finding_thresholds(
+    calibrator: Calibrator, marked: LabelledOutputs, criteria: Sequence[str] = CRITERION_CODES
+) -> dict[str, float]:
+    """Criterion -> calibrated probability of its being there, in any state, from which it is cited."""
+    if not len(marked):
+        return dict.fromkeys(criteria, NEVER)
+    rows = criterion_log_probs(torch.from_numpy(calibrator.criteria.apply(marked.scores)))
     present = np.stack([1 - row[:, 0].exp().numpy() for row in rows], 1)
-    labels = np.array([criterion_labels(c) for c in labelled])
-    thresholds = zip(CRITERION_CODES, presence_thresholds(present, labels).tolist(), strict=True)
-    return {code: threshold for code, threshold in thresholds if code in model.config.criteria}
+    thresholds = zip(CRITERION_CODES, presence_thresholds(present, marked.criteria).tolist(), strict=True)
+    return {code: threshold for code, threshold in thresholds if code in criteria}
 
 
 def presence_thresholds(present: np.ndarray, labels: np.ndarray, recall: float = RECALL) -> np.ndarray:

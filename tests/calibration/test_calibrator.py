@@ -3,13 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from skinclip.calibration import Calibrator
-from skinclip.calibration.calibrator import MALIGNANT
+from skinclip.calibration.calibrator import MALIGNANT, Calibrator, StyleSample
+from skinclip.calibration.criteria import CriteriaCalibration
+from skinclip.calibration.outputs import DERMOSCOPY, LabelledOutputs
 from skinclip.core.known import FIRST_DIAGNOSES
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
+from skinclip.hub.layout import CALIBRATION_ARRAYS
 
 C = len(DIAGNOSIS_CODES)
 PRIOR = np.array([0.03, 0.05, 0.10, 0.01, 0.10, 0.62, 0.02, 0.04, 0.03])
+
+
+def fitted(photos: LabelledOutputs, style: np.ndarray) -> Calibrator:
+    samples = {DERMOSCOPY: StyleSample(style[:300], style[300:])}
+    return Calibrator.fit(photos, samples, PRIOR, np.log(PRIOR) - np.log(np.full(C, 1 / C)))
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +29,7 @@ def data() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trust(data) -> Calibrator:
-    return Calibrator.fit(
-        data["logits"][:300],
-        data["labels"][:300],
-        data["style"][:300],
-        data["style"][300:],
-        PRIOR,
-        np.log(PRIOR) - np.log(np.full(C, 1 / C)),
-    )
+    return fitted(LabelledOutputs.of_diagnoses(data["logits"][:300], data["labels"][:300]), data["style"])
 
 
 def test_apply_agrees_with_itself(data, trust):
@@ -59,7 +59,7 @@ def test_arrays_round_trip_exactly(data, trust):
     for name in ("probabilities", "balanced", "malignancy", "refer", "shift_score", "in_domain"):
         assert (getattr(ours, name) == getattr(theirs, name)).all()
     assert ours.sets == theirs.sets and again.referral == trust.referral and again.calibration == trust.calibration
-    assert sum(a.nbytes for a in trust.to_arrays().values()) < 10_000
+    assert sum(a.nbytes for a in trust.to_arrays().values()) < 25_000
 
 
 def test_safetensors_keeps_the_arrays(tmp_path, data, trust):
@@ -86,28 +86,155 @@ def test_a_photo_gets_the_same_answer_alone_and_in_a_batch(data, trust):
 
 def test_unlabelled_rows_are_left_out(data, trust):
     n = 300
-    more = Calibrator.fit(
-        np.vstack([data["logits"][:n], np.zeros((3, C))]),
-        np.append(data["labels"][:n], [-1] * 3),
-        data["style"][:n],
-        data["style"][n:],
-        PRIOR,
-        np.log(PRIOR) - np.log(np.full(C, 1 / C)),
-    )
+    logits, labels = np.vstack([data["logits"][:n], np.zeros((3, C))]), np.append(data["labels"][:n], [-1] * 3)
+    more = fitted(LabelledOutputs.of_diagnoses(logits, labels), data["style"])
     ours, theirs = trust.to_arrays(), more.to_arrays()
-    assert all((ours[k] == theirs[k]).all() for k in ours)
+    assert all((ours[k] == theirs[k]).all() for k in ours if not k.startswith("photos."))
 
 
 def test_a_prior_of_zero_is_an_error(data):
     with pytest.raises(ValueError, match="shares above 0"):
-        Calibrator.fit(
-            data["logits"],
-            data["labels"],
-            data["style"],
-            data["style"],
-            np.zeros(C),
-            np.zeros(C),
-        )
+        photos = LabelledOutputs.of_diagnoses(data["logits"], data["labels"])
+        Calibrator.fit(photos, {DERMOSCOPY: StyleSample(data["style"], data["style"])}, np.zeros(C), np.zeros(C))
+
+
+# ---- several sources and kinds ----
+
+
+def outputs_of(n: int, kind: str, source: str, prior: np.ndarray, seed: int, noise: float = 1.0) -> LabelledOutputs:
+    """Photos whose logits are log-likelihoods but for a factor: calibrated at any prevalence by one temperature."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(C, n, p=prior / prior.sum())
+    logits = noise * (2.0 * np.eye(C)[labels] + rng.normal(0, 1, (n, C))) * 2.0
+    one = LabelledOutputs.of_diagnoses(logits, labels)
+    style = rng.normal(0, 0.3, (n, 5)) + (3.0 if kind == "clinical" else 0.0)
+    return replace(one, sources=np.full(n, source), kinds=np.full(n, kind), style=style)
+
+
+FLAT = np.full(C, 1 / C)
+
+
+KINDS = ("dermoscopy", "clinical")
+
+
+def fitted_to_several(seed: int) -> Calibrator:
+    photos = LabelledOutputs.joined(
+        [
+            outputs_of(900, "dermoscopy", "home", PRIOR, 3 * seed),
+            outputs_of(300, "dermoscopy", "away", FLAT, 3 * seed + 1),
+            outputs_of(300, "clinical", "away", FLAT, 3 * seed + 2, noise=3.0),
+        ]
+    )
+    styles = {k: StyleSample(photos.style[photos.kinds == k], photos.style[photos.kinds == k]) for k in KINDS}
+    return Calibrator.fit(photos, styles, PRIOR, np.log(PRIOR), {"home": PRIOR, "away": FLAT})
+
+
+@pytest.fixture(scope="module")
+def several() -> Calibrator:
+    return fitted_to_several(0)
+
+
+def test_each_kind_has_a_calibration_of_its_own(several):
+    derm, close = several.by_kind["dermoscopy"], several.by_kind["clinical"]
+    assert close.calibration.temperature == pytest.approx(3 * derm.calibration.temperature, rel=0.25)
+    assert several.first is derm and several.of("clinical") is close and several.of("neither") is derm
+    style = np.vstack([np.zeros((2, 5)), np.full((2, 5), 3.0)])
+    assert several.kinds_of(style) == ("dermoscopy", "dermoscopy", "clinical", "clinical")
+    logits = outputs_of(4, "clinical", "away", FLAT, 9).logits
+    told = several.apply(logits, style, ["clinical", None, "clinical", "neither"])
+    assert told.kinds == ("clinical", "dermoscopy", "clinical", "clinical")
+    assert told.probabilities[0] == pytest.approx(close.calibration.apply(logits[:1])[0])
+    assert told.probabilities[1] == pytest.approx(derm.calibration.apply(logits[1:2])[0])
+
+
+def test_sources_of_other_prevalence_do_not_bend_the_probabilities(several):
+    photos = outputs_of(6_000, "dermoscopy", "home", PRIOR, 7)
+    p = several.apply(photos.logits, photos.style, photos.kinds).probabilities
+    assert p.mean(axis=0) == pytest.approx(np.bincount(photos.labels, minlength=C) / 6_000, abs=0.04)
+
+
+@pytest.fixture(scope="module")
+def drawn_again() -> list[Calibrator]:
+    return [fitted_to_several(seed) for seed in range(100, 120)]
+
+
+@pytest.mark.parametrize("shares", [FLAT, PRIOR, PRIOR[::-1].copy()])
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_prevalence_keeps_coverage_and_sensitivity(drawn_again, shares, kind):
+    """On average over calibration sets: of each diagnosis, so in any mix, and of the malignant ones."""
+    photos = outputs_of(6_000, kind, "away", shares, 11, noise=3.0 if kind == "clinical" else 1.0)
+    held, referred, error = [], [], []
+    for calibrator in drawn_again:
+        out = calibrator.at(shares, "there").apply(photos.logits, photos.style, photos.kinds)
+        held.append([DIAGNOSIS_CODES[n] in codes for n, codes in zip(photos.labels, out.sets, strict=True)])
+        referred.append(out.refer[photos.malignant == 1].mean())
+        error.append(out.probabilities.mean(axis=0) - np.bincount(photos.labels, minlength=C) / len(photos))
+    covered = np.mean(held, axis=0)
+    assert covered.mean() >= 0.895
+    by_class = [covered[photos.labels == c].mean() for c in range(C) if (photos.labels == c).sum() >= 250]
+    assert min(by_class) >= 0.88
+    assert np.mean(referred) >= 0.90  # promised for the mix of malignant diagnoses in the calibration sources
+    assert np.abs(np.mean(error, axis=0)).max() < 0.02
+
+
+def test_the_prevalence_it_has_changes_nothing(several):
+    same = several.at(np.asarray(several.natural_prior), "same")
+    for kind in KINDS:
+        assert same.by_kind[kind].conformal.quantiles == pytest.approx(several.by_kind[kind].conformal.quantiles)
+        assert same.by_kind[kind].referral.threshold == pytest.approx(several.by_kind[kind].referral.threshold)
+    back = several.at(FLAT, "flat").at(np.asarray(several.natural_prior), "back")
+    photos = outputs_of(50, "dermoscopy", "home", PRIOR, 3)
+    ours, theirs = (c.apply(photos.logits, photos.style) for c in (several, back))
+    assert ours.probabilities == pytest.approx(theirs.probabilities) and ours.balanced == pytest.approx(theirs.balanced)
+    assert (ours.refer == theirs.refer).all() and ours.sets == theirs.sets
+
+
+def test_a_share_of_nothing_rules_nothing_out(several):
+    shares = np.where(np.arange(C) == 3, 0.0, FLAT)
+    assert 0 < several.at(shares, "none of it").natural_prior[3] < 2e-4
+
+
+@pytest.mark.parametrize("shares", [np.ones(C - 1), -np.ones(C), np.full(C, np.nan), np.zeros(C)])
+def test_a_prevalence_that_is_none_is_an_error(several, shares):
+    with pytest.raises(ValueError, match="share"):
+        several.at(shares, "x")
+
+
+def test_arrays_of_several_kinds_round_trip(several):
+    full = replace(several, ita_range=(-10.0, 60.0), prevalence="ours", criteria=CriteriaCalibration.identity())
+    some = replace(full.criteria, slope=full.criteria.slope * 1.5)
+    full = replace(full, criteria=some)
+    again = Calibrator.from_arrays(full.to_arrays())
+    assert again.prevalence == "ours" and again.ita_range == (-10.0, 60.0) and list(again.by_kind) == list(KINDS)
+    assert (again.criteria.slope == 1.5).all()
+    photos = outputs_of(60, "clinical", "away", FLAT, 5)
+    for shares in (None, FLAT):
+        ours, theirs = (c if shares is None else c.at(shares, "flat") for c in (full, again))
+        a, b = (c.apply(photos.logits, photos.style) for c in (ours, theirs))
+        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-12) and a.sets == b.sets and a.kinds == b.kinds
+    assert again.by_kind["clinical"].referral == full.by_kind["clinical"].referral
+
+
+def test_arrays_of_an_older_checkpoint_still_open(trust, data):
+    old = {name: array for name, array in trust.to_arrays().items() if name in CALIBRATION_ARRAYS}
+    again = Calibrator.from_arrays(old)
+    ours, theirs = (t.apply(data["logits"], data["style"]) for t in (trust, again))
+    assert (ours.probabilities == theirs.probabilities).all() and ours.sets == theirs.sets
+    assert again.criteria.is_identity and again.photos is None and again.ita_range is None
+    assert theirs.confident.all() and again.referral.by_group == ()
+    with pytest.raises(ValueError, match="keeps no calibration photos"):
+        again.at(FLAT, "flat")
+
+
+def test_abstention_reads_the_balanced_probability(several):
+    photos = outputs_of(200, "clinical", "away", FLAT, 6)
+    strict = {k: replace(part, min_confidence=0.6 if k == "clinical" else 0.0) for k, part in several.by_kind.items()}
+    out = replace(several, by_kind=strict).apply(photos.logits, photos.style, photos.kinds)
+    assert (out.confident == (out.balanced.max(axis=1) >= 0.6)).all() and 0 < out.confident.mean() < 1
+    elsewhere = (
+        replace(several, by_kind=strict).at(PRIOR[::-1].copy(), "x").apply(photos.logits, photos.style, photos.kinds)
+    )
+    assert (elsewhere.confident == out.confident).all()
 
 
 # ---- what a model does not know --------------------------------------------------------------------------------------
@@ -120,9 +247,7 @@ def seven(data) -> Calibrator:
     """Fitted for a model of the first seven diagnoses; its photos are labelled with all."""
     logits = data["logits"][:300].copy()
     logits[:, [c for c in range(C) if c not in FIRST]] = -np.inf
-    prior, shift = PRIOR, np.log(PRIOR) - np.log(np.full(C, 1 / C))
-    style = data["style"]
-    return Calibrator.fit(logits, data["labels"][:300], style[:300], style[300:], prior, shift)
+    return fitted(LabelledOutputs.of_diagnoses(logits, data["labels"][:300]), data["style"])
 
 
 def test_a_diagnosis_that_is_not_known_is_never_said(data, seven):
@@ -137,14 +262,16 @@ def test_it_stays_out_of_every_set_even_where_another_is_in_all_of_them(data, se
     """A quantile of 1 lets a diagnosis in at the probability 0, and with it all that is as probable."""
     logits = np.full((1, C), -1e6)
     logits[0, 0] = 1e6
-    wide = replace(seven, conformal=replace(seven.conformal, quantiles=(*[1.0] * 7, -1.0, -1.0)))
+    quantiles = replace(seven.conformal, quantiles=(*[1.0] * 7, -1.0, -1.0))
+    wide = replace(seven, by_kind={DERMOSCOPY: replace(seven.first, conformal=quantiles)})
     assert wide.apply(logits, data["style"][:1]).sets == [FIRST_DIAGNOSES]
 
 
 def test_arrays_of_a_checkpoint_made_before_answer_as_they_did(data, seven):
     """The bare formulas, on the seven columns alone, give what the padded arrays give."""
     arrays = seven.to_arrays()
-    before = {k: v[FIRST] if len(v) == C and not k.startswith("shift") else v for k, v in arrays.items()}
+    padded = ("calibration.bias", "natural_prior", "conformal.quantiles")
+    before = {k: v[FIRST] if k in padded else v for k, v in arrays.items() if k in CALIBRATION_ARRAYS}
     assert len(before["calibration.bias"]) == len(before["natural_prior"]) == len(before["conformal.quantiles"]) == 7
     again = Calibrator.from_arrays(before, FIRST_DIAGNOSES)
     out = again.apply(data["logits"], data["style"])
@@ -175,16 +302,13 @@ def test_one_quantile_for_all_stays_one_for_all_that_is_known(seven):
 def test_a_diagnosis_that_may_be_either_has_no_part_in_the_referral_threshold(data):
     """The figures stored with the threshold are those of the photos whose malignancy is known."""
     other, mel = DIAGNOSIS_CODES.index("other"), DIAGNOSIS_CODES.index("mel")
-    shift = np.zeros(C)
     labels, logits = data["labels"][:300].copy(), data["logits"][:300].copy()
     labels[:30] = other
     apart = logits.copy()
     apart[:30, mel] += 9
-    fitted = [
-        Calibrator.fit(x, labels, data["style"][:300], data["style"][300:], PRIOR, shift) for x in (logits, apart)
-    ]
     sure = labels != other
-    for trust, x in zip(fitted, (logits, apart), strict=True):
+    for x in (logits, apart):
+        trust = fitted(LabelledOutputs.of_diagnoses(x, labels), data["style"])
         malignancy = trust.apply(x, data["style"][:300]).malignancy
         refer, truth = trust.referral.refer(malignancy)[sure], MALIGNANT[labels[sure]]
         assert trust.referral.sensitivity == pytest.approx(refer[truth].mean())

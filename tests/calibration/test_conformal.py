@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from skinclip.calibration.conformal import MIN_LESIONS, Conformal, fit_conformal, pooled_classes
+from skinclip.calibration.conformal import (
+    MIN_LESIONS,
+    Conformal,
+    fit_conformal,
+    pooled_classes,
+    quantile,
+    weighted_quantile,
+)
 
 
 def two_class(p_true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,3 +115,21 @@ def test_a_class_that_was_never_seen_is_never_ruled_out():
     kept = labels != 2
     fitted = fit_conformal(p[kept], labels[kept], class_groups=range(7))
     assert fitted.quantiles[2] == 1.0 and fitted.members(p)[:, 2].all()
+
+
+@pytest.mark.parametrize("n", [1, 9, 10, 57, 300])
+def test_equal_weights_give_the_plain_quantile(n):
+    scores = np.random.default_rng(n).random(n)
+    for coverage in (0.8, 0.9, 0.95):
+        assert weighted_quantile(scores, np.full(n, 0.37), coverage) == quantile(scores, coverage)
+
+
+def test_weights_cover_each_source_alike():
+    """A mixture in which each source counts the same is covered, though one has ten times the photos."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(400):
+        scores = np.concatenate([rng.normal(0, 1, 200), rng.normal(1, 1, 20)])
+        q = weighted_quantile(scores, np.repeat([110 / 200, 110 / 20], [200, 20]), 0.9)
+        held.append(np.mean([(rng.normal(0, 1, 100) <= q).mean(), (rng.normal(1, 1, 100) <= q).mean()]))
+    assert 0.9 <= np.mean(held) <= 0.95

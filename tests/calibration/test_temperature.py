@@ -42,13 +42,26 @@ def test_unlabelled_rows_are_left_out():
 
 def test_the_objective_has_its_own_gradient_and_no_worse_value_than_raw_softmax():
     logits, labels = drawn(50, 2.0, np.array([0.5, 0.0, -0.5]))
-    args = (logits, labels, np.array([0.3, 0.0, 0.1]))
+    rng = np.random.default_rng(3)
+    args = (logits, labels, np.array([0.3, 0.0, 0.1]), rng.random(50), rng.normal(size=(50, 3)))
     x = np.array([0.2, 0.1, -0.3, 0.4])
     gap = check_grad(lambda v: calibration._objective(v, *args)[0], lambda v: calibration._objective(v, *args)[1], x)
     assert gap < 1e-5
     raw = -np.mean(log_softmax(logits, axis=1)[np.arange(50), labels])
     p = fit_calibration(logits, labels, np.zeros(3)).apply(logits)
     assert -np.mean(np.log(p[np.arange(50), labels])) <= raw
+
+
+def test_sources_of_several_prevalences_share_one_temperature_and_bias():
+    bias, shares = np.array([0.5, 0.0, -0.5]), np.log(np.array([[0.8, 0.15, 0.05], [0.1, 0.2, 0.7]]))
+    rng = np.random.default_rng(0)
+    logits, offsets = rng.normal(0, 3, (20_000, 3)), np.repeat(shares, [18_000, 2_000], axis=0)
+    p = Calibration(2.0, (0.0, 0.0, 0.0)).apply(logits + 2.0 * (bias + offsets))
+    labels = (p.cumsum(axis=1) > rng.random((20_000, 1))).argmax(axis=1)
+    weights = np.repeat([1 / 1.8, 5.0], [18_000, 2_000])
+    fitted = fit_calibration(logits, labels, bias, weights, offsets)
+    assert fitted.temperature == pytest.approx(2.0, rel=0.05)
+    assert np.array(fitted.bias) == pytest.approx(bias, abs=0.15)
 
 
 @pytest.mark.parametrize(

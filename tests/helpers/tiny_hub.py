@@ -21,7 +21,8 @@ from tokenizers.trainers import BpeTrainer
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2TokenizerFast, Qwen2VLImageProcessor
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from skinclip.calibration.calibrator import Calibrator
+from skinclip.calibration.calibrator import Calibrator, StyleSample
+from skinclip.calibration.outputs import DERMOSCOPY, LabelledOutputs
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.config import LoraConfig, ModelConfig, PerceptionConfig, preset
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSES
@@ -179,9 +180,10 @@ def tiny_checkpoint(folder: Path, config: ModelConfig, seed: int = 2) -> Path:
     c = len(DIAGNOSES)
     style = rng.normal(size=(8, sum(model.perception.level_widths)))
     prior = rng.dirichlet(np.full(c, 9.0))
-    trust = Calibrator.fit(rng.normal(size=(40, c)), np.arange(40) % c, style, style, prior, np.zeros(c))
+    photos = LabelledOutputs.of_diagnoses(rng.normal(size=(40, c)), np.arange(40) % c)
+    trust = Calibrator.fit(photos, {DERMOSCOPY: StyleSample(style, style)}, prior, np.zeros(c))
     usual = dataclasses.replace(trust.shift, calibration_distances=np.array([np.inf], np.float32))
-    trust = dataclasses.replace(trust, shift=usual)
+    trust = dataclasses.replace(trust, by_kind={DERMOSCOPY: dataclasses.replace(trust.first, shift=usual)})
     thresholds = {code: round(float(rng.uniform(0.05, 0.3)), 3) for code in CRITERION_CODES}
     save_model(model, folder)
     info = ModelInfo(config.preset, "0", "0" * 64)

@@ -23,7 +23,13 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from skinclip.core.config import save_yaml
-from skinclip.hub.layout import CALIBRATION_ARRAYS, MissingWeights, check_complete, read_header
+from skinclip.hub.layout import (
+    CALIBRATION_ARRAYS,
+    MissingWeights,
+    check_complete,
+    is_calibration_array,
+    read_header,
+)
 from skinclip.hub.origins import FetchError, File, Hub
 from skinclip.hub.sources import Source
 from skinclip.hub.store import find_base
@@ -114,8 +120,9 @@ def check(folder: Path) -> list[str]:
         arrays = set(read_header(folder / "trust.safetensors")[1])
     except MissingWeights as error:
         raise AdapterError(f"{folder} is damaged: {error}") from error
-    if arrays != CALIBRATION_ARRAYS:
-        wrong = ", ".join(sorted(arrays ^ CALIBRATION_ARRAYS)[:3])
+    wrong_arrays = CALIBRATION_ARRAYS - arrays | {name for name in arrays if not is_calibration_array(name)}
+    if wrong_arrays:
+        wrong = ", ".join(sorted(wrong_arrays)[:3])
         raise AdapterError(f"{folder} is damaged: trust.safetensors lacks or adds arrays ({wrong})")
     read_foundation(folder)
     return names

@@ -11,7 +11,8 @@ import pytest
 from eval_study.benchmarks import command, evidence, scarcity
 from eval_study.benchmarks.__main__ import COMMAND
 from eval_study.benchmarks.common import Bench, predict, with_labels
-from skinclip.calibration import Calibrator
+from skinclip.calibration.calibrator import Calibrator, StyleSample
+from skinclip.calibration.outputs import DERMOSCOPY, LabelledOutputs
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.config import ModelConfig, save_yaml
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
@@ -48,7 +49,8 @@ def assessor(tiny_model) -> Assessor:
     c, rng = len(DIAGNOSIS_CODES), np.random.default_rng(0)
     style = rng.normal(size=(50, sum(tiny_model.perception.level_widths)))
     prior = np.full(c, 1 / c)
-    trust = Calibrator.fit(rng.normal(size=(50, c)), np.arange(50) % c, style, style, prior, np.zeros(c))
+    photos = LabelledOutputs.of_diagnoses(rng.normal(size=(50, c)), np.arange(50) % c)
+    trust = Calibrator.fit(photos, {DERMOSCOPY: StyleSample(style, style)}, prior, np.zeros(c))
     transform = PhotoTransform(tiny_model.config.perception.image_size)
     return Assessor(tiny_model, transform, trust, {}, ModelInfo("mini", "test", "ab" * 32))
 

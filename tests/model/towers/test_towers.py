@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skinclip.calibration.calibrator import Calibrator
+from skinclip.calibration.calibrator import Calibrator, StyleSample
+from skinclip.calibration.outputs import DERMOSCOPY, LabelledOutputs
 from skinclip.core.assessment import Context, ModelInfo
 from skinclip.core.config import ModelConfig, PerceptionConfig
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSES
@@ -122,12 +123,13 @@ def test_perception_and_evidence_follow_its_shapes(model: SkinClipVL) -> None:
 def test_a_photo_is_assessed(model: SkinClipVL, config: ModelConfig, photo: LesionImage) -> None:
     rng, c = np.random.default_rng(0), len(DIAGNOSES)
     style = rng.normal(size=(8, sum(model.perception.level_widths)))
-    trust = Calibrator.fit(rng.normal(size=(40, c)), np.arange(40) % c, style, style, np.full(c, 1 / c), np.zeros(c))
+    photos = LabelledOutputs.of_diagnoses(rng.normal(size=(40, c)), np.arange(40) % c)
+    trust = Calibrator.fit(photos, {DERMOSCOPY: StyleSample(style, style)}, np.full(c, 1 / c), np.zeros(c))
     usual = dataclasses.replace(trust.shift, calibration_distances=np.array([np.inf], np.float32))
     assessor = Assessor(
         model,
         PhotoTransform(config.photo_side),
-        dataclasses.replace(trust, shift=usual),
+        dataclasses.replace(trust, by_kind={DERMOSCOPY: dataclasses.replace(trust.first, shift=usual)}),
         dict.fromkeys(CRITERION_CODES, 0.2),
         ModelInfo(config.preset, "0", "0" * 64),
     )
