@@ -76,13 +76,16 @@ class LabelledOutputs:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The content of `bare` as numbers alone: sources and kinds are numbered, names of lesions are not kept."""
         groups, group = np.unique(self.groups, return_inverse=True)
-        lesion = np.unique(np.char.add(self.groups, self.lesions.astype(str)), return_inverse=True)[1]
+        numbers: dict[tuple[str, str], int] = {}  # in the order of the photos, so that a second storing is the same
+        lesion = [
+            numbers.setdefault((g, n), len(numbers)) for g, n in zip(self.groups, self.lesions.astype(str), strict=True)
+        ]
         return {
             "logits": np.ascontiguousarray(self.logits, dtype=np.float32),
             "labels": self.labels.astype(np.int16),
             "malignant": self.malignant.astype(np.int8),
             "group": group.astype(np.int16),
-            "lesion": lesion.astype(np.int32),
+            "lesion": np.array(lesion, dtype=np.int32),
             "groups": np.frombuffer("\n".join(groups).encode(), dtype=np.uint8),
         }
 

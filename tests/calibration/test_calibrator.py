@@ -213,6 +213,8 @@ def test_arrays_of_several_kinds_round_trip(several):
         a, b = (c.apply(photos.logits, photos.style) for c in (ours, theirs))
         assert a.probabilities == pytest.approx(b.probabilities, abs=1e-12) and a.sets == b.sets and a.kinds == b.kinds
     assert again.by_kind["clinical"].referral == full.by_kind["clinical"].referral
+    stored, twice = full.to_arrays(), again.to_arrays()
+    assert stored.keys() == twice.keys() and all(np.array_equal(stored[name], twice[name]) for name in stored)
 
 
 def test_arrays_of_an_older_checkpoint_still_open(trust, data):
