@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench, criteria_of
+from skinclip.calibration.criteria import fit_criteria
 from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import CRITERIA, STATE_BY_KEY
 from skinclip.data.cases import Case
@@ -45,13 +46,20 @@ def cited(probabilities: list[np.ndarray], thresholds: Sequence[float]) -> np.nd
     return np.stack([cited_state(p, t) for p, t in zip(probabilities, thresholds, strict=True)], 1)
 
 
-def cross_fitted(probabilities: list[np.ndarray], labels: np.ndarray, half: np.ndarray, recall: float) -> np.ndarray:
-    """`cited` at thresholds for a macro recall, chosen on the rows of `half` for the others and the reverse."""
-    states, present = np.zeros_like(labels), np.stack([1 - p[:, 0] for p in probabilities], 1)
+def cross_fitted(scores: np.ndarray, labels: np.ndarray, half: np.ndarray, recall: float) -> np.ndarray:
+    """`cited` by a calibration and thresholds for a macro recall that are fitted on the rows of `half` for the others,
+    and the reverse; from evidence scores [n, K] before any calibration."""
+    states = np.zeros_like(labels)
     for fit, rows in ((half, ~half), (~half, half)):
-        limits = presence_thresholds(present[fit], labels[fit], recall)
-        states[rows] = cited([p[rows] for p in probabilities], limits)
+        p = probabilities(fit_criteria(scores[fit], labels[fit]).apply(scores))
+        limits = presence_thresholds(np.stack([1 - q[fit, 0] for q in p], 1), labels[fit], recall)
+        states[rows] = cited([q[rows] for q in p], limits)
     return states
+
+
+def probabilities(scores: np.ndarray) -> list[np.ndarray]:
+    """Q arrays [n, 1 + states], "absent" first, of calibrated scores [n, K]."""
+    return [row.exp().numpy() for row in criterion_log_probs(torch.from_numpy(scores))]
 
 
 def truth_of(stated: np.ndarray, labels: np.ndarray) -> dict[str, metrics.Metric]:
@@ -102,7 +110,7 @@ def run(bench: Bench) -> dict[str, Any]:
     labelled = np.flatnonzero((criteria_of(m.cases) >= 0).all(axis=1))
     m = m.where(np.isin(np.arange(len(m)), labelled))
     labels, groups = criteria_of(m.cases), [cluster(c) for c in m.cases]
-    p = [row.exp().numpy() for row in criterion_log_probs(torch.from_numpy(m.scores))]
+    p = probabilities(bench.assessor.calibrator.criteria.apply(m.scores))
     names = sorted(set(groups))
     rng = np.random.default_rng(bench.seed)
     first = set(rng.permutation(names)[: len(names) // 2].tolist())
@@ -110,7 +118,7 @@ def run(bench: Bench) -> dict[str, Any]:
     resamples = metrics.GroupBootstrap(groups, bench.n_boot, bench.seed)
     alike = np.array([correlation(bench, c) for c in tqdm(m.cases, desc="criterion maps", mininterval=10)])
     shipped = cited(p, [bench.thresholds[c.code] for c in CRITERIA])
-    crossed = {recall: cross_fitted(p, labels, half, recall) for recall in RECALLS}
+    crossed = {recall: cross_fitted(m.scores, labels, half, recall) for recall in RECALLS}
 
     def intervals(stated: np.ndarray) -> dict[str, metrics.Interval]:
         return {k: resamples.interval(v) for k, v in truth_of(stated, labels).items()}

@@ -29,6 +29,7 @@ from eval_study.benchmarks.derm7pt.tasks import (
     as_shipped,
     at_prevalence,
     commonest,
+    cross_calibrated,
     labels_of,
     shares,
 )
@@ -106,7 +107,10 @@ def _block(bench: Bench, split: str, readouts: Mapping[tuple[str, str], _Readout
     prior = np.asarray(bench.assessor.calibrator.natural_prior)
     p = {"commonest state": commonest(train, len(m))}
     for crop in CROPS:
-        own = as_shipped(view(bench, split, "dermoscopy", crop))
+        shown = view(bench, split, "dermoscopy", crop)
+        own = as_shipped(shown, bench.assessor.calibrator.criteria)
+        p[f"criteria not calibrated, {crop}"] = as_shipped(shown)
+        p[f"criteria calibrated on the other folds of {split}, {crop}"] = cross_calibrated(shown, bench.seed)
         p[f"as shipped, {crop}"] = own
         p[f"as shipped at Derm7pt's prevalence, {crop}"] = at_prevalence(own, prior, prevalence)
     for (crop, name), r in readouts.items():

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from sklearn.model_selection import GroupKFold
 
 from eval_study.benchmarks.common import (
     Measured,
     criteria_of,
 )
+from skinclip.calibration.criteria import CriteriaCalibration, fit_criteria
 from skinclip.core.vocabulary import CODE_TO_DERM7PT_GROUP, CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
 from skinclip.model.criteria import criterion_log_probs
@@ -29,9 +31,25 @@ def labels_of(cases: Sequence[Case]) -> ByTask:
     return {DIAG: np.array(diag, dtype=np.int64), **{c.code: columns[:, q] for q, c in enumerate(CRITERIA)}}
 
 
-def as_shipped(m: Measured) -> ByTask:
-    """The model's own probabilities: the criteria's, and the seven diagnoses' added up by group."""
-    log_p = criterion_log_probs(torch.from_numpy(np.asarray(m.scores, dtype=np.float32)))
+def as_shipped(m: Measured, calibration: CriteriaCalibration | None = None) -> ByTask:
+    """The model's own probabilities: the criteria's, and the diagnoses' added up by group.
+
+    Args:
+        calibration: of the criteria; None leaves them as the maps give them.
+    """
+    return _by_task(m, np.asarray(m.scores) if calibration is None else calibration.apply(m.scores))
+
+
+def cross_calibrated(m: Measured, seed: int, folds: int = 5) -> ByTask:
+    """As `as_shipped`, each photo's criteria calibrated by a fit on the other folds; a lesion lies in one fold."""
+    scores = np.array(m.scores, dtype=np.float64)
+    for rest, fold in GroupKFold(folds, shuffle=True, random_state=seed).split(scores, groups=m.groups):
+        scores[fold] = fit_criteria(m.scores[rest], m.criteria[rest]).apply(m.scores[fold])
+    return _by_task(m, scores)
+
+
+def _by_task(m: Measured, scores: np.ndarray) -> ByTask:
+    log_p = criterion_log_probs(torch.from_numpy(np.asarray(scores, dtype=np.float32)))
     criteria = {c.code: rows.double().exp().numpy() for c, rows in zip(CRITERIA, log_p, strict=True)}
     return {DIAG: m.probabilities @ _TO_GROUP, **criteria}
 

@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 from eval_study.benchmarks import derm7pt
 from eval_study.benchmarks.common import Measured, with_labels
 from eval_study.benchmarks.derm7pt import measure, photos, readouts, tasks
+from skinclip.calibration.criteria import CriteriaCalibration
 from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.data.cases import Case, DataError
@@ -114,7 +115,9 @@ def drawn(split: str, n: int, seed: int, signal: float = 2.0) -> Measured:
 class Given(Measuring):
     """A bench of given predictions; the clinical photos show what the dermoscopic ones show."""
 
-    assessor = SimpleNamespace(calibrator=SimpleNamespace(natural_prior=tuple(PRIOR)))
+    assessor = SimpleNamespace(
+        calibrator=SimpleNamespace(natural_prior=tuple(PRIOR), criteria=CriteriaCalibration.identity())
+    )
 
 
 @pytest.fixture
@@ -144,6 +147,18 @@ def test_as_shipped_reads_the_models_own_probabilities():
     misc = of["df"] + of["vasc"] + of["akiec"]
     assert p["diagnosis"][:, DERM7PT_GROUPS.index("MISC")] == pytest.approx(misc)
     assert p["diagnosis"].sum(axis=1) == pytest.approx(np.ones(20))
+
+
+def test_criteria_are_calibrated_on_the_other_folds_alone():
+    m = drawn("valid", 60, 0)
+    crossed = tasks.cross_calibrated(m, seed=0)
+    of_lesion = m.groups == m.groups[0]
+    assert 0 < of_lesion.sum() < 60
+    criteria = np.where(of_lesion[:, None], 1, m.criteria)  # a photo's own labels have no say in its probabilities
+    again = tasks.cross_calibrated(replace(m, criteria=criteria), seed=0)
+    for criterion in CRITERIA:
+        assert again[criterion.code][of_lesion] == pytest.approx(crossed[criterion.code][of_lesion])
+    assert any(abs(crossed[c.code] - tasks.as_shipped(m)[c.code]).max() > 1e-3 for c in CRITERIA)
 
 
 def test_at_prevalence():

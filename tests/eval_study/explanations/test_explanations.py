@@ -11,7 +11,7 @@ import pytest
 
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations import changes, criteria, gallery, maps, rationales, regions, sanity, tuning
-from skinclip.core.vocabulary import CRITERIA
+from skinclip.core.vocabulary import CRITERIA, EVIDENCE_STATES
 from skinclip.data.cases import Case
 from skinclip.explain.faithfulness import random_region
 from skinclip.explain.methods import METHODS
@@ -71,15 +71,15 @@ def test_hallucination_and_recall_by_hand() -> None:
 
 def test_thresholds_are_not_chosen_on_the_photos_they_cite() -> None:
     rng = np.random.default_rng(0)
-    p = [rng.dirichlet(np.ones(len(c.labels)), 200) for c in CRITERIA]
+    scores = rng.normal(size=(200, len(EVIDENCE_STATES)))
     labels = np.stack([rng.integers(1, len(c.labels), 200) for c in CRITERIA], 1)  # every criterion in every photo
     half = np.arange(200) < 100
-    stated = criteria.cross_fitted(p, labels, half, 0.5)
+    stated = criteria.cross_fitted(scores, labels, half, 0.5)
     assert (stated[half] > 0).mean() == pytest.approx(0.5, abs=0.1)
     for other in (half, ~half):  # which labels a half has does not matter to what is cited of it
         again = labels.copy()
         again[other] = 0
-        assert (criteria.cross_fitted(p, again, half, 0.5)[other] == stated[other]).all()
+        assert (criteria.cross_fitted(scores, again, half, 0.5)[other] == stated[other]).all()
 
 
 def test_the_reference_lesion_lies_on_the_window(bench, cases) -> None:
