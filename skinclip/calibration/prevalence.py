@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from skinclip.core.strict_yaml import ConfigError, YamlProblem, read_yaml
-from skinclip.core.vocabulary import DIAGNOSIS_CODES, KNOWN_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 
 _LEFT_OUT = 1.0  # percent, of a diagnosis that a data set left out on purpose and every clinic has
 
@@ -107,9 +107,9 @@ def _read(path: Path) -> Prevalence:
     if isinstance(values, Mapping):
         values = {"name": path.stem, **values}
         shares = values.get("shares")
-        unknown = sorted(set(shares) - set(KNOWN_CODES), key=str) if isinstance(shares, Mapping) else []
+        unknown = sorted(set(shares) - set(DIAGNOSIS_CODES), key=str) if isinstance(shares, Mapping) else []
         if unknown:
-            raise ConfigError(f"{path}: shares: {unknown[0]!r} is no diagnosis; there are {', '.join(KNOWN_CODES)}")
+            raise ConfigError(f"{path}: shares: {unknown[0]!r} is no diagnosis; there are {', '.join(DIAGNOSIS_CODES)}")
     try:
         return Prevalence.model_validate(values)
     except ValidationError as error:
