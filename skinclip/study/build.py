@@ -121,6 +121,8 @@ def build(
     kept = KeptPredictions(predictions_folder(out), assessor)
     candidates, left_out = assess_photos(table.cases, kept.assess, on_progress or (lambda done, total: None))
     left_out = (*table.problems, *left_out)
+    candidates, unoffered = offered(protocol, candidates)
+    left_out += unoffered
     candidates = one_a_lesion(protocol.seed, candidates)
     drawn = draw(protocol, candidates, left_out)
     key_file, raw, fresh = keys.store_key(key or _key_in(out))
@@ -227,6 +229,18 @@ def candidate(case: Case, assessment: Assessment) -> Candidate:
         raise PhotoError(f"{case.image_id}: the model does not know its diagnosis ({case.diagnosis})")
     right = case.diagnosis == assessment.diagnosis[0].code
     return Candidate(case, "right" if right else "wrong", assessment)
+
+
+def offered(protocol: Protocol, candidates: Iterable[Candidate]) -> tuple[list[Candidate], tuple[str, ...]]:
+    """The candidates whose diagnosis readers can choose, and a line for each other one."""
+    (asked,) = (question for question in protocol.questions["before"] if question.key == "diagnosis")
+    answers, kept, left_out = {option.value for option in asked.scale.options}, [], []
+    for one in candidates:
+        if one.stratum == "ood" or one.case.diagnosis in answers:
+            kept.append(one)
+        else:
+            left_out.append(f"{one.case.image_id}: the protocol offers no such diagnosis ({one.case.diagnosis})")
+    return kept, tuple(left_out)
 
 
 def bounded(image: LesionImage) -> LesionImage:

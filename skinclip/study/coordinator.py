@@ -16,6 +16,8 @@ from typing import Any, Self
 
 import pandas as pd
 
+from skinclip import RESEARCH_USE_ONLY
+from skinclip.study import interchange
 from skinclip.study.analysis.tables import (
     REHEARSAL,
     REMARKS,
@@ -25,6 +27,7 @@ from skinclip.study.analysis.tables import (
     further_columns,
     write_csv,
 )
+from skinclip.study.checksums import CHECKSUMS, write_checksums
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.checklists import write_checklists
 from skinclip.study.protocol.protocol import Protocol
@@ -38,6 +41,7 @@ from skinclip.study.store.store import MEASURED
 CLOSING = "closing"  # the event that says why, right before the store's own `closed`
 EVENT_LOG = "events.jsonl"
 REMARKS_FILE = "remarks.csv"
+RECEIPT, VERIFICATION = "receipt.txt", "verification.txt"
 CHECKLISTS = "checklists"
 
 
@@ -148,7 +152,8 @@ class Coordinator:
         )
 
     def export(self, folder: Path) -> list[Path]:
-        """Tables with their dictionary, iMRMC's input, remarks and the event log, written into `folder`.
+        """Tables with their dictionary, files for iMRMC, REDCap and ODM, remarks, the event log with the receipt of its
+        end and the result of its check, and checksums of all, written into `folder`.
 
         Raises StudyRequestError before the study is closed.
         """
@@ -157,7 +162,11 @@ class Coordinator:
         remarks = [row for record in self._records() for row in record.remarks(self.study.protocol)]
         write_csv(pd.DataFrame(remarks, columns=list(REMARKS)), folder / REMARKS_FILE, tables.mark)
         self.study.store.export_log(self.study.name, folder / EVENT_LOG)
-        return [*written, folder / REMARKS_FILE, folder / EVENT_LOG]
+        (folder / RECEIPT).write_text(self.receipt() + "\n", encoding="utf-8")
+        (folder / VERIFICATION).write_text(verification(self.audit()), encoding="utf-8")
+        written += [*interchange.write(tables, folder), folder / REMARKS_FILE]
+        written += [folder / EVENT_LOG, folder / RECEIPT, folder / VERIFICATION]
+        return [*written, write_checksums(folder)]
 
     def analyse(self, folder: Path, command: str = "") -> dict[str, Path]:
         """The analysis that the plan fixed in advance, as a report with its data and figures; its main files by name.
@@ -172,7 +181,8 @@ class Coordinator:
         )
 
         write_checklists(self.study.protocol, folder / CHECKLISTS)
-        return analysis_report.write(tables, folder, analysis_plan.from_protocol(self.study.protocol), command)
+        written = analysis_report.write(tables, folder, analysis_plan.from_protocol(self.study.protocol), command)
+        return {**written, CHECKSUMS: write_checksums(folder)}
 
     # -- readers ----------------------------------------------------------------------------------------------------
 
@@ -223,6 +233,13 @@ class Coordinator:
     def _only_closed(self, what: str) -> None:
         if not self.is_closed:
             raise StudyRequestError(f"{what} can be seen once the study is closed; until then everyone stays blinded")
+
+
+def verification(result: Audit) -> str:
+    """The result of a check of the log as a text that goes with an export."""
+    whole = f"{result.events} events: nothing was changed, removed or added"
+    lines = [*map(str, result.problems)] or [whole]
+    return "\n".join([f"{result.study}, {RESEARCH_USE_ONLY}", *lines, *(f"NOTE: {w}" for w in result.warnings)]) + "\n"
 
 
 def is_completer(place: SessionState, study: Study) -> bool:

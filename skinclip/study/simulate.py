@@ -20,7 +20,7 @@ from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, SIMULATED, StudyT
 from skinclip.study.protocol.arms import arm_named, explaining
 from skinclip.study.protocol.protocol import CANNOT_TELL
 
-_CLASSES = ANSWERS[:-1]
+_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")  # those that the default protocol offers
 _PREVALENCE = np.array([0.08, 0.12, 0.15, 0.04, 0.25, 0.32, 0.04])  # of akiec, bcc, bkl, df, mel, nv, vasc
 _SHARED_ERROR, _CANNOT_TELL = 0.35, 0.08  # of unaided errors: the AI's own error where it errs, and "cannot tell"
 _SAME_AGAIN = 0.85  # a repeat gets the same unaided diagnosis

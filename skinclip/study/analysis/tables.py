@@ -8,6 +8,7 @@ does not apply to an arm (was the map grounded? where there was no map) is missi
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,6 +129,8 @@ _KEYS = {
     "preferences": ["reader", "case", "side_a", "side_b"],
     "readers": ["reader"],
 }
+_FORMULA = ("=", "+", "-", "@", "\u2212")  # what a spreadsheet takes for the beginning of a formula
+_UNSEEN = " \t\n\u00a0\u200b\u2060\ufeff"
 _DTYPES = {"text": "str", "number": "float64", "integer": "Int64", "bool": "boolean"}
 
 
@@ -373,14 +376,19 @@ def write_csv(frame: pd.DataFrame, path: Path, mark: str = "") -> None:
     front.
     """
     marked = frame.assign(data_kind=mark) if mark else frame
-    marked.map(_csv_text).to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
+    marked.map(safe_cell).to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
 
 
-def _csv_text(value: object) -> object:
+def safe_cell(value: object) -> object:
+    """A cell as tables, spreadsheets and people can read it; numbers and what is missing stay as they are.
+
+    Formulas are guarded behind spaces and in full-width form too, which some spreadsheets read as the plain one.
+    """
     if not isinstance(value, str):
         return value
     text = plain_text(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
+    first = unicodedata.normalize("NFKC", text.lstrip(_UNSEEN))[:1]
+    return f"'{text}" if text[:1] == "\t" or first in _FORMULA else text
 
 
 def _marked(frame: pd.DataFrame, tables: StudyTables) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from skinclip.core.vocabulary import DIAGNOSIS_CODES
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, ISIC2018_COLUMNS
 from skinclip.study.protocol.arms import explaining
 from skinclip.study.protocol.field_types import quoted
 from skinclip.study.protocol.model import (
@@ -17,6 +17,9 @@ from skinclip.study.protocol.model import (
     ProtocolModel,
 )
 from skinclip.study.protocol.questions import Question
+
+# The diagnoses of HAM10000: studies of before there were more offer these alone, and keep their plan.
+_ALWAYS_OFFERED = (*(code for code in DIAGNOSIS_CODES if code in ISIC2018_COLUMNS.values()), CANNOT_TELL)
 
 
 def contradictions(protocol: ProtocolModel) -> list[str]:
@@ -62,6 +65,11 @@ def _case_problems(protocol: ProtocolModel) -> list[str]:
     return problems
 
 
+def _offers_diagnoses(codes: set[str]) -> bool:
+    """True where a question offers the diagnoses that every study has, and none that nobody knows."""
+    return set(_ALWAYS_OFFERED) <= codes <= {*DIAGNOSIS_CODES, CANNOT_TELL}
+
+
 def _question_problems(protocol: ProtocolModel) -> list[str]:
     problems = []
     for (phase, key), kind in NEEDED.items():
@@ -73,8 +81,11 @@ def _question_problems(protocol: ProtocolModel) -> list[str]:
             problems.append(f"{path}: {key} must have a scale of kind {kind}, not {question.scale.kind}")
         elif question.arms is not None or not question.required:
             problems.append(f"{path}: {key} must be required in all arms; leave out its arms and required")
-        elif key == "diagnosis" and {o.value for o in question.scale.options} != {*DIAGNOSIS_CODES, CANNOT_TELL}:
-            problems.append(f"{path}: diagnosis must offer {', '.join((*DIAGNOSIS_CODES, CANNOT_TELL))}")
+        elif key == "diagnosis" and not _offers_diagnoses({o.value for o in question.scale.options}):
+            further = ", ".join(code for code in DIAGNOSIS_CODES if code not in _ALWAYS_OFFERED)
+            problems.append(
+                f"{path}: diagnosis must offer {', '.join(_ALWAYS_OFFERED)}; it may offer {further} as well"
+            )
         elif key == "prefer" and [o.value for o in question.scale.options] != ["a", "b"]:
             problems.append(f"{path}: prefer must offer a (left) and b (right), in this order")
     problems += _rating_problems(protocol)

@@ -173,12 +173,13 @@ def _check_text(scale: Scale, value: Any) -> str:
 
 
 def plain_text(text: str) -> str:
-    """The text with every line end as a line feed, and without control characters other than it and the tabulator.
+    """The text with every line end as a line feed, and without control characters other than it and the tabulator,
+    and without halves of a character (surrogates), which no file can hold.
 
     A lone carriage return would split the row of a table in R and pandas, a NUL end it.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(c for c in lines if c in "\n\t" or unicodedata.category(c) != "Cc")
+    return "".join(c for c in lines if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
 
 
 def _is_number(value: Any) -> bool:

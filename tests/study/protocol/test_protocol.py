@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from skinclip.core.paths import TRUST_STUDY
-from skinclip.core.vocabulary import DIAGNOSIS_CODES
+from skinclip.core.vocabulary import ISIC2018_COLUMNS
 from skinclip.study.analysis.tables import AID_ITEMS, COLUMNS
 from skinclip.study.errors import AnswerError, ProtocolError
 from skinclip.study.protocol import protocol
@@ -69,7 +69,7 @@ def test_the_tables_can_hold_what_the_protocol_lets_through() -> None:
 def test_default_scales(trust_study: Protocol) -> None:
     asked = {(phase, q.key): q for phase in PHASES for q in trust_study.questions[phase]}
     diagnosis = asked["before", "diagnosis"].scale
-    assert {o.value for o in diagnosis.options} == {*DIAGNOSIS_CODES, "cannot_tell"}
+    assert {o.value for o in diagnosis.options} == {*ISIC2018_COLUMNS.values(), "cannot_tell"}
     assert asked["after", "diagnosis"].scale == diagnosis
     assert asked["after", "trust"].scale.points == 7
     assert {asked["after", key].scale.points for key in ("correct", "grounded", "complete", "harmful")} == {5}
