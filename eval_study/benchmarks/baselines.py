@@ -125,7 +125,7 @@ def zero_shot(
 def drawn_prior(photos: PhotoSet, cfg: Stage0Config) -> np.ndarray:
     """[C] shares of the diagnoses among photos drawn as stage 0 draws them."""
     labels = photos.diagnosis
-    weights = stage0_weights(labels, photos.criteria, cfg)
+    weights = stage0_weights(labels, photos.criterion_targets.weight, cfg)
     known = labels != MISSING
     prior = torch.zeros(len(DIAGNOSIS_CODES), dtype=torch.double).index_add_(0, labels[known], weights[known])
     return (prior / prior.sum()).numpy()

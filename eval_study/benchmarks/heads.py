@@ -186,7 +186,7 @@ def _inputs(
         embeddings=evidence.pooled,
         descriptions=head.bank,
         criterion_scores=evidence.scores,
-        criterion_labels=train.photos.criteria[index],
+        criterion_labels=train.photos.criterion_targets[index],
         maps=evidence.maps.sigmoid(),
         lesion=torch.where(has_mask.view(-1, 1, 1), labelled, train.lesion[view, index]).nan_to_num(0.0),
         has_mask=has_mask,

@@ -22,28 +22,23 @@ import pandas as pd
 
 from eval_study.gpu.vocabulary import CODES
 from skinclip.core.vocabulary import DERM7PT_STATES, DERM7PT_TO_CODE, STATE_BY_KEY
-from skinclip.data.dermatologist_criteria import SEVEN_POINT
+from skinclip.data.dermatologist_criteria import OFFERED
 from skinclip.data.layouts import milk10k
+from skinclip.data.possible_states import ATTRIBUTE_CRITERIA, NOT_DRAWN, NOT_MARKED
 from skinclip.data.splits import lesion_share
 
 LONG_SIDE = 256  # pixels
 HELD_OUT, SEED = 0.10, 0
 MILK10K_CODES = {column: code if code in CODES else "other" for column, code in milk10k.COLUMNS.items()}
 TASK2_ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
-TASK2_CRITERION = {
-    "pigment_network": "pigment_network",
-    "negative_network": "negative_network",
-    "streaks": "streaks",
-    "milia_like_cyst": "milia_like_cysts",
-    "globules": "dots_and_globules",
-}
+TASK2_CRITERION = ATTRIBUTE_CRITERIA
 # The marks of dermatologists (Chanda et al. 2024) -> criterion and the states that stay possible where it is marked and
 # where it is offered but not marked. Marks of melanoma were offered on melanomas only, those of nevi on nevi only; what
 # was not offered is missing, not absent.
-MELANOMA_MARKS = {mark: STATE_BY_KEY[SEVEN_POINT[mark]] for mark in ("TRBL", "ESA", "BDG", "PRL", "PV")}
 REGRESSION_MARKS = ("GP", "WLSA")
-NEVUS_MARKS = {mark: STATE_BY_KEY[SEVEN_POINT[mark]] for mark in ("PRLC", "MVP")}
-UNMARKED_WEIGHT = 0.3  # of "not marked", which is weaker than "absent"
+MELANOMA_MARKS = {m: STATE_BY_KEY[key] for m, key in OFFERED["mel"].items() if m not in REGRESSION_MARKS}
+NEVUS_MARKS = {m: STATE_BY_KEY[key] for m, key in OFFERED["nv"].items()}
+UNMARKED_WEIGHT = NOT_MARKED
 
 
 @dataclass
@@ -163,7 +158,7 @@ def _task2(folder: Path) -> Iterator[tuple[PackedPhoto, dict[str, Path]]]:
         present = [a for a in TASK2_ATTRIBUTES if getattr(row, a)]
         for attribute in TASK2_ATTRIBUTES:
             states = ["present", "typical", "atypical", "regular", "irregular"] if attribute in present else ["absent"]
-            labels[TASK2_CRITERION[attribute]] = (states, 1.0 if attribute in present else 0.5)
+            labels[TASK2_CRITERION[attribute]] = (states, 1.0 if attribute in present else NOT_DRAWN)
         code = row.diagnosis_isic2017 if isinstance(row.diagnosis_isic2017, str) else None
         split = "valid" if row.split == "valid" else "train"
         record = PackedPhoto(

@@ -431,12 +431,25 @@ def save_yaml(config: Any, path: Path) -> None:
     path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
 
 
-def load_yaml(cls: type, path: Path) -> Any:
+def load_yaml(cls: type, path: Path, defaults: dict[str, Any] | None = None) -> Any:
     """Reads a config written by `save_yaml`, or by hand.
+
+    Args:
+        defaults: values of fields that the file leaves out, where they are not those that files without them meant.
 
     Raises ConfigError naming the file, line and field of every problem.
     """
     file = read_yaml(path)
     if not isinstance(file.values, dict):
         raise ConfigError(f"{path} does not hold a mapping of fields; see `skinclip.core.config.{cls.__name__}`")
-    return from_dict(cls, file.values, str(path), file.lines)
+    return from_dict(cls, (defaults or {}) | file.values, str(path), file.lines)
+
+
+def new_config(path: Path) -> ModelConfig:
+    """Reads the config of a model that is to be made: where the file does not say what it knows, it knows everything.
+
+    Raises ConfigError as `load_yaml` does.
+    """
+    everything = {"diagnoses": list(DIAGNOSIS_CODES), "criteria": list(CRITERION_CODES)}
+    config: ModelConfig = load_yaml(ModelConfig, path, everything)
+    return config

@@ -29,6 +29,7 @@ class Diagnosis:
         also: other diagnoses that the class covers.
         derm7pt_group: the one of Derm7pt's five diagnosis groups that it belongs to.
         mixed: holds benign and malignant lesions, so that a case labelled so has no truth of malignancy.
+        sentence_name: what a sentence calls it, where `name` makes sense in a list alone.
     """
 
     code: str
@@ -38,6 +39,12 @@ class Diagnosis:
     also: tuple[str, ...] = ()
     derm7pt_group: str = "MISC"
     mixed: bool = False
+    sentence_name: str = ""
+
+    @property
+    def in_text(self) -> str:
+        """Name in sentences, those of a rationale among them."""
+        return self.sentence_name or self.name
 
 
 DIAGNOSES: tuple[Diagnosis, ...] = (
@@ -137,6 +144,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
             "an inflammatory or benign lesion of another kind",
         ),
         mixed=True,
+        sentence_name="a lesion of another kind",  # "none of these is the leading diagnosis" would say the opposite
     ),
 )
 
@@ -251,14 +259,14 @@ CRITERIA: tuple[Criterion, ...] = (
                 "typical pigment network",
                 ("a typical pigment network, a regular mesh of thin brown lines",),
                 ("nv", "df"),
-                ("mel", "bcc"),
+                ("mel", "bcc", "scc"),
             ),
             (
                 "atypical",
                 "atypical pigment network",
                 ("an atypical pigment network with thick, dark, irregular lines",),
                 ("mel",),
-                ("nv", "bcc"),
+                ("nv", "bcc", "scc"),
                 2,
             ),
         ),
@@ -375,7 +383,7 @@ CRITERIA: tuple[Criterion, ...] = (
                 "irregular",
                 "irregular vessels",
                 ("irregular vascular structures: dotted or linear irregular vessels",),
-                ("mel", "akiec"),
+                ("mel", "akiec", "scc"),
                 ("nv",),
                 2,
             ),
@@ -419,7 +427,7 @@ MEASURED_CRITERIA: tuple[Criterion, ...] = (
         _states(
             "asymmetry",
             ("symmetric", "symmetric shape", (), ("nv", "df", "vasc"), ("mel",)),
-            ("asymmetric", "asymmetric shape", (), ("mel", "akiec"), ("nv",)),
+            ("asymmetric", "asymmetric shape", (), ("mel", "akiec", "scc"), ("nv",)),
         ),
         measured=True,
     ),
@@ -429,7 +437,7 @@ MEASURED_CRITERIA: tuple[Criterion, ...] = (
         _states(
             "border",
             ("regular", "regular border", (), ("nv", "df", "vasc"), ("mel",)),
-            ("irregular", "irregular border", (), ("mel", "akiec"), ("nv",)),
+            ("irregular", "irregular border", (), ("mel", "akiec", "scc"), ("nv",)),
         ),
         measured=True,
     ),

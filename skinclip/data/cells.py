@@ -76,7 +76,7 @@ def parse_criteria(row: LabelRow) -> dict[str, str]:
         label = row.word(criterion.code)
         if label is None:
             continue
-        state = vocabulary.DERM7PT_STATES[criterion.code].get(label, label)
+        state = vocabulary.DERM7PT_STATES.get(criterion.code, {}).get(label, label)
         if state not in criterion.labels:
             raise BadRow(f"unknown state {label!r} of {criterion.code}; expected one of {', '.join(criterion.labels)}")
         criteria[criterion.code] = state

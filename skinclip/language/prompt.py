@@ -54,7 +54,7 @@ def findings_text(findings: Sequence[str]) -> str:
 
 
 def differential_text(leading: str, runner_up: str) -> str:
-    return f"{DIAGNOSIS_BY_CODE[leading].name} ; then {DIAGNOSIS_BY_CODE[runner_up].name} . rationale :"
+    return f"{DIAGNOSIS_BY_CODE[leading].in_text} ; then {DIAGNOSIS_BY_CODE[runner_up].in_text} . rationale :"
 
 
 def token_id(tokenizer: TextTokenizer, token: str) -> int:
@@ -194,7 +194,7 @@ class PromptWriter:
     def _differential(self, rationale_target: RationaleTarget) -> tuple[list[int], list[int]]:
         if rationale_target.leading is None or rationale_target.runner_up is None:
             return [], []
-        name = self.words_between(DIAGNOSIS_BY_CODE[rationale_target.leading].name)
+        name = self.words_between(DIAGNOSIS_BY_CODE[rationale_target.leading].in_text)
         whole = self.words_between(differential_text(rationale_target.leading, rationale_target.runner_up))
         ids, target = list(whole), [*name, *[IGNORE] * (len(whole) - len(name))]
         if rationale_target.rationale is not None:

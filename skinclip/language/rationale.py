@@ -122,9 +122,9 @@ def write_rationale(
         ValueError: an unknown code or key, or two findings of one criterion.
     """
     roles, clauses = roles_of(leading, runner_up, findings), clauses_of(runner_up, runner_up_open)
-    names = {"lead": DIAGNOSIS_BY_CODE[leading].name}
+    names = {"lead": DIAGNOSIS_BY_CODE[leading].in_text}
     if runner_up is not None:
-        names["runner"] = DIAGNOSIS_BY_CODE[runner_up].name
+        names["runner"] = DIAGNOSIS_BY_CODE[runner_up].in_text
     others = _other_findings(roles, clauses, names, rng)
     parts = [_opening(roles, names, rng, short=len(others) > 1), *others]
     last = _doubt(reasons_of(runner_up, roles), clauses, rng, say_more=len(findings) < _LONG_LIST)
@@ -227,7 +227,7 @@ def vocabulary() -> tuple[str, ...]:
     """Every word and punctuation mark that `write_rationale` can use, sorted: a word-level tokenizer's vocabulary."""
     texts = [text for slot in _SLOTS for text in slot]
     words = {w for text in texts for w in text.split() if not w.startswith("{")}
-    words |= {w for d in DIAGNOSES for w in d.name.split()}
+    words |= {w for d in DIAGNOSES for w in d.in_text.split()}
     words |= {w for s in STATE_BY_KEY.values() for w in s.phrase.split()}
     words |= {f"[r{i + 1}]" for i in range(MAX_FINDINGS)}
     return tuple(sorted(words))

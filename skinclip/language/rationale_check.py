@@ -36,7 +36,7 @@ _COMMON_WORDS = frozenset({"and", "several"})
 def _forbidden_outside() -> frozenset[str]:
     """Criterion names, state phrases and their words, but for words that any text or a diagnosis name may use."""
     phrases = {s.phrase for s in STATE_BY_KEY.values()} | {c.name for c in (*CRITERIA, *MEASURED_CRITERIA)}
-    allowed = _COMMON_WORDS | {w for d in DIAGNOSES for w in d.name.split()}
+    allowed = _COMMON_WORDS | {w for d in DIAGNOSES for w in d.in_text.split()}
     return frozenset(phrases | {w for phrase in phrases for w in phrase.split() if w not in allowed})
 
 
@@ -46,7 +46,7 @@ FORBIDDEN_OUTSIDE: frozenset[str] = _forbidden_outside()
 _TOKEN = re.compile(r"\[r[0-9]+\]|\w+(?:[-'’]\w+)*|[^\w\s]")
 _REFERENCE = re.compile(r"\[(r[0-9]+)\]")
 _PHRASES: dict[tuple[str, ...], str] = {tuple(s.phrase.split()): key for key, s in STATE_BY_KEY.items()}
-_NAMES: dict[tuple[str, ...], str] = {tuple(d.name.split()): d.code for d in DIAGNOSES}
+_NAMES: dict[tuple[str, ...], str] = {tuple(d.in_text.split()): d.code for d in DIAGNOSES}
 # Plural and singular of a forbidden word are the same assertion.
 _FORBIDDEN_WORDS: frozenset[str] = frozenset(
     form for w in FORBIDDEN_OUTSIDE if " " not in w for form in (w, w.removesuffix("s"))
@@ -168,7 +168,7 @@ def check_rationale(
     problems += [f"[r{i + 1}] is left out" for i in range(len(findings)) if f"r{i + 1}" not in cited]
     if not read.diagnoses:
         problems.append("no diagnosis is named")
-    problems += [f"{DIAGNOSIS_BY_CODE[code].name} is a third diagnosis" for code in read.diagnoses[2:]]
+    problems += [f"{DIAGNOSIS_BY_CODE[code].in_text} is a third diagnosis" for code in read.diagnoses[2:]]
     if diagnoses is not None and read.diagnoses != tuple(diagnoses):
         problems.append(f"the diagnoses named are {', '.join(read.diagnoses)}, not {', '.join(diagnoses)}")
     return problems or _beyond(" ".join(_tokens(text)), read.diagnoses, tuple(findings), runner_up_open)
@@ -203,9 +203,9 @@ def _sentences(
 ) -> tuple[re.Pattern[str], ...]:
     """Patterns of all that `write_rationale` can write of a case, one after the other."""
     roles, clauses = roles_of(leading, runner_up, findings), clauses_of(runner_up, runner_up_open)
-    names = {"lead": DIAGNOSIS_BY_CODE[leading].name}
+    names = {"lead": DIAGNOSIS_BY_CODE[leading].in_text}
     if runner_up is not None:
-        names["runner"] = DIAGNOSIS_BY_CODE[runner_up].name
+        names["runner"] = DIAGNOSIS_BY_CODE[runner_up].in_text
     listings = {role: _any_listing(items) for role, items in roles.items()}
     if roles["for"]:
         favour = _any(IN_FAVOUR[min(len(roles["for"]), 3)])

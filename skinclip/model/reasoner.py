@@ -178,7 +178,7 @@ class Reasoner(nn.Module):
 
     def _first_tokens(self) -> Tensor:
         """[C] the first token of each diagnosis name; a byte-pair tokenizer may begin two names with the same one."""
-        return torch.tensor([self.writer.words_between(d.name)[0] for d in DIAGNOSES])
+        return torch.tensor([self.writer.words_between(d.in_text)[0] for d in DIAGNOSES])
 
     def own_tokens(self, photos: Tensor) -> Tensor | None:
         """[B, 3, side, side] in 0..1 -> [B, M, H] as Qwen's own frozen tower sees them; None where the preset has none.
@@ -422,7 +422,7 @@ class Reasoner(nn.Module):
     def citations(self, prompt_length: int, findings: Sequence[str], differential: Differential) -> CitationProcessor:
         words = self.writer.words_between
         others = set(self.known.diagnoses) - {differential.leading, differential.runner_up}
-        names = [DIAGNOSIS_BY_CODE[code].name for code in sorted(others)]
+        names = [DIAGNOSIS_BY_CODE[code].in_text for code in sorted(others)]
         return CitationProcessor(
             prompt_length,
             references=[words(r) for r in REFERENCES],

@@ -162,7 +162,7 @@ def depends(assessment: Assessment) -> str:
     d = assessment.dependence
     if d is None:
         return ""
-    leading = assessment.diagnosis[0].name
+    leading = _names([assessment.diagnosis[0].code])[0]
     if assessment.pivotal is None:
         return (
             "Measured: the answer is not shown to depend on any one region. With the structures of "
@@ -186,7 +186,7 @@ def second_opinion(opinion: SecondOpinion) -> str:
 
 
 def _names(codes: Sequence[str]) -> list[str]:
-    return [DIAGNOSIS_BY_CODE[code].name for code in codes]
+    return [DIAGNOSIS_BY_CODE[code].in_text for code in codes]
 
 
 def _coverage(chosen: PredictionSet) -> str:

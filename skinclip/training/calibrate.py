@@ -20,6 +20,7 @@ from skinclip.calibration.prevalence import HAM10000, Prevalence, observed
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
 from skinclip.data.cases import Case, DataError
+from skinclip.data.possible_states import certain_labels
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.model.criteria import criterion_log_probs
@@ -110,7 +111,7 @@ def fit_data(model: SkinClipVL, train: PhotoSet, calib: Sequence[Case], valid: S
     """The model's outputs on all photos that a fit reads; each photo goes through it once."""
     chosen = calibration_cases(calib, valid)
     taken = {photo_key(c) for c in chosen}
-    marked = [c for c in valid if c.criteria and photo_key(c) not in taken]
+    marked = [c for c in valid if certain_labels(c) and photo_key(c) not in taken]
     every = outputs(model, [*chosen, *marked])
     photos = every.where(np.arange(len(every)) < len(chosen))
     return FitData(

@@ -122,7 +122,7 @@ def train_stage0(
         "stage0",
         model,
         cfg,
-        PhotoDraws(rows, stage0_weights(train.diagnosis[rows], train.criteria[rows], cfg), generator),
+        PhotoDraws(rows, stage0_weights(train.diagnosis[rows], train.criterion_targets.weight[rows], cfg), generator),
         lambda m, index, side: stage0_step(m, train, index, side, cfg, generator),
         lambda m: {k: validate(m, photos, config.perception.image_size) for k, photos in valid.items()},
         out,
@@ -131,9 +131,9 @@ def train_stage0(
     return average
 
 
-def stage0_weights(diagnosis: Tensor, criteria: Tensor, cfg: Stage0Config) -> Tensor:
-    """[n] chance of each photo to be drawn: rare diagnoses and labelled criteria more often."""
-    return favour_criteria(draw_weights(diagnosis, cfg.draw_power), criteria, cfg.criteria_share)
+def stage0_weights(diagnosis: Tensor, known: Tensor, cfg: Stage0Config) -> Tensor:
+    """[n] chance of each photo to be drawn: rare diagnoses and labelled criteria more often; see `favour_criteria`."""
+    return favour_criteria(draw_weights(diagnosis, cfg.draw_power), known, cfg.criteria_share)
 
 
 def stage0_step(
@@ -163,7 +163,7 @@ def stage0_step(
         "mask": cfg.w_mask * mask_loss(model.mask_head([x[:m] for x in tokens.levels]), batch[:m, 3], has_mask[:m]),
     }
     if not mixed:  # a mixed photo has no single state of a criterion
-        parts["criteria"] = cfg.w_criteria * CriterionLoss()(logits[:, n:], train.criteria[index])
+        parts["criteria"] = cfg.w_criteria * CriterionLoss()(logits[:, n:], train.criterion_targets[index])
     parts["total"] = torch.stack(list(parts.values())).sum()
     return parts
 

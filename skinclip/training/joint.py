@@ -64,7 +64,7 @@ def stage2_weights(train: PhotoSet, cfg: Stage2Config) -> Tensor:
     """[n] sampling weights, higher for rare diagnoses, lesions unseen by stage 0 and photos with labelled criteria."""
     weights = draw_weights(train.diagnosis, cfg.draw_power)
     weights[train.unseen] *= cfg.held_out_repeat
-    return favour_criteria(weights, train.criteria, cfg.criteria_share)
+    return favour_criteria(weights, train.criterion_targets.weight, cfg.criteria_share)
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ class Stage2:
                 embeddings=whole["pooled"][:b],
                 descriptions=self.model.description_bank,
                 criterion_scores=whole["scores"][:b],
-                criterion_labels=self.train.criteria[photo].to(device),
+                criterion_labels=self.train.criterion_targets[photo].to(device),
                 maps=whole["maps"][:b].sigmoid(),
                 lesion=whole["lesion"][:b],
                 has_mask=self.train.has_mask[photo].to(device),

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
+from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, words_of_unknown
 from skinclip.data.photos import load_masks, load_photos
+from skinclip.data.possible_states import certain_labels, possible_states
 from skinclip.data.readers import discover
 from skinclip.data.splits import check_no_leak, guard_training, hold_out, keep_apart, known_duplicates
-from skinclip.training.losses import MISSING
+from skinclip.training.losses import MISSING, CriterionTargets
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class PhotoSet:
         photos: uint8 [n, 3, side, side].
         masks: uint8 [n, side, side], 0, 1, or 255 where there is none.
         diagnosis: long [n], MISSING where not labelled.
-        criteria: long [n, Q], index into `Criterion.labels`, MISSING where not labelled.
+        criteria: long [n, Q], index into `Criterion.labels`, MISSING where not labelled for sure.
         unseen: bool [n], held out of stage 0.
     """
 
@@ -50,6 +52,11 @@ class PhotoSet:
     def has_mask(self) -> Tensor:
         return self.masks[:, 0, 0] != 255
 
+    @cached_property
+    def criterion_targets(self) -> CriterionTargets:
+        """The states that the labels of each photo leave possible: sure labels, drawings and readings together."""
+        return criterion_targets(self.cases, self.criteria)
+
     def subset(self, index: Tensor) -> PhotoSet:
         cases = [self.cases[i] for i in index.tolist()]
         parts = (self.photos, self.masks, self.diagnosis, self.criteria, self.unseen)
@@ -63,7 +70,23 @@ class PhotoSet:
 
 
 def criterion_labels(case: Case) -> list[int]:
-    return [c.labels.index(case.criteria[c.code]) if c.code in case.criteria else MISSING for c in CRITERIA]
+    """[Q] number of each criterion's state in `Criterion.labels`, MISSING where it is not labelled for sure."""
+    labels = certain_labels(case)
+    return [c.labels.index(labels[c.code]) if c.code in labels else MISSING for c in CRITERIA]
+
+
+def criterion_targets(cases: Sequence[Case], criteria: Tensor) -> CriterionTargets:
+    """The states that the labels of `cases` leave possible; those in `criteria` [n, Q], which are sure, come first."""
+    sure = CriterionTargets.of(criteria)
+    possible, weight = sure.possible.clone(), sure.weight.clone()
+    for i, case in enumerate(cases):
+        for code, label in possible_states(case).items():
+            q = CRITERION_CODES.index(code)
+            if code not in case.criteria:  # "not drawn" counts less than a label, also where it says the same
+                states = CRITERIA[q].labels
+                possible[i, q, : len(states)] = torch.tensor([state in label.states for state in states])
+                weight[i, q] = label.weight
+    return CriterionTargets(possible, weight)
 
 
 def diagnosis_labels(cases: Sequence[Case]) -> Tensor:

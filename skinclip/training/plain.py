@@ -60,7 +60,7 @@ def train_plain(
     model = PlainClassifier()
     load_imagenet_start(model.trunk)
     labelled = (train.diagnosis != MISSING).nonzero()[:, 0]
-    weights = stage0_weights(train.diagnosis[labelled], train.criteria[labelled], cfg)
+    weights = stage0_weights(train.diagnosis[labelled], train.criterion_targets.weight[labelled], cfg)
 
     def validate(average: PlainClassifier) -> dict[str, float]:
         guesses = {k: plain_logits(average, p).argmax(1).numpy() for k, p in valid.items()}

@@ -22,7 +22,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset, save_yaml
+from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, new_config, preset, save_yaml
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import base_identity, checkpoint_folder, find_base, find_clip, output_folder
 from skinclip.model import integrity
@@ -45,6 +45,7 @@ from skinclip.training.photo_sets import PhotoSet, gather, held_out_keys, photo_
 from skinclip.training.plain import train_plain
 from skinclip.training.rationale_lm import train_stage1
 from skinclip.training.readable import readable
+from skinclip.training.taught import taught
 
 log = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "recipes"
@@ -104,7 +105,7 @@ def model_of(name: str | None, path: Path | None) -> tuple[str, ModelConfig]:
         name = name or "mini"
         return name, preset("mini" if name == PLAIN else name)
     try:
-        config: ModelConfig = load_yaml(ModelConfig, path)
+        config = new_config(path)
     except (ValueError, OSError) as error:
         raise DataError(f"{path} is not a model config: {error}") from error
     preset(config.preset)
@@ -157,6 +158,7 @@ def train(
         cases = gather_calibrated(root, work / "cache", strict)
         photos = training_photos(recipe, cases["train"], work / "cache", published)
         check_enough(recipe, photos, published)
+        config = taught(config, photos)
     if base is None:
         model = with_own_weights(config, recipe, photos, valid_photos(recipe, cases, work / "cache"), work)
     else:

@@ -24,14 +24,19 @@ def draw_weights(labels: Tensor, power: float) -> Tensor:
     return weights / weights.sum()
 
 
-def favour_criteria(weights: Tensor, criteria: Tensor, share: float) -> Tensor:
+def favour_criteria(weights: Tensor, known: Tensor, share: float) -> Tensor:
     """Chances [n] by which photos with labelled criteria make up `share` of those drawn.
 
-    One photo in twenty-five has such labels: drawn as they come, a batch would hold one or two.
+    One photo in twenty-five has such labels: drawn as they come, a batch would hold one or two. Among them a photo is
+    drawn the more often, the more its labels say.
+
+    Args:
+        known: [n, Q] weight of the label of each criterion, 0 where there is none.
     """
-    labelled = (criteria != MISSING).any(1)
+    labelled = (known > 0).any(1)
     weights = weights.clone()
     if labelled.any() and not labelled.all():
+        weights[labelled] *= known[labelled].sum(1).to(weights.dtype)
         weights[labelled] *= share / weights[labelled].sum()
         weights[~labelled] *= (1 - share) / weights[~labelled].sum()
     return weights / weights.sum()

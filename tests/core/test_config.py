@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from skinclip.core.config import PRESETS, ModelConfig, Stage2Config, TrainConfig, from_dict, load_yaml, save_yaml
+from skinclip.core.config import (
+    PRESETS,
+    ModelConfig,
+    Stage2Config,
+    TrainConfig,
+    from_dict,
+    load_yaml,
+    new_config,
+    save_yaml,
+)
 from skinclip.core.known import FIRST_CRITERIA, FIRST_DIAGNOSES
 from skinclip.core.vocabulary import CRITERION_CODES, DIAGNOSIS_CODES, EVIDENCE_STATES
 
@@ -35,6 +44,14 @@ def test_a_config_file_that_does_not_say_what_it_knows_knows_the_first_seven(tmp
     assert len(config.known.states) == 12 and len(config.known.unknown_states) == len(EVIDENCE_STATES) - 12
     save_yaml(config, tmp_path / "again.yaml")
     assert load_yaml(ModelConfig, tmp_path / "again.yaml") == config
+
+
+def test_a_new_model_from_a_file_that_does_not_say_knows_everything(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("preset: mini\nperception: {image_size: 192}\n")
+    config = new_config(tmp_path / "config.yaml")
+    assert config.diagnoses == DIAGNOSIS_CODES and config.perception.image_size == 192
+    (tmp_path / "config.yaml").write_text("diagnoses: [mel, nv]\n")
+    assert new_config(tmp_path / "config.yaml").diagnoses == ("mel", "nv")
 
 
 def test_a_new_model_knows_the_whole_vocabulary(tmp_path: Path) -> None:

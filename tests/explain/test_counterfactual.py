@@ -52,7 +52,7 @@ def test_without_a_region_the_rest_of_the_photo_stays(assessor, image, seen) -> 
     mask = region_mask(inside, window.side, (window.x, window.y), 1.0)
     assert changed[mask].mean() > 0.5 and not changed[~mask].any()
     left = without.calibrated.probabilities[0]
-    assert left.sum() == pytest.approx(1) and left.shape == (7,)
+    assert left.sum() == pytest.approx(1) and left.shape == (len(DIAGNOSIS_CODES),)
 
 
 def test_without_nothing_the_answer_is_the_same(assessor, image, seen) -> None:
@@ -82,5 +82,12 @@ def test_no_edit_no_change_and_melanoma_criteria_raise_melanoma(assessor, seen) 
         absent = what_if(assessor.predictor, seen, Context(), dict.fromkeys(edits, "absent"))
         edited = what_if(assessor.predictor, seen, Context(), edits)
         assert edited.probabilities[0, MEL] > absent.probabilities[0, MEL]
-    worst = {c.code: c.labels[-1] for c in CRITERIA}  # the last state of each is the irregular one
+    known = assessor.config.known.known_criteria
+    worst = {c.code: c.labels[-1] for c in known}  # the last state of each is the irregular one
     assert what_if(assessor.predictor, seen, Context(), worst).probabilities[0, MEL] > plain.probabilities[0, MEL]
+
+
+def test_a_criterion_that_the_model_does_not_know_cannot_be_edited(assessor, seen) -> None:
+    for code in [c.code for c in CRITERIA if c.code not in assessor.config.criteria]:
+        with pytest.raises(ValueError, match=f"the model has no criterion '{code}'; it has pigment_network"):
+            what_if(assessor.predictor, seen, Context(), {code: "present"})

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from skinclip.core.vocabulary import CRITERIA
 from skinclip.explain.criterion import CriterionSubject, states_of
 from skinclip.explain.methods import METHODS
 from skinclip.explain.subject import Subject, on_grid
@@ -23,7 +22,7 @@ def subject() -> Subject:
 
 def test_the_score_is_the_log_odds_of_what_an_assessment_says(subject: Subject) -> None:
     said = criterion_probabilities(subject.output.evidence.scores[0])
-    for criterion in CRITERIA:
+    for criterion in subject.predictor.model.known.known_criteria:
         score = CriterionSubject.of(subject, criterion.code).score
         assert 1 / (1 + np.exp(-score)) == pytest.approx(1 - said[criterion.code]["absent"], abs=1e-5)
 

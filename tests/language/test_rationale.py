@@ -122,8 +122,8 @@ def test_same_seed_same_text() -> None:
 
 def test_unknown_words_and_double_criteria_are_refused() -> None:
     rng = random.Random(0)
-    with pytest.raises(ValueError, match="not in the clinical vocabulary: scc"):
-        write_rationale("scc", None, (), rng)
+    with pytest.raises(ValueError, match="not in the clinical vocabulary: zzz"):
+        write_rationale("zzz", None, (), rng)
     with pytest.raises(ValueError, match="not in the clinical vocabulary: streaks:absent"):
         write_rationale("mel", None, ("streaks:absent",), rng)
     with pytest.raises(ValueError, match="two findings of one criterion"):
@@ -167,7 +167,7 @@ def test_tidy_joins_marks_and_capitalises() -> None:
 def test_random_examples_are_valid_and_varied() -> None:
     drawn = [row[:4] for row in examples(600)]
     supported = [leading in STATE_BY_KEY[key].supports for _, leading, _, found in drawn for key in found]
-    assert 0.6 < sum(supported) / len(supported) < 0.9
+    assert 0.5 < sum(supported) / len(supported) < 0.9  # no finding supports one diagnosis of the nine
     assert {leading for _, leading, _, _ in drawn} == set(DIAGNOSIS_BY_CODE)
     assert {len(found) for *_, found in drawn} == set(range(7))
     for context, leading, runner_up, found in drawn:
@@ -391,3 +391,14 @@ def test_any_word_taken_out_put_in_or_exchanged_is_caught_or_harmless() -> None:
                 assert read_rationale(edited).cited == read_rationale(text).cited, edited
                 assert set(read_rationale(edited).diagnoses) == {leading, runner_up} - {None}, edited
     assert accepted < 18  # of 1800
+
+
+def test_none_of_these_is_named_as_a_lesion_of_another_kind() -> None:
+    """Its name in a list would turn a sentence around: "none of these is the leading diagnosis"."""
+    for seed in range(60):
+        text = write_rationale("other", "mel", (), random.Random(seed))
+        assert "a lesion of another kind" in text and "none of these" not in text
+        assert read_rationale(text).diagnoses == ("other", "mel") and not check_rationale(text, (), ("other", "mel"))
+        second = write_rationale("mel", "other", ("streaks:irregular",), random.Random(seed))
+        assert read_rationale(second).diagnoses == ("mel", "other")
+        assert not check_rationale(second, ("streaks:irregular",), ("mel", "other"))

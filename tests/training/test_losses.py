@@ -14,12 +14,14 @@ from skinclip.core import vocabulary
 from skinclip.core.config import LossConfig
 from skinclip.model.criteria import STATE_COUNTS, criterion_log_probs
 from skinclip.training.losses import (
+    MOST_STATES,
     AlignmentLoss,
     CalibrationLoss,
     CFAInputs,
     CFALoss,
     ConsistencyLoss,
     CriterionLoss,
+    CriterionTargets,
     FocalLoss,
     OutsideMass,
     RegionTextContrast,
@@ -225,7 +227,7 @@ def test_criteria_by_hand():
 
 
 def test_criteria_gradient_and_missing_labels():
-    labels = torch.tensor([[0, 1, 2, 1, -1, 0, 2], [2, -1, 0, 0, 1, 1, 0]])
+    labels = torch.tensor([[0, 1, 2, 1, -1, 0, 2, 1, -1], [2, -1, 0, 0, 1, 1, 0, 0, 1]])
     loss = CriterionLoss([[0.5] * n + [1.5] for n in STATE_COUNTS])
     assert torch.autograd.gradcheck(lambda x: loss(x, labels), randn(2, K))
     assert_missing_rows_do_not_count(loss, randn(2, K), labels)
@@ -235,6 +237,48 @@ def test_criteria_gradient_and_missing_labels():
     (gradient,) = torch.autograd.grad(loss(x, labels), x)
     first = sum(STATE_COUNTS[:4])
     assert torch.equal(gradient[0, first : first + STATE_COUNTS[4]], torch.zeros(2, dtype=torch.float64))
+
+
+def test_a_label_that_leaves_two_states_asks_for_either():
+    """By hand: -log(p1 + p2) of one criterion, and a label counts by its weight."""
+    q = vocabulary.CRITERION_CODES.index("streaks")
+    possible, weight = torch.zeros(2, Q, MOST_STATES, dtype=torch.bool), torch.zeros(2, Q)
+    possible[0, q, 1:], weight[0, q] = True, 1.0  # there, in whichever state
+    possible[1, q, :2], weight[1, q] = True, 0.3  # not marked as irregular
+    scores = torch.zeros(2, K, dtype=torch.float64)
+    first = sum(STATE_COUNTS[:q])
+    scores[:, first], scores[:, first + 1] = math.log(2), math.log(3)  # p = 1/6, 2/6, 3/6
+    wanted = (-math.log(5 / 6) - 0.3 * math.log(3 / 6)) / 1.3
+    assert CriterionLoss()(scores, CriterionTargets(possible, weight)).item() == pytest.approx(wanted)
+
+
+def test_sure_labels_are_a_special_case_of_possible_states():
+    labels = torch.tensor([[0, 1, 2, 1, -1, 0, 2, 1, -1], [2, -1, 0, 0, 1, 1, 0, 0, 1]])
+    scores = randn(2, K)
+    one, other = CriterionLoss()(scores, labels), CriterionLoss()(scores, CriterionTargets.of(labels))
+    assert torch.equal(one, other)
+    log_probs = criterion_log_probs(scores)
+    wanted = [-log_probs[q][i, labels[i, q]] for i in range(2) for q in range(Q) if labels[i, q] >= 0]
+    assert one.item() == pytest.approx(torch.stack(wanted).mean().item())
+
+
+def test_a_possible_state_has_a_gradient_and_a_weight_of_0_has_none():
+    possible = torch.ones(2, Q, MOST_STATES, dtype=torch.bool)
+    possible[..., 0] = False
+    weight = torch.ones(2, Q)
+    weight[1] = 0
+    targets, scores = CriterionTargets(possible, weight), randn(2, K)
+    assert torch.autograd.gradcheck(lambda x: CriterionLoss()(x, targets), scores)
+    (gradient,) = torch.autograd.grad(CriterionLoss()(scores, targets), scores)
+    assert (gradient[0] < 0).all() and (gradient[1] == 0).all()
+
+
+def test_targets_refuse_what_cannot_be():
+    with pytest.raises(ValueError, match="must leave a state possible"):
+        CriterionTargets(torch.zeros(1, Q, MOST_STATES, dtype=torch.bool), torch.ones(1, Q))
+    with pytest.raises(ValueError, match="need possible"):
+        CriterionTargets(torch.zeros(1, Q, 2, dtype=torch.bool), torch.zeros(1, Q))
+    assert len(CriterionTargets.of(torch.full((3, Q), -1))[torch.tensor([0, 2])].weight) == 2
 
 
 def test_criteria_refuse():

@@ -7,7 +7,8 @@
     alignment = w_contrast * contrast + w_criteria * criteria + w_outside * outside
       contrast = mean_i -log( sum_{d in D[y_i]} exp(cos(v_i, d) / t) / sum_{d in all D} exp(cos(v_i, d) / t) )
                  v_i: lesion-pooled tokens; D[c]: description embeddings of diagnosis c
-      criteria = mean CE over labelled (photo, criterion) pairs, softmax over [0 for absent, score of each state]
+      criteria = mean of -log(probability of the states that a label leaves possible) over labelled (photo, criterion)
+                 pairs, each by its label's weight; softmax over [0 for absent, score of each state]
       outside  = mean over maps m of sum((m + eps) * (1 - lesion)) / sum(m + eps)
     calibration = mean_c | mean p[c] - mean 1[y = c] | over this batch and a queue of recent predictions, p as in focal
     consistency = w_views * JS(p, p of a second view) + w_spelled * JS(stopgrad p, diagnosis the rationale spells)
@@ -24,16 +25,19 @@ from skinclip.training.losses.calibration import CalibrationLoss
 from skinclip.training.losses.cfa import CFAInputs, CFALoss
 from skinclip.training.losses.checks import MISSING
 from skinclip.training.losses.consistency import ConsistencyLoss, js
+from skinclip.training.losses.criterion_targets import MOST_STATES, CriterionTargets
 from skinclip.training.losses.focal import FocalLoss, class_balanced_weights, log_shares, prior_tilt
 
 __all__ = [
     "MISSING",
+    "MOST_STATES",
     "AlignmentLoss",
     "CFAInputs",
     "CFALoss",
     "CalibrationLoss",
     "ConsistencyLoss",
     "CriterionLoss",
+    "CriterionTargets",
     "FocalLoss",
     "OutsideMass",
     "RegionTextContrast",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from skinclip.model.criteria import STATE_COUNTS, split_by_criterion, state_log_probs
 from skinclip.training.losses.checks import MISSING, check_target, full, mean, pair, require, rows, shape_of, with_sum
+from skinclip.training.losses.criterion_targets import CriterionTargets
 
 TensorPair = tuple[Tensor | None, Tensor | None]
 
@@ -49,7 +50,11 @@ class RegionTextContrast(nn.Module):
 
 
 class CriterionLoss(nn.Module):
-    """Cross-entropy of the states of each criterion of the 7-point checklist."""
+    """Cross-entropy of the states of each criterion with those that its label leaves possible.
+
+    A sure label leaves one state, and this is plain cross-entropy. Of a label that leaves several it is minus the
+    logarithm of their probability together (partial labels; Jin & Ghahramani 2002).
+    """
 
     def __init__(self, class_weights: Sequence[Sequence[float]] | None = None) -> None:
         """
@@ -63,24 +68,29 @@ class CriterionLoss(nn.Module):
             require(given == wanted, f"class_weights need {wanted} numbers (absent, states...), got {given}")
         self.class_weights = class_weights
 
-    def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The mean over labelled (photo, criterion) pairs, a scalar.
+    def forward(self, scores: Tensor, labels: Tensor | CriterionTargets) -> Tensor:
+        """The mean over labelled (photo, criterion) pairs, each by the weight of its label, a scalar.
 
         Args:
             scores: [B, K] in the order of `vocabulary.EVIDENCE_STATES`
-            labels: [B, Q] long, 0 absent, 1.. the criterion's states in order, -1 missing
+            labels: [B, Q] long, 0 absent, 1.. the criterion's states in order, -1 missing; or states that are possible
         """
+        targets = labels if isinstance(labels, CriterionTargets) else CriterionTargets.of(labels)
         wanted = (len(scores), len(STATE_COUNTS))
-        require(labels.shape == wanted, f"labels must be {list(wanted)}, got {shape_of(labels)}")
-        losses = []
+        require(targets.weight.shape == wanted, f"labels must be {list(wanted)}, got {shape_of(targets.weight)}")
+        losses, weights = [], []
         for q, own in enumerate(split_by_criterion(scores)):
-            label = labels[:, q]
-            check_target(label, (len(own), 1 + STATE_COUNTS[q]))
-            labelled = label != MISSING
-            log_p = state_log_probs(own[labelled])
-            weight = None if self.class_weights is None else log_p.new_tensor(self.class_weights[q])
-            losses.append(F.nll_loss(log_p, label[labelled], weight, reduction="none"))
-        return mean(torch.cat(losses))
+            labelled = targets.weight[:, q] > 0
+            log_p = state_log_probs(own[labelled])  # [M, 1 + states]
+            possible = targets.possible[labelled, q, : log_p.shape[1]]
+            loss = -log_p.masked_fill(~possible, -torch.inf).logsumexp(-1)
+            if self.class_weights is not None:
+                own_weights = log_p.new_tensor(self.class_weights[q])
+                loss = loss * (possible * own_weights).sum(-1) / possible.sum(-1)
+            weights.append(targets.weight[labelled, q].to(loss.dtype))
+            losses.append(loss * weights[-1])
+        total = torch.cat(weights).sum()
+        return torch.cat(losses).sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
 class OutsideMass(nn.Module):
@@ -137,7 +147,7 @@ class AlignmentLoss(nn.Module):
         self,
         target: Tensor,
         contrast: TensorPair = (None, None),
-        criteria: TensorPair = (None, None),
+        criteria: tuple[Tensor | None, Tensor | CriterionTargets | None] = (None, None),
         outside: TensorPair = (None, None),
         has_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
@@ -154,8 +164,9 @@ class AlignmentLoss(nn.Module):
         parts: dict[str, Tensor] = {}
         if self.weights["contrast"] and pair(embeddings=contrast[0], descriptions=contrast[1]):
             parts["contrast"] = self.contrast(*contrast, target)
-        if self.weights["criteria"] and pair(criterion_scores=criteria[0], criterion_labels=criteria[1]):
-            parts["criteria"] = self.criteria(*criteria)
+        scores, labels = criteria
+        if self.weights["criteria"] and pair(criterion_scores=scores, criterion_labels=labels):
+            parts["criteria"] = self.criteria(scores, labels)
         if self.weights["outside"] and pair(maps=outside[0], lesion=outside[1]):
             parts["outside"] = self.outside(*outside, has_mask)
         return with_sum(parts, self.weights, "alignment")

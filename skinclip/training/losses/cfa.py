@@ -13,6 +13,7 @@ from skinclip.training.losses.alignment import AlignmentLoss
 from skinclip.training.losses.calibration import CalibrationLoss
 from skinclip.training.losses.checks import require, shape_of, with_sum
 from skinclip.training.losses.consistency import ConsistencyLoss
+from skinclip.training.losses.criterion_targets import CriterionTargets
 from skinclip.training.losses.focal import FocalLoss
 
 
@@ -31,7 +32,8 @@ class CFAInputs:
         embeddings: [B, E] lesion-pooled tokens in the joint space.
         descriptions: [C, P, E] embeddings of P descriptions per diagnosis.
         criterion_scores: [B, K] one score per criterion state, in the order of `vocabulary.EVIDENCE_STATES`.
-        criterion_labels: [B, Q] long, 0 absent, 1.. the criterion's states in order, -1 missing.
+        criterion_labels: [B, Q] long, 0 absent, 1.. the criterion's states in order, -1 missing; or the states that the
+            labels leave possible.
         maps: [B, K, h, w] evidence maps, not negative.
         lesion: [B, h, w] lesion mask in 0..1 on the grid of the maps.
         has_mask: [B] bool, photos whose lesion is labelled; None is all.
@@ -49,7 +51,7 @@ class CFAInputs:
     embeddings: Tensor | None = None
     descriptions: Tensor | None = None
     criterion_scores: Tensor | None = None
-    criterion_labels: Tensor | None = None
+    criterion_labels: Tensor | CriterionTargets | None = None
     maps: Tensor | None = None
     lesion: Tensor | None = None
     has_mask: Tensor | None = None

@@ -48,7 +48,7 @@ def check_target(target: Tensor, logits_shape: Sequence[int]) -> None:
     require(len(wrong) == 0, f"labels must lie in -1 (missing) to {n_classes - 1}, got {wrong.tolist()}")
 
 
-def pair(**tensors: Tensor | None) -> bool:
+def pair(**tensors: object | None) -> bool:
     """True where all tensors are given, False where none is. Raises ValueError where only some are."""
     missing = [name for name, tensor in tensors.items() if tensor is None]
     require(len(missing) in (0, len(tensors)), f"{', '.join(tensors)} go together; {', '.join(missing)} is missing")
