@@ -370,7 +370,7 @@ def test_a_text_holds_for_its_own_diagnoses_alone() -> None:
         for other in DIAGNOSIS_BY_CODE:
             if other in (leading, runner_up):
                 continue
-            changed = text.replace(DIAGNOSIS_BY_CODE[leading].name, DIAGNOSIS_BY_CODE[other].name)
+            changed = text.replace(DIAGNOSIS_BY_CODE[leading].in_text, DIAGNOSIS_BY_CODE[other].in_text)
             roles = rationale.roles_of(other, runner_up, findings) != rationale.roles_of(leading, runner_up, findings)
             tried += roles
             caught += roles and bool(check_rationale(changed, findings))
