@@ -1,5 +1,5 @@
 // Photos pasted or dropped anywhere, refusals that stay on the page, answers hidden beside another photo, focus and
-// words for screen readers, numbers that choose their finding, pictures that enlarge, explanations laid over one another.
+// words for screen readers. The viewer is in viewer.js, what a clinician adds in clinician.js.
 (() => {
   const isPhoto = (file) => file.type.startsWith("image/") || /\.(heic|heif|tiff?|bmp|avif|jp2|j2k)$/i.test(file.name);
   const ACCEPT = "image/*,.jpg,.jpeg,.png,.webp,.bmp,.tif,.tiff,.heic,.heif,.avif,.jp2,.j2k"; // phones offer the camera for image/*
@@ -138,6 +138,7 @@
     if (!result) return;
     waiting = true;
     announced = "";
+    $("#form")?.classList.remove("sk-open");
     result.tabIndex = -1;
     result.setAttribute("role", "region");
     result.setAttribute("aria-label", "Result");
@@ -164,55 +165,16 @@
   }).observe(document, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled", "data-photo", "data-answer"] });
 
   document.addEventListener("click", (event) => {
-    const chip = event.target.closest?.(".sk-chip[data-ref]");
-    if (chip) choose(chip.dataset.ref);
-    const zoom = event.target.closest?.(".sk-zoom");
-    if (zoom) enlarge(zoom.querySelector("img"));
     if (event.target.closest?.("#assess, #update")) pressed();
   });
 
-  // The comparison: each field sets a variable of the style sheet, a layer's side, or whether a part is shown.
-  document.addEventListener("input", (event) => {
-    const field = event.target;
-    const view = field.closest?.(".sk-compare");
-    if (!view) return;
-    if (field.dataset.var) {
-      const { unit, factor } = field.dataset;
-      view.style.setProperty(field.dataset.var, unit ? field.value + unit : String(field.value * factor));
-    } else if (field.dataset.show) {
-      for (const part of view.querySelectorAll(`[data-part="${field.dataset.show}"]`)) {
-        part.style.display = field.checked ? "" : "none";
-      }
-    } else if (field.dataset.side) {
-      const [left, right] = ["left", "right"].map((side) => view.querySelector(`[data-side=${side}]`).value);
-      for (const layer of view.querySelectorAll("[data-method]")) {
-        const name = layer.dataset.method;
-        layer.dataset.on = name === left ? (name === right ? "both" : "left") : name === right ? "right" : "none";
-      }
-      for (const text of view.querySelectorAll("[data-how]")) {
-        text.hidden = ![left, right].includes(text.dataset.how);
-      }
-    }
-  });
+  // a photo of the page's own camera
+  document.addEventListener("sk-photo", (event) => add([event.detail]));
 
-  function choose(ref) {
-    const option = document.querySelector(`#finding input[value="${ref}"]`);
-    if (!option) return;
-    option.click();
-    document.querySelector("#finding").scrollIntoView({ behavior: "smooth", block: "nearest" });
-  }
-
-  function enlarge(picture) {
-    const dialog = document.createElement("dialog");
-    dialog.className = "sk-dialog";
-    dialog.setAttribute("aria-label", picture.alt);
-    const close = document.createElement("button");
-    close.type = "button";
-    close.textContent = "Close";
-    dialog.append(picture.cloneNode(), close);
-    dialog.addEventListener("click", () => dialog.close());
-    dialog.addEventListener("close", () => dialog.remove());
-    document.body.append(dialog);
-    dialog.showModal();
+  // where a photo may be dropped shows it
+  for (const [kind, over] of [["dragenter", true], ["dragover", true], ["dragleave", false], ["drop", false]]) {
+    document.addEventListener(kind, (event) => {
+      if (event.dataTransfer?.types?.includes("Files") || !over) $(".sk-drop")?.classList.toggle("sk-over", over);
+    }, true);
   }
 })();

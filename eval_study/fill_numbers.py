@@ -171,8 +171,17 @@ def explanations() -> str:
             for which, row in regions.items()
             if which in WHICH
         },
+        "experts": drawn_by_experts(),
     }
     return json.dumps(figures, indent=1) + "\n"
+
+
+def drawn_by_experts() -> dict[str, Any]:
+    """Share of photos in which a map's strongest place lies in the network that experts drew (ISIC 2018 Task 2)."""
+    network = json.loads((RESULTS / "truth.json").read_text())["attributes"]["pigment_network"]
+    pointing = {method: round(row["pointing"]["value"], 3) for method, row in network["methods"].items()}
+    random = pointing.pop("random")
+    return {"structure": "pigment network", "n": network["drawn"], "pointing": pointing, "random": random}
 
 
 def main() -> None:

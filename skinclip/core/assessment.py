@@ -87,14 +87,17 @@ class PredictionSet:
 class Malignancy:
     """The probability of the malignant diagnoses together, and the referral decision at `threshold`.
 
-    `sensitivity` is the share of malignant calibration photos that are referred at this threshold; None where it is
-    not known.
+    `sensitivity` is the share of malignant calibration photos that are referred at this threshold, `specificity` that
+    of benign ones that are not; `prevalence` is the share of malignant lesions that the probabilities assume. None
+    where it is not known.
     """
 
     probability: float
     threshold: float
     refer: bool
     sensitivity: float | None = None
+    specificity: float | None = None
+    prevalence: float | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -161,6 +164,44 @@ class Dependence:
     beyond_chance: bool
 
 
+@dataclass(frozen=True, config=STRICT)
+class Revision:
+    """The answer after a clinician's corrections, beside the model's own, which stays as it is.
+
+    Attributes:
+        outline: the lesion's outline as the clinician drew it; empty where it was left.
+        struck_out: references of the findings that the clinician does not see.
+        added: criterion -> state that the clinician sees and the model did not cite.
+    """
+
+    outline: Polygon
+    struck_out: tuple[str, ...]
+    added: dict[str, str]
+    diagnosis: tuple[DiagnosisProbability, ...]
+    prediction_set: PredictionSet
+    malignancy: Malignancy
+
+
+@dataclass(frozen=True, config=STRICT)
+class ClinicianRecord:
+    """The clinician's part of an Assessment; everything is None or "" where it was not given.
+
+    Attributes:
+        case_id: as typed at the hand-over; `date` likewise (ISO 8601).
+        first_diagnosis: the code that the clinician gave before the answer was shown; `agrees` says that the model's
+            leading diagnosis is the same.
+        photo_edit: how the photo was turned and cropped before it was assessed, in words.
+        revision: the answer after the clinician's corrections.
+    """
+
+    case_id: str = ""
+    date: str = ""
+    first_diagnosis: str | None = None
+    agrees: bool | None = None
+    photo_edit: str = ""
+    revision: Revision | None = None
+
+
 @dataclass(frozen=True)
 class Differential:
     """The first two diagnoses, by code; `runner_up_open` says that the second one cannot be ruled out."""
@@ -177,7 +218,7 @@ class Assessment:
     `criteria` gives the probability of every state of every criterion, "absent" included, cited or not.
     `diagnosis` is sorted by falling probability. `rationale` cites findings as [r1], [r2], ...; it is empty where
     the model abstained. `abstained` says that the photo is unusable or too unlike what the model knows. `dependence`
-    is None where it was not measured.
+    is None where it was not measured, `clinician` where nobody has added anything.
     """
 
     model: ModelInfo
@@ -193,6 +234,7 @@ class Assessment:
     rationale: str
     abstained: bool
     dependence: Dependence | None = None
+    clinician: ClinicianRecord | None = None
 
     @property
     def differential(self) -> Differential:

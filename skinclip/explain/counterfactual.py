@@ -14,13 +14,14 @@ import torch
 
 from skinclip.calibration.calibrated_model import CalibratedModel, CalibratedOutput
 from skinclip.calibration.calibrator import CalibratedPrediction
-from skinclip.core.assessment import Context, Region
+from skinclip.core.assessment import Context, Polygon, Region
 from skinclip.core.vocabulary import CRITERIA, EVIDENCE_STATES
 from skinclip.explain import faithfulness
 from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.imaging.transform import Window
 from skinclip.model.evidence import CLEAR
 
+LEAST_OUTLINED = 9  # places of the mask's grid
 SIDE = 320  # pixels of the window at most at which a region is taken out and the photo shown
 
 
@@ -97,6 +98,30 @@ def what_if(
         logits = predictor.model.reason(prompts, output.tokens, replace(output.evidence, scores=scores)).logits
     style = output.tokens.style.double().numpy()
     return predictor.calibrator.apply(logits.cpu().double().numpy(), style, output.calibrated.kinds)
+
+
+OUTLINED = 8.0  # the mask's logit inside an outline drawn by hand; its negative outside
+
+
+def within_outline(predictor: CalibratedModel, output: CalibratedOutput, outline: Polygon) -> CalibratedOutput:
+    """The output with the lesion as a clinician outlined it: evidence and answer anew, what the tower sees the same.
+
+    Args:
+        output: the model's, for a single photo.
+        outline: in pixels of the photo.
+
+    Raises ValueError where the outline encloses next to nothing of what the model reads.
+    """
+    window, side, model = output.windows[0], output.evidence.mask_logits.shape[-1], predictor.model
+    xs, ys = zip(*outline, strict=True)
+    region = Region((min(xs), min(ys), max(xs), max(ys)), (outline,))
+    mask = region_mask(region, side, (window.x, window.y), side / window.side)
+    if mask.sum() < LEAST_OUTLINED:
+        raise ValueError("The outline encloses too little of the photo. Draw it around the lesion.")
+    logits = torch.from_numpy(np.where(mask, OUTLINED, -OUTLINED).astype(np.float32))[None].to(model.device)
+    with torch.inference_mode():
+        evidence = model.evidence.find(output.tokens.to(model.device), model.state_embeddings, logits).to("cpu")
+    return replace(output, evidence=evidence)
 
 
 def edited_scores(scores: torch.Tensor, edits: Mapping[str, str]) -> torch.Tensor:

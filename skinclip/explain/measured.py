@@ -74,6 +74,20 @@ def _made_by_measuring(key: str, known: dict[str, dict[str, float]]) -> str:
     )
 
 
+def experts(key: str) -> str:
+    """The figure that matters to a clinician: how often the map's strongest place is where experts drew a structure.
+
+    Empty where it was not measured (`python -m eval_study.explanations --only truth`).
+    """
+    known = figures().get("experts", {})
+    if key not in known.get("pointing", {}):
+        return ""
+    return (
+        f"On {known['n']} photos in which experts drew the {known['structure']}, its strongest place lies in what they "
+        f"drew in {_percent(known['pointing'][key])}; a place taken at random does in {_percent(known['random'])}."
+    )
+
+
 def cited() -> str:
     """Effect on the diagnosis of taking the outlined regions out; empty where it was not measured."""
     measurements = figures().get("cited")

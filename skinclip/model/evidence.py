@@ -169,9 +169,10 @@ class EvidenceFinder(nn.Module):
         inside = lesion.clamp_min(1e-6).log().flatten(1).unsqueeze(1)  # [B, 1, N]
         return (maps.flatten(2) * self.config.sharpness + inside).softmax(-1)
 
-    def find(self, visual: VisualTokens, state_embeddings: Tensor) -> Evidence:
-        """The whole step from what the tower sees."""
-        return self(visual.tokens, visual.grid, self.segment(visual.levels), state_embeddings)
+    def find(self, visual: VisualTokens, state_embeddings: Tensor, mask_logits: Tensor | None = None) -> Evidence:
+        """The whole step from what the tower sees; `mask_logits` [B, m, m] take the place of the finder's own."""
+        mask = self.segment(visual.levels) if mask_logits is None else mask_logits
+        return self(visual.tokens, visual.grid, mask, state_embeddings)
 
 
 def symmetric_orthogonalize(embeddings: Tensor) -> Tensor:

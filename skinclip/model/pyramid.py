@@ -120,10 +120,10 @@ class PyramidEvidenceFinder(nn.Module):
         """Levels -> mask logits [B, h, w]."""
         return self.mask_head(levels)
 
-    def find(self, visual: VisualTokens, directions: Tensor) -> Evidence:
-        """The whole step from what the tower sees."""
+    def find(self, visual: VisualTokens, directions: Tensor, mask_logits: Tensor | None = None) -> Evidence:
+        """The whole step from what the tower sees; `mask_logits` [B, m, m] take the place of the finder's own."""
         features = self.mask_head.features(visual.levels)  # [B, G * F, h, w]
-        mask_logits = self.mask_head.mask(features)
+        mask_logits = self.mask_head.mask(features) if mask_logits is None else mask_logits
         lesion = lesion_weights(mask_logits, (features.shape[-2], features.shape[-1]))
         maps = self.maps(features, directions)
         scores = log_mean_exp(maps, lesion, self.config.sharpness)

@@ -22,7 +22,7 @@ from yaml import YAMLError
 
 from skinclip import __version__
 from skinclip.calibration.calibrated_model import CalibratedModel, CalibratedOutput
-from skinclip.calibration.calibrator import CalibratedPrediction, Calibrator
+from skinclip.calibration.calibrator import MALIGNANT, CalibratedPrediction, Calibrator
 from skinclip.core.assessment import (
     Assessment,
     Context,
@@ -243,8 +243,9 @@ class Assessor:
 
         Args:
             progress: called with the share done (0-1) and the name of the current step, to be displayed.
-            on_partial: called with the Assessment while its rationale is generated: first with an empty one, then with
-                the text so far whenever it grows. Not called where the model abstains.
+            on_partial: called with the Assessment as soon as its figures are known, then while its rationale is
+                generated: first with an empty one, then with the text so far whenever it grows. Not called where the
+                model abstains.
         """
         report = progress or (lambda share, step: None)
         show = on_partial or (lambda partial: None)
@@ -255,6 +256,7 @@ class Assessor:
             report(0.4, "Locating the findings")
             assessment = self._without_rationale(image, context, output)
             if not assessment.abstained:
+                show(assessment)  # the figures; all that follows explains them
                 if self.measures_effects:
                     report(0.5, "Weighing the findings")
                     assessment = self._with_effects(image, output, assessment)
@@ -297,9 +299,18 @@ class Assessor:
 
     def _malignancy(self, calibrated: CalibratedPrediction) -> Malignancy:
         """The referral decision on the first photo, with the threshold and its sensitivity where that is known."""
-        referral = self.calibrator.of(calibrated.kinds[0]).referral
-        known = referral.sensitivity if np.isfinite(referral.sensitivity) else None
-        return Malignancy(float(calibrated.malignancy[0]), referral.threshold, bool(calibrated.refer[0]), known)
+        referral, prior = self.calibrator.of(calibrated.kinds[0]).referral, np.asarray(self.calibrator.natural_prior)
+        sensitivity, specificity = (
+            float(v) if np.isfinite(v) else None for v in (referral.sensitivity, referral.specificity)
+        )
+        return Malignancy(
+            float(calibrated.malignancy[0]),
+            referral.threshold,
+            bool(calibrated.refer[0]),
+            sensitivity,
+            specificity,
+            float(prior[MALIGNANT].sum()),
+        )
 
     def _with_effects(self, image: LesionImage, output: CalibratedOutput, assessment: Assessment) -> Assessment:
         """The Assessment with the effect of each finding's region, and the dependence on one of them."""

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 from skinclip.core.assessment import Assessment, Finding, PredictionSet
 from skinclip.core.formatting import count, listed, percent
-from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, MALIGNANT_CODES, STATE_BY_KEY, unnamed_tumours
+from skinclip.core.vocabulary import (
+    CRITERION_BY_CODE,
+    DIAGNOSIS_BY_CODE,
+    DIAGNOSIS_CODES,
+    MALIGNANT_CODES,
+    STATE_BY_KEY,
+    unnamed_tumours,
+)
 
 if TYPE_CHECKING:
     from skinclip.explain.grounding import SecondOpinion
@@ -23,7 +30,7 @@ INSTEAD_OF_AN_ANSWER = (
     "No diagnosis, probability or referral advice is shown for this photo. Take it again if you can; otherwise judge "
     "the lesion as you would without"
 )
-REFER, DO_NOT_REFER, BELOW_THRESHOLD = "Refer", "Do not refer", "Below the referral threshold"
+REFER, DO_NOT_REFER, BELOW_THRESHOLD = "Refer", "Referral not advised", "Below the referral threshold"
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,8 @@ class Advice:
         basis: the figures that the verdict rests on.
         prediction_set: the diagnoses that cannot be ruled out.
         reconciliation: why verdict and set point in different directions; "" where they do not.
-        leaves_open: what "Do not refer" does not answer, to be shown as large as the verdict's own sentence; empty
-            for "Refer".
+        leaves_open: what "Referral not advised" does not answer, to be shown as large as the verdict's own sentence;
+            empty for "Refer".
     """
 
     verdict: str
@@ -58,7 +65,7 @@ def advice(assessment: Assessment) -> Advice:
 
 
 def verdict(assessment: Assessment) -> str:
-    """The verdict in a few words: "Do not refer" only where no malignant diagnosis is left in the prediction set."""
+    """The verdict in a few words: "Referral not advised" only where no malignant diagnosis is left in the set."""
     return verdict_of(assessment.malignancy.refer, assessment.prediction_set.codes)
 
 
@@ -121,9 +128,14 @@ def leaves_open(assessment: Assessment) -> tuple[str, ...]:
     if m.sensitivity is not None:
         share = f"{100 * (1 - m.sensitivity):.0f} %"
         sentences.append(f"At this threshold {share} of malignant calibration photos were missed.")
-    unnamed = listed([*unnamed_tumours(_codes(assessment)), "any other tumour outside the list"], "or")
-    sentences.append(f"The model knows {count(len(assessment.diagnosis))} diagnoses and cannot name {unnamed}.")
+    sentences.append(unnamed(assessment))
     return tuple(sentences)
+
+
+def unnamed(assessment: Assessment) -> str:
+    """The tumours that the model cannot name."""
+    tumours = listed([*unnamed_tumours(_codes(assessment)), "any other tumour outside the list"], "or")
+    return f"The model knows {count(len(assessment.diagnosis))} diagnoses and cannot name {tumours}."
 
 
 def malignant_here(assessment: Assessment) -> str:
@@ -155,6 +167,47 @@ def cautions(assessment: Assessment) -> list[str]:
 def phrase(finding: Finding) -> str:
     """The clinical phrase for a finding, "irregular streaks"."""
     return STATE_BY_KEY[finding.key].phrase
+
+
+def costs(sensitivity: float | None, specificity: float | None) -> str:
+    """The price of the referral threshold in words; "" where it was not measured."""
+    if sensitivity is None:
+        return ""
+    referred = round(100 * sensitivity)
+    words = f"At this threshold, of 100 malignant lesions **{referred} are referred and {100 - referred} missed**"
+    if specificity is None:
+        return f"{words}."
+    return f"{words}; of 100 benign ones, **{round(100 * (1 - specificity))} are referred too**."
+
+
+_CERTAINTY = ((0.9, "very likely"), (0.75, "likely"), (0.6, "fairly likely"), (0.0, "uncertain"))
+
+
+def certainty(finding: Finding) -> str:
+    """The certainty of a finding in words and figures, "likely, 0.78"; of one measured on the outline, "measured"."""
+    if CRITERION_BY_CODE[finding.criterion].measured:
+        return f"measured, {finding.score:.2f}"
+    return f"{next(words for least, words in _CERTAINTY if finding.score >= least)}, {finding.score:.2f}"
+
+
+def seven_points(findings: Sequence[Finding]) -> int:
+    """The total of the 7-point checklist (Argenziano et al. 1998) for the findings that are cited."""
+    return sum(STATE_BY_KEY[f.key].points for f in findings)
+
+
+def seven_points_meaning(total: int) -> str:
+    """The rule that goes with a total: from three points on, melanoma is suspected."""
+    return "three points or more: melanoma suspected" if total >= 3 else "fewer than three points"
+
+
+def unusual(assessment: Assessment) -> str:
+    """Comparison of the photo with those that the model was calibrated on."""
+    share = 100 * assessment.shift.score
+    if not assessment.shift.in_domain:
+        return "This photo does not look like those that the model was calibrated on."
+    if share < 75:
+        return f"This photo looks like those it knows: {share:.0f} % of the calibration photos look more usual."
+    return f"This photo is less usual than most it knows: {share:.0f} % of the calibration photos look more usual."
 
 
 def depends(assessment: Assessment) -> str:
@@ -191,3 +244,8 @@ def _names(codes: Sequence[str]) -> list[str]:
 
 def _coverage(chosen: PredictionSet) -> str:
     return f"{100 * chosen.coverage:.0f} %"
+
+
+def plain(text: str) -> str:
+    """A sentence without the marks of emphasis."""
+    return text.replace("**", "")

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import cv2
+import numpy as np
 
-from skinclip.core.assessment import Assessment, Context
+from skinclip.core.assessment import Context
 from skinclip.imaging.bounded import load_photo_bounded
-from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, region_overlay
-from skinclip.imaging.photo import LesionImage, fit
+from skinclip.imaging.overlay import DRAWN_SIDE, heat_rgba
+from skinclip.imaging.photo import LesionImage, encode_jpeg, fit
 from skinclip.model.adapters.card import card_name
 from skinclip.pipeline.assessor import Assessor
-from skinclip.ui import components
+from skinclip.ui import components, viewer_html
 from skinclip.ui.state import AssessedPhoto
 from skinclip.ui.tabs.photo_field import example_files
 
-ALL = "all"
-DISPLAY_SIDE = 1100  # px, longer side of the pictures on the page at most
+DISPLAY_SIDE = 1600  # px, longer side of the picture on the page at most: enough to look closely
+LAYER_SIDE = 480  # px, longer side of a heat map's layer; it is smooth, the browser enlarges it
 
 
 def assess_photo(
@@ -25,41 +26,40 @@ def assess_photo(
     photo: bytes,
     context: Context,
     progress: Callable[[float, str], None],
-    on_partial: Callable[[Assessment], None] | None = None,
+    on_partial: Callable[[AssessedPhoto], None] | None = None,
 ) -> AssessedPhoto:
-    """Assesses a photo file for display; `on_partial` as in `Assessor.assess`. Raises PhotoError."""
+    """Assesses a photo file for display. Raises PhotoError.
+
+    Args:
+        on_partial: called with the answer as far as it is known; see `Assessor.assess`.
+    """
     image: LesionImage = load_photo_bounded(photo)
-    assessment = assessor.assess(image, context, lambda share, what: progress(0.8 * share, what), on_partial)
-    pixels, heat = fit(image.pixels, DISPLAY_SIDE, DRAWN_SIDE), None
+    picture = encode_jpeg(fit(image.pixels, DISPLAY_SIDE, DRAWN_SIDE), 90)
+    show = None if on_partial is None else lambda partial: on_partial(AssessedPhoto(photo, partial, picture, None))
+    assessment = assessor.assess(image, context, lambda share, what: progress(0.8 * share, what), show)
+    heat = None
     if not assessment.abstained:  # after an abstention there is no diagnosis that a map could explain
         progress(0.85, "Drawing the Grad-CAM map")
-        whole = assessor.heat_on_photo(image, context, assessment.diagnosis[0].code)
-        heat = cv2.resize(whole, (pixels.shape[1], pixels.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return AssessedPhoto(photo, assessment, pixels, heat)
+        heat = heat_layer(assessor.heat_on_photo(image, context, assessment.diagnosis[0].code))
+    return AssessedPhoto(photo, assessment, picture, heat)
+
+
+def heat_layer(heat: np.ndarray) -> bytes:
+    """A heat map [H, W] in 0..1 as a PNG that is clear where the map is cold; the browser enlarges it."""
+    scale = min(1.0, LAYER_SIDE / max(heat.shape))
+    small = cv2.resize(heat.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    bgra = cv2.cvtColor((heat_rgba(small) * 255).round().astype(np.uint8), cv2.COLOR_RGBA2BGRA)
+    ok, data = cv2.imencode(".png", bgra)
+    if not ok:
+        raise RuntimeError("a map could not be encoded")
+    return data.tobytes()
 
 
 def warm_up(assessor: Assessor) -> None:
     """Assesses a synthetic photo, so that everything set up at first use is ready for the first visitor."""
     answer = assess_photo(assessor, example_files()[0].read_bytes(), Context(), lambda share, what: None)
-    pictures(answer)
-    components.downloads(answer.assessment, answer.pixels)
-
-
-def pictures(answer: AssessedPhoto, choice: str = ALL) -> str:
-    """The two pictures as HTML; `choice` is a reference ("r1") or ALL."""
-    assessment, pixels = answer.assessment, answer.pixels
-    if assessment.abstained:
-        return components.figures(assessment, region_overlay(pixels, assessment, "none"), None)
-    only = None if choice == ALL else choice
-    regions = region_overlay(pixels, assessment, only)
-    heat = None if answer.heat is None else heatmap_overlay(pixels, answer.heat)
-    return components.figures(assessment, regions, heat, only)
-
-
-def choices(assessment: Assessment) -> list[tuple[str, str]]:
-    """(label, reference) of each finding, ALL first; only ALL where the model abstained."""
-    findings = () if assessment.abstained else assessment.findings
-    return [("All findings", ALL), *((f"{f.ref[1:]} {components.phrase(f)}", f.ref) for f in findings)]
+    components.result(answer.shown)
+    viewer_html.viewer(answer)
 
 
 def adapters(assessor: Assessor) -> list[tuple[str, str]]:

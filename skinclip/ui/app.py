@@ -40,8 +40,8 @@ def open_app(preset: str, weights: Path | None, report: ReportStep, adapters: Pa
     report("Trying the model on a synthetic photo")
     warm_up(assessor)
     uploads = UploadStore()
-    styles = css() + components.finding_colours() + example_css()
-    return serving.mount_page(build_page(assessor, uploads), styles, head(), routes=[upload_route(uploads)])
+    page = build_page(assessor, uploads)
+    return serving.mount_page(page, css() + example_css(), head(), routes=[upload_route(uploads)])
 
 
 def load_assessor(preset: str, weights: Path | None, adapters: Path | None) -> Assessor:

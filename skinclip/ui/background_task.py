@@ -6,6 +6,7 @@ next progress report: a step of the model itself cannot be interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -101,3 +102,27 @@ class TasksByVisitor:
         finally:
             if self._tasks.get(visitor) in begun:
                 self._tasks.pop(visitor, None)
+
+
+class WaitingLine:
+    """Visitors whose assessment waits or runs, in the order in which they asked; the first one's runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._visitors: list[str | None] = []
+
+    def join(self, visitor: str | None) -> None:
+        """Puts a visitor at the end, once."""
+        with self._lock:
+            if visitor not in self._visitors:
+                self._visitors.append(visitor)
+
+    def leave(self, visitor: str | None) -> None:
+        """Takes a visitor out, who need not be in it."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._visitors.remove(visitor)
+
+    def ahead(self, visitor: str | None) -> int:
+        """The number of visitors before this one; 0 for one who is not in the line."""
+        with self._lock:
+            return self._visitors.index(visitor) if visitor in self._visitors else 0

@@ -6,25 +6,34 @@ Pictures and the files to save are written into the page itself (data URLs): no 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup, escape
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.core.assessment import Assessment, Finding, ModelInfo, QualityIssue
-from skinclip.core.formatting import count, percent
-from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, MAX_FINDINGS
-from skinclip.imaging.overlay import colour_of, hex_colour, ink_of
+from skinclip.core.assessment import Assessment, Malignancy, ModelInfo, QualityIssue, Revision
+from skinclip.core.formatting import count, listed
+from skinclip.core.known import FIRST_CRITERIA
+from skinclip.core.vocabulary import (
+    CRITERIA,
+    CRITERION_BY_CODE,
+    DIAGNOSES,
+    DIAGNOSIS_BY_CODE,
+    DIAGNOSIS_CODES,
+    STATE_BY_KEY,
+    state_key,
+    unnamed_tumours,
+)
 from skinclip.imaging.photo import MAX_FILE_MB, SUPPORTED, LesionImage, encode_jpeg
-from skinclip.reporting import phrasing
-from skinclip.reporting.assessment_pdf import assessment_pdf
+from skinclip.pipeline.settings import Settings
+from skinclip.reporting import limits, phrasing
 from skinclip.reporting.phrasing import phrase
 from skinclip.ui import templating
 from skinclip.ui.state import answer_key, describe_context
-from skinclip.ui.templating import macro
+from skinclip.ui.templating import macro, page_percent
 
 if TYPE_CHECKING:
     from skinclip.explain.grounding import SecondOpinion
@@ -34,7 +43,7 @@ _page, _answer, _changes = (partial(macro, f"{name}.html") for name in ("page", 
 BANNER = _page("banner", RESEARCH_USE_ONLY)
 HEADER = _page("header", MAX_FILE_MB * 1_000_000)
 FORMATS = _page("formats", SUPPORTED, MAX_FILE_MB)
-file_field = partial(_page, "file_field")  # (words, small): the field that takes a photo
+DROP_ZONE = _page("drop_zone")
 PATIENT_HEADING = _page("patient_heading")
 EXAMPLES_HEADING = _page("examples_heading")
 EMPTY = _page("empty", count(len(DIAGNOSES)))
@@ -55,6 +64,11 @@ def notice(heading: str, words: str) -> Markup:
     return _page("notice", heading, words)
 
 
+def computing(what: str) -> Markup:
+    """Words and grey bars in the place of what is being computed."""
+    return _page("computing", what)
+
+
 def footer(info: ModelInfo, several: bool = False) -> Markup:
     """The page's last line.
 
@@ -67,36 +81,48 @@ def footer(info: ModelInfo, several: bool = False) -> Markup:
 # --- the photo ----------------------------------------------------------------------------------------------------
 
 
-def preview(pixels: np.ndarray, image: LesionImage, issues: tuple[QualityIssue, ...] = (), label: str = "") -> Markup:
+def preview(
+    pixels: np.ndarray,
+    image: LesionImage,
+    issues: tuple[QualityIssue, ...] = (),
+    label: str = "",
+    edited: str = "",
+) -> Markup:
     """The photo as it will be assessed, upright and without metadata, with its quality issues.
 
     Args:
         pixels: a scaled copy of `image`.
+        edited: how it was turned and cropped, in words.
     """
-    return _answer("preview", data_url(pixels), image.sha256, image.width, image.height, label, issues)
+    return _answer("preview", data_url(pixels), image.sha256, image.width, image.height, label, issues, edited)
 
 
 # --- the result ---------------------------------------------------------------------------------------------------
 
 
-def result(assessment: Assessment, made_by: str | None = None, writing: bool = False) -> Markup:
-    """Warnings, then referral and differential, then the rationale. A model that abstains gives no figures at all.
+def running(step: str = "", ahead: str = "") -> Markup:
+    """The page while an assessment runs or waits: its step, or its place in the queue, over grey bars."""
+    return _answer("running", step, ahead)
+
+
+def result(assessment: Assessment, settings: Settings | None = None, natural: float | None = None) -> Markup:
+    """Warnings and the verdict. A model that abstains gives no figures at all.
 
     Args:
-        made_by: the name of the model, where there are several to choose from.
-        writing: the rationale is not finished.
+        settings: what the reader chose, already followed by `assessment`.
+        natural: the model's own prevalence, where the reader chose another.
     """
-    made = made_for(assessment, made_by)
     if assessment.abstained:
-        return belonging(assessment, abstention(assessment) + made, phrasing.ABSTAINS)
-    parts = {
-        "warnings": warnings(assessment),
-        "differential": differential(assessment),
-        "referral": referral(assessment),
-        "rationale": rationale(assessment, writing),
-        "made": made,
-    }
-    return belonging(assessment, _answer("result", parts), "" if writing else _summary(assessment))
+        return belonging(assessment, abstention(assessment) + made_for(assessment), phrasing.ABSTAINS)
+    strip = referral(assessment, settings or Settings(), natural)
+    return belonging(assessment, warnings(assessment) + strip + limits_dialog(assessment), _summary(assessment))
+
+
+def side(assessment: Assessment) -> Markup:
+    """The differential and the findings, beside the viewer; nothing after an abstention."""
+    if assessment.abstained:
+        return Markup("")
+    return belonging(assessment, differential(assessment) + findings(assessment))
 
 
 def made_for(assessment: Assessment, made_by: str | None = None) -> Markup:
@@ -115,8 +141,9 @@ def belonging(assessment: Assessment, html: Markup, announce: str = "") -> Marku
 
 
 def _summary(assessment: Assessment) -> str:
-    leading = assessment.diagnosis[0]
-    return f"Assessment ready. {phrasing.verdict(assessment)}. {leading.name} {percent(leading.probability)}."
+    leading, share = assessment.diagnosis[0], page_percent(assessment.malignancy.probability)
+    likely = page_percent(leading.probability)
+    return f"Assessment ready. {phrasing.verdict(assessment)}: {share} malignant. {leading.name} {likely}."
 
 
 def outdated(context: str, model: str = "") -> Markup:
@@ -139,15 +166,79 @@ def warnings(assessment: Assessment) -> Markup:
     return _answer("warnings", phrasing.cautions(assessment))
 
 
-def referral(assessment: Assessment) -> Markup:
-    """The verdict, the figures it rests on, and in the same size what it leaves open."""
-    advice = phrasing.advice(assessment)
-    look = {phrasing.REFER: "sk-refer", phrasing.BELOW_THRESHOLD: "sk-below"}.get(advice.verdict, "sk-keep")
-    return _answer("referral", assessment.malignancy, advice, phrasing.malignant_here(assessment), look)
+def referral(assessment: Assessment, settings: Settings | None = None, natural: float | None = None) -> Markup:
+    """The verdict strip: the figures it rests on, what the threshold costs, and what it leaves open."""
+    m, advice, settings = assessment.malignancy, phrasing.advice(assessment), settings or Settings()
+    costs = phrasing.costs(m.sensitivity, m.specificity)
+    values = {
+        "malignancy": m,
+        "advice": advice,
+        "look": {phrasing.REFER: "refer", phrasing.BELOW_THRESHOLD: "below"}.get(advice.verdict, "keep"),
+        "mark": {phrasing.REFER: "▲", phrasing.BELOW_THRESHOLD: "◆"}.get(advice.verdict, "●"),
+        "costs": costs,
+        "leaves_open": advice.leaves_open[-1:] if costs else advice.leaves_open,  # the costs say what is missed
+        "prevalence": _prevalence_words(m, settings),
+        "threshold_value": _slider(m.threshold),
+        "prevalence_value": None if m.prevalence is None else _slider(m.prevalence),
+        "changed": settings != Settings(),
+        "counted_on": _counted_on(assessment),
+        "malignant": phrasing.malignant_here(assessment),
+    }
+    return _answer("referral", values)
 
 
-def differential(assessment: Assessment) -> Markup:
-    """The probabilities of all diagnoses as bars, malignant ones marked, and the prediction set in words."""
+def _slider(share: float) -> int:
+    return min(99, max(1, round(100 * share)))
+
+
+def _prevalence_words(m: Malignancy, settings: Settings) -> str:
+    if m.prevalence is None:
+        return "that of the training photos"
+    whose = "your choice" if settings.prevalence is not None else "that of HAM10000"
+    return f"{round(100 * m.prevalence)} % malignant, {whose}"
+
+
+def _counted_on(assessment: Assessment) -> str:
+    known = limits.limits_of(assessment.model.weights_sha256)
+    if known is None:
+        return "the calibration photos"
+    return f"{known.curve.n_malignant} malignant and {known.curve.n_benign} benign calibration photos of HAM10000"
+
+
+def limits_dialog(assessment: Assessment) -> Markup:
+    """The panel "What it cannot tell": diagnoses, distance to known photos, errors by group."""
+    known = limits.limits_of(assessment.model.weights_sha256)
+    groups = {} if known is None else {kind: [_group(g) for g in g_] for kind, g_ in limits.grouped(known).items()}
+    note = (
+        "Errors of this model have not been measured by group."
+        if known is None
+        else f"Shares with 95 % intervals, at the model's own threshold, on photos that neither training nor "
+        f"calibration saw; a dash where a share would rest on fewer than ten. Measured {known.date} by {known.command}."
+    )
+    names = [d.name for d in DIAGNOSES if d.code in {one.code for one in assessment.diagnosis}]
+    codes = [d.code for d in assessment.diagnosis]
+    unnamed = listed([*unnamed_tumours(codes), "any other tumour or any inflammatory disease"], "or")
+    return _answer("limits", names, unnamed, phrasing.unusual(assessment), groups, note)
+
+
+def _group(group: limits.Group) -> dict[str, Any]:
+    def words(figure: tuple[float, float, float] | None) -> str:
+        if figure is None:
+            return "–"
+        return f"{100 * figure[0]:.0f} % ({100 * figure[1]:.0f}-{100 * figure[2]:.0f})"
+
+    return {
+        "name": group.name,
+        "n": group.n,
+        "n_malignant": group.n_malignant,
+        "missed": words(group.missed),
+        "needless": words(group.needless),
+        "abstained": f"{100 * group.abstained:.0f} %",
+    }
+
+
+def differential(assessment: Assessment, leading: int = 3) -> Markup:
+    """The leading diagnoses as bars, the rest folded, malignant ones marked, and the prediction set in words."""
     rows = [
         {
             "name": d.name,
@@ -157,7 +248,8 @@ def differential(assessment: Assessment) -> Markup:
         }
         for d in assessment.diagnosis
     ]
-    return _answer("differential", rows, prediction_set(assessment))
+    together = sum(d.probability for d in assessment.diagnosis[leading:])
+    return _answer("differential", rows[:leading], rows[leading:], together, prediction_set(assessment))
 
 
 def prediction_set(assessment: Assessment) -> Markup:
@@ -165,27 +257,69 @@ def prediction_set(assessment: Assessment) -> Markup:
     return templating.strong(phrasing.prediction_set(assessment))
 
 
+def findings(assessment: Assessment) -> Markup:
+    """The findings with their certainty, each to be struck out, those to add, and the 7-point checklist."""
+    pivotal = assessment.pivotal
+    rows = [
+        {
+            "number": i + 1,
+            "ref": f.ref,
+            "phrase": phrase(f),
+            "certainty": phrasing.certainty(f),
+            "pivotal": pivotal is not None and pivotal.ref == f.ref,
+        }
+        for i, f in enumerate(assessment.findings)
+    ]
+    cited = {f.key for f in assessment.findings}
+    states = [
+        (c.code, c.name, [(s.key, s.phrase) for s in c.states if s.key not in cited])
+        for c in CRITERIA
+        if c.code in assessment.criteria and any(s.key not in cited for s in c.states)
+    ]
+    return _answer("findings", rows, states, _checklist(assessment))
+
+
+def _checklist(assessment: Assessment) -> dict[str, Any]:
+    total = phrasing.seven_points(assessment.findings)
+    by_criterion = {f.criterion: f for f in assessment.findings}
+    rows = []
+    for criterion in (CRITERION_BY_CODE[code] for code in FIRST_CRITERIA if code in assessment.criteria):
+        finding = by_criterion.get(criterion.code)
+        likeliest, p = max(assessment.criteria[criterion.code].items(), key=lambda one: one[1])
+        rows.append(
+            {
+                "name": criterion.name,
+                "seen": likeliest if finding is None else finding.state,
+                "certainty": page_percent(p if finding is None else finding.score),
+                "points": 0 if finding is None else STATE_BY_KEY[finding.key].points,
+            }
+        )
+    return {"total": total, "meaning": f", {phrasing.seven_points_meaning(total)}", "rows": rows}
+
+
 def chip(index: int) -> Markup:
     """The number of finding `index` (from 0) in the colour of its region; choosing it shows the region alone."""
-    return _answer("chip", index + 1, hex_colour(index), f"rgb{ink_of(index)}")
+    return macro("pieces.html", "chip", index + 1)
 
 
-def rationale(assessment: Assessment, writing: bool = False) -> Markup:
+def rationale(assessment: Assessment, writing: bool = False, made_by: str | None = None) -> Markup:
     """The text and what it depends on, references as chips in the colours of their regions.
 
     Args:
         writing: the text is not finished; a reference that has only begun is not shown yet.
+        made_by: the name of the model, where there are several to choose from.
     """
-    if not assessment.rationale and not writing:
+    if assessment.abstained or (not assessment.rationale and not writing):
         return Markup("")
     text = re.sub(r"\[[^\]]*$", "", assessment.rationale) if writing else assessment.rationale
     depends = phrasing.depends(assessment)
-    return _answer("rationale", _with_chips(text, assessment), _with_chips(depends, assessment), writing)
+    drawn = _answer("rationale", _with_chips(text, assessment), _with_chips(depends, assessment), writing)
+    return belonging(assessment, drawn if writing else drawn + made_for(assessment, made_by))
 
 
 def _with_chips(text: str, assessment: Assessment) -> Markup:
     index = {finding.ref: i for i, finding in enumerate(assessment.findings)}
-    parts = re.split(r"\[(r\d+)\]", text)  # text, reference, text, ...
+    parts = re.split(r"\[(r\d+)\]", templating.spaced(text))  # text, reference, text, ...
     drawn = [
         (chip(index[part]) if part in index else Markup("[{}]").format(part)) if i % 2 else escape(part)
         for i, part in enumerate(parts)
@@ -193,20 +327,31 @@ def _with_chips(text: str, assessment: Assessment) -> Markup:
     return Markup("").join(drawn)
 
 
-def figures(assessment: Assessment, regions: np.ndarray, heat: np.ndarray | None, only: str | None = None) -> Markup:
-    """Region overlay and Grad-CAM map side by side, the same size."""
-    chosen = next((f for f in assessment.findings if f.ref == only), None)
-    caption = _regions_caption(assessment, chosen)
-    second = None if heat is None else data_url(heat)
-    html = _answer("figures", data_url(regions), caption, second, assessment.diagnosis[0].name)
+def first_question(ready: bool) -> Markup:
+    """The question that stands in the place of an answer until the clinician has given one."""
+    return _answer("first_question", [(d.code, d.name) for d in DIAGNOSES], ready)
+
+
+def agreement(assessment: Assessment, first: str, agrees: bool) -> Markup:
+    """The clinician's first diagnosis beside the model's leading one."""
+    html = _answer("agreement", DIAGNOSIS_BY_CODE[first].name, assessment.diagnosis[0].name, agrees)
     return belonging(assessment, html)
 
 
-def _regions_caption(assessment: Assessment, chosen: Finding | None) -> Markup:
-    name = "" if chosen is None else phrase(chosen).capitalize()
-    score = 0.0 if chosen is None else chosen.score
-    values = bool(assessment.lesion.polygons), name, score, assessment.abstained, bool(assessment.findings)
-    return _answer("regions_caption", *values)
+def handover(assessment: Assessment) -> Markup:
+    """Buttons that make a PDF, a JSON file and a letter on demand."""
+    return belonging(assessment, _answer("handover", assessment.photo.sha256[:8]))
+
+
+def reply(kind: str, number: int, name: str, data: bytes) -> Markup:
+    """A file that the page saves by itself."""
+    media = {"pdf": "application/pdf", "json": "application/json"}[kind]
+    return _answer("reply", kind, number, name, templating.data_url(data, media))
+
+
+def letter_reply(number: int, text: str) -> Markup:
+    """A letter for the page to open."""
+    return _answer("letter_reply", number, text)
 
 
 def changed(
@@ -225,7 +370,41 @@ def changed(
         picture: the photo after the change, where it was the photo that changed.
     """
     after = dict(zip(DIAGNOSIS_CODES, probabilities.tolist(), strict=True))
-    rows = [
+    rows = _before_after(assessment, after)
+    m = assessment.malignancy
+    address = None if picture is None else data_url(picture)
+    verdict = phrasing.verdict_of(malignancy >= m.threshold, set_codes)
+    turn = verdict != phrasing.verdict(assessment)
+    return _changes("changed", heading, address, rows, m.probability, malignancy, turn, verdict)
+
+
+def revised(assessment: Assessment, revision: Revision) -> Markup:
+    """The clinician's version beside the model's own, marked."""
+    after = {d.code: d.probability for d in revision.diagnosis}
+    what = [
+        *(["outline redrawn"] if revision.outline else []),
+        *(f"{phrase(f)} struck out" for f in assessment.findings if f.ref in revision.struck_out),
+        *(f"{STATE_BY_KEY[state_key(*one)].phrase} added" for one in revision.added.items()),
+    ]
+    measured = [
+        phrase(f)
+        for f in assessment.findings
+        if f.ref in revision.struck_out and CRITERION_BY_CODE[f.criterion].measured
+    ]
+    m, verdict = revision.malignancy, phrasing.verdict_of(revision.malignancy.refer, revision.prediction_set.codes)
+    html = _changes(
+        "revised",
+        listed(what),
+        _before_after(assessment, after),
+        (assessment.malignancy.probability, m.probability),
+        None if verdict == phrasing.verdict(assessment) else verdict,
+        listed(measured),
+    )
+    return belonging(assessment, html)
+
+
+def _before_after(assessment: Assessment, after: Mapping[str, float]) -> list[dict[str, Any]]:
+    return [
         {
             "name": d.name,
             "before": d.probability,
@@ -234,11 +413,6 @@ def changed(
         }
         for d in assessment.diagnosis
     ]
-    m = assessment.malignancy
-    address = None if picture is None else data_url(picture)
-    verdict = phrasing.verdict_of(malignancy >= m.threshold, set_codes)
-    turn = verdict != phrasing.verdict(assessment)
-    return _changes("changed", heading, address, rows, m.probability, malignancy, turn, verdict)
 
 
 def _amount(before: float, after: float) -> str:
@@ -261,33 +435,6 @@ def second_opinion(assessment: Assessment, opinions: Sequence[SecondOpinion], dr
         for o in opinions
     ]
     return _changes("second_opinion", None if drawn is None else data_url(drawn), lines)
-
-
-def downloads(assessment: Assessment, pixels: np.ndarray) -> Markup:
-    """Links that save the Assessment, as a PDF to print or file and as JSON, straight from the page.
-
-    Args:
-        pixels: uint8 [H, W, 3], the assessed photo or a scaled copy of it.
-    """
-    files = [
-        _file(assessment, "pdf", "application/pdf", assessment_pdf(assessment, pixels)),
-        _file(assessment, "json", "application/json", assessment.to_json().encode()),
-    ]
-    return belonging(assessment, _answer("downloads", files))
-
-
-def _file(assessment: Assessment, ending: str, kind: str, data: bytes) -> dict[str, str]:
-    name = f"skinclip-{assessment.photo.sha256[:8]}.{ending}"
-    return {"name": name, "address": templating.data_url(data, kind), "kind": ending.upper()}
-
-
-def finding_colours() -> str:
-    """CSS that gives each choice of the findings its colour (the first choice is "all")."""
-    rules = []
-    for i in range(MAX_FINDINGS):
-        red, green, blue = colour_of(i)
-        rules.append(f"#finding label:nth-of-type({i + 2}) {{ --chip: rgb({red}, {green}, {blue}); }}")
-    return "\n".join(rules) + "\n"
 
 
 def data_url(pixels: np.ndarray) -> Markup:

@@ -12,7 +12,8 @@ from typing import Any
 import gradio as gr
 
 from skinclip.pipeline.assessor import Assessor
-from skinclip.ui.background_task import TasksByVisitor
+from skinclip.pipeline.settings import Settings
+from skinclip.ui.background_task import TasksByVisitor, WaitingLine
 from skinclip.ui.guard.uploads import UploadStore
 
 
@@ -26,6 +27,9 @@ class ModelPage:
 
     Attributes:
         photo: bytes of the photo file in the form, or None.
+        whole: bytes of the photo file as it was added, before it was turned or cropped, or None.
+        settings: `Settings` that the visitor chose; they hold for the photos that follow.
+        line: visitors whose assessment waits or runs.
         entries: `state.Entries` of the last assessment, or None.
         answer: `state.AssessedPhoto` on display, or None.
         uploads: files on their way from the browser.
@@ -36,10 +40,13 @@ class ModelPage:
 
     assessor: Assessor
     photo: gr.State = field(default_factory=_state)
+    whole: gr.State = field(default_factory=_state)
     entries: gr.State = field(default_factory=_state)
     answer: gr.State = field(default_factory=_state)
     uploads: UploadStore = field(default_factory=UploadStore)
+    settings: gr.State = field(default_factory=lambda: gr.State(Settings()))
     tasks: TasksByVisitor = field(default_factory=TasksByVisitor)
+    line: WaitingLine = field(default_factory=WaitingLine)
     answer_events: list[Any] = field(default_factory=list)
     photo_events: list[Any] = field(default_factory=list)
 

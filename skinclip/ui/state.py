@@ -8,12 +8,14 @@ page itself (`assets/page.js`) hides whatever does not belong to the photo in th
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from skinclip.core.assessment import Assessment, Context
-from skinclip.imaging.photo import PhotoError
+from skinclip.core.assessment import Assessment, ClinicianRecord, Context
+from skinclip.imaging.photo import PhotoError, load_photo
+from skinclip.pipeline.settings import Settings, at_settings
+from skinclip.reporting import limits
 
 NOT_GIVEN = "not given"
 
@@ -49,23 +51,48 @@ class Entries:
 
 @dataclass(frozen=True)
 class AssessedPhoto:
-    """The answer on display.
+    """The answer on display. Pictures are kept encoded and at the size displayed: a visitor costs about a megabyte.
 
     Attributes:
         photo: the bytes of the photo file that was assessed.
-        pixels: uint8 [H, W, 3] at the size displayed.
-        heat: [H, W] in 0..1, the Grad-CAM map of the leading diagnosis; None after an abstention.
+        assessment: the model's own, at its own threshold and prevalence.
+        picture: the photo at the size displayed, JPEG.
+        heat: the Grad-CAM map of the leading diagnosis as a layer over it, PNG; None after an abstention.
+        settings: threshold and prevalence that the reader chose.
+        clinician: what the reader added.
+        made_by: the name of the model, where there are several to choose from.
     """
 
     photo: bytes
     assessment: Assessment
-    pixels: np.ndarray
-    heat: np.ndarray | None
+    picture: bytes
+    heat: bytes | None
+    settings: Settings = Settings()  # noqa: RUF009  frozen
+    clinician: ClinicianRecord = ClinicianRecord()  # noqa: RUF009  frozen
+    made_by: str | None = None
 
     @property
     def key(self) -> str:
         """See `answer_key`."""
         return answer_key(self.assessment)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """uint8 [H, W, 3] at the size displayed."""
+        return load_photo(self.picture).pixels
+
+    @property
+    def shown(self) -> Assessment:
+        """The Assessment at the reader's settings, with what the referral costs there."""
+        shown = at_settings(self.assessment, self.settings)
+        costs = limits.costs(shown.malignancy, shown.model.weights_sha256, self.assessment.malignancy.prevalence)
+        return replace(shown, malignancy=replace(shown.malignancy, sensitivity=costs[0], specificity=costs[1]))
+
+    @property
+    def exported(self) -> Assessment:
+        """The Assessment for the hand-over: at the reader's settings, with what the reader added."""
+        added = None if self.clinician == ClinicianRecord() else self.clinician
+        return replace(self.shown, clinician=added)
 
 
 def photo_hash(photo: bytes) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 from skinclip.model import reasoner
 from skinclip.ui.app import build_page, load_assessor
-from skinclip.ui.components import finding_colours
 from skinclip.ui.tabs.photo_field import example_css
 from skinclip.ui.theme import css, head, theme
 from tests.helpers.tiny_hub import tiny_base, tiny_checkpoint, tiny_clip, tiny_preset
@@ -36,7 +35,7 @@ page = build_page(load_assessor(config.preset, None, FOLDER / "adapters"))
 page.launch(
     server_name="127.0.0.1",
     server_port=PORT,
-    css=css() + finding_colours() + example_css(),
+    css=css() + example_css(),
     head=head(),
     theme=theme(),
     quiet=True,

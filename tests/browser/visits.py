@@ -35,7 +35,8 @@ def add_photo(page: Page, file: Path) -> None:
 
 
 def assess(page: Page) -> str:
-    """Presses the button; the text of the result."""
+    """Presses the button; the text of the answer."""
     page.click("#assess")
+    page.wait_for_selector("#assess:not([disabled])", timeout=60_000)
     page.wait_for_selector("#result:has(.sk-card):not(:has([aria-busy]))", timeout=60_000)
-    return page.inner_text("#result")
+    return page.inner_text("#answer")

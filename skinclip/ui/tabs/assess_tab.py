@@ -1,8 +1,9 @@
 """Assess tab: a photo and what is known of the patient go in, the answer comes out.
 
-`build` lays the tab out and wires it. The handlers below it are plain functions: they take the tab's components
-(`AssessView`) and plain values, and return a dict keyed by component. A visitor's photo and answer are kept in memory,
-for that visitor alone and for half an hour; nothing of it is written to disk.
+`build` lays the tab out (`assess_view`) and wires it. The handlers, here and in `photo_events`, `requests` and
+`revision`, are plain functions: they take the tab's components (`AssessView`) and plain values, and return a dict keyed
+by component. A visitor's photo and answer are kept in memory, for that visitor alone and for half an hour; nothing
+of it is written to disk.
 
 An answer belongs to one photo. Adding another photo stops the assessment that is running and clears the answer; an
 answer that is late is dropped, on the server (`TaskSuperseded`) and in the browser (`assets/page.js`).
@@ -10,42 +11,42 @@ answer that is late is dropped, on the server (`TaskSuperseded`) and in the brow
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from skinclip.core.assessment import Assessment
-from skinclip.core.vocabulary import SEXES, SITES
-from skinclip.imaging.bounded import load_photo_bounded
-from skinclip.imaging.photo import PhotoError, fit, photo_quality
+from skinclip.core.formatting import count
+from skinclip.imaging.photo import PhotoError
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
+from skinclip.pipeline.settings import Settings
 from skinclip.ui import components
-from skinclip.ui.answer import ALL, adapters, assess_photo, choices, made_by, pictures
-from skinclip.ui.background_task import BackgroundTask, TasksByVisitor, TaskStopped, TaskSuperseded
+from skinclip.ui.answer import adapters, assess_photo, made_by
+from skinclip.ui.background_task import BackgroundTask, TaskStopped, TaskSuperseded, WaitingLine
 from skinclip.ui.guard.quiet_log import describe
 from skinclip.ui.page import ModelPage
-from skinclip.ui.state import NOT_GIVEN, AssessedPhoto, Entries, context_of, describe_context, entries_of, photo_hash
-from skinclip.ui.tabs import change_panel, opinion_panel
-from skinclip.ui.tabs.change_panel import ChangePanel
-from skinclip.ui.tabs.opinion_panel import OpinionPanel
-from skinclip.ui.tabs.photo_field import (
-    ADD,
-    ADD_OTHER,
-    build_example_buttons,
-    example_name,
-    refusal_words,
-    uploaded_bytes,
+from skinclip.ui.state import AssessedPhoto, Entries, context_of, describe_context, entries_of, photo_hash
+from skinclip.ui.tabs import change_panel, opinion_panel, requests, revision
+from skinclip.ui.tabs.assess_updates import filled, growing
+from skinclip.ui.tabs.assess_view import AssessView, Updates, build_view
+from skinclip.ui.tabs.photo_events import (
+    cleared,
+    no_pieces,
+    on_example,
+    on_reframe,
+    on_refusal,
+    on_upload,
+    unmarked,
 )
+from skinclip.ui.tabs.photo_field import uploaded_bytes
 
-PREVIEW_SIDE = 640  # px
-
-Updates = dict[Any, Any]
+POLL_SECONDS = 0.5  # between looks at a visitor's place in the line
 log = logging.getLogger(__name__)
 
 
@@ -57,115 +58,29 @@ class Progress:
     what: str
 
 
-Report = Progress | Assessment | AssessedPhoto  # a step, then the answer as far as it is written, then the whole answer
-
-
 @dataclass(frozen=True)
-class AssessView:
-    """The tab's components, and its state: the photo file's bytes, the entries at the last Assess, and the answer."""
+class PartialAnswer:
+    """The answer as far as it is known."""
 
-    drop: gr.HTML
-    uploaded: gr.Textbox  # unseen; the browser hands over here the name of a file that it has sent
-    refusal: gr.Textbox  # unseen; the browser reports here what it refuses
-    preview: gr.HTML
-    age: gr.Textbox
-    sex: gr.Dropdown
-    site: gr.Dropdown
-    adapter: gr.Dropdown
-    button: gr.Button
-    stop: gr.Button
-    outdated: gr.Column
-    outdated_note: gr.HTML
-    update: gr.Button
-    result: gr.HTML
-    finding: gr.Radio
-    figures: gr.HTML
-    download: gr.HTML
-    panel: ChangePanel
-    opinion: OpinionPanel | None  # None where the model has no vision tower of Qwen's
-    photo: gr.State
-    entries: gr.State
-    answer: gr.State
+    answer: AssessedPhoto
 
-    @property
-    def form(self) -> list[Any]:
-        """The entries that an answer depends on, besides the photo."""
-        return [self.age, self.sex, self.site, self.adapter]
 
-    @property
-    def outputs(self) -> list[Any]:
-        """Components that an assessment fills."""
-        opinion = [] if self.opinion is None else self.opinion.all
-        mark = [self.outdated, self.outdated_note]
-        pictures = [self.result, self.finding, self.figures, self.download]
-        return [*mark, *pictures, *self.panel.all, *opinion, self.entries, self.answer]
-
-    @property
-    def photo_outputs(self) -> list[Any]:
-        """Components that a new photo fills or clears."""
-        return [self.drop, self.preview, self.photo, self.button, self.stop, *self.outputs]
+Report = Progress | PartialAnswer | AssessedPhoto  # steps and the answer as it grows, then the whole answer
 
 
 def build(page: ModelPage, tab: gr.Tab) -> AssessView:
     """Lays out the tab inside the current Blocks and wires its events."""
-    assessor = page.assessor
-    with gr.Row(equal_height=False, elem_classes="sk-page"):
-        with gr.Column(scale=3, min_width=300, elem_classes="sk-form"):
-            drop = gr.HTML(components.file_field(ADD, False), elem_id="photo")
-            uploaded = gr.Textbox(visible="hidden", elem_id="uploaded", label="uploaded")
-            refusal = gr.Textbox(visible="hidden", elem_id="refusal", label="refusal")
-            preview = gr.HTML(components.FORMATS, elem_id="preview")
-            form = _build_form(assessor)
-            button = gr.Button("Assess", variant="primary", size="lg", elem_id="assess")
-            stop = gr.Button("Stop", visible=False, elem_id="stop")
-            examples = build_example_buttons()
-        with gr.Column(scale=8, min_width=320):
-            with gr.Column(visible=False, elem_id="outdated") as outdated:
-                note = gr.HTML(elem_id="outdated-note")
-                update = gr.Button("Update the answer", size="md", elem_id="update")
-            result = gr.HTML(components.EMPTY, elem_id="result", min_height=140)
-            finding = gr.Radio([("All findings", ALL)], label="Show on the photo", visible=False, elem_id="finding")
-            figures = gr.HTML(visible=False, elem_id="figures")
-            download = gr.HTML(visible=False, elem_id="download")
-            panel = change_panel.build()
-            opinion = opinion_panel.build() if assessor.config.reasoner.own_vision else None
-    view = AssessView(
-        drop, uploaded, refusal, preview, *form, button, stop, outdated, note, update, result, finding, figures,
-        download, panel, opinion, page.photo, page.entries, page.answer,
-    )  # fmt: skip
+    view, examples = build_view(page)
     _wire(page, view, examples)
     return view
 
 
-def _build_form(assessor: Assessor) -> tuple[gr.Textbox, gr.Dropdown, gr.Dropdown, gr.Dropdown]:
-    """Age, sex, body site, and the model where there are several."""
-    gr.HTML(components.PATIENT_HEADING, elem_classes="sk-tight")
-    with gr.Row(elem_classes="sk-pair"):
-        age = gr.Textbox(label="Age", placeholder="years", max_lines=1, min_width=110, elem_id="age")
-        sex = gr.Dropdown([NOT_GIVEN, *SEXES], value=NOT_GIVEN, label="Sex", min_width=110, elem_id="sex")
-    site = gr.Dropdown([NOT_GIVEN, *SITES], value=NOT_GIVEN, label="Body site", elem_id="site")
-    offered = adapters(assessor)
-    chosen = assessor.model_info.weights_sha256 if offered else None
-    adapter = gr.Dropdown(offered, value=chosen, label="Model", visible=len(offered) > 1, elem_id="adapter")
-    return age, sex, site, adapter
-
-
 def _wire(page: ModelPage, view: AssessView, examples: list[tuple[gr.Button, Path]]) -> None:
-    running = _wire_assessment(page.assessor, view, page.tasks)
-    dependent = [
-        view.finding.input(
-            partial(on_choice, view),
-            [view.finding, view.answer],
-            [view.figures],
-            api_visibility="private",
-            show_progress="hidden",
-            trigger_mode="always_last",
-        ),
-        *change_panel.wire(page, view.panel),
-    ]
+    running = _wire_assessment(page, view)
+    page.answer_events.extend([requests.wire(page, view), revision.wire(page, view)])
+    page.answer_events.extend(change_panel.wire(page, view.panel))
     if view.opinion is not None:
-        dependent.append(opinion_panel.wire(page, view.opinion))
-    page.answer_events.extend(dependent)
+        page.answer_events.append(opinion_panel.wire(page, view.opinion))
     page.photo_events.extend([view.uploaded.change, view.refusal.change, *(button.click for button, _ in examples)])
     _wire_photo(page, view, examples, running)
     for field in view.form:
@@ -192,6 +107,13 @@ def _wire_photo(page: ModelPage, view: AssessView, examples: list[tuple[gr.Butto
 
         return handle
 
+    def reframing(text: str | None, photo: bytes | None, request: gr.Request) -> Updates:
+        asked = requests.parsed(text)
+        if asked.get("kind") not in ("crop", "uncrop"):
+            return gr.skip()
+        tasks.stop(request.session_hash, superseded=True)
+        return on_reframe(view, photo, asked)
+
     def upload(name: str | None, request: gr.Request) -> Updates:
         return on_upload(view, lambda: uploaded_bytes(page.uploads, request, name))
 
@@ -199,139 +121,113 @@ def _wire_photo(page: ModelPage, view: AssessView, examples: list[tuple[gr.Butto
         return lambda _, __: on_example(view, file)
 
     # "private" keeps the handlers out of the page's API
-    view.uploaded.change(
-        replacing(upload),
-        view.uploaded,
-        view.photo_outputs,
-        queue=False,  # a photo waits for nobody's assessment
-        api_visibility="private",
-        show_progress_on=view.preview,
-        cancels=cancels,
-    )
-    view.refusal.change(
-        replacing(lambda code, _: on_refusal(view, code)),
-        view.refusal,
-        view.photo_outputs,
-        api_visibility="private",
-        show_progress="hidden",
-        cancels=cancels,
-    )
+    common: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "cancels": cancels}
+    # a photo waits for nobody's assessment
+    view.uploaded.change(replacing(upload), view.uploaded, view.photo_outputs, queue=False, **common)
+    refusal = replacing(lambda code, _: on_refusal(view, code))
+    view.refusal.change(refusal, view.refusal, view.photo_outputs, **common)
     for button, file in examples:
-        button.click(
-            replacing(example(file)),
-            view.refusal,
-            view.photo_outputs,
-            api_visibility="private",
-            show_progress="hidden",
-            cancels=cancels,
-        )
+        button.click(replacing(example(file)), view.refusal, view.photo_outputs, **common)
+    # cancels nothing by itself: most requests concern the answer, and leave what runs alone
+    common.pop("cancels")
+    view.request.change(reframing, [view.request, view.whole], view.photo_outputs, **common)
 
 
-def _wire_assessment(assessor: Assessor, view: AssessView, tasks: TasksByVisitor) -> list[Any]:
+def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
     """Wires an assessment, from the press of the button to its end; returns the events that a new photo cancels."""
-    lengthy = assessor.config.reasoner.base is not None  # billions of parameters take long enough to change one's mind
+    assessor, tasks, line = page.assessor, page.tasks, page.line
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+    def press(photo: bytes | None, age: str, sex: str, site: str, adapter: str | None, request: gr.Request) -> Updates:
+        line.join(request.session_hash)
+        return on_press(view, photo, age, sex, site, adapter, line.ahead(request.session_hash))
+
+    async def wait(request: gr.Request) -> AsyncIterator[Updates]:
+        async for updates in on_wait(view, line, request.session_hash):
+            yield updates
 
     def run(
-        photo: bytes | None,
-        entries: Entries | None,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
+        photo: bytes | None, entries: Entries | None, first: bool, settings: Settings, request: gr.Request
     ) -> Generator[Updates]:
-        with tasks.of(request.session_hash) as begin:
-            yield from on_assess(assessor, view, photo, entries, progress, begin)
+        try:
+            with tasks.of(request.session_hash) as begin:
+                yield from on_assess(assessor, view, photo, entries, begin, first, settings)
+        finally:
+            line.leave(request.session_hash)
 
-    def stop(request: gr.Request) -> None:
+    def stop(request: gr.Request) -> Updates:
         tasks.stop(request.session_hash)
+        line.leave(request.session_hash)
+        idle = {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
+        return {**idle, **cleared(view, components.STOPPED)}
 
     pressed = gr.on(
         [view.button.click, view.update.click],
-        partial(on_press, view, lengthy),
+        press,
         [view.photo, *view.form],
-        [view.entries, view.button, view.stop],
-        api_visibility="private",
+        [view.entries, view.button, view.stop, view.outdated, view.outdated_note, view.result, *view.pieces],
         queue=False,
-        show_progress="hidden",
+        **quiet,
     )
+    waited = pressed.then(wait, None, [view.result], concurrency_limit=16, **quiet)
     ran = pressed.then(
         run,
-        [view.photo, view.entries],
+        [view.photo, view.entries, view.first, view.settings],
         view.outputs,
         concurrency_id="model",
         concurrency_limit=1,
-        api_visibility="private",
-        show_progress_on=view.result,
+        **quiet,
     )
     ran.then(
         partial(on_end, assessor, view),
         [view.entries, *view.form, view.answer],
         [view.button, view.stop, view.outdated, view.outdated_note],
-        api_visibility="private",
         queue=False,
-        show_progress="hidden",
+        **quiet,
     )
-    view.stop.click(stop, None, None, api_visibility="private", queue=False, show_progress="hidden")
-    return [ran]
-
-
-# --- handlers: the photo ------------------------------------------------------------------------------------------
-
-
-def on_upload(view: AssessView, take: Callable[[], bytes]) -> Updates:
-    """Takes a chosen, dropped or pasted file: displayed, or refused in words.
-
-    Args:
-        take: gives the file's bytes. Raises PhotoError where they are gone.
-    """
-    try:
-        updates = _take_photo(view, take())
-    except PhotoError as problem:
-        return _refused(view, str(problem))
-    return {**_emptied(view), **updates}
-
-
-def on_refusal(view: AssessView, code: str | None) -> Updates:
-    """Says what the browser refused, and clears the photo and answer before it."""
-    return _refused(view, refusal_words(code))
-
-
-def on_example(view: AssessView, file: Path) -> Updates:
-    """Takes one of the synthetic examples."""
-    updates = _take_photo(view, file.read_bytes(), f"Synthetic example: {example_name(file).lower()}")
-    return {**_emptied(view), **updates}
-
-
-def _refused(view: AssessView, words: str) -> Updates:
-    """The photo before a refused one must not be assessed, or its answer read, by mistake."""
-    refusal = components.error(words, "This photo cannot be used")
-    return {**_emptied(view), view.preview: refusal, view.photo: None, **_cleared(view, components.EMPTY)}
-
-
-def _emptied(view: AssessView) -> Updates:
-    """The upload field free for another photo, and smaller; nothing runs any more."""
-    idle = {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
-    return {view.drop: components.file_field(ADD_OTHER, True), **idle}
-
-
-def _take_photo(view: AssessView, data: bytes, label: str = "") -> Updates:
-    """Puts a new photo on the page and clears the answer to the one before. Raises PhotoError."""
-    image = load_photo_bounded(data)
-    preview = components.preview(fit(image.pixels, PREVIEW_SIDE), image, photo_quality(image), label)
-    return {view.preview: preview, view.photo: data, **_cleared(view, components.READY)}
+    view.stop.click(stop, None, [view.button, view.stop, *view.outputs], cancels=[ran, waited], queue=False, **quiet)
+    return [ran, waited]
 
 
 # --- handlers: the assessment -------------------------------------------------------------------------------------
 
 
 def on_press(
-    view: AssessView, lengthy: bool, photo: bytes | None, age: str, sex: str, site: str, adapter: str | None
+    view: AssessView, photo: bytes | None, age: str, sex: str, site: str, adapter: str | None, ahead: int = 0
 ) -> Updates:
-    """Keeps the entries that the answer will be made with. `lengthy`: offer to stop."""
+    """Keeps the entries that the answer will be made with, and clears the place where it will stand.
+
+    Args:
+        ahead: assessments that run before this one.
+    """
     entries = None if photo is None else Entries(photo_hash(photo), age or "", sex, site, adapter)
     return {
+        **unmarked(view),
+        **no_pieces(view),
         view.entries: entries,
         view.button: gr.update(interactive=False),
-        view.stop: gr.update(visible=lengthy),
+        view.stop: gr.update(visible=True),
+        view.result: components.running("Starting", queue_words(ahead)),
     }
+
+
+def queue_words(ahead: int) -> str:
+    """A place in the queue in words; "" at its head."""
+    if ahead == 0:
+        return ""
+    return f"{count(ahead).capitalize()} {'assessment runs' if ahead == 1 else 'assessments run'} before yours."
+
+
+async def on_wait(view: AssessView, line: WaitingLine, visitor: str | None) -> AsyncIterator[Updates]:
+    """Says how many are before the visitor, until nobody is."""
+    said = -1
+    while ahead := line.ahead(visitor):
+        if ahead != said:
+            yield {view.result: components.running("", queue_words(ahead))}
+        said = ahead
+        await asyncio.sleep(POLL_SECONDS)
+    if said < 0:
+        yield gr.skip()
 
 
 def on_assess(
@@ -339,21 +235,23 @@ def on_assess(
     view: AssessView,
     photo: bytes | None,
     entries: Entries | None,
-    progress: Callable[..., Any],
     begin: Callable[[BackgroundTask], None] = lambda task: None,
+    first: bool = False,
+    settings: Settings | None = None,
 ) -> Generator[Updates]:
-    """Runs the model on the photo and yields its answer as it is written. On any failure the form keeps its entries.
+    """Runs the model on the photo and yields its answer as it grows. On any failure the form keeps its entries.
 
     Yields `gr.skip()` once the photo has been replaced.
 
     Args:
         entries: as they were when Assess was pressed.
-        progress: a `gr.Progress`.
         begin: called with the task before it starts, so that it can be stopped.
+        first: hide the answer until the clinician has given one.
+        settings: the visitor's threshold and prevalence.
     """
     if photo is None:
         message = "Add a photo, then press Assess. A photo is kept for half an hour; after that, add it again."
-        yield _cleared(view, components.error(message, "There is no photo yet"))
+        yield cleared(view, components.error(message, "There is no photo yet"))
         return
     if entries is None or entries.photo != photo_hash(photo):
         yield gr.skip()  # another photo came while this assessment waited for its turn
@@ -361,45 +259,55 @@ def on_assess(
     try:
         context = context_of(entries.age, entries.sex, entries.site)
     except PhotoError as problem:
-        yield _cleared(view, components.error(str(problem), "An entry cannot be used"))
+        yield cleared(view, components.error(str(problem), "An entry cannot be used"))
         return
-    about: dict[str, Any] = {}  # how the page describes the model in use, filled when it answers
 
     def work(report: Callable[[Report], None]) -> AssessedPhoto:
+        def show(partial_answer: AssessedPhoto) -> None:
+            report(PartialAnswer(at(partial_answer, settings)))
+
         with assessor.using(entries.adapter):
-            about.update(made_by=made_by(assessor))
-            return assess_photo(assessor, photo, context, lambda share, what: report(Progress(share, what)), report)
+            answer = assess_photo(assessor, photo, context, lambda *step: report(Progress(*step)), show)
+            return at(answer, settings, made_by(assessor))
 
     try:
         task = BackgroundTask[Report](work)
         begin(task)
-        yield from _as_updates(view, task, about, progress)
+        yield from _as_updates(view, task, first)
     except TaskSuperseded:
         yield gr.skip()  # not nothing: Gradio would repeat the last update, or empty every output
     except (PhotoError, CheckpointError) as problem:
-        yield _cleared(view, components.error(str(problem)))
+        yield cleared(view, components.error(str(problem)))
     except TaskStopped:
-        yield _cleared(view, components.STOPPED)
+        yield cleared(view, components.STOPPED)
     except Exception as fault:
         log.error("an assessment failed: %s", describe(fault))
-        yield _cleared(view, components.error(components.FAILED))
+        yield cleared(view, components.error(components.FAILED))
 
 
-def _as_updates(
-    view: AssessView, task: BackgroundTask[Report], about: dict[str, Any], progress: Callable[..., Any]
-) -> Generator[Updates]:
+def at(answer: AssessedPhoto, settings: Settings | None, name: str | None = None) -> AssessedPhoto:
+    """The answer at a visitor's settings; `name` is that of the model, where there are several."""
+    return replace(answer, settings=settings or Settings(), made_by=name)
+
+
+def _as_updates(view: AssessView, task: BackgroundTask[Report], first: bool) -> Generator[Updates]:
     """The reports of an assessment as updates of the page."""
-    writing = False
+    begun = False  # the figures are on the page
     for report in task:
         if isinstance(report, AssessedPhoto):
-            yield _filled(view, report, about)
-        elif isinstance(report, Assessment):
-            # what stands below the text stays until the end, dimmed: the page would jump twice
-            partial_answer = {view.result: components.result(report, **about, writing=True), view.answer: None}
-            yield partial_answer if writing else {**partial_answer, **_unmarked(view)}
-            writing = True
-        elif not writing:  # from then on the text itself shows the progress
-            progress(report.share, desc=report.what)
+            if first and not report.assessment.abstained:
+                yield {**no_pieces(view), view.result: components.first_question(ready=True), view.answer: report}
+            else:
+                yield filled(view, report, begun)
+        elif isinstance(report, PartialAnswer):
+            if first:
+                if not begun:
+                    yield {view.result: components.first_question(ready=False), view.answer: None}
+            else:
+                yield growing(view, report.answer, begun)
+            begun = True
+        elif not begun:
+            yield {view.result: components.running(report.what), view.answer: None}
 
 
 def on_end(assessor: Assessor, view: AssessView, entries: Entries | None, *form: Any) -> Updates:
@@ -425,47 +333,8 @@ def on_entries(assessor: Assessor, view: AssessView, entries: Entries | None, *f
         return {view.outdated: gr.update(visible=True), view.outdated_note: components.outdated("")}
     now = Entries(made.photo, age or "", sex, site, adapter)
     if made.same_patient_and_model(now) or made.context is None:
-        return _unmarked(view)
+        return unmarked(view)
     names = {weights: name for name, weights in adapters(assessor)}
     model = names.get(made.adapter or "", "") if now.adapter != made.adapter else ""
     note = components.outdated(describe_context(made.context), model)
     return {view.outdated: gr.update(visible=True), view.outdated_note: note}
-
-
-def _unmarked(view: AssessView) -> Updates:
-    return {view.outdated: gr.update(visible=False), view.outdated_note: ""}
-
-
-def _filled(view: AssessView, answer: AssessedPhoto, about: dict[str, Any]) -> Updates:
-    """The whole answer on the page."""
-    options = choices(answer.assessment)
-    return {
-        **_unmarked(view),
-        view.result: components.result(answer.assessment, **about),
-        view.finding: gr.update(choices=options, value=ALL, visible=len(options) > 1),
-        view.figures: gr.update(value=pictures(answer), visible=True),
-        view.download: gr.update(value=components.downloads(answer.assessment, answer.pixels), visible=True),
-        **change_panel.fresh(view.panel, answer.assessment),
-        **opinion_panel.fresh(view.opinion, answer.assessment),
-        view.answer: answer,
-    }
-
-
-def on_choice(view: AssessView, choice: str, answer: AssessedPhoto | None) -> Updates:
-    """Draws the region of one finding, or of all."""
-    return gr.skip() if answer is None else {view.figures: pictures(answer, choice)}
-
-
-def _cleared(view: AssessView, message: str) -> Updates:
-    """A message where the answer was."""
-    return {
-        **_unmarked(view),
-        view.result: message,
-        view.finding: gr.update(choices=[("All findings", ALL)], value=ALL, visible=False),
-        view.figures: gr.update(value="", visible=False),
-        view.download: gr.update(value="", visible=False),
-        **change_panel.hidden(view.panel),
-        **opinion_panel.hidden(view.opinion),
-        view.entries: None,
-        view.answer: None,
-    }

@@ -1,7 +1,7 @@
 """The tab that lays all explanations of one photo over each other: a divider between two of them, findings one by one.
 
 All layers are part of the page once computed; choosing, dividing, fading and zooming happen in the browser
-(`assets/page.js`), by native fields, so that the keyboard does all of it.
+(`assets/viewer.js`, `assets/compare.js`), and the keyboard does all of it.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import cv2
 import gradio as gr
 import numpy as np
 from markupsafe import Markup
 
-from skinclip.core.assessment import Assessment, Polygon
+from skinclip.core.assessment import Assessment
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS, OWN, USUAL
 from skinclip.explain.subject import on_photo
 from skinclip.imaging.bounded import load_photo_bounded
-from skinclip.imaging.overlay import heat_rgba, hex_colour, ink_of, number_places
 from skinclip.imaging.photo import PhotoError
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
+from skinclip.ui.answer import heat_layer
 from skinclip.ui.background_task import BackgroundTask, TaskStopped
 from skinclip.ui.page import ModelPage
 from skinclip.ui.state import AssessedPhoto
 from skinclip.ui.templating import data_url, macro
+from skinclip.ui.viewer_html import drawn_findings, points
 
 LEFT, RIGHT = OWN, USUAL
 WHOLE = "evidence_whole"  # the evidence as heat: what the benchmarks measure; its regions are outlines
@@ -38,11 +38,10 @@ READS = {
     WHOLE: "The regions of all criteria, cited or not, each by how far the diagnosis drops without it and holds by it "
     "alone."
 }
-LAYER_SIDE = 480  # px, longer side of a heat map's layer; it is smooth, the browser enlarges it
 NOTHING_YET = components.notice(
     "Nothing to compare yet", "Assess a photo first; its explanations can then be compared here."
 )
-COMPUTING = components.notice("", "The explanations of this photo are being computed.")
+COMPUTING = components.computing("The explanations of this photo are being computed")
 ABSTAINED = components.notice(
     "Nothing to compare", "The model abstained on this photo, so there is no diagnosis to explain."
 )
@@ -67,10 +66,9 @@ def build(page: ModelPage, tab: gr.Tab) -> CompareView:
         answer: AssessedPhoto | None,
         done: str | None,
         request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
     ) -> Generator[Updates]:
         with page.tasks.of(request.session_hash) as begin:
-            yield from on_open(page.assessor, view, answer, done, progress, begin)
+            yield from on_open(page.assessor, view, answer, done, begin)
 
     tab.select(
         partial(on_select, view),
@@ -87,7 +85,7 @@ def build(page: ModelPage, tab: gr.Tab) -> CompareView:
         concurrency_id="model",
         concurrency_limit=1,
         api_visibility="private",
-        show_progress_on=view.stage,
+        show_progress="hidden",
     )
     page.answer_events.append(opened)
     return view
@@ -107,13 +105,11 @@ def on_open(
     view: CompareView,
     answer: AssessedPhoto | None,
     done: str | None,
-    progress: Callable[..., Any],
     begin: Callable[[BackgroundTask], None] = lambda task: None,
 ) -> Generator[Updates]:
     """Makes the layers of the answer on display, once; ends when its photo is replaced.
 
     Args:
-        progress: a `gr.Progress`.
         begin: called with the task before it starts, so that it can be stopped.
     """
     if answer is None or answer.assessment.abstained or answer.key == done:
@@ -129,9 +125,9 @@ def on_open(
     try:
         for report in task:
             if isinstance(report, tuple):
-                progress(report[0], desc=report[1])
+                yield {view.stage: components.computing(f"Computing: {report[1]}"), view.done: None}
             else:
-                html = components.belonging(answer.assessment, compare(answer.assessment, answer.pixels, report))
+                html = components.belonging(answer.assessment, compare(answer.assessment, answer.picture, report))
                 yield {view.stage: html, view.done: answer.key}
     except TaskStopped:
         yield gr.skip()
@@ -156,10 +152,11 @@ def layers(assessor: Assessor, answer: AssessedPhoto, tell: Callable[[float, str
     return heats
 
 
-def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndarray]) -> Markup:
+def compare(assessment: Assessment, picture: bytes, heats: dict[str, np.ndarray]) -> Markup:
     """The whole tab as HTML, evidence on the left of the divider and Grad-CAM on its right.
 
     Args:
+        picture: the photo at the size displayed, JPEG.
         heats: layer -> map, as `layers` gives them.
     """
     keys = [LEFT, *heats]
@@ -169,15 +166,15 @@ def compare(assessment: Assessment, pixels: np.ndarray, heats: dict[str, np.ndar
         "stage",
         leading=assessment.diagnosis[0],
         made=components.made_for(assessment),
-        ratio=assessment.photo.width / assessment.photo.height,
         keys=keys,
         titles={key: title(key) for key in keys},
         right=right,
-        photo=components.data_url(pixels),
-        layers=[{"key": key, "address": heat_layer(heat)} for key, heat in heats.items()],
-        size=f"{assessment.photo.width} {assessment.photo.height}",
-        lesion=_points(assessment.lesion.polygons),
-        findings=_findings(assessment),
+        photo=data_url(picture),
+        layers=[{"key": key, "address": data_url(heat_layer(heat), "image/png")} for key, heat in heats.items()],
+        width=assessment.photo.width,
+        height=assessment.photo.height,
+        lesion=points(assessment.lesion.polygons),
+        findings=drawn_findings(assessment, assessment.findings),
         explained=[_explained(key, key in (LEFT, right)) for key in keys],
     )
 
@@ -187,45 +184,11 @@ def title(key: str) -> str:
     return TITLES.get(key) or METHODS[key].title
 
 
-def heat_layer(heat: np.ndarray) -> str:
-    """A heat map [H, W] in 0..1 as the address of a PNG that is clear where the map is cold."""
-    scale = min(1.0, LAYER_SIDE / max(heat.shape))
-    small = cv2.resize(heat.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    bgra = cv2.cvtColor((heat_rgba(small) * 255).round().astype(np.uint8), cv2.COLOR_RGBA2BGRA)
-    ok, data = cv2.imencode(".png", bgra)
-    if not ok:
-        raise RuntimeError("a map could not be encoded")
-    return data_url(data.tobytes(), "image/png")
-
-
-def _findings(assessment: Assessment) -> list[dict[str, Any]]:
-    """Each finding as the template draws it; one about the lesion as a whole has no outline of its own."""
-    radius = max(assessment.photo.width, assessment.photo.height) / 46
-    places = number_places(assessment, radius)
-    whole = assessment.lesion.polygons
-    return [
-        {
-            "ref": f.ref,
-            "number": i + 1,
-            "phrase": components.phrase(f),
-            "colour": hex_colour(i),
-            "ink": "rgb({},{},{})".format(*ink_of(i)),
-            "polygons": [] if f.region.polygons == whole else _points(f.region.polygons),
-            "place": places.get(f.ref),
-            "radius": radius,
-        }
-        for i, f in enumerate(assessment.findings)
-    ]
-
-
-def _points(polygons: tuple[Polygon, ...]) -> list[str]:
-    """Polygons as SVG writes them."""
-    return [" ".join(f"{x:.1f},{y:.1f}" for x, y in polygon) for polygon in polygons]
-
-
 def _explained(key: str, open_now: bool) -> dict[str, Any]:
     """How a layer is read, and its measured figures."""
     figures = measured.summary(LEFT if key == WHOLE else key)
     if key == LEFT and figures:  # outlines have no order of places to be followed; their figures are those of the heat
         figures = f"Its figures are those of “{TITLES[WHOLE]}”. {measured.cited()}"
-    return {"key": key, "open": open_now, "caption": READS.get(key) or METHODS[key].caption, "figures": figures}
+    caption = READS.get(key) or METHODS[key].caption
+    experts = measured.experts(LEFT if key == WHOLE else key)
+    return {"key": key, "open": open_now, "caption": caption, "figures": figures, "experts": experts}

@@ -16,7 +16,6 @@ from skinclip.ui import components
 from skinclip.ui.guard.uploads import UploadStore
 from skinclip.ui.guard.visitors import COOKIE
 
-ADD, ADD_OTHER = "Photo of the lesion", "Another photo"
 # Refusals that happen in the browser, before a file reaches the program; the keys are those of `assets/page.js`.
 REFUSALS = {
     "size": f"The file is larger than {MAX_FILE_MB} MB. Save it smaller, for example as JPEG.",

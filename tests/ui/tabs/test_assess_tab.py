@@ -19,16 +19,16 @@ from PIL import Image
 
 from skinclip.core import assessment as record
 from skinclip.core.config import preset
-from skinclip.imaging.photo import LesionImage, PhotoError
+from skinclip.imaging.photo import LesionImage, PhotoError, fit
 from skinclip.model.errors import CheckpointError
+from skinclip.pipeline.settings import Settings
 from skinclip.ui import components
-from skinclip.ui.answer import ALL
-from skinclip.ui.background_task import TasksByVisitor
+from skinclip.ui.background_task import TasksByVisitor, WaitingLine
 from skinclip.ui.guard.uploads import UploadStore
 from skinclip.ui.guard.visitors import COOKIE
 from skinclip.ui.page import ModelPage
 from skinclip.ui.state import AssessedPhoto, Entries, answer_key, photo_hash
-from skinclip.ui.tabs import assess_tab, photo_field
+from skinclip.ui.tabs import assess_tab, photo_field, requests
 from skinclip.ui.tabs.assess_tab import AssessView
 
 GONE = "9" * 64  # weights that are not on offer
@@ -119,10 +119,6 @@ def photo_file(size: tuple[int, int] = (160, 120), kind: str = "PNG") -> bytes:
     return stream.getvalue()
 
 
-def progress(share: float, desc: str) -> None:
-    assert 0 <= share <= 1 and desc
-
-
 def assess(assessor: FakeAssessor, view: AssessView, photo: bytes | None, age: str = "") -> dict[Any, Any]:
     return list(assessing(assessor, view, photo, age))[-1]
 
@@ -134,10 +130,11 @@ def assessing(
     age: str = "",
     begin: Callable = lambda run: None,
     adapter: str | None = None,
+    first: bool = False,
 ) -> Generator[dict[Any, Any]]:
     """What the page gets, one update after the other."""
     entries = None if photo is None else Entries(photo_hash(photo), age, "female", "not given", adapter)
-    return assess_tab.on_assess(assessor, view, photo, entries, progress, begin)  # type: ignore[arg-type]
+    return assess_tab.on_assess(assessor, view, photo, entries, begin, first)  # type: ignore[arg-type]
 
 
 def test_an_upload_is_shown(view: AssessView) -> None:
@@ -169,26 +166,33 @@ def test_an_upload_is_given_once_and_to_its_visitor_alone() -> None:
 def test_a_photo_is_assessed(assessor: FakeAssessor, view: AssessView) -> None:
     updates = assess(assessor, view, photo_file(), age="61")
     assert assessor.context == record.Context(61.0, "female", None)
-    assert "Differential diagnosis" in updates[view.result]
-    assert updates[view.figures]["value"].count("<img") == 2
-    assert [value for _, value in updates[view.finding]["choices"]] == [ALL, "r1", "r2"]
+    assert "Differential diagnosis" in updates[view.side]["value"] and "threshold" in updates[view.result]
+    assert view.figures not in updates  # it came with the first figures, and may be in use
+    assert "data:image/png" in updates[view.heat]
     shown = updates[view.answer]
-    assert shown.pixels.shape[:2] == shown.heat.shape == (480, 640)  # small photos are enlarged to be drawn on
+    assert shown.pixels.shape[:2] == (480, 640)  # small photos are enlarged to be drawn on
+    assert isinstance(shown.picture, bytes) and isinstance(shown.heat, bytes)  # kept encoded
 
 
 def test_the_rationale_is_seen_while_it_is_written(assessor: FakeAssessor, view: AssessView) -> None:
     """The answer cannot go on before the page has what there is of it; what it shows in the end is as ever."""
     assessor.read = threading.Event()
     updates = assessing(assessor, view, photo_file())
-    first, part = next(updates), [next(updates) for _ in range(4)][-1]
-    assert "Differential diagnosis" in first[view.result] and 'aria-busy="true"' in first[view.result]
-    assert "Melanoma is the leading<" in part[view.result] and "supported" not in part[view.result]
-    assert set(part) == {view.result, view.answer} and part[view.answer] is None  # nothing else moves
+    running, first, part = next(updates), next(updates), [next(updates) for _ in range(4)][-1]
+    assert "Looking at the photo" in running[view.result]
+    assert "Differential diagnosis" in first[view.side]["value"] and first[view.answer] is None
+    assert first[view.figures]["value"].count('class="sk-pane"') == 2
+    assert 'aria-busy="true"' in first[view.rationale]["value"]
+    assert (
+        "Melanoma is the leading<" in part[view.rationale]["value"] and "supported" not in part[view.rationale]["value"]
+    )
+    assert set(part) == {view.rationale}  # nothing else moves
     assessor.read.set()
     *_, before, last = updates
-    assert components.chip(0) in before[view.result] and "irregular border" not in before[view.result]
+    assert components.chip(0) in before[view.rationale]["value"]
+    assert "irregular border" not in before[view.rationale]["value"]
     assert last[view.answer].assessment.rationale == assessor.answer.rationale
-    assert "irregular border" in last[view.result] and "aria-busy" not in last[view.result]
+    assert "irregular border" in last[view.rationale]["value"] and "aria-busy" not in last[view.rationale]["value"]
 
 
 @pytest.mark.parametrize("how", ["stopped", "left"])
@@ -234,13 +238,15 @@ def test_one_of_several_models_is_chosen_and_named(assessor: FakeAssessor, tmp_p
     assert view.adapter.visible and view.adapter.choices == list(zip(names, named, strict=True))
     last = list(assessing(assessor, view, photo_file(), adapter="1" * 64))[-1]
     assert assessor.used == ["1" * 64]
-    assert "Answered by Skin model (first), weights 000000000000" in last[view.result]
+    assert "Answered by Skin model (first), weights 000000000000" in last[view.rationale]["value"]
     last = list(assessing(assessor, view, photo_file(), adapter=GONE))[-1]
     assert "it is no longer here" in last[view.result] and last[view.answer] is None
 
 
 def test_a_single_model_is_neither_chosen_nor_named(assessor: FakeAssessor, view: AssessView) -> None:
-    assert not view.adapter.visible and "Answered by" not in assess(assessor, view, photo_file())[view.result]
+    assert (
+        not view.adapter.visible and "Answered by" not in assess(assessor, view, photo_file())[view.rationale]["value"]
+    )
 
 
 def test_an_answer_that_is_late_for_its_photo_is_dropped(assessor: FakeAssessor, view: AssessView) -> None:
@@ -256,7 +262,7 @@ def test_an_answer_that_is_late_for_its_photo_is_dropped(assessor: FakeAssessor,
 
 def test_an_assessment_whose_photo_went_while_it_waited_says_nothing(assessor: FakeAssessor, view: AssessView) -> None:
     for entries in (None, Entries(photo_hash(b"another photo"), "61", "female", "back", None)):
-        assert list(assess_tab.on_assess(assessor, view, photo_file(), entries, progress)) == [gr.skip()]  # type: ignore
+        assert list(assess_tab.on_assess(assessor, view, photo_file(), entries)) == [gr.skip()]  # type: ignore
     assert assessor.context is None
 
 
@@ -266,8 +272,10 @@ def test_every_part_of_an_answer_carries_its_photo_and_its_key(assessor: FakeAss
     answer: AssessedPhoto = updates[view.answer]
     assert answer.photo == photo and answer.assessment.photo.sha256 == photo_hash(photo)
     marks = f'data-photo="{photo_hash(photo)}" data-answer="{answer_key(answer.assessment)}"'
-    assert marks in updates[view.result] and "age 61, female" in updates[view.result]
-    assert marks in updates[view.figures]["value"] and marks in updates[view.download]["value"]
+    assert marks in updates[view.result] and "age 61, female" in updates[view.rationale]["value"]
+    for part in (view.side, view.rationale, view.download):
+        assert marks in updates[part]["value"]
+    assert marks in updates[view.heat]
     other = assess(assessor, view, photo, age="62")[view.answer]
     assert other.key != answer.key
 
@@ -307,11 +315,37 @@ def test_what_the_browser_refuses_is_said_on_the_page_and_clears_the_answer(view
         assert "No assessment yet" in updates[view.result] and not updates[view.figures]["visible"]
 
 
-def test_choosing_a_finding_changes_the_picture(assessor: FakeAssessor, view: AssessView) -> None:
-    shown = assess(assessor, view, photo_file())[view.answer]
-    every, one = (assess_tab.on_choice(view, choice, shown)[view.figures] for choice in (ALL, "r1"))
-    assert every != one and "Irregular streaks" in one
-    assert assess_tab.on_choice(view, "r1", None) == gr.skip()
+def test_the_answer_stays_hidden_until_the_clinician_has_given_one(assessor: FakeAssessor, view: AssessView) -> None:
+    updates = list(assessing(assessor, view, photo_file(), first=True))
+    for one in updates:  # no figure of the model's reaches the page
+        assert "%" not in str(one.get(view.result, "")) and not any(
+            isinstance(one.get(piece), dict) and one[piece]["value"] for piece in view.pieces
+        )
+    assert 'data-first="waiting"' in updates[1][view.result] and 'data-first="ready"' in updates[-1][view.result]
+    hidden: AssessedPhoto = updates[-1][view.answer]
+    asked = '{"kind": "first", "code": "nv"}'
+    shown = requests.on_request(view, asked, hidden, Settings())
+    assert "threshold" in shown[view.result] and "melanocytic nevus" in shown[view.agreement]["value"]
+    record_of = shown[view.answer].exported.clinician
+    assert (record_of.first_diagnosis, record_of.agrees) == ("nv", hidden.assessment.diagnosis[0].code == "nv")
+    assert requests.on_request(view, asked.replace("nv", "mel"), shown[view.answer], Settings()) == gr.skip()  # once
+
+
+def test_a_place_in_the_queue_is_told_in_words(view: AssessView) -> None:
+    line = WaitingLine()
+    for visitor in ("a", "b", "me"):
+        line.join(visitor)
+    assert line.ahead("me") == 2 and assess_tab.queue_words(2) == "Two assessments run before yours."
+
+    async def waiting() -> list[str]:
+        said = []
+        async for updates in assess_tab.on_wait(view, line, "me"):
+            said.append(updates[view.result])
+            line.leave("a" if len(said) == 1 else "b")
+        return said
+
+    first, second = asyncio.run(waiting())
+    assert "Two assessments run before yours" in first and "One assessment runs before yours" in second
 
 
 def test_no_photo_and_a_wrong_age_are_told(assessor: FakeAssessor, view: AssessView) -> None:
@@ -324,13 +358,13 @@ def test_an_abstained_photo_gets_no_map_and_no_choice(view: AssessView, assessor
     assessor.answer = dataclasses.replace(assessor.answer, abstained=True, rationale="")
     updates = assess(assessor, view, photo_file())
     shown: AssessedPhoto = updates[view.answer]
-    assert shown.heat is None and not updates[view.finding]["visible"]
-    assert updates[view.figures]["value"].count("<img") == 1
+    assert shown.heat is None and not updates[view.side]["visible"] and not updates[view.heat]
+    assert 'data-view="heat"' not in updates[view.figures]["value"]
 
 
 def test_every_control_has_a_label(view: AssessView) -> None:
     assert "Photo of the lesion" in view.drop.value
-    for control in (view.age, view.sex, view.site, view.finding):
+    for control in (view.age, view.sex, view.site, view.first):
         assert control.label
     assert view.button.value == "Assess"
 
@@ -347,4 +381,4 @@ def test_examples_are_named_as_synthetic(view: AssessView) -> None:
 )
 def test_fit(size: tuple[int, int], expected: tuple[int, int]) -> None:
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
-    assert assess_tab.fit(pixels, 1100, 640).shape[:2] == (expected[1], expected[0])
+    assert fit(pixels, 1100, 640).shape[:2] == (expected[1], expected[0])

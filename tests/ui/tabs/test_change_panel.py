@@ -73,7 +73,7 @@ def photo() -> bytes:
 
 
 def change(panel: ChangePanel, photo: bytes, assessment: record.Assessment | None, *chosen: str) -> str:
-    answer = None if assessment is None else AssessedPhoto(photo, assessment, np.zeros((8, 8, 3), np.uint8), None)
+    answer = None if assessment is None else AssessedPhoto(photo, assessment, b"", None)
     return change_panel.on_change(FakeAssessor(), panel, answer, *chosen)[panel.answer]  # type: ignore[arg-type]
 
 
@@ -87,7 +87,7 @@ def test_an_edited_criterion_shows_before_and_after(panel, photo, made_up, asked
     before = 1 / 9
     leading = made_up.diagnosis[0].code
     moved = 100 * (AFTER[DIAGNOSIS_CODES.index(leading)] - before)
-    assert "11%" in html and f"{abs(moved):.0f} points" in html and "the advice stays" in html
+    assert "11\N{NO-BREAK SPACE}%" in html and f"{abs(moved):.0f} points" in html and "the advice stays" in html
 
 
 def test_a_region_is_taken_out_and_the_photo_shown(panel, photo, made_up, asked) -> None:

@@ -16,7 +16,7 @@ from skinclip.core.config import preset
 from skinclip.explain.grounding import SecondOpinion
 from skinclip.imaging.examples import draw
 from skinclip.imaging.overlay import boxes_overlay, region_overlay
-from skinclip.imaging.photo import encode_png
+from skinclip.imaging.photo import encode_jpeg, encode_png
 from skinclip.ui import components
 from skinclip.ui.page import ModelPage
 from skinclip.ui.state import AssessedPhoto
@@ -37,7 +37,7 @@ def panel() -> OpinionPanel:
 
 @pytest.fixture
 def answer(made_up: record.Assessment) -> AssessedPhoto:
-    return AssessedPhoto(PHOTO, made_up, np.full((120, 160, 3), 90, np.uint8), None)
+    return AssessedPhoto(PHOTO, made_up, encode_jpeg(np.full((120, 160, 3), 90, np.uint8)), None)
 
 
 def asked(panel: OpinionPanel, answer: AssessedPhoto | None, opinions: list[SecondOpinion], monkeypatch) -> str:
