@@ -1,8 +1,8 @@
 # SkinCLIP-VL's page in a container. Research use only - not a medical device.
 #
 #   docker build -t skinclip .
-#   docker run --rm -p 127.0.0.1:7860:7860 --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
-#     -v skinclip:/data skinclip
+#   docker run --rm -e SKINCLIP_OPEN=yes -p 127.0.0.1:7860:7860 --read-only --tmpfs /tmp --cap-drop ALL \
+#     --security-opt no-new-privileges -v skinclip:/data skinclip
 #
 # It writes to /data (caches and downloaded weights) and /tmp (photos on their way, in memory) and nowhere else. A folder
 # of the host in the place of the volume must belong to user 10001. A big preset on a GPU, a reader study:

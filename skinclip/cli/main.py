@@ -24,6 +24,7 @@ BAD_INPUT = 2
 # module of skinclip.cli -> its line in the help; a command is named as its module, with hyphens
 COMMANDS = {
     "run": "open the page in a browser: assess photos, or conduct a reader study",
+    "accounts": "say who may use a page that other computers can reach",
     "assess": "assess one photo",
     "screen": "assess the photos of a manifest, on one machine or a Ray cluster",
     "evaluate": "measure a model on labelled photos",

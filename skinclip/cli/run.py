@@ -1,14 +1,15 @@
 """`skinclip run`: serves the page, or with `--study FOLDER` a reader study as `skinclip study build` made it.
 
 `python app.py` is the same. Where an option is not given, the environment is asked: SKINCLIP_PRESET, SKINCLIP_WEIGHTS,
-SKINCLIP_ADAPTERS, SKINCLIP_HOST, SKINCLIP_PORT, and SKINCLIP_HOME, the one directory that is written to. With
-SKINCLIP_FETCH=yes a big preset's published weights, and the adapter that SKINCLIP_PULL names, are downloaded first. On
-a Hugging Face Space it listens where Spaces look for it.
+SKINCLIP_ADAPTERS, SKINCLIP_HOST, SKINCLIP_PORT, SKINCLIP_NAME, SKINCLIP_OPEN, and SKINCLIP_HOME, the one directory that
+is written to. With SKINCLIP_FETCH=yes a big preset's published weights, and the adapter that SKINCLIP_PULL names, are
+downloaded first. On a Hugging Face Space it listens where Spaces look for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from skinclip.core import paths
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from skinclip.ui.guard.access import Access
     from skinclip.ui.server import LoadingServer, ReportStep
 
 
@@ -56,6 +58,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=_setting("SKINCLIP_PORT", "GRADIO_SERVER_PORT") or "7860",
         help="the port to listen on (default: 7860)",
     )
+    parser.add_argument(
+        "--name",
+        action="append",
+        metavar="NAME",
+        default=None,
+        help="a public name that leads here, as behind a proxy; may be repeated",
+    )
+    parser.add_argument(
+        "--open",
+        action="store_true",
+        default=_setting("SKINCLIP_OPEN") == "yes",
+        help="let everybody who reaches the page use it, without an account",
+    )
     parser.add_argument("--study", type=Path, metavar="DIR", help="serve the reader study in this folder instead")
     parser.set_defaults(run=_run)
 
@@ -84,12 +99,29 @@ def _run(args: argparse.Namespace) -> int:
         paths.prepare()  # before anything is imported that chooses by itself where to write
         from skinclip.ui import server
 
+        access = _access(args)
         page = study_page(args.study) if args.study else model_page(args.preset, args.weights, args.adapters)
         listener = server.listen(args.host, args.port)
     except (ValueError, OSError) as problem:
         raise UsageError(str(problem)) from problem
-    server.serve(page, listener)
+    server.serve(page, listener, access)
     return 0
+
+
+def _access(args: argparse.Namespace) -> Access:
+    """The rules for who may ask the page. Raises ValueError where accounts are missing."""
+    from skinclip.cli.accounts import accounts
+    from skinclip.ui.client_address import check_trusted_proxies
+    from skinclip.ui.guard.access import MEANING_OF_OPEN, decide
+
+    check_trusted_proxies()
+    names = args.name or (_setting("SKINCLIP_NAME", "SPACE_HOST") or "").split(",")
+    opened = args.open or paths.on_space()  # whom a Space lets in, its host decides
+    access = decide(args.host, names, accounts(), opened, study=bool(args.study))
+    if not access.local and access.accounts is None and not args.study:
+        print(MEANING_OF_OPEN, flush=True)
+    frames = (paths.SPACE_FRAME,) if paths.on_space() else ()
+    return dataclasses.replace(access, frames=frames, local=access.local and not paths.on_space())
 
 
 # each page imports its own part: a study's needs no model, and starts in a tenth of the memory

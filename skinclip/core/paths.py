@@ -38,6 +38,7 @@ NO_HOME = f"this user has no home directory; set {HOME} to a folder that may be 
 FETCH = "SKINCLIP_FETCH"  # "yes": the page may download what its preset is built on
 PULL = "SKINCLIP_PULL"  # OWNER/NAME or OWNER/NAME@COMMIT on the hub, for a preset without a checkpoint here
 SPACE = "SPACE_ID"  # set on every Hugging Face Space: https://huggingface.co/docs/hub/spaces-overview
+SPACE_FRAME = "https://huggingface.co"  # the page that shows a Space in a frame
 SPACE_STORAGE = Path("/data")  # where storage is attached to a Space by custom
 RUN = "run-"
 Environment = MutableMapping[str, str]

@@ -32,6 +32,12 @@ def client_address(request: Request) -> str:
     return peer
 
 
+def is_trusted_proxy(request: Request) -> bool:
+    """True where the request comes from a proxy whose headers are believed."""
+    peer = request.client.host if request.client else ""
+    return _within(peer, trusted_networks(os.environ.get(TRUSTED_PROXIES, "")))
+
+
 def check_trusted_proxies() -> None:
     """Raises ValueError where the setting cannot be read: better before the page opens than at the first sign-in."""
     trusted_networks(os.environ.get(TRUSTED_PROXIES, ""))

@@ -24,6 +24,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.ui.guard.access import Access
+from skinclip.ui.guard.content_policy import content_policy, inline_scripts
+from skinclip.ui.guard.perimeter import Perimeter
 from skinclip.ui.templating import render
 
 HEALTH = "/healthz"
@@ -80,7 +83,8 @@ class LoadingServer:
             return PlainTextResponse("The page is still loading.", 503, {**NO_STORE, "Retry-After": "2"})
         words = self.reason or self.step
         html = render("loading.html", title=self.title, banner=RESEARCH_USE_ONLY, status=self.status, words=words)
-        return HTMLResponse(html, 200, NO_STORE)  # not 503: hosts show no page that is not well, and this one says why
+        headers = {**NO_STORE, "Content-Security-Policy": content_policy(inline_scripts(html))}
+        return HTMLResponse(html, 200, headers)  # not 503: hosts show no page that is not well, and this one says why
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -177,20 +181,24 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def application(server: LoadingServer) -> FastAPI:
-    """The ASGI application: the health route, and `server` for everything else."""
+def application(server: LoadingServer, access: Access | None = None) -> FastAPI:
+    """The ASGI application: the health route, and `server` for everything else; all of it behind `access`.
+
+    Without `access` the rules are those of a page for this computer alone.
+    """
     routes = FastAPI(lifespan=server.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     routes.add_api_route(HEALTH, server.health, methods=["GET", "HEAD"])
     routes.mount("/", server)
+    routes.add_middleware(Perimeter, access=access or Access())
     return routes
 
 
-def serve(server: LoadingServer, listener: socket.socket) -> None:
+def serve(server: LoadingServer, listener: socket.socket, access: Access | None = None) -> None:
     """Serves until the process is asked to stop."""
     host, port = listener.getsockname()[:2]
     print(f"{server.title} is starting on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     config = uvicorn.Config(
-        application(server),
+        application(server, access),
         log_level="warning",
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         server_header=False,

@@ -80,7 +80,7 @@ def _paths(routes: Sequence[BaseRoute]) -> re.Pattern[str]:
 
 def frames() -> tuple[str, ...]:
     """The origins that may show the page in a frame: on a Hugging Face Space its host, elsewhere none."""
-    return ("https://huggingface.co",) if paths.on_space() else ()
+    return (paths.SPACE_FRAME,) if paths.on_space() else ()
 
 
 def plain_words() -> gr.I18n:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PRESET", "WEIGHTS", "ADAPTERS", "HOST", "PORT"):
+    for name in ("PRESET", "WEIGHTS", "ADAPTERS", "HOST", "PORT", "NAME", "OPEN"):
         monkeypatch.delenv(f"SKINCLIP_{name}", raising=False)
     for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "SPACE_ID"):
         monkeypatch.delenv(name, raising=False)

@@ -26,7 +26,7 @@ def a_page() -> FastAPI:
 
 @contextmanager
 def visited(opener: AppFactory, about: dict[str, str] | None = None) -> Iterator[TestClient]:
-    with TestClient(application(LoadingServer(opener, "A title", about))) as client:
+    with TestClient(application(LoadingServer(opener, "A title", about)), base_url="http://127.0.0.1") as client:
         yield client
 
 

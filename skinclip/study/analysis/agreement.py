@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import krippendorff
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
@@ -139,8 +138,7 @@ def _alpha(cases: pd.DataFrame, values: np.ndarray, answer: _Answer, resamples: 
         used = rows.sum(axis=0) > 0
         if used.sum() < 2:
             return float("nan")
-        kept = {"value_counts": rows[:, used], "value_domain": domain[used]}
-        return float(krippendorff.alpha(**kept, level_of_measurement=answer.level))
+        return krippendorff_alpha(rows[:, used], domain[used], answer.level)
 
     drawn = np.array([of(counts[rng.integers(0, len(counts), len(counts))]) for _ in range(resamples)])
     drawn = drawn[np.isfinite(drawn)]
@@ -148,6 +146,34 @@ def _alpha(cases: pd.DataFrame, values: np.ndarray, answer: _Answer, resamples: 
         return {"value": of(counts), "low": None, "high": None}
     low, high = np.percentile(drawn, [100 * alpha / 2, 100 * (1 - alpha / 2)])
     return {"value": of(counts), "low": float(low), "high": float(high)}
+
+
+def krippendorff_alpha(counts: np.ndarray, values: np.ndarray, level: str) -> float:
+    """Krippendorff's alpha; NaN where no case has two answers (Krippendorff 2011, Computing Krippendorff's
+    Alpha-Reliability).
+
+    Args:
+        counts: [cases, values], how many readers gave each value to each case; missing answers are not counted.
+        values: [values] as numbers, ascending.
+        level: "nominal", "ordinal" or "interval".
+    """
+    counts = counts[counts.sum(axis=1) > 1]
+    readers = counts.sum(axis=1)  # of each case
+    pairs = (counts / (readers - 1)[:, None]).T @ counts - np.diag((counts / (readers - 1)[:, None]).sum(axis=0))
+    n = counts.sum(axis=0)  # of each value
+    distance = _distance(n, values, level)
+    expected = float(n @ distance @ n)
+    if not expected:
+        return float("nan")
+    return 1.0 - (n.sum() - 1) * float((pairs * distance).sum()) / expected
+
+
+def _distance(n: np.ndarray, values: np.ndarray, level: str) -> np.ndarray:
+    """[values, values] squared distances; between ranks the answers that lie between them count."""
+    if level == "nominal":
+        return 1.0 - np.eye(len(values))
+    place = np.cumsum(n) - n / 2 if level == "ordinal" else np.asarray(values, dtype=float)
+    return np.square(place[:, None] - place[None, :])
 
 
 def _kappa(cases: pd.DataFrame, values: np.ndarray, answer: _Answer) -> Result:

@@ -1,0 +1,103 @@
+"""The page behind nginx and Caddy as their examples have it: https, a path of its own, streaming, cookies, headers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from eval_study.trust_study.serving import free_port
+from tests.browser.visits import FLAGS, add_photo, assess
+from tests.helpers.served import ROOT, await_status, serving
+
+pytestmark = pytest.mark.browser
+EXAMPLE = ROOT / "assets/examples/synthetic_nevus.jpg"
+PASSWORD = "a long enough password"
+
+
+@contextmanager
+def nginx(folder: Path, upstream: int) -> Iterator[int]:
+    """nginx with the example, on a free port, with a certificate made on the spot."""
+    port = free_port()
+    certificate, key = folder / "c.pem", folder / "k.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=skin.example.org"]
+    subprocess.run([*make, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    example = (ROOT / "docs/deploy/nginx.conf").read_text()
+    changed = {
+        "listen 80;": f"listen 127.0.0.1:{free_port()};",
+        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "127.0.0.1:7860": f"127.0.0.1:{upstream}",
+        "/etc/ssl/certs/skin.example.org.pem": str(certificate),
+        "/etc/ssl/private/skin.example.org.key": str(key),
+        "/var/log/nginx/skinclip.log": str(folder / "access.log"),
+    }
+    for old, new in changed.items():
+        assert old in example
+        example = example.replace(old, new)
+    paths = "".join(f"{k}_temp_path {folder}/{k};\n" for k in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    (folder / "nginx.conf").write_text(
+        f"daemon off;\nworker_processes 1;\npid {folder}/pid;\nerror_log {folder}/error.log;\n"
+        f"events {{}}\nhttp {{\n{paths}{example}\n}}\n"
+    )
+    process = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)])
+    try:
+        for _ in range(100):
+            assert process.poll() is None, (folder / "error.log").read_text()
+            if (folder / "pid").exists():
+                break
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed (Debian, Ubuntu: nginx-light)")
+def test_a_clinician_signs_in_and_assesses_behind_nginx(tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    from skinclip.ui.guard.accounts import Accounts
+
+    home = tmp_path / "home"
+    Accounts(home / "accounts.json").add("clara", "clinician", PASSWORD)
+    environment = {"SKINCLIP_HOME": str(home), "SKINCLIP_TRUSTED_PROXIES": "127.0.0.1"}
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with serving("--name", "skin.example.org", environment=environment) as page:
+        await_status(page.url, page.process)
+        with nginx(tmp_path, int(page.url.rpartition(":")[2])) as port, sync_playwright() as driver:
+            rule = "--host-resolver-rules=MAP skin.example.org 127.0.0.1"
+            browser = driver.chromium.launch(executable_path=chromium, args=[*FLAGS, rule])
+            visit = browser.new_page(ignore_https_errors=True)
+            visit.set_default_timeout(120_000)
+            blocked: list[str] = []
+            visit.on("console", lambda m: blocked.append(m.text) if "Content Security Policy" in m.text else None)
+            reply = visit.goto(f"https://skin.example.org:{port}/skinclip/")
+            assert reply and reply.status == 401
+            visit.fill("#name", "clara")
+            visit.fill("#password", PASSWORD)
+            visit.click("button")
+            visit.wait_for_selector("#assess")
+            assert all(cookie["secure"] and cookie["httpOnly"] for cookie in visit.context.cookies())
+            page_reply = visit.reload()
+            assert page_reply and "max-age" in page_reply.headers["strict-transport-security"]
+            visit.wait_for_selector("#assess")
+            add_photo(visit, EXAMPLE)
+            assert "Differential" in assess(visit) or visit.locator("#result h2").count()
+            visit.wait_for_selector("#figures img")
+            assert blocked == []
+            browser.close()
+        log = (tmp_path / "access.log").read_text()
+    assert "session_hash" not in log and re.search(r"POST 200", log)
+
+
+@pytest.mark.skipif(not shutil.which("caddy"), reason="Caddy is not installed")
+def test_the_example_for_caddy_is_sound() -> None:
+    check = ["caddy", "validate", "--adapter", "caddyfile", "--config", str(ROOT / "docs/deploy/Caddyfile")]
+    answer = subprocess.run(check, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stderr
