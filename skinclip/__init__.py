@@ -15,8 +15,12 @@ Letters used for tensor shapes everywhere in the package:
     L  tokens of a text
 """
 
+from __future__ import annotations
+
+import importlib
 import logging
 import os
+from typing import Any
 
 # Before huggingface_hub, which several libraries bring along, is imported: it reads this once.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -26,3 +30,10 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 __version__ = "0.2.0"
 
 RESEARCH_USE_ONLY = "Research use only - not a medical device"
+
+
+def __getattr__(name: str) -> Any:
+    """Gives `load` when it is asked for: the commands of the program start without torch."""
+    if name == "load":
+        return importlib.import_module("skinclip.pipeline.loaded_model").load
+    raise AttributeError(f"module 'skinclip' has no attribute {name!r}")

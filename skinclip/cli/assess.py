@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.cli.common import UsageError, add_model_arguments, load_assessor, make_writable_folder, stdout_to_stderr
-from skinclip.core.vocabulary import SEXES, SITES, STATE_BY_KEY, canonical_site
+from skinclip.core.patient_context import patient_context
+from skinclip.core.vocabulary import SEXES, SITES, STATE_BY_KEY
 from skinclip.reporting import phrasing
 
 if TYPE_CHECKING:
@@ -42,36 +43,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _age(text: str) -> float | None:
-    if _not_given(text):
-        return None
-    try:
-        age = float(text)
-    except ValueError:
-        age = -1.0
-    if not 0 <= age <= 120:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an age; give years from 0 to 120")
-    return age
+    return _entry("age", text).age
 
 
 def _sex(text: str) -> str | None:
-    if _not_given(text):
-        return None
-    if text.lower() not in SEXES:
-        raise argparse.ArgumentTypeError(f"{text!r} is not known; give {' or '.join(SEXES)}, or leave it out")
-    return text.lower()
+    return _entry("sex", text).sex
 
 
 def _site(text: str) -> str | None:
-    if _not_given(text):
-        return None
-    site = canonical_site(text)
-    if site is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a known body site; give one of {', '.join(SITES)}")
-    return site
+    return _entry("site", text).site
 
 
-def _not_given(text: str) -> bool:
-    return text.strip().lower() in ("", "unknown")
+def _entry(name: str, text: str) -> Context:
+    try:
+        return patient_context(**{name: text})
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _assess(args: argparse.Namespace) -> int:

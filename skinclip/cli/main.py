@@ -33,6 +33,7 @@ COMMANDS = {
     "plot_training": "plot the progress of a training",
     "fetch": "get the published weights that a big preset is built on",
     "adapter": "inspect, merge or share what was trained on published weights",
+    "api_key": "make, list and revoke keys of the HTTP API",
     "study": "prepare, conduct and analyse a reader study",
 }
 # Errors whose message is for the user. None can be raised before its module is imported, so none is imported for this.

@@ -1,4 +1,4 @@
-"""`skinclip run`: serves the page, or with `--study FOLDER` a reader study as `skinclip study build` made it.
+"""`skinclip run`: serves the page, with `--study FOLDER` a reader study, or with `--api` the model to programs.
 
 `python app.py` is the same. Where an option is not given, the environment is asked: SKINCLIP_PRESET, SKINCLIP_WEIGHTS,
 SKINCLIP_ADAPTERS, SKINCLIP_HOST, SKINCLIP_PORT, SKINCLIP_NAME, SKINCLIP_OPEN, and SKINCLIP_HOME, the one directory that
@@ -13,6 +13,7 @@ import dataclasses
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from skinclip.ui.guard.access import Access
     from skinclip.ui.server import LoadingServer, ReportStep
+
+API_SHUTDOWN_SECONDS = 60  # for the photos that wait when the server is stopped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +75,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let everybody who reaches the page use it, without an account",
     )
     parser.add_argument("--study", type=Path, metavar="DIR", help="serve the reader study in this folder instead")
+    parser.add_argument("--api", action="store_true", help="serve the HTTP API instead, for programs")
+    parser.add_argument(
+        "--keys", type=Path, metavar="FILE", default=_setting("SKINCLIP_KEYS"), help="keys of the API: see `api-key`"
+    )
+    parser.add_argument(
+        "--rate",
+        default=_setting("SKINCLIP_RATE") or "60/minute",
+        help="photos that each key may send (default: 60/minute)",
+    )
+    parser.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        default=_setting("SKINCLIP_METRICS"),
+        help="serve metrics for Prometheus on an address of their own",
+    )
+    parser.add_argument(
+        "--json-logs",
+        action="store_true",
+        default=_setting("SKINCLIP_JSON_LOGS") == "yes",
+        help="write a line of JSON to stderr for each request, without personal data",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -100,11 +124,13 @@ def _run(args: argparse.Namespace) -> int:
         from skinclip.ui import server
 
         access = _access(args)
-        page = study_page(args.study) if args.study else model_page(args.preset, args.weights, args.adapters)
+        page = _page(args)
         listener = server.listen(args.host, args.port)
+        if args.metrics:
+            _serve_metrics(args.metrics)
     except (ValueError, OSError) as problem:
         raise UsageError(str(problem)) from problem
-    server.serve(page, listener, access)
+    server.serve(page, listener, access, args.json_logs)
     return 0
 
 
@@ -117,11 +143,26 @@ def _access(args: argparse.Namespace) -> Access:
     check_trusted_proxies()
     names = args.name or (_setting("SKINCLIP_NAME", "SPACE_HOST") or "").split(",")
     opened = args.open or paths.on_space()  # whom a Space lets in, its host decides
-    access = decide(args.host, names, accounts(), opened, study=bool(args.study))
-    if not access.local and access.accounts is None and not args.study:
+    access = decide(args.host, names, accounts(), opened, own_sign_in=bool(args.study or args.keys))
+    if not access.local and access.accounts is None and not (args.study or args.api):
         print(MEANING_OF_OPEN, flush=True)
     frames = (paths.SPACE_FRAME,) if paths.on_space() else ()
     return dataclasses.replace(access, frames=frames, local=access.local and not paths.on_space())
+
+
+def _page(args: argparse.Namespace) -> LoadingServer:
+    if args.api and args.study:
+        raise UsageError("--api and --study are two servers; start one for each")
+    if args.api:
+        return api_page(args.preset, args.weights, ApiTerms(args.host, args.keys, args.rate))
+    return study_page(args.study) if args.study else model_page(args.preset, args.weights, args.adapters)
+
+
+def _serve_metrics(address: str) -> None:
+    from skinclip.service.metrics import serve_metrics
+
+    host = address.rpartition(":")[0]
+    print(f"metrics on http://{host}:{serve_metrics(address)}/metrics", flush=True)
 
 
 # each page imports its own part: a study's needs no model, and starts in a tenth of the memory
@@ -148,6 +189,36 @@ def model_page(preset: str, weights: Path | None, adapters: Path | None) -> Load
     return LoadingServer(load, "SkinCLIP-VL", {"preset": preset, "version": __version__})
 
 
+@dataclass(frozen=True)
+class ApiTerms:
+    """The terms of the API: the address that it listens on, its file of keys, and photos that each may send."""
+
+    host: str
+    keys: Path | None
+    rate: str
+
+
+def api_page(preset: str, weights: Path | None, terms: ApiTerms) -> LoadingServer:
+    """Returns the API's server. Raises ValueError for an open address without keys, or keys that cannot be read."""
+    from skinclip.service.admission import LOCAL_HOSTS, Admission
+    from skinclip.ui.server import LoadingServer
+
+    if terms.keys is None and terms.host not in LOCAL_HOSTS:
+        raise ValueError(
+            f"on {terms.host} the API needs keys: make one with `api-key add NAME --keys FILE` and give --keys FILE"
+        )
+    admission = Admission(terms.keys, terms.rate)
+
+    def load(report: ReportStep) -> FastAPI:
+        report("Loading the model")
+        from skinclip.ui.api_app import open_api
+
+        return open_api(preset, weights, admission, report)
+
+    about = {"preset": preset, "version": __version__}
+    return LoadingServer(load, "SkinCLIP-VL API", about, shutdown_seconds=API_SHUTDOWN_SECONDS)
+
+
 def study_page(folder: Path) -> LoadingServer:
     """Returns a study's page. Raises ValueError where the folder holds no study that can be conducted."""
     from skinclip.study.errors import StoreError
@@ -167,4 +238,4 @@ def study_page(folder: Path) -> LoadingServer:
 
         return open_study_app(study)
 
-    return LoadingServer(load, "Reader study")
+    return LoadingServer(load, "Reader study", probe=study.check_database)

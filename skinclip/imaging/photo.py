@@ -125,6 +125,11 @@ def load_photo(source: str | Path | bytes | BinaryIO) -> LesionImage:
     return LesionImage(pixels, hashlib.sha256(data).hexdigest())
 
 
+def read_photo_file(path: Path) -> bytes:
+    """The bytes of a photo file, not decoded. Raises PhotoError where it is missing, empty, too large or no file."""
+    return _read(path, path.name)
+
+
 @contextlib.contextmanager
 def quiet_decoder() -> Iterator[None]:
     """Passes over what Pillow remarks about metadata that it cannot read: only the pixels matter here."""

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import torch
 
 from skinclip.data.files import FileFinder
-from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
+from skinclip.imaging.bounded import load_photo_bounded
+from skinclip.imaging.photo import LesionImage, PhotoError, read_photo_file
 from skinclip.pipeline.assessor import Assessor
 from skinclip.screening import results
 from skinclip.screening.errors import ScreeningError
@@ -86,7 +87,7 @@ class PartScreener:
 
     def _load(self, name: str) -> LesionImage:
         path = self.finder.root / name
-        return load_photo(path if path.exists() else self.finder.find(name) or path)
+        return load_photo_bounded(read_photo_file(path if path.exists() else self.finder.find(name) or path))
 
 
 def check_model(assessor: Assessor, terms: Terms) -> None:

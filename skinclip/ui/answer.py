@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import cv2
@@ -13,6 +14,7 @@ from skinclip.imaging.overlay import DRAWN_SIDE, heat_rgba
 from skinclip.imaging.photo import LesionImage, encode_jpeg, fit
 from skinclip.model.adapters.card import card_name
 from skinclip.pipeline.assessor import Assessor
+from skinclip.service.metrics import METRICS
 from skinclip.ui import components, viewer_html
 from skinclip.ui.state import AssessedPhoto
 from skinclip.ui.tabs.photo_field import example_files
@@ -28,11 +30,24 @@ def assess_photo(
     progress: Callable[[float, str], None],
     on_partial: Callable[[AssessedPhoto], None] | None = None,
 ) -> AssessedPhoto:
-    """Assesses a photo file for display. Raises PhotoError.
+    """Assesses a photo file for display, and counts it in the metrics. Raises PhotoError.
 
     Args:
         on_partial: called with the answer as far as it is known; see `Assessor.assess`.
     """
+    start = time.monotonic()
+    answer = _assessed(assessor, photo, context, progress, on_partial)
+    METRICS.observe_assessment(answer.assessment, time.monotonic() - start)
+    return answer
+
+
+def _assessed(
+    assessor: Assessor,
+    photo: bytes,
+    context: Context,
+    progress: Callable[[float, str], None],
+    on_partial: Callable[[AssessedPhoto], None] | None = None,
+) -> AssessedPhoto:
     image: LesionImage = load_photo_bounded(photo)
     picture = encode_jpeg(fit(image.pixels, DISPLAY_SIDE, DRAWN_SIDE), 90)
     show = None if on_partial is None else lambda partial: on_partial(AssessedPhoto(photo, partial, picture, None))
@@ -57,7 +72,7 @@ def heat_layer(heat: np.ndarray) -> bytes:
 
 def warm_up(assessor: Assessor) -> None:
     """Assesses a synthetic photo, so that everything set up at first use is ready for the first visitor."""
-    answer = assess_photo(assessor, example_files()[0].read_bytes(), Context(), lambda share, what: None)
+    answer = _assessed(assessor, example_files()[0].read_bytes(), Context(), lambda share, what: None)
     components.result(answer.shown)
     viewer_html.viewer(answer)
 

@@ -13,6 +13,7 @@ from skinclip.model.adapters.files import list_adapters
 from skinclip.model.errors import CheckpointError
 from skinclip.model.memory import TooLittleMemory
 from skinclip.pipeline.assessor import Assessor
+from skinclip.service.metrics import METRICS
 from skinclip.ui import components, serving, weights_download
 from skinclip.ui.answer import warm_up
 from skinclip.ui.guard.uploads import UploadStore, upload_route
@@ -39,6 +40,7 @@ def open_app(preset: str, weights: Path | None, report: ReportStep, adapters: Pa
         raise StartupError(str(problem)) from problem
     report("Trying the model on a synthetic photo")
     warm_up(assessor)
+    METRICS.name_model(assessor.model_info)
     uploads = UploadStore()
     page = build_page(assessor, uploads)
     return serving.mount_page(page, css() + example_css(), head(), routes=[upload_route(uploads)])

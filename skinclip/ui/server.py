@@ -1,6 +1,8 @@
 """The web server: answers at once, and serves a loading page until the application is ready.
 
     GET /healthz   200 when the application is ready, 503 before that and after a failure; JSON
+    GET /readyz    the same, and 503 while what it depends on (a study's database) does not answer, or it is stopping
+    GET /livez     200 as long as the process answers: a proxy asks /readyz, whoever restarts processes asks /livez
     GET /          until then the loading page: the step in progress, or why it failed; it reloads by itself
 
 Loading takes its time: torch and Gradio are imported, the model is loaded (a big one downloaded) and tried once, so
@@ -24,13 +26,16 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.service import logs
+from skinclip.service.observing import ObservedApplication
 from skinclip.ui.guard.access import Access
 from skinclip.ui.guard.content_policy import content_policy, inline_scripts
 from skinclip.ui.guard.perimeter import Perimeter
 from skinclip.ui.templating import render
 
-HEALTH = "/healthz"
+HEALTH, READY, LIVE = "/healthz", "/readyz", "/livez"
 SHUTDOWN_SECONDS = 2  # that open connections get when the server stops
+PROBE_SECONDS = 5  # that what the application depends on has for an answer
 REMIND_SECONDS = 15  # between lines on the terminal about a step that still runs
 NO_STORE = {"Cache-Control": "no-store"}
 ReportStep = Callable[[str], None]
@@ -48,12 +53,23 @@ class LoadingServer:
         factory: makes the application, in a thread; it reports each step that it begins.
         title: the page's name.
         about: further entries of the health answer. Nothing of a model on a study's page.
+        probe: tries what the application depends on, and raises an exception where it does not answer.
+        shutdown_seconds: that requests in progress get when the server stops.
     """
 
-    def __init__(self, factory: AppFactory, title: str, about: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        factory: AppFactory,
+        title: str,
+        about: Mapping[str, str] | None = None,
+        probe: Callable[[], object] | None = None,
+        shutdown_seconds: int = SHUTDOWN_SECONDS,
+    ) -> None:
         self.factory = factory
         self.title = title
         self.about = dict(about or {})
+        self.probe = probe
+        self.shutdown_seconds = shutdown_seconds
         self.step = "Starting"
         self.reason = ""
         self.app: FastAPI | None = None
@@ -72,6 +88,19 @@ class LoadingServer:
         more = {"loading": {"doing": self.step}, "failed": {"reason": self.reason}, "ready": {}}[self.status]
         body = {"status": self.status, "ready": ready, **self.about, **more}
         return JSONResponse(body, 200 if ready else 503, NO_STORE)
+
+    async def readiness(self) -> JSONResponse:
+        """The health, or 503 with `reason` where the application could not answer a visitor now."""
+        if self.status != "ready":
+            return self.health()
+        if self._closing.is_set():
+            return _unready("stopping")
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await asyncio.to_thread(self.probe or (lambda: None))
+        except Exception:  # its words may name a server or an account, and this answer is for everybody
+            return _unready("a part that it depends on does not answer")
+        return self.health()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers every request but those for the health."""
@@ -144,6 +173,10 @@ class LoadingServer:
         print(f"{self.title} could not start: {reason}", file=sys.stderr, flush=True)
 
 
+def _unready(reason: str) -> JSONResponse:
+    return JSONResponse({"status": "unready", "ready": False, "reason": reason}, 503, NO_STORE)
+
+
 def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[FastAPI], outcome: FastAPI | BaseException) -> None:
     """Settles `future` of a loop in another thread, unless the server stopped meanwhile."""
 
@@ -188,22 +221,29 @@ def application(server: LoadingServer, access: Access | None = None) -> FastAPI:
     """
     routes = FastAPI(lifespan=server.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     routes.add_api_route(HEALTH, server.health, methods=["GET", "HEAD"])
+    routes.add_api_route(READY, server.readiness, methods=["GET", "HEAD"])
+    routes.add_api_route(LIVE, lambda: JSONResponse({"status": "alive"}, 200, NO_STORE), methods=["GET", "HEAD"])
     routes.mount("/", server)
     routes.add_middleware(Perimeter, access=access or Access())
     return routes
 
 
-def serve(server: LoadingServer, listener: socket.socket, access: Access | None = None) -> None:
-    """Serves until the process is asked to stop."""
+def serve(
+    server: LoadingServer, listener: socket.socket, access: Access | None = None, json_logs: bool = False
+) -> None:
+    """Serves until the process is asked to stop; with `json_logs` each request is a line on stderr."""
     host, port = listener.getsockname()[:2]
     print(f"{server.title} is starting on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     config = uvicorn.Config(
-        application(server, access),
+        ObservedApplication(application(server, access), json_logs),
         log_level="warning",
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=server.shutdown_seconds,
         server_header=False,
         proxy_headers=False,  # which proxy may name the visitor, `client_address` knows
+        lifespan="on",
     )
+    if json_logs:
+        logs.configure()  # after uvicorn has set up its own
     with contextlib.suppress(KeyboardInterrupt):
         _UvicornServer(config, server).run(sockets=[listener])
 

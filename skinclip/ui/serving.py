@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from skinclip.core import paths
 from skinclip.imaging.bounded import end_decoding
+from skinclip.service.metrics import METRICS
 from skinclip.ui.guard.known_code import known_code
 from skinclip.ui.guard.page_gate import PageGate
 from skinclip.ui.guard.quiet_log import silence_messages
@@ -33,6 +34,7 @@ def mount_page(page: gr.Blocks, css: str, head: str, visitors: int = 64, routes:
     the page's own code: pictures are part of the page.
     """
     page.queue(max_size=MAX_QUEUED, default_concurrency_limit=4)
+    METRICS.watch_queue(lambda: len(page._queue))
     page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = POLL_SECONDS
     application = gr.mount_gradio_app(
         FastAPI(lifespan=_ends_streams, routes=[*routes], docs_url=None, redoc_url=None, openapi_url=None),

@@ -175,6 +175,10 @@ class Study:
         """Let go of the database. (Closing a study to further answers is `Coordinator.close`.)"""
         self.store.close()
 
+    def check_database(self) -> None:
+        """Reads from the database. Raises StoreError where it does not answer."""
+        self.store.studies()
+
     def __enter__(self) -> Self:
         return self
 

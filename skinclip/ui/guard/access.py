@@ -47,19 +47,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def decide(host: str, names: Sequence[str], accounts: Accounts, opened: bool, study: bool = False) -> Access:
+def decide(host: str, names: Sequence[str], accounts: Accounts, opened: bool, own_sign_in: bool = False) -> Access:
     """The rules for a server that listens on `host`. Raises ValueError saying what is missing.
 
     Args:
         names: the public names by which a proxy or a resolver leads here.
         accounts: the accounts there are.
         opened: the operator said that everybody may come.
-        study: the page is a study's, whose readers and coordinator sign in with codes of their own.
+        own_sign_in: the server is a study's or the API's, whose callers have codes or keys of their own.
     """
     known = frozenset(name.strip().lower().rstrip(".") for name in names if name.strip())
     if is_loopback(host) and not known:
         return Access()
-    if study or opened:
+    if own_sign_in or opened:
         return Access(known, local=False)
     if not accounts.names():
         raise ValueError(

@@ -27,7 +27,7 @@ from skinclip.ui.guard.quiet_log import describe
 from skinclip.ui.guard.sign_in import SignIn
 
 log = logging.getLogger("skinclip.ui")
-HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/livez"})
 _PREFIX = re.compile(r"(/[A-Za-z0-9_-]+)+")
 _PASSED_ON = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 HEADERS = {

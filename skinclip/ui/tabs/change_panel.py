@@ -148,7 +148,9 @@ def hidden(panel: ChangePanel) -> Updates:
 
 
 def _options(probabilities: dict[str, float]) -> list[tuple[str, str]]:
-    """(label, state) of a criterion: as seen first, with the state that the model holds likeliest."""
+    """(label, state) of a criterion: as seen first, with the state that the model holds likeliest, if it knows any."""
+    if not probabilities:
+        return [(AS_SEEN, AS_SEEN)]
     likeliest = max(probabilities, key=lambda label: probabilities[label])
     return [
         (f"as seen: {likeliest} ({probabilities[likeliest]:.0%})", AS_SEEN),

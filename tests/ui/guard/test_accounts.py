@@ -194,6 +194,6 @@ def test_other_addresses_want_accounts_or_the_word(tmp_path: Path, accounts: Acc
             decide(host, names, none, opened=False)
         assert decide(host, names, none, opened=True).accounts is None
         assert decide(host, names, accounts, opened=False).accounts is accounts
-        assert decide(host, names, none, opened=False, study=True).accounts is None
+        assert decide(host, names, none, opened=False, own_sign_in=True).accounts is None
     for host in ("127.0.0.1", "::1", "localhost", "127.0.0.2"):
         assert decide(host, [], none, opened=False) == Access()
