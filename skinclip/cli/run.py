@@ -123,8 +123,8 @@ def _run(args: argparse.Namespace) -> int:
         paths.prepare()  # before anything is imported that chooses by itself where to write
         from skinclip.ui import server
 
-        access = _access(args)
         page = _page(args)
+        access = _access(args)
         listener = server.listen(args.host, args.port)
         if args.metrics:
             _serve_metrics(args.metrics)
