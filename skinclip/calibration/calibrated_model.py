@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from skinclip.calibration.calibrator import CalibratedPrediction, Calibrator
+from skinclip.calibration.prevalence import Prevalence
 from skinclip.core.assessment import Context
 from skinclip.imaging.photo import LesionImage
 from skinclip.imaging.transform import PhotoTransform
@@ -35,6 +36,10 @@ class CalibratedModel:
     model: SkinClipVL
     transform: PhotoTransform
     calibrator: Calibrator
+
+    def at(self, prevalence: Prevalence) -> CalibratedModel:
+        """The same at another prevalence; see `Calibrator.at`."""
+        return replace(self, calibrator=self.calibrator.at(prevalence.vector(), prevalence.name))
 
     @torch.inference_mode()
     def forward(

@@ -23,9 +23,11 @@ from skinclip.calibration.kind import (
     sets_and_threshold,
     text_array,
     texts,
+    usual_ita,
 )
-from skinclip.calibration.outputs import DERMOSCOPY, MALIGNANT, LabelledOutputs
+from skinclip.calibration.outputs import DERMOSCOPY, MALIGNANT, LabelledOutputs, balanced_weights
 from skinclip.calibration.referral import Referral
+from skinclip.calibration.selective import leading_confidence, least_confidence
 from skinclip.calibration.shift import ShiftDetector, fit_shift
 from skinclip.calibration.temperature import Calibration
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
@@ -51,8 +53,8 @@ class StyleSample:
 class CalibratedPrediction:
     """One row per photo. `probabilities` are at the calibrator's prevalence; `balanced` is p / prior, renormalised,
     whose argmax is the decision rule for balanced accuracy; `sets` are codes, most probable first. `confident` says
-    that the largest balanced probability is high enough for such a photo to be answered; `kinds` is the calibration
-    that each photo got."""
+    that the balanced probability of the leading diagnosis is high enough for such a photo to be answered; `kinds` is
+    the calibration that each photo got."""
 
     probabilities: np.ndarray  # [n, C]
     balanced: np.ndarray  # [n, C]
@@ -83,7 +85,6 @@ class Calibrator:
         prevalence: its name.
         criteria: the calibration of evidence scores.
         photos: the calibration photos, as `LabelledOutputs` without style and evidence; None in an old checkpoint.
-        ita_range: lowest and highest usual ITA (degrees) of the skin on the training photos; None where not measured.
     """
 
     by_kind: Mapping[str, KindCalibration]
@@ -91,7 +92,6 @@ class Calibrator:
     prevalence: str = TRAINING_PHOTOS
     criteria: CriteriaCalibration = field(default_factory=CriteriaCalibration.identity)
     photos: LabelledOutputs | None = None
-    ita_range: tuple[float, float] | None = None
 
     @property
     def first(self) -> KindCalibration:
@@ -159,8 +159,37 @@ class Calibrator:
             own = photos.kinds == kind
             calibration = fit_probabilities(photos.where(own), np.asarray(log_prior_shift), offsets[own], known)
             sets, referral = sets_and_threshold(calibration, photos.where(own), known)
-            by_kind[kind] = KindCalibration(calibration, sets, referral, fit_shift(style.learnt, style.held_out))
-        return cls(by_kind, tuple(float(p) for p in prior), photos=photos.bare())
+            shift, ita = fit_shift(style.learnt, style.held_out), usual_ita(photos.ita[own])
+            by_kind[kind] = KindCalibration(calibration, sets, referral, shift, ita_range=ita)
+        fitted = cls(by_kind, tuple(float(p) for p in prior), photos=photos.bare())
+        return fitted.abstaining()
+
+    def abstaining(self) -> Calibrator:
+        """The same with the least confidence of each kind chosen so that what is answered of it is diagnosed as well
+        as dermoscopy photos are, on the calibration photos.
+
+        Raises ValueError where the checkpoint keeps none.
+        """
+        if self.photos is None:
+            raise ValueError("this checkpoint keeps no calibration photos to choose by; fit its calibration again")
+        known = self.photos.where(np.isin(self.photos.labels, self.known))
+        usual = next(kind for kind, part in self.by_kind.items() if part is self.first)
+        p = np.zeros(known.logits.shape)
+        for kind, part in self.by_kind.items():
+            p[known.kinds == kind] = part.calibration.apply(known.logits[known.kinds == kind])
+        confidence, correct = leading_confidence(p, self.balanced(p)), p.argmax(axis=1) == known.labels
+        weights = np.zeros(len(known))
+        for kind in self.by_kind:
+            own = known.kinds == kind
+            weights[own] = balanced_weights(known.sources[own], known.kinds[own])
+        first = known.kinds == usual
+        accuracy = float(np.average(correct[first], weights=weights[first])) if first.any() else 0.0
+        by_kind = dict(self.by_kind)
+        for kind in set(by_kind) - {usual}:
+            own = known.kinds == kind
+            least = least_confidence(confidence[own], correct[own], weights[own], accuracy)
+            by_kind[kind] = replace(by_kind[kind], min_confidence=least)
+        return replace(self, by_kind=by_kind)
 
     # ---- applying ----------------------------------------------------------------------------------------------------
 
@@ -205,7 +234,7 @@ class Calibrator:
             sets=sets,
             shift_score=score,
             in_domain=in_domain,
-            confident=balanced.max(axis=1, initial=0.0) >= enough,
+            confident=leading_confidence(p, balanced) >= enough,
             kinds=recognised,
         )
 
@@ -269,8 +298,6 @@ class Calibrator:
             c = self.criteria
             arrays |= {"criteria.slope": c.slope, "criteria.bias": c.bias}
             arrays |= {"criteria.state_slope": c.state_slope, "criteria.state_bias": c.state_bias}
-        if self.ita_range is not None:
-            arrays["skin_tone.ita_range"] = np.array(self.ita_range)
         if self.photos is not None:
             arrays |= {f"photos.{name}": array for name, array in self.photos.to_arrays().items()}
         return arrays
@@ -293,14 +320,12 @@ class Calibrator:
             own = {n.removeprefix(f"{kind}/"): a for n, a in arrays.items() if n.startswith(f"{kind}/")}
             by_kind[kind] = KindCalibration.from_arrays(own, known)
         kept = {n.removeprefix("photos."): a for n, a in arrays.items() if n.startswith("photos.")}
-        ita = arrays.get("skin_tone.ita_range")
         return cls(
             by_kind=by_kind,
             natural_prior=padded("natural_prior", arrays["natural_prior"], known),
             prevalence=(texts(arrays.get("prevalence")) or [TRAINING_PHOTOS])[0],
             criteria=_criteria(arrays),
             photos=LabelledOutputs.from_arrays(kept) if kept else None,
-            ita_range=None if ita is None else (float(ita[0]), float(ita[1])),
         )
 
 

@@ -23,18 +23,26 @@ REQUIRED_ARRAYS = (
     *("shift.mean", "shift.scale", "shift.directions", "shift.variances", "shift.residual_variance"),
     "shift.calibration_distances",
 )
+MIN_ITA = 100  # photos whose skin was measured, from which a range is given
 _GROUPS, _GROUP_FIGURES = "referral.groups", "referral.by_group"
 
 
 @dataclass(frozen=True)
 class KindCalibration:
-    """The fitted parts. `min_confidence` is the balanced probability below which the model abstains."""
+    """The fitted parts.
+
+    Attributes:
+        min_confidence: balanced probability of the leading diagnosis below which the model abstains.
+        ita_range: individual typology angles (degrees) between which the skin on nearly all photos lies; None where it
+            was not measured.
+    """
 
     calibration: Calibration
     conformal: Conformal
     referral: Referral
     shift: ShiftDetector
     min_confidence: float = 0.0
+    ita_range: tuple[float, float] | None = None
 
     def at(self, log_change: np.ndarray, photos: LabelledOutputs, known: np.ndarray) -> KindCalibration:
         """The same at another prevalence: probabilities moved by `log_change` [C], sets and threshold fitted anew.
@@ -66,6 +74,7 @@ class KindCalibration:
             "shift.residual_variance": np.array([self.shift.residual_variance]),
             "shift.calibration_distances": np.ascontiguousarray(self.shift.calibration_distances),
             "abstention.min_confidence": np.array([self.min_confidence]),
+            **({} if self.ita_range is None else {"skin_tone.ita_range": np.array(self.ita_range)}),
             **({_GROUPS: text_array([g.group for g in groups]), _GROUP_FIGURES: np.array(figures)} if groups else {}),
         }
 
@@ -106,6 +115,7 @@ class KindCalibration:
                 calibration_distances=arrays["shift.calibration_distances"],
             ),
             min_confidence=number("abstention.min_confidence"),
+            ita_range=None if (ita := arrays.get("skin_tone.ita_range")) is None else (float(ita[0]), float(ita[1])),
         )
 
 
@@ -140,6 +150,15 @@ def sets_and_threshold(
     )
     threshold = guaranteed_threshold(p[:, MALIGNANT].sum(axis=1), photos.malignant, photos.groups, photos.lesions)
     return Conformal(sets.coverage, padded("conformal.quantiles", sets.quantiles, known)), threshold
+
+
+def usual_ita(ita: np.ndarray) -> tuple[float, float] | None:
+    """The range that 98 % of the angles [n] lie in, NaN left out; None where there are too few to say."""
+    known = ita[np.isfinite(ita)]
+    if len(known) < MIN_ITA:
+        return None
+    low, high = np.percentile(known, (1, 99))
+    return float(low), float(high)
 
 
 def labels_among(labels: np.ndarray, known: np.ndarray) -> np.ndarray:

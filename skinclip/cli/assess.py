@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.cli.common import UsageError, add_model_arguments, load_assessor, make_writable_folder, stdout_to_stderr
+from skinclip.cli.common import (
+    UsageError,
+    add_model_arguments,
+    add_prevalence_argument,
+    at_prevalence,
+    load_assessor,
+    make_writable_folder,
+    prevalence,
+    stdout_to_stderr,
+)
 from skinclip.core.patient_context import patient_context
 from skinclip.core.vocabulary import SEXES, SITES, STATE_BY_KEY
 from skinclip.reporting import phrasing
@@ -26,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `assess`."""
     parser.add_argument("photo", type=Path, help="JPEG, PNG, WebP, BMP, TIFF or HEIC file")
     add_model_arguments(parser)
+    add_prevalence_argument(parser)
     parser.add_argument("--age", type=_age, help="years, 0 to 120")
     parser.add_argument("--sex", type=_sex, help=" or ".join(SEXES))
     parser.add_argument("--site", type=_site, help=f"body site: {', '.join(SITES)}")
@@ -66,16 +76,17 @@ def _assess(args: argparse.Namespace) -> int:
         from skinclip.core.assessment import Context
         from skinclip.imaging.photo import load_photo
 
-        image = load_photo(args.photo)  # before the model: a bad photo answers at once
+        image, chosen = load_photo(args.photo), prevalence(args)  # before the model: bad input answers at once
         for folder in (args.out, args.pdf and args.pdf.parent):
             if folder:
                 make_writable_folder(folder)
         assessor = load_assessor(args)
         context = Context(age=args.age, sex=args.sex, site=args.site)
-        assessment = assessor.assess(image, context)
-        notices = _notices(assessment)
-        if args.out:
-            notices += _write_assessment(args.out, assessor, image, context, assessment)
+        with at_prevalence(assessor, chosen):
+            assessment = assessor.assess(image, context)
+            notices = _notices(assessment)
+            if args.out:
+                notices += _write_assessment(args.out, assessor, image, context, assessment)
         if args.pdf:
             from skinclip.reporting.assessment_pdf import assessment_pdf
 
@@ -128,6 +139,7 @@ def _notices(assessment: Assessment) -> list[str]:
     notices = [issue.message for issue in assessment.photo.quality.issues]
     if not assessment.shift.in_domain:
         notices.append("this photo does not look like those the model was trained on; do not rely on the result")
+    notices += phrasing.skin_tone(assessment)
     if assessment.abstained:
         notices.append("the model abstains: it gives no rationale for this photo")
     return notices

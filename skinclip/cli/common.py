@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from skinclip.calibration.prevalence import Prevalence
     from skinclip.pipeline.assessor import Assessor
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators
@@ -27,6 +28,38 @@ class UsageError(ValueError):
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="mini", help="the model preset (default: mini)")
     parser.add_argument("--weights", type=Path, metavar="DIR", help="a checkpoint folder (default: the preset's own)")
+
+
+def add_prevalence_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--prevalence`, read by `prevalence`."""
+    parser.add_argument(
+        "--prevalence",
+        metavar="NAME|FILE",
+        help="how often each diagnosis is met where the photos were taken: ham10000, milk10k, general-practice, or a "
+        "YAML or JSON file with `name` and `shares` (default: the checkpoint's own)",
+    )
+
+
+def prevalence(args: argparse.Namespace) -> Prevalence | None:
+    """The prevalence of `--prevalence`, None where it is not given. Raises UsageError where there is none such."""
+    from skinclip.calibration.prevalence import prevalence_of
+    from skinclip.core.strict_yaml import ConfigError
+
+    try:
+        return None if args.prevalence is None else prevalence_of(args.prevalence)
+    except ConfigError as error:
+        raise UsageError(f"--prevalence: {error}") from error
+
+
+@contextlib.contextmanager
+def at_prevalence(assessor: Assessor, prevalence: Prevalence | None) -> Iterator[None]:
+    """Answers at a prevalence, as `Assessor.at_prevalence`. Raises UsageError where the checkpoint has only its own."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(assessor.at_prevalence(prevalence))
+        except ValueError as error:
+            raise UsageError(f"--prevalence: {error}") from error
+        yield
 
 
 def whole_number(text: str, least: int, most: int | None = None, name: str = "number") -> int:

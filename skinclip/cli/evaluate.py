@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skinclip.cli.common import UsageError, add_model_arguments, at_least_one, load_assessor, make_writable_folder, seed
+from skinclip.cli.common import (
+    UsageError,
+    add_model_arguments,
+    add_prevalence_argument,
+    at_least_one,
+    at_prevalence,
+    load_assessor,
+    make_writable_folder,
+    prevalence,
+    seed,
+)
 from skinclip.data.layouts.registry import LAYOUTS
 
 if TYPE_CHECKING:
@@ -43,6 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=200,
         help="number of photos whose rationales are read, or all",
     )
+    parser.add_argument(
+        "--by",
+        type=_grouping,
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="give all figures again for each group, with intervals: skin_tone, fitzpatrick, ita (measured on the "
+        "photo), kind, sex, age, site or group; may be given several times",
+    )
     parser.add_argument("--strict", action="store_true", help="stop at the first bad row or photo")
     parser.add_argument("--batch-size", type=at_least_one, help="photos at a time (default: 32, or 1 of a big preset)")
     parser.add_argument("--seed", type=seed, default=0, help="seed of the rationale sample and of the bootstrap")
@@ -54,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reason", default="", help="why test photos are used, for the ledger")
     add_model_arguments(parser)
+    add_prevalence_argument(parser)
     _other_system_arguments(parser.add_argument_group("another system's probabilities"))
     parser.set_defaults(run=_evaluate)
 
@@ -92,6 +113,14 @@ def _rationales(text: str) -> int | str:
     return int(text)
 
 
+def _grouping(text: str) -> str:
+    from skinclip.evaluation.grouping import GROUPINGS
+
+    if text not in GROUPINGS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no grouping; give one of {', '.join(GROUPINGS)}")
+    return text
+
+
 def _prior(text: str) -> np.ndarray:
     from skinclip.evaluation.prediction_file import parse_prior
 
@@ -104,8 +133,10 @@ def _prior(text: str) -> np.ndarray:
 def _evaluate(args: argparse.Namespace) -> int:
     from skinclip.data.readers import detect_layout, read_cases
     from skinclip.evaluation import run as evaluation
+    from skinclip.evaluation.prediction_file import PredictionFile
 
     _check_systems(args)
+    chosen = prevalence(args)
     layout = args.layout or detect_layout(args.data)
     table = read_cases(args.data, layout, strict=args.strict)
     cases = evaluation.select(table, args.split)
@@ -127,10 +158,15 @@ def _evaluate(args: argparse.Namespace) -> int:
         n_boot=args.bootstrap,
         progress=sys.stderr.isatty(),
         strict=args.strict,
+        by=tuple(args.by),
         command=evaluation.command_line(args.words),
         layout=layout,
     )
-    report, rows = evaluation.evaluate(system, table, options, against)
+    with contextlib.ExitStack() as stack:
+        for one in (system, against):
+            if one is not None and not isinstance(one, PredictionFile):
+                stack.enter_context(at_prevalence(one, chosen))
+        report, rows = evaluation.evaluate(system, table, options, against)
     written = _write_report(args, report, rows)
     print(_summary(report, written))
     return 0
@@ -141,6 +177,8 @@ def _check_systems(args: argparse.Namespace) -> None:
         raise UsageError("--name is what to call the system of --predictions; give that file, or leave --name out")
     if args.prior is not None and not args.predictions:
         raise UsageError("--prior is for --predictions; our model's own prior is part of its checkpoint")
+    if args.prevalence and args.predictions and args.against != MODEL:
+        raise UsageError("--prevalence is for a model; a file of predictions keeps its own: leave --prevalence out")
     if args.against == MODEL and not args.predictions:
         raise UsageError("--against model compares a file with the model: give the file as --predictions")
     if args.against in (None, MODEL) and (args.against_name or args.against_prior is not None):

@@ -101,6 +101,27 @@ class Malignancy:
 
 
 @dataclass(frozen=True, config=STRICT)
+class PrevalenceUsed:
+    """The prevalence that the probabilities are at: its name, and the share of each diagnosis."""
+
+    name: str
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True, config=STRICT)
+class SkinTone:
+    """The skin around the lesion, as the photo shows it.
+
+    Attributes:
+        ita: individual typology angle in degrees, lower is darker; None where too little skin could be measured.
+        in_range: it lies within the range of nearly all training photos; None where either is not known.
+    """
+
+    ita: float | None
+    in_range: bool | None
+
+
+@dataclass(frozen=True, config=STRICT)
 class Shift:
     """`score` is 0-1, the share of calibration photos that look more usual than this one."""
 
@@ -218,7 +239,8 @@ class Assessment:
     `criteria` gives the probability of every state of every criterion, "absent" included, cited or not.
     `diagnosis` is sorted by falling probability. `rationale` cites findings as [r1], [r2], ...; it is empty where
     the model abstained. `abstained` says that the photo is unusable or too unlike what the model knows. `dependence`
-    is None where it was not measured, `clinician` where nobody has added anything.
+    is None where it was not measured, `clinician` where nobody has added anything, `prevalence` and `skin_tone` in an
+    Assessment made before they were kept.
     """
 
     model: ModelInfo
@@ -235,6 +257,8 @@ class Assessment:
     abstained: bool
     dependence: Dependence | None = None
     clinician: ClinicianRecord | None = None
+    prevalence: PrevalenceUsed | None = None
+    skin_tone: SkinTone | None = None
 
     @property
     def differential(self) -> Differential:

@@ -35,6 +35,9 @@ MEASURES: dict[str, tuple[str, str]] = {
         "its first-named diagnosis is the leading one, on a sample of photos; holds by construction where the text is "
         "decoded among texts that are true to the findings",
     ),
+    "answered": ("Answered", "share of photos for which the model does not abstain"),
+    "accuracy_answered": ("Accuracy where it answers", "of the most probable diagnosis"),
+    "accuracy_not_answered": ("Accuracy where it abstains", "of the diagnosis that it would have named first"),
     "in_domain": ("In domain", "share of photos that look like those of training"),
     "diag_accuracy": ("Derm7pt diagnosis, five groups", "accuracy"),
     "criteria_mean_accuracy": ("7-point criteria", "mean accuracy"),

@@ -19,7 +19,10 @@ from skinclip.reporting.html_page import to_html
 Report = Mapping[str, Any]
 
 HEADLINES = ("balanced_accuracy", "auroc_malignant", "sensitivity", "specificity", "accuracy", "ece")
-GROUP_MEASURES = ("balanced_accuracy", "auroc_malignant", "sensitivity", "specificity", "ece", "coverage")
+GROUP_MEASURES = (
+    *("balanced_accuracy", "accuracy", "auroc_malignant", "sensitivity", "specificity", "ece", "coverage"),
+    *("answered", "accuracy_answered"),
+)
 
 
 def page(report: Report) -> str:
@@ -35,7 +38,7 @@ def document(report: Report) -> Document:
         Section("All figures", _all_figures(report)),
         Section("Class by class", _classes(report)),
         Section("7-point criteria", _criteria(report)),
-        Section("By group", _groups(report)),
+        Section("By group", (*_groups(report), *_by(report))),
         Section("Comparison", _comparison(report)),
         Section("Left out", _left_out(report)),
         Section("How to read this", _notes(report)),
@@ -176,11 +179,25 @@ def _criteria(report: Report) -> tuple[Block, ...]:
 
 
 def _groups(report: Report) -> tuple[Block, ...]:
-    groups = report["groups"] or {}
-    known = [name for name in GROUP_MEASURES if any(group[name] for group in groups.values())]
-    rows = tuple((name, group["n"], *(with_interval(group[key]) for key in known)) for name, group in groups.items())
-    header = ("Group", "Photos", *(MEASURES[name][0] for name in known))
-    return (Table("The same figures for each group of photos, with 95 % intervals", header, rows),) if rows else ()
+    return _group_table(report["groups"] or {}, "Group", "The same figures for each group of photos")
+
+
+def _by(report: Report) -> tuple[Block, ...]:
+    """A table for each grouping that was asked for; the page of a report made before there were any has none."""
+    tables = [
+        _group_table(groups, by.replace("_", " ").capitalize(), f"The same figures by {by.replace('_', ' ')}")
+        for by, groups in (report.get("by") or {}).items()
+    ]
+    return tuple(block for blocks in tables for block in blocks)
+
+
+def _group_table(groups: Mapping[str, Any], header: str, caption: str) -> tuple[Block, ...]:
+    known = [name for name in GROUP_MEASURES if any(group.get(name) for group in groups.values())]
+    rows = tuple(
+        (name, group["n"], *(with_interval(group.get(key)) for key in known)) for name, group in groups.items()
+    )
+    columns = (header, "Photos", *(MEASURES[name][0] for name in known))
+    return (Table(f"{caption}, with 95 % intervals", columns, rows),) if rows else ()
 
 
 def _comparison(report: Report) -> tuple[Block, ...]:

@@ -24,7 +24,7 @@ from PIL import Image
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.data.cases import Case, CaseTable, DataError, words_of_unknown
 from skinclip.data.masks import read_mask
-from skinclip.evaluation import metrics, scores
+from skinclip.evaluation import grouping, metrics, scores
 from skinclip.evaluation.prediction_file import NOT_SCORED, PredictionFile, as_table
 from skinclip.evaluation.scores import ISIC2018_CODES, RULES, Row
 
@@ -48,7 +48,8 @@ class Options:
         seed: of the sample of rationales and of the bootstrap.
         n_boot: bootstrap resamples of lesions (patients, where known).
         strict: stop at a photo or mask that cannot be read, which is otherwise left out and counted.
-        command, layout: noted in the report.
+        by: names of `grouping.GROUPINGS`; all figures are given again for each group.
+    command, layout: noted in the report.
     """
 
     split: str | None = None
@@ -58,6 +59,7 @@ class Options:
     n_boot: int = 1000
     progress: bool = True
     strict: bool = False
+    by: tuple[str, ...] = ()
     command: str | None = None
     layout: str | None = None
 
@@ -92,6 +94,8 @@ def evaluate(
     codes = tuple(code for code in scores.scored_codes(cases) if code in known)
     scored, n_boot, seed = _scored(rows, codes), options.n_boot, options.seed
     report = {**scores.figures(scored, n_boot, seed), "groups": _groups(scored, n_boot, seed)}
+    if options.by:
+        report["by"] = {by: _figures_by(scored, by, n_boot, seed) for by in options.by}
     report["curves"] = scores.curves(scored, n_boot, seed)
     if against is not None and other is not None:
         compared = scores.compare(scored, _scored(other, codes), n_boot, seed)
@@ -151,6 +155,14 @@ def _groups(rows: Sequence[Row], n_boot: int, seed: int) -> dict[str, Any] | Non
     return {name: scores.figures([r for r in rows if r.case.group == name], n_boot, seed) for name in names} or None
 
 
+def _figures_by(rows: Sequence[Row], by: str, n_boot: int, seed: int) -> dict[str, Any]:
+    """All figures of each group of at least `MIN_GROUP` photos, of a smaller one their number."""
+    return {
+        name: scores.figures(own, n_boot, seed) if len(own) >= grouping.MIN_GROUP else {"n": len(own)}
+        for name, own in grouping.grouped(rows, by).items()
+    }
+
+
 def _scored(rows: Sequence[Row], codes: Sequence[str]) -> list[Row]:
     return [row.scored_on(codes) for row in rows if row.case.image_id not in NOT_SCORED]
 
@@ -172,7 +184,9 @@ def identity(system: Assessor | PredictionFile) -> str:
 def _about(system: Assessor | PredictionFile) -> dict[str, Any]:
     """The record of a system, and of what was done to its numbers before they were measured."""
     if not isinstance(system, PredictionFile):
-        return {"kind": "model", "name": f"SkinCLIP-VL {system.model_info.preset}", "sha256": identity(system)}
+        name = f"SkinCLIP-VL {system.model_info.preset}"
+        at = system.calibrator.prevalence
+        return {"kind": "model", "name": name, "sha256": identity(system), "prevalence": at}
     prior = None if system.prior is None else dict(zip(system.codes, system.prior.tolist(), strict=True))
     return {
         "kind": "predictions",
@@ -297,6 +311,9 @@ def _row(case: Case, prediction: Prediction, agrees: float, note: Callable[[str]
         refer=bool(prediction.refer),
         set_codes=tuple(prediction.set_codes),
         in_domain=bool(prediction.in_domain),
+        answered=bool(prediction.in_domain and prediction.confident),
+        kind=prediction.kind,
+        ita=prediction.ita,
         iou=_lesion_iou(case, np.asarray(prediction.lesion_mask, dtype=bool), note),
         agrees=agrees,
     )

@@ -38,7 +38,10 @@ _ROC_POINTS = 200  # at most, of a drawn curve
 
 @dataclass(frozen=True)
 class Row:
-    """One photo's answers. What a system does not answer is None or, for `iou` and `agrees`, NaN.
+    """One photo's answers. What a system does not answer is None or, for `ita`, `iou` and `agrees`, NaN.
+
+    `answered` says that the model would not abstain for what it knows of such photos, `kind` what kind of photo it took
+    it for, `ita` the angle of the skin around the lesion.
 
     `malignancy`, `refer` and `set_codes` are the system's own, over all diagnoses that it knows.
     """
@@ -51,6 +54,9 @@ class Row:
     refer: bool | None = None
     set_codes: tuple[str, ...] | None = None
     in_domain: bool | None = None
+    answered: bool | None = None
+    kind: str | None = None
+    ita: float = float("nan")
     iou: float = float("nan")
     agrees: float = float("nan")
     codes: tuple[str, ...] = DIAGNOSIS_CODES
@@ -95,6 +101,7 @@ def figures(rows: Sequence[Row], n_boot: int, seed: int) -> dict[str, Any]:
         **{name: resamples.interval(metric) for name, metric in _malignancy_metrics(rows).items()},
         "lesion_iou": resamples.interval(metrics.mean(np.array([row.iou for row in rows]))),
         "agreement": resamples.interval(metrics.mean(np.array([row.agrees for row in rows]))),
+        **{name: resamples.interval(metric) for name, metric in _abstention_metrics(rows).items()},
         "in_domain": resamples.interval(metrics.mean(_answers([row.in_domain for row in rows]))),
         "diag_accuracy": resamples.interval(_diag_accuracy(rows)),
         "criteria": criteria or None,
@@ -156,6 +163,17 @@ def _diagnosis_metrics(rows: Sequence[Row]) -> dict[str, metrics.Metric]:
         "aurc": metrics.aurc(p.max(axis=1, initial=0.0), guess == labels, known),
         "coverage": metrics.share(inside, known),
         "set_size": metrics.mean(sizes),
+    }
+
+
+def _abstention_metrics(rows: Sequence[Row]) -> dict[str, metrics.Metric]:
+    """The share of photos that the model answers, and accuracy among those and among the others."""
+    labels, answered = _labels(rows), _answers([row.answered for row in rows])
+    correct = _stack([row.probabilities for row in rows]).argmax(axis=1) == labels
+    return {
+        "answered": metrics.mean(answered),
+        "accuracy_answered": metrics.share(correct, (labels >= 0) & (answered == 1)),
+        "accuracy_not_answered": metrics.share(correct, (labels >= 0) & (answered == 0)),
     }
 
 

@@ -23,6 +23,7 @@ from yaml import YAMLError
 from skinclip import __version__
 from skinclip.calibration.calibrated_model import CalibratedModel, CalibratedOutput
 from skinclip.calibration.calibrator import MALIGNANT, CalibratedPrediction, Calibrator
+from skinclip.calibration.prevalence import Prevalence, prevalence_of
 from skinclip.core.assessment import (
     Assessment,
     Context,
@@ -33,8 +34,10 @@ from skinclip.core.assessment import (
     ModelInfo,
     PhotoInfo,
     PredictionSet,
+    PrevalenceUsed,
     Quality,
     Shift,
+    SkinTone,
 )
 from skinclip.core.config import ModelConfig, load_yaml
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_CODES
@@ -44,6 +47,7 @@ from skinclip.explain.methods import METHODS, USUAL
 from skinclip.explain.subject import Subject, on_photo
 from skinclip.hub import checkpoint_folder
 from skinclip.imaging.photo import LesionImage, combine_quality, lesion_quality, photo_quality
+from skinclip.imaging.skin_tone import individual_typology_angle
 from skinclip.imaging.transform import PhotoTransform, Window
 from skinclip.language.rationale import tidy
 from skinclip.model.adapters.card import write_card
@@ -68,6 +72,8 @@ class Prediction:
         balanced: [C] p / prior, renormalised; its argmax is the diagnosis that balanced accuracy scores.
         criteria: criterion -> state -> probability, "absent" included, of the criteria that the model knows.
         lesion_mask: bool [H, W] in the photo's own pixels.
+        confident: the evidence is enough for the model to answer a photo of this `kind`, as it was taken for.
+        ita: individual typology angle of the skin around the lesion in degrees, NaN where too little is seen.
     """
 
     probabilities: np.ndarray
@@ -79,6 +85,9 @@ class Prediction:
     set_codes: tuple[str, ...]
     shift_score: float
     in_domain: bool
+    confident: bool
+    kind: str
+    ita: float
 
 
 def check_checkpoint_fits(folder: Path) -> None:
@@ -202,6 +211,24 @@ class Assessor:
                 self.switch(self.checkpoints[weights])
             yield
 
+    @contextmanager
+    def at_prevalence(self, prevalence: Prevalence | str | Path | None) -> Iterator[None]:
+        """Makes every answer inside the block one at this prevalence, and holds the lock meanwhile.
+
+        Args:
+            prevalence: one of `prevalence.NAMED`, a YAML or JSON file, or None for the checkpoint's own.
+
+        Raises ConfigError where it cannot be read, and ValueError where the checkpoint cannot change its prevalence.
+        """
+        with self.lock:
+            usual = self.predictor
+            if prevalence is not None:
+                self.predictor = usual.at(prevalence_of(prevalence))
+            try:
+                yield
+            finally:
+                self.predictor = usual
+
     # ---- the steps ---------------------------------------------------------------------------------------------------
 
     def locate(self, images: Sequence[LesionImage]) -> list[Window]:
@@ -217,17 +244,21 @@ class Assessor:
         """The predictions of a batch, in its order."""
         output = self.forward(images, contexts)
         c = output.calibrated
+        masks = [_photo_mask(output, i, image) for i, image in enumerate(images)]
         return [
             Prediction(
                 probabilities=c.probabilities[i],
                 balanced=c.balanced[i],
                 criteria=criterion_probabilities(output.criterion_scores[i], self.config.criteria),
-                lesion_mask=photo_mask(output.evidence.mask_logits[i], output.windows[i], image.height, image.width),
+                lesion_mask=masks[i],
                 malignancy=float(c.malignancy[i]),
                 refer=bool(c.refer[i]),
                 set_codes=tuple(c.sets[i]),
                 shift_score=float(c.shift_score[i]),
                 in_domain=bool(c.in_domain[i]),
+                confident=bool(c.confident[i]),
+                kind=c.kinds[i],
+                ita=individual_typology_angle(image.pixels, masks[i]),
             )
             for i, image in enumerate(images)
         ]
@@ -238,6 +269,7 @@ class Assessor:
         context: Context | None = None,
         progress: Progress | None = None,
         on_partial: Callable[[Assessment], None] | None = None,
+        prevalence: Prevalence | str | Path | None = None,
     ) -> Assessment:
         """The Assessment of one photo; the rationale is left empty where the model abstains.
 
@@ -246,11 +278,12 @@ class Assessor:
             on_partial: called with the Assessment as soon as its figures are known, then while its rationale is
                 generated: first with an empty one, then with the text so far whenever it grows. Not called where the
                 model abstains.
+            prevalence: how often each diagnosis is met where the photo was taken; see `at_prevalence`.
         """
         report = progress or (lambda share, step: None)
         show = on_partial or (lambda partial: None)
         context = context or Context()
-        with self.lock:
+        with self.at_prevalence(prevalence):
             report(0.1, "Looking at the photo")
             output = self.forward([image], [context])
             report(0.4, "Locating the findings")
@@ -295,7 +328,15 @@ class Assessor:
             findings=tuple(findings_of(image, output, lesion, self.thresholds)),
             rationale="",
             abstained=not (quality.usable and in_domain and bool(c.confident[0])),
+            prevalence=self._prevalence(),
+            skin_tone=_skin_tone(image, output, kind.ita_range),
         )
+
+    def _prevalence(self) -> PrevalenceUsed:
+        """The prevalence of the probabilities, of the diagnoses that the model knows."""
+        prior = self.calibrator.natural_prior
+        shares = {DIAGNOSIS_CODES[c]: float(prior[c]) for c in self.calibrator.known.tolist()}
+        return PrevalenceUsed(self.calibrator.prevalence, shares)
 
     def _malignancy(self, calibrated: CalibratedPrediction) -> Malignancy:
         """The referral decision on the first photo, with the threshold and its sensitivity where that is known."""
@@ -363,6 +404,19 @@ class Assessor:
         """The heat map of `method` for `code` or else the leading diagnosis, float32 [H, W] in 0..1; see `on_photo`."""
         subject = self.subject(image, context, code)
         return on_photo(METHODS[method].maps(subject)[0].heat, subject)
+
+
+def _photo_mask(output: CalibratedOutput, i: int, image: LesionImage) -> np.ndarray:
+    """The lesion mask of the i-th photo of a batch, bool [H, W] of the whole photo."""
+    return photo_mask(output.evidence.mask_logits[i], output.windows[i], image.height, image.width)
+
+
+def _skin_tone(image: LesionImage, output: CalibratedOutput, usual: tuple[float, float] | None) -> SkinTone:
+    """The record of the skin in `image`, the first photo of `output`, beside the range of those that were fitted on."""
+    angle = individual_typology_angle(image.pixels, _photo_mask(output, 0, image))
+    if not np.isfinite(angle):
+        return SkinTone(None, None)
+    return SkinTone(angle, None if usual is None else usual[0] <= angle <= usual[1])
 
 
 def _quality(image: LesionImage, output: CalibratedOutput, lesion: Lesion, in_domain: bool) -> Quality:

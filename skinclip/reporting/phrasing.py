@@ -161,7 +161,23 @@ def cautions(assessment: Assessment) -> list[str]:
             "The photo does not look like those the model was calibrated on: it is more unusual than "
             f"{share} of them. What the model says about it cannot be relied on."
         )
-    return lines
+    elif assessment.abstained and assessment.photo.quality.usable:
+        lines.append(
+            "The photo's own evidence for the leading diagnosis is too weak: photos of this kind with as little are "
+            "diagnosed less well than dermoscopy photos are."
+        )
+    return [*lines, *skin_tone(assessment)]
+
+
+def skin_tone(assessment: Assessment) -> list[str]:
+    """The caution for skin that hardly any photo behind the model shows; empty where there is none to give."""
+    tone = assessment.skin_tone
+    if tone is None or tone.ita is None or tone.in_range is not False:
+        return []
+    return [
+        f"The skin around the lesion (ITA {tone.ita:.0f} degrees on this photo) is outside the range of the photos "
+        "that the model was trained and calibrated on: how well it does on such skin is not known."
+    ]
 
 
 def phrase(finding: Finding) -> str:

@@ -22,11 +22,13 @@ from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.data.possible_states import certain_labels
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
+from skinclip.imaging.skin_tone import individual_typology_angle
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.model.criteria import criterion_log_probs
 from skinclip.model.inference import forward_batch, lesion_windows
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
+from skinclip.pipeline.findings import photo_mask
 from skinclip.training.calibration_photos import calibration_cases, source_of
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import (
@@ -123,7 +125,7 @@ def fit_data(model: SkinClipVL, train: PhotoSet, calib: Sequence[Case], valid: S
 
 def outputs(model: SkinClipVL, cases: Sequence[Case]) -> LabelledOutputs:
     """The model's answers to `cases`, with their labels. Raises DataError naming a photo that cannot be read."""
-    logits, style, scores = features(model, cases)
+    logits, style, scores, ita = features(model, cases)
     return LabelledOutputs(
         logits=logits,
         style=style,
@@ -134,7 +136,7 @@ def outputs(model: SkinClipVL, cases: Sequence[Case]) -> LabelledOutputs:
         sources=np.array([source_of(c) for c in cases], dtype=str),
         kinds=np.array([kind_of(c) for c in cases], dtype=str),
         lesions=np.array([c.lesion_id for c in cases], dtype=str),
-        ita=np.full(len(cases), np.nan),
+        ita=ita,
     )
 
 
@@ -143,19 +145,22 @@ def kind_of(case: Case) -> str:
     return case.kind or DERMOSCOPY
 
 
-def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.ndarray, Tensor]:
-    """Diagnosis logits [n, C], style [n, S] and evidence scores [n, K].
+def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.ndarray, Tensor, np.ndarray]:
+    """Diagnosis logits [n, C], style [n, S], evidence scores [n, K] and ITA of the skin in degrees [n].
 
     Raises DataError naming a photo that cannot be read.
     """
     transform = PhotoTransform(model.config.photo_side)
-    logits, styles, scores = [], [], []
+    logits, styles, scores, ita = [], [], [], []
     for part in _parts(model, cases):
-        output = forward_batch(model, transform, [_photo(c) for c in part], [c.context for c in part])
+        photos = [_photo(c) for c in part]
+        output = forward_batch(model, transform, photos, [c.context for c in part])
         logits.append(output.logits.double().numpy())
         styles.append(output.tokens.style.double().numpy())
         scores.append(output.evidence.scores)
-    return np.concatenate(logits), np.concatenate(styles), torch.cat(scores)
+        for photo, mask, window in zip(photos, output.evidence.mask_logits, output.windows, strict=True):
+            ita.append(individual_typology_angle(photo.pixels, photo_mask(mask, window, photo.height, photo.width)))
+    return np.concatenate(logits), np.concatenate(styles), torch.cat(scores), np.array(ita)
 
 
 def _parts(model: SkinClipVL, cases: Sequence[Case]) -> Iterator[Sequence[Case]]:

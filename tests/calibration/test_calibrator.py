@@ -6,6 +6,7 @@ import pytest
 from skinclip.calibration.calibrator import MALIGNANT, Calibrator, StyleSample
 from skinclip.calibration.criteria import CriteriaCalibration
 from skinclip.calibration.outputs import DERMOSCOPY, LabelledOutputs
+from skinclip.calibration.selective import leading_confidence
 from skinclip.core.known import FIRST_DIAGNOSES
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.hub.layout import CALIBRATION_ARRAYS
@@ -201,11 +202,13 @@ def test_a_prevalence_that_is_none_is_an_error(several, shares):
 
 
 def test_arrays_of_several_kinds_round_trip(several):
-    full = replace(several, ita_range=(-10.0, 60.0), prevalence="ours", criteria=CriteriaCalibration.identity())
+    measured = {k: replace(part, ita_range=(-10.0, 60.0)) for k, part in several.by_kind.items()}
+    full = replace(several, by_kind=measured, prevalence="ours", criteria=CriteriaCalibration.identity())
     some = replace(full.criteria, slope=full.criteria.slope * 1.5)
     full = replace(full, criteria=some)
     again = Calibrator.from_arrays(full.to_arrays())
-    assert again.prevalence == "ours" and again.ita_range == (-10.0, 60.0) and list(again.by_kind) == list(KINDS)
+    assert again.prevalence == "ours" and list(again.by_kind) == list(KINDS)
+    assert again.of("clinical").ita_range == (-10.0, 60.0)
     assert (again.criteria.slope == 1.5).all()
     photos = outputs_of(60, "clinical", "away", FLAT, 5)
     for shares in (None, FLAT):
@@ -222,21 +225,31 @@ def test_arrays_of_an_older_checkpoint_still_open(trust, data):
     again = Calibrator.from_arrays(old)
     ours, theirs = (t.apply(data["logits"], data["style"]) for t in (trust, again))
     assert (ours.probabilities == theirs.probabilities).all() and ours.sets == theirs.sets
-    assert again.criteria.is_identity and again.photos is None and again.ita_range is None
+    assert again.criteria.is_identity and again.photos is None and again.first.ita_range is None
     assert theirs.confident.all() and again.referral.by_group == ()
     with pytest.raises(ValueError, match="keeps no calibration photos"):
         again.at(FLAT, "flat")
 
 
-def test_abstention_reads_the_balanced_probability(several):
+def test_abstention_reads_the_balanced_probability_of_what_leads(several):
     photos = outputs_of(200, "clinical", "away", FLAT, 6)
     strict = {k: replace(part, min_confidence=0.6 if k == "clinical" else 0.0) for k, part in several.by_kind.items()}
     out = replace(several, by_kind=strict).apply(photos.logits, photos.style, photos.kinds)
-    assert (out.confident == (out.balanced.max(axis=1) >= 0.6)).all() and 0 < out.confident.mean() < 1
-    elsewhere = (
-        replace(several, by_kind=strict).at(PRIOR[::-1].copy(), "x").apply(photos.logits, photos.style, photos.kinds)
-    )
-    assert (elsewhere.confident == out.confident).all()
+    assert (out.confident == (leading_confidence(out.probabilities, out.balanced) >= 0.6)).all()
+    assert 0 < out.confident.mean() < 1
+
+
+def test_close_ups_that_are_answered_are_diagnosed_as_well_as_dermoscopy():
+    hard = outputs_of(900, "clinical", "away", PRIOR, 5)
+    logits = hard.logits * 0.35 + np.random.default_rng(0).normal(0, 1, hard.logits.shape)
+    photos = LabelledOutputs.joined([outputs_of(900, "dermoscopy", "home", PRIOR, 4), replace(hard, logits=logits)])
+    styles = {k: StyleSample(photos.style[photos.kinds == k], photos.style[photos.kinds == k]) for k in KINDS}
+    chosen = Calibrator.fit(photos, styles, PRIOR, np.log(PRIOR))
+    out = chosen.apply(photos.logits, photos.style, photos.kinds)
+    right, close = out.probabilities.argmax(axis=1) == photos.labels, photos.kinds == "clinical"
+    usual = right[~close].mean()
+    assert out.confident[~close].all() and right[close].mean() < usual - 0.1
+    assert right[close & out.confident].mean() >= usual - 1e-9 and 20 <= (close & out.confident).sum() < 900
 
 
 # ---- what a model does not know --------------------------------------------------------------------------------------

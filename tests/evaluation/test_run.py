@@ -25,7 +25,7 @@ from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.evaluation import metrics
 from skinclip.evaluation import run as evaluation
 from skinclip.evaluation.prediction_file import PredictionFile
-from skinclip.evaluation.report import scored_note
+from skinclip.evaluation.report import page, scored_note
 from skinclip.evaluation.scores import ISIC2018_CODES, Row, figures
 
 C = len(ISIC2018_CODES)
@@ -38,6 +38,7 @@ class FakeAssessor:
     """Answers by the number that a photo's first pixel holds; its answers are drawn once from a seed."""
 
     model_info = ModelInfo("fake", "0.0", "ab" * 32)
+    calibrator = SimpleNamespace(prevalence="fake clinic")
     config = replace(preset("mini"), diagnoses=ISIC2018_CODES)
 
     def __init__(self, n: int = 250) -> None:
@@ -70,6 +71,9 @@ class FakeAssessor:
             set_codes=tuple(DIAGNOSIS_CODES[c] for c in np.argsort(-self.p[i])[:2]),
             shift_score=0.5,
             in_domain=True,
+            confident=i % 5 > 0,
+            kind="dermoscopy",
+            ita=float(i % 80 - 20),
         )
 
     def assess(self, image, context):
@@ -215,6 +219,7 @@ def test_a_file_of_our_own_probabilities_gives_our_own_figures(tmp_path):
     ours, _ = run(cases, assessor)
     theirs, rows = run(cases, as_file(cases, assessor.p[:40], PRIOR))
     unknown = {"sensitivity", "specificity", "coverage", "set_size", "in_domain"}
+    unknown |= {"answered", "accuracy_answered", "accuracy_not_answered"}
     for key in set(ours) - unknown - {"meta"}:
         assert theirs[key] == ours[key], key
     assert {key for key in unknown if theirs[key] is None} == unknown
@@ -496,3 +501,30 @@ def test_a_folder_named_in_latin_1_gets_its_row(tmp_path):
     path = tmp_path / "ledger.csv"
     evaluation.log_test_use(path, "ab", os.fsdecode(b"M\xfcller"), "test", 1, "")
     assert path.read_text(encoding="utf-8").splitlines()[1].endswith("M\\udcfcller,test,1,")
+
+
+def test_abstention_is_measured_as_accuracy_of_what_is_answered(tmp_path):
+    cases, assessor = make_cases(tmp_path), FakeAssessor()
+    report, rows = run(cases, assessor)
+    right = np.array([DIAGNOSIS_CODES[r.probabilities.argmax()] == r.case.diagnosis for r in rows])
+    answered = np.array([r.answered for r in rows])
+    assert 0 < answered.sum() < 40 and report["answered"]["value"] == pytest.approx(answered.mean())
+    assert report["accuracy_answered"]["value"] == pytest.approx(right[answered].mean())
+    assert report["accuracy_not_answered"]["value"] == pytest.approx(right[~answered].mean())
+    assert report["meta"]["system"]["prevalence"] == "fake clinic"
+
+
+def test_figures_by_skin_tone_and_fitzpatrick_type(tmp_path):
+    tones = {"skin_tone": lambda i: (0, 3, 3)[i % 3], "fitzpatrick": lambda i: None if i % 2 else 2 + i % 4}
+    cases = make_cases(tmp_path, **tones)
+    report, rows = run(cases, by=("skin_tone", "fitzpatrick", "ita"))
+    by = report["by"]
+    assert list(by["skin_tone"]) == ["0 (very dark)", "3 (medium)"] and by["skin_tone"]["0 (very dark)"] == {"n": 14}
+    medium = [r for r in rows if r.case.skin_tone == 3]
+    expected = figures([r.scored_on(ISIC2018_CODES) for r in medium], 20, 0)
+    assert by["skin_tone"]["3 (medium)"] == expected and expected["accuracy"]["low"] is not None
+    assert set(by["fitzpatrick"]) == {"type II", "type IV"} and sum(g["n"] for g in by["fitzpatrick"].values()) == 20
+    assert sum(g["n"] for g in by["ita"].values()) == 40
+    html = page(report)
+    assert "The same figures by skin tone" in html and "0 (very dark)" in html
+    assert "by" not in run(cases)[0]
