@@ -14,6 +14,8 @@ from eval_study.benchmarks import (
     outside,
     scarcity,
     shift,
+    skin_tone,
+    sources,
     stability,
 )
 from eval_study.benchmarks.command import Command
@@ -24,7 +26,7 @@ COMMAND = Command(
     report="REPORT.md",
     # The last ones take hours on two cores; all others together well under one.
     modules=(
-        *(diagnosis, calibration, evidence, derm7pt, shift, stability, outside),
+        *(diagnosis, calibration, sources, skin_tone, evidence, derm7pt, shift, stability, outside),
         *(baselines, losses, scarcity),
     ),
 )

@@ -7,7 +7,7 @@ glare (thin and unlike what lies around them), and what has no colour of skin: i
 
 A photo is no colorimeter: exposure, white balance and polarisation move the angle, so it says whether the skin looks
 like that on the training photos, not which skin type somebody has. `eval_study.benchmarks` (skin_tone) measures how far
-it agrees with people's labels.
+it agrees with people's labels: fairly on close-ups, not at all on dermoscopy, whose light and exposure hide the tone.
 """
 
 from __future__ import annotations

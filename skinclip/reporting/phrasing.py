@@ -175,7 +175,7 @@ def skin_tone(assessment: Assessment) -> list[str]:
     if tone is None or tone.ita is None or tone.in_range is not False:
         return []
     return [
-        f"The skin around the lesion (ITA {tone.ita:.0f} degrees on this photo) is outside the range of the photos "
+        f"The skin around the lesion (ITA {tone.ita:.0f} degrees on this photo) looks unlike that on nearly all photos "
         "that the model was trained and calibrated on: how well it does on such skin is not known."
     ]
 
