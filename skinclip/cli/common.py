@@ -55,10 +55,11 @@ def prevalence(args: argparse.Namespace) -> Prevalence | None:
 def at_prevalence(assessor: Assessor, prevalence: Prevalence | None) -> Iterator[None]:
     """Answers at a prevalence, as `Assessor.at_prevalence`. Raises UsageError where the checkpoint has only its own."""
     with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(assessor.at_prevalence(prevalence))
-        except ValueError as error:
-            raise UsageError(f"--prevalence: {error}") from error
+        if prevalence is not None:
+            try:
+                stack.enter_context(assessor.at_prevalence(prevalence))
+            except ValueError as error:
+                raise UsageError(f"--prevalence: {error}") from error
         yield
 
 

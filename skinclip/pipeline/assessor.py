@@ -227,7 +227,8 @@ class Assessor:
             try:
                 yield
             finally:
-                self.predictor = usual
+                if self.predictor.model is usual.model:  # and not another one that was switched to meanwhile
+                    self.predictor = usual
 
     # ---- the steps ---------------------------------------------------------------------------------------------------
 

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import io
 import json
@@ -61,6 +62,7 @@ class FakeAssessor:
     loaded: tuple = ()
     model_info = ModelInfo("mini", "0.1.0", "ab" * 32)
     config = preset("mini")
+    calibrator = SimpleNamespace(prevalence="ham10000")
 
     @classmethod
     def load(cls, preset="mini", weights=None):
@@ -72,6 +74,13 @@ class FakeAssessor:
 
     def assess(self, image, context=None, progress=None):
         return make_assessment(context, self.in_domain)
+
+    @contextlib.contextmanager
+    def at_prevalence(self, prevalence):
+        if prevalence.name == "milk10k":
+            raise ValueError("this checkpoint keeps no calibration photos")
+        self.calibrator = SimpleNamespace(prevalence=prevalence.name)
+        yield
 
     def heat_on_photo(self, image, context, code):
         return np.zeros(image.pixels.shape[:2])
@@ -89,6 +98,9 @@ class FakeAssessor:
                 set_codes=("nv",),
                 shift_score=0.1,
                 in_domain=True,
+                confident=True,
+                kind="dermoscopy",
+                ita=float("nan"),
             )
             for image in images
         ]
@@ -135,6 +147,29 @@ def test_json_is_one_object_and_nothing_else(capsys, photo):
     assert status == 0
     assert Assessment.from_json(out) == make_assessment(Context(55.0, "male", "lower extremity"))
     assert "blurred" in err and "chats" in err
+
+
+def test_a_prevalence_is_read_before_the_model_and_reaches_it(capsys, photo, tmp_path, monkeypatch):
+    seen = []
+
+    def assess(self, image, context=None):
+        seen.append(self.calibrator.prevalence)
+        return make_assessment(context)
+
+    monkeypatch.setattr(FakeAssessor, "assess", assess)
+    ours = tmp_path / "ours.yaml"
+    ours.write_text("name: our clinic\nshares: {mel: 1, nv: 9}\n")
+    for words in ([], ["--prevalence", "general-practice"], ["--prevalence", str(ours)]):
+        assert cli.main(["assess", str(photo), *words]) == 0
+    assert seen == ["ham10000", "general-practice", "our clinic"]
+    capsys.readouterr()
+    message = fails(capsys, "assess", photo, "--prevalence", "hospital")
+    assert (
+        "--prevalence: 'hospital' is neither a prevalence (ham10000, milk10k, general-practice) nor a file" in message
+    )
+    ours.write_text("shares: {mole: 1}")
+    assert "'mole' is no diagnosis" in fails(capsys, "assess", photo, "--prevalence", ours)
+    assert "keeps no calibration photos" in fails(capsys, "assess", photo, "--prevalence", "milk10k")
 
 
 def test_readable_text_advises_in_the_words_of_the_page(capsys, photo):
