@@ -30,6 +30,7 @@ import numpy as np
 from skinclip.core import vocabulary
 from skinclip.core.assessment import Assessment, Context, ModelInfo
 from skinclip.data.cases import Case
+from skinclip.data.photo_index import INDEX, PhotoIndex
 from skinclip.data.readers import read_cases
 from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, hex_colour, region_overlay
 from skinclip.imaging.photo import LesionImage, PhotoError, encode_jpeg, fit, from_array, load_photo
@@ -124,7 +125,8 @@ def build(
     candidates, unoffered = offered(protocol, candidates)
     left_out += unoffered
     candidates = one_a_lesion(protocol.seed, candidates)
-    drawn = draw(protocol, candidates, left_out)
+    drawn, trained_on = draw_unseen(protocol, candidates, left_out, training_index(assessor))
+    left_out += trained_on
     key_file, raw, fresh = keys.store_key(key or _key_in(out))
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -258,6 +260,7 @@ def draw(protocol: Protocol, candidates: Sequence[Candidate], left_out: Sequence
     """Exactly the cases that the protocol counts, then practice cases from what is left. Raises StudyRequestError."""
     seed, counts = protocol.seed, protocol.cases.counts
     pool = {s: _shuffled(seed, s, (c for c in candidates if c.stratum == s)) for s in counts}
+    pool = {s: _balanced(protocol.cases.balance, photos) for s, photos in pool.items()}
     rest = _shuffled(seed, "practice", [*pool["right"][counts["right"] :], *pool["wrong"][counts["wrong"] :]])
     _check_enough(protocol, {s: len(photos) for s, photos in pool.items()}, len(rest), left_out)
     chosen = _shuffled(seed, "ids", [c for s, n in counts.items() for c in pool[s][:n]])
@@ -267,6 +270,34 @@ def draw(protocol: Protocol, candidates: Sequence[Candidate], left_out: Sequence
         {f"P{i:02d}": c for i, c in enumerate(rest[: protocol.cases.practice], start=1)},
         _weights(counts, {s: len(photos) for s, photos in pool.items()}),
     )
+
+
+def training_index(assessor: Assessor) -> PhotoIndex | None:
+    """The index of the photos that the model was trained on; None where its checkpoint has none."""
+    folder = getattr(assessor, "checkpoints", {}).get(assessor.model_info.weights_sha256)
+    return PhotoIndex.read(folder / INDEX) if folder is not None and (folder / INDEX).is_file() else None
+
+
+def draw_unseen(
+    protocol: Protocol, candidates: Sequence[Candidate], left_out: Sequence[str], index: PhotoIndex | None
+) -> tuple[CaseSelection, tuple[str, ...]]:
+    """The cases drawn, none of which the model was trained on, and a line for each photo that was refused for that.
+
+    Only photos that are drawn are looked up, others drawn in their place until none is known.
+    """
+    looked_up: set[Path] = set()
+    refused: dict[Path, str] = {}
+    while True:
+        pool = [c for c in candidates if c.case.image not in refused]
+        drawn = draw(protocol, pool, (*left_out, *refused.values()))
+        fresh = [c for c in (*drawn.cases.values(), *drawn.practice.values()) if c.case.image not in looked_up]
+        if index is None or not fresh:
+            return drawn, tuple(refused.values())
+        for one in fresh:
+            looked_up.add(one.case.image)
+            known = index.find(bounded(load_photo(one.case.image)).pixels)
+            if known is not None:
+                refused[one.case.image] = f"{one.case.image.name}: the model was trained on this lesion ({known})"
 
 
 _STRATUM_WORDS = {
@@ -293,6 +324,35 @@ def _check_enough(protocol: Protocol, available: dict[str, int], rest: int, left
             f"answers are kept. One photo per lesion was counted: {there}. {len(left_out)} photos could not be used"
             f"{': ' if left_out else ''}{named(left_out)}"
         )
+
+
+def _balanced(by: Sequence[str], candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates in turn from each group that `by` tells apart: the first n are as even as the photos allow."""
+    groups: dict[tuple[str, ...], list[Candidate]] = {}
+    for one in candidates:
+        groups.setdefault(tuple(BALANCED[name](one.case) for name in by), []).append(one)
+    ranked = [(turn, i, one) for i, group in enumerate(groups.values()) for turn, one in enumerate(group)]
+    return [one for _, _, one in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def _skin_tone(case: Case) -> str:
+    """Three groups of skin tone, by MILK10k's classes or Fitzpatrick's types: light, medium, dark, or not known."""
+    if case.skin_tone is not None:
+        return ("dark", "dark", "medium", "medium", "light", "light")[min(max(case.skin_tone, 0), 5)]
+    if case.fitzpatrick is not None:
+        return ("light", "light", "medium", "medium", "dark", "dark")[min(max(case.fitzpatrick, 1), 6) - 1]
+    return "unknown"
+
+
+# What `cases.balance` may name -> the group of a case.
+BALANCED: dict[str, Callable[[Case], str]] = {
+    "diagnosis": lambda case: str(case.diagnosis),
+    "malignant": lambda case: str(
+        vocabulary.is_malignant(case.diagnosis) if case.malignant is None else case.malignant
+    ),
+    "skin_tone": _skin_tone,
+    "kind": lambda case: str(case.kind),
+}
 
 
 def _weights(counts: dict[str, int], available: dict[str, int]) -> dict[str, float]:

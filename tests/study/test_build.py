@@ -9,17 +9,19 @@ from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from skinclip.core.assessment import Assessment, ModelInfo
 from skinclip.data.cases import Case
+from skinclip.data.photo_index import build_index
 from skinclip.imaging.overlay import hex_colour
 from skinclip.imaging.photo import LesionImage, PhotoError, from_array
 from skinclip.study import build as study_build
 from skinclip.study.build import Candidate
-from skinclip.study.errors import KeyFileError, StudyRequestError
+from skinclip.study.errors import KeyFileError, ProtocolError, StudyRequestError
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session import bundle, keys
 from skinclip.study.session.bundle import StudyBundle
@@ -88,6 +90,54 @@ def test_ids_tell_nothing_of_the_stratum(plan: Protocol, assessment: Assessment)
         drawn = study_build.draw(dataclasses.replace(plan, seed=seed), pool)
         first.append(drawn.cases["C001"].stratum)
     assert {"right", "wrong"} <= set(first)
+
+
+def test_cases_are_even_in_what_the_protocol_names(assessment: Assessment) -> None:
+    balanced = Protocol.from_dict(tiny.protocol(cases={**tiny.protocol()["cases"], "balance": ["diagnosis", "kind"]}))
+    pool = candidates(assessment, right=40, wrong=40, ood=3)
+    of = {"right": ("nv", "bkl", "df"), "wrong": ("mel", "bcc", "scc", "vasc"), "ood": ("nv",)}
+    pool = [
+        dataclasses.replace(
+            one, case=dataclasses.replace(one.case, diagnosis=of[one.stratum][min(i % 10, len(of[one.stratum]) - 1)])
+        )
+        for i, one in enumerate(pool)
+    ]
+    for seed in range(5):
+        drawn = study_build.draw(dataclasses.replace(balanced, seed=seed), pool).cases.values()
+        assert sorted(str(one.case.diagnosis) for one in drawn if one.stratum == "wrong") == sorted(of["wrong"])
+        assert sorted(str(one.case.diagnosis) for one in drawn if one.stratum == "right") == sorted(of["right"])
+    assert balanced.plan_sha256 != Protocol.from_dict(tiny.protocol()).plan_sha256
+    with pytest.raises(ProtocolError, match="cases.balance"):
+        Protocol.from_dict(tiny.protocol(cases={**tiny.protocol()["cases"], "balance": ["weather"]}))
+
+
+@pytest.mark.parametrize(
+    ("tone", "fitzpatrick", "group"), [(0, None, "dark"), (5, 1, "light"), (None, 6, "dark"), (None, 3, "medium")]
+)
+def test_skin_tones_of_both_scales_fall_into_three_groups(tone: int, fitzpatrick: int, group: str) -> None:
+    case = Case(Path("x"), "x", "photos", "x", skin_tone=tone, fitzpatrick=fitzpatrick)
+    assert study_build.BALANCED["skin_tone"](case) == group
+    assert study_build.BALANCED["skin_tone"](Case(Path("x"), "x", "photos", "x")) == "unknown"
+
+
+def test_a_photo_that_the_model_was_trained_on_is_refused_and_another_drawn(
+    plan: Protocol, assessment: Assessment, tmp_path: Path
+) -> None:
+    rng, pool = np.random.default_rng(0), []
+    for one in candidates(assessment, right=9, wrong=9, ood=2):
+        path = tmp_path / f"{one.case.image_id}.png"
+        Image.fromarray(cv2.resize(rng.integers(0, 255, (24, 32, 3), np.uint8), (320, 240))).save(path)
+        pool.append(dataclasses.replace(one, case=dataclasses.replace(one.case, image=path)))
+    first = study_build.draw(plan, pool)
+    known = [first.cases["C001"].case, first.practice["P01"].case]
+    drawn, refused = study_build.draw_unseen(plan, pool, [], build_index(known))
+    assert {line.partition(":")[0] for line in refused} == {case.image.name for case in known}
+    assert all("was trained on this lesion (photos/" in line for line in refused)
+    used = {one.case.image for one in (*drawn.cases.values(), *drawn.practice.values())}
+    assert len(used) == 10 and not used & {case.image for case in known}
+    assert study_build.draw_unseen(plan, pool, [], None) == (first, ())
+    with pytest.raises(StudyRequestError, match="was trained on this lesion"):
+        study_build.draw_unseen(plan, pool[-11:], [], build_index([one.case for one in pool]))
 
 
 def test_one_photo_of_a_lesion_is_kept(assessment: Assessment) -> None:

@@ -17,6 +17,7 @@ from skinclip.study.protocol.question_types import STRICT
 from skinclip.study.protocol.questions import Question
 
 STRATA: tuple[str, ...] = ("right", "wrong", "ood")
+BALANCES: tuple[str, ...] = ("diagnosis", "malignant", "skin_tone", "kind")
 CANNOT_TELL = "cannot_tell"
 # Endpoints that are computed from several answers; the others carry the key of an `after` question.
 DERIVED_ENDPOINTS: tuple[str, ...] = (
@@ -59,7 +60,8 @@ class CasePlan:
     """`n` cases, of which `wrong_share` are real errors of the AI and `ood_share` out of distribution.
 
     `practice` cases come on top and never count; `repeat_share` of the cases return at the end; `preference_pairs`
-    are shown with two aids side by side.
+    are shown with two aids side by side. Within the AI's right and wrong answers the cases are as even as the photos
+    allow in what `balance` names.
     """
 
     n: Annotated[int, Whole(2, 2000)]
@@ -68,6 +70,10 @@ class CasePlan:
     practice: Annotated[int, Whole(0, 50)]
     repeat_share: Annotated[float, Number(0, 0.5)]
     preference_pairs: Annotated[int, Whole(0, 200)]
+    balance: Annotated[
+        tuple[Annotated[str, OneOf(BALANCES)], ...],
+        Listed(f"what cases are to be even in: {', '.join(BALANCES)}", may_be_empty=True),
+    ] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -206,6 +212,8 @@ class ProtocolModel:
             del values["plan"]["contrasts"]
         if not self.rehearsal:  # likewise
             del values["rehearsal"]
+        if not self.cases.balance:
+            del values["cases"]["balance"]
         return values
 
     @property

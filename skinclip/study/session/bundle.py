@@ -183,12 +183,14 @@ def drawn_by(protocol: Protocol) -> dict[str, Any]:
         "seed": protocol.seed,
         "counts": counts,
         "practice": practice,
+        **({"balance": list(protocol.cases.balance)} if protocol.cases.balance else {}),
     }
 
 
 def check_fits(protocol: Protocol, record: dict[str, Any]) -> None:
     """Raises StudyRequestError where the bundle's cases were drawn for another protocol than this."""
-    changed = [name for name, value in drawn_by(protocol).items() if record["drawn_by"].get(name) != value]
+    now, then = drawn_by(protocol), record["drawn_by"]
+    changed = [name for name in {**now, **then} if now.get(name) != then.get(name)]
     if changed:
         raise StudyRequestError(
             f"the protocol's {', '.join(changed)} differ from what the cases were drawn for; build the study again"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import shlex
 import shutil
 import sqlite3
 import stat
@@ -458,6 +459,32 @@ def test_answers_cannot_be_read_from_the_files_and_erased_ones_leave_them(tmp_pa
         store.withdraw(STUDY, reader)
         assert not [text for text in sealed if text in bytes_on_disk()]
         assert store.verify(STUDY) == []
+
+
+def test_the_documented_command_clears_postgresql_s_write_ahead_log(postgresql_database: str) -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "study_guide.md").read_text()
+    (line,) = (line for line in guide.splitlines() if line.startswith("psql ") and "CHECKPOINT" in line)
+    with Store.open(postgresql_database, KEY) as store:
+        store.create(STUDY, {})
+        reader = enrol(store)
+        store.append(STUDY, reader, "before", "before/C001", {"remark": SECRET_WORDS * 40}, "q1")
+        with store.database.reading.begin() as connection:
+            body = str(connection.scalar(sa.text("SELECT body FROM payloads ORDER BY event DESC LIMIT 1")))
+            wal = Path(str(connection.scalar(sa.text("SHOW data_directory")))) / "pg_wal"
+        needle = body[100:200].encode()
+
+        def holding() -> list[str]:
+            return [path.name for path in wal.iterdir() if path.is_file() and needle in path.read_bytes()]
+
+        store.withdraw(STUDY, reader)
+        assert holding()  # what the guide warns of
+        with store.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for statement in shlex.split(line)[3::2]:
+                connection.execute(sa.text(statement))
+        deadline = time.monotonic() + 20
+        while holding() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert holding() == []
 
 
 def test_payloads_of_earlier_versions_lie_open_and_are_read_as_before(store: Store) -> None:
