@@ -3,6 +3,8 @@
 #   make run PRESET=qwen-3b HOST=0.0.0.0 PORT=8000   another model, address or port
 #   make run STUDY=studies/trust-study               a reader study
 #   make run TORCH_INDEX=URL                         torch from an index of CPU builds: 1 GB, where CUDA's come to 5.8 GB
+#   make run LOCKED=yes                             every package by its hash, from docs/deploy/requirements.lock
+#   make audit                                      known vulnerabilities of these packages (asks a database on the web)
 PYTHON ?= python3
 TORCH_INDEX ?= $(shell cat .venv/.torch-index 2>/dev/null)
 BIN := .venv/bin
@@ -12,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # somebody else's word (conda sets HOST to the name of a compiler); the page's own variables there are SKINCLIP_*.
 option = $(if $(filter command,$(origin $(1))),--$(2) '$($(1))')
 
-.PHONY: run test lint clean
+.PHONY: run test lint audit clean
 
 run: .venv/.runtime
 	$(BIN)/python app.py $(call option,PRESET,preset) $(call option,HOST,host) $(call option,PORT,port) \
@@ -50,9 +52,24 @@ endif
 	@printf '%s' '$(TORCH_INDEX)' >.venv/.torch-index
 	@touch $@
 
-.venv/.runtime: requirements.txt .venv/.torch
+# A torch of an index of CPU builds is there already, without CUDA's libraries: they are left out of the lock as well.
+LOCK := docs/deploy/requirements.lock
+.venv/.runtime: requirements.txt $(LOCK) .venv/.torch
+ifeq ($(LOCKED),yes)
+	awk '/^[a-zA-Z]/ { skip = /^(torch|torchvision)==/ && "$(TORCH_INDEX)" || /^(nvidia|cuda|triton)/ && "$(TORCH_INDEX)" } \
+	  !skip' $(LOCK) >.venv/requirements.lock
+	$(INSTALL) --require-hashes --no-deps -r .venv/requirements.lock
+else
 	$(INSTALL) -r requirements.txt
+endif
 	@touch $@
+
+# The tool has an environment of its own; exceptions stand in .ci/audit_exceptions, each with its reason.
+audit:
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	.venv/audit/bin/pip-audit --require-hashes --disable-pip -r $(LOCK) \
+	  $(shell sed -nE 's/^([A-Z]+-[A-Za-z0-9-]+) .*/--ignore-vuln \1/p' .ci/audit_exceptions)
 
 .venv/.dev: requirements.txt requirements-dev.txt .venv/.torch
 	$(INSTALL) -r requirements-dev.txt
