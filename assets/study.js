@@ -116,6 +116,11 @@ window.skStudy = (() => {
     stage.removeAttribute("aria-busy");
     tell("");
     $("[data-problem]").textContent = problem || "";
+    const invited = new URLSearchParams(location.hash.slice(1)).get("code");
+    if (invited) { // a personal link: the code leaves the address bar and its history at once
+      $("input", stage).value = invited;
+      history.replaceState(null, "", location.pathname + location.search);
+    }
     if (root.offsetParent && problem) $("input", stage).focus();
   }
 
@@ -327,7 +332,6 @@ window.skStudy = (() => {
     tell("");
     if (!reply.token) {
       problem.textContent = reply.problem;
-      if (reply.seconds) countDown(form, Math.ceil(reply.seconds));
       $("input", form).focus();
       return;
     }
@@ -335,18 +339,6 @@ window.skStudy = (() => {
     // the code's public part: another reader at this computer must not be given these answers
     sessionStorage.setItem(OWNER, code.replace(/[\s-]/g, "").toUpperCase().slice(0, 4));
     await show(reply);
-  }
-
-  // No use in trying before the server listens again.
-  async function countDown(form, seconds) {
-    const button = $("button", form);
-    button.disabled = true;
-    for (; seconds > 0 && button.isConnected; seconds--) {
-      button.textContent = `Sign in (in ${seconds} s)`;
-      await pause(1000);
-    }
-    button.textContent = "Sign in";
-    button.disabled = false;
   }
 
   function onClick(event) {

@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     enrol.add_argument(
         "--renew", metavar="READER", help="a new code for this reader, such as R007, in place of the old"
     )
+    enrol.add_argument("--letters", type=Path, metavar="DIR", help="write an invitation with a personal link for each")
+    remind = _command(commands, "remind", "write reminders for readers who have not finished", _remind)
+    remind.add_argument("--letters", type=Path, required=True, metavar="DIR", help="the folder to write into")
+    for parser in (enrol, remind):
+        parser.add_argument("--url", metavar="URL", help="the page's address as readers open it, for the letters")
+        parser.add_argument("--language", default="en", metavar="en|de|es", help="of the letters (default: en)")
     enrol.add_argument("--coordinator", action="store_true", help="a new code for the coordinator's tab")
     _command(commands, "status", "progress of each reader; shows neither arms nor answers", _status)
     close = _command(commands, "close", "take no more answers; unblinds", _close)
@@ -175,18 +181,47 @@ def _enrol(args: argparse.Namespace) -> int:
             return 0
         if args.codes:
             _reserve(args.codes)
+        if args.letters:
+            _check_letters(args)
         if args.renew:
-            return _give_out([study.renew_code(args.renew)], args.codes)
+            return _give_out(study, [study.renew_code(args.renew)], args)
         if args.study.is_file():
             study.adopt(args.study)  # ethics fields that were filled in after the build
-        status = _give_out(study.enrol(args.readers, args.site), args.codes)
+        status = _give_out(study, study.enrol(args.readers, args.site), args)
         arms, here = len(study.protocol.arms), study.readers_at(args.site)
         if here % arms:
             print(f"{here} readers of this site; allocation is balanced once their number is a multiple of {arms}")
         return status
 
 
-def _give_out(readers: Sequence[EnrolledReader], codes: Path | None) -> int:
+def _check_letters(args: argparse.Namespace) -> None:
+    """Raises StudyRequestError before anybody is enrolled whose letter could not be written."""
+    from skinclip.study.letters import check_address, languages
+
+    check_address(args.url or "")
+    if args.language not in languages():
+        raise StudyRequestError(f"there are no letters in {args.language!r}; choose one of {', '.join(languages())}")
+
+
+def _remind(args: argparse.Namespace) -> int:
+    from skinclip.study.letters import write_reminders
+
+    _check_letters(args)
+    with _open(args) as study:
+        written = write_reminders(study, args.letters, args.url, args.language)
+    print(f"{len(written)} reminders written to {args.letters}" if written else "nobody needs a reminder")
+    return 0
+
+
+def _give_out(study: Study, readers: Sequence[EnrolledReader], args: argparse.Namespace) -> int:
+    codes = args.codes
+    if args.letters:
+        from skinclip.study.letters import write_invitations
+
+        written = write_invitations(study, readers, args.letters, args.url, args.language)
+        print(f"{len(written)} letters with the codes written to {args.letters}; the codes are kept nowhere else")
+        if codes is None:
+            return 0
     if codes is None:
         print("personal codes, shown this once:")
         for one in readers:

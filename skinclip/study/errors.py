@@ -40,7 +40,7 @@ class TooManyAttempts(SignInError):
     """Sign-in is refused for `seconds`."""
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"too many wrong codes; try again in {seconds} seconds")
+        super().__init__(f"too many wrong codes; try again in {seconds} seconds. The right code is taken at any time")
         self.seconds = seconds
 
 

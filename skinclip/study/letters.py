@@ -1,0 +1,88 @@
+"""Letters to readers: invitations with a personal link, and reminders; in English, German or Spanish.
+
+They are written as text files for the coordinator's own mail program: the study knows no reader's name or address, and
+sends nothing. An invitation holds the code, which is kept nowhere else; its link carries it behind the `#`, which
+browsers send to no server.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from skinclip.study.coordinator import Coordinator
+from skinclip.study.errors import StudyRequestError
+from skinclip.study.protocol.yaml_schema import read_yaml
+from skinclip.study.session.session_service import EnrolledReader, Study
+
+CODE_IN_LINK = "code"  # `assets/study.js` reads it
+
+
+@cache
+def catalogue() -> dict[str, Any]:
+    """Language -> kind of letter -> its subject and body."""
+    values: dict[str, Any] = read_yaml(Path(__file__).with_name("letters.yaml"))
+    return values
+
+
+def languages() -> tuple[str, ...]:
+    """The languages that letters are written in."""
+    return tuple(catalogue())
+
+
+def check_address(url: str) -> str:
+    """The page's address without what follows its path. Raises StudyRequestError."""
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise StudyRequestError(f"{url} is no address of a page; give it as readers open it, https://HOST/")
+    return parts._replace(query="", fragment="").geturl().rstrip("/") + "/"
+
+
+def write_invitations(
+    study: Study, readers: Sequence[EnrolledReader], folder: Path, url: str, language: str = "en"
+) -> list[Path]:
+    """A letter for each new reader, for its owner alone to read. Raises StudyRequestError where one is there."""
+    page, written = check_address(url), []
+    for one in readers:
+        link = f"{page}#{CODE_IN_LINK}={quote(one.code)}"
+        text = _letter(study, "invitation", language, one.reader, code=one.code, link=link)
+        written.append(_write(folder / f"{one.reader}-invitation.txt", text))
+    return written
+
+
+def write_reminders(study: Study, folder: Path, url: str, language: str = "en") -> list[Path]:
+    """A letter for each reader who has neither finished nor withdrawn; a later reminder replaces an earlier one."""
+    page, written = check_address(url), []
+    for row in Coordinator(study).status():
+        if row.state in ("enrolled", "in progress"):
+            left = row.cases_total - row.cases
+            text = _letter(study, "reminder", language, row.reader, link=page, left=left)
+            path = folder / f"{row.reader}-reminder.txt"
+            path.unlink(missing_ok=True)
+            written.append(_write(path, text))
+    return written
+
+
+def _letter(study: Study, kind: str, language: str, reader: str, **values: object) -> str:
+    if language not in catalogue():
+        raise StudyRequestError(f"there are no letters in {language!r}; choose one of {', '.join(languages())}")
+    letter, protocol = catalogue()[language][kind], study.protocol
+    contact = protocol.ethics.contact or protocol.ethics.controller
+    about = {"title": protocol.title, "reader": reader, "cases": protocol.cases.n, "contact": contact, **values}
+    return f"{letter['subject']}\n\n{letter['body']}".format_map(about)
+
+
+def _write(path: Path, text: str) -> Path:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise StudyRequestError(f"{path} is there already; give another folder for the letters") from error
+    except OSError as error:
+        raise StudyRequestError(f"{path} cannot be written ({error.strerror}); give another folder") from error
+    return path
