@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from skinclip import __version__
 from skinclip.cli.common import UsageError, port
 from skinclip.core import paths
+from skinclip.model.allocator import share_arenas
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -121,6 +122,7 @@ def _run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an ordinary exit, so that the upload folder goes too
     try:
         paths.prepare()  # before anything is imported that chooses by itself where to write
+        share_arenas()
         from skinclip.ui import server
 
         page = _page(args)

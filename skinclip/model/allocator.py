@@ -28,6 +28,19 @@ def release_large_blocks() -> bool:
     return bool(mallopt(M_MMAP_THRESHOLD, LARGE)) and bool(mallopt(M_TRIM_THRESHOLD, LARGE))
 
 
+def share_arenas() -> bool:
+    """Lets all threads of a server share two of glibc's heaps, and hand freed memory back early.
+
+    By default each thread that serves a visitor gets a heap of its own, and what one frees no other uses: after large
+    photos 1.8 of 3.0 GB resident were free but kept. To be called before threads are started. Returns False under
+    another C library; nothing is changed then.
+    """
+    if not release_large_blocks():
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_ARENA_MAX, 2)) and bool(mallopt(M_TRIM_THRESHOLD, 1 << 17))
+
+
 def keep_memory() -> None:
     """Tells glibc to keep freed memory rather than hand it back to the kernel; does nothing under another C library.
 
