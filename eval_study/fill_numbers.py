@@ -11,9 +11,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import load_file
+
 from eval_study.explanations.maps import MADE_BY_MEASURING, TITLES, made_by_measuring
 from eval_study.explanations.regions import WHICH
+from skinclip.calibration.calibrator import Calibrator
+from skinclip.calibration.referral import SENSITIVITY
+from skinclip.core.config import ModelConfig, load_yaml
 from skinclip.core.formatting import with_interval
+from skinclip.core.paths import ASSETS
 from skinclip.explain.measured import FIGURES as PAGE_FIGURES
 from skinclip.explain.measured import GOOD_AT
 from skinclip.explain.methods import METHODS, reported
@@ -145,7 +151,28 @@ def _truth(figures: dict[str, Any]) -> str:
 def numbers() -> str:
     """Tables of evaluation, explanations, findings and speed, in Markdown."""
     tables = (table(path) for path in sorted(RESULTS.glob("evaluate_*.json")))
-    return "\n\n".join([*tables, compared(), cited(), speed()])
+    return "\n\n".join(part for part in [*tables, referral(), compared(), cited(), speed()] if part)
+
+
+def referral(folder: Path = ASSETS / "mini") -> str:
+    """Markdown table of the referral in every source that the checkpoint in `folder` was calibrated on, with its bound.
+
+    Empty of a checkpoint that keeps none.
+    """
+    arrays = load_file(folder / "trust.safetensors")
+    calibrator = Calibrator.from_arrays(arrays, load_yaml(ModelConfig, folder / "config.yaml").diagnoses)
+    groups = [g for part in calibrator.by_kind.values() for g in part.referral.by_group if g.n]
+    if not groups:
+        return ""
+    rows = [[g.group, g.n, f"{g.sensitivity:.3f}", f"{g.bound:.3f}", f"{g.specificity:.3f}"] for g in groups]
+    return "\n\n".join(
+        [
+            f"**Referral, by source**, on the calibration lesions, at the prevalence `{calibrator.prevalence}`. By "
+            f"conformal risk control the sensitivity on a new lesion of any is at least {SENSITIVITY} on average "
+            "over calibration sets; *bound* is its one-sided 90 % lower bound for this one (Clopper-Pearson).",
+            markdown_table(["source and kind", "malignant lesions", "sensitivity", "bound", "specificity"], rows),
+        ]
+    )
 
 
 def filled(text: str) -> str:

@@ -29,6 +29,7 @@ COMMANDS = {
     "screen": "assess the photos of a manifest, on one machine or a Ray cluster",
     "evaluate": "measure a model on labelled photos",
     "train": "train a model",
+    "calibrate": "fit the calibration of a trained model anew",
     "duplicates": "list photos of the same lesion that turn up in several data sets",
     "plot_training": "plot the progress of a training",
     "fetch": "get the published weights that a big preset is built on",

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from eval_study.benchmarks.common import finite
 from eval_study.explanations.tuning import name_of
-from eval_study.fill_numbers import DOCUMENTS, PAGE_FIGURES, RESULTS, explanations, filled
+from eval_study.fill_numbers import DOCUMENTS, PAGE_FIGURES, RESULTS, explanations, filled, referral
+from skinclip.calibration.calibrator import Calibrator
+from skinclip.calibration.referral import SourceSensitivity
+from skinclip.core.config import ModelConfig, load_yaml
 from skinclip.core.paths import ASSETS
 from skinclip.explain.methods.grad_cam import OWN_CAM
 from skinclip.explain.methods.plain_grad_cam import PLAIN_CAM
@@ -20,6 +26,17 @@ from skinclip.training.calibrate import RECALL
 def test_documents_quote_the_result_files(document) -> None:
     text = document.read_text()
     assert filled(text) == text, "run python -m eval_study.fill_numbers"
+
+
+def test_the_model_card_shows_the_referral_in_each_source_with_its_bound(tmp_path) -> None:
+    shutil.copy(ASSETS / "mini" / "config.yaml", tmp_path)
+    known = load_yaml(ModelConfig, tmp_path / "config.yaml").diagnoses
+    calibrator = Calibrator.from_arrays(load_file(ASSETS / "mini" / "trust.safetensors"), known)
+    groups = tuple(SourceSensitivity(f"{name} dermoscopy", 61, 0.951, 0.891, 0.5) for name in ("isic2017", "derm7pt"))
+    part = replace(calibrator.first, referral=replace(calibrator.referral, by_group=groups))
+    save_file(replace(calibrator, by_kind={"dermoscopy": part}).to_arrays(), tmp_path / "trust.safetensors")
+    text = referral(tmp_path)
+    assert "| isic2017 dermoscopy | 61 | 0.951 | 0.891 | 0.500 |" in text and "derm7pt dermoscopy" in text
 
 
 def test_results_are_those_of_the_embedded_weights() -> None:

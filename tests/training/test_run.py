@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from skinclip.cli.calibrate import summary
 from skinclip.core.assessment import Assessment, Context
 from skinclip.core.config import LossConfig, Stage0Config, Stage1Config, Stage2Config, TrainConfig, save_yaml
 from skinclip.data import photos
@@ -29,6 +31,7 @@ from skinclip.training.calibrate import NEVER, RATE, presence_thresholds
 from skinclip.training.checkpoints import load_checkpoint
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import gather, is_close_up, scarce, with_clinical
+from skinclip.training.recalibrate import recalibrate
 from skinclip.training.run import claim, train, train_baseline
 
 KINDS = {"nevus": "nv", "melanoma": "mel", "keratosis": "bkl", "angioma": "vasc", "dermatofibroma": "df"}
@@ -94,6 +97,22 @@ def test_frozen_tower_is_unchanged_by_stage_2(trained) -> None:
         expected = state[f"perception.tower.clip.{name}"]
         rounded = expected.half().float() if expected.ndim > 1 else expected
         assert torch.equal(value, rounded), name
+
+
+def test_a_checkpoint_is_calibrated_anew_and_its_weights_stay(trained, tmp_path) -> None:
+    data, _, out, live = trained
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(out, folder)
+    before = (folder / "heads.safetensors").read_bytes()
+    again = recalibrate(folder, Assessor.load("mini", folder), data)
+    assert (folder / "heads.safetensors").read_bytes() == before
+    ours, theirs = live.calibrator, Assessor.load("mini", folder).calibrator
+    assert theirs.to_arrays().keys() == again.calibrator.to_arrays().keys() == ours.to_arrays().keys()
+    assert theirs.calibration.temperature == pytest.approx(ours.calibration.temperature, rel=0.3)
+    assert theirs.natural_prior == pytest.approx(ours.natural_prior) and theirs.prevalence == "drawn"
+    assert np.array_equal(theirs.photos.labels, ours.photos.labels)
+    lines = summary(theirs)
+    assert lines[0] == "probabilities at the prevalence drawn" and any("drawn dermoscopy" in line for line in lines)
 
 
 def test_no_stage_reads_a_test_split_or_a_shift_set(
