@@ -25,7 +25,7 @@ from skinclip.calibration.kind import (
     texts,
     usual_ita,
 )
-from skinclip.calibration.outputs import DERMOSCOPY, MALIGNANT, LabelledOutputs, balanced_weights
+from skinclip.calibration.outputs import DERMOSCOPY, MALIGNANT, PAIR, LabelledOutputs, balanced_weights
 from skinclip.calibration.referral import Referral
 from skinclip.calibration.selective import leading_confidence, least_confidence
 from skinclip.calibration.shift import ShiftDetector, fit_shift
@@ -194,11 +194,14 @@ class Calibrator:
     # ---- applying ----------------------------------------------------------------------------------------------------
 
     def kinds_of(self, style: np.ndarray) -> tuple[str, ...]:
-        """The kind of each photo by its `style` [n, S]: the one whose training photos it is most like."""
-        names = list(self.by_kind)
+        """The kind of each photo by its `style` [n, S]: the one whose training photos it is most like.
+
+        That two photos were seen together is no matter of style; whoever did so says `PAIR` to `apply`.
+        """
+        names = [kind for kind in self.by_kind if kind != PAIR] or list(self.by_kind)
         if len(names) == 1:
             return tuple(names * len(style))
-        density = np.stack([part.shift.log_density(style) for part in self.by_kind.values()])
+        density = np.stack([self.by_kind[name].shift.log_density(style) for name in names])
         return tuple(names[i] for i in density.argmax(axis=0))
 
     def apply(

@@ -43,8 +43,8 @@ NEVER = 2.0  # the threshold of a criterion that is recognised too poorly to be 
 MIN_PRECISION, MIN_CITED = 0.5, 3
 RATE = 0.2  # of the criteria cited, those that may be absent
 RECALL = 0.53  # of the criteria that are there, those to be cited: a little above one half, to hold on other photos
-STYLE_SAMPLE = 200  # training photos of each source and kind whose style the shift score is fitted on
-HELD_STYLES = 300  # photos of each kind, held out of stage 0, beside the calibration photos
+STYLE_SAMPLE = 100  # training photos of each source and kind whose style the shift score is fitted on
+HELD_STYLES = 100  # photos of each kind, held out of stage 0, beside the calibration photos
 
 
 @dataclass(frozen=True)

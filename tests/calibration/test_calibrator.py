@@ -5,7 +5,7 @@ import pytest
 
 from skinclip.calibration.calibrator import MALIGNANT, Calibrator, StyleSample
 from skinclip.calibration.criteria import CriteriaCalibration
-from skinclip.calibration.outputs import DERMOSCOPY, LabelledOutputs
+from skinclip.calibration.outputs import DERMOSCOPY, PAIR, LabelledOutputs
 from skinclip.calibration.selective import leading_confidence
 from skinclip.core.known import FIRST_DIAGNOSES
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
@@ -146,6 +146,19 @@ def test_each_kind_has_a_calibration_of_its_own(several):
     assert told.kinds == ("clinical", "dermoscopy", "clinical", "clinical")
     assert told.probabilities[0] == pytest.approx(close.calibration.apply(logits[:1])[0])
     assert told.probabilities[1] == pytest.approx(derm.calibration.apply(logits[1:2])[0])
+
+
+def test_two_photos_seen_together_are_calibrated_apart_and_never_recognised_by_style():
+    single, both = outputs_of(400, "dermoscopy", "home", PRIOR, 0), outputs_of(400, PAIR, "home", PRIOR, 1, noise=0.5)
+    photos = LabelledOutputs.joined([single, both])
+    sample = StyleSample(photos.style, photos.style)
+    fitted_to = Calibrator.fit(photos, {"dermoscopy": sample, PAIR: sample}, PRIOR, np.log(PRIOR))
+    assert fitted_to.kinds_of(both.style) == ("dermoscopy",) * 400
+    told = fitted_to.apply(both.logits, both.style, [PAIR] * 400)
+    assert set(told.kinds) == {PAIR}
+    assert fitted_to.of(PAIR).calibration.temperature < 0.7 * fitted_to.first.calibration.temperature
+    again = Calibrator.from_arrays(fitted_to.to_arrays())
+    assert (again.apply(both.logits, both.style, [PAIR] * 400).probabilities == told.probabilities).all()
 
 
 def test_sources_of_other_prevalence_do_not_bend_the_probabilities(several):
