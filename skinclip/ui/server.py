@@ -12,7 +12,9 @@ that no visitor waits for that. This module imports none of them: the port answe
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import os
 import socket
 import sys
 import threading
@@ -244,8 +246,23 @@ def serve(
     )
     if json_logs:
         logs.configure()  # after uvicorn has set up its own
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         _UvicornServer(config, server).run(sockets=[listener])
+    except SystemExit:  # of the handler of SIGTERM, which uvicorn calls once it has ended
+        _leave()
+        raise
+    except KeyboardInterrupt:
+        pass
+    _leave()
+
+
+def _leave() -> None:
+    """Ends the process where threads still compute: the interpreter's own end would abort them in the middle."""
+    if any(thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(0)
 
 
 class _UvicornServer(uvicorn.Server):
