@@ -18,8 +18,6 @@ MALIGNANT = np.array([code in MALIGNANT_CODES for code in DIAGNOSIS_CODES])  # [
 _MIXED = np.array([code in MIXED_CODES for code in DIAGNOSIS_CODES])  # [C] may be either
 DERMOSCOPY = "dermoscopy"  # the kind of a photo whose source does not say
 PAIR = "dermoscopy and clinical"  # two photos of one lesion that are seen together; their style is that of the first
-    "dermoscopy and clinical"  # the kind of two photos of one lesion that are seen together; its style is the first's
-)
 
 
 @dataclass(frozen=True)
