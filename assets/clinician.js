@@ -62,9 +62,10 @@
   // The verdict is drawn anew: what was open stays open, and the slider keeps the focus.
   const opened = new Set();
   let focused = null;
-  document.addEventListener("toggle", (event) => {
-    const name = event.target.dataset?.keeps;
-    if (name) opened[event.target.open ? "add" : "delete"](name);
+  document.addEventListener("click", (event) => { // what the visitor does, not what the page does to new elements
+    const details = event.target.closest?.("summary")?.parentElement;
+    const name = details?.dataset.keeps;
+    if (name) opened[details.open ? "delete" : "add"](name);
   }, true);
   document.addEventListener("focusin", (event) => {
     if (event.target !== document.body) focused = event.target.dataset?.setting || null;

@@ -1,7 +1,8 @@
-"""Makes the README's picture of the page anew: `python -m eval_study.screenshot`.
+"""Makes the pictures of the page anew: `python -m eval_study.screenshot`.
 
-Serves the page with the embedded model, assesses a synthetic example in Chromium, and keeps the whole page as a PNG of
-256 colours.
+The README's picture, and with `--states` reference pictures of every state of the photo page at three widths, light and
+dark (`docs/screens`), which `tests/browser/test_screens.py` compares with. Only the project's synthetic examples are
+shown. The states come from kept Assessments (`tests/browser/quick_page.py`), so they do not change with the weights.
 """
 
 from __future__ import annotations
@@ -11,63 +12,210 @@ import io
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Error, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 from eval_study.trust_study.serving import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT, EXAMPLE, WIDTH = ROOT / "assets" / "screenshot.png", "melanoma", 1280
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-SECONDS = 120  # for the model to load, and for the answer
+OUT, SCREENS, EXAMPLE, WIDTH = ROOT / "assets" / "screenshot.png", ROOT / "docs" / "screens", "melanoma", 1440
+WIDTHS, SCHEMES = (1440, 1024, 390), ("light", "dark")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
+# no focus, and no date of today
+STILL = """() => {
+    document.activeElement.blur();
+    document.querySelector("[data-date]")?.setAttribute("type", "hidden");
+}"""
+SECONDS = 180  # for the page to load, and for an answer
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m eval_study.screenshot", description=__doc__)
-    parser.add_argument("--example", default=EXAMPLE, help=f"a synthetic example (default: {EXAMPLE})")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--states", action="store_true", help="the reference pictures instead of the README's one")
+    parser.add_argument("--out", type=Path, help=f"default: {OUT.relative_to(ROOT)}, or {SCREENS.relative_to(ROOT)}/")
     asked = parser.parse_args(arguments)
+    if asked.states:
+        folder = asked.out or SCREENS
+        folder.mkdir(parents=True, exist_ok=True)
+        with served("-m", "tests.browser.quick_page") as url, chromium() as browser:
+            for name, picture in states(browser, url):
+                (folder / f"{name}.webp").write_bytes(picture)
+        total = sum(file.stat().st_size for file in folder.glob("*.webp"))
+        print(f"{folder}: {total / 1e6:.1f} MB")
+        return
+    with served("app.py", "--port") as url, chromium() as browser:
+        page = opened(browser, url, WIDTH, "light")
+        STATES["result"](page)
+        picture = quantised(whole(page))
+    (asked.out or OUT).write_bytes(picture)
+    print(f"{asked.out or OUT}: {len(picture) / 1000:.0f} kB")
+
+
+@contextmanager
+def served(*command: str) -> Iterator[str]:
+    """The address of a page that `python COMMAND PORT` serves."""
     port = free_port()
-    server = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT)
+    server = subprocess.Popen([sys.executable, *command, str(port)], cwd=ROOT)
     try:
-        picture = quantised(assessed_page(f"http://127.0.0.1:{port}", asked.example))
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait(30)
-    asked.out.write_bytes(picture)
-    print(f"{asked.out}: {len(picture) / 1000:.0f} kB")
 
 
-def assessed_page(url: str, example: str) -> bytes:
-    """PNG of the whole page with the answer to a synthetic example."""
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium."""
     browser_file = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser_file is None:
         raise SystemExit("no Chromium: install it (Debian, Ubuntu: apt-get install chromium)")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_file, args=FLAGS)
-        page = browser.new_page(viewport={"width": WIDTH, "height": 900})
-        page.set_default_timeout(1000 * SECONDS)
-        for _ in range(SECONDS):
-            try:
-                page.goto(url)
-                break
-            except Error:  # nobody listens yet
-                page.wait_for_timeout(1000)
-        page.click(f"#synthetic_{example}")
-        page.wait_for_selector("#preview figure img")
-        page.click("#assess")
-        page.wait_for_selector("#figures img")
-        page.wait_for_selector("#assess:not([disabled])")
-        page.wait_for_timeout(1000)  # transitions
-        # as tall as the page, so that what is sticky stays at its place
-        height = int(page.evaluate("document.documentElement.scrollHeight"))
-        page.set_viewport_size({"width": WIDTH, "height": height})
-        picture = page.screenshot()
+        yield browser
         browser.close()
-    return picture
+
+
+def states(browser: Browser, url: str) -> Iterator[tuple[str, bytes]]:
+    """(name, WebP) of every state at every width in both themes."""
+    for width in WIDTHS:
+        for scheme in SCHEMES:
+            for state in STATES:
+                yield f"{state}-{width}-{scheme}", reference(browser, url, state, width, scheme)
+
+
+def reference(browser: Browser, url: str, state: str, width: int, scheme: str) -> bytes:
+    """One reference picture as WebP, half as wide as the page."""
+    page = opened(browser, url, width, scheme)
+    STATES[state](page)
+    with Image.open(io.BytesIO(whole(page))) as picture:
+        small = picture.convert("RGB").resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
+    page.context.close()
+    held = io.BytesIO()
+    small.save(held, "WEBP", quality=70, method=6)
+    return held.getvalue()
+
+
+def opened(browser: Browser, url: str, width: int, scheme: str) -> Page:
+    """The page, ready, nothing moving."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        reduced_motion="reduce",
+        bypass_csp=True,
+    )
+    page = context.new_page()
+    page.set_default_timeout(1000 * SECONDS)
+    for _ in range(SECONDS):
+        try:
+            page.goto(url)
+            break
+        except Error:  # nobody listens yet
+            page.wait_for_timeout(1000)
+    page.wait_for_selector("#assess")
+    page.wait_for_timeout(1500)
+    return page
+
+
+def whole(page: Page) -> bytes:
+    """PNG of the whole page, what is sticky at its place."""
+    page.wait_for_timeout(600)
+    height = int(page.evaluate("document.documentElement.scrollHeight"))
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": height})  # type: ignore[index]
+    page.evaluate(STILL)
+    page.wait_for_timeout(400)
+    return page.screenshot()
+
+
+# --- the states ---------------------------------------------------------------------------------------------------
+
+
+def ready(page: Page) -> None:
+    """A photo is added."""
+    page.click(f"#synthetic_{EXAMPLE}")
+    page.wait_for_selector("#preview figure img")
+
+
+def result(page: Page) -> None:
+    """The answer to it."""
+    ready(page)
+    page.click("#assess")
+    page.wait_for_selector("#heat img", state="attached")
+    page.wait_for_selector("#assess:not([disabled])")
+
+
+def side_by_side(page: Page) -> None:
+    """Regions beside Grad-CAM."""
+    result(page)
+    page.click('[data-view-act="both"]')
+
+
+def revised(page: Page) -> None:
+    """A finding struck out."""
+    result(page)
+    page.click('[data-strike="r1"]')
+    page.wait_for_selector("#revision .sk-revised")
+
+
+def first(page: Page) -> None:
+    """The question before the answer."""
+    page.check("#first-mode input")
+    ready(page)
+    page.click("#assess")
+    page.wait_for_selector('[data-first="ready"]')
+
+
+def abstained(page: Page) -> None:
+    """No answer: the photo is blurred."""
+    blurred = io.BytesIO()
+    with Image.open(ROOT / "assets" / "examples" / f"synthetic_{EXAMPLE}.jpg") as photo:
+        photo.resize((40, 30)).resize(photo.size, Image.Resampling.BICUBIC).save(blurred, "PNG")
+    _add(page, "blurred.png", blurred.getvalue())
+    page.click("#assess")
+    page.wait_for_selector("#result [role=alert]")
+    page.wait_for_selector("#assess:not([disabled])")
+
+
+def refused(page: Page) -> None:
+    """A file that is no photo."""
+    _add(page, "notes.jpg", b"just some text")
+
+
+def compared(page: Page) -> None:
+    """The explanations laid over one another."""
+    result(page)
+    page.get_by_role("tab", name="Compare explanations").click()
+    page.wait_for_selector(".sk-compare")
+
+
+def limits(page: Page) -> None:
+    """What the model cannot tell."""
+    result(page)
+    page.click("#result [data-opens=limits-dialog]")
+
+
+def _add(page: Page, name: str, data: bytes) -> None:
+    file = {"name": name, "mimeType": "image/png", "buffer": data}
+    page.set_input_files("#photo input[type=file]", file)  # type: ignore[arg-type]
+    page.wait_for_selector("#preview figure img, #preview [role=alert]")
+
+
+STATES: dict[str, Callable[[Page], None]] = {
+    "empty": lambda page: None,
+    "ready": ready,
+    "result": result,
+    "side_by_side": side_by_side,
+    "revised": revised,
+    "first": first,
+    "abstained": abstained,
+    "refused": refused,
+    "compare": compared,
+    "limits": limits,
+}
 
 
 def quantised(png: bytes) -> bytes:
