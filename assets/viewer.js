@@ -58,6 +58,7 @@
     canvas.style.height = `${wide / ratio}px`;
     canvas.style.margin = "0";
     canvas.style.transform = `translate(${s.x + (width - wide) / 2}px, ${s.y}px) scale(${s.k})`;
+    canvas.style.setProperty("--k", s.k); // lines keep their width
     pane.style.height = `${wide / ratio}px`;
     return wide ? viewer.dataset.width / wide / s.k : 1;
   }

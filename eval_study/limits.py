@@ -99,10 +99,10 @@ def measure(assessor: Assessor, data: Path, command: str, most: int | None = Non
         seed=SEED,
         curve=curve(calib),
         groups=[
-            group("photo", "dermoscopy", "HAM10000 valid", valid),
-            group("photo", "dermoscopy, another clinic", "MILK10k valid", dermoscopy),
-            group("photo", "clinical close-up", "MILK10k valid", clinical),
-            group("photo", "smartphone", "PAD-UFES-20", phone),
+            group("kind of photo", "dermoscopy", "HAM10000 valid", valid),
+            group("kind of photo", "dermoscopy, another clinic", "MILK10k valid", dermoscopy),
+            group("kind of photo", "clinical close-up", "MILK10k valid", clinical),
+            group("kind of photo", "smartphone", "PAD-UFES-20", phone),
             *_by(valid, dermoscopy, phone),
         ],
     )

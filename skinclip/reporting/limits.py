@@ -47,7 +47,7 @@ class Group(BaseModel):
     """The referral's errors on one group of photos, at the model's own threshold.
 
     Attributes:
-        kind: "photo", "skin tone", "site", "sex", "age" or "source".
+        kind: "kind of photo", "body site", "sex", "age", or "skin tone" with the kind of photo.
         name: the group in words.
         missed: [value, low, high], the share of malignant photos not referred; None where there are fewer than ten.
         needless: likewise, the share of benign photos referred.

@@ -219,11 +219,12 @@ def seven_points_meaning(total: int) -> str:
 def unusual(assessment: Assessment) -> str:
     """Comparison of the photo with those that the model was calibrated on."""
     share = 100 * assessment.shift.score
+    tone = assessment.skin_tone
+    skin = "" if tone is None or tone.in_range is not False else " Its skin tone is outside the range it was fitted on."
     if not assessment.shift.in_domain:
-        return "This photo does not look like those that the model was calibrated on."
-    if share < 75:
-        return f"This photo looks like those it knows: {share:.0f} % of the calibration photos look more usual."
-    return f"This photo is less usual than most it knows: {share:.0f} % of the calibration photos look more usual."
+        return f"This photo does not look like those that the model was calibrated on.{skin}"
+    known = "looks like those it knows" if share < 75 else "is less usual than most it knows"
+    return f"This photo {known}: {share:.0f} % of the calibration photos look more usual.{skin}"
 
 
 def depends(assessment: Assessment) -> str:

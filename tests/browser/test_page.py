@@ -73,7 +73,7 @@ def test_what_it_cannot_tell_is_one_click_from_the_verdict(page: Page) -> None:
         "It knows",
         "cannot name",
         "calibration photos look more usual",
-        "Errors by photo",
+        "Errors by kind of photo",
         "skin tone",
         "body site",
     )

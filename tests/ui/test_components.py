@@ -105,7 +105,7 @@ def test_what_it_cannot_tell_is_one_click_from_the_verdict(made_up: record.Asses
     assert known is not None
     shipped = dataclasses.replace(made_up, model=record.ModelInfo("mini", "0", known.weights_sha256))
     html = components.limits_dialog(shipped)
-    for kind in ("photo", "skin tone, dermoscopy", "body site", "sex", "age"):
+    for kind in ("kind of photo", "skin tone, dermoscopy", "body site", "sex", "age"):
         assert f"Errors by {kind}" in html
 
 
