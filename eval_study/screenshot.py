@@ -193,7 +193,7 @@ def compared(page: Page) -> None:
 
 
 def limits(page: Page) -> None:
-    """What the model cannot tell."""
+    """The panel of its limits."""
     result(page)
     page.click("#result [data-opens=limits-dialog]")
 

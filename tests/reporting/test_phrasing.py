@@ -1,4 +1,4 @@
-"""Verdict, set, threshold and rationale never contradict one another; what "Do not refer" leaves open is said."""
+"""Verdict, set, threshold and rationale never contradict one another; what "Referral not advised" leaves open is said."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def contradictions(assessment: record.Assessment) -> list[str]:
     verdict = phrasing.advice(assessment).verdict
     problems = [f"{c} is outside the set and said to be possible" for c in DIAGNOSIS_CODES if c not in codes]
     problems = [p for p in problems if said_possible(p.split()[0], text)]
-    if verdict == "Do not refer":
+    if verdict == "Referral not advised":
         problems += [f"not referred, yet {c} is said to be possible" for c in MALIGNANT_CODES if said_possible(c, text)]
         problems += [f"not referred, yet {c} is in the set" for c in MALIGNANT_CODES if c in codes]
         problems += ["not referred, yet histology is asked for"] if "histology" in text and len(codes) == 1 else []
@@ -107,7 +107,7 @@ def test_no_combination_of_verdict_set_threshold_and_rationale_contradicts_itsel
 def test_the_contradiction_that_was_reported_is_recognised() -> None:
     p = np.array([0.01, 0.01, 0.02, 0.01, 0.03, 0.91, 0.01])
     kept = made_up(p, ("nv",), 0.1, rationale="This looks most like melanocytic nevus. Melanoma is not excluded.")
-    assert phrasing.advice(kept).verdict == "Do not refer"
+    assert phrasing.advice(kept).verdict == "Referral not advised"
     assert "not referred, yet mel is said to be possible" in contradictions(kept)
     assert phrasing.prediction_set(kept).startswith("Only **melanocytic nevus** remains in the 90 % set")
 
