@@ -95,18 +95,17 @@ class VisitorSessions(StateHolder):
     def admit(self, session_id: str) -> bool:
         """True where this session may begin or go on; makes room by dropping sessions in which nothing is kept."""
         with self._changes:
-            if session_id in self.session_data:
+            state = self.session_data.get(session_id)
+            if isinstance(state, VisitorState) and not state.is_empty:
                 return True
             self._drop(self._expired())
+            if self.size >= self.most_bytes:
+                return False
+            if session_id in self.session_data:
+                return True
             if len(self.session_data) >= self.limit:
                 self._drop(self._idle()[: len(self.session_data) - self.limit + 1])
             return len(self.session_data) < self.limit
-
-    def has_room(self, size: int) -> bool:
-        """True where a photo of so many bytes can be kept beside those of all visitors."""
-        with self._changes:
-            self._drop(self._expired())
-            return self.size + size <= self.most_bytes
 
     @property
     def size(self) -> int:

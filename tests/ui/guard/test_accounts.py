@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,3 +199,17 @@ def test_other_addresses_want_accounts_or_the_word(tmp_path: Path, accounts: Acc
         assert decide(host, names, none, opened=False, own_sign_in=True).accounts is None
     for host in ("127.0.0.1", "::1", "localhost", "127.0.0.2"):
         assert decide(host, [], none, opened=False) == Access()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_full_or_read_only_disk_is_told_and_loses_no_account(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fails(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(module.os, "fsync", fails)
+    with pytest.raises(AccountError, match="nothing was changed"):
+        accounts.add("late", "clinician", PASSWORD)
+    assert set(Accounts(accounts.file).names()) == {"clara", "carl", "rita"}
+    assert [path.name for path in accounts.file.parent.iterdir()] == ["accounts.json"]

@@ -38,6 +38,17 @@ def test_sixty_four_requests_take_nobodys_photo(opened: tuple[gr.Blocks, FastAPI
     assert reply.status_code == 503 and "full" in reply.json()["detail"]
 
 
+def test_the_bytes_of_all_visitors_are_bounded(opened: tuple[gr.Blocks, FastAPI]) -> None:
+    page, application = opened
+    holder(page).most_bytes = 10
+    mine = visitor(application)
+    for _ in range(2):  # who is there goes on
+        reply = mine.post("/gradio_api/run/predict", json=call(data=["a photo of 20 bytes"], session="mysession"))
+        assert reply.status_code == 200
+    reply = visitor(application).post("/gradio_api/run/predict", json=call(session="newcomer"))
+    assert reply.status_code == 503 and "full" in reply.json()["detail"]
+
+
 def test_sessions_that_hold_nothing_make_room(opened: tuple[gr.Blocks, FastAPI]) -> None:
     page, application = opened
     for i in range(20):
