@@ -214,7 +214,7 @@ class Calibrator:
         """
         recognised = self.kinds_of(style)
         if kinds is not None:
-            recognised = tuple(k if k in self.by_kind else r for k, r in zip(kinds, recognised, strict=True))
+            recognised = tuple(k if k and k in self.by_kind else r for k, r in zip(kinds, recognised, strict=True))
         p, score = np.zeros(np.shape(logits)), np.zeros(len(style))
         refer, enough = np.zeros(len(style), dtype=bool), np.zeros(len(style))
         sets: list[tuple[str, ...]] = [()] * len(style)
