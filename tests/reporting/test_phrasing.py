@@ -1,4 +1,4 @@
-"""Verdict, set, threshold and rationale never contradict one another; what "Referral not advised" leaves open is said."""
+"""Verdict, set, threshold and rationale never contradict one another; what "Referral not advised" leaves open too."""
 
 from __future__ import annotations
 
