@@ -89,7 +89,8 @@ class Simulation:
         accuracy: log-odds of a right unaided diagnosis at a mean reader and case; `skill` and `ease` spread them.
         missing: share of ratings that a reader left out.
         dropout: share of readers who stop somewhere in the session; `withdrawal` of those who withdraw.
-        following: standard deviation between readers of following the AI, in log-odds; 0 for none.
+        following: standard deviation between readers of following the AI, in log-odds; `following_arm` of how much that
+            differs by aid within a reader, `convincing` between cases; 0 for none.
         pauses: share of answers interrupted by something else, whose time is far too long.
         repeat_share: of the cases shown again; `pairs`: preference pairs per reader.
     """
@@ -111,6 +112,8 @@ class Simulation:
     withdrawal: float = 0.0
     pauses: float = 0.01
     following: float = 0.0
+    following_arm: float = 0.0
+    convincing: float = 0.0
     repeat_share: float = 0.1
     pairs: int = 6
 
@@ -262,9 +265,19 @@ def _diagnoses(
     follow = np.array([[effect.follow_wrong, effect.follow_right] for effect in effects])[
         arm, (ai == truth).astype(int)
     ]
-    if simulation.following:
-        follow = expit(logit(follow) + rng.normal(0, simulation.following, simulation.readers)[reader])
+    if simulation.following or simulation.following_arm or simulation.convincing:
+        follow = expit(logit(follow) + _swayed_by_ai(simulation, reader, case, arm, rng))
     return before, np.where(rng.random(n) < follow, ai, before)
+
+
+def _swayed_by_ai(
+    simulation: Simulation, reader: np.ndarray, case: np.ndarray, arm: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Log-odds [n] by which following the AI differs between readers, within them by aid, and between cases."""
+    by_reader = rng.normal(0, simulation.following, simulation.readers)[reader]
+    by_arm = rng.normal(0, simulation.following_arm, (simulation.readers, len(simulation.arms)))[reader, arm]
+    by_case = rng.normal(0, simulation.convincing, int(case.max()) + 1 if len(case) else 0)[case]
+    return np.asarray(by_reader + by_arm + by_case)
 
 
 def _like_first_time(before: np.ndarray, presentations: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:

@@ -38,7 +38,10 @@ def expected(earlier: Path) -> dict[str, Any]:
 
 
 def test_plans_keep_their_hashes(earlier: Path, expected: dict[str, Any], trust_study: Protocol) -> None:
-    assert trust_study.plan_sha256 == expected["trust_study_plan_sha256"]
+    former = Protocol.read(Path(__file__).with_name("data") / "trust_study_before_gatekeeping.yaml")
+    assert former.plan_sha256 == expected["trust_study_plan_sha256"]  # the default until 0.2, as a study may have it
+    assert trust_study.plan_sha256 != former.plan_sha256  # more errors of the AI, gates and another margin, on purpose
+    assert trust_study.plan_sha256 == "aa45939fc539f38a7b42046f20b9cc016267f5b15ac26e7929b7776309a15a1e"
     assert Protocol.read(earlier / "study" / "protocol.yaml").plan_sha256 == expected["plan_sha256"]
 
 

@@ -14,7 +14,9 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
+from skinclip.study.analysis.diagnoses import Diagnoses
 from skinclip.study.analysis.tables import AID_ITEMS, answer_column, numbers
+from skinclip.study.protocol.model import GATES
 from skinclip.study.protocol.protocol import Contrast, Protocol, Question
 
 
@@ -28,22 +30,43 @@ class Endpoint:
         column: of the table of cases; `minus` is subtracted from it where given.
         log: the model takes logarithms, and differences come out as ratios.
         share: yes or no; arms differ in the share of yes.
+        rate: outcome made of the diagnoses, as `Diagnoses.outcome` names it; then there is no column.
+        deserved: an arm's figure is its mean where the AI is right less its mean where the AI errs.
     """
 
     key: str
     label: str
     unit: str
-    column: str
+    column: str = ""
     minus: str = ""
     log: bool = False
     share: bool = False
+    rate: str = ""
+    deserved: bool = False
 
     def of(self, cases: pd.DataFrame) -> np.ndarray:
         """[n] the outcome, NaN where it is missing."""
+        if self.rate:
+            return Diagnoses.of(cases).outcome(self.rate)
         if self.column not in cases:
             return np.full(len(cases), np.nan)
         values = numbers(cases, self.column) - (numbers(cases, self.minus) if self.minus else 0.0)
         return np.log(np.where(values > 0, values, np.nan)) if self.log else values
+
+    def by_reader(self, cases: pd.DataFrame) -> pd.DataFrame:
+        """Mean of each reader (rows) in each arm (columns), cases unweighted; NaN where a reader has none."""
+        outcome = pd.Series(self.of(cases), index=cases.index)
+        if not self.deserved:
+            return outcome.groupby([cases["reader"], cases["arm"]]).mean().unstack()
+        means = outcome.groupby([cases["reader"], cases["arm"], cases["stratum"]]).mean().unstack()
+        means = means.reindex(columns=["right", "wrong"])
+        return (means["right"] - means["wrong"]).unstack()
+
+    def was_answered(self, cases: pd.DataFrame) -> pd.Series:
+        """[n] whether the question behind the endpoint was answered, whatever is known of the truth."""
+        if self.rate:
+            return cases["diagnosis_after"].notna()
+        return pd.Series(np.isfinite(self.of(cases)), index=cases.index)
 
 
 TRUST = Endpoint("trust", "Trust in this answer", "points, 1-7", "trust")
@@ -58,13 +81,29 @@ ENDPOINTS: Mapping[str, Endpoint] = MappingProxyType(
             ),
             Endpoint("act", "Would biopsy or refer, with the aid", "share", "act_after", share=True),
             Endpoint("seconds", "Time with the aid", "ratio of seconds", "seconds_after", log=True),
+            Endpoint("accuracy", "Right diagnosis with the aid", "share", rate="right", share=True),
+            Endpoint("balanced_accuracy", "Balanced accuracy with the aid", "share", rate="balanced", share=True),
+            Endpoint(
+                *("switch_to_right", "Switch to right where the AI is right", "share"), rate="to_right", share=True
+            ),
+            Endpoint(
+                *("following", "Took over the AI's answer where it differed", "share"), rate="followed", share=True
+            ),
+            Endpoint(
+                *("deserved_trust", "Trust where the AI is right, less where it errs", "points, 1-7", "trust"),
+                deserved=True,
+            ),
+            Endpoint(
+                *("deserved_following", "Took over the AI's answer where it is right, less where it errs", "share"),
+                rate="followed",
+                share=True,
+                deserved=True,
+            ),
         )
     }
 )
 DERIVED: Mapping[str, tuple[str, str]] = MappingProxyType(  # key -> label and unit
     {
-        "balanced_accuracy": ("Balanced accuracy with the aid", "share"),
-        "switch_to_right": ("Switch to right where the AI is right", "share"),
         "satisfaction": ("Explanation satisfaction", "points, 1-5"),
         "trust_scale": ("Trust scale", "points, 1-7"),
         "distrust_scale": ("Distrust scale", "points, 1-7"),
@@ -79,6 +118,10 @@ CONTRASTS = (
 )
 
 
+_DEFAULT_SECONDARY = (
+    *("deserved_trust", *AID_ITEMS, "confidence", "act", "seconds", "balanced_accuracy", "switch_to_right"),
+    *DERIVED,
+)
 _REGIONS_OVER_GRAD_CAM = Contrast("regions", "grad_cam")
 
 
@@ -90,8 +133,10 @@ class AnalysisPlan:
 
     Attributes:
         primary: contrast of the primary and of all secondary endpoints.
-        endpoint: key of the primary endpoint, a rating of each case.
+        endpoint: key of the primary endpoint, one that is answered case by case.
         safety: contrast of the safety endpoint, switch to wrong where the AI errs.
+        gatekeeping: the steps of `GATES` in the order in which they are tested, each only where all before it
+            succeeded; empty where each is tested by itself.
         safety_margin: highest tolerated difference in that rate, as a share of cases where the AI errs.
         alpha: two-sided; intervals are 1 - alpha.
         secondary: keys of the secondary endpoints.
@@ -108,9 +153,9 @@ class AnalysisPlan:
     primary: Contrast = _REGIONS_OVER_GRAD_CAM
     endpoint: str = "trust"
     safety: Contrast = _REGIONS_OVER_GRAD_CAM
-    safety_margin: float = 0.05
+    safety_margin: float = 0.1
     alpha: float = 0.05
-    secondary: tuple[str, ...] = (*(key for key in ENDPOINTS if key != "trust"), *DERIVED)
+    secondary: tuple[str, ...] = _DEFAULT_SECONDARY
     secondary_contrasts: tuple[Contrast, ...] = CONTRASTS
     further: tuple[Endpoint, ...] = ()
     smallest_effect: float = 0.3
@@ -120,6 +165,7 @@ class AnalysisPlan:
     time_limits: tuple[float, float] = (3.0, 600.0)
     resamples: int = 1000
     seed: int = 0
+    gatekeeping: tuple[str, ...] = GATES
 
     def __post_init__(self) -> None:
         known = {*self.rated, *DERIVED}
@@ -167,6 +213,7 @@ def from_protocol(protocol: Protocol) -> AnalysisPlan:
         # The smallest p of a bootstrap is 2 / (resamples + 1): Holm's factor must leave it below alpha.
         resamples=max(_RESAMPLES, ceil(4 * family / plan.alpha)),
         seed=protocol.seed % 2**32,
+        gatekeeping=plan.gatekeeping,
     )
 
 

@@ -8,6 +8,7 @@ by the strata's shares in practice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,10 +35,30 @@ class ArmModel:
         Raises:
             NotEstimable: An arm has no answers.
         """
-        return self._estimate(_less(self._mean(contrast.arm), self._mean(contrast.reference)), alpha)
+        return self.combination({contrast.arm: 1.0, contrast.reference: -1.0}, alpha)
 
     def mean(self, arm: str, alpha: float) -> Result:
         return self._estimate(self._mean(arm), alpha)
+
+    def combination(self, weights: Mapping[str, float], alpha: float) -> Result:
+        """A weighted sum of arms' means, by arm.
+
+        Raises:
+            NotEstimable: An arm has no answers.
+        """
+        effects: dict[str, float] = {}
+        for arm, weight in weights.items():
+            for name, share in self._mean(arm).items():
+                effects[name] = effects.get(name, 0.0) + weight * share
+        return self._estimate(effects, alpha)
+
+    def cell(self, arm: str, stratum: str, alpha: float) -> Result:
+        """Mean of an arm in one stratum. Raises NotEstimable where it has no answers there."""
+        return self._estimate({f"{arm}|{stratum}": 1.0}, alpha)
+
+    def effect(self, name: str, alpha: float) -> Result:
+        """A fixed effect by itself, such as `block 2`. Raises NotEstimable where the model has none of this name."""
+        return self._estimate({name: 1.0}, alpha)
 
     def _mean(self, arm: str) -> dict[str, float]:
         if arm not in self.cells:
@@ -48,13 +69,24 @@ class ArmModel:
         return {**asdict(self.fit.contrast(weights, alpha)), "n": self.fit.n}
 
 
-def arm_model(cases: pd.DataFrame, outcome: np.ndarray, weighted: bool = True) -> ArmModel:
+def arm_model(
+    cases: pd.DataFrame,
+    outcome: np.ndarray,
+    weighted: bool = True,
+    deserved: bool = False,
+    further: Mapping[str, np.ndarray] | None = None,
+) -> ArmModel:
     """Fits outcome by arm, stratum and block, with random effects of reader, case, reader x arm and case x arm.
+
+    Patients with several cases are one more random effect.
 
     Args:
         cases: rows of the table of cases.
         outcome: [n]; rows where it is NaN do not count, nothing is imputed.
         weighted: average the strata by their shares in practice; else by the numbers of cases in the study.
+        deserved: an arm's figure is its mean where the AI is right less its mean where it errs. Readers then differ in
+            that difference too, by themselves and by arm, which are two more random effects.
+        further: further fixed effects by name, [n] each; one that the others already decide is left out.
 
     Raises:
         NotEstimable: Too few readers, cases or answers, or no variation.
@@ -65,19 +97,45 @@ def arm_model(cases: pd.DataFrame, outcome: np.ndarray, weighted: bool = True) -
         raise NotEstimable("answers of fewer than two readers")
     if rows["case"].nunique() < 2:
         raise NotEstimable("answers to fewer than two cases")
-    design, cells = _design(rows, _stratum_shares(rows, weighted))
-    return ArmModel(fit(y, design, _groups(rows)), cells)
+    covariates = {name: np.asarray(values, dtype=np.float64)[known] for name, values in (further or {}).items()}
+    if not deserved:
+        design, cells = _design(rows, _stratum_shares(rows, weighted))
+        return ArmModel(fit(y, _widened(design, covariates), _groups(rows)), cells)
+    rows = rows.assign(stratum=rows["stratum"].where(rows["stratum"].isin(("right", "wrong"))))
+    if not rows["stratum"].notna().all() or rows.groupby("arm")["stratum"].nunique().min() < 2:
+        raise NotEstimable("an arm has no answers where the AI is right, or none where it errs")
+    design, _ = _design(rows, _stratum_shares(rows, weighted))
+    cells = {arm: {f"{arm}|right": 1.0, f"{arm}|wrong": -1.0} for arm in rows["arm"].unique()}
+    return ArmModel(fit(y, _widened(design, covariates), _groups(rows, by_ai=True)), cells)
 
 
-def _groups(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The random effects; an effect by arm is left out where it is the same as the effect itself."""
-    reader, case, arm = (rows[name].to_numpy(dtype=str) for name in ("reader", "case", "arm"))
+def _groups(rows: pd.DataFrame, by_ai: bool = False) -> dict[str, np.ndarray]:
+    """The random effects; one that is no finer than the effect it refines is left out."""
+    reader, case, arm, ai = (rows[name].to_numpy(dtype=str) for name in ("reader", "case", "arm", "stratum"))
     groups = {"reader": reader, "case": case}
-    for name, of in (("reader x arm", reader), ("case x arm", case)):
-        by_arm = np.char.add(np.char.add(of, "|"), arm)
-        if len(np.unique(by_arm)) > len(np.unique(of)):
-            groups[name] = by_arm
+    finer = [("reader x arm", reader, arm), ("case x arm", case, arm)]
+    if by_ai:
+        finer += [("reader x AI", reader, ai), ("reader x arm x AI", _crossed(reader, arm), ai)]
+    for name, of, by in finer:
+        crossed = _crossed(of, by)
+        if len(np.unique(crossed)) > len(np.unique(of)):
+            groups[name] = crossed
+    patient = _patients(rows)
+    if patient is not None:
+        groups["patient"] = patient
     return groups
+
+
+def _patients(rows: pd.DataFrame) -> np.ndarray | None:
+    """[n] the patient of each answer, a case of unknown patient being its own; None where no patient has two cases."""
+    if "patient" not in rows or rows["patient"].isna().all():
+        return None
+    patient = rows["patient"].astype(object).where(rows["patient"].notna(), "case " + rows["case"].astype(str))
+    return patient.to_numpy(dtype=str) if patient.nunique() < rows["case"].nunique() else None
+
+
+def _crossed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.char.add(np.char.add(first, "|"), second)
 
 
 def _stratum_shares(rows: pd.DataFrame, weighted: bool) -> pd.Series:
@@ -103,13 +161,16 @@ def _design(rows: pd.DataFrame, shares: pd.Series) -> tuple[pd.DataFrame, dict[s
         columns |= {f"stratum {s}": (rows["stratum"] == s) - float(shares[s]) for s in strata[1:]}
         cells = {arm: {arm: 1.0} for arm in arms}
     design = pd.DataFrame(columns)
-    for block in sorted(rows["block"].dropna().unique())[1:]:
-        indicator = (rows["block"] == block).fillna(False).astype(float)
-        wider = design.assign(**{f"block {block}": indicator - indicator.mean()})
-        if np.linalg.matrix_rank(wider) == wider.shape[1]:  # with few readers, an arm and a block may be one
+    blocks = sorted(rows["block"].dropna().unique())[1:]
+    indicators = {f"block {b}": (rows["block"] == b).fillna(False).to_numpy(dtype=np.float64) for b in blocks}
+    return _widened(design, indicators), cells
+
+
+def _widened(design: pd.DataFrame, effects: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The design with further effects, centred; one that the others decide is left out, as an arm and a block may be
+    one where readers are few."""
+    for name, values in effects.items():
+        wider = design.assign(**{name: values - values.mean()})
+        if np.linalg.matrix_rank(wider) == wider.shape[1]:
             design = wider
-    return design, cells
-
-
-def _less(first: dict[str, float], second: dict[str, float]) -> dict[str, float]:
-    return {name: first.get(name, 0.0) - second.get(name, 0.0) for name in {**first, **second}}
+    return design

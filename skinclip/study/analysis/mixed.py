@@ -36,6 +36,11 @@ def attempt(question: Callable[..., dict[str, Any]], *arguments: Any) -> dict[st
         return {"not_estimable": str(reason)}
 
 
+def described(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without its p: a figure that the plan does not test."""
+    return {key: value for key, value in row.items() if key != "p"}
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A contrast of fixed effects with its t interval; `degrees` of freedom are Satterthwaite's."""

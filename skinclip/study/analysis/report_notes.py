@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.reporting.document import Bullets, Table
+from skinclip.reporting.document import Block, Bullets, Paragraph, Table
 from skinclip.study.analysis.report_cells import DASH, Result
 
 ANSWER_NAMES = {
@@ -40,21 +44,47 @@ def reading_notes(analysis: Result) -> Bullets:
         (
             "The plan was fixed before the first answer. It names the primary and the safety endpoint, and the "
             "secondary ones, a single family under Holm's correction; all else is description, whatever its interval.",
-            "Ratings: linear mixed model by restricted maximum likelihood; arm by stratum and block as fixed effects, "
-            "reader, case, reader x arm and case x arm as random ones; Satterthwaite's degrees of freedom.",
+            "Answers case by case: linear mixed model by restricted maximum likelihood; arm by stratum and block as "
+            "fixed effects, reader, case, reader x arm and case x arm as random ones, and patients with several cases; "
+            "Satterthwaite's degrees of freedom. Yes/no answers, rates and accuracy are 0 and 1; balanced accuracy "
+            "weighs each answer by its diagnosis.",
             "AI errors are enriched in the study. Effects are averaged over strata at their shares in practice; "
             "'unweighted strata' averages them as the study has them.",
-            "Safety and yes/no answers: the same model of 0 and 1. Preferences: sign-flip test over readers, exact for "
-            "up to 16; intervals by a jackknife over readers, open where all readers lean to one side. Coverage and "
-            "false positives of each were measured on made-up readers (eval_study/results/study/COVERAGE.md).",
-            f"Rates and balanced accuracy: percentile intervals of {plan['resamples']:,} resamples of readers and "
-            f"cases (seed {plan['seed']}). 'Cannot tell' is not right; cases of unknown truth do not count.",
+            "Preferences: sign-flip test over readers, exact for up to 16; strengths by Bradley-Terry with a side "
+            "effect and Firth's penalty; errors are the larger of the model's and a jackknife's over readers, "
+            "intervals open where all readers lean to one side.",
+            "'Cannot tell' is not right; cases of unknown truth do not count.",
             f"Answers that took less than {low:g} s or more than {high:g} s are left out where a row says so, and only "
             "there.",
             "Items on the explanation are missing by design where there is no explanation; nothing is imputed. Repeats "
             "and cases out of distribution are left out of the main analysis.",
             "'Not estimable' or a dash means that the data cannot answer the question, not that the answer is no.",
         )
+    )
+
+
+@cache
+def coverage() -> dict[str, Any]:
+    """Coverage of every endpoint's interval on made-up readers, as `eval_study.trust_study.coverage` measured it."""
+    values: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("coverage.yaml").read_text(encoding="utf-8"))
+    return values
+
+
+def coverage_table() -> tuple[Block, ...]:
+    """Coverage on made-up readers of each endpoint's interval by the number of readers."""
+    found = coverage()
+    readers = tuple(found["readers"])
+    rows = tuple(
+        (label, *(DASH if row.get(n) is None else f"{row[n][0]:.3f} ({row[n][1]})" for n in readers))
+        for label, row in found["endpoints"].items()
+    )
+    return (
+        Paragraph(found["words"]),
+        Table(
+            "Share of made-up studies whose 95 % interval holds the true difference (studies)",
+            ("Endpoint", *(f"{n} readers" for n in readers)),
+            rows,
+        ),
     )
 
 

@@ -1,7 +1,6 @@
 """The secondary endpoints: each by its own test, and those that the plan names in one family under Holm (1979).
 
-    rating or yes/no, cases  the mixed model (`arm_model`), of yes/no as 0 and 1
-    rate, balanced accuracy  bootstrap over readers and cases
+    answered case by case    the mixed model (`arm_model`), of yes/no, rates and accuracy as 0 and 1
     scale after a block      Wilcoxon's signed-rank test of readers' scores
     preference               exact sign-flip test over readers; Bradley-Terry strengths, jackknife over readers
 
@@ -11,7 +10,6 @@ in the list with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,34 +17,26 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from skinclip.study.analysis import reliance, subjective_outcomes
+from skinclip.study.analysis import preferences, subjective_outcomes
 from skinclip.study.analysis.analysis_plan import CONTRASTS, DERIVED, AnalysisPlan, Contrast, Endpoint
 from skinclip.study.analysis.arm_model import arm_model
 from skinclip.study.analysis.mixed import attempt
-from skinclip.study.analysis.resampling import TwoWayBootstrap
 from skinclip.study.errors import NotEstimable
 
 Result = dict[str, Any]
-_RATES = {"balanced_accuracy": "balanced_accuracy", "switch_to_right": "to_right"}  # as `reliance` names them
 # as `subjective_outcomes` names them
 _SCALES = {"satisfaction": "ess", "trust_scale": "trust", "distrust_scale": "distrust"}
-MODEL, BOOTSTRAP, RANKS, STRENGTHS = (
-    "mixed model",
-    "bootstrap, readers and cases",
-    "Wilcoxon, readers",
-    "sign flips, readers",
-)
+MODEL, RANKS, STRENGTHS = "mixed model", "Wilcoxon, readers", "sign flips, readers"
 _TESTED = ("p", "p_holm")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Data of the secondary endpoints: rows of the main analysis, scales, pairs, and resamples."""
+    """Data of the secondary endpoints: rows of the main analysis, scales, and pairs."""
 
     cases: pd.DataFrame
     blocks: pd.DataFrame
     preferences: pd.DataFrame
-    bootstrap: TwoWayBootstrap
 
 
 def family(answers: Answers, plan: AnalysisPlan) -> list[Result]:
@@ -72,21 +62,15 @@ def endpoint_row(answers: Answers, key: str, plan: AnalysisPlan) -> Result:
     pair = (plan.primary.arm, plan.primary.reference)
     if key in plan.rated:
         return _modelled(answers.cases, plan.rated[key], plan.primary, plan)
-    test: str
-    question: Callable[..., Result]
-    arguments: tuple[Any, ...]
-    if key in _RATES:
-        test, question = BOOTSTRAP, reliance.difference
-        arguments = (answers.cases, _RATES[key], *pair, answers.bootstrap, plan.alpha)
-    elif key in _SCALES:
-        test, question = RANKS, subjective_outcomes.scale_difference
-        arguments = (answers.blocks, _SCALES[key], *pair, plan.alpha)
+    if key in _SCALES:
+        test, scale = RANKS, _SCALES[key]
+        result = attempt(subjective_outcomes.scale_difference, answers.blocks, scale, *pair, plan.alpha)
     else:
-        test, question = STRENGTHS, subjective_outcomes.preferred
-        arguments = (answers.preferences, *pair, plan.seed, plan.alpha)
+        test = STRENGTHS
+        result = attempt(preferences.preferred, answers.preferences, *pair, plan.seed, plan.alpha)
     label, unit = _words(key, plan)
     head = {"endpoint": key, "label": label, "unit": unit, "contrast": plan.primary.text, "test": test}
-    return {**head, **attempt(question, *arguments)}
+    return {**head, **result}
 
 
 def _words(key: str, plan: AnalysisPlan) -> tuple[str, str]:
@@ -99,7 +83,7 @@ def contrast_rows(cases: pd.DataFrame, contrasts: tuple[Contrast, ...], plan: An
     endpoint = plan.primary_endpoint
     outcome = endpoint.of(cases)
     try:
-        model = arm_model(cases, outcome)
+        model = arm_model(cases, outcome, deserved=endpoint.deserved)
     except NotEstimable as reason:
         return [{**_head(endpoint, c), "not_estimable": str(reason)} for c in contrasts]
     differences = [(c, attempt(model.difference, c, plan.alpha)) for c in contrasts]
@@ -108,7 +92,7 @@ def contrast_rows(cases: pd.DataFrame, contrasts: tuple[Contrast, ...], plan: An
 
 def _modelled(cases: pd.DataFrame, endpoint: Endpoint, contrast: Contrast, plan: AnalysisPlan) -> Result:
     outcome = endpoint.of(cases)
-    difference = attempt(lambda: arm_model(cases, outcome).difference(contrast, plan.alpha))
+    difference = attempt(lambda: arm_model(cases, outcome, deserved=endpoint.deserved).difference(contrast, plan.alpha))
     return {**_head(endpoint, contrast), **_finished(difference, outcome, endpoint.log)}
 
 

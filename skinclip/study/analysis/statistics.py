@@ -19,7 +19,21 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from skinclip import RESEARCH_USE_ONLY, __version__
-from skinclip.study.analysis import agreement, reliance, secondary, subjective_outcomes
+from skinclip.study.analysis import (
+    agreement,
+    context_effects,
+    data_quality,
+    deserved,
+    factorial,
+    gatekeeping,
+    missing_answers,
+    mrmc,
+    ordinal,
+    preferences,
+    reliance,
+    secondary,
+    subjective_outcomes,
+)
 from skinclip.study.analysis.analysis_plan import DEFAULT_PLAN, AnalysisPlan, Endpoint
 from skinclip.study.analysis.arm_model import arm_model
 from skinclip.study.analysis.mixed import attempt
@@ -35,35 +49,52 @@ def analyse(tables: StudyTables, plan: AnalysisPlan = DEFAULT_PLAN) -> Result:
     """Every analysis of the plan; the result is plain data that `json` can write."""
     cases = primary_cases(tables.cases)
     arms = in_registry_order(tables.cases["arm"])
-    bootstrap = reliance.bootstrap_of(cases, plan.resamples, plan.seed)
-    answers = secondary.Answers(cases, tables.blocks, tables.preferences, bootstrap)
-    pair = (plan.primary.arm, plan.primary.reference)
+    answers = secondary.Answers(cases, tables.blocks, tables.preferences)
+    primary = attempt(primary_result, cases, plan)
+    safety = attempt(reliance.safety, cases, plan.safety, plan.safety_margin, plan.alpha)
+    family = secondary.family(answers, plan)
     return {
         **_about(tables, plan),
         "arms": arms,
         "primary_endpoint": asdict(plan.primary_endpoint),
         "flow": flow(tables, plan),
         "missing": missing(cases),
-        "primary": attempt(primary_result, cases, plan),
-        "safety": attempt(reliance.safety, cases, plan.safety, plan.safety_margin, plan.alpha),
-        "secondary": secondary.family(answers, plan),
+        "data_quality": data_quality.flags(tables, plan),
+        "primary": primary,
+        "safety": safety,
+        "secondary": family,
+        "gatekeeping": gatekeeping.steps(primary, safety, family, plan),
         "described": secondary.described(answers, plan),
         "sensitivity": sensitivity(tables, plan),
+        "tipping_point": missing_answers.tipping_point(cases, primary, safety, plan),
+        "two_by_two": factorial.two_by_two(cases, arms, plan),
+        "context": context_effects.context_effects(tables, plan),
+        "ordinal": ordinal.odds_of_higher(cases, plan),
         "time_without_outliers": time_without_outliers(answers, plan),
         "trust_by_arm": trust_by_arm(cases, arms, plan),
         "wilcoxon": wilcoxon(cases, plan),
-        "accuracy": reliance.accuracy(cases, arms, bootstrap, plan.alpha),
-        "switching": reliance.switching(cases, arms, bootstrap, plan.alpha),
-        "agreement": agreement.between_readers(cases, arms, plan.resamples, plan.seed, plan.alpha),
-        "retest": agreement.within_readers(tables.cases),
-        "scales": subjective_outcomes.scales(tables.blocks, arms, *pair, plan.alpha),
-        "preferences": attempt(
-            subjective_outcomes.preferences, tables.preferences, plan.resamples, plan.seed, plan.alpha
-        ),
+        "accuracy": reliance.accuracy(cases, arms, plan.alpha),
+        "mrmc": mrmc.analyse_mrmc(cases, arms, plan),
+        "switching": reliance.switching(cases, arms, plan.alpha),
+        "by_correctness": deserved.by_correctness(cases, arms, plan),
+        **_opinions_and_agreement(tables, cases, arms, plan),
         "ood": out_of_distribution(tables.cases, arms, plan),
         "calibration": reliance.calibration(cases, arms),
         "switches": reliance.switches(cases, arms),
         "reader_means": reader_means(cases, plan.primary_endpoint),
+    }
+
+
+def _opinions_and_agreement(
+    tables: StudyTables, cases: pd.DataFrame, arms: Sequence[str], plan: AnalysisPlan
+) -> Result:
+    """Scales, preferences, and agreement between readers and within them."""
+    pair = (plan.primary.arm, plan.primary.reference)
+    return {
+        "agreement": agreement.between_readers(cases, arms, plan.resamples, plan.seed, plan.alpha),
+        "retest": agreement.within_readers(tables.cases),
+        "scales": subjective_outcomes.scales(tables.blocks, arms, *pair, plan.alpha),
+        "preferences": attempt(preferences.preferences, tables.preferences, plan.alpha),
     }
 
 
@@ -76,7 +107,8 @@ def primary_result(cases: pd.DataFrame, plan: AnalysisPlan, weighted: bool = Tru
     Raises:
         NotEstimable: See `arm_model`.
     """
-    model = arm_model(cases, plan.primary_endpoint.of(cases), weighted)
+    endpoint = plan.primary_endpoint
+    model = arm_model(cases, endpoint.of(cases), weighted, endpoint.deserved)
     return {
         "contrast": plan.primary.text,
         "endpoint": plan.endpoint,
@@ -92,11 +124,18 @@ def sensitivity(tables: StudyTables, plan: AnalysisPlan) -> list[Result]:
     cases = primary_cases(tables.cases)
     done = cases[cases["reader"].isin(completers(tables, plan))]
     timed = cases[_on_task(cases, plan)]
-    return [
+    flagged = {row["reader"] for row in data_quality.flags(tables, plan)}
+    rows = [
         {"analysis": "Completers only", **attempt(primary_result, done, plan)},
         {"analysis": "Without outlier times", **attempt(primary_result, timed, plan)},
-        {"analysis": "Unweighted strata", **attempt(primary_result, cases, plan, False)},
     ]
+    if not plan.primary_endpoint.deserved:  # which takes both strata apart, whatever their weights
+        rows.append({"analysis": "Unweighted strata", **attempt(primary_result, cases, plan, False)})
+    if flagged:
+        unflagged = cases[~cases["reader"].isin(flagged)]
+        label = f"Without {len(flagged)} flagged reader{'s' if len(flagged) > 1 else ''}"
+        rows.append({"analysis": label, **attempt(primary_result, unflagged, plan)})
+    return rows
 
 
 def time_without_outliers(answers: secondary.Answers, plan: AnalysisPlan) -> Result:
@@ -114,7 +153,7 @@ def completers(tables: StudyTables, plan: AnalysisPlan) -> set[str]:
     Cases out of distribution count, repeats do not. Who stopped after that, before the last scales, is one.
     """
     cases = tables.cases[~tables.cases["repeat"]]
-    rated = pd.Series(np.isfinite(plan.primary_endpoint.of(cases)), index=cases.index).groupby(cases["reader"])
+    rated = plan.primary_endpoint.was_answered(cases).groupby(cases["reader"])
     planned = plan.cases or rated.size().max()
     rated_cases = rated.sum()
     enough = set(rated_cases[rated_cases >= plan.completion * planned].index)
@@ -133,7 +172,7 @@ def trust_by_arm(cases: pd.DataFrame, arms: Sequence[str], plan: AnalysisPlan) -
     """The model's mean of the primary endpoint in each arm, at the strata's shares in practice."""
     outcome = plan.primary_endpoint.of(cases)
     try:
-        model = arm_model(cases, outcome)
+        model = arm_model(cases, outcome, deserved=plan.primary_endpoint.deserved)
     except NotEstimable as reason:
         return [{"arm": arm, "not_estimable": str(reason)} for arm in arms]
     return [{"arm": arm, **attempt(model.mean, arm, plan.alpha)} for arm in arms]
@@ -141,8 +180,7 @@ def trust_by_arm(cases: pd.DataFrame, arms: Sequence[str], plan: AnalysisPlan) -
 
 def reader_means(cases: pd.DataFrame, endpoint: Endpoint) -> list[Result]:
     """Mean of the endpoint for each reader in each arm."""
-    outcome = pd.Series(endpoint.of(cases), index=cases.index)
-    means = outcome.groupby([cases["reader"], cases["arm"]]).mean().dropna()
+    means = endpoint.by_reader(cases).stack().dropna()
     return [{"reader": reader, "arm": arm, "mean": float(mean)} for (reader, arm), mean in means.items()]
 
 
@@ -159,8 +197,7 @@ def wilcoxon(cases: pd.DataFrame, plan: AnalysisPlan) -> list[Result]:
 
 
 def _wilcoxon_row(cases: pd.DataFrame, endpoint: Endpoint, plan: AnalysisPlan) -> Result:
-    outcome = pd.Series(endpoint.of(cases), index=cases.index)
-    means = outcome.groupby([cases["reader"], cases["arm"]]).mean().unstack()
+    means = endpoint.by_reader(cases)
     pair = [arm for arm in (plan.primary.arm, plan.primary.reference) if arm in means]
     both = means[pair].dropna() if len(pair) == 2 else means.iloc[:0]
     head: Result = {"endpoint": endpoint.key, "label": endpoint.label, "contrast": plan.primary.text}

@@ -57,6 +57,7 @@ COLUMNS: dict[str, Column] = {
     "completed": Column("bool", _YES, "the reader reached the end of the session", missing=False),
     "withdrawn": Column("bool", _YES, "the reader withdrew; the answers are erased", missing=False),
     "case": Column("text", "C001, ...", "case, under an opaque name", missing=False),
+    "patient": Column("text", "P001, ...", "patient, under an opaque name; one may have several cases"),
     "stratum": Column(
         "text", ", ".join(STRATA), "AI right, AI wrong (enriched), or out of distribution", STRATA, missing=False
     ),

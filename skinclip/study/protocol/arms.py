@@ -25,6 +25,8 @@ class Arm:
         colour: Of the arm in every figure (Okabe and Ito's, which stay apart under colour blindness).
         picture: File name of the picture shown beside the photo, drawn by `study.build`; None for none.
         text: Form of the rationale.
+        points: The explanation ties what it says to places of the photo: a map that stands alone does, a map beside a
+            text that does not refer to it does not.
     """
 
     key: str
@@ -33,6 +35,7 @@ class Arm:
     colour: str
     picture: str | None = None
     text: TextForm = "none"
+    points: bool = False
 
     @property
     def explains(self) -> bool:
@@ -45,7 +48,7 @@ ARMS: dict[str, Arm] = {
     arm.key: arm
     for arm in (
         Arm("none", "No explanation", "no explanation", "#8a8a8a"),
-        Arm("grad_cam", "Grad-CAM", "Grad-CAM map", "#e69f00", GRAD_CAM_PICTURE),
+        Arm("grad_cam", "Grad-CAM", "Grad-CAM map", "#e69f00", GRAD_CAM_PICTURE, points=True),
         Arm(
             *("grad_cam_text", "Grad-CAM + text", "Grad-CAM map and the rationale's text", "#56b4e9"),
             picture=GRAD_CAM_PICTURE,
@@ -55,6 +58,7 @@ ARMS: dict[str, Arm] = {
             *("regions", "Rationale + regions", "rationale whose findings are outlined in the photo", "#0072b2"),
             picture=REGIONS_PICTURE,
             text="referenced",
+            points=True,
         ),
     )
 }

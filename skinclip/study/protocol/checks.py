@@ -11,7 +11,9 @@ from skinclip.study.protocol.model import (
     BLINDED_WORDS,
     CANNOT_TELL,
     DERIVED_ENDPOINTS,
+    GATES,
     NEEDED,
+    PRIMARY_ENDPOINTS,
     RATED,
     Plan,
     ProtocolModel,
@@ -124,9 +126,14 @@ def _plan_problems(protocol: ProtocolModel) -> list[str]:
         if part.arm == part.reference:
             problems.append(f"plan.{name}.reference: must be another arm than plan.{name}.arm ({part.arm})")
     endpoint, contrast = after.get(plan.primary.endpoint), (plan.primary.arm, plan.primary.reference)
-    if endpoint is None or endpoint.scale.type.analysed != "rating":
+    if plan.primary.endpoint in PRIMARY_ENDPOINTS:
+        endpoint = after.get("trust")  # asked in all arms, as the diagnosis is
+    elif endpoint is None or endpoint.scale.type.analysed != "rating":
         ratings = [q.key for q in after.values() if q.scale.type.analysed == "rating"]
-        problems.append(f"plan.primary.endpoint: must be a rating asked after each case: {', '.join(ratings)}")
+        problems.append(
+            f"plan.primary.endpoint: must be a rating asked after each case ({', '.join(ratings)}), "
+            f"or one of {', '.join(PRIMARY_ENDPOINTS)}"
+        )
     elif not all(endpoint.asked_in(arm) for arm in contrast):
         problems.append(f"plan.primary.endpoint: {endpoint.key} is not asked in both {contrast[0]} and {contrast[1]}")
     tested = [q.key for q in after.values() if q.scale.type.analysed]
@@ -140,6 +147,10 @@ def _plan_problems(protocol: ProtocolModel) -> list[str]:
             problems.append(f"plan.secondary[{i}]: must be one of {', '.join(allowed)}, not {quoted(name)}")
     if len(set(plan.secondary)) < len(plan.secondary):
         problems.append("plan.secondary: names an endpoint twice; Holm would count it twice")
+    if plan.gatekeeping and plan.gatekeeping != tuple(gate for gate in GATES if gate in plan.gatekeeping):
+        problems.append(f"plan.gatekeeping: must name each step once, in the order {', '.join(GATES)}")
+    elif plan.gatekeeping and plan.gatekeeping[0] != "primary":
+        problems.append("plan.gatekeeping: must begin with primary")
     return problems + (_contrast_problems(plan, endpoint) if endpoint and not problems else [])
 
 

@@ -21,7 +21,11 @@ BALANCES: tuple[str, ...] = ("diagnosis", "malignant", "skin_tone", "kind")
 CANNOT_TELL = "cannot_tell"
 # Endpoints that are computed from several answers; the others carry the key of an `after` question.
 DERIVED_ENDPOINTS: tuple[str, ...] = (
+    "accuracy",
     "balanced_accuracy",
+    "following",
+    "deserved_trust",
+    "deserved_following",
     "switch_to_wrong",
     "switch_to_right",
     "seconds",
@@ -30,6 +34,10 @@ DERIVED_ENDPOINTS: tuple[str, ...] = (
     "distrust_scale",
     "preference",
 )
+# Those of them that may be a study's primary endpoint, beside the ratings.
+PRIMARY_ENDPOINTS: tuple[str, ...] = ("accuracy", "deserved_trust", "deserved_following")
+# Steps of gatekeeping: each is tested where all before it succeeded.
+GATES: tuple[str, ...] = ("primary", "safety", "secondary")
 # The columns of the export rest on these, whatever else a study asks.
 NEEDED: dict[tuple[str, str], str] = {
     (phase, key): kind
@@ -105,7 +113,10 @@ class Completion:
 
 @dataclass(frozen=True, config=STRICT)
 class Primary:
-    """The primary endpoint, a rating after each case: `arm` less `reference`, in points of its scale."""
+    """The primary endpoint, a rating after each case or one of `PRIMARY_ENDPOINTS`: `arm` less `reference`.
+
+    `smallest_effect` is in points of its scale, for accuracy and following a share.
+    """
 
     endpoint: Annotated[str, Text()]
     arm: Annotated[str, StudyArm()]
@@ -150,7 +161,9 @@ class Plan:
     """The analysis, fixed in advance.
 
     `secondary` endpoints, in the contrast of the primary one, and further `contrasts` of the primary endpoint are one
-    family, corrected by Holm (1979). What is named in neither is described and not tested.
+    family, corrected by Holm (1979). What is named in neither is described and not tested. `gatekeeping` is the order
+    in which the steps of `GATES` are tested, each only where all before it succeeded; empty where each stands by
+    itself.
     """
 
     primary: Primary
@@ -162,6 +175,7 @@ class Plan:
     contrasts: Annotated[
         tuple[Contrast, ...], Listed("contrasts, each with an arm and a reference", may_be_empty=True)
     ] = ()
+    gatekeeping: Annotated[tuple[Annotated[str, OneOf(GATES)], ...], Listed("steps", may_be_empty=True)] = ()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -210,6 +224,8 @@ class ProtocolModel:
         values["questions"] = {phase: [q.to_dict() for q in asked] for phase, asked in self.questions.items()}
         if not self.plan.contrasts:  # plans that were locked before there was this field keep their hash
             del values["plan"]["contrasts"]
+        if not self.plan.gatekeeping:  # likewise
+            del values["plan"]["gatekeeping"]
         if not self.rehearsal:  # likewise
             del values["rehearsal"]
         if not self.cases.balance:

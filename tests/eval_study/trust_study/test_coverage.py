@@ -1,27 +1,63 @@
-"""The coverage simulation runs, small, and its stored full run holds what the report promises of the endpoints."""
+"""The coverage simulation runs, small, goes on where it was, and its stored run holds what the reports promise."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import yaml
+
 from eval_study.trust_study import coverage
 
 RESULTS = Path(__file__).parents[3] / "eval_study" / "results" / "study"
 
 
-def test_a_small_run_has_a_row_for_each_endpoint() -> None:
-    rows = coverage.run(3, readers=(5,))
-    assert [row["endpoint"] for row in rows] == ["safety", "act", "preference"]
-    assert all(row["studies"] == 3 for row in rows)
-    assert "| safety | 5 | 3 |" in coverage.page(rows, "a test")
+def test_a_small_run_has_a_row_for_each_endpoint_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "coverage.json"
+    coverage.run(path, (5,), (1, 1), 60.0)
+    once = json.loads(path.read_text())["studies"]["5"]["0"]
+    report = coverage.run(path, (5,), (1, 2), 60.0)
+    assert report["studies"]["5"]["0"] == once
+    assert {row["endpoint"] for row in report["rows"]} == set(coverage.QUESTIONS)
+    studies = {row["endpoint"]: row["studies"] for row in report["rows"]}
+    assert studies["primary"] == studies["safety"] == 2 and studies["act"] == 1
+    assert "| Safety: switch to wrong | 5 | 2 |" in coverage.page(report)
+    table = yaml.safe_load(coverage.report_table(report))
+    assert table["endpoints"]["Primary: trust"][5][1] == 2
+
+
+def test_a_run_without_time_keeps_what_there_is(tmp_path: Path) -> None:
+    report = coverage.run(tmp_path / "coverage.json", (5,), (1, 1), 0.0)
+    assert report["rows"] == []
 
 
 def test_the_stored_run_covers_and_does_not_find_what_is_not_there() -> None:
-    rows = json.loads((RESULTS / "coverage.json").read_text())["rows"]
-    assert {row["readers"] for row in rows} == {5, 10, 20, 40} and min(row["studies"] for row in rows) >= 500
+    """Within chance of a run of this size: 0.92 to 0.98 lies in the Wilson interval of each share."""
+    report = json.loads((RESULTS / "coverage.json").read_text())
+    rows = report["rows"]
+    assert {row["readers"] for row in rows} == {5, 10, 20, 40, 60}
+    assert {row["endpoint"] for row in rows} == set(coverage.QUESTIONS)
+    low, high = coverage.HELD
     for row in rows:
-        assert row["coverage"] >= 0.92, row
-        if row["readers"] >= 10:
-            assert row["coverage"] <= 0.985, row
-        assert (row["false_positives"] or 0) <= 0.075, row
+        assert row["coverage"]["high"] >= low, row
+        if row["readers"] >= 20 and row["endpoint"] in coverage.MAIN:
+            assert row["coverage"]["low"] <= high, row
+        if row["false_positives"]:
+            assert row["false_positives"]["low"] <= 0.06, row
+
+
+def test_the_default_protocols_safety_endpoint_has_the_power_it_was_made_for() -> None:
+    rows = json.loads((RESULTS / "coverage.json").read_text())["rows"]
+    safety = next(r for r in rows if r["endpoint"] == "safety" and r["readers"] == coverage.DEFAULT_READERS)
+    assert safety["studies"] >= 500 and safety["non_inferior"]["value"] >= 0.8
+    assert low_high(safety) == (True, True)
+
+
+def low_high(row: dict) -> tuple[bool, bool]:
+    """Whether a row's coverage is neither too low nor too high."""
+    return row["coverage"]["value"] >= coverage.HELD[0], row["coverage"]["value"] <= coverage.HELD[1]
+
+
+def test_the_reports_table_is_the_stored_runs() -> None:
+    report = json.loads((RESULTS / "coverage.json").read_text())
+    assert yaml.safe_load(coverage.COVERAGE_YAML.read_text()) == yaml.safe_load(coverage.report_table(report))

@@ -117,7 +117,7 @@ def test_the_summary_says_who_what_and_whether_it_is_safe(analysis):
     words = summary(analysis)
     assert "Of 6 readers enrolled at 3 sites" in words and "16 cases, 5 of them real errors" in words
     assert re.search(r"points (higher|lower) with Rationale \+ regions than with Grad-CAM \(95 % interval", words)
-    assert "Where the AI errs" in words and "margin of +5.0" in words
+    assert "Where the AI errs" in words and "margin of +10.0" in words
 
 
 @pytest.mark.parametrize(

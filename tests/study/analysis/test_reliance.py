@@ -1,11 +1,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import recall_score
 
 from skinclip.study.analysis import reliance
-from skinclip.study.analysis.resampling import BootstrapEstimate, TwoWayBootstrap
+from skinclip.study.analysis.diagnoses import Diagnoses
+from skinclip.study.analysis.tables import primary_cases
 from skinclip.study.errors import NotEstimable
 from skinclip.study.protocol.model import Contrast
+from tests.study.studies import study
 
 REGIONS_OVER_GRAD_CAM = Contrast("regions", "grad_cam")
 ARMS = ["grad_cam", "regions"]
@@ -35,7 +38,7 @@ ROWS = answers(
 
 
 def rates(arm: str) -> dict[str, tuple[int, int]]:
-    found = reliance.switching(ROWS, ARMS, reliance.bootstrap_of(ROWS, 20, 0), 0.05)
+    found = reliance.switching(ROWS, ARMS, 0.05)
     return {row["rate"]: (row["hits"], row["n"]) for row in found if row["arm"] == arm}
 
 
@@ -104,37 +107,39 @@ def test_safety_without_errors_of_the_ai_says_so():
 
 
 def test_balanced_accuracy_uses_the_sampling_weights():
+    """Melanomas are right in all answers of practice's three quarters and wrong in the last; nevi in half of theirs."""
+    rng = np.random.default_rng(1)
     rows = answers(
-        [("R1", "C1", "regions", "mel", "mel", "mel", "mel"), ("R1", "C2", "regions", "mel", "nv", "mel", "nv"),
-         ("R2", "C1", "regions", "mel", "mel", "mel", "mel"), ("R2", "C2", "regions", "mel", "nv", "mel", "nv")]
-    )  # fmt: skip
-    rows["weight"] = [3.0, 1.0, 3.0, 1.0]
-    found = reliance.accuracy(rows, ["regions"], reliance.bootstrap_of(rows, 50, 0), 0.05)[0]
-    assert found["before"]["value"] == 1.0
-    assert found["after"]["value"] == pytest.approx(0.75)  # half of the answers, but three quarters of practice
+        [
+            *((f"R{r}", "C1", "regions", "mel", "mel", "mel", "mel") for r in range(8)),
+            *((f"R{r}", "C2", "regions", "mel", "nv", "mel", "nv") for r in range(8)),
+            *(
+                (f"R{r}", f"C{c}", "regions", "nv", "nv", "nv", rng.choice(["nv", "mel"]))
+                for r in range(8)
+                for c in (3, 4)
+            ),
+        ]
+    )
+    rows["weight"] = rows["case"].map({"C1": 3.0, "C2": 1.0, "C3": 1.0, "C4": 1.0})
+    outcome = Diagnoses.of(rows).outcome("balanced")
+    nevi = (rows["diagnosis_after"] == "nv")[rows["truth"] == "nv"].mean()
+    assert np.average(outcome, weights=rows["weight"]) == pytest.approx((0.75 + nevi) / 2)
+    assert np.average(Diagnoses.of(rows).outcome("balanced_before"), weights=rows["weight"]) == pytest.approx(1.0)
 
 
-def test_two_way_bootstrap_is_as_wide_as_readers_and_cases_differ():
-    # Mean of reader + case effects: its variance is that of both means, which the bootstrap must not understate.
-    rng = np.random.default_rng(3)
-    readers, cases = rng.normal(size=30), rng.normal(size=40)
-    r, c = np.repeat(np.arange(30), 40), np.tile(np.arange(40), 30)
-    values = readers[r] + cases[c]
-    bootstrap = TwoWayBootstrap(r.astype(str), c.astype(str), np.ones(len(r)), 2000, 0)
-    drawn = bootstrap.draw(lambda weights: weights @ values / weights.sum(axis=1), np.ones(len(r), dtype=bool))
-    expected = np.sqrt(readers.var() / 30 + cases.var() / 40)
-    assert drawn.draws.std() == pytest.approx(expected, rel=0.07)
+def test_the_models_balanced_accuracy_is_scikit_learns_where_weights_are_equal():
+    tables = study(readers=8, cases=40, wrong_share=0.2, natural_wrong=0.2, repeat_share=0, missing=0.0)
+    cases = primary_cases(tables.cases)
+    for row in reliance.accuracy(cases, ARMS, 0.05):
+        here = cases[cases["arm"] == row["arm"]]
+        theirs = recall_score(
+            here["truth"], here["diagnosis_after"], labels=here["truth"].unique(), average="macro", zero_division=0
+        )
+        assert row["after"]["value"] == pytest.approx(theirs, abs=0.12)  # other arms' cases inform the model's
+        assert row["after"]["low"] < row["after"]["value"] < row["after"]["high"]
 
 
-def test_one_reader_has_a_figure_without_an_interval():
-    bootstrap = TwoWayBootstrap(["R1"] * 3, ["C1", "C2", "C3"], np.ones(3), 20, 0)
-    drawn = bootstrap.draw(lambda weights: weights.sum(axis=1), np.ones(3, dtype=bool))
-    assert drawn.value == 3.0
-    with pytest.raises(NotEstimable, match="one reader"):
-        drawn.interval()
-
-
-def test_bootstrap_p_is_two_sided_and_never_0():
-    found = BootstrapEstimate(1.0, np.arange(1.0, 100.0)).interval()
-    assert found["p"] == pytest.approx(2 / 100)
-    assert BootstrapEstimate(0.0, np.linspace(-1, 1, 99)).interval()["p"] == 1.0
+def test_safety_among_right_answers_is_described_beside():
+    found = reliance.safety(many({"regions": 0.3, "grad_cam": 0.1}), REGIONS_OVER_GRAD_CAM, 0.1, 0.05)["of_right"]
+    assert found["rate"] > found["rate_reference"] and found["low"] < found["value"] < found["high"]
+    assert "p" not in found and "decision" not in found

@@ -22,7 +22,7 @@ from tests.study.studies import PLAN, study
 
 TESTS = {
     **dict.fromkeys(("correct", "grounded", "complete", "harmful", "confidence", "act", "seconds"), secondary.MODEL),
-    **dict.fromkeys(("balanced_accuracy", "switch_to_right"), secondary.BOOTSTRAP),
+    **dict.fromkeys(("deserved_trust", "balanced_accuracy", "switch_to_right"), secondary.MODEL),
     **dict.fromkeys(("satisfaction", "trust_scale", "distrust_scale"), secondary.RANKS),
     "preference": secondary.STRENGTHS,
 }
@@ -56,7 +56,7 @@ def test_every_endpoint_of_the_plan_is_tested_by_its_own_test_in_one_family(anal
         *(("trust", c.text) for c in PLAN.secondary_contrasts),
     ]
     assert {row["endpoint"]: row["test"] for row in rows} == {**TESTS, "trust": secondary.MODEL}
-    assert set(PLAN.secondary) == {*ENDPOINTS, *DERIVED} - {"trust"}
+    assert set(PLAN.secondary) == {*ENDPOINTS, *DERIVED} - {"trust", "accuracy", "following", "deserved_following"}
     smallest = min(rows, key=lambda row: row["p"])
     assert smallest["p_holm"] == pytest.approx(min(1.0, len(rows) * smallest["p"]))
     assert all(row["p"] <= row["p_holm"] <= 1 for row in rows)
@@ -73,10 +73,11 @@ def test_what_the_plan_does_not_name_is_described_and_not_tested(analysis: dict[
         ("trust", "regions - none"),
     ]
     assert family[0]["p_holm"] >= family[0]["p"]
-    assert {*named(family), *named(apart)} == set(named(analysis["secondary"]))
+    others = {(key, "regions - grad_cam") for key in ("accuracy", "following", "deserved_following")}
+    assert {*named(family), *named(apart)} == {*named(analysis["secondary"]), *others}
     assert not any({"p", "p_holm"} & row.keys() for row in apart)
     same = {(row["endpoint"], row["contrast"]): row["value"] for row in analysis["secondary"]}
-    assert all(row["value"] == same[row["endpoint"], row["contrast"]] for row in (*family, *apart))
+    assert all(row["value"] == same.get((row["endpoint"], row["contrast"]), row["value"]) for row in (*family, *apart))
     assert "p" not in found["scales"][0]["difference"] and "p" not in found["preferences"]["side_a"]
 
 
@@ -88,8 +89,8 @@ def test_an_endpoint_without_data_is_listed_with_its_reason() -> None:
     assert set(reasons) == {"harmful", "satisfaction", "trust_scale", "distrust_scale", "preference"}
     assert reasons["preference"] == "no preferences were answered"
     text = to_html(document(found))
-    assert "One family: the 17 secondary endpoints and contrasts" in text
-    assert "12 of which could be tested" in text
+    assert "One family: the 18 secondary endpoints and contrasts" in text
+    assert "13 of which could be tested" in text
     assert "not testable: no preferences were answered" in text
 
 
@@ -169,9 +170,3 @@ def test_what_cannot_be_compared_is_no_endpoint() -> None:
     for key in ("remark", "diagnosis"):
         with pytest.raises(ValueError, match=r"plan.secondary\[0\]: must be one of"):
             own_study(secondary=[key])
-
-
-def test_the_bootstrap_can_pass_holm() -> None:
-    """Its smallest p, times the size of the family, lies below alpha."""
-    plan = analysis_plan.from_protocol(own_study(alpha=0.001, secondary=["act", "balanced_accuracy", "preference"]))
-    assert 2 / (plan.resamples + 1) * 3 < plan.alpha

@@ -86,7 +86,7 @@ def test_time_is_a_ratio_and_outliers_leave_one_sensitivity_analysis_only():
     slow.loc[slow["arm"] == "regions", "seconds_after"] *= 2.0
 
     def answers(cases):
-        return secondary.Answers(primary_cases(cases), tables.blocks, tables.preferences, None)
+        return secondary.Answers(primary_cases(cases), tables.blocks, tables.preferences)
 
     row = lambda cases: secondary.endpoint_row(answers(cases), "seconds", PLAN)  # noqa: E731
     trimmed = lambda cases: statistics.time_without_outliers(answers(cases), PLAN)  # noqa: E731

@@ -41,8 +41,8 @@ def test_default_study_has_four_arms_and_says_what_the_issue_asks(trust_study: P
     assert trust_study.arms == tuple(ARMS) == ("none", *AIDS)
     plan = trust_study.plan
     assert (plan.primary.endpoint, plan.primary.arm, plan.primary.reference) == ("trust", "regions", "grad_cam")
-    assert (plan.safety.endpoint, plan.safety.margin, plan.alpha) == ("switch_to_wrong", 0.05, 0.05)
-    assert trust_study.cases.counts == {"right": 42, "wrong": 12, "ood": 6}
+    assert (plan.safety.endpoint, plan.safety.margin, plan.alpha) == ("switch_to_wrong", 0.1, 0.05)
+    assert trust_study.cases.counts == {"right": 34, "wrong": 20, "ood": 6}
     assert trust_study.cases.repeats == 6  # 10 % of 60
 
 
@@ -173,7 +173,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "option order": lambda v: v["questions"]["before"][0]["scale"]["options"].reverse(),
     "question arms": lambda v: v["questions"]["block"][0].update(arms=["regions"]),
     "likert points": lambda v: v["questions"]["after"][3]["scale"].update(points=5),
-    "margin": lambda v: v["plan"]["safety"].update(margin=0.1),
+    "margin": lambda v: v["plan"]["safety"].update(margin=0.08),
     "contrast": lambda v: v["plan"]["primary"].update(reference="grad_cam_text") or v["plan"]["contrasts"].pop(1),
     "further contrasts": lambda v: v["plan"]["contrasts"].pop(),
     "alpha": lambda v: v["plan"].update(alpha=0.01),
