@@ -23,6 +23,7 @@ run: .venv/.runtime
 test: .venv/.dev
 	.ci/chromium
 	.ci/postgres
+	.ci/r
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,15 @@ PLAN = AnalysisPlan(secondary=(), secondary_contrasts=())
 NULL = Simulation(
     cases=54, wrong_share=20 / 54, following=0.8, following_arm=0.3, convincing=0.5, repeat_share=0.0
 ).without_effect("regions", "grad_cam")
-MAIN = ("primary", "safety")
-RATED = ("deserved_trust", "accuracy", "balanced_accuracy", "switch_to_right", "following", "deserved_following")
+MAIN: tuple[str, ...] = ("primary", "safety")
+RATED: tuple[str, ...] = (
+    "deserved_trust",
+    "accuracy",
+    "balanced_accuracy",
+    "switch_to_right",
+    "following",
+    "deserved_following",
+)
 RATED += ("correct", "grounded", "complete", "harmful", "confidence", "act", "seconds")
 COVERAGE_YAML = Path(report_notes.__file__).with_name("coverage.yaml")
 HELD = (0.92, 0.98)
@@ -46,8 +54,8 @@ _SAVE_EVERY = 10
 
 
 @dataclass(frozen=True)
-class Question:
-    """An endpoint: its words, the value that its interval should hold, and how many studies of a setting it takes."""
+class CoveredEndpoint:
+    """An endpoint: its words, and the value that its interval should hold."""
 
     label: str
     truth: float = 0.0
@@ -64,13 +72,13 @@ def _short(value: float | None) -> float | None:
     return None if value is None else round(float(value), 5)
 
 
-QUESTIONS: dict[str, Question] = {
-    "primary": Question("Primary: trust"),
-    "safety": Question("Safety: switch to wrong"),
-    **{key: Question(PLAN.rated[key].label, 1.0 if PLAN.rated[key].log else 0.0) for key in RATED},
-    **{key: Question(DERIVED[key][0]) for key in DERIVED},
-    **{key: Question(f"{label}, Obuchowski-Rockette") for key, label in mrmc.FIGURES.items()},
-    "ordinal": Question("Trust, cumulative logits", 1.0),
+QUESTIONS: dict[str, CoveredEndpoint] = {
+    "primary": CoveredEndpoint("Primary: trust"),
+    "safety": CoveredEndpoint("Safety: switch to wrong"),
+    **{key: CoveredEndpoint(PLAN.rated[key].label, 1.0 if PLAN.rated[key].log else 0.0) for key in RATED},
+    **{key: CoveredEndpoint(DERIVED[key][0]) for key in DERIVED},
+    **{key: CoveredEndpoint(f"{label}, Obuchowski-Rockette") for key, label in mrmc.FIGURES.items()},
+    "ordinal": CoveredEndpoint("Trust, cumulative logits", 1.0),
 }
 
 
@@ -83,7 +91,7 @@ def results_of(readers: int, seed: int, keys: Sequence[str]) -> dict[str, list[f
         "primary": lambda: statistics.primary_result(cases, PLAN),
         "safety": lambda: reliance.safety(cases, PLAN.safety, PLAN.safety_margin, PLAN.alpha),
         "ordinal": lambda: ordinal.odds_ratio(cases, PLAN.primary_endpoint, PLAN.primary, PLAN.alpha),
-        **{key: lambda key=key: mrmc.difference(cases, key, PLAN) for key in mrmc.FIGURES},
+        **{key: partial(mrmc.difference, cases, key, PLAN) for key in mrmc.FIGURES},
     }
     found = {}
     for key in keys:

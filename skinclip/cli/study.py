@@ -33,9 +33,12 @@ _LEFT_OUT_PRINTED = 5  # photos left out that `build` prints
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The commands of `study`, each with its function as `run`."""
     commands = parser.add_subparsers(dest="study_command", metavar="COMMAND", required=True)
-    plan = commands.add_parser("plan", help="how many photos of which kind a study needs, before any model runs")
+    plan = commands.add_parser("plan", help="photos that a study needs, and its power, before any model runs")
     plan.add_argument("study", type=Path, metavar="STUDY.yaml", help="the protocol")
     plan.add_argument("--photos", type=Path, metavar="DIR", help="labelled photos to count, as for `build`")
+    plan.add_argument(
+        "--studies", type=int, default=20, metavar="N", help="simulated studies for the power (default: 20; 0: none)"
+    )
     plan.set_defaults(run=_reported(_plan))
     _build_arguments(commands.add_parser("build", help="freeze the cases of a study; runs the model once"))
     enrol = _command(commands, "enrol", "make personal codes for readers, shown once", _enrol)
@@ -116,6 +119,7 @@ def _open(args: argparse.Namespace) -> Study:
 def _plan(args: argparse.Namespace) -> int:
     """Exit status 1 where the photos cannot suffice."""
     from skinclip.data.readers import read_cases
+    from skinclip.study import power as powers
     from skinclip.study import supply as supplies
     from skinclip.study.protocol.protocol import Protocol
 
@@ -125,7 +129,14 @@ def _plan(args: argparse.Namespace) -> int:
         supply = supplies.count(table.cases, table.problems)
     outlook = supplies.outlook(protocol, supply)
     print(supplies.outlook_table(protocol, outlook, supply))
+    studies = max(args.studies, 0)
+    on_study = _print_simulated if sys.stderr.isatty() else None
+    print(f"\n{powers.power_table(protocol, powers.power(protocol, studies, on_study=on_study), studies)}")
     return 1 if outlook.problems else 0
+
+
+def _print_simulated(done: int, of: int) -> None:
+    print(f"\rsimulating study {done} of {of}", end="\n" if done == of else "", file=sys.stderr, flush=True)
 
 
 def _build(args: argparse.Namespace) -> int:

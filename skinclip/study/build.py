@@ -19,7 +19,7 @@ import secrets
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -386,7 +386,8 @@ def write(
     both = {**drawn.cases, **drawn.practice}
     for case, chosen in both.items():
         write_case(folder / "cases" / case, chosen, heat, protocol.arms)
-    truths = {case: dataclasses.asdict(truth_of(c, drawn.weights)) for case, c in both.items()}
+    patients = opaque_patients(both.values())
+    truths = {case: dataclasses.asdict(truth_of(c, drawn.weights, patients)) for case, c in both.items()}
     text = json.dumps(truths, indent=2)
     name = bundle.TRUTH if key is None else bundle.SEALED_TRUTH
     with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -468,9 +469,17 @@ def fragments(assessment: Assessment) -> tuple[Fragment, ...]:
     return tuple(pieces)
 
 
-def truth_of(chosen: Candidate, weights: dict[str, float]) -> Truth:
-    source = f"{chosen.case.source}/{chosen.case.image_id}"
-    return Truth(chosen.case.diagnosis, chosen.stratum, source, weights[chosen.stratum], chosen.leading)
+def opaque_patients(chosen: Iterable[Candidate]) -> dict[tuple[str, str], str]:
+    """(source, patient id) -> an opaque name, P001 and so on, of the patients that the photos' tables name."""
+    known = dict.fromkeys((c.case.source, c.case.patient_id) for c in chosen if c.case.patient_id)
+    return {patient: f"P{i:03d}" for i, patient in enumerate(known, start=1)}
+
+
+def truth_of(chosen: Candidate, weights: dict[str, float], patients: Mapping[tuple[str, str], str]) -> Truth:
+    case = chosen.case
+    patient = patients.get((case.source, case.patient_id)) if case.patient_id else None
+    source = f"{case.source}/{case.image_id}"
+    return Truth(case.diagnosis, chosen.stratum, source, weights[chosen.stratum], chosen.leading, patient)
 
 
 def prompts_sha256() -> str:

@@ -290,6 +290,7 @@ class _Record:
             "case": presentation.case,
             "stratum": truth.stratum,
             "weight": truth.weight,
+            **({"patient": truth.patient} if truth.patient else {}),
             "arm": presentation.arm,
             "block": presentation.block,
             "position": presentation.position,

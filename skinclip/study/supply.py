@@ -23,6 +23,7 @@ from skinclip.study.protocol.yaml_schema import read_yaml
 OUT_OF_DISTRIBUTION = "ood"  # in the manifest's column `group`
 NAMED = 10  # photos that a message names
 _NINETY_PERCENT = 1.645
+_MALIGNANT = frozenset(d.code for d in DIAGNOSES if d.malignant)
 PHOTOS_HELP = (
     "`--photos` is a folder with the photos and a table `manifest.csv`: a column `image` (file name), `diagnosis` "
     f"({', '.join(d.code for d in DIAGNOSES)}), and, for photos of a kind that the AI was not made for, `group` with "
@@ -39,12 +40,14 @@ class Supply:
         out_of_distribution: Lesions marked so.
         unlabelled: Names of photos without a diagnosis.
         unread: One line for each row of the table that could not be read.
+        tones: Labelled lesions by skin tone, in words; those of unknown tone are left out.
     """
 
     labelled: Mapping[str, int]
     out_of_distribution: int
     unlabelled: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    tones: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,16 @@ def count(cases: Iterable[Case], unread: Sequence[str] = ()) -> Supply:
             lesions.setdefault((case.source, case.lesion_id), case)
     labelled = Counter(c.diagnosis for c in lesions.values() if not is_out_of_distribution(c))
     outside = sum(is_out_of_distribution(case) for case in lesions.values())
-    return Supply({str(code): n for code, n in labelled.items()}, outside, tuple(unlabelled), tuple(unread))
+    tones = Counter(filter(None, (_tone(c) for c in lesions.values() if not is_out_of_distribution(c))))
+    known = {str(code): n for code, n in labelled.items()}
+    return Supply(known, outside, tuple(unlabelled), tuple(unread), dict(sorted(tones.items())))
+
+
+def _tone(case: Case) -> str | None:
+    """The photo's skin tone as its table gives it: Fitzpatrick's type, or the class of MILK10k."""
+    if case.fitzpatrick is not None:
+        return f"Fitzpatrick {case.fitzpatrick}"
+    return None if case.skin_tone is None else f"tone class {case.skin_tone} of 5"
 
 
 def outlook(protocol: ProtocolModel, supply: Supply | None = None) -> Outlook:
@@ -198,6 +210,30 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
+def _breakdown(protocol: ProtocolModel, supply: Supply) -> list[str]:
+    """Photos there, expected errors, and those needed to keep the collection's mix, by diagnosis and malignancy; tones.
+
+    The study's cases are drawn from right answers and errors apart, so a diagnosis' share differs between the two.
+    """
+    counts, rates = protocol.cases.counts, error_rates()
+    every = [sum(column) for column in zip(*rates.values(), strict=True)]
+    share = {code: (wrong + 0.5) / (n + 1) for code, (n, wrong) in rates.items()}
+    rest = (every[1] + 0.5) / (every[0] + 1)
+    errors = {code: n * share.get(code, rest) for code, n in supply.labelled.items()}
+    rights = {code: n - errors[code] for code, n in supply.labelled.items()}
+    lines = [f"{'there':>8}  {'AI errs on':>10}  {'in the study':>12}  of them errors  diagnosis"]
+    groups = {code: [code] for code in sorted(supply.labelled)}
+    for name, wanted in (("malignant", True), ("benign", False)):
+        groups[name] = [code for code in supply.labelled if (code in _MALIGNANT) == wanted]
+    for name, codes in groups.items():
+        there, wrong = (sum(part[code] for code in codes) for part in (supply.labelled, errors))
+        of_wrong = counts["wrong"] * wrong / max(sum(errors.values()), 1e-9)
+        of_right = counts["right"] * sum(rights[code] for code in codes) / max(sum(rights.values()), 1e-9)
+        lines.append(f"{there:>8}  {wrong:>10.1f}  {of_wrong + of_right:>12.1f}  {of_wrong:>14.1f}  {name}")
+    tones = ", ".join(f"{n} {tone}" for tone, n in supply.tones.items())
+    return [*lines, f"by skin tone: {tones or 'not in the table'}"]
+
+
 def outlook_table(protocol: ProtocolModel, outlook: Outlook, supply: Supply | None) -> str:
     """The outlook as lines for a coordinator."""
     head = f"{protocol.title} ({protocol.key}, version {protocol.version})"
@@ -215,8 +251,7 @@ def outlook_table(protocol: ProtocolModel, outlook: Outlook, supply: Supply | No
             PHOTOS_HELP,
         ]
         return "\n".join(lines)
-    by_diagnosis = ", ".join(f"{n} {code}" for code, n in sorted(supply.labelled.items()))
-    lines += ["", f"by diagnosis: {by_diagnosis or 'none'}", *filter(None, [_not_counted(supply).strip()])]
+    lines += ["", *_breakdown(protocol, supply), *filter(None, [_not_counted(supply).strip()])]
     lines.append(
         "Errors of the AI are estimated from its rates on HAM10000's test photos, with a 90 % interval; photos from "
         "another camera or clinic may yield more. `study build` counts them and keeps its answers, so that photos can "

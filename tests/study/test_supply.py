@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,17 +69,36 @@ def test_the_plan_command_counts_photos_without_a_model(
 ) -> None:
     monkeypatch.setattr("skinclip.cli.study.load_assessor", lambda args: pytest.fail("the model was loaded"))
     plan = tiny.write_protocol(tmp_path / "plan.yaml")
-    assert main(["study", "plan", str(plan)]) == 0
+    assert main(["study", "plan", str(plan), "--studies", "0"]) == 0
     assert "4  of these, errors of the AI" in capsys.readouterr().out
     folder = tiny.write_photos(tmp_path / "photos")
-    assert main(["study", "plan", str(plan), "--photos", str(folder)]) == 0
+    assert main(["study", "plan", str(plan), "--photos", str(folder), "--studies", "0"]) == 0
     printed = capsys.readouterr().out
     assert "by diagnosis: 6 mel, 7 nv" in printed and "about 4" in printed
     with open(folder / "manifest.csv", newline="") as file:
         rows = list(csv.reader(file))
     with open(folder / "manifest.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows[:6])
-    assert main(["study", "plan", str(plan), "--photos", str(folder)]) == 1
+    assert main(["study", "plan", str(plan), "--photos", str(folder), "--studies", "0"]) == 1
     assert "NOT ENOUGH: 5 photos of known diagnosis" in capsys.readouterr().out
     assert main(["study", "build", str(plan), "--photos", str(folder), "--out", str(tmp_path / "out")]) == 2
     assert "5 photos of known diagnosis (one per lesion), 9 needed" in capsys.readouterr().err
+
+
+def test_photos_are_counted_by_diagnosis_malignancy_and_skin_tone(trust_study: Protocol) -> None:
+    cases = [*photos(60, "nv"), *photos(40, "mel"), *photos(6, "vasc")]
+    toned = [replace(c, fitzpatrick=2 + i % 2) for i, c in enumerate(cases[:10])]
+    found = supply.count([*toned, *cases[10:]])
+    assert found.tones == {"Fitzpatrick 2": 5, "Fitzpatrick 3": 5}
+    text = supply.outlook_table(trust_study, supply.outlook(trust_study, found), found)
+    rows = {
+        line.split()[-1]: [float(x) for x in line.split()[:-1]]
+        for line in text.splitlines()
+        if line[:8].strip().isdigit() and len(line.split()) == 5
+    }
+    assert rows["malignant"][0] == 40 and rows["benign"][0] == 66
+    counts = trust_study.cases.counts
+    assert rows["malignant"][2] + rows["benign"][2] == pytest.approx(counts["right"] + counts["wrong"], abs=0.2)
+    assert rows["malignant"][3] + rows["benign"][3] == pytest.approx(counts["wrong"], abs=0.2)
+    assert rows["mel"][1] > rows["nv"][1] * 40 / 60  # the AI errs more on melanomas
+    assert "by skin tone: 5 Fitzpatrick 2, 5 Fitzpatrick 3" in text

@@ -65,8 +65,8 @@ def _carry_over(cases: pd.DataFrame, plan: AnalysisPlan) -> Result:
         return {"carry_over": [], "adjusted": {"not_estimable": str(reason)}}
     rows = [{"after": arm, "less": first, **attempt(model.effect, f"after {arm}", plan.alpha)} for arm in arms]
     if not arms or not all("value" in row for row in rows):
-        reason = "too few sequences of arms to tell an arm from the one before"
-        return {"carry_over": [], "adjusted": {"not_estimable": reason}}
+        few = "too few sequences of arms to tell an arm from the one before"
+        return {"carry_over": [], "adjusted": {"not_estimable": few}}
     known = [described(row) for row in rows]
     contrast = Contrast(plan.primary.arm, plan.primary.reference)
     return {"carry_over": known, "adjusted": described(attempt(model.difference, contrast, plan.alpha))}

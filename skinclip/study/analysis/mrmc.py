@@ -35,7 +35,7 @@ def analyse_mrmc(cases: pd.DataFrame, arms: Sequence[str], plan: AnalysisPlan) -
     rows = []
     for key, label in FIGURES.items():
         ratings = ratings_of(cases, key)
-        row = {"figure": key, "label": label, "by_arm": [], "difference": attempt(difference, cases, key, plan)}
+        row: Result = {"figure": key, "label": label, "by_arm": [], "difference": attempt(difference, cases, key, plan)}
         for arm in arms:
             row["by_arm"].append({"arm": arm, **attempt(_alone, ratings, key, arm, plan.alpha)})
         unaided = attempt(_alone, ratings_of(cases.assign(arm="unaided"), key, "before"), key, "unaided", plan.alpha)

@@ -67,8 +67,8 @@ def odds_ratio(cases: pd.DataFrame, endpoint: Endpoint, contrast: Contrast, alph
             )
             place = len(found.params) - design.shape[1]
             value, error = float(np.asarray(found.params)[place]), float(np.asarray(found.bse)[place])
-    except (np.linalg.LinAlgError, ValueError) as error:
-        raise NotEstimable("the equations have no solution on these answers") from error
+    except (np.linalg.LinAlgError, ValueError) as reason:
+        raise NotEstimable("the equations have no solution on these answers") from reason
     if not (np.isfinite(value) and np.isfinite(error) and 0 < error < 100):
         raise NotEstimable("the equations do not converge on these answers")
     reach = float(stats.t.ppf(1 - alpha / 2, readers - 1)) * error

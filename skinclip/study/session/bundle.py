@@ -47,6 +47,7 @@ class Truth:
         source: data set and id of the photo.
         weight: the stratum's share among eligible photos over its share in the study; 1 out of distribution.
         ai_leading: the AI's leading diagnosis.
+        patient: the patient under an opaque name, where the photos' table names one.
     """
 
     truth: str | None
@@ -54,6 +55,7 @@ class Truth:
     source: str
     weight: float
     ai_leading: str
+    patient: str | None = None
 
 
 def no_words(rationale: tuple[Fragment, ...]) -> tuple[Fragment, ...]:

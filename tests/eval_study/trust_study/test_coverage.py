@@ -49,13 +49,8 @@ def test_the_stored_run_covers_and_does_not_find_what_is_not_there() -> None:
 def test_the_default_protocols_safety_endpoint_has_the_power_it_was_made_for() -> None:
     rows = json.loads((RESULTS / "coverage.json").read_text())["rows"]
     safety = next(r for r in rows if r["endpoint"] == "safety" and r["readers"] == coverage.DEFAULT_READERS)
-    assert safety["studies"] >= 500 and safety["non_inferior"]["value"] >= 0.8
-    assert low_high(safety) == (True, True)
-
-
-def low_high(row: dict) -> tuple[bool, bool]:
-    """Whether a row's coverage is neither too low nor too high."""
-    return row["coverage"]["value"] >= coverage.HELD[0], row["coverage"]["value"] <= coverage.HELD[1]
+    assert safety["studies"] >= 250 and safety["non_inferior"]["low"] >= 0.8
+    assert coverage.HELD[0] <= safety["coverage"]["value"] <= coverage.HELD[1]
 
 
 def test_the_reports_table_is_the_stored_runs() -> None:

@@ -3,7 +3,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from skinclip.reporting import pdf_pages
 from skinclip.reporting.document import Table, tied
 from skinclip.reporting.html_page import to_html
 from skinclip.reporting.pdf_pages import to_pdf
-from skinclip.study.analysis import analysis_report, plots
+from skinclip.study.analysis import analysis_report, plots, r_scripts, statistics
 from skinclip.study.analysis.analysis_report import document, summary
 from skinclip.study.analysis.statistics import analyse
-from skinclip.study.analysis.tables import TABLES, StudyTables
+from skinclip.study.analysis.tables import TABLES, StudyTables, primary_cases
 from tests.study.studies import PLAN, study
 
 FIGURES = {
@@ -218,6 +218,28 @@ def test_lme4_gives_the_same_estimate(folder, analysis):
     line = done.stdout.split("Pr(>|t|)\n")[1].splitlines()[0].split()
     assert float(line[1]) == pytest.approx(analysis["primary"]["value"], abs=1e-3)
     assert float(line[2]) == pytest.approx(analysis["primary"]["error"], rel=1e-2)
+    line = done.stdout.split("Pr(>|t|)\n")[2].splitlines()[0].split()
+    assert float(line[1]) == pytest.approx(analysis["safety"]["value"], abs=1e-3)
+    assert float(line[2]) == pytest.approx(analysis["safety"]["error"], rel=1e-2)
+
+
+@pytest.mark.skipif(not has_package("lmerTest"), reason="R with lmerTest is not installed")
+@pytest.mark.parametrize("endpoint", ["accuracy", "deserved_trust"])
+def test_lme4_gives_the_same_estimate_of_other_primary_endpoints(endpoint, tmp_path):
+    plan = replace(PLAN, endpoint=endpoint, secondary=("act",), secondary_contrasts=())
+    tables = study(readers=8, cases=40)
+    found = statistics.primary_result(primary_cases(tables.cases), plan)
+    result = {"plan": asdict(plan), "primary_endpoint": asdict(plan.primary_endpoint), "primary": found}
+    tables.write(tmp_path / "data")
+    (tmp_path / "R").mkdir()
+    script = r_scripts.scripts(tables, {**result, "safety": {"not_estimable": "left out"}})["crossed_model.R"]
+    (tmp_path / "R" / "crossed_model.R").write_text(script)
+    done = subprocess.run(
+        ["Rscript", "crossed_model.R"], cwd=tmp_path / "R", capture_output=True, text=True, check=True
+    )
+    line = done.stdout.split("Pr(>|t|)\n")[1].splitlines()[0].split()
+    assert float(line[1]) == pytest.approx(found["value"], abs=1e-3)
+    assert float(line[2]) == pytest.approx(found["error"], rel=1e-2)
 
 
 # --- mrmc.R ---------------------------------------------------------------------------------------------------------
