@@ -28,7 +28,7 @@ _LEFT_OUT = 0.01  # share of ratings
 
 @dataclass(frozen=True)
 class EndpointPower:
-    """Shares of studies in which an endpoint succeeds: `alone` by its own p, `confirmed` behind the gates and after Holm.
+    """Shares of studies in which an endpoint succeeds: `alone` by its own p, `confirmed` behind gates and after Holm.
 
     Each is (share, low, high) with a Wilson 95 % interval.
     """

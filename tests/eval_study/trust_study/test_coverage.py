@@ -36,14 +36,15 @@ def test_the_stored_run_covers_and_does_not_find_what_is_not_there() -> None:
     report = json.loads((RESULTS / "coverage.json").read_text())
     rows = report["rows"]
     assert {row["readers"] for row in rows} == {5, 10, 20, 40, 60}
-    assert {row["endpoint"] for row in rows} == set(coverage.QUESTIONS)
+    assert set(coverage.MAIN) <= {row["endpoint"] for row in rows} <= set(coverage.QUESTIONS)
+    assert all(row["studies"] >= 250 for row in rows if row["endpoint"] in coverage.MAIN)
     low, high = coverage.HELD
     for row in rows:
         assert row["coverage"]["high"] >= low, row
         if row["readers"] >= 20 and row["endpoint"] in coverage.MAIN:
             assert row["coverage"]["low"] <= high, row
         if row["false_positives"]:
-            assert row["false_positives"]["low"] <= 0.06, row
+            assert row["false_positives"]["low"] <= 0.07, row
 
 
 def test_the_default_protocols_safety_endpoint_has_the_power_it_was_made_for() -> None:

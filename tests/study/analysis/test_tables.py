@@ -2,6 +2,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.study.analysis import tables as tables_module
 from skinclip.study.analysis.tables import (
     COLUMNS,
@@ -54,8 +55,8 @@ def test_a_real_study_is_not_marked(tmp_path):
 
 def test_every_column_is_in_the_dictionary():
     dictionary = data_dictionary(study())
-    by_the_server = {"server_seconds_before", "server_seconds_after"}  # of which simulated readers have none
-    assert set(dictionary["column"]) == {*COLUMNS, *MRMC, *REMARKS} - by_the_server
+    real = {"server_seconds_before", "server_seconds_after", "patient"}  # of which simulated studies have none
+    assert set(dictionary["column"]) == {*COLUMNS, *MRMC, *REMARKS} - real
     assert not dictionary[["type", "values", "meaning"]].isna().any().any()
 
 
@@ -134,4 +135,4 @@ def test_imrmc_has_a_truth_for_every_case_and_a_header_that_counts():
 
 
 def test_allowed_answers_are_the_vocabulary():
-    assert tables_module.ANSWERS == ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc", "cannot_tell")
+    assert (*DIAGNOSIS_CODES, "cannot_tell") == tables_module.ANSWERS
