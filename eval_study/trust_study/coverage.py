@@ -108,10 +108,7 @@ def run(path: Path, readers: Sequence[int], studies: tuple[int, int], minutes: f
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     found: dict[str, dict[str, dict[str, list[float | None]]]] = kept.get("studies", {})
     end = time.monotonic() + 60 * minutes
-    others = tuple(key for key in QUESTIONS if key not in MAIN)
-    work = [(i, n, MAIN) for i in range(studies[1]) for n in readers]
-    work += [(i, n, others) for i in range(studies[0]) for n in readers if n != DEFAULT_READERS]
-    for place, (i, n, keys) in enumerate(work):
+    for place, (i, n, keys) in enumerate(_work(readers, studies)):
         done = found.setdefault(str(n), {}).setdefault(str(i), {})
         if set(keys) <= done.keys():
             continue
@@ -121,6 +118,13 @@ def run(path: Path, readers: Sequence[int], studies: tuple[int, int], minutes: f
         if place % _SAVE_EVERY == 0:
             _save(path, found)
     return _save(path, found)
+
+
+def _work(readers: Sequence[int], studies: tuple[int, int]) -> list[tuple[int, int, tuple[str, ...]]]:
+    """(study, readers, endpoints) in the order in which they are run, the main endpoints first."""
+    others = tuple(key for key in QUESTIONS if key not in MAIN)
+    work = [(i, n, MAIN) for i in range(studies[1]) for n in readers]
+    return work + [(i, n, others) for i in range(studies[0]) for n in readers if n != DEFAULT_READERS]
 
 
 def _save(path: Path, found: dict[str, Any]) -> dict[str, Any]:
@@ -150,8 +154,7 @@ def rows_of(found: Mapping[str, Mapping[str, Mapping[str, list[float | None]]]])
 
 def _summary(asked: Sequence[Sequence[float | None]], truth: float) -> dict[str, Any]:
     rows = [row for row in asked if row]
-    held = [(row[0] is None or row[0] <= truth) and (row[1] is None or row[1] >= truth) for row in rows]
-    widths = [(row[1] - row[0]) / 2 for row in rows if row[0] is not None and row[1] is not None]
+    held, widths = [_holds(row, truth) for row in rows], [w for row in rows if (w := _half_width(row)) is not None]
     return {
         "studies": len(asked),
         "estimated": len(rows),
@@ -160,6 +163,17 @@ def _summary(asked: Sequence[Sequence[float | None]], truth: float) -> dict[str,
         "false_positives": _share([row[2] < PLAN.alpha for row in rows if row[2] is not None]),
         "non_inferior": _share([row[3] for row in rows if row[3] is not None]),
     }
+
+
+def _holds(row: Sequence[float | None], truth: float) -> bool:
+    """True where the interval, open on the side of a missing end, holds the truth."""
+    low, high = row[:2]
+    return (low is None or low <= truth) and (high is None or high >= truth)
+
+
+def _half_width(row: Sequence[float | None]) -> float | None:
+    low, high = row[:2]
+    return None if low is None or high is None else (high - low) / 2
 
 
 def _share(hits: Sequence[float | bool]) -> dict[str, float] | None:

@@ -43,7 +43,7 @@ from skinclip.study.session.bundle import Truth, default_folder
 from skinclip.study.session.view_models import Fragment
 from skinclip.study.store.store import Store, where_from_environment
 from skinclip.study.store.study_key import StudyKey
-from skinclip.study.supply import check_supply, count, is_out_of_distribution, named
+from skinclip.study.supply import check_supply, count, is_out_of_distribution, named, opaque_patients
 
 if TYPE_CHECKING:
     from skinclip.pipeline.assessor import Assessor
@@ -386,7 +386,7 @@ def write(
     both = {**drawn.cases, **drawn.practice}
     for case, chosen in both.items():
         write_case(folder / "cases" / case, chosen, heat, protocol.arms)
-    patients = opaque_patients(both.values())
+    patients = opaque_patients(c.case for c in both.values())
     truths = {case: dataclasses.asdict(truth_of(c, drawn.weights, patients)) for case, c in both.items()}
     text = json.dumps(truths, indent=2)
     name = bundle.TRUTH if key is None else bundle.SEALED_TRUTH
@@ -469,16 +469,9 @@ def fragments(assessment: Assessment) -> tuple[Fragment, ...]:
     return tuple(pieces)
 
 
-def opaque_patients(chosen: Iterable[Candidate]) -> dict[tuple[str, str], str]:
-    """(source, patient id) -> an opaque name, P001 and so on, of the patients that the photos' tables name."""
-    known = dict.fromkeys((c.case.source, c.case.patient_id) for c in chosen if c.case.patient_id)
-    return {patient: f"P{i:03d}" for i, patient in enumerate(known, start=1)}
-
-
-def truth_of(chosen: Candidate, weights: dict[str, float], patients: Mapping[tuple[str, str], str]) -> Truth:
-    case = chosen.case
-    patient = patients.get((case.source, case.patient_id)) if case.patient_id else None
-    source = f"{case.source}/{case.image_id}"
+def truth_of(chosen: Candidate, weights: dict[str, float], patients: Mapping[tuple[str, str | None], str]) -> Truth:
+    case, source = chosen.case, f"{chosen.case.source}/{chosen.case.image_id}"
+    patient = patients.get((case.source, case.patient_id))
     return Truth(case.diagnosis, chosen.stratum, source, weights[chosen.stratum], chosen.leading, patient)
 
 

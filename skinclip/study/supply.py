@@ -104,6 +104,12 @@ def _tone(case: Case) -> str | None:
     return None if case.skin_tone is None else f"tone class {case.skin_tone} of 5"
 
 
+def opaque_patients(cases: Iterable[Case]) -> dict[tuple[str, str | None], str]:
+    """(source, patient id) -> an opaque name, P001 and so on, of the patients that the photos' tables name."""
+    known = dict.fromkeys((case.source, case.patient_id) for case in cases if case.patient_id)
+    return {patient: f"P{i:03d}" for i, patient in enumerate(known, start=1)}
+
+
 def outlook(protocol: ProtocolModel, supply: Supply | None = None) -> Outlook:
     """Photos that the protocol needs, held against those that there are."""
     counts, practice = protocol.cases.counts, protocol.cases.practice
