@@ -249,7 +249,7 @@ def test_remarks_are_exported_with_their_place(study_folder: Path, tmp_path: Pat
 def test_the_plan_goes_into_the_analysis(trust_study: Protocol) -> None:
     plan = analysis_plan.from_protocol(trust_study)
     assert plan.primary.text == "regions - grad_cam"
-    assert plan.safety_margin == 0.05
+    assert plan.safety_margin == 0.1
     assert plan.time_limits == (3, 600)
     assert plan.secondary == trust_study.plan.secondary
     assert plan.secondary_contrasts[0].text == "regions - none"
