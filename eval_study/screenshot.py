@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageFilter
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 from eval_study.trust_study.serving import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, SCREENS, EXAMPLE, WIDTH = ROOT / "assets" / "screenshot.png", ROOT / "docs" / "screens", "melanoma", 1440
-WIDTHS, SCHEMES = (1440, 1024, 390), ("light", "dark")
+WIDTHS, SCHEMES, HEIGHT = (1440, 1024, 390), ("light", "dark"), 900
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
 # no focus, and no date of today
 STILL = """() => {
@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     with served("app.py", "--port") as url, chromium() as browser:
         page = opened(browser, url, WIDTH, "light")
-        STATES["result"](page)
+        ready(page)
+        answered(page)
         picture = quantised(whole(page))
     (asked.out or OUT).write_bytes(picture)
     print(f"{asked.out or OUT}: {len(picture) / 1000:.0f} kB")
@@ -84,26 +85,34 @@ def states(browser: Browser, url: str) -> Iterator[tuple[str, bytes]]:
     """(name, WebP) of every state at every width in both themes."""
     for width in WIDTHS:
         for scheme in SCHEMES:
-            for state in STATES:
-                yield f"{state}-{width}-{scheme}", reference(browser, url, state, width, scheme)
+            for state, picture in tour(browser, url, width, scheme):
+                yield f"{state}-{width}-{scheme}", picture
 
 
-def reference(browser: Browser, url: str, state: str, width: int, scheme: str) -> bytes:
-    """One reference picture as WebP, half as wide as the page."""
+def tour(browser: Browser, url: str, width: int, scheme: str) -> Iterator[tuple[str, bytes]]:
+    """(state, WebP half as wide as the page) of every state, one after the other on one page."""
     page = opened(browser, url, width, scheme)
-    STATES[state](page)
-    with Image.open(io.BytesIO(whole(page))) as picture:
-        small = picture.convert("RGB").resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
+    for state, enter, leave in STATES:
+        enter(page)
+        yield state, as_webp(whole(page))
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        leave(page)
     page.context.close()
+
+
+def as_webp(png: bytes) -> bytes:
+    """The picture at half its size."""
+    with Image.open(io.BytesIO(png)) as picture:
+        small = picture.convert("RGB").resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
     held = io.BytesIO()
-    small.save(held, "WEBP", quality=70, method=6)
+    small.save(held, "WEBP", quality=70, method=4)
     return held.getvalue()
 
 
 def opened(browser: Browser, url: str, width: int, scheme: str) -> Page:
     """The page, ready, nothing moving."""
     context = browser.new_context(
-        viewport={"width": width, "height": 900},
+        viewport={"width": width, "height": HEIGHT},
         color_scheme=scheme,  # type: ignore[arg-type]
         reduced_motion="reduce",
         bypass_csp=True,
@@ -131,38 +140,62 @@ def whole(page: Page) -> bytes:
     return page.screenshot()
 
 
-# --- the states ---------------------------------------------------------------------------------------------------
+# --- the states, in the order of a visit: each begins where the one before was left ---------------------------------
+
+
+def stay(page: Page) -> None:
+    """Nothing."""
 
 
 def ready(page: Page) -> None:
-    """A photo is added."""
+    """Adds a photo."""
     page.click(f"#synthetic_{EXAMPLE}")
     page.wait_for_selector("#preview figure img")
 
 
-def result(page: Page) -> None:
-    """The answer to it."""
-    ready(page)
+def answered(page: Page) -> None:
+    """Presses Assess and waits for the whole answer."""
     page.click("#assess")
     page.wait_for_selector("#heat img", state="attached")
     page.wait_for_selector("#assess:not([disabled])")
 
 
 def side_by_side(page: Page) -> None:
-    """Regions beside Grad-CAM."""
-    result(page)
+    """Shows regions beside Grad-CAM, or one of them again."""
     page.click('[data-view-act="both"]')
 
 
+def limits(page: Page) -> None:
+    """Opens what the model cannot tell."""
+    page.click("#result [data-opens=limits-dialog]")
+
+
+def close(page: Page) -> None:
+    """Closes a dialog."""
+    page.keyboard.press("Escape")
+
+
 def revised(page: Page) -> None:
-    """A finding struck out."""
-    result(page)
+    """Strikes a finding out."""
     page.click('[data-strike="r1"]')
     page.wait_for_selector("#revision .sk-revised")
 
 
+def compared(page: Page) -> None:
+    """Lays the explanations over one another."""
+    page.get_by_role("tab", name="Compare explanations").click()
+    page.wait_for_selector(".sk-compare")
+
+
+def back(page: Page) -> None:
+    """Loads the page anew."""
+    page.reload()
+    page.wait_for_selector("#assess")
+    page.wait_for_timeout(1500)
+
+
 def first(page: Page) -> None:
-    """The question before the answer."""
+    """Asks for the clinician's diagnosis before the answer."""
     page.check("#first-mode input")
     ready(page)
     page.click("#assess")
@@ -170,10 +203,10 @@ def first(page: Page) -> None:
 
 
 def abstained(page: Page) -> None:
-    """No answer: the photo is blurred."""
+    """Adds a blurred photo, on which the model abstains."""
     blurred = io.BytesIO()
     with Image.open(ROOT / "assets" / "examples" / f"synthetic_{EXAMPLE}.jpg") as photo:
-        photo.resize((40, 30)).resize(photo.size, Image.Resampling.BICUBIC).save(blurred, "PNG")
+        photo.filter(ImageFilter.GaussianBlur(14)).save(blurred, "PNG")
     _add(page, "blurred.png", blurred.getvalue())
     page.click("#assess")
     page.wait_for_selector("#result [role=alert]")
@@ -181,41 +214,29 @@ def abstained(page: Page) -> None:
 
 
 def refused(page: Page) -> None:
-    """A file that is no photo."""
+    """Adds a file that is no photo."""
     _add(page, "notes.jpg", b"just some text")
-
-
-def compared(page: Page) -> None:
-    """The explanations laid over one another."""
-    result(page)
-    page.get_by_role("tab", name="Compare explanations").click()
-    page.wait_for_selector(".sk-compare")
-
-
-def limits(page: Page) -> None:
-    """The panel of its limits."""
-    result(page)
-    page.click("#result [data-opens=limits-dialog]")
 
 
 def _add(page: Page, name: str, data: bytes) -> None:
     file = {"name": name, "mimeType": "image/png", "buffer": data}
     page.set_input_files("#photo input[type=file]", file)  # type: ignore[arg-type]
-    page.wait_for_selector("#preview figure img, #preview [role=alert]")
+    page.wait_for_selector(f"#preview {'[role=alert]' if data[:4] == b'just' else 'figure img'}")
 
 
-STATES: dict[str, Callable[[Page], None]] = {
-    "empty": lambda page: None,
-    "ready": ready,
-    "result": result,
-    "side_by_side": side_by_side,
-    "revised": revised,
-    "first": first,
-    "abstained": abstained,
-    "refused": refused,
-    "compare": compared,
-    "limits": limits,
-}
+# (name, how it is entered, how it is left)
+STATES: tuple[tuple[str, Callable[[Page], None], Callable[[Page], None]], ...] = (
+    ("empty", stay, stay),
+    ("ready", ready, stay),
+    ("result", answered, stay),
+    ("side_by_side", side_by_side, side_by_side),
+    ("limits", limits, close),
+    ("revised", revised, stay),
+    ("compare", compared, back),
+    ("first", first, back),
+    ("abstained", abstained, back),
+    ("refused", refused, stay),
+)
 
 
 def quantised(png: bytes) -> bytes:

@@ -38,9 +38,9 @@ TEXT, SMALL = 9.0, 7.5
 RADIUS = 1.9  # of a finding's number
 
 INK, SUBDUED, TRACK, LINE = (24, 33, 40), (76, 93, 105), (228, 234, 238), (200, 209, 215)
-BANNER_RED, MALIGNANT, BENIGN = (122, 31, 31), (184, 74, 0), (10, 106, 166)
+BANNER_INK, MALIGNANT, BENIGN = (16, 24, 31), (134, 32, 0), (63, 140, 192)
 # Background and bar of a box.
-REFER, KEEP = ((255, 241, 232), (168, 67, 0)), ((234, 245, 243), (11, 92, 86))
+REFER, KEEP = ((253, 241, 234), (134, 32, 0)), ((238, 242, 244), (76, 93, 105))
 CAUTION, ALERT = ((255, 248, 227), (122, 86, 0)), ((253, 238, 238), (161, 29, 29))
 
 # matplotlib brings them; they hold Latin, Greek and Cyrillic letters among others.
@@ -61,6 +61,7 @@ def assessment_pdf(assessment: Assessment, pixels: np.ndarray) -> bytes:
     sheet.add_page()
     _title(sheet, assessment)
     _cautions(sheet, assessment)
+    _clinician(sheet, assessment)
     _pictures(sheet, assessment, pixels)
     if not assessment.abstained:
         _answer(sheet, assessment)
@@ -103,7 +104,7 @@ class _Sheet(FPDF):
         self.set_creation_date(NO_DATE)
 
     def header(self) -> None:
-        self.set_fill_color(*BANNER_RED)
+        self.set_fill_color(*BANNER_INK)
         self.rect(0, 0, WIDTH, BANNER, "F")
         self.letters(TEXT, bold=True, colour=(255, 255, 255))
         self.set_xy(0, 0)
@@ -264,8 +265,23 @@ def _title(sheet: _Sheet, assessment: Assessment) -> None:
     sheet.put_right(WIDTH - MARGIN, y + 5, "SkinCLIP-VL", TEXT, bold=True, colour=SUBDUED)
     sheet.put_right(WIDTH - MARGIN, y + 10, f"photo {assessment.photo.sha256[:8]}", TEXT, colour=SUBDUED)
     sheet.set_y(y + 6.8)
-    sheet.flow(MARGIN, INNER - 50, _words(f"Patient: {_patient(assessment.context)}"), colour=SUBDUED)
+    sheet.flow(
+        MARGIN, INNER - 50, _words(f"{_case(assessment)}Patient: {_patient(assessment.context)}"), colour=SUBDUED
+    )
     sheet.set_y(sheet.y + 2.8)
+
+
+def _case(assessment: Assessment) -> str:
+    added = assessment.clinician
+    parts = [] if added is None else [added.case_id and f"Case {added.case_id}", added.date]
+    return "".join(f"{part} · " for part in parts if part)
+
+
+def _clinician(sheet: _Sheet, assessment: Assessment) -> None:
+    """The clinician's own diagnosis and corrections, marked as theirs; the figures below stay the model's."""
+    lines = phrasing.clinicians_part(assessment)
+    if lines:
+        _note(sheet, "The clinician's version", lines, KEEP)
 
 
 def _patient(context: Context) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skinclip.core.assessment import Assessment, Finding, PredictionSet
+from skinclip.core.assessment import Assessment, Finding, PredictionSet, Revision
 from skinclip.core.formatting import count, listed, percent
 from skinclip.core.vocabulary import (
     CRITERION_BY_CODE,
@@ -19,6 +19,7 @@ from skinclip.core.vocabulary import (
     DIAGNOSIS_CODES,
     MALIGNANT_CODES,
     STATE_BY_KEY,
+    state_key,
     unnamed_tumours,
 )
 
@@ -261,6 +262,35 @@ def _names(codes: Sequence[str]) -> list[str]:
 
 def _coverage(chosen: PredictionSet) -> str:
     return f"{100 * chosen.coverage:.0f} %"
+
+
+def clinicians_part(assessment: Assessment) -> list[str]:
+    """The clinician's part, a sentence each: their diagnosis, their corrections and the answer to these."""
+    added = assessment.clinician
+    lines: list[str] = []
+    if added is None:
+        return lines
+    if added.photo_edit:
+        lines.append(f"The photo was {added.photo_edit} before it was assessed.")
+    if added.first_diagnosis is not None:
+        agrees = "the model's leading diagnosis is the same" if added.agrees else "the model's leading one differs"
+        name = DIAGNOSIS_BY_CODE[added.first_diagnosis].name
+        lines.append(f"Given before the answer was shown: {name}; {agrees}.")
+    if added.revision is not None:
+        lines.append(
+            f"Corrected: {listed(corrections(assessment, added.revision))}. With that, the probability of malignancy "
+            f"is {percent(added.revision.malignancy.probability)}; the figures below are the model's own."
+        )
+    return lines
+
+
+def corrections(assessment: Assessment, revision: Revision) -> list[str]:
+    """The corrections of a revision, a few words each."""
+    return [
+        *(["outline redrawn"] if revision.outline else []),
+        *(f"{phrase(f)} struck out" for f in assessment.findings if f.ref in revision.struck_out),
+        *(f"{STATE_BY_KEY[state_key(*one)].phrase} added" for one in revision.added.items()),
+    ]
 
 
 def plain(text: str) -> str:

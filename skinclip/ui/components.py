@@ -24,7 +24,6 @@ from skinclip.core.vocabulary import (
     DIAGNOSIS_BY_CODE,
     DIAGNOSIS_CODES,
     STATE_BY_KEY,
-    state_key,
     unnamed_tumours,
 )
 from skinclip.imaging.photo import MAX_FILE_MB, SUPPORTED, LesionImage, encode_jpeg
@@ -381,11 +380,6 @@ def changed(
 def revised(assessment: Assessment, revision: Revision) -> Markup:
     """The clinician's version beside the model's own, marked."""
     after = {d.code: d.probability for d in revision.diagnosis}
-    what = [
-        *(["outline redrawn"] if revision.outline else []),
-        *(f"{phrase(f)} struck out" for f in assessment.findings if f.ref in revision.struck_out),
-        *(f"{STATE_BY_KEY[state_key(*one)].phrase} added" for one in revision.added.items()),
-    ]
     measured = [
         phrase(f)
         for f in assessment.findings
@@ -394,7 +388,7 @@ def revised(assessment: Assessment, revision: Revision) -> Markup:
     m, verdict = revision.malignancy, phrasing.verdict_of(revision.malignancy.refer, revision.prediction_set.codes)
     html = _changes(
         "revised",
-        listed(what),
+        listed(phrasing.corrections(assessment, revision)),
         _before_after(assessment, after),
         (assessment.malignancy.probability, m.probability),
         None if verdict == phrasing.verdict(assessment) else verdict,

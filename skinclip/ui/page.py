@@ -28,6 +28,7 @@ class ModelPage:
     Attributes:
         photo: bytes of the photo file in the form, or None.
         whole: bytes of the photo file as it was added, before it was turned or cropped, or None.
+        edited: how that was turned and cropped, in words; None where it was not.
         settings: `Settings` that the visitor chose; they hold for the photos that follow.
         line: visitors whose assessment waits or runs.
         entries: `state.Entries` of the last assessment, or None.
@@ -41,6 +42,7 @@ class ModelPage:
     assessor: Assessor
     photo: gr.State = field(default_factory=_state)
     whole: gr.State = field(default_factory=_state)
+    edited: gr.State = field(default_factory=_state)
     entries: gr.State = field(default_factory=_state)
     answer: gr.State = field(default_factory=_state)
     uploads: UploadStore = field(default_factory=UploadStore)

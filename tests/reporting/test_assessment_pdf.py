@@ -203,3 +203,16 @@ def test_the_same_assessment_gives_the_same_bytes_and_no_metadata() -> None:
 def test_photos_of_any_shape_fit_on_one_page(shape: tuple[int, int, int]) -> None:
     photo = record.PhotoInfo(shape[1], shape[0], "0" * 64, record.Quality(True))
     assert len(pages(made_up(MAX_FINDINGS, photo=photo), np.full(shape, 120, np.uint8))) == 1
+
+
+def test_the_case_and_the_clinicians_version_are_marked() -> None:
+    own = made_up()
+    corrected = record.Revision(
+        (), ("r1",), {}, own.diagnosis, own.prediction_set, record.Malignancy(0.4, 0.2, True)
+    )  # fmt: skip
+    added = record.ClinicianRecord("C-17", "2026-11-27", "nv", False, "turned right", corrected)
+    document = pypdfium2.PdfDocument(assessment_pdf(dataclasses.replace(own, clinician=added), PIXELS))
+    words = document[0].get_textpage().get_text_range().replace("\r\n", " ")
+    for said in ("Case C-17 · 2026-11-27", "clinician's version", "turned right", "melanocytic nevus", "struck out"):
+        assert said in words
+    assert "is 40%" in words and "Probability of malignancy 65.0%" in words

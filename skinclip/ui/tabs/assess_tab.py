@@ -65,6 +65,26 @@ class PartialAnswer:
     answer: AssessedPhoto
 
 
+@dataclass(frozen=True)
+class Display:
+    """A visitor's choices of how an answer is displayed.
+
+    Attributes:
+        first: hide it until the clinician has given one.
+        settings: threshold and prevalence.
+        edited: how the photo was turned and cropped, in words.
+    """
+
+    first: bool = False
+    settings: Settings = Settings()  # noqa: RUF009  frozen
+    edited: str = ""
+
+    def of(self, answer: AssessedPhoto, name: str | None = None) -> AssessedPhoto:
+        """The answer with them; `name` is that of the model, where there are several."""
+        clinician = replace(answer.clinician, photo_edit=self.edited)
+        return replace(answer, settings=self.settings, clinician=clinician, made_by=name)
+
+
 Report = Progress | PartialAnswer | AssessedPhoto  # steps and the answer as it grows, then the whole answer
 
 
@@ -147,11 +167,17 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
             yield updates
 
     def run(
-        photo: bytes | None, entries: Entries | None, first: bool, settings: Settings, request: gr.Request
+        photo: bytes | None,
+        entries: Entries | None,
+        first: bool,
+        settings: Settings,
+        edited: str | None,
+        request: gr.Request,
     ) -> Generator[Updates]:
         try:
             with tasks.of(request.session_hash) as begin:
-                yield from on_assess(assessor, view, photo, entries, begin, first, settings)
+                how = Display(first, settings, edited or "")
+                yield from on_assess(assessor, view, photo, entries, begin, how)
         finally:
             line.leave(request.session_hash)
 
@@ -172,7 +198,7 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
     waited = pressed.then(wait, None, [view.result], concurrency_limit=16, **quiet)
     ran = pressed.then(
         run,
-        [view.photo, view.entries, view.first, view.settings],
+        [view.photo, view.entries, view.first, view.settings, view.edited],
         view.outputs,
         concurrency_id="model",
         concurrency_limit=1,
@@ -236,8 +262,7 @@ def on_assess(
     photo: bytes | None,
     entries: Entries | None,
     begin: Callable[[BackgroundTask], None] = lambda task: None,
-    first: bool = False,
-    settings: Settings | None = None,
+    how: Display | None = None,
 ) -> Generator[Updates]:
     """Runs the model on the photo and yields its answer as it grows. On any failure the form keeps its entries.
 
@@ -246,9 +271,9 @@ def on_assess(
     Args:
         entries: as they were when Assess was pressed.
         begin: called with the task before it starts, so that it can be stopped.
-        first: hide the answer until the clinician has given one.
-        settings: the visitor's threshold and prevalence.
+        how: the visitor's choices of how the answer is displayed.
     """
+    how = how or Display()
     if photo is None:
         message = "Add a photo, then press Assess. A photo is kept for half an hour; after that, add it again."
         yield cleared(view, components.error(message, "There is no photo yet"))
@@ -264,16 +289,16 @@ def on_assess(
 
     def work(report: Callable[[Report], None]) -> AssessedPhoto:
         def show(partial_answer: AssessedPhoto) -> None:
-            report(PartialAnswer(at(partial_answer, settings)))
+            report(PartialAnswer(how.of(partial_answer)))
 
         with assessor.using(entries.adapter):
             answer = assess_photo(assessor, photo, context, lambda *step: report(Progress(*step)), show)
-            return at(answer, settings, made_by(assessor))
+            return how.of(answer, made_by(assessor))
 
     try:
         task = BackgroundTask[Report](work)
         begin(task)
-        yield from _as_updates(view, task, first)
+        yield from _as_updates(view, task, how.first)
     except TaskSuperseded:
         yield gr.skip()  # not nothing: Gradio would repeat the last update, or empty every output
     except (PhotoError, CheckpointError) as problem:
@@ -283,11 +308,6 @@ def on_assess(
     except Exception as fault:
         log.error("an assessment failed: %s", describe(fault))
         yield cleared(view, components.error(components.FAILED))
-
-
-def at(answer: AssessedPhoto, settings: Settings | None, name: str | None = None) -> AssessedPhoto:
-    """The answer at a visitor's settings; `name` is that of the model, where there are several."""
-    return replace(answer, settings=settings or Settings(), made_by=name)
 
 
 def _as_updates(view: AssessView, task: BackgroundTask[Report], first: bool) -> Generator[Updates]:

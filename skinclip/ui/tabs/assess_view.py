@@ -60,6 +60,7 @@ class AssessView:
     opinion: OpinionPanel | None  # None where the model has no vision tower of Qwen's
     photo: gr.State
     whole: gr.State
+    edited: gr.State
     entries: gr.State
     answer: gr.State
     settings: gr.State
@@ -84,7 +85,7 @@ class AssessView:
     @property
     def photo_outputs(self) -> list[Any]:
         """Components that a new photo fills or clears."""
-        return [self.preview, self.photo, self.whole, self.button, self.stop, *self.outputs]
+        return [self.preview, self.photo, self.whole, self.edited, self.button, self.stop, *self.outputs]
 
 
 def build_view(page: ModelPage) -> tuple[AssessView, list[tuple[gr.Button, Path]]]:
@@ -106,7 +107,7 @@ def build_view(page: ModelPage) -> tuple[AssessView, list[tuple[gr.Button, Path]
                 examples = build_example_buttons()
         with gr.Column(scale=9, min_width=320, elem_id="answer"):
             answer_part = _build_answer(assessor)
-    state = {name: getattr(page, name) for name in ("photo", "whole", "entries", "answer", "settings")}
+    state = {name: getattr(page, name) for name in ("photo", "whole", "edited", "entries", "answer", "settings")}
     form_part = dict(zip(("age", "sex", "site", "adapter"), form, strict=True))
     view = AssessView(
         drop=drop, reply=reply, preview=preview, first=first, button=button, stop=stop,

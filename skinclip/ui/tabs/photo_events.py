@@ -65,7 +65,7 @@ def on_reframe(view: AssessView, photo: bytes | None, asked: dict[str, Any]) -> 
 def refused(view: AssessView, words: str) -> Updates:
     """The photo before a refused one must not be assessed, or its answer read, by mistake."""
     refusal = components.error(words, "This photo cannot be used")
-    no_photo = {view.preview: refusal, view.photo: None, view.whole: None}
+    no_photo = {view.preview: refusal, view.photo: None, view.whole: None, view.edited: None}
     return {**emptied(view), **no_photo, **cleared(view, components.EMPTY)}
 
 
@@ -78,7 +78,8 @@ def take_photo(view: AssessView, data: bytes, label: str = "", edited: str = "")
     """Puts a new photo on the page and clears the answer to the one before. Raises PhotoError."""
     image = load_photo_bounded(data)
     preview = components.preview(fit(image.pixels, PREVIEW_SIDE), image, photo_quality(image), label, edited)
-    return {view.preview: preview, view.photo: data, view.whole: data, **cleared(view, components.READY)}
+    kept = {view.photo: data, view.whole: data, view.edited: edited or None}
+    return {view.preview: preview, **kept, **cleared(view, components.READY)}
 
 
 def cleared(view: AssessView, message: str) -> Updates:

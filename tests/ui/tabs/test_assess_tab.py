@@ -29,7 +29,7 @@ from skinclip.ui.guard.visitors import COOKIE
 from skinclip.ui.page import ModelPage
 from skinclip.ui.state import AssessedPhoto, Entries, answer_key, photo_hash
 from skinclip.ui.tabs import assess_tab, photo_field, requests
-from skinclip.ui.tabs.assess_tab import AssessView
+from skinclip.ui.tabs.assess_tab import AssessView, Display
 
 GONE = "9" * 64  # weights that are not on offer
 
@@ -134,7 +134,7 @@ def assessing(
 ) -> Generator[dict[Any, Any]]:
     """What the page gets, one update after the other."""
     entries = None if photo is None else Entries(photo_hash(photo), age, "female", "not given", adapter)
-    return assess_tab.on_assess(assessor, view, photo, entries, begin, first)  # type: ignore[arg-type]
+    return assess_tab.on_assess(assessor, view, photo, entries, begin, Display(first))  # type: ignore[arg-type]
 
 
 def test_an_upload_is_shown(view: AssessView) -> None:
