@@ -7,8 +7,8 @@
 Two signs, since each misses what the other finds. A perceptual hash (the signs of the lowest frequencies of a cosine
 transform, Zauner 2010) knows the whole photo again after scaling, another compression, turning or mirroring. A few
 local features (SIFT, Lowe 2004, 32 bits each) with their places know a part of it, at another magnification or
-cropped: enough of them must agree on one change of view. A second photo of a lesion from another occasion mostly passes;
-`duplicates.find_duplicates`, with the photos at hand, finds those.
+cropped: enough of them must agree on one change of view. A second photo of a lesion from another occasion mostly
+passes; `duplicates.find_duplicates`, with the photos at hand, finds those.
 """
 
 from __future__ import annotations
