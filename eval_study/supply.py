@@ -186,6 +186,10 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def _has_wheel(args: argparse.Namespace) -> bool:
+    return args.what != "release" or (args.wheel is not None and args.wheel.is_file())
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -195,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.what == "licences":
         write_licences()
-    elif args.out is None or (args.what == "release" and (args.wheel is None or not args.wheel.is_file())):
+    elif args.out is None or not _has_wheel(args):
         parser.error("give --out FILE, and for `release` an existing --wheel FILE")
     else:
         _write(args.out, bill_of_materials() if args.what == "sbom" else release_notes(args.wheel))

@@ -1,7 +1,7 @@
 """Clinicians assess and readers rate at once: is anything lost, mixed up or slow, and does memory grow.
 
     python -m eval_study.reliability.load --minutes 30 --out eval_study/results/reliability
-    python -m eval_study.reliability.load --minutes 2 --clinicians 8 --readers 10 --cases 4 --out build/load
+    python -m eval_study.reliability.load --minutes 2 --clinicians 8 --readers 10 --cases 12 --out build/load
 
 The page and a study are processes of their own on two cores. 30 clinicians add a photo, press Assess, read the answer
 for a while and begin again; every photo is one of a kind, and its hash must stand in the answer, and no other's. 50
@@ -176,11 +176,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         rating: Future[list[dict[str, Any]]] | None = None
         if args.readers:
             rating = pool.submit(readers, until, args.readers, args.cases, args.reader_pause, Path(scratch))
-        clinicians = [
-            pool.submit(clinician, port, i, until, args.clinician_pause, record) for i in range(args.clinicians)
-        ]
-        for one in clinicians:
-            one.result()
+        _all_clinicians(pool, args, port, until, record)
         watch.stopped.set()
         rated = rating.result() if rating else []
     return {
@@ -193,16 +189,32 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _all_clinicians(
+    pool: ThreadPoolExecutor, args: argparse.Namespace, port: int, until: float, record: Assessed
+) -> None:
+    pause = args.clinician_pause
+    for one in [pool.submit(clinician, port, i, until, pause, record) for i in range(args.clinicians)]:
+        one.result()
+
+
+def _percentiles(seconds: list[float]) -> tuple[float, float]:
+    """The median and the 95th percentile; NaN of fewer than two."""
+    if len(seconds) < 2:
+        return float("nan"), float("nan")
+    times = quantiles(seconds, n=20)
+    return times[9], times[18]
+
+
 def summary(record: Assessed) -> dict[str, Any]:
     """The figures of the clinicians."""
-    times = quantiles(record.seconds, n=20) if len(record.seconds) > 1 else [float("nan")] * 19
+    half, most = _percentiles(record.seconds)
     return {
         "assessed": len(record.seconds),
         "queue_full": record.full,
         "mixed_up": record.mixed_up,
         "errors": dict(record.errors),
-        "seconds_p50": round(times[9], 2),
-        "seconds_p95": round(times[18], 2),
+        "seconds_p50": round(half, 2),
+        "seconds_p95": round(most, 2),
         "seconds_at_most": round(max(record.seconds, default=float("nan")), 2),
     }
 

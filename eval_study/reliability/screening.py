@@ -100,19 +100,23 @@ def report(photos: int, workers: Sequence[int], part: int, core_hour: float) -> 
 
 def main() -> None:
     """Measures, prints and writes `screening.json`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=120)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--part", type=int, default=6)
-    parser.add_argument("--core-hour", type=float, default=0.04, help="price of a core for an hour (assumed)")
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = _parser().parse_args()
     result = report(args.photos, args.workers, args.part, args.core_hour)
     result["command"] = f"python -m eval_study.reliability.screening {' '.join(sys.argv[1:])}"
     args.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=2)
     (args.out / NAME).write_text(text + "\n")
     print(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=120)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--part", type=int, default=6)
+    parser.add_argument("--core-hour", type=float, default=0.04, help="price of a core for an hour (assumed)")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
 
 
 if __name__ == "__main__":

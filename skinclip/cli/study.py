@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.cli import study_log
-from skinclip.cli.common import UsageError, load_assessor, stdout_to_stderr
+from skinclip.cli.common import UsageError, agreed, load_assessor, stdout_to_stderr, whole_number
 from skinclip.cli.study_log import folder_of
 from skinclip.study.errors import StudyError, StudyRequestError
 
@@ -63,6 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         commands, "export", "tables, data dictionary, iMRMC input and event log of a closed study", _export
     )
     analyse = _command(commands, "analyse", "the planned analysis of a closed study, as a report", _analyse)
+    data = _command(commands, "reader-data", "all that is kept of one reader, as JSON", _reader_data)
+    erase = _command(commands, "erase-reader", "erase one reader's answers, site and code", _erase_reader)
+    for parser in (data, erase):
+        parser.add_argument("--reader", required=True, metavar="READER", help="such as R007")
+    data.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    erase.add_argument("--yes", action="store_true", help="do not ask")
+    photos = _command(commands, "delete-photos", "delete the photos of a study closed long ago", _delete_photos)
+    photos.add_argument("--after-days", type=_days, required=True, metavar="N", help="days since it was closed")
     for parser in (export, analyse):
         parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write into")
 
@@ -299,6 +309,42 @@ def _close(args: argparse.Namespace) -> int:
         coordinator.close(args.reason)
         print(f"{study.name} is closed; export and analyse it now")
         print(f"keep this receipt of the closing with the readers' ones, for `study verify`: {coordinator.receipt()}")
+    return 0
+
+
+def _days(text: str) -> int:
+    return whole_number(text, 0, 36500, "number of days")
+
+
+def _reader_data(args: argparse.Namespace) -> int:
+    from skinclip.study.personal_data import reader_data
+
+    with _open(args) as study:
+        text = json.dumps(reader_data(study, args.reader), indent=2, ensure_ascii=False)
+    with open(os.open(args.out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    print(f"all that is kept of {args.reader}: {args.out}")
+    return 0
+
+
+def _erase_reader(args: argparse.Namespace) -> int:
+    from skinclip.study.personal_data import erase_reader
+
+    question = f"Erase the answers of {args.reader} for good?"
+    if not args.yes and not agreed(question, "say --yes to erase a reader's answers for good"):
+        return 0
+    with _open(args) as study:
+        erase_reader(study, args.reader)
+    print(f"erased: {args.reader}; backups and exports made before are yours to deal with")
+    return 0
+
+
+def _delete_photos(args: argparse.Namespace) -> int:
+    from skinclip.study.personal_data import delete_photos
+
+    with _open(args) as study:
+        deleted = delete_photos(study, args.after_days)
+    print(f"deleted: {len(deleted)} photos and pictures" if deleted else "nothing to delete yet")
     return 0
 
 

@@ -29,6 +29,7 @@ from skinclip.study.store.study_key import StudyKey
 
 PROTOCOL, RECORD, DATABASE, ANCHORS = "protocol.yaml", "frozen.json", "store.sqlite", "anchors.jsonl"
 SEALED_TRUTH = "truth.sealed"
+DELETED_PHOTOS = "deleted_photos.json"  # the photos of a closed study whose time is over
 TRUTH = "truth.json"  # of studies that were built before truth was sealed
 PHOTO, AID, ASSESSMENT = "photo.jpg", "aid.json", "assessment.json"
 STUDIES = Path("studies")
@@ -102,8 +103,10 @@ class StudyBundle:
         Raises StudyRequestError where it is none or a file was changed since, ProtocolError for the YAML.
         """
         record, sha256 = read_record(folder)
+        deleted = deleted_photos(folder).intersection(photo_files(record))
         for name, expected in record["files"].items():
-            _checked.__wrapped__(folder / name, expected)  # from the disk, whatever is in memory
+            if name not in deleted or (folder / name).exists():
+                _checked.__wrapped__(folder / name, expected)  # from the disk, whatever is in memory
         protocol = Protocol.read(folder / PROTOCOL)
         check_fits(protocol, record)
         return cls(folder, protocol, record, sha256)
@@ -157,6 +160,17 @@ class StudyBundle:
     def _file(self, case: str, file: str) -> bytes:
         name = f"cases/{case}/{file}"
         return _checked(self.folder / name, self.record["files"][name])
+
+
+def photo_files(record: dict[str, Any]) -> list[str]:
+    """The files of a bundle that show a photo."""
+    return [name for name in record["files"] if name.startswith("cases/") and name.endswith(".jpg")]
+
+
+def deleted_photos(folder: Path) -> set[str]:
+    """The photos that were deleted when their time was over (`study delete-photos`)."""
+    path = folder / DELETED_PHOTOS
+    return set(json.loads(path.read_text(encoding="utf-8"))["files"]) if path.exists() else set()
 
 
 def read_record(folder: Path) -> tuple[dict[str, Any], str]:
