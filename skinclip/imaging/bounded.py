@@ -71,6 +71,11 @@ class _Worker:
         pixels = np.frombuffer(self._receive(height * width * 3, until), np.uint8).reshape(height, width, 3)
         return LesionImage(pixels, hashlib.sha256(data).hexdigest())
 
+    @property
+    def has_ended(self) -> bool:
+        """True where the process is no more, as after the system killed it while it waited."""
+        return self._process.poll() is not None
+
     def end(self) -> None:
         """Ends the process at once; whoever reads from it finds the end of its output."""
         self._process.kill()
@@ -137,6 +142,10 @@ class BoundedDecoder:
             raise PhotoError(BUSY) from None
         kept = None
         try:
+            if worker is not None and worker.has_ended:
+                self._end(worker)
+                worker.close_pipes()
+                worker = None
             worker = worker or self._started()
             image = worker.decode(data)
         except PhotoError:

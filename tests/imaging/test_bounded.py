@@ -164,3 +164,14 @@ def test_workers_end_with_a_program_that_is_killed() -> None:
 def test_the_words_say_what_to_do() -> None:
     for words in (bounded.TOO_LONG, bounded.BUSY, bounded.STOPPING, decode_worker.TOO_COSTLY):
         assert "again" in words or "anew" in words
+
+
+def test_a_worker_outlives_its_thread_and_is_replaced_where_it_was_killed(decoder: BoundedDecoder) -> None:
+    thread = threading.Thread(target=decoder.load, args=(PHOTO,))
+    thread.start()
+    thread.join()
+    time.sleep(0.2)
+    assert decoder.load(PHOTO).width
+    next(iter(decoder._running))._process.kill()
+    time.sleep(0.2)
+    assert decoder.load(PHOTO).width
