@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from skinclip.calibration.prevalence import Prevalence
 from skinclip.core.assessment import Context
 from skinclip.imaging.photo import LesionImage
 from skinclip.imaging.transform import PhotoTransform
-from skinclip.model.inference import ForwardOutput, forward_batch
+from skinclip.model.inference import ForwardOutput, forward_batch, forward_changed
 from skinclip.model.skinclip_vl import SkinClipVL
 
 
@@ -47,15 +48,27 @@ class CalibratedModel:
         images: Sequence[LesionImage],
         contexts: Sequence[Context],
         kinds: Sequence[str | None] | None = None,
+        others: Sequence[LesionImage | None] | None = None,
     ) -> CalibratedOutput:
         """Perception, evidence, diagnosis and calibration of a batch.
 
         Args:
             kinds: kind of each photo where it is known, such as that of the photo that these are altered copies of; any
                 other is recognised.
+            others: a second photo of each lesion, None where there is none.
         """
-        output = forward_batch(self.model, self.transform, images, contexts)
-        calibrated = self.calibrator.apply(output.logits.double().numpy(), output.tokens.style.double().numpy(), kinds)
+        return self._calibrated(forward_batch(self.model, self.transform, images, contexts, others), kinds)
+
+    @torch.inference_mode()
+    def forward_changed(
+        self, windows: Sequence[np.ndarray], context: Context, of: CalibratedOutput
+    ) -> CalibratedOutput:
+        """The output for changed versions uint8 [side, side, 3] of the window of a single photo, whose output is `of`."""
+        output = forward_changed(self.model, self.transform, windows, context, of.behind)
+        return self._calibrated(output, [of.calibrated.kinds[0]] * len(windows))
+
+    def _calibrated(self, output: ForwardOutput, kinds: Sequence[str | None] | None) -> CalibratedOutput:
+        calibrated = self.calibrator.apply(output.logits.double().numpy(), output.style.double().numpy(), kinds)
         return CalibratedOutput(
             **{f.name: getattr(output, f.name) for f in fields(output)},
             calibrated=calibrated,

@@ -41,6 +41,7 @@ class PerceptionConfig:
     `levels` are the intermediate maps taken from the image tower, fine to coarse, as `forward_intermediates` counts
     them; `token_levels` are those of them that are resized to the finest of them and concatenated into patch tokens.
     `flips`: an Assessment averages what the tower sees of the photo and its three mirror images.
+    `looks`: 1 looks at the photo, 2 at the lesion found in it as well (`skinclip.model.looks`).
     """
 
     family: str = "open_clip"
@@ -53,6 +54,7 @@ class PerceptionConfig:
     levels: Annotated[tuple[Natural, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
     token_levels: Annotated[tuple[Natural, ...], Field(min_length=1)] = (2, 3, 4)
     flips: bool = True
+    looks: Literal[1, 2] = 1
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -17,7 +17,7 @@ from skinclip.calibration.calibrator import CalibratedPrediction
 from skinclip.core.assessment import Context, Polygon, Region
 from skinclip.core.vocabulary import CRITERIA, EVIDENCE_STATES
 from skinclip.explain import faithfulness
-from skinclip.imaging.photo import LesionImage, from_array
+from skinclip.imaging.photo import LesionImage
 from skinclip.imaging.transform import Window
 from skinclip.model.evidence import CLEAR
 
@@ -52,7 +52,7 @@ def without_region(
     pixels = window_pixels(image, window)
     mask = region_mask(region, len(pixels), (window.x, window.y), len(pixels) / window.side)
     (blurred,) = without_places(pixels, mask[None])
-    return Without(blurred, predictor.forward([from_array(blurred)], [context], output.calibrated.kinds).calibrated)
+    return Without(blurred, predictor.forward_changed([blurred], context, output).calibrated)
 
 
 def window_pixels(image: LesionImage, window: Window) -> np.ndarray:
@@ -96,7 +96,7 @@ def what_if(
     with torch.inference_mode():
         prompts = predictor.model.reasoner.writer.write([context])
         logits = predictor.model.reason(prompts, output.tokens, replace(output.evidence, scores=scores)).logits
-    style = output.tokens.style.double().numpy()
+    style = output.style.double().numpy()
     return predictor.calibrator.apply(logits.cpu().double().numpy(), style, output.calibrated.kinds)
 
 

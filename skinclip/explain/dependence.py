@@ -19,7 +19,6 @@ from skinclip.explain.cited import cited_regions
 from skinclip.explain.counterfactual import region_mask, window_pixels, without_places
 from skinclip.explain.faithfulness import random_region
 from skinclip.explain.subject import Subject
-from skinclip.imaging.photo import from_array
 
 RANDOM_REGIONS = 8
 LEVEL = 0.05  # that chance alone would name a region, over all regions of a photo
@@ -76,12 +75,10 @@ def _without_random(subject: Subject, ref: str) -> np.ndarray:
 
 def _probabilities(subject: Subject, photos: Sequence[np.ndarray]) -> np.ndarray:
     """[n] calibrated probability of the diagnosis for windows, by the whole path that an Assessment takes."""
-    images = [from_array(photo) for photo in photos]
-    size = min(len(images), subject.predictor.model.config.batch)
+    size = min(len(photos), subject.predictor.model.config.batch)
     parts = []
-    for start in range(0, len(images), size):
-        some = images[start : start + size]
-        kinds = [subject.output.calibrated.kinds[0]] * len(some)
-        answers = subject.predictor.forward(some, [subject.context] * len(some), kinds).calibrated
+    for start in range(0, len(photos), size):
+        some = photos[start : start + size]
+        answers = subject.predictor.forward_changed(some, subject.context, subject.output).calibrated
         parts.append(answers.probabilities[:, subject.target])
     return np.concatenate(parts)

@@ -23,7 +23,8 @@ from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
 from torch import Tensor, nn
 
 from skinclip.language.prompt import Prompts
-from skinclip.model.perception import MIRRORS
+from skinclip.model.looks import LookBehind, seen_behind
+from skinclip.model.perception import MIRRORS, VisualTokens
 from skinclip.model.plain import PlainClassifier
 from skinclip.model.skinclip_vl import SkinClipVL
 
@@ -33,23 +34,35 @@ SQUARE, STRIDE = 0.25, 0.125  # side of an occluding square and how far it moves
 
 
 class ModelPath(nn.Module):
-    """Photo -> logits [B, C] on the CPU, with gradients, for attribution only; the model's own weights, none added."""
+    """Photo -> logits [B, C] on the CPU, with gradients, for attribution only; the model's own weights, none added.
 
-    def __init__(self, model: SkinClipVL) -> None:
+    Of a model that looks twice the photo is the second look's window; `behind` is the first look, which changes with it.
+    """
+
+    def __init__(self, model: SkinClipVL, behind: LookBehind | None = None) -> None:
         super().__init__()
         self.model = model
+        self.behind = behind
+
+    def seen(self, photos: Tensor, own_too: bool = True) -> VisualTokens:
+        """What the model sees of photos [B, 3, side, side], in all its looks."""
+        tokens = self.model.perceive_with_gradients(photos, own_too=own_too)
+        if self.behind is None:
+            return tokens
+        first = self.model.perceive_with_gradients(self.behind.with_windows(photos), own_too=False)
+        return seen_behind(tokens, first, self.behind)
 
 
 class DiagnosisPath(ModelPath):
     """Photo -> diagnosis logits."""
 
-    def __init__(self, model: SkinClipVL, prompts: Prompts) -> None:
-        super().__init__(model)
+    def __init__(self, model: SkinClipVL, prompts: Prompts, behind: LookBehind | None = None) -> None:
+        super().__init__(model, behind)
         self.prompts = prompts
 
     def forward(self, photos: Tensor) -> Tensor:
         """[B, 3, side, side] -> [B, C] on the CPU; all photos with the same patient context."""
-        tokens = self.model.perceive_with_gradients(photos)
+        tokens = self.seen(photos)
         prompts = self.prompts.repeated(len(photos))
         with self.model.reasoner.recomputing():
             logits = self.model.reason(prompts, tokens, self.model.find_evidence(tokens)).logits
@@ -62,7 +75,7 @@ class CriterionPath(ModelPath):
     def __init__(self, model: SkinClipVL, states: Sequence[int]) -> None:
         """
         Args:
-            states: numbers of the criterion's states in `vocabulary.EVIDENCE_STATES`.
+            states: numbers of the criterion's states in `vocabulary.EVIDENCE_STATES`, read in the last look alone.
         """
         super().__init__(model)
         self.states = list(states)

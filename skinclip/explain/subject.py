@@ -84,7 +84,7 @@ class Subject:
     def path(self) -> ModelPath:
         """Photos -> the model's own diagnosis logits, one view of each."""
         model = self.predictor.model
-        return DiagnosisPath(model, model.reasoner.writer.write([self.context]))
+        return DiagnosisPath(model, model.reasoner.writer.write([self.context]), self.output.behind)
 
     @cached_property
     def network(self) -> Network:

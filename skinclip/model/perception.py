@@ -32,6 +32,7 @@ class VisualTokens:
         levels: the tower's maps, fine to coarse, each [B, D_i, h_i, w_i]; the lesion mask reads them.
         own: [B, M, H] what the reasoner's own vision tower makes of the photo, None where the preset has none.
         style: [B, S] channel means of all levels: what a photo is like more than what it shows, for the shift score.
+        means: the style where it is not that of the levels here, as of several looks together.
     """
 
     tokens: Tensor
@@ -39,9 +40,12 @@ class VisualTokens:
     embedding: Tensor
     levels: list[Tensor]
     own: Tensor | None = None
+    means: Tensor | None = None
 
     @property
     def style(self) -> Tensor:
+        if self.means is not None:
+            return self.means
         return torch.cat([level.mean((2, 3)) for level in self.levels], 1)
 
     def turned(self, axes: tuple[int, ...]) -> VisualTokens:
@@ -58,7 +62,12 @@ class VisualTokens:
             self.embedding[index],
             [level[index] for level in self.levels],
             None if self.own is None else self.own[index],
+            None if self.means is None else self.means[index],
         )
+
+    def repeated(self, n: int) -> VisualTokens:
+        """A single photo's features as those of `n` alike."""
+        return self.pick(torch.zeros(n, dtype=torch.long))
 
     def to(self, device: torch.device | str) -> VisualTokens:
         return VisualTokens(
@@ -67,6 +76,7 @@ class VisualTokens:
             self.embedding.to(device),
             [level.to(device) for level in self.levels],
             None if self.own is None else self.own.to(device),
+            None if self.means is None else self.means.to(device),
         )
 
 

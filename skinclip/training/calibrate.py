@@ -25,7 +25,7 @@ from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.imaging.skin_tone import individual_typology_angle
 from skinclip.imaging.transform import PhotoTransform
 from skinclip.model.criteria import criterion_log_probs
-from skinclip.model.inference import forward_batch, lesion_windows
+from skinclip.model.inference import forward_batch, look
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.pipeline.assessor import Assessor
 from skinclip.pipeline.findings import photo_mask
@@ -156,7 +156,7 @@ def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.n
         photos = [_photo(c) for c in part]
         output = forward_batch(model, transform, photos, [c.context for c in part])
         logits.append(output.logits.double().numpy())
-        styles.append(output.tokens.style.double().numpy())
+        styles.append(output.style.double().numpy())
         scores.append(output.evidence.scores)
         for photo, mask, window in zip(photos, output.evidence.mask_logits, output.windows, strict=True):
             ita.append(individual_typology_angle(photo.pixels, photo_mask(mask, window, photo.height, photo.width)))
@@ -218,9 +218,7 @@ def style(model: SkinClipVL, cases: Sequence[Case]) -> np.ndarray:
     rows = []
     for part in _parts(model, cases):
         photos = [_photo(c) for c in part]
-        windows = lesion_windows(model, transform, photos)
-        cut = torch.stack([transform(p.pixels, w) for p, w in zip(photos, windows, strict=True)])
-        tokens = model.perceive(cut, model.config.perception.flips, own_too=False)
+        tokens = look(model, transform, photos, own_too=False).tokens
         rows.append(tokens.style.double().cpu().numpy())
     return np.concatenate(rows)
 
