@@ -24,18 +24,27 @@ from torch import Tensor
 
 from eval_study.gpu.derm_clip import EVIDENCE, LEVELS, TOWER
 from eval_study.gpu.vocabulary import STATES
-from skinclip.core.config import ModelConfig, PerceptionConfig, save_yaml
+from skinclip.core.config import ModelConfig, PerceptionConfig, ReasonerConfig, save_yaml
 from skinclip.model.finders import make_evidence_finder
 from skinclip.model.perception import Perception
+
+LOGIT_SCALE = 13.2  # that of the towers, at which the answer starts
 
 
 def model_config(members: int, model: str = "derm-clip-lite2", image_size: int = 224) -> ModelConfig:
     """The configuration of that many members of one architecture."""
     family, tokens = "ensemble" if members > 1 else "open_clip", LEVELS[1:]
     perception = PerceptionConfig(
-        family=family, model=model, members=members, image_size=image_size, levels=LEVELS, token_levels=tokens
+        family=family,
+        model=model,
+        members=members,
+        image_size=image_size,
+        levels=LEVELS,
+        token_levels=tokens,
+        flips=False,
+        looks=2,
     )
-    return ModelConfig(perception=perception, evidence=EVIDENCE)
+    return ModelConfig(perception=perception, evidence=EVIDENCE, reasoner=ReasonerConfig(logit_scale=LOGIT_SCALE))
 
 
 def tower_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

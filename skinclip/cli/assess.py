@@ -26,7 +26,7 @@ from skinclip.core.vocabulary import SEXES, SITES, STATE_BY_KEY
 from skinclip.reporting import phrasing
 
 if TYPE_CHECKING:
-    from skinclip.core.assessment import Assessment, Context
+    from skinclip.core.assessment import Assessment
     from skinclip.imaging.photo import LesionImage
     from skinclip.pipeline.assessor import Assessor
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `assess`."""
     parser.add_argument("photo", type=Path, help="JPEG, PNG, WebP, BMP, TIFF or HEIC file")
+    parser.add_argument(
+        "--clinical", type=Path, metavar="PHOTO", help="a clinical close-up of the same lesion, to be seen beside it"
+    )
     add_model_arguments(parser)
     add_prevalence_argument(parser)
     parser.add_argument("--age", type=_age, help="years, 0 to 120")
@@ -77,16 +80,17 @@ def _assess(args: argparse.Namespace) -> int:
         from skinclip.imaging.photo import load_photo
 
         image, chosen = load_photo(args.photo), prevalence(args)  # before the model: bad input answers at once
+        clinical = load_photo(args.clinical) if args.clinical else None
         for folder in (args.out, args.pdf and args.pdf.parent):
             if folder:
                 make_writable_folder(folder)
         assessor = load_assessor(args)
         context = Context(age=args.age, sex=args.sex, site=args.site)
         with at_prevalence(assessor, chosen):
-            assessment = assessor.assess(image, context)
+            assessment = assessor.assess(image, context, clinical=clinical)
             notices = _notices(assessment)
             if args.out:
-                notices += _write_assessment(args.out, assessor, image, context, assessment)
+                notices += _write_assessment(args.out, assessor, image, clinical, assessment)
         if args.pdf:
             from skinclip.reporting.assessment_pdf import assessment_pdf
 
@@ -118,7 +122,7 @@ def _second_opinion(
 
 
 def _write_assessment(
-    folder: Path, assessor: Assessor, image: LesionImage, context: Context, assessment: Assessment
+    folder: Path, assessor: Assessor, image: LesionImage, clinical: LesionImage | None, assessment: Assessment
 ) -> list[str]:
     """Writes the three files and returns what could not be drawn."""
     from skinclip.imaging.overlay import heatmap_overlay, region_overlay
@@ -127,7 +131,8 @@ def _write_assessment(
     (folder / "assessment.json").write_text(assessment.to_json() + "\n", encoding="utf-8")
     (folder / "regions.png").write_bytes(encode_png(region_overlay(image.pixels, assessment)))
     try:
-        heat = assessor.heat_on_photo(image, context, assessment.diagnosis[0].code)
+        code = assessment.diagnosis[0].code
+        heat = assessor.heat_on_photo(image, assessment.context, code, clinical=clinical)
     except NotImplementedError as error:
         return [f"gradcam.png was not written: {error}"]
     (folder / "gradcam.png").write_bytes(encode_png(heatmap_overlay(image.pixels, heat)))

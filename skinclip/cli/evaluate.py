@@ -21,6 +21,7 @@ from skinclip.cli.common import (
     prevalence,
     seed,
 )
+from skinclip.data.cases import PHOTOS
 from skinclip.data.layouts.registry import LAYOUTS
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_rationales,
         default=200,
         help="number of photos whose rationales are read, or all",
+    )
+    parser.add_argument(
+        "--photos",
+        choices=PHOTOS,
+        default="dermoscopy",
+        help="of lesions with two photos: the first, the clinical close-up, or both together (default: dermoscopy)",
     )
     parser.add_argument(
         "--by",
@@ -161,6 +168,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         by=tuple(args.by),
         command=evaluation.command_line(args.words),
         layout=layout,
+        photos=args.photos,
     )
     with contextlib.ExitStack() as stack:
         for one in (system, against):

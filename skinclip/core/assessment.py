@@ -240,7 +240,8 @@ class Assessment:
     `diagnosis` is sorted by falling probability. `rationale` cites findings as [r1], [r2], ...; it is empty where
     the model abstained. `abstained` says that the photo is unusable or too unlike what the model knows. `dependence`
     is None where it was not measured, `clinician` where nobody has added anything, `prevalence` and `skin_tone` in an
-    Assessment made before they were kept.
+    Assessment made before they were kept. `photos` are all photos of the lesion, `photo` first, in whose pixels all
+    regions lie; it is empty in an Assessment of one photo.
     """
 
     model: ModelInfo
@@ -259,6 +260,7 @@ class Assessment:
     clinician: ClinicianRecord | None = None
     prevalence: PrevalenceUsed | None = None
     skin_tone: SkinTone | None = None
+    photos: tuple[PhotoInfo, ...] = ()
 
     @property
     def differential(self) -> Differential:

@@ -241,6 +241,8 @@ class Stage2Config:
     micro_batch: Natural = 0  # views at a time; 0 is all at once
     gradient_checkpointing: bool = False  # language layers are computed twice, and need a fraction of the memory
     cached_views: Natural = 0  # 0 draws and encodes every view anew
+    encode_in: Literal["float32", "bfloat16"] = "float32"  # what the frozen towers compute views in
+    pair_share: Share = 0.0  # of the views of lesions with two photos, those that are seen beside the other photo
     log_every: Count = 5
     save_every: Count = 50
 
@@ -264,6 +266,7 @@ class LossConfig:
     gamma: NotNegative = 0.0
     beta: PartialShare = 0.0
     tau: NotNegative = 1.0
+    by_source: bool = False  # adjust by the prior of each photo's source and kind, not by that of all photos
     label_smoothing: PartialShare = 0.0
     w_contrast: NotNegative = 1.0
     w_criteria: NotNegative = 3.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from skinclip.core.assessment import Context
@@ -19,6 +19,7 @@ class DataError(ValueError):
 
 
 KINDS = ("dermoscopy", "clinical")
+PHOTOS = (*KINDS, "both")  # which photos of a lesion are seen
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("valid", "val", "validation", "dev"), "valid"),
@@ -83,6 +84,17 @@ class Case:
     readings: tuple[CriteriaReading, ...] = ()
     skin_tone: int | None = None
     fitzpatrick: int | None = None
+
+
+def close_up(case: Case) -> Case:
+    """The clinical photo of a case as the case itself. Raises DataError where it has none.
+
+    A close-up shows the diagnosis, but not the dermoscopic criteria, and its mask would be another: it keeps neither.
+    """
+    if case.clinical_image is None:
+        raise DataError(f"{case.source}/{case.image_id} has no clinical photo")
+    only_first = {"mask": None, "criteria": {}, "attribute_masks": {}, "readings": ()}
+    return replace(case, image=case.clinical_image, kind="clinical", clinical_image=None, **only_first)
 
 
 @dataclass(frozen=True)

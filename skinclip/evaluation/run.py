@@ -22,7 +22,7 @@ import pandas as pd
 from PIL import Image
 
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
-from skinclip.data.cases import Case, CaseTable, DataError, words_of_unknown
+from skinclip.data.cases import PHOTOS, Case, CaseTable, DataError, close_up, words_of_unknown
 from skinclip.data.masks import read_mask
 from skinclip.evaluation import grouping, metrics, scores
 from skinclip.evaluation.prediction_file import NOT_SCORED, PredictionFile, as_table
@@ -49,7 +49,8 @@ class Options:
         n_boot: bootstrap resamples of lesions (patients, where known).
         strict: stop at a photo or mask that cannot be read, which is otherwise left out and counted.
         by: names of `grouping.GROUPINGS`; all figures are given again for each group.
-    command, layout: noted in the report.
+        command, layout: noted in the report.
+        photos: one of `PHOTOS`: which photos of a lesion are seen.
     """
 
     split: str | None = None
@@ -62,10 +63,13 @@ class Options:
     by: tuple[str, ...] = ()
     command: str | None = None
     layout: str | None = None
+    photos: str = "dermoscopy"
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise DataError(f"{self.seed} is no seed; give a whole number of at least 0")
+        if self.photos not in PHOTOS:
+            raise DataError(f"no photos {self.photos!r}; choose one of {', '.join(PHOTOS)}")
 
 
 def evaluate(
@@ -86,9 +90,10 @@ def evaluate(
     Raises DataError where the split has no case, or no photo could be read, or (strict) one could not.
     """
     options = options or Options()
+    chosen, single = with_photos(select(table, options.split), options.photos)
     known = _known_codes(system, against)
-    cases, unknown = _known(select(table, options.split), known)
-    problems = [*table.problems, *unknown]
+    cases, unknown = _known(chosen, known)
+    problems = [*table.problems, *single, *unknown]
     rows = _rows(system, cases, options, options.rationales, problems)
     other = None if against is None else _rows(against, cases, options, 0, problems)
     codes = tuple(code for code in scores.scored_codes(cases) if code in known)
@@ -106,6 +111,7 @@ def evaluate(
         "data": sorted({case.source for case in cases}),
         "layout": options.layout,
         "split": options.split,
+        "photos": options.photos,
         "seed": seed,
         "resamples": n_boot,
         "known_diagnoses": list(_known_codes(system)),
@@ -143,7 +149,7 @@ def _rows(
         problems.append(problem)
 
     sampled, batch_size = _sampled(len(cases), rationales, options.seed), options.batch_size or system.config.batch
-    rows = list(_measure(system, cases, sampled, batch_size, options.progress, note))
+    rows = list(_measure(system, cases, sampled, batch_size, options, note))
     if not rows:
         raise DataError(f"none of {len(cases)} photos could be read; the last problem is: {problems[-1]}")
     return rows
@@ -263,39 +269,60 @@ def _measure(
     cases: Sequence[Case],
     sampled: frozenset[int],
     batch_size: int,
-    progress: bool,
+    options: Options,
     note: Callable[[str], None],
 ) -> Iterator[Row]:
     """The rows of all photos that can be read, of what the model knows; `note` gets a line for each other one."""
     from tqdm import tqdm
 
-    with tqdm(total=len(cases), desc="photos", unit="photo", disable=not progress) as bar:
+    with tqdm(total=len(cases), desc="photos", unit="photo", disable=not options.progress) as bar:
         for start in range(0, len(cases), batch_size):
             numbers = range(start, min(start + batch_size, len(cases)))
             loaded = [(i, cases[i], image) for i in numbers if (image := _load(cases[i], note)) is not None]
             if loaded:
-                predictions = assessor.predict([image for *_, image in loaded], [case.context for _, case, _ in loaded])
-                for (i, case, image), prediction in zip(loaded, predictions, strict=True):
-                    agrees = _agrees(assessor, image, case) if i in sampled else float("nan")
-                    yield _row(case, prediction, agrees, note).scored_on(assessor.config.diagnoses)
+    chosen, single = with_photos(select(table, options.split), options.photos)
+    known = _known_codes(system, against)
+    cases, unknown = _known(chosen, known)
+    problems = [*table.problems, *single, *unknown]
             bar.update(len(numbers))
 
 
-def _load(case: Case, note: Callable[[str], None]) -> LesionImage | None:
+def with_photos(cases: Sequence[Case], photos: str) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    """The cases whose lesions have the photos asked for, and a sentence that counts the others.
+
+    Raises DataError where none has them.
+    """
+    if photos == "dermoscopy":
+        return tuple(cases), ()
+    kept = [case for case in cases if case.clinical_image is not None]
+    if not kept:
+        raise DataError(f"no case has a clinical photo beside its first one, so there is nothing for --photos {photos}")
+    left = len(cases) - len(kept)
+    sentence = (f"{left} lesions have no clinical photo beside their first one and are left out",) if left else ()
+    return tuple(close_up(case) if photos == "clinical" else case for case in kept), sentence
+
+
+def _load(case: Case, note: Callable[[str], None], photo: Path | None = None) -> LesionImage | None:
     from skinclip.imaging.photo import PhotoError, load_photo
 
+    path = photo or case.image
     try:
-        return load_photo(case.image)
+        return load_photo(path)
     except (PhotoError, OSError) as error:
-        note(f"photo {case.image.name}: {' '.join(str(error).split())}")
+        note(f"photo {path.name}: {' '.join(str(error).split())}")
         return None
 
 
-def _agrees(assessor: Assessor, image: LesionImage, case: Case) -> float:
+def _close_up(case: Case, options: Options, note: Callable[[str], None]) -> LesionImage | None:
+    """The clinical photo beside a case's first one, where both are to be seen."""
+    return _load(case, note, case.clinical_image) if options.photos == "both" else None
+
+
+def _agrees(assessor: Assessor, image: LesionImage, other: LesionImage | None, case: Case) -> float:
     """1 where the rationale's first-named diagnosis is the diagnosis, 0 where not, NaN where no rationale is given."""
     from skinclip.language.rationale_check import read_rationale
 
-    assessment = assessor.assess(image, case.context)
+    assessment = assessor.assess(image, case.context, clinical=other)
     if assessment.abstained or not assessment.rationale:
         return float("nan")
     return float(read_rationale(assessment.rationale).leading == assessment.diagnosis[0].code)

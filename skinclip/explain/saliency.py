@@ -36,7 +36,7 @@ SQUARE, STRIDE = 0.25, 0.125  # side of an occluding square and how far it moves
 class ModelPath(nn.Module):
     """Photo -> logits [B, C] on the CPU, with gradients, for attribution only; the model's own weights, none added.
 
-    Of a model that looks twice the photo is the second look's window; `behind` is the first look, which changes with it.
+    Of a model that looks twice the photo is the second look's window; the first look, `behind`, changes with it.
     """
 
     def __init__(self, model: SkinClipVL, behind: LookBehind | None = None) -> None:

@@ -11,7 +11,7 @@ Second step of the path: VisualTokens -> Evidence. Notable:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -35,6 +35,7 @@ class Evidence:
         scores: [B, K] log-mean-exp of the map inside the lesion.
         features: [B, K, A] what the adapter sees where the map is strong (A: `adapter_width`).
         pooled: [B, E] lesion-pooled patch embedding, unit length.
+        mean: [B, A] mean feature of the lesion, which `pooled` is a projection of; None where it is not kept apart.
     """
 
     mask_logits: Tensor
@@ -43,6 +44,7 @@ class Evidence:
     scores: Tensor
     features: Tensor
     pooled: Tensor
+    mean: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -51,10 +53,14 @@ class Evidence:
 
     def pick(self, index: Tensor) -> Evidence:
         """The evidence of the photos numbered `index`."""
-        return Evidence(*(getattr(self, f.name)[index] for f in fields(self)))
+        return self._each(lambda part: part[index])
 
     def to(self, device: torch.device | str) -> Evidence:
-        return Evidence(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Evidence:
+        parts = [getattr(self, f.name) for f in fields(self)]
+        return Evidence(*(part if part is None else change(part) for part in parts))
 
 
 class LesionMaskHead(nn.Module):
@@ -104,6 +110,8 @@ def log_mean_exp(maps: Tensor, weights: Tensor, sharpness: float) -> Tensor:
 
 class EvidenceFinder(nn.Module):
     """A thin adapter from patch tokens to the text space, and the maps that follow from it."""
+
+    frozen = False  # learnt in stage 2
 
     def __init__(
         self, config: EvidenceConfig, token_width: int, embed_dim: int, level_widths: Sequence[int], n_states: int

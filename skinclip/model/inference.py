@@ -64,8 +64,10 @@ class Looks:
 @torch.inference_mode()
 def lesion_windows(model: SkinClipVL, transform: PhotoTransform, images: Sequence[LesionImage]) -> list[Window]:
     """The square window of each photo that the model reads last."""
-    return look(model, transform, images).windows if model.config.perception.looks > 1 else first_windows(
-        model, transform, images
+    return (
+        look(model, transform, images).windows
+        if model.config.perception.looks > 1
+        else first_windows(model, transform, images)
     )
 
 

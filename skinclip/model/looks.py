@@ -35,9 +35,7 @@ class RelativeWindows:
 
     def cut(self, photos: Tensor, side: int) -> Tensor:
         """Photos [B, C, S, S] -> the windows [B, C, side, side]; past the photo's edge its mirror image."""
-        return F.grid_sample(
-            photos, self.grid(side), mode="bilinear", padding_mode="reflection", align_corners=False
-        )
+        return F.grid_sample(photos, self.grid(side), mode="bilinear", padding_mode="reflection", align_corners=False)
 
     def grid(self, side: int) -> Tensor:
         """[B, side, side, 2] as `grid_sample` reads a first look to give the windows."""

@@ -83,6 +83,8 @@ class PyramidHead(nn.Module):
 class PyramidEvidenceFinder(nn.Module):
     """Lesion mask and criterion maps from the pyramid; the interface of `EvidenceFinder`."""
 
+    frozen = True  # learnt with the tower in stage 0; only `to_pooled` learns in stage 2
+
     def __init__(
         self, config: EvidenceConfig, embed_dim: int, level_widths: Sequence[int], n_states: int, groups: int = 1
     ) -> None:
@@ -129,8 +131,19 @@ class PyramidEvidenceFinder(nn.Module):
         scores = log_mean_exp(maps, lesion, self.config.sharpness)
         flat = features.flatten(2).transpose(1, 2)  # [B, h * w, G * F]
         weights = (lesion / lesion.sum((1, 2), keepdim=True)).flatten(1)
-        pooled = F.normalize(self.to_pooled(torch.einsum("bn,bnf->bf", weights, flat)), dim=-1)
-        return Evidence(mask_logits, lesion, maps, scores, self.attention(maps, lesion) @ flat, pooled)
+        mean = torch.einsum("bn,bnf->bf", weights, flat)
+        found = self.attention(maps, lesion) @ flat
+        return Evidence(mask_logits, lesion, maps, scores, found, self.in_text_space(mean), mean)
+
+    def in_text_space(self, mean: Tensor) -> Tensor:
+        """The lesion's mean feature [B, G * F] in the joint space, [B, E], unit length."""
+        return F.normalize(self.to_pooled(mean), dim=-1)
+
+    def freeze(self) -> None:
+        """Freezes all but the projection of the lesion's mean feature, running statistics included."""
+        self.requires_grad_(False)
+        self.to_pooled.requires_grad_(True)
+        self.eval()
 
     def maps(self, features: Tensor, directions: Tensor) -> Tensor:
         """[B, G * F, h, w] and directions [K, E] -> logits [B, K, h, w], the members' mean."""

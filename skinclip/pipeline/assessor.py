@@ -236,14 +236,28 @@ class Assessor:
         """The square of each photo that the model reads."""
         return lesion_windows(self.model, self.transform, images)
 
-    def forward(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> CalibratedOutput:
-        """The calibrated model output for a batch: perception, evidence, diagnosis and calibration."""
-        with self.lock:
-            return self.predictor.forward(images, contexts)
+    def forward(
+        self,
+        images: Sequence[LesionImage],
+        contexts: Sequence[Context],
+        others: Sequence[LesionImage | None] | None = None,
+    ) -> CalibratedOutput:
+        """The calibrated model output for a batch: perception, evidence, diagnosis and calibration.
 
-    def predict(self, images: Sequence[LesionImage], contexts: Sequence[Context]) -> list[Prediction]:
-        """The predictions of a batch, in its order."""
-        output = self.forward(images, contexts)
+        Args:
+            others: a second photo of each lesion, None where there is none.
+        """
+        with self.lock:
+            return self.predictor.forward(images, contexts, others)
+
+    def predict(
+        self,
+        images: Sequence[LesionImage],
+        contexts: Sequence[Context],
+        others: Sequence[LesionImage | None] | None = None,
+    ) -> list[Prediction]:
+        """The predictions of a batch, in its order; `others` as in `forward`."""
+        output = self.forward(images, contexts, others)
         c = output.calibrated
         masks = [_photo_mask(output, i, image) for i, image in enumerate(images)]
         return [
@@ -270,11 +284,14 @@ class Assessor:
         context: Context | None = None,
         progress: Progress | None = None,
         on_partial: Callable[[Assessment], None] | None = None,
+        clinical: LesionImage | None = None,
         prevalence: Prevalence | str | Path | None = None,
     ) -> Assessment:
-        """The Assessment of one photo; the rationale is left empty where the model abstains.
+        """The Assessment of one lesion; the rationale is left empty where the model abstains.
 
         Args:
+            image: the photo in which regions are drawn; dermoscopy where there is one.
+            clinical: a clinical close-up of the same lesion beside it.
             progress: called with the share done (0-1) and the name of the current step, to be displayed.
             on_partial: called with the Assessment as soon as its figures are known, then while its rationale is
                 generated: first with an empty one, then with the text so far whenever it grows. Not called where the
@@ -286,9 +303,11 @@ class Assessor:
         context = context or Context()
         with self.at_prevalence(prevalence):
             report(0.1, "Looking at the photo")
-            output = self.forward([image], [context])
+            output = self.forward([image], [context], [clinical])
             report(0.4, "Locating the findings")
             assessment = self._without_rationale(image, context, output)
+            if clinical is not None:
+                assessment = replace(assessment, photos=(assessment.photo, _beside(clinical)))
             if not assessment.abstained:
                 show(assessment)  # the figures; all that follows explains them
                 if self.measures_effects:
@@ -384,10 +403,19 @@ class Assessor:
 
     # ---- explanations ------------------------------------------------------------------------------------------------
 
-    def subject(self, image: LesionImage, context: Context | None = None, code: str | None = None) -> Subject:
-        """The input of explanation methods: photo, outputs and findings, for `code` or else the leading diagnosis."""
+    def subject(
+        self,
+        image: LesionImage,
+        context: Context | None = None,
+        code: str | None = None,
+        clinical: LesionImage | None = None,
+    ) -> Subject:
+        """The input of explanation methods: photo, outputs and findings, for `code` or else the leading diagnosis.
+
+        `clinical` as in `assess`.
+        """
         context = context or Context()
-        output = self.forward([image], [context])
+        output = self.forward([image], [context], [clinical])
         target = DIAGNOSIS_CODES.index(code) if code else int(output.calibrated.ranking[0, 0])
         return Subject(self.predictor, image, context, output, self.findings(image, output), target)
 
@@ -401,10 +429,16 @@ class Assessor:
         context: Context | None = None,
         code: str | None = None,
         method: str = USUAL,
+        clinical: LesionImage | None = None,
     ) -> np.ndarray:
         """The heat map of `method` for `code` or else the leading diagnosis, float32 [H, W] in 0..1; see `on_photo`."""
-        subject = self.subject(image, context, code)
+        subject = self.subject(image, context, code, clinical)
         return on_photo(METHODS[method].maps(subject)[0].heat, subject)
+
+
+def _beside(image: LesionImage) -> PhotoInfo:
+    """The record of a photo that was seen beside another one."""
+    return PhotoInfo(image.width, image.height, image.sha256, combine_quality(photo_quality(image), ()))
 
 
 def _photo_mask(output: CalibratedOutput, i: int, image: LesionImage) -> np.ndarray:

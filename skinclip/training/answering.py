@@ -15,6 +15,7 @@ from skinclip.core.assessment import Context
 from skinclip.language.prompt import IGNORE, Prompts, RationaleTarget
 from skinclip.model.criteria import STATE_COUNTS
 from skinclip.model.evidence import CLEAR, Evidence
+from skinclip.model.pyramid import PyramidEvidenceFinder
 from skinclip.model.reasoner import Reasoning
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.losses import MISSING
@@ -81,12 +82,15 @@ class ForwardPass(nn.Module):
         """One of the methods below, by its name."""
         return getattr(self, do)(*args)
 
-    def see(self, views: Tensor) -> ViewFeatures:
-        return see(self.model, views)
+    def see(self, views: Tensor, encode_in: str) -> ViewFeatures:
+        return see(self.model, views, encode_in)
 
     def find(self, features: ViewFeatures) -> Evidence:
-        tokens = features.tokens
-        return self.model.evidence(tokens.tokens, tokens.grid, features.mask_logits, self.model.state_embeddings)
+        tokens, finder = features.tokens, self.model.evidence
+        if isinstance(finder, PyramidEvidenceFinder):
+            assert features.evidence is not None and features.evidence.mean is not None
+            return replace(features.evidence, pooled=finder.in_text_space(features.evidence.mean))
+        return finder(tokens.tokens, tokens.grid, features.mask_logits, self.model.state_embeddings)
 
     def answer(self, batch: MicroBatch) -> dict[str, Tensor]:
         """Computes what CFA reads of k views, m of them with a rationale.

@@ -31,6 +31,8 @@ from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.language.paraphrases import describe
 from skinclip.language.prompt import RationaleTarget
 from skinclip.language.rationale import write_rationale
+from skinclip.model.looks import seen_beside
+from skinclip.model.pyramid import PyramidEvidenceFinder
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.answering import PER_MICRO_BATCH, ForwardPass, MicroBatch
 from skinclip.training.checkpoints import load_checkpoint, rng_state, save_checkpoint, seed_everything, set_rng_state
@@ -39,9 +41,9 @@ from skinclip.training.distributed import DistributedContext, whole_tensors
 from skinclip.training.losses import MISSING, CFAInputs, CFALoss, prior_tilt
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.rationale_targets import supported_findings, training_context
-from skinclip.training.sampling import draw_weights, favour_criteria
+from skinclip.training.sampling import draw_weights, favour_criteria, source_priors
 from skinclip.training.schedules import cosine_schedule
-from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewStore, keep_views
+from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewFeatures, ViewStore, keep_views, view_side
 
 CACHE_BATCH = 16  # views per forward pass of the towers when their outputs are computed once and cached
 
@@ -78,6 +80,7 @@ class StepDraw:
         show: [n] bool, views whose CLIP tokens the reasoner may read.
         contexts: patient context of each view.
         descriptions: [C, E] description embedding of each diagnosis, which the diagnosis head compares with.
+        beside: views of the other photo of a lesion, and the number of the view that each of them is seen beside.
     """
 
     views: ViewDraw
@@ -85,6 +88,7 @@ class StepDraw:
     show: Tensor
     contexts: list[Context]
     descriptions: Tensor
+    beside: tuple[ViewDraw, Tensor] | None = None
 
 
 class Stage2:
@@ -109,8 +113,14 @@ class Stage2:
         self.rng = random.Random(recipe.seed + 2)
         self.drawn = stage2_weights(train, self.cfg)
         counts = torch.bincount(train.diagnosis[train.diagnosis != MISSING], minlength=len(DIAGNOSIS_CODES))
-        self.loss = CFALoss(recipe.loss, class_counts=counts.tolist()).to(model.device)
-        self.views, self.store = views or (LiveViews(train, model.config.photo_side, self.cfg.augmentation), None)
+        self.log_prior = None  # [n, C] where it is each source's own
+        if recipe.loss.by_source:
+            self.log_prior = source_priors(train.diagnosis, self.drawn, train.sources).log()
+        own_counts = None if recipe.loss.by_source else counts.tolist()
+        self.loss = CFALoss(recipe.loss, class_counts=own_counts).to(model.device)
+        self.partners = train.partners()
+        side = view_side(model.config, recipe)
+        self.views, self.store = views or (LiveViews(train, side, self.cfg.augmentation), None)
         self.forward_pass: Any = ForwardPass(model)  # DDP or FSDP around it, once prepared
         self.n = self.cfg.batch_size + self.cfg.second_views
         paraphrases = [describe(code, self.cfg.paraphrases, self.rng) for code in DIAGNOSIS_CODES]
@@ -203,7 +213,17 @@ class Stage2:
         descriptions = self.descriptions()
         contexts = [training_context(self.train.cases[i], self.rng) for i in index.tolist()]
         show = torch.rand(self.n, generator=self.generator) >= self.model.config.reasoner.clip_dropout
-        return StepDraw(views, forced, show, [*contexts, *contexts[: cfg.second_views]], descriptions)
+        contexts = [*contexts, *contexts[: cfg.second_views]]
+        return StepDraw(views, forced, show, contexts, descriptions, self.draw_beside(views.photo))
+
+    def draw_beside(self, photo: Tensor) -> tuple[ViewDraw, Tensor] | None:
+        """Views of other photos for a share of the lesions that have two; both views of a photo are seen alike."""
+        if not self.cfg.pair_share:
+            return None
+        chosen = torch.rand(self.cfg.batch_size, generator=self.generator) < self.cfg.pair_share
+        chosen = torch.cat([chosen, chosen[: self.cfg.second_views]])
+        rows = (chosen & (self.partners[photo] != MISSING)).nonzero()[:, 0]
+        return (self.views.draw(self.partners[photo[rows]], 0, self.generator), rows) if len(rows) else None
 
     def descriptions(self) -> Tensor:
         """[C, E] the model's own description embeddings or, with probability 0.5, means of random paraphrases.
@@ -231,10 +251,14 @@ class Stage2:
     def assemble(self, drawn: StepDraw, rows: Tensor) -> MicroBatch:
         """The views numbered `rows` with the outputs of the frozen parts, computed now or read from the cache."""
         photo, device = drawn.views.photo[rows], self.model.device
-        if self.store is None:
-            features = self.forward_pass("see", self.views.pixels(drawn.views, rows, device))
-        else:
-            features = self.store.read(drawn.views, rows, self.model.perception.grid, device)
+        features = self.features(drawn.views, rows)
+        if drawn.beside is not None:
+            views, seen_with = drawn.beside
+            there = torch.isin(seen_with, rows).nonzero()[:, 0]
+            if len(there):
+                at = [int((rows == row).nonzero()[0, 0]) for row in seen_with[there]]
+                beside = self.features(views, there).tokens
+                features = replace(features, tokens=seen_beside(features.tokens, beside, at))
         return MicroBatch(
             rows,
             features,
@@ -245,6 +269,16 @@ class Stage2:
             contexts=[drawn.contexts[i] for i in rows.tolist()],
             descriptions=drawn.descriptions,
         )
+
+    def features(self, drawn: ViewDraw, rows: Tensor) -> ViewFeatures:
+        """What the frozen parts make of the views numbered `rows`."""
+        device = self.model.device
+        if self.store is None:
+            return self.forward_pass("see", self.views.pixels(drawn, rows, device), self.cfg.encode_in)
+        grid = self.model.perception.grid
+        if self.model.evidence.frozen:
+            grid = (self.model.config.reasoner.clip_grid,) * 2
+        return self.store.read(drawn, rows, grid, device)
 
     def with_targets(self, drawn: StepDraw, batches: list[MicroBatch]) -> list[MicroBatch]:
         """The micro-batches with their rationale targets.
@@ -322,6 +356,7 @@ class Stage2:
                 has_mask=self.train.has_mask[photo].to(device),
                 language_loss=(whole["language"] * (words / words.sum())).sum() if words.any() else None,
                 confidence_mask=self.train.unseen[photo].to(device),
+                log_prior=None if self.log_prior is None else self.log_prior[photo].to(device),
             )
         )
 
@@ -367,9 +402,9 @@ def views_for(
     """The views that the recipe asks for: a few fixed ones per photo with a cache, or new ones at every step."""
     cfg = recipe.stage2
     if not cfg.cached_views:
-        return LiveViews(train, model.config.photo_side, cfg.augmentation), None
-    views = KeptViews(train, model.config.photo_side, cfg.augmentation, cfg.cached_views, recipe.seed)
-    return views, keep_views(model, views, base, folder, CACHE_BATCH, distributed)
+        return LiveViews(train, view_side(model.config, recipe), cfg.augmentation), None
+    views = KeptViews(train, view_side(model.config, recipe), cfg.augmentation, cfg.cached_views, recipe.seed)
+    return views, keep_views(model, views, base, folder, CACHE_BATCH, distributed, cfg.encode_in)
 
 
 def train_stage2(
@@ -393,7 +428,7 @@ def train_stage2(
     generator = seed_everything(recipe.seed + 2)
     if distributed.rank:
         torch.manual_seed(recipe.seed + 2 + 7919 * distributed.rank)  # different dropout in each process
-    model.evidence.mask_head.requires_grad_(False).eval()  # trained in an earlier stage
+    freeze_earlier(model)
     stage = Stage2(
         model, recipe, train, generator, distributed, views_for(model, recipe, train, out / "cache", base, distributed)
     )
@@ -410,7 +445,7 @@ def train_stage2(
     peaks = [cfg.lr * group["rate"] for group in optimizer.param_groups]
     schedule = cosine_schedule(optimizer, peaks, cfg.steps, cfg.steps // 20, first)
     model.train()
-    model.evidence.mask_head.eval()
+    freeze_earlier(model)
     numbers = range(first, cfg.steps)
     for step in tqdm(
         numbers, "stage 2", initial=first, total=cfg.steps, mininterval=5, disable=not distributed.is_main
@@ -426,4 +461,14 @@ def train_stage2(
         if (step + 1) % cfg.save_every == 0 or step + 1 == cfg.steps:
             stage.save(optimizer, out / "stage2.pt", step, csv_log.rows if csv_log else 0)
     model.eval()
+    if recipe.loss.by_source:
+        return torch.full((len(DIAGNOSIS_CODES),), 1 / len(DIAGNOSIS_CODES), dtype=torch.double)
     return balanced_prior(train.diagnosis, stage.drawn, recipe.loss)
+
+
+def freeze_earlier(model: SkinClipVL) -> None:
+    """Freezes what an earlier stage has taught: the mask, and the maps too where they come from a pyramid."""
+    if isinstance(model.evidence, PyramidEvidenceFinder):
+        model.evidence.freeze()
+    else:
+        model.evidence.mask_head.requires_grad_(False).eval()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES, DIAGNOSIS_CODES
-from skinclip.data.cases import Case, words_of_unknown
+from skinclip.data.cases import Case, close_up, words_of_unknown
 from skinclip.data.photos import load_masks, load_photos
 from skinclip.data.possible_states import certain_labels, possible_states
 from skinclip.data.readers import discover
@@ -56,6 +56,19 @@ class PhotoSet:
     def criterion_targets(self) -> CriterionTargets:
         """The states that the labels of each photo leave possible: sure labels, drawings and readings together."""
         return criterion_targets(self.cases, self.criteria)
+
+    @property
+    def sources(self) -> list[str]:
+        """The source and kind of each photo."""
+        return [f"{c.source}/{'clinical' if is_close_up(c) else c.kind or 'dermoscopy'}" for c in self.cases]
+
+    def partners(self) -> Tensor:
+        """[n] the number of the other photo of the same lesion, of the other kind; MISSING where there is none."""
+        number = {photo_key(c): i for i, c in enumerate(self.cases)}
+        others = [
+            photo_key(c).removesuffix(CLOSE_UP) if is_close_up(c) else photo_key(c) + CLOSE_UP for c in self.cases
+        ]
+        return torch.tensor([number.get(key, MISSING) for key in others], dtype=torch.long)
 
     def subset(self, index: Tensor) -> PhotoSet:
         cases = [self.cases[i] for i in index.tolist()]
@@ -147,27 +160,9 @@ def scarce(cases: list[Case], share: float, seed: int) -> list[Case]:
 
 
 def with_clinical(cases: list[Case]) -> list[Case]:
-    """`cases`, and the clinical close-up of each that has one as a case of its own.
-
-    A close-up shows the diagnosis, but not the dermoscopic criteria, and its mask would be another: it keeps neither.
-    """
-    close_ups = [(c, c.clinical_image) for c in cases if c.clinical_image is not None]
-    return [*cases, *(_close_up(c, photo) for c, photo in close_ups)]
-
-
-def _close_up(case: Case, photo: Path) -> Case:
-    name = case.image_id + CLOSE_UP
-    return replace(
-        case,
-        image=photo,
-        image_id=name,
-        mask=None,
-        criteria={},
-        clinical_image=None,
-        kind="clinical",
-        attribute_masks={},
-        readings=(),
-    )
+    """`cases`, and the clinical close-up of each that has one as a case of its own."""
+    close_ups = [replace(close_up(c), image_id=c.image_id + CLOSE_UP) for c in cases if c.clinical_image is not None]
+    return [*cases, *close_ups]
 
 
 def is_close_up(case: Case) -> bool:

@@ -22,6 +22,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, new_config, preset, save_yaml
 from skinclip.data.cases import Case, DataError
 from skinclip.hub import base_identity, checkpoint_folder, find_base, find_clip, output_folder
@@ -66,6 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the checkpoint goes (default: checkpoints/PRESET; in a checkout assets/PRESET for mini and plain)",
     )
     parser.add_argument("--work", type=Path, help="checkpoints, log.csv and caches (default: runs/PRESET)")
+    parser.add_argument(
+        "--tower",
+        type=Path,
+        metavar="DIR",
+        help="folder with a trained tower and its evidence (eval_study.gpu.assemble), in place of stage 0",
+    )
     parser.add_argument("--recipe", type=Path, help=f"YAML file with fields of TrainConfig (default: {RECIPES}/...)")
     parser.add_argument("--seed", type=int, help="overrides the recipe's seed")
     parser.add_argument("--strict", action="store_true", help="stop at the first bad row of a label file")
@@ -77,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     root = args.data or (Path(os.environ["SKINCLIP_DATA"]) if os.environ.get("SKINCLIP_DATA") else None)
     if root is None:
         raise DataError("no data: give --data ROOT or set $SKINCLIP_DATA to a folder with one subfolder a data set")
-    name, config = model_of(args.preset, args.config)
+    name, config = model_of(args.preset, args.config, args.tower)
     recipe = recipe_of(name, args.recipe)
     if args.seed is not None:
         recipe = dataclasses.replace(recipe, seed=args.seed)
@@ -87,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or (output_folder("mini").with_name(PLAIN) if plain else output_folder(name))
     if plain:
         train_baseline(recipe, root, work, out, args.strict)
-    elif train(config, recipe, root, work, out, args.strict) is None:
+    elif train(config, recipe, root, work, out, args.strict, args.tower) is None:
         return 0  # another process says it
     at_hand = out == checkpoint_folder("mini" if plain else name).with_name(name)
     using = "" if at_hand else f"; use it with --preset {name} --weights {out}"
@@ -95,12 +105,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def model_of(name: str | None, path: Path | None) -> tuple[str, ModelConfig]:
+def model_of(name: str | None, path: Path | None, tower: Path | None = None) -> tuple[str, ModelConfig]:
     """The name of what is trained and its config: of a preset, by default `mini`, or from a YAML file.
+
+    Args:
+        tower: folder of a tower that is trained already; its own `config.yaml` is the model where none is given.
 
     Raises DataError for a file that is not a model config, or one that cannot be trained; ValueError for a preset that
     there is not.
     """
+    if path is None and tower is not None:
+        path = tower / "config.yaml"
     if path is None:
         name = name or "mini"
         return name, preset("mini" if name == PLAIN else name)
@@ -118,10 +133,12 @@ def model_of(name: str | None, path: Path | None) -> tuple[str, ModelConfig]:
             f"{path}: reasoner.base and perception.pretrained go together: give both for published weights, neither "
             "where both are to be trained here"
         )
-    if config.evidence.kind != "adapter" or config.perception.members > 1:
+    if tower is not None and config.perception.pretrained is not None:
+        raise DataError(f"{path}: perception.pretrained names published weights, so --tower cannot be another tower")
+    if tower is None and (config.evidence.kind != "adapter" or config.perception.members > 1):
         raise DataError(
             f"{path}: ensembles and evidence from a pyramid are not trained here; their members are trained by "
-            "eval_study.gpu.train and put together by eval_study.gpu.assemble (docs/gpu_training.md)"
+            "eval_study.gpu.train and put together by eval_study.gpu.assemble (docs/gpu_training.md): give --tower DIR"
         )
     return config.preset, config
 
@@ -136,9 +153,18 @@ def recipe_of(name: str, path: Path | None = None) -> TrainConfig:
 
 
 def train(
-    config: ModelConfig, recipe: TrainConfig, root: Path, work: Path, out: Path, strict: bool = False
+    config: ModelConfig,
+    recipe: TrainConfig,
+    root: Path,
+    work: Path,
+    out: Path,
+    strict: bool = False,
+    tower: Path | None = None,
 ) -> Assessor | None:
     """All stages in turn; writes the checkpoint to `out` and returns it loaded, in the first process.
+
+    Args:
+        tower: see `read_tower`; stage 0 is left out.
 
     Raises DataError where `work` holds the stages of another recipe or model, or where several processes cannot train
     it; MissingWeights where those that the preset is built on are not there; TooLittleMemory where it would not fit.
@@ -159,7 +185,9 @@ def train(
         photos = training_photos(recipe, cases["train"], work / "cache", published)
         check_enough(recipe, photos, published)
         config = taught(config, photos)
-    if base is None:
+    if base is None and tower is not None:
+        model = with_tower(config, recipe, tower, work)
+    elif base is None:
         model = with_own_weights(config, recipe, photos, valid_photos(recipe, cases, work / "cache"), work)
     else:
         model = on_published_weights(config, recipe, base, distributed)
@@ -188,6 +216,35 @@ def with_own_weights(
     model = assemble(config, derm_clip.perception, base, tokenizer)
     model.evidence.mask_head.load_state_dict(derm_clip.mask_head.state_dict())
     return model
+
+
+def with_tower(config: ModelConfig, recipe: TrainConfig, folder: Path, work: Path) -> SkinClipVL:
+    """Stage 1, and the model made of it and of a tower that is trained already."""
+    tower, evidence = read_tower(folder)
+    perception = Perception(config.perception)
+    tokenizer = mini_tokenizer()
+    try:
+        perception.tower.load_weights(tower)
+        base = train_stage1(config, recipe, tokenizer, work)
+        model = assemble(config, perception.freeze(), base, tokenizer)
+        model.evidence.load_state_dict(evidence)
+    except RuntimeError as error:
+        raise DataError(f"{folder} does not fit the model: {error}") from error
+    return model
+
+
+def read_tower(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights of a tower and of its evidence finder, as `eval_study.gpu.assemble` writes them.
+
+    Raises DataError where one of the files is missing or no safetensors.
+    """
+    parts = []
+    for name in ("perception.safetensors", "evidence.safetensors"):
+        try:
+            parts.append({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / name).items()})
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{folder / name} holds no weights of a tower: {error}") from error
+    return parts[0], parts[1]
 
 
 def on_published_weights(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.training.losses import MISSING
+
+LEAST_PRIOR = 0.001
 
 
 def draw_weights(labels: Tensor, power: float) -> Tensor:
@@ -40,6 +42,23 @@ def favour_criteria(weights: Tensor, known: Tensor, share: float) -> Tensor:
         weights[labelled] *= share / weights[labelled].sum()
         weights[~labelled] *= (1 - share) / weights[~labelled].sum()
     return weights / weights.sum()
+
+
+def source_priors(labels: Tensor, drawn: Tensor, sources: Sequence[str]) -> Tensor:
+    """[n, C] shares of the diagnoses among the photos as drawn from the source of each of n photos.
+
+    A diagnosis that a source never has keeps `LEAST_PRIOR`, so that its photos say little of that diagnosis.
+
+    Args:
+        drawn: [n] chance of each photo to be drawn.
+        sources: name of each photo's source.
+    """
+    known, names = labels != MISSING, sorted(set(sources))
+    group = torch.tensor([names.index(source) for source in sources])
+    shares = torch.zeros(len(names), len(DIAGNOSIS_CODES), dtype=torch.double)
+    shares.index_put_((group[known], labels[known]), drawn[known].double(), accumulate=True)
+    shares = shares / shares.sum(1, keepdim=True).clamp_min(1e-12) + LEAST_PRIOR
+    return (shares / shares.sum(1, keepdim=True)).float()[group]
 
 
 def natural_prior(labels: Tensor) -> Tensor:

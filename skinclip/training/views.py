@@ -12,7 +12,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,15 +20,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from skinclip.core.config import ModelConfig, TrainConfig
 from skinclip.data.augmentation import Augmentation
 from skinclip.data.cases import DataError
 from skinclip.data.photos import bytes_in
+from skinclip.model.evidence import Evidence
+from skinclip.model.looks import lesion_windows_of, seen_together
 from skinclip.model.perception import VisualTokens
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.distributed import DistributedContext
 from skinclip.training.photo_sets import PhotoSet, photo_key
 
-_VERSION = 1  # of what is kept; views kept by another version are not used
+_VERSION = 2  # of what is kept; views kept by another version are not used
 
 
 @dataclass
@@ -39,26 +42,66 @@ class ViewFeatures:
         tokens: with each of its levels as a map of one cell, its mean.
         mask_logits: [k, m, m] predicted lesion mask.
         lesion: [k, h, w] share of each patch that is lesion by the reference mask, 0 where there is none.
+        evidence: what a frozen evidence finder found; None where stage 2 trains it. What was read off its maps is kept,
+            the maps themselves are not: nothing can change them.
     """
 
     tokens: VisualTokens
     mask_logits: Tensor
     lesion: Tensor
+    evidence: Evidence | None = None
 
     def pick(self, index: Tensor) -> ViewFeatures:
-        return ViewFeatures(self.tokens.pick(index), self.mask_logits[index], self.lesion[index])
+        found = None if self.evidence is None else self.evidence.pick(index)
+        return ViewFeatures(self.tokens.pick(index), self.mask_logits[index], self.lesion[index], found)
+
+
+def view_side(config: ModelConfig, recipe: TrainConfig) -> int:
+    """Pixels of a view: what the model takes, or all that there is where a second look is cut out of it."""
+    return config.photo_side if config.perception.looks == 1 else recipe.photo_size
 
 
 @torch.no_grad()
-def see(model: SkinClipVL, views: Tensor) -> ViewFeatures:
-    """Outputs of towers and mask head for views [k, 4, side, side], the reference mask as fourth channel."""
-    tokens = model.perceive(views[:, :3])
-    mask_logits = model.evidence.segment(tokens.levels)
-    lesion = F.adaptive_avg_pool2d(views[:, 3:], tokens.grid)[:, 0]
-    means = [level.mean((2, 3), keepdim=True) for level in tokens.levels]
-    return ViewFeatures(
-        VisualTokens(tokens.tokens, tokens.grid, tokens.embedding, means, tokens.own), mask_logits, lesion
-    )
+def see(model: SkinClipVL, views: Tensor, encode_in: str = "float32") -> ViewFeatures:
+    """Outputs of the frozen parts for views [k, 4, side, side], the reference mask as fourth channel.
+
+    Args:
+        encode_in: the type that the towers compute in; what comes out is float32.
+    """
+    type_ = {"float32": torch.float32, "bfloat16": torch.bfloat16}[encode_in]
+    with torch.autocast(model.device.type, type_, enabled=encode_in != "float32"):
+        if model.config.perception.looks > 1:
+            return _as_kept(model, *_two_looks(model, views))
+        tokens = model.perceive(views[:, :3])
+        mask_logits = model.evidence.segment(tokens.levels)
+        return _as_kept(model, tokens, mask_logits, views[:, 3:])
+
+
+def _two_looks(model: SkinClipVL, views: Tensor) -> tuple[VisualTokens, Tensor, Tensor]:
+    """Tokens of both looks together, the mask of the first, and the second look's reference mask [k, 1, side, side]."""
+    side = model.config.photo_side
+    first = model.perceive(F.interpolate(views[:, :3], (side, side), mode="bilinear", antialias=True))
+    mask_logits = model.evidence.segment(first.levels).float()
+    near = lesion_windows_of(mask_logits).cut(views.to(mask_logits.device), side)
+    return seen_together([model.perceive(near[:, :3]), first]), mask_logits, near[:, 3:]
+
+
+def _as_kept(model: SkinClipVL, tokens: VisualTokens, mask_logits: Tensor, reference: Tensor) -> ViewFeatures:
+    """What stage 2 reads, by what it trains: levels as their means, tokens on the grid that the reasoner pools them to
+    where no evidence finder learns from them."""
+    means, style = [level.mean((2, 3), keepdim=True).float() for level in tokens.levels], tokens.style.float()
+    grid, patches, found = tokens.grid, tokens.tokens.float(), None
+    if model.evidence.frozen:
+        found = model.find_evidence(tokens)
+        few = found.scores.new_ones(len(found.scores), 1, 1)
+        no_maps = few.unsqueeze(1).expand(-1, found.maps.shape[1], 1, 1)
+        found = replace(found, mask_logits=mask_logits.float(), lesion=few, maps=no_maps)
+        side = model.config.reasoner.clip_grid
+        maps = F.adaptive_avg_pool2d(patches.transpose(1, 2).unflatten(2, grid), side)
+        patches, grid = maps.flatten(2).transpose(1, 2), (side, side)
+    lesion = F.adaptive_avg_pool2d(reference, grid)[:, 0]
+    kept = VisualTokens(patches, grid, tokens.embedding.float(), means, tokens.own, style)
+    return ViewFeatures(kept, mask_logits.float(), lesion, found)
 
 
 @dataclass(frozen=True)
@@ -146,10 +189,15 @@ class ViewStore:
             raise ValueError("these views were drawn anew; only numbered ones are kept")
         places = drawn.photo[rows] * self.count + drawn.number[rows]
         part = {name: values[places].to(device) for name, values in self.parts.items()}
-        own = part.get("own")
-        style = part["style"].unsqueeze(-1).unsqueeze(-1)
-        tokens = VisualTokens(part["tokens"].float(), grid, part["embedding"], [style], own)
-        return ViewFeatures(tokens, part["mask_logits"].float(), part["lesion"].float())
+        own, style = part.get("own"), part["style"]
+        tokens = VisualTokens(part["tokens"].float(), grid, part["embedding"], [style[:, :, None, None]], own, style)
+        mask_logits, found = part["mask_logits"].float(), None
+        if "scores" in part:
+            few = part["scores"].new_ones(len(places), 1, 1)
+            maps = few.unsqueeze(1).expand(-1, part["scores"].shape[1], 1, 1)
+            features, mean = part["features"].float(), part["mean"].float()
+            found = Evidence(mask_logits, few, maps, part["scores"], features, mean.new_zeros(len(places), 0), mean)
+        return ViewFeatures(tokens, mask_logits, part["lesion"].float(), found)
 
 
 def parts_of(features: ViewFeatures) -> dict[str, Tensor]:
@@ -157,16 +205,25 @@ def parts_of(features: ViewFeatures) -> dict[str, Tensor]:
     tokens = features.tokens
     parts = {"tokens": tokens.tokens, "embedding": tokens.embedding, "style": tokens.style}
     parts |= {"mask_logits": features.mask_logits, "lesion": features.lesion}
+    if features.evidence is not None and features.evidence.mean is not None:
+        parts |= {"scores": features.evidence.scores, "features": features.evidence.features}
+        parts |= {"mean": features.evidence.mean}
     return parts if tokens.own is None else parts | {"own": tokens.own}
 
 
 # Photo embedding and style decide answers by small differences and are small themselves. Qwen's own tokens are kept in
 # the type that its tower computes in on a GPU.
-_KEPT_AS = {"embedding": torch.float32, "style": torch.float32, "own": torch.bfloat16}
+_KEPT_AS = {"own": torch.bfloat16} | dict.fromkeys(("embedding", "style", "scores"), torch.float32)
 
 
 def keep_views(
-    model: SkinClipVL, views: KeptViews, base: str, folder: Path, batch: int, distributed: DistributedContext
+    model: SkinClipVL,
+    views: KeptViews,
+    base: str,
+    folder: Path,
+    batch: int,
+    distributed: DistributedContext,
+    encode_in: str = "float32",
 ) -> ViewStore:
     """Outputs of the frozen parts for all views of all photos, from `folder` as far as it is there already.
 
@@ -174,14 +231,15 @@ def keep_views(
 
     Args:
         base: identity of the language model's weights, which Qwen's own tower is a part of.
+        encode_in: see `see`.
 
     Raises DataError where the disk has no room.
     """
     n, count = len(views.photos), views.count
     first = views.numbered(torch.tensor([0]), torch.tensor([0]))
-    example = parts_of(see(model, views.pixels(first, torch.tensor([0]), model.device)))
+    example = parts_of(see(model, views.pixels(first, torch.tensor([0]), model.device), encode_in))
     shapes = {k: (tuple(v.shape[1:]), _KEPT_AS.get(k, torch.float16)) for k, v in example.items()}
-    folder = folder / f"views-{_digest(model, views, base)}"
+    folder = folder / f"views-{_digest(model, views, base, encode_in)}"
     with distributed.main_process_first():
         if distributed.is_main and not folder.exists():
             _check_room(folder.parent, n * count * sum(_numel(s) * t.itemsize for s, t in shapes.values()))
@@ -192,20 +250,22 @@ def keep_views(
     micro_batches = missing.split(batch) if len(missing) else ()
     for rows in tqdm(micro_batches, desc="encoding photos", disable=not distributed.is_main, mininterval=5):
         drawn = views.numbered(rows // count, rows % count)
-        store.write(rows, see(model, views.pixels(drawn, torch.arange(len(rows)), model.device)))
+        store.write(rows, see(model, views.pixels(drawn, torch.arange(len(rows)), model.device), encode_in))
     distributed.wait()
     return store
 
 
-def _digest(model: SkinClipVL, views: KeptViews, base: str) -> str:
+def _digest(model: SkinClipVL, views: KeptViews, base: str, encode_in: str) -> str:
     """Hash of all that decides what is kept."""
     digest = hashlib.sha256()
     config = model.config
-    settings = [_VERSION, config.perception, config.reasoner.own_vision, views.side, views.strength, views.count]
+    drawn = [views.side, views.strength, views.count, encode_in]
+    settings = [_VERSION, config.perception, config.reasoner.own_vision, *drawn]
     digest.update(json.dumps([str(s) for s in [*settings, views.seed, base]]).encode())
     digest.update("\n".join(f"{photo_key(c)}/{bytes_in(c.image)}" for c in views.photos.cases).encode())
     digest.update(str(tuple(views.photos.photos.shape)).encode())
-    for name, value in model.evidence.mask_head.state_dict().items():
+    learnt_before = model.evidence if model.evidence.frozen else model.evidence.mask_head
+    for name, value in learnt_before.state_dict().items():
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -39,6 +39,7 @@ class CFAInputs:
         has_mask: [B] bool, photos whose lesion is labelled; None is all.
         language_loss: scalar, cross-entropy of rationale tokens.
         confidence_mask: [B] bool, photos that stage 0 never saw, on which confidence may be learnt; None is all.
+        log_prior: [B, C] log shares of the diagnoses in each photo's own source; None takes those of all photos.
     """
 
     logits: Tensor
@@ -57,6 +58,7 @@ class CFAInputs:
     has_mask: Tensor | None = None
     language_loss: Tensor | None = None
     confidence_mask: Tensor | None = None
+    log_prior: Tensor | None = None
 
 
 class CFALoss(nn.Module):
@@ -99,11 +101,13 @@ class CFALoss(nn.Module):
         A part whose weight is 0 or whose tensors are None is not computed, and its name is not in the result.
         "alignment" and "consistency" come with their own parts beside them.
         """
-        parts = {"focal": self.focal(x.logits, x.target, x.weight)}
+        parts = {"focal": self.focal(x.logits, x.target, x.weight, x.log_prior)}
         if self.weights["alignment"]:
             parts |= self._align(x)
         if self.weights["calibration"]:
-            parts["calibration"] = self.calibration(self.focal.adjusted(x.logits), x.target, x.confidence_mask)
+            parts["calibration"] = self.calibration(
+                self.focal.adjusted(x.logits, x.log_prior), x.target, x.confidence_mask
+            )
         if self.weights["consistency"]:
             parts |= self.consistency(
                 x.logits, x.logits_second_view, x.spelled_logits, x.has_second_view, x.has_spelled

@@ -72,6 +72,7 @@ class FocalLoss(nn.Module):
         require(gamma >= 0, f"gamma must not be negative, got {gamma}")
         require(0 <= label_smoothing < 1, f"label_smoothing must lie in [0, 1), got {label_smoothing}")
         self.gamma = gamma
+        self.tau = tau
         self.label_smoothing = label_smoothing
         weight = None if class_counts is None else class_balanced_weights(class_counts, beta)
         # both come from the data, not from the checkpoint
@@ -79,24 +80,34 @@ class FocalLoss(nn.Module):
         adjustment = None if class_counts is None or tau == 0 else tau * log_shares(class_counts)
         self.register_buffer("adjustment", adjustment, persistent=False)
 
-    def adjusted(self, logits: Tensor) -> Tensor:
-        """z + tau * log pi, [B, C]: the logits at the prior that the photos are drawn from."""
+    def adjusted(self, logits: Tensor, log_prior: Tensor | None = None) -> Tensor:
+        """z + tau * log pi, [B, C]: the logits at the prior that the photos are drawn from.
+
+        Args:
+            log_prior: [B, C] log pi of each photo's own source; None is that of all photos.
+        """
+        if log_prior is not None:
+            return logits + self.tau * log_prior.to(logits.dtype)
         return logits if self.adjustment is None else logits + self.adjustment.to(logits.dtype)
 
-    def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self, logits: Tensor, target: Tensor, weight: Tensor | None = None, log_prior: Tensor | None = None
+    ) -> Tensor:
         """The mean over labelled photos, a scalar; with `weight` the weighted mean.
 
         Args:
             logits: [B, C]
             target: [B] long, -1 missing
             weight: [B], not negative; None is all alike
+            log_prior: [B, C], see `adjusted`
         """
         check_target(target, logits.shape)
         if self.class_weight is not None:
             n = len(self.class_weight)
             require(logits.shape[1] == n, f"class_counts name {n} classes, logits {logits.shape[1]}")
         labelled = target != MISSING
-        log_p = self.adjusted(full(logits[labelled])).log_softmax(dim=-1)  # [M, C], M labelled photos
+        own = None if log_prior is None else log_prior[labelled]
+        log_p = self.adjusted(full(logits[labelled]), own).log_softmax(dim=-1)  # [M, C], M labelled photos
         losses = self._per_photo(log_p, target[labelled])  # [M]
         if weight is None:
             return mean(losses)
