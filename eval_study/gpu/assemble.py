@@ -2,7 +2,8 @@
 
     python -m eval_study.gpu.assemble --members a.safetensors b.safetensors --out DIR
 
-Several members are one ensemble: each keeps its own tower and its own pyramid, side by side. Writes into DIR
+Two members take a look each, in the order given: the first at the whole photo, the second at the lesion found in it,
+where the regions are read. More are one ensemble whose members all see the same, side by side. Writes into DIR
 
     perception.safetensors   as the tower's `weights()` gives them
     evidence.safetensors     as `PyramidEvidenceFinder.load_state_dict` takes them; its metadata names the states
@@ -42,7 +43,7 @@ def model_config(members: int, model: str = "derm-clip-lite2", image_size: int =
         levels=LEVELS,
         token_levels=tokens,
         flips=False,
-        looks=2,
+        looks=2 if members <= 2 else 1,
     )
     return ModelConfig(perception=perception, evidence=EVIDENCE, reasoner=ReasonerConfig(logit_scale=LOGIT_SCALE))
 
@@ -56,8 +57,19 @@ def tower_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def evidence_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Weights of GPU runs -> those of `PyramidEvidenceFinder`, the members' channels side by side."""
-    weights: dict[str, Tensor] = {}
+    """Weights of GPU runs -> those of `PyramidEvidenceFinder`.
+
+    Of two members, which take a look each, maps are the second's, and the first one's mask finds the lesion. The
+    channels of more, which all see the same, lie side by side.
+    """
+    if len(members) == 2:
+        first, second = members
+        weights = evidence_weights([second])
+        weights |= {f"first_{k}": v.clone() for k, v in evidence_weights([first]).items() if k.startswith("mask_head.")}
+        for name in ("to_pooled.weight", "to_pooled.bias"):  # in its own part of the joint space
+            weights[name] = torch.cat([torch.zeros_like(weights[name]), weights[name]])
+        return weights
+    weights = {}
     for name in members[0]:
         if name.startswith(TOWER):
             continue

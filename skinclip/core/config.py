@@ -41,7 +41,8 @@ class PerceptionConfig:
     `levels` are the intermediate maps taken from the image tower, fine to coarse, as `forward_intermediates` counts
     them; `token_levels` are those of them that are resized to the finest of them and concatenated into patch tokens.
     `flips`: an Assessment averages what the tower sees of the photo and its three mirror images.
-    `looks`: 1 looks at the photo, 2 at the lesion found in it as well (`skinclip.model.looks`).
+    `looks`: 1 looks at the photo, 2 at the lesion found in it as well (`skinclip.model.looks`); of an ensemble of two
+    the first member then takes the first look, the second the other.
     """
 
     family: str = "open_clip"
@@ -55,6 +56,16 @@ class PerceptionConfig:
     token_levels: Annotated[tuple[Natural, ...], Field(min_length=1)] = (2, 3, 4)
     flips: bool = True
     looks: Literal[1, 2] = 1
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where looks and members do not go together."""
+        if self.looks > 1 and self.members not in (1, self.looks):
+            raise ValueError(f"members must be 1 or one for each of {self.looks} looks, got {self.members}")
+
+    @property
+    def member_per_look(self) -> bool:
+        """Whether each look is taken by a member of its own."""
+        return self.looks > 1 and self.members > 1
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -23,7 +23,8 @@ from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
 from torch import Tensor, nn
 
 from skinclip.language.prompt import Prompts
-from skinclip.model.looks import LookBehind, seen_behind
+from skinclip.model.inference import seen_behind
+from skinclip.model.looks import LookBehind
 from skinclip.model.perception import MIRRORS, VisualTokens
 from skinclip.model.plain import PlainClassifier
 from skinclip.model.skinclip_vl import SkinClipVL
@@ -46,11 +47,9 @@ class ModelPath(nn.Module):
 
     def seen(self, photos: Tensor, own_too: bool = True) -> VisualTokens:
         """What the model sees of photos [B, 3, side, side], in all its looks."""
-        tokens = self.model.perceive_with_gradients(photos, own_too=own_too)
         if self.behind is None:
-            return tokens
-        first = self.model.perceive_with_gradients(self.behind.with_windows(photos), own_too=False)
-        return seen_behind(tokens, first, self.behind)
+            return self.model.perceive_with_gradients(photos, own_too=own_too)
+        return seen_behind(self.model, photos, self.behind)
 
 
 class DiagnosisPath(ModelPath):
@@ -99,13 +98,13 @@ class TokenStages(nn.Module):
     def __init__(self, path: ModelPath) -> None:
         super().__init__()
         self.path = path
-        stages = path.model.perception.tower.attribution_stages()
+        stages = path.model.perception.looking().attribution_stages()
         self.blocks = [*stages.modules, *(block for others in stages.beside for block in others)]
         self.maps = nn.ModuleList(nn.Identity() for _ in self.blocks)
 
     def network(self) -> Network:
         """This path with its maps as stages, those of an ensemble's other members beside those of the first."""
-        stages = self.path.model.perception.tower.attribution_stages()
+        stages = self.path.model.perception.looking().attribution_stages()
         own, others, m = list(self.maps), len(stages.modules), len(stages.beside[0]) if stages.beside else 0
         beside = [tuple(own[others + i * m : others + (i + 1) * m]) for i in range(len(stages.beside))]
         return Network(self, own[:others], beside)
@@ -163,7 +162,7 @@ class Cam:
 
 def own_network(path: ModelPath) -> Network:
     """The model's own answer. Raises NotImplementedError for a tower of a kind whose maps are not known here."""
-    stages = path.model.perception.tower.attribution_stages()
+    stages = path.model.perception.looking().attribution_stages()
     if not stages.tokens:
         return Network(path, stages.modules, stages.beside)
     return TokenStages(path).network()

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skinclip.core.config import EvidenceConfig
-from skinclip.model.perception import Perception, VisualTokens
+from skinclip.core.config import EvidenceConfig, PerceptionConfig
+from skinclip.model.perception import LAST, Perception, VisualTokens
 
 CLEAR = 3.0  # the score of a state that is surely there; its negative, of one that is surely not
 
@@ -136,7 +136,7 @@ class EvidenceFinder(nn.Module):
         return cls(config, perception.width, perception.embed_dim, perception.level_widths, n_states)
 
     @classmethod
-    def feature_width(cls, config: EvidenceConfig, members: int) -> int:
+    def feature_width(cls, config: EvidenceConfig, perception: PerceptionConfig) -> int:
         """The width A of `Evidence.features`; the adapter is one, however many members the tower has."""
         return config.adapter_width
 
@@ -144,8 +144,8 @@ class EvidenceFinder(nn.Module):
         """Embeddings [K, E] of the states -> directions [K, E] of what sets each apart."""
         return symmetric_orthogonalize(state_embeddings)
 
-    def segment(self, levels: Sequence[Tensor]) -> Tensor:
-        """Levels of the tower -> mask logits [B, m, m]."""
+    def segment(self, levels: Sequence[Tensor], look: int = LAST) -> Tensor:
+        """Levels of the tower -> mask logits [B, m, m], by the same head in every look."""
         return self.mask_head(levels)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], mask_logits: Tensor, state_embeddings: Tensor) -> Evidence:

@@ -28,7 +28,7 @@ def make_evidence_finder(
 
 def feature_width(config: EvidenceConfig, perception: PerceptionConfig) -> int:
     """The width A of `Evidence.features`. Raises ValueError naming the kinds there are."""
-    return _kind(config).feature_width(config, perception.members)
+    return _kind(config).feature_width(config, perception)
 
 
 def _kind(config: EvidenceConfig) -> type[EvidenceFinder] | type[PyramidEvidenceFinder]:

@@ -18,8 +18,8 @@ from skinclip.imaging.photo import LesionImage, from_array
 from skinclip.imaging.transform import PhotoTransform, Window
 from skinclip.model.decoding import Prefix
 from skinclip.model.evidence import Evidence
-from skinclip.model.looks import LookBehind, RelativeWindows, lesion_windows_of, seen_behind, seen_beside, seen_together
-from skinclip.model.perception import VisualTokens
+from skinclip.model.looks import LookBehind, RelativeWindows, lesion_windows_of, seen_beside
+from skinclip.model.perception import FIRST, VisualTokens
 from skinclip.model.skinclip_vl import SkinClipVL
 
 MIN_LESION = 0.002  # of the photo: a smaller mask is no lesion to centre the window on
@@ -43,7 +43,7 @@ class ForwardOutput:
     logits: Tensor
     prefix: Prefix | None
     style: Tensor
-    behind: LookBehind | None = None
+    behind: LookBehind | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def first_windows(model: SkinClipVL, transform: PhotoTransform, images: Sequence
     if not oblong:
         return windows
     squashed = torch.stack([transform.squash(images[i].pixels) for i in oblong])
-    masks = model.evidence.segment(model.perceive(squashed, own_too=False).levels).sigmoid() > 0.5
+    masks = model.evidence.segment(model.perceive(squashed, own_too=False, look=FIRST).levels, FIRST).sigmoid() > 0.5
     for i, mask in zip(oblong, masks.cpu().numpy(), strict=True):
         if mask.mean() < MIN_LESION:
             continue
@@ -96,16 +96,16 @@ def look(model: SkinClipVL, transform: PhotoTransform, images: Sequence[LesionIm
     config = model.config.perception
     windows = first_windows(model, transform, images)
     photos = _cut(transform, images, windows)
-    first = model.perceive(photos, config.flips, own_too and config.looks == 1)
+    first = model.perceive(photos, config.flips, own_too and config.looks == 1, FIRST)
     if config.looks == 1:
         return Looks(windows, first, [])
-    places = lesion_windows_of(model.evidence.segment(first.levels).cpu())
+    places = lesion_windows_of(model.evidence.segment(first.levels, FIRST).cpu())
     closer = [_inside(window, places, i) for i, window in enumerate(windows)]
     near = _cut(transform, images, closer)
     second = model.perceive(near, config.flips, own_too)
     placed = [_relative(inner, outer) for inner, outer in zip(closer, windows, strict=True)]
     behind = [LookBehind(photos[i : i + 1], near[i : i + 1], place) for i, place in enumerate(placed)]
-    return Looks(closer, seen_together([second, first]), behind)
+    return Looks(closer, model.perception.together([first, second]), behind)
 
 
 def _cut(transform: PhotoTransform, images: Sequence[LesionImage], windows: Sequence[Window]) -> Tensor:
@@ -160,6 +160,14 @@ def forward_batch(
     )
 
 
+def seen_behind(model: SkinClipVL, near: Tensor, behind: LookBehind) -> VisualTokens:
+    """What the model sees of changed versions [B, 3, side, side] of one photo's window, in all its looks."""
+    first = model.perceive_with_gradients(behind.with_windows(near), own_too=False, look=FIRST)
+    tokens = model.perception.together([first, model.perceive_with_gradients(near)])
+    n = len(near)
+    return tokens if behind.beside is None else seen_beside(tokens, behind.beside.repeated(n), range(n))
+
+
 @torch.inference_mode()
 def forward_changed(
     model: SkinClipVL,
@@ -179,8 +187,8 @@ def forward_changed(
     if behind is None:
         return forward_batch(model, transform, images, contexts)
     near = torch.stack([transform.squash(window) for window in windows])
-    tokens = seen_behind(model.perceive(near), model.perceive(behind.with_windows(near), own_too=False), behind)
+    tokens = seen_behind(model, near, behind)
     evidence = model.find_evidence(tokens)
     logits = model.reason(model.reasoner.writer.write(contexts), tokens, evidence).logits
     whole = [Window(0, 0, len(window)) for window in windows]
-    return ForwardOutput(whole, tokens.to("cpu"), evidence.to("cpu"), logits.cpu(), None, tokens.style.cpu())
+    return ForwardOutput(whole, tokens.to("cpu"), evidence.to("cpu"), logits.cpu(), None, tokens.style.cpu(), None)

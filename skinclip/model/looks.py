@@ -1,8 +1,8 @@
 """Where the model looks: at the whole photo first, then at the lesion that it found there, with a margin.
 
-A lesion that fills a tenth of the photo so gets the full grid of the tower. What both looks see is averaged; tokens,
-mask and maps are those of the second, so a region is drawn at its resolution. Two photos of one lesion are averaged
-likewise, and shown by the first.
+A lesion that fills a tenth of the photo so gets the full grid of the tower. What both looks see is put together by
+`Perception.together`; tokens, mask and maps are those of the second, so a region is drawn at its resolution. Two photos
+of one lesion are averaged, and shown by the first.
 """
 
 from __future__ import annotations
@@ -73,15 +73,6 @@ def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
     return first / m, last / m
 
 
-def seen_together(looks: Sequence[VisualTokens]) -> VisualTokens:
-    """What several looks at the same lesions see: mean embedding and style, the places of the first of `looks`."""
-    if len(looks) == 1:
-        return looks[0]
-    embedding = F.normalize(torch.stack([look.embedding for look in looks]).mean(0), dim=-1)
-    means = torch.stack([look.style for look in looks]).mean(0)
-    return replace(looks[0], embedding=embedding, means=means)
-
-
 def seen_beside(tokens: VisualTokens, others: VisualTokens, rows: Sequence[int]) -> VisualTokens:
     """What the photos `tokens` see, some of them together with another photo of the same lesion.
 
@@ -116,10 +107,3 @@ class LookBehind:
         change = windows - self.window
         grid = self.place.back(self.photo.shape[-1]).expand(len(windows), -1, -1, -1)
         return self.photo + F.grid_sample(change, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def seen_behind(second: VisualTokens, first: VisualTokens, behind: LookBehind) -> VisualTokens:
-    """Both looks at changed versions of the photo of `behind`, and what is seen beside it."""
-    together = seen_together([second, first])
-    beside, n = behind.beside, len(second.embedding)
-    return together if beside is None else seen_beside(together, beside.repeated(n), range(n))

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from skinclip.core.config import PerceptionConfig
 from skinclip.model.towers import ImageTextTower, make_tower
+from skinclip.model.towers.ensemble import EnsembleTower, side_by_side
 
+FIRST, LAST = 0, -1  # looks
 MIRRORS = ((), (3,), (2,), (2, 3))  # axes of [B, D, h, w] that are turned over: the photo, and its mirror images
 
 
@@ -104,10 +106,12 @@ class Perception(nn.Module):
             tower.eval()
             dry = self(torch.zeros(1, 3, config.image_size, config.image_size))
             tower.train(was_training)
+        parts = config.members if config.member_per_look else 1
         self.width = dry.tokens.shape[-1]  # D
-        self.embed_dim = dry.embedding.shape[-1]  # E
+        self.embed_dim = dry.embedding.shape[-1] * parts  # E
         self.grid = dry.grid
         self.level_widths = [level.shape[1] for level in dry.levels]
+        self.style_width = dry.style.shape[-1] * parts  # S
 
     def freeze(self) -> Perception:
         """Freezes parameters and buffers for good and rounds the weights to what a checkpoint stores."""
@@ -121,15 +125,36 @@ class Perception(nn.Module):
     def train(self, mode: bool = True) -> Perception:
         return super().train(mode and not self.frozen)
 
-    def forward(self, photos: Tensor) -> VisualTokens:
+    def forward(self, photos: Tensor, look: int = LAST) -> VisualTokens:
         """
         Args:
             photos: [B, 3, side, side], RGB in 0..1.
+            look: which look it is, where each is taken by a member of its own (`together`).
         """
         x = (photos - self.mean) / self.std
         x = x.to(memory_format=torch.channels_last)
-        features = self.tower.features(x)
+        features = self.looking(look).features(x)
         return self._tokens(features.levels, F.normalize(features.embedding, dim=-1))
+
+    def looking(self, look: int = LAST) -> ImageTextTower:
+        """The tower that takes a look."""
+        if not self.config.member_per_look:
+            return self.tower
+        assert isinstance(self.tower, EnsembleTower)
+        return self.tower.member(look)
+
+    def together(self, looks: Sequence[VisualTokens]) -> VisualTokens:
+        """What all looks at the same photos see: one embedding and one style, the places of the last look.
+
+        Members that take a look each see their part of the joint space; looks of one tower are averaged.
+        """
+        if len(looks) == 1:
+            return looks[0]
+        embeddings, styles = [look.embedding for look in looks], [look.style for look in looks]
+        if self.config.member_per_look:
+            return replace(looks[-1], embedding=side_by_side(embeddings), means=torch.cat(styles, 1))
+        mean = F.normalize(torch.stack(embeddings).mean(0), dim=-1)
+        return replace(looks[-1], embedding=mean, means=torch.stack(styles).mean(0))
 
     def _tokens(self, levels: list[Tensor], embedding: Tensor) -> VisualTokens:
         chosen = [levels[self.config.levels.index(i)] for i in self.config.token_levels]
@@ -138,12 +163,12 @@ class Perception(nn.Module):
         tokens = torch.cat(maps, dim=1).flatten(2).transpose(1, 2)  # [B, N, D]
         return VisualTokens(tokens, (h, w), embedding, levels)
 
-    def from_all_sides(self, photos: Tensor) -> VisualTokens:
+    def from_all_sides(self, photos: Tensor, look: int = LAST) -> VisualTokens:
         """Features of photos [B, 3, side, side] and their three mirror images, turned back and averaged.
 
         A lesion has no up or left: the average is steadier, and a mirrored photo gives mirrored tokens, exactly.
         """
-        parts = [self(photos.flip(axes)).turned(axes) for axes in MIRRORS]
+        parts = [self(photos.flip(axes), look).turned(axes) for axes in MIRRORS]
         levels = [torch.stack(same).mean(0) for same in zip(*(part.levels for part in parts), strict=True)]
         return self._tokens(levels, F.normalize(torch.stack([p.embedding for p in parts]).mean(0), dim=-1))
 

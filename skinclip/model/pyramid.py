@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skinclip.core.config import EvidenceConfig
+from skinclip.core.config import EvidenceConfig, PerceptionConfig
 from skinclip.model.evidence import Evidence, lesion_weights, log_mean_exp, symmetric_orthogonalize
-from skinclip.model.perception import Perception, VisualTokens
+from skinclip.model.perception import FIRST, LAST, Perception, VisualTokens
 
 
 class PyramidDecoder(nn.Module):
@@ -86,18 +86,26 @@ class PyramidEvidenceFinder(nn.Module):
     frozen = True  # learnt with the tower in stage 0; only `to_pooled` learns in stage 2
 
     def __init__(
-        self, config: EvidenceConfig, embed_dim: int, level_widths: Sequence[int], n_states: int, groups: int = 1
+        self,
+        config: EvidenceConfig,
+        embed_dim: int,
+        level_widths: Sequence[int],
+        n_states: int,
+        groups: int = 1,
+        looks: int = 1,
     ) -> None:
         """
         Args:
-            embed_dim: E of the joint space, of all G members together.
-            groups: members G of the tower.
+            embed_dim: E of the joint space, of all members together.
+            groups: members G of the tower that see the same.
+            looks: members that take a look each. Maps are read in the last alone; the lesion is found in the first.
         """
         super().__init__()
-        self.config, self.groups = config, groups
+        self.config, self.groups, self.looks = config, groups, looks
         width = config.fine_width * groups
         self.mask_head = PyramidHead(level_widths, config, groups)
-        self.to_text = nn.Conv2d(width, embed_dim, 1, groups=groups)
+        self.first_mask_head = PyramidHead(level_widths, config, groups) if looks > 1 else None
+        self.to_text = nn.Conv2d(width, embed_dim // looks, 1, groups=groups)
         self.to_pooled = nn.Linear(width, embed_dim)
         self.scale = nn.Parameter(torch.full((groups,), 2.5))
         self.bias = nn.Parameter(torch.full((groups, n_states), -2.5))
@@ -106,21 +114,26 @@ class PyramidEvidenceFinder(nn.Module):
     def over(cls, config: EvidenceConfig, perception: Perception, n_states: int) -> PyramidEvidenceFinder:
         """A fresh one with the widths and the members of `perception`."""
         members = perception.config.members
-        return cls(config, perception.embed_dim, perception.level_widths, n_states, members)
+        groups, looks = (1, members) if perception.config.member_per_look else (members, 1)
+        return cls(config, perception.embed_dim, perception.level_widths, n_states, groups, looks)
 
     @classmethod
-    def feature_width(cls, config: EvidenceConfig, members: int) -> int:
-        """The width A of `Evidence.features`: that of every member's finest map, side by side."""
-        return config.fine_width * members
+    def feature_width(cls, config: EvidenceConfig, perception: PerceptionConfig) -> int:
+        """The width A of `Evidence.features`: the finest maps of all members that see the same, side by side."""
+        return config.fine_width * (1 if perception.member_per_look else perception.members)
 
     def directions(self, state_embeddings: Tensor) -> Tensor:
-        """Embeddings [K, E] of the states -> directions [K, E] of what sets each apart, member by member."""
-        parts = state_embeddings.chunk(self.groups, -1)
+        """Embeddings [K, E] of the states -> directions of what sets each apart, member by member.
+
+        Of members that take a look each, the last one's alone: [K, E / looks].
+        """
+        parts = state_embeddings.chunk(self.looks, -1)[-1].chunk(self.groups, -1)
         return torch.cat([symmetric_orthogonalize(part) for part in parts], -1)
 
-    def segment(self, levels: Sequence[Tensor]) -> Tensor:
-        """Levels -> mask logits [B, h, w]."""
-        return self.mask_head(levels)
+    def segment(self, levels: Sequence[Tensor], look: int = LAST) -> Tensor:
+        """Levels of a look -> mask logits [B, h, w]."""
+        first = look == FIRST and self.first_mask_head is not None
+        return self.first_mask_head(levels) if first and self.first_mask_head else self.mask_head(levels)
 
     def find(self, visual: VisualTokens, directions: Tensor, mask_logits: Tensor | None = None) -> Evidence:
         """The whole step from what the tower sees; `mask_logits` [B, m, m] take the place of the finder's own."""

@@ -23,7 +23,7 @@ from skinclip.model.errors import CheckpointError
 from skinclip.model.evidence import Evidence
 from skinclip.model.finders import feature_width, make_evidence_finder
 from skinclip.model.foundation import Foundation
-from skinclip.model.perception import Perception, VisualTokens
+from skinclip.model.perception import LAST, Perception, VisualTokens
 from skinclip.model.qwen import ADAPTER, add_lora, load_language_model, quantize_to, qwen_config
 from skinclip.model.reasoner import InputWidths, Reasoner, Reasoning
 from skinclip.model.tokenizer import mini_tokenizer
@@ -77,8 +77,9 @@ class SkinClipVL(nn.Module):
         bank = torch.stack([self.perception.embed_texts(d.descriptions) for d in DIAGNOSES])
         states = self.perception.embed_texts([s.descriptions[0] for s in EVIDENCE_STATES])
         known = list(self.known.states)  # alone: each direction depends on all of them
-        directions = torch.zeros_like(states).index_copy(
-            0, torch.tensor(known, device=states.device), self.evidence.directions(states[known])
+        own = self.evidence.directions(states[known])  # in the part of the joint space that maps are read in
+        directions = states.new_zeros(len(states), own.shape[1]).index_copy(
+            0, torch.tensor(known, device=states.device), own
         )
         return {
             "description_bank": bank,  # [C, P, E]
@@ -87,24 +88,27 @@ class SkinClipVL(nn.Module):
         }
 
     @torch.no_grad()
-    def perceive(self, photos: Tensor, flips: bool = False, own_too: bool = True) -> VisualTokens:
+    def perceive(self, photos: Tensor, flips: bool = False, own_too: bool = True, look: int = LAST) -> VisualTokens:
         """[B, 3, side, side] in 0..1 -> VisualTokens; never any gradient, the towers are frozen.
 
         Args:
             photos: `config.photo_side` wide where the preset keeps Qwen's own vision tower, else of any side.
             flips: average over the photo and its mirror images.
             own_too: whether Qwen's own vision tower encodes the photo as well, where the preset keeps it.
+            look: which look it is; see `Perception.forward`.
         """
-        return self.perceive_with_gradients(photos, flips, own_too)
+        return self.perceive_with_gradients(photos, flips, own_too, look)
 
-    def perceive_with_gradients(self, photos: Tensor, flips: bool = False, own_too: bool = True) -> VisualTokens:
+    def perceive_with_gradients(
+        self, photos: Tensor, flips: bool = False, own_too: bool = True, look: int = LAST
+    ) -> VisualTokens:
         """`perceive` for attribution: gradients reach the photos through CLIP, not through Qwen's own tower."""
         photos = photos.to(self.device)
         own = self.reasoner.own_tokens(photos) if own_too else None
         if self.config.reasoner.own_vision:
             side = self.config.perception.image_size
             photos = F.interpolate(photos, (side, side), mode="bilinear", antialias=True, align_corners=False)
-        visual = self.perception.from_all_sides(photos) if flips else self.perception(photos)
+        visual = self.perception.from_all_sides(photos, look) if flips else self.perception(photos, look)
         return replace(visual, own=own)
 
     @property
@@ -276,7 +280,7 @@ def make_reasoner(
         adapter=feature_width(config.evidence, config.perception),
         states=len(EVIDENCE_STATES),
         known=config.known,
-        style=sum(perception.level_widths),
+        style=perception.style_width,
     )
     return Reasoner(config.reasoner, language_model, tokenizer, widths, adapter)
 

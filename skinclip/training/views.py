@@ -25,8 +25,8 @@ from skinclip.data.augmentation import Augmentation
 from skinclip.data.cases import DataError
 from skinclip.data.photos import bytes_in
 from skinclip.model.evidence import Evidence
-from skinclip.model.looks import lesion_windows_of, seen_together
-from skinclip.model.perception import VisualTokens
+from skinclip.model.looks import lesion_windows_of
+from skinclip.model.perception import FIRST, VisualTokens
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.distributed import DistributedContext
 from skinclip.training.photo_sets import PhotoSet, photo_key
@@ -80,10 +80,11 @@ def see(model: SkinClipVL, views: Tensor, encode_in: str = "float32") -> ViewFea
 def _two_looks(model: SkinClipVL, views: Tensor) -> tuple[VisualTokens, Tensor, Tensor]:
     """Tokens of both looks together, the mask of the first, and the second look's reference mask [k, 1, side, side]."""
     side = model.config.photo_side
-    first = model.perceive(F.interpolate(views[:, :3], (side, side), mode="bilinear", antialias=True))
-    mask_logits = model.evidence.segment(first.levels).float()
+    small = F.interpolate(views[:, :3], (side, side), mode="bilinear", antialias=True)
+    first = model.perceive(small, look=FIRST)
+    mask_logits = model.evidence.segment(first.levels, FIRST).float()
     near = lesion_windows_of(mask_logits).cut(views.to(mask_logits.device), side)
-    return seen_together([model.perceive(near[:, :3]), first]), mask_logits, near[:, 3:]
+    return model.perception.together([first, model.perceive(near[:, :3])]), mask_logits, near[:, 3:]
 
 
 def _as_kept(model: SkinClipVL, tokens: VisualTokens, mask_logits: Tensor, reference: Tensor) -> ViewFeatures:

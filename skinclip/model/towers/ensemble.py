@@ -29,6 +29,10 @@ class EnsembleTower(nn.Module):
             raise ValueError(f"perception.members: an ensemble has 2 members or more, got {config.members}")
         self.members = nn.ModuleList(OpenClipTower(replace(config, members=1)) for _ in range(config.members))
 
+    def member(self, number: int) -> OpenClipTower:
+        """One of the members by itself; its embedding is its own part of the joint space."""
+        return self._towers()[number]
+
     def features(self, photos: Tensor) -> TowerFeatures:
         features = [member.features(photos) for member in self._towers()]
         levels = [torch.cat(same, 1) for same in zip(*(f.levels for f in features), strict=True)]
