@@ -78,9 +78,9 @@ def test_a_step_on_kept_views_is_one_on_the_views_themselves(model: SkinClipVL, 
 def test_views_are_looked_at_once(model: SkinClipVL, photos: PhotoSet, tmp_path, monkeypatch) -> None:
     looked: list[int] = []
 
-    def counting(model, batch):  # type: ignore[no-untyped-def]
+    def counting(model, batch, *settings):  # type: ignore[no-untyped-def]
         looked.append(len(batch))
-        return see(model, batch)
+        return see(model, batch, *settings)
 
     monkeypatch.setattr(views_module, "see", counting)
     store = keep_views(model, kept(photos, model), "base", tmp_path, 5, DistributedContext())

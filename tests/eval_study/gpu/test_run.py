@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,7 +21,8 @@ from skinclip.core.config import ModelConfig, load_yaml
 from skinclip.language.paraphrases import VOCABULARY
 from skinclip.model.evidence import symmetric_orthogonalize
 from skinclip.model.finders import make_evidence_finder
-from skinclip.model.perception import Perception
+from skinclip.model.perception import FIRST, Perception
+from skinclip.model.pyramid import PyramidEvidenceFinder
 from skinclip.training import imagenet
 from skinclip.training.imagenet import NoImageNetStart, load_imagenet_start
 from tests.eval_study.gpu.synthetic_sets import make_sets
@@ -65,32 +67,69 @@ def test_a_run_becomes_a_tower_and_evidence_of_the_product(run: Path, tmp_path: 
     check_equal([run / "derm_clip.safetensors"], tmp_path)
 
 
-def test_two_members_become_an_ensemble_that_gives_their_mean(tmp_path: Path) -> None:
+def members(folder: Path, count: int) -> list[Path]:
+    """Weight files of that many untrained runs whose norms do something."""
     paths = []
-    for seed in (1, 2):
+    for seed in range(count):
         torch.manual_seed(seed)
         member = GpuDermClip(MODEL)
         for module in member.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.running_mean, std=0.1)
         nn.init.normal_(member.bias)
-        paths.append(tmp_path / f"{seed}.safetensors")
+        paths.append(folder / f"{seed}.safetensors")
         train.save(member, paths[-1])
+    return paths
+
+
+def test_three_members_become_an_ensemble_that_gives_their_mean(tmp_path: Path) -> None:
+    paths = members(tmp_path, 3)
     assemble.assemble(paths, tmp_path / "out", MODEL, 64)
     config = load_yaml(ModelConfig, tmp_path / "out" / "config.yaml")
-    assert config.perception.family == "ensemble" and config.perception.members == 2
+    assert config.perception.family == "ensemble" and config.perception.members == 3 and config.perception.looks == 1
     check_equal(paths, tmp_path / "out")
+
+
+@torch.no_grad()
+def test_two_members_take_a_look_each(tmp_path: Path) -> None:
+    paths = members(tmp_path, 2)
+    assemble.assemble(paths, tmp_path / "out", MODEL, 64)
+    config = load_yaml(ModelConfig, tmp_path / "out" / "config.yaml")
+    assert config.perception.member_per_look and config.perception.looks == 2
+    perception, finder = product(tmp_path / "out")
+    whole, near = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
+    first, second = perception(whole, FIRST), perception(near)
+    seen = perception.together([first, second])
+    evidence = finder.find(seen, finder.directions(perception.embed_texts([s.descriptions[0] for s in STATES])))
+    a, b = (GpuDermClip(MODEL) for _ in paths)
+    a.load_weights(load_file(paths[0]))
+    b.load_weights(load_file(paths[1]))
+    (e1, f1), (e2, f2) = a.eval()(whole), b.eval()(near)
+    torch.testing.assert_close(seen.embedding, torch.cat([e1, e2], 1) / 2**0.5, atol=1e-5, rtol=0)
+    directions = symmetric_orthogonalize(b.embed_texts(TextPool(0, "cpu", MODEL).states))
+    torch.testing.assert_close(evidence.maps, b.maps(f2, directions), atol=1e-4, rtol=0)
+    torch.testing.assert_close(evidence.mask_logits, b.mask(f2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(finder.segment(first.levels, FIRST), a.mask(f1), atol=1e-4, rtol=0)
+    # in the joint space as well the lesion lies where the second member puts it
+    own = F.normalize(b.to_text(evidence.mean), dim=-1)
+    torch.testing.assert_close(evidence.pooled[:, len(own[0]) :], own, atol=1e-4, rtol=0)
+
+
+def product(folder: Path) -> tuple[Perception, PyramidEvidenceFinder]:
+    """Tower and evidence finder as the product loads them."""
+    config = load_yaml(ModelConfig, folder / "config.yaml")
+    perception = Perception(config.perception)
+    perception.tower.load_weights(load_file(folder / "perception.safetensors"))
+    finder = make_evidence_finder(config.evidence, perception.eval(), len(STATES)).eval()
+    finder.load_state_dict(load_file(folder / "evidence.safetensors"))
+    assert isinstance(finder, PyramidEvidenceFinder)
+    return perception, finder
 
 
 @torch.no_grad()
 def check_equal(paths: list[Path], folder: Path) -> None:
     """The product's embeddings and maps are the mean of the members' own."""
-    config = load_yaml(ModelConfig, folder / "config.yaml")
-    perception = Perception(config.perception)
-    perception.tower.load_weights(load_file(folder / "perception.safetensors"))
-    perception.eval()
-    finder = make_evidence_finder(config.evidence, perception, len(STATES)).eval()
-    finder.load_state_dict(load_file(folder / "evidence.safetensors"))
+    perception, finder = product(folder)
     photos = torch.rand(2, 3, 64, 64)
     perceived = perception(photos)
     states = perception.embed_texts([s.descriptions[0] for s in STATES])
