@@ -183,8 +183,8 @@ def train(
         claim(work, recipe, config, identity)
         cases = gather_calibrated(root, work / "cache", strict)
         photos = training_photos(recipe, cases["train"], work / "cache", published)
-        check_enough(recipe, photos, published)
-        config = taught(config, photos)
+        check_enough(recipe, photos, published or tower is not None)
+        config = config if tower is not None else taught(config, photos)
     if base is None and tower is not None:
         model = with_tower(config, recipe, tower, work)
     elif base is None:
@@ -354,11 +354,15 @@ def training_photos(recipe: TrainConfig, cases: list[Case], cache: Path, publish
     return photo_set(learnt, recipe.photo_size, cache, {photo_key(c) for c in learnt} if published else held_out)
 
 
-def check_enough(recipe: TrainConfig, photos: PhotoSet, published: bool) -> None:
-    """Raises DataError, before anything is trained, where a stage has fewer photos to draw from than a batch holds."""
+def check_enough(recipe: TrainConfig, photos: PhotoSet, ready: bool) -> None:
+    """Raises DataError, before anything is trained, where a stage has fewer photos to draw from than a batch holds.
+
+    Args:
+        ready: the tower is trained already.
+    """
     drawn = int((stage2_weights(photos, recipe.stage2) > 0).sum())
     needed = [("stage2", recipe.stage2.batch_size, drawn)]
-    if not published:
+    if not ready:
         needed.append(("stage0", recipe.stage0.batch_size, int((~photos.unseen).sum())))
     _refuse_small(needed)
 

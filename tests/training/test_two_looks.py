@@ -1,0 +1,189 @@
+"""Training over towers that are trained already and take a look each: what stage 2 learns, keeps and leaves alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eval_study.gpu import assemble
+from skinclip.core.assessment import Context
+from skinclip.core.config import (
+    LossConfig,
+    ModelConfig,
+    Stage0Config,
+    Stage1Config,
+    Stage2Config,
+    TrainConfig,
+    load_yaml,
+    save_yaml,
+)
+from skinclip.data.cases import Case, DataError
+from skinclip.imaging.photo import load_photo
+from skinclip.model.perception import Perception
+from skinclip.model.pyramid import PyramidEvidenceFinder
+from skinclip.model.skinclip_vl import SkinClipVL, new_model
+from skinclip.pipeline.assessor import Assessor
+from skinclip.training.checkpoints import seed_everything
+from skinclip.training.distributed import DistributedContext
+from skinclip.training.joint import Stage2, freeze_earlier, views_for
+from skinclip.training.losses import MISSING
+from skinclip.training.photo_sets import PhotoSet, gather, photo_set, with_clinical
+from skinclip.training.run import model_of, read_tower, train
+from skinclip.training.sampling import source_priors
+from skinclip.training.views import see
+from tests.eval_study.gpu.test_run import MODEL, members
+from tests.training.test_run import made_up_data
+
+RECIPE = TrainConfig(
+    photo_size=72,
+    stage0=Stage0Config(held_out=0.0),
+    stage1=Stage1Config(steps=2, batch_size=4),
+    stage2=Stage2Config(
+        steps=3, batch_size=8, second_views=4, rationale_targets=3, paraphrases=8, cached_views=2, pair_share=1.0
+    ),
+    loss=LossConfig(by_source=True, w_cal=0.0, w_criteria=0.0, w_outside=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    made_up_data(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfig) -> Path:
+    """Two untrained towers put together, with a tiny reasoner."""
+    folder = tmp_path_factory.mktemp("tower")
+    assemble.assemble(members(folder, 2), folder, MODEL, 64)
+    config = load_yaml(ModelConfig, folder / "config.yaml")
+    save_yaml(dataclasses.replace(config, reasoner=tiny_config.reasoner), folder / "config.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tower: Path, tmp_path_factory: pytest.TempPathFactory) -> SkinClipVL:
+    _, config = model_of(None, None, tower)
+    weights, evidence = read_tower(tower)
+    perception = Perception(config.perception)
+    perception.tower.load_weights(weights)
+    made = new_model(config, tmp_path_factory.mktemp("made"), perception)
+    made.evidence.load_state_dict(evidence)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pairs(data: Path) -> PhotoSet:
+    """Eight lesions of which each has a second photo."""
+    cases = gather(data)["train"][:9]
+    first = [dataclasses.replace(c, clinical_image=cases[i + 1].image) for i, c in enumerate(cases[:8])]
+    return photo_set(with_clinical(first), RECIPE.photo_size, None)
+
+
+def test_a_training_ends_in_a_checkpoint_that_assesses(tower: Path, data: Path, tmp_path: Path) -> None:
+    _, config = model_of(None, None, tower)
+    live = train(config, RECIPE, data, tmp_path / "work", tmp_path / "out", tower=tower)
+    assert live is not None
+    again, photo = Assessor.load("mini", tmp_path / "out"), load_photo(gather(data)["valid"][0].image)
+    one, two = (a.predict([photo], [Context()])[0] for a in (live, again))
+    assert one.probabilities.tolist() == two.probabilities.tolist()
+    weights, evidence = read_tower(tower)
+    for name, value in again.model.perception.tower.weights().items():
+        assert torch.equal(value, weights[name]), f"{name} of the tower was changed"
+    learnt = {k for k, v in again.model.evidence.state_dict().items() if not torch.equal(v, evidence[k])}
+    assert learnt == {"to_pooled.weight", "to_pooled.bias"}
+    both = again.assess(photo, clinical=load_photo(gather(data)["valid"][1].image))
+    assert both.photos[0].sha256 == both.photo.sha256 and len(both.photos) == 2
+
+
+def test_a_tower_that_does_not_fit_is_refused_in_words(tower: Path, data: Path, tmp_path: Path) -> None:
+    _, config = model_of(None, None, tower)
+    with pytest.raises(DataError, match="give --tower DIR"):
+        model_of(None, tower / "config.yaml")
+    with pytest.raises(DataError, match="holds no weights of a tower"):
+        read_tower(tmp_path)
+    wider = dataclasses.replace(config, evidence=dataclasses.replace(config.evidence, fine_width=32))
+    with pytest.raises(DataError, match="does not fit the model"):
+        train(wider, RECIPE, data, tmp_path / "work", tmp_path / "out", tower=tower)
+
+
+def test_a_step_on_kept_views_is_one_on_the_views_themselves(
+    model: SkinClipVL, pairs: PhotoSet, tmp_path: Path
+) -> None:
+    views, store = views_for(model, RECIPE, pairs, tmp_path, "", DistributedContext())
+    losses, gradients = [], []
+    for found in (store, None):
+        stage = Stage2(model, RECIPE, pairs, seed_everything(3), views=(views, found))
+        model.train()
+        freeze_earlier(model)
+        model.zero_grad()
+        losses.append(stage.step())
+        gradients.append({n for n, p in model.evidence.named_parameters() if p.grad is not None})
+    for name, value in losses[1].items():
+        torch.testing.assert_close(losses[0][name], value, atol=5e-3, rtol=5e-3, msg=name)
+    assert gradients[0] == gradients[1] == {"to_pooled.weight", "to_pooled.bias"}
+
+
+def test_only_lesions_with_two_photos_are_seen_in_both(model: SkinClipVL, pairs: PhotoSet) -> None:
+    assert pairs.partners()[:8].tolist() == list(range(8, 16)) and pairs.partners()[8:].tolist() == list(range(8))
+    alone = pairs.subset(torch.arange(8))
+    assert alone.partners().tolist() == [MISSING] * 8
+    stage = Stage2(model, RECIPE, pairs, seed_everything(3))
+    drawn = stage.draw()
+    assert drawn.beside is not None
+    others, rows = drawn.beside
+    assert rows.tolist() == list(range(12))
+    assert others.photo.tolist() == pairs.partners()[drawn.views.photo].tolist()
+    whole = stage.assemble(drawn, torch.arange(12))
+    for row in (1, 10):
+        alone_now = see(model, stage.views.pixels(drawn.views, torch.tensor([row]))).tokens.embedding
+        beside = see(model, stage.views.pixels(others, torch.tensor([row]))).tokens.embedding
+        expected = torch.nn.functional.normalize(alone_now + beside, dim=-1)
+        torch.testing.assert_close(whole.features.tokens.embedding[row : row + 1], expected, atol=1e-4, rtol=0)
+    never = dataclasses.replace(RECIPE, stage2=dataclasses.replace(RECIPE.stage2, pair_share=0.0))
+    assert Stage2(model, never, pairs, seed_everything(3)).draw().beside is None
+
+
+def test_the_second_look_is_cut_out_of_all_pixels_of_the_view(model: SkinClipVL, pairs: PhotoSet) -> None:
+    stage = Stage2(model, RECIPE, pairs, seed_everything(3))
+    assert stage.views.side == RECIPE.photo_size > model.config.photo_side
+    kept = see(model, stage.views.pixels(stage.draw().views, torch.arange(2)))
+    assert isinstance(model.evidence, PyramidEvidenceFinder) and kept.evidence is not None
+    assert kept.tokens.grid == (model.config.reasoner.clip_grid,) * 2 and kept.evidence.mean is not None
+    torch.testing.assert_close(model.evidence.in_text_space(kept.evidence.mean), kept.evidence.pooled)
+
+
+def test_half_precision_sees_nearly_the_same(model: SkinClipVL, pairs: PhotoSet) -> None:
+    stage = Stage2(model, RECIPE, pairs, seed_everything(3))
+    views = stage.views.pixels(stage.draw().views, torch.arange(4))
+    exact, rough = see(model, views), see(model, views, "bfloat16")
+    assert rough.tokens.embedding.dtype == rough.mask_logits.dtype == torch.float32
+    similar = (exact.tokens.embedding * rough.tokens.embedding).sum(-1)
+    assert (similar > 0.99).all() and not torch.equal(exact.tokens.embedding, rough.tokens.embedding)
+
+
+def test_priors_are_those_of_each_source() -> None:
+    labels = torch.tensor([0, 0, 1, 1, 1, MISSING])
+    drawn = torch.tensor([1.0, 1.0, 2.0, 1.0, 3.0, 9.0])
+    prior = source_priors(labels, drawn, ["a", "a", "a", "b", "b", "b"])
+    torch.testing.assert_close(prior[0, :2], torch.tensor([0.5, 0.5]), atol=0.01, rtol=0)
+    torch.testing.assert_close(prior[5, :2], torch.tensor([0.0, 1.0]), atol=0.01, rtol=0)
+    torch.testing.assert_close(prior.sum(1), torch.ones(6))
+    assert (prior > 0).all()
+
+
+def test_tower_files_are_those_of_the_members(tower: Path) -> None:
+    weights, _ = read_tower(tower)
+    stored = load_file(tower / "perception.safetensors")
+    assert all(v.dtype == torch.float32 for v in weights.values() if v.is_floating_point())
+    assert {k.split(".")[0] for k in stored} == {"0", "1"}
+
+
+def test_a_case_without_a_second_photo_stays_single(data: Path) -> None:
+    case: Case = gather(data)["train"][0]
+    assert with_clinical([case]) == [case]
