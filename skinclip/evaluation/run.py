@@ -280,10 +280,12 @@ def _measure(
             numbers = range(start, min(start + batch_size, len(cases)))
             loaded = [(i, cases[i], image) for i in numbers if (image := _load(cases[i], note)) is not None]
             if loaded:
-    chosen, single = with_photos(select(table, options.split), options.photos)
-    known = _known_codes(system, against)
-    cases, unknown = _known(chosen, known)
-    problems = [*table.problems, *single, *unknown]
+                others = [_close_up(case, options, note) for _, case, _ in loaded]
+                contexts = [case.context for _, case, _ in loaded]
+                predictions = assessor.predict([image for *_, image in loaded], contexts, others)
+                for (i, case, image), other, prediction in zip(loaded, others, predictions, strict=True):
+                    agrees = _agrees(assessor, image, other, case) if i in sampled else float("nan")
+                    yield _row(case, prediction, agrees, note).scored_on(assessor.config.diagnoses)
             bar.update(len(numbers))
 
 

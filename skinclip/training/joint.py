@@ -45,7 +45,7 @@ from skinclip.training.sampling import draw_weights, favour_criteria, source_pri
 from skinclip.training.schedules import cosine_schedule
 from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewFeatures, ViewStore, keep_views, view_side
 
-CACHE_BATCH = 16  # views per forward pass of the towers when their outputs are computed once and cached
+CACHE_BATCH = 48  # views per forward pass of the towers when their outputs are computed once and cached
 
 
 def balanced_prior(labels: Tensor, drawn: Tensor, loss: LossConfig) -> Tensor:
