@@ -125,7 +125,7 @@ def test_a_step_on_kept_views_is_one_on_the_views_themselves(
         losses.append(stage.step())
         gradients.append({n for n, p in model.evidence.named_parameters() if p.grad is not None})
     for name, value in losses[1].items():
-        torch.testing.assert_close(losses[0][name], value, atol=5e-3, rtol=5e-3, msg=name)
+        torch.testing.assert_close(losses[0][name], value, atol=2e-2, rtol=5e-3, msg=name)  # kept in half precision
     assert gradients[0] == gradients[1] == {"to_pooled.weight", "to_pooled.bias"}
 
 
