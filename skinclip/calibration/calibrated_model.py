@@ -63,7 +63,7 @@ class CalibratedModel:
     def forward_changed(
         self, windows: Sequence[np.ndarray], context: Context, of: CalibratedOutput
     ) -> CalibratedOutput:
-        """The output for changed versions uint8 [side, side, 3] of the window of a single photo, whose output is `of`."""
+        """The output for changed windows, uint8 [side, side, 3] each, of the single photo whose output is `of`."""
         output = forward_changed(self.model, self.transform, windows, context, of.behind)
         return self._calibrated(output, [of.calibrated.kinds[0]] * len(windows))
 

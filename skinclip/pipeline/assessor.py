@@ -248,7 +248,7 @@ class Assessor:
             others: a second photo of each lesion, None where there is none.
         """
         with self.lock:
-            return self.predictor.forward(images, contexts, others)
+            return self.predictor.forward(images, contexts, others=others)
 
     def predict(
         self,
