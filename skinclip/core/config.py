@@ -64,7 +64,7 @@ class PerceptionConfig:
 
     @property
     def member_per_look(self) -> bool:
-        """Whether each look is taken by a member of its own."""
+        """True where each look is taken by a member of its own."""
         return self.looks > 1 and self.members > 1
 
 

@@ -46,7 +46,7 @@ class ModelPath(nn.Module):
         self.behind = behind
 
     def seen(self, photos: Tensor, own_too: bool = True) -> VisualTokens:
-        """What the model sees of photos [B, 3, side, side], in all its looks."""
+        """Features of photos [B, 3, side, side], in all looks that the model takes."""
         if self.behind is None:
             return self.model.perceive_with_gradients(photos, own_too=own_too)
         return seen_behind(self.model, photos, self.behind)

@@ -48,7 +48,7 @@ class ForwardOutput:
 
 @dataclass(frozen=True)
 class Looks:
-    """What the model sees of B photos.
+    """Features of B photos, in all looks that the model takes.
 
     Attributes:
         windows: the squares of the last look.
@@ -161,7 +161,7 @@ def forward_batch(
 
 
 def seen_behind(model: SkinClipVL, near: Tensor, behind: LookBehind) -> VisualTokens:
-    """What the model sees of changed versions [B, 3, side, side] of one photo's window, in all its looks."""
+    """Features of changed versions [B, 3, side, side] of one photo's window, in all looks that the model takes."""
     first = model.perceive_with_gradients(behind.with_windows(near), own_too=False, look=FIRST)
     tokens = model.perception.together([first, model.perceive_with_gradients(near)])
     n = len(near)

@@ -1,4 +1,4 @@
-"""Where the model looks: at the whole photo first, then at the lesion that it found there, with a margin.
+"""Two looks: at the whole photo, then at the lesion that was found there, with a margin.
 
 A lesion that fills a tenth of the photo so gets the full grid of the tower. What both looks see is put together by
 `Perception.together`; tokens, mask and maps are those of the second, so a region is drawn at its resolution. Two photos
@@ -74,7 +74,7 @@ def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def seen_beside(tokens: VisualTokens, others: VisualTokens, rows: Sequence[int]) -> VisualTokens:
-    """What the photos `tokens` see, some of them together with another photo of the same lesion.
+    """Features of photos, some of them together with those of another photo of the same lesion.
 
     Args:
         others: of the other photos.

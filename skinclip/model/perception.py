@@ -144,7 +144,7 @@ class Perception(nn.Module):
         return self.tower.member(look)
 
     def together(self, looks: Sequence[VisualTokens]) -> VisualTokens:
-        """What all looks at the same photos see: one embedding and one style, the places of the last look.
+        """Features of the same photos in all looks: one embedding and one style, the places of the last look.
 
         Members that take a look each see their part of the joint space; looks of one tower are averaged.
         """

@@ -271,7 +271,7 @@ class Stage2:
         )
 
     def features(self, drawn: ViewDraw, rows: Tensor) -> ViewFeatures:
-        """What the frozen parts make of the views numbered `rows`."""
+        """Outputs of the frozen parts for the views numbered `rows`."""
         device = self.model.device
         if self.store is None:
             return self.forward_pass("see", self.views.pixels(drawn, rows, device), self.cfg.encode_in)
