@@ -26,7 +26,7 @@ from skinclip.core.vocabulary import SEXES, SITES, STATE_BY_KEY
 from skinclip.reporting import phrasing
 
 if TYPE_CHECKING:
-    from skinclip.core.assessment import Assessment
+    from skinclip.core.assessment import Assessment, Context
     from skinclip.imaging.photo import LesionImage
     from skinclip.pipeline.assessor import Assessor
 

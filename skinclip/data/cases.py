@@ -93,8 +93,16 @@ def close_up(case: Case) -> Case:
     """
     if case.clinical_image is None:
         raise DataError(f"{case.source}/{case.image_id} has no clinical photo")
-    only_first = {"mask": None, "criteria": {}, "attribute_masks": {}, "readings": ()}
-    return replace(case, image=case.clinical_image, kind="clinical", clinical_image=None, **only_first)
+    return replace(
+        case,
+        image=case.clinical_image,
+        kind="clinical",
+        clinical_image=None,
+        mask=None,
+        criteria={},
+        attribute_masks={},
+        readings=(),
+    )
 
 
 @dataclass(frozen=True)
