@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from skinclip.core.vocabulary import state_key
 
 Polygon = tuple[tuple[float, float], ...]  # an outline: ((x, y), ...)
+Kind = Literal["dermoscopy", "clinical", "neither"]  # of a photo
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 STRICT = ConfigDict(strict=True, extra="forbid")
 
@@ -49,12 +50,18 @@ class Quality:
 
 @dataclass(frozen=True, config=STRICT)
 class PhotoInfo:
-    """The photo that was assessed, by the hash of its file."""
+    """The photo that was assessed, by the hash of its file.
+
+    `kind` is what it was recognised as, "dermoscopy", "clinical" or "neither", with the `kind_probability` of that;
+    None where nothing recognised it. Criteria of dermoscopy are asserted on dermoscopy, or where the kind is not known.
+    """
 
     width: int
     height: int
     sha256: str
     quality: Quality
+    kind: Kind | None = None
+    kind_probability: float | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

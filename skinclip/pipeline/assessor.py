@@ -29,6 +29,7 @@ from skinclip.core.assessment import (
     Context,
     DiagnosisProbability,
     Finding,
+    Kind,
     Lesion,
     Malignancy,
     ModelInfo,
@@ -58,7 +59,7 @@ from skinclip.model.inference import lesion_windows
 from skinclip.model.memory import check_memory
 from skinclip.model.quiet import silence_transformers
 from skinclip.model.skinclip_vl import SkinClipVL, default_device
-from skinclip.pipeline.findings import findings_of, lesion_of, outlined_places, photo_mask
+from skinclip.pipeline.findings import asserted, findings_of, lesion_of, outlined_places, photo_mask
 
 Progress = Callable[[float, str], None]
 
@@ -264,7 +265,9 @@ class Assessor:
             Prediction(
                 probabilities=c.probabilities[i],
                 balanced=c.balanced[i],
-                criteria=criterion_probabilities(output.criterion_scores[i], self.config.criteria),
+                criteria=criterion_probabilities(
+                    output.criterion_scores[i], asserted(self.config.criteria, c.kinds[i])
+                ),
                 lesion_mask=masks[i],
                 malignancy=float(c.malignancy[i]),
                 refer=bool(c.refer[i]),
@@ -333,7 +336,7 @@ class Assessor:
         quality = _quality(image, output, lesion, in_domain)
         return Assessment(
             model=self.model_info,
-            photo=PhotoInfo(image.width, image.height, image.sha256, quality),
+            photo=PhotoInfo(image.width, image.height, image.sha256, quality, self._kind(c)),
             context=context,
             diagnosis=tuple(
                 DiagnosisProbability(DIAGNOSES[i].code, DIAGNOSES[i].name, float(c.probabilities[0, i]))
@@ -344,8 +347,8 @@ class Assessor:
             malignancy=self._malignancy(c),
             shift=Shift(float(c.shift_score[0]), in_domain),
             lesion=lesion,
-            criteria=criterion_probabilities(output.criterion_scores[0], self.config.criteria),
-            findings=tuple(findings_of(image, output, lesion, self.thresholds)),
+            criteria=criterion_probabilities(output.criterion_scores[0], asserted(self.config.criteria, c.kinds[0])),
+            findings=tuple(findings_of(image, output, lesion, self.thresholds, c.kinds[0])),
             rationale="",
             abstained=not (quality.usable and in_domain and bool(c.confident[0])),
             prevalence=self._prevalence(),
@@ -357,6 +360,11 @@ class Assessor:
         prior = self.calibrator.natural_prior
         shares = {DIAGNOSIS_CODES[c]: float(prior[c]) for c in self.calibrator.known.tolist()}
         return PrevalenceUsed(self.calibrator.prevalence, shares)
+
+    def _kind(self, calibrated: CalibratedPrediction) -> Kind | None:
+        """The kind of the first photo; None where the calibration tells none apart."""
+        kinds: dict[str, Kind] = {"dermoscopy": "dermoscopy", "clinical": "clinical"}
+        return kinds.get(calibrated.kinds[0]) if len(self.calibrator.by_kind) > 1 else None
 
     def _malignancy(self, calibrated: CalibratedPrediction) -> Malignancy:
         """The referral decision on the first photo, with the threshold and its sensitivity where that is known."""
@@ -421,7 +429,7 @@ class Assessor:
 
     def findings(self, image: LesionImage, output: CalibratedOutput) -> list[Finding]:
         """The findings that an Assessment of `image`, the first photo of `output`, cites."""
-        return findings_of(image, output, lesion_of(image, output), self.thresholds)
+        return findings_of(image, output, lesion_of(image, output), self.thresholds, output.calibrated.kinds[0])
 
     def heat_on_photo(
         self,

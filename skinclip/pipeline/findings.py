@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from skinclip.imaging.transform import Window
 from skinclip.model.criteria import cited_state, criterion_log_probs
 from skinclip.model.inference import ForwardOutput
 
+DERMOSCOPY = "dermoscopy"  # the kind of photo that the criteria are of
 OUTLINE_SIDE = 160  # grid on which it is decided whether the outline meets the photo's border
 MEASURE_SIDE = 224  # pixels at which shape, border and colour are measured
 Located = tuple[str, float, Region]  # a state's key, its score and where it is
@@ -40,10 +41,25 @@ def outlined_places(lesion: Lesion, image: LesionImage) -> np.ndarray:
     return places > 0
 
 
+def asserted(criteria: Sequence[str], kind: str | None) -> tuple[str, ...]:
+    """The `criteria` that may be asserted on a photo of that kind: they are of dermoscopy, none of any other photo.
+
+    Args:
+        kind: as in `PhotoInfo`; None where it is not known, which is taken for dermoscopy.
+    """
+    return tuple(criteria) if kind in (None, DERMOSCOPY) else ()
+
+
 def findings_of(
-    image: LesionImage, output: CalibratedOutput, lesion: Lesion, thresholds: Mapping[str, float]
+    image: LesionImage,
+    output: CalibratedOutput,
+    lesion: Lesion,
+    thresholds: Mapping[str, float],
+    kind: str | None = None,
 ) -> list[Finding]:
     """The findings in `image`, the first photo of `output`; none where no lesion was found.
+
+    On a photo of another kind than dermoscopy they are those measured on the lesion's outline alone.
 
     Args:
         lesion: as `lesion_of` gives it.
@@ -51,7 +67,7 @@ def findings_of(
     """
     if lesion.box is None:
         return []
-    located = _criteria(output, thresholds)
+    located = _criteria(output, {code: thresholds[code] for code in asserted(list(thresholds), kind)})
     located += _measured(image, output, Region(lesion.box, lesion.polygons))
     return [
         Finding(f"r{i + 1}", STATE_BY_KEY[key].criterion, STATE_BY_KEY[key].code, float(score), region)

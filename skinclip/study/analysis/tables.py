@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE, MIXED_CODES
 from skinclip.study.errors import TablesError
 from skinclip.study.protocol.arms import explaining
 from skinclip.study.protocol.protocol import CANNOT_TELL, STRATA, Protocol
@@ -255,11 +255,12 @@ def malignancy_scores(cases: pd.DataFrame, phase: str) -> pd.Series:
 def mrmc_rows(tables: StudyTables) -> pd.DataFrame:
     """Scores for multi-reader multi-case software, with the columns of `MRMC`.
 
-    Cases whose truth is known, without repeats and cases out of distribution. Modalities are the arms, by the aided
-    answer, and `unaided`, by all answers before the aid.
+    Cases whose truth is known to be malignant or benign, without repeats and cases out of distribution. Modalities are
+    the arms, by the aided answer, and `unaided`, by all answers before the aid.
     """
     cases = primary_cases(tables.cases)
     cases = cases[cases["truth"].notna()]
+    cases = cases[~cases["truth"].isin(MIXED_CODES)]  # which may be either
     malignant = cases["truth"].map({d.code: int(d.malignant) for d in DIAGNOSES})
     parts = []
     for phase, modality in (("before", pd.Series("unaided", index=cases.index)), ("after", cases["arm"])):

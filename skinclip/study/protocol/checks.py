@@ -11,6 +11,7 @@ from skinclip.study.protocol.model import (
     BLINDED_WORDS,
     CANNOT_TELL,
     DERIVED_ENDPOINTS,
+    FIRST_OFFERED,
     GATES,
     NEEDED,
     PRIMARY_ENDPOINTS,
@@ -88,6 +89,8 @@ def _question_problems(protocol: ProtocolModel) -> list[str]:
             problems.append(
                 f"{path}: diagnosis must offer {', '.join(_ALWAYS_OFFERED)}; it may offer {further} as well"
             )
+        elif key == "diagnosis" and not _offers_what_is_named(protocol, {o.value for o in question.scale.options}):
+            problems.append(f"{path}: diagnosis must offer what `diagnoses` names; leave one of the two out")
         elif key == "prefer" and [o.value for o in question.scale.options] != ["a", "b"]:
             problems.append(f"{path}: prefer must offer a (left) and b (right), in this order")
     problems += _rating_problems(protocol)
@@ -104,6 +107,11 @@ def _question_problems(protocol: ProtocolModel) -> list[str]:
             if q.arms is not None
         ]
     return problems
+
+
+def _offers_what_is_named(protocol: ProtocolModel, codes: set[str]) -> bool:
+    """True where the options of a question are those of `diagnoses`, or that names none beyond the first version's."""
+    return protocol.diagnoses == FIRST_OFFERED or codes == {*protocol.diagnoses, CANNOT_TELL}
 
 
 def _rating_problems(protocol: ProtocolModel) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic.dataclasses import dataclass
 
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.study.errors import AnswerError
 from skinclip.study.protocol.arms import ARMS
 from skinclip.study.protocol.field_types import Flag, Listed, Number, OneOf, Slug, StudyArm, Text, Whole
@@ -19,6 +20,7 @@ from skinclip.study.protocol.questions import Question
 STRATA: tuple[str, ...] = ("right", "wrong", "ood")
 BALANCES: tuple[str, ...] = ("diagnosis", "malignant", "skin_tone", "kind")
 CANNOT_TELL = "cannot_tell"
+FIRST_OFFERED: tuple[str, ...] = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
 # Endpoints that are computed from several answers; the others carry the key of an `after` question.
 DERIVED_ENDPOINTS: tuple[str, ...] = (
     "accuracy",
@@ -217,6 +219,8 @@ class ProtocolModel:
     plan: Plan
     ethics: Ethics
     rehearsal: Annotated[bool, Flag()] = False  # tried out by the team: pages, data and report say so
+    # that a reader can answer with, in this order; a protocol that does not say offers those of the first version
+    diagnoses: Annotated[tuple[Annotated[str, OneOf(DIAGNOSIS_CODES)], ...], Listed("diagnoses")] = FIRST_OFFERED
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, ready for JSON or YAML; `from_dict` reads them back."""
@@ -230,6 +234,8 @@ class ProtocolModel:
             del values["rehearsal"]
         if not self.cases.balance:
             del values["cases"]["balance"]
+        if self.diagnoses == FIRST_OFFERED:  # likewise
+            del values["diagnoses"]
         return values
 
     @property

@@ -20,6 +20,7 @@ from skinclip.study.protocol.arms import ARMS
 from skinclip.study.protocol.checks import contradictions
 from skinclip.study.protocol.model import (
     CANNOT_TELL,
+    FIRST_OFFERED,
     RATED,
     STRATA,
     CasePlan,
@@ -115,7 +116,7 @@ def _completed(values: Any) -> Any:
     complete = {str(name): value for name, value in values.items()}
     _fill(complete, _SECTIONS)
     if isinstance(complete["questions"], Mapping):
-        complete["questions"] = {**default_questions()["questions"], **complete["questions"]}
+        complete["questions"] = {**_offering(complete.get("diagnoses")), **complete["questions"]}
     if isinstance(complete["texts"], Mapping):
         own = {str(name): text for name, text in complete["texts"].items() if text not in (None, "")}
         complete["texts"] = {**default_questions()["texts"], **own}
@@ -126,6 +127,20 @@ def _completed(values: Any) -> Any:
             if isinstance(plan[name], Mapping) and plan[name].get("endpoint") in (None, ""):
                 plan[name] = {**plan[name], "endpoint": endpoint}
     return complete
+
+
+def _offering(diagnoses: Any) -> dict[str, Any]:
+    """The default questions, those for a diagnosis with the options that the study offers, in its order."""
+    order = [*(diagnoses if isinstance(diagnoses, list | tuple) else FIRST_OFFERED), CANNOT_TELL]
+
+    def with_options(question: Any) -> Any:
+        if question["key"] != "diagnosis":
+            return question
+        options = {option["value"]: option for option in question["scale"]["options"]}
+        return question | {"scale": question["scale"] | {"options": [options[c] for c in order if c in options]}}
+
+    asked = default_questions()["questions"]
+    return {phase: [with_options(question) for question in questions] for phase, questions in asked.items()}
 
 
 def _fill(values: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -69,7 +69,7 @@ def _text(bundle: StudyBundle, protocol: Protocol, step: Step) -> str:
             assert step.presentation is not None
             code = bundle.truths[step.presentation.case].truth
             assert code is not None  # practice cases are drawn from those whose truth is known
-            return protocol.texts.practice_feedback.replace("{truth}", DIAGNOSIS_BY_CODE[code].name.lower())
+            return protocol.texts.practice_feedback.replace("{truth}", DIAGNOSIS_BY_CODE[code].in_text.lower())
         case "debrief":
             return texts_of(protocol).debrief
     return TEXTS[step.kind]

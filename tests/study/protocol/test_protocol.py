@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from skinclip.core.paths import TRUST_STUDY
-from skinclip.core.vocabulary import ISIC2018_COLUMNS
+from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.study.analysis.tables import AID_ITEMS, COLUMNS
 from skinclip.study.errors import AnswerError, ProtocolError
 from skinclip.study.protocol import protocol
@@ -69,7 +69,8 @@ def test_the_tables_can_hold_what_the_protocol_lets_through() -> None:
 def test_default_scales(trust_study: Protocol) -> None:
     asked = {(phase, q.key): q for phase in PHASES for q in trust_study.questions[phase]}
     diagnosis = asked["before", "diagnosis"].scale
-    assert {o.value for o in diagnosis.options} == {*ISIC2018_COLUMNS.values(), "cannot_tell"}
+    assert [o.value for o in diagnosis.options] == [*trust_study.diagnoses, "cannot_tell"]
+    assert set(trust_study.diagnoses) == set(DIAGNOSIS_CODES)
     assert asked["after", "diagnosis"].scale == diagnosis
     assert asked["after", "trust"].scale.points == 7
     assert {asked["after", key].scale.points for key in ("correct", "grounded", "complete", "harmful")} == {5}
@@ -509,3 +510,47 @@ def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
     bomb = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{m}, *{m}]\n" for m, n in zip("abcdefgh", "bcdefghi", strict=True))
     with pytest.raises(ProtocolError, match="line 2, column 8: write the value out instead of an alias"):
         _read(bomb, tmp_path)
+
+
+# ---- the diagnoses that readers can name -----------------------------------------------------------------------------
+
+
+def test_a_protocol_that_names_no_diagnoses_offers_those_of_the_first_version(trust_study: Protocol) -> None:
+    values = trust_study.to_dict()
+    del values["diagnoses"], values["questions"]
+    former = Protocol.from_dict(values)
+    options = next(q for q in former.questions["before"] if q.key == "diagnosis").scale.options
+    assert [o.value for o in options] == ["mel", "nv", "bcc", "akiec", "bkl", "df", "vasc", "cannot_tell"]
+    assert "diagnoses" not in former.to_dict() and Protocol.from_dict(former.to_dict()) == former
+
+
+def test_a_study_offers_the_diagnoses_that_it_names_in_its_order(trust_study: Protocol) -> None:
+    values = trust_study.to_dict()
+    del values["questions"]
+    values["diagnoses"] = ["nv", "mel", "bcc", "akiec", "scc", "bkl", "df", "vasc"]
+    for phase in ("before", "after"):
+        asked = Protocol.from_dict(values).questions[phase]
+        options = next(q for q in asked if q.key == "diagnosis").scale.options
+        assert [o.value for o in options] == [*values["diagnoses"], "cannot_tell"]
+
+
+@pytest.mark.parametrize(
+    ("diagnoses", "words"),
+    [
+        (["mel", "zzz"], "diagnoses"),
+        (["mel", "nv", "bcc", "scc"], "diagnosis must offer akiec"),
+        ([], "diagnoses"),
+    ],
+)
+def test_diagnoses_that_cannot_be_offered_are_named(trust_study: Protocol, diagnoses: list[str], words: str) -> None:
+    values = trust_study.to_dict() | {"diagnoses": diagnoses}
+    del values["questions"]
+    with pytest.raises(ProtocolError, match=words):
+        Protocol.from_dict(values)
+
+
+def test_questions_of_its_own_and_diagnoses_must_agree(trust_study: Protocol) -> None:
+    values = trust_study.to_dict()
+    values["diagnoses"] = [code for code in values["diagnoses"] if code != "scc"]
+    with pytest.raises(ProtocolError, match="must offer what `diagnoses` names"):
+        Protocol.from_dict(values)
