@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +25,10 @@ from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
 from skinclip.evaluation import metrics
 from skinclip.evaluation.run import LEDGER, lesion_iou, log_test_use
-from skinclip.evaluation.scores import cluster
+from skinclip.evaluation.scores import cluster, scored_codes
 from skinclip.imaging.photo import LesionImage, load_photo
 from skinclip.model.checkpoint import weights_sha256
+from skinclip.model.skinclip_vl import NO_LOGIT
 from skinclip.pipeline.assessor import Assessor
 from skinclip.pipeline.findings import photo_mask
 from skinclip.training.photo_sets import criterion_labels, diagnosis_labels
@@ -251,8 +252,25 @@ def criteria_of(cases: Sequence[Case]) -> np.ndarray:
 def with_labels(cases: list[Case], arrays: dict[str, np.ndarray]) -> Measured:
     """Predictions with the cases' labels and groups beside them."""
     groups = np.array([cluster(c) for c in cases])
-    kept = {name: arrays[name] for name in _ARRAYS}
+    kept = on_scored({name: arrays[name] for name in _ARRAYS}, scored_codes(cases))
     return Measured(cases, labels_of(cases), malignant_of(cases), criteria_of(cases), groups, **kept)
+
+
+def on_scored(arrays: Mapping[str, np.ndarray], codes: Collection[str]) -> dict[str, np.ndarray]:
+    """The arrays with answers for `codes` alone: probabilities renormalised, other logits and memberships gone.
+
+    Columns stay those of `vocabulary.DIAGNOSIS_CODES`. A logit that no answer can have is `NO_LOGIT`, as a fit needs
+    finite numbers.
+    """
+    gone = np.array([code not in codes for code in DIAGNOSIS_CODES])
+    scored = dict(arrays)
+    scored["logits"] = np.where(gone | np.isneginf(arrays["logits"]), NO_LOGIT, arrays["logits"])
+    for name in ("probabilities", "balanced"):
+        p = np.where(gone, 0.0, arrays[name])
+        elsewhere = (arrays[name][:, gone] != 0).any(axis=1, keepdims=True)
+        scored[name] = np.where(elsewhere, p / np.maximum(p.sum(axis=1, keepdims=True), 1e-300), p)
+    scored["inside"] = arrays["inside"] & ~gone
+    return scored
 
 
 def predict(

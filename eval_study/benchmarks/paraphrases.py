@@ -1,8 +1,8 @@
 # ruff: noqa: E501  (others' sentences stay on one line each)
-"""Descriptions of the seven diagnoses in words of others, for measuring how far an answer hangs on the wording.
+"""Descriptions of the diagnoses in words of others, for measuring how far an answer hangs on the wording.
 
 Written without knowledge of the descriptions and the vocabulary that training reads (`vocabulary`, `language.paraphrases`), and
-not changed after the weights were measured with them.
+not changed after the weights were measured with them. Those of `scc` and `other` came later, from someone who knew both.
 """
 
 from __future__ import annotations
@@ -63,5 +63,21 @@ PARAPHRASES: dict[str, tuple[str, ...]] = {
         "well-circumscribed red-to-blue clods separated by pale septa, with no pigment network anywhere",
         "campbell de morgan spot, the little ruby-coloured bump patients notice from middle age onwards",
         "benign vascular lesion, compressible and maroon, likely a haemangioma composed of dilated capillaries",
+    ),
+    "scc": (
+        "indurated hyperkeratotic lump on the lower lip of a lifelong smoker, biopsy proven invasive scc",
+        "dermoscopy of cutaneous squamous cell carcinoma: targetoid hair follicles, amorphous keratin and glomerular vessels at the rim",
+        "volcano-like keratoacanthoma that shot up within six weeks, a horny core in a fleshy collar",
+        "non-healing sore with heaped-up edges on the back of the hand, tender when pressed",
+        "i would call this a squame, all scale and blood on a thick pink base",
+        "poorly differentiated epidermoid tumour, mostly red, hardly any keratin left, ulcerating",
+    ),
+    "other": (
+        "discoid dermatitis of the shin, itchy, with weeping and coarse scale",
+        "none of the usual neoplasms, dermoscopy only shows evenly distributed pinpoint vessels as in psoriasis",
+        "plantar verruca with thrombosed capillaries interrupting the skin lines",
+        "old surgical scar, pale, flat and shiny, nothing growing in it",
+        "something else altogether, perhaps a neurofibroma or an adnexal growth, soft and flesh-toned",
+        "enlarged oil glands around a central dell on the cheek of an older man",
     ),
 }

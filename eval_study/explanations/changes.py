@@ -15,7 +15,7 @@ from tqdm import tqdm
 from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import BATCH, Bench
 from skinclip.core.formatting import with_interval
-from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY, state_key
+from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES, STATE_BY_KEY, state_key
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain.counterfactual import what_if
@@ -38,7 +38,7 @@ def run(bench: Bench) -> dict[str, Any]:
     p_of = {key: np.concatenate(values) for key, values in rows.items()}
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     states = {}
-    for state in EVIDENCE_STATES:
+    for state in [EVIDENCE_STATES[k] for k in bench.assessor.config.known.states]:
         on, off = p_of[state.key], p_of[state_key(state.criterion, "absent")]
         unseen = p_of[f"{state.key} seen"] < 0.5
         states[state.key] = {
@@ -58,7 +58,7 @@ def edited(bench: Bench, cases: list[Any]) -> dict[str, np.ndarray]:
         output = assessor.forward([load_photo(case.image)], [case.context])
         probable = criterion_probabilities(output.criterion_scores[0])
         values = {"as seen": float(output.calibrated.probabilities[0, MEL])}
-        for criterion in CRITERIA:
+        for criterion in assessor.config.known.known_criteria:
             for label in criterion.labels:
                 p = what_if(assessor.predictor, output, case.context, {criterion.code: label}).probabilities
                 values[f"{criterion.code}:{label}"] = float(p[0, MEL])

@@ -23,14 +23,14 @@ from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench, criteria_of
 from skinclip.calibration.criteria import fit_criteria
 from skinclip.core.formatting import with_interval
-from skinclip.core.vocabulary import CRITERIA, STATE_BY_KEY
+from skinclip.core.vocabulary import CRITERIA, DERM7PT_STATES, STATE_BY_KEY
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.imaging.photo import load_photo
 from skinclip.model.criteria import cited_state, criterion_log_probs
 from skinclip.reporting.document import Section
-from skinclip.training.calibrate import RECALL, presence_thresholds
+from skinclip.training.calibrate import NEVER, RECALL, presence_thresholds
 
 NAME = "criteria"
 DATA, SPLIT = "derm7pt", "valid"
@@ -63,7 +63,8 @@ def probabilities(scores: np.ndarray) -> list[np.ndarray]:
 
 
 def truth_of(stated: np.ndarray, labels: np.ndarray) -> dict[str, metrics.Metric]:
-    """Metrics of cited states [n, Q] against labelled ones [n, Q]."""
+    """Metrics of cited states [n, Q] against labelled ones [n, Q]; citations of what is not labelled do not count."""
+    stated = np.where(labels >= 0, stated, 0)
     count = (stated > 0).sum(1).astype(float)
 
     def of_cited(rows: np.ndarray) -> metrics.Metric:
@@ -75,8 +76,8 @@ def truth_of(stated: np.ndarray, labels: np.ndarray) -> dict[str, metrics.Metric
 
         return figure
 
-    criteria = range(labels.shape[1])
-    states = [(q, s) for q, criterion in enumerate(CRITERIA) for s in range(1, 1 + len(criterion.states))]
+    criteria = np.flatnonzero((labels >= 0).any(axis=0))
+    states = [(q, s) for q in criteria for s in range(1, 1 + len(CRITERIA[q].states))]
     return {
         "hallucination": of_cited((stated > 0) & (labels == 0)),
         "other_type": of_cited((stated > 0) & (labels > 0) & (stated != labels)),
@@ -101,13 +102,15 @@ def map_correlation(maps: np.ndarray, lesion: np.ndarray) -> float:
 def correlation(bench: Bench, case: Case) -> float:
     """Mean correlation between the criterion maps of one photo."""
     evidence = bench.assessor.forward([load_photo(case.image)], [case.context]).evidence
-    return map_correlation(evidence.maps[0].numpy(), evidence.lesion[0].numpy())
+    known = list(bench.assessor.model.known.states)  # the map of another is the same everywhere
+    return map_correlation(evidence.maps[0, known].numpy(), evidence.lesion[0].numpy())
 
 
 def run(bench: Bench) -> dict[str, Any]:
     """Truth of the findings, shipped and cross-fitted, on Derm7pt."""
     m = bench.measured(DATA, SPLIT)
-    labelled = np.flatnonzero((criteria_of(m.cases) >= 0).all(axis=1))
+    asked = [c.code in DERM7PT_STATES for c in CRITERIA]
+    labelled = np.flatnonzero((criteria_of(m.cases)[:, asked] >= 0).all(axis=1))
     m = m.where(np.isin(np.arange(len(m)), labelled))
     labels, groups = criteria_of(m.cases), [cluster(c) for c in m.cases]
     p = probabilities(bench.assessor.calibrator.criteria.apply(m.scores))
@@ -117,7 +120,7 @@ def run(bench: Bench) -> dict[str, Any]:
     half = np.array([g in first for g in groups])
     resamples = metrics.GroupBootstrap(groups, bench.n_boot, bench.seed)
     alike = np.array([correlation(bench, c) for c in tqdm(m.cases, desc="criterion maps", mininterval=10)])
-    shipped = cited(p, [bench.thresholds[c.code] for c in CRITERIA])
+    shipped = cited(p, [bench.thresholds.get(c.code, NEVER) for c in CRITERIA])
     crossed = {recall: cross_fitted(m.scores, labels, half, recall) for recall in RECALLS}
 
     def intervals(stated: np.ndarray) -> dict[str, metrics.Interval]:
@@ -139,6 +142,7 @@ def run(bench: Bench) -> dict[str, Any]:
             state.key: {"shipped": by_state(shipped, q, s), "cross_fitted": by_state(crossed[RECALL], q, s)}
             for q, criterion in enumerate(CRITERIA)
             for s, state in enumerate(criterion.states, start=1)
+            if asked[q]
         },
     }
 

@@ -42,7 +42,7 @@ TITLES = {
     "tower": "reasoner, evidence finder, image tower",
 }
 COMPARED = reported(SANITY)
-CRITERIA = "criteria"  # the twelve criterion maps, each with itself
+CRITERIA = "criteria"  # the criterion maps, each with itself
 
 
 @torch.no_grad()
@@ -73,7 +73,8 @@ def alike(one: Subject, other: Subject) -> dict[str, tuple[float, float]]:
     for key in COMPARED:
         a, b = (on_grid(METHODS[key].maps(s)[0].heat) for s in (one, other))
         similarity[key] = (faithfulness.rank_correlation(a[one.lesion], b[one.lesion]), faithfulness.ssim(a, b))
-    maps = [[on_grid(m) for m in s.output.evidence.maps[0].numpy()] for s in (one, other)]
+    known = list(one.predictor.model.known.states)
+    maps = [[on_grid(m) for m in s.output.evidence.maps[0, known].numpy()] for s in (one, other)]
     pairs = [
         (faithfulness.rank_correlation(a[one.lesion], b[one.lesion]), faithfulness.ssim(a, b))
         for a, b in zip(*maps, strict=True)

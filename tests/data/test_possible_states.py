@@ -98,3 +98,11 @@ def test_the_gpu_runs_learn_from_the_same_labels(diagnosis: str, marked: tuple[s
         for code, (states, weight) in mark_labels(row, diagnosis).items()
     }
     assert possible_states(case(diagnosis=diagnosis, readings=(reading(*marked),))) == packed
+
+
+def test_the_mapping_of_the_marks_is_written_down_as_it_is() -> None:
+    """docs/model.md has a row for each of the 18, with what it stands for and why."""
+    page = (Path(__file__).parents[2] / "docs" / "model.md").read_text()
+    for mark in CRITERIA:
+        stands_for = f"`{mark.state}`" if mark.state else "no state"
+        assert f"| {mark.code} | {mark.meaning} | {stands_for} | {mark.reason} |" in page, mark.code

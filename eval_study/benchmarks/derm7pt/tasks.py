@@ -13,12 +13,19 @@ from eval_study.benchmarks.common import (
     criteria_of,
 )
 from skinclip.calibration.criteria import CriteriaCalibration, fit_criteria
-from skinclip.core.vocabulary import CODE_TO_DERM7PT_GROUP, CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES
+from skinclip.core.vocabulary import (
+    CODE_TO_DERM7PT_GROUP,
+    CRITERIA,
+    DERM7PT_GROUPS,
+    DERM7PT_STATES,
+    DIAGNOSIS_CODES,
+)
 from skinclip.data.cases import Case
 from skinclip.model.criteria import criterion_log_probs
 
 DIAG = "diagnosis"
-STATES: dict[str, tuple[str, ...]] = {DIAG: DERM7PT_GROUPS, **{c.code: c.labels for c in CRITERIA}}
+LABELLED = {q: c for q, c in enumerate(CRITERIA) if c.code in DERM7PT_STATES}  # number -> criterion, of those it labels
+STATES: dict[str, tuple[str, ...]] = {DIAG: DERM7PT_GROUPS, **{c.code: c.labels for c in LABELLED.values()}}
 _TO_GROUP = np.array([[CODE_TO_DERM7PT_GROUP[code] == g for g in DERM7PT_GROUPS] for code in DIAGNOSIS_CODES], float)
 MEL = DERM7PT_GROUPS.index("MEL")
 ByTask = dict[str, np.ndarray]  # task -> one row per case: labels [n], -1 unlabelled, or probabilities [n, S]
@@ -28,7 +35,7 @@ def labels_of(cases: Sequence[Case]) -> ByTask:
     """Task -> [n] number of the state in STATES, -1 where it is not labelled."""
     diag = [DERM7PT_GROUPS.index(c.diagnosis_group) if c.diagnosis_group else -1 for c in cases]
     columns = criteria_of(cases)
-    return {DIAG: np.array(diag, dtype=np.int64), **{c.code: columns[:, q] for q, c in enumerate(CRITERIA)}}
+    return {DIAG: np.array(diag, dtype=np.int64), **{c.code: columns[:, q] for q, c in LABELLED.items()}}
 
 
 def as_shipped(m: Measured, calibration: CriteriaCalibration | None = None) -> ByTask:
@@ -50,7 +57,7 @@ def cross_calibrated(m: Measured, seed: int, folds: int = 5) -> ByTask:
 
 def _by_task(m: Measured, scores: np.ndarray) -> ByTask:
     log_p = criterion_log_probs(torch.from_numpy(np.asarray(scores, dtype=np.float32)))
-    criteria = {c.code: rows.double().exp().numpy() for c, rows in zip(CRITERIA, log_p, strict=True)}
+    criteria = {c.code: log_p[q].double().exp().numpy() for q, c in LABELLED.items()}
     return {DIAG: m.probabilities @ _TO_GROUP, **criteria}
 
 

@@ -28,7 +28,7 @@ from tests.eval_study.benchmarks.measuring import Measuring
 
 C = len(DIAGNOSIS_CODES)
 TOGETHER, EACH = (0,) * C, tuple(range(C))
-PRIOR = (0.1, 0.1, 0.15, 0.1, 0.15, 0.3, 0.1)
+PRIOR = (0.1, 0.1, 0.12, 0.1, 0.12, 0.26, 0.1, 0.05, 0.05)
 SHIPPED = Calibration(0.5, (0.0,) * C)
 TRUST = SimpleNamespace(
     calibration=SHIPPED, conformal=Conformal(0.9, (0.8,)), referral=Referral(0.2, 0.92, 0.5), natural_prior=PRIOR
@@ -56,7 +56,7 @@ def measured(split: str, n: int, seed: int) -> Measured:
     groups = np.array([c.lesion_id for c in cases])
     nothing = np.zeros((n, 1))
     return Measured(
-        *(cases, labels, MALIGNANT[labels].astype(int), np.full((n, 7), -1), groups, logits, p, p / PRIOR),
+        *(cases, labels, MALIGNANT[labels].astype(int), np.full((n, 9), -1), groups, logits, p, p / PRIOR),
         *(nothing, nothing, nothing, np.zeros(n), Conformal(0.9, (0.8,)).members(p), p[:, 0] > 0.2, np.zeros(n)),
     )
 

@@ -26,7 +26,7 @@ from skinclip.reporting.markdown import section_markdown
 from tests.eval_study.benchmarks.measuring import Measuring
 
 C, K = len(DIAGNOSIS_CODES), len(EVIDENCE_STATES)
-PRIOR = np.array([0.05, 0.1, 0.15, 0.05, 0.15, 0.45, 0.05])
+PRIOR = np.array([0.05, 0.1, 0.13, 0.05, 0.13, 0.41, 0.05, 0.05, 0.03])
 
 
 def photo(height: int, width: int) -> LesionImage:

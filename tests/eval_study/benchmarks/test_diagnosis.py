@@ -13,14 +13,14 @@ from eval_study.benchmarks import diagnosis
 from eval_study.benchmarks.common import Measured, finite, labels_of, malignant_of
 from skinclip.core.assessment import Context
 from skinclip.core.formatting import with_interval
-from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
+from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.reporting import style
 from skinclip.reporting.markdown import section_markdown
 from tests.eval_study.benchmarks.measuring import Measuring
 
 C = len(DIAGNOSIS_CODES)
-PRIOR = np.array([0.05, 0.1, 0.15, 0.05, 0.15, 0.45, 0.05])
+PRIOR = np.array([0.05, 0.1, 0.13, 0.05, 0.13, 0.41, 0.05, 0.05, 0.03])
 THRESHOLD = 0.3
 
 
@@ -52,7 +52,7 @@ def drawn(folder: Path, n: int = 300, seed: int = 0) -> Measured:
         cases=cases,
         labels=labels_of(cases),
         malignant=malignant_of(cases),
-        criteria=np.full((n, 7), -1),
+        criteria=np.full((n, len(CRITERIA)), -1),
         groups=np.array([c.lesion_id for c in cases]),
         logits=np.log(p + 1e-9),
         probabilities=p,

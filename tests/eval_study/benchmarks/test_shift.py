@@ -39,7 +39,7 @@ def measured(labels: np.ndarray, seed: int = 0, source: str = "other", far: floa
     nothing, score = np.zeros((n, 1)), np.clip(rng.random(n) + far, 0, 1)
     refer = p[:, MALIGNANT].sum(axis=1) > 0.4
     return Measured(
-        *(cases, labels, malignant, np.full((n, 7), -1), groups, p, p, p / p.sum(axis=0)),
+        *(cases, labels, malignant, np.full((n, 9), -1), groups, p, p, p / p.sum(axis=0)),
         *(nothing, nothing, nothing, score, p > 0.2, refer, np.full(n, np.nan)),
     )
 

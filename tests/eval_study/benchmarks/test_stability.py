@@ -65,25 +65,25 @@ def test_other_descriptions_are_used_and_put_back(tiny_model) -> None:
 
 def test_a_reordered_bank_is_put_back(tiny_model) -> None:
     before = tiny_model.descriptions.clone()
-    order = [3, 0, 6, 1, 5, 2, 4]
+    order = [3, 0, 6, 8, 1, 5, 2, 7, 4]
     with stability.reordered(tiny_model, order):
         assert torch.equal(tiny_model.descriptions[0], before[3])
     assert torch.equal(tiny_model.descriptions, before)
 
 
 def test_probabilities_come_in_the_usual_order_whatever_that_of_the_model(tmp_path) -> None:
-    logits = torch.linspace(-1, 1, 7).repeat(5, 1) * torch.arange(1, 6)[:, None]
-    names, order = [str(i) for i in range(5)], [3, 0, 6, 1, 5, 2, 4]
+    logits = torch.linspace(-1, 1, 9).repeat(5, 1) * torch.arange(1, 6)[:, None]
+    names, order = [str(i) for i in range(5)], [3, 0, 6, 8, 1, 5, 2, 7, 4]
     for name in names:
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((80, 80, 3), 40 * int(name), np.uint8))
     cases = [Case(tmp_path / f"{name}.png", name, "drawn", name) for name in names]
 
-    def see(photos, contexts, order=range(7)):
+    def see(photos, contexts, order=range(9)):
         index = [round(p.pixels.mean() / 40) for p in photos]  # which photo it is can be told from its grey
         return SimpleNamespace(logits=logits[index][:, list(order)])
 
-    def assessor(order=range(7)):
-        calibrator = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 7))
+    def assessor(order=range(9)):
+        calibrator = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 9))
         return SimpleNamespace(forward=lambda photos, contexts: see(photos, contexts, order), calibrator=calibrator)
 
     usual = stability.probabilities(assessor(), cases)
@@ -124,7 +124,7 @@ def test_paraphrases_are_tried_on_photos_perceived_once(tiny_model, tmp_path) ->
         perceived = tiny_model.perceive(torch.full((1, 3, 64, 64), 0.4))
         return SimpleNamespace(tokens=perceived, evidence=tiny_model.find_evidence(perceived))
 
-    calibrator = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 7))
+    calibrator = SimpleNamespace(calibration=Calibration(1.0, (0.0,) * 9))
     assessor = SimpleNamespace(forward=see, calibrator=calibrator, model=tiny_model)
     banks = {"same": [d.descriptions for d in DIAGNOSES], **stability.paraphrases()}
     changes = stability.reworded(assessor, [case], banks)

@@ -54,14 +54,15 @@ def probabilities(states: list[int], p: float) -> list[np.ndarray]:
 
 
 def test_a_criterion_is_cited_from_its_threshold_and_in_one_state() -> None:
-    stated = [2, 0, 1, 0, 0, 0, 0]
-    assert criteria.cited(probabilities(stated, 0.9), [0.3] * 7).tolist() == [stated]
-    assert not criteria.cited(probabilities(stated, 0.9), [0.96] * 7).any()
+    stated = [2, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert criteria.cited(probabilities(stated, 0.9), [0.3] * 9).tolist() == [stated]
+    assert not criteria.cited(probabilities(stated, 0.9), [0.96] * 9).any()
 
 
 def test_hallucination_and_recall_by_hand() -> None:
-    labels = np.array([[2, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 1, 0], [0, 2, 0, 0, 0, 0, 0]])
-    stated = np.array([[2, 1, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 1, 0], [0] * 7])  # two right, one absent, one other type
+    labels = np.array([[2, 0, 0, 0, 0, 0, 0, 0, -1], [1, 0, 0, 0, 0, 1, 0, 0, -1], [0, 2, 0, 0, 0, 0, 0, 0, -1]])
+    # two right, one absent, one of another type; the last is not labelled, and citing it does not count
+    stated = np.array([[2, 1, 0, 0, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 1, 0, 0, 0], [0] * 9])
     figures = {k: float(v(np.ones((1, 3)))[0]) for k, v in criteria.truth_of(stated, labels).items()}
     assert figures["hallucination"] == figures["other_type"] == 0.25 and figures["precision"] == 0.5
     assert figures["cited_per_photo"] == pytest.approx(4 / 3)
