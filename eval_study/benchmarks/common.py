@@ -257,20 +257,28 @@ def with_labels(cases: list[Case], arrays: dict[str, np.ndarray]) -> Measured:
 
 
 def on_scored(arrays: Mapping[str, np.ndarray], codes: Collection[str]) -> dict[str, np.ndarray]:
-    """The arrays with answers for `codes` alone: probabilities renormalised, other logits and memberships gone.
+    """The arrays with answers for `codes` alone, in the columns of `vocabulary.DIAGNOSIS_CODES`: probabilities
+    renormalised, other logits and memberships gone."""
+    p = {name: _renormalised(arrays[name], codes) for name in ("probabilities", "balanced")}
+    inside = arrays["inside"] & ~_gone(codes)
+    return {**arrays, **p, "logits": scored_logits(arrays["logits"], codes), "inside": inside}
 
-    Columns stay those of `vocabulary.DIAGNOSIS_CODES`. A logit that no answer can have is `NO_LOGIT`, as a fit needs
-    finite numbers.
-    """
-    gone = np.array([code not in codes for code in DIAGNOSIS_CODES])
-    scored = dict(arrays)
-    scored["logits"] = np.where(gone | np.isneginf(arrays["logits"]), NO_LOGIT, arrays["logits"])
-    for name in ("probabilities", "balanced"):
-        p = np.where(gone, 0.0, arrays[name])
-        elsewhere = (arrays[name][:, gone] != 0).any(axis=1, keepdims=True)
-        scored[name] = np.where(elsewhere, p / np.maximum(p.sum(axis=1, keepdims=True), 1e-300), p)
-    scored["inside"] = arrays["inside"] & ~gone
-    return scored
+
+def scored_logits(logits: np.ndarray, codes: Collection[str]) -> np.ndarray:
+    """Logits [n, C], `NO_LOGIT` for what is not scored or not known: a fit needs finite numbers."""
+    return np.where(_gone(codes) | np.isneginf(logits), NO_LOGIT, logits)
+
+
+def _gone(codes: Collection[str]) -> np.ndarray:
+    """[C] bool, the diagnoses that are not scored."""
+    return np.array([code not in codes for code in DIAGNOSIS_CODES])
+
+
+def _renormalised(p: np.ndarray, codes: Collection[str]) -> np.ndarray:
+    """Probabilities [n, C] of `codes` alone; to the last digit as they were where none lies elsewhere."""
+    kept = np.where(_gone(codes), 0.0, p)
+    whole = ~(p[:, _gone(codes)] != 0).any(axis=1, keepdims=True)
+    return np.where(whole, kept, kept / np.maximum(kept.sum(axis=1, keepdims=True), 1e-300))
 
 
 def predict(

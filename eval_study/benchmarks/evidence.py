@@ -19,12 +19,12 @@ import torch
 from tqdm import tqdm
 
 from eval_study.benchmarks.blocks import table
-from eval_study.benchmarks.common import BATCH, Bench, labels_of
+from eval_study.benchmarks.common import BATCH, Bench, labels_of, scored_logits
 from skinclip.calibration.temperature import Calibration, fit_calibration
 from skinclip.core.formatting import with_interval
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
-from skinclip.evaluation.scores import cluster
+from skinclip.evaluation.scores import cluster, scored_codes
 from skinclip.imaging.photo import load_photo
 from skinclip.model.evidence import Evidence
 from skinclip.pipeline.assessor import Assessor
@@ -43,7 +43,7 @@ TITLES = {
 
 @torch.inference_mode()
 def readouts(assessor: Assessor, cases: list[Case], seed: int) -> dict[str, np.ndarray]:
-    """Raw logits [n, C] of every readout, in the order of `cases`.
+    """Raw logits [n, C] of every readout, in the order of `cases`, of the diagnoses that these are scored on.
 
     `swapped` takes the evidence of a neighbour in a batch of shuffled photos; a last batch of one photo keeps its own.
     """
@@ -65,14 +65,15 @@ def readouts(assessor: Assessor, cases: list[Case], seed: int) -> dict[str, np.n
         for name, logits in batch.items():
             rows[name].append(logits.double().numpy())
     unshuffle = np.argsort(order)
-    return {name: np.concatenate(values)[unshuffle] for name, values in rows.items()}
+    codes = scored_codes(cases)
+    return {name: scored_logits(np.concatenate(values)[unshuffle], codes) for name, values in rows.items()}
 
 
 def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test")) -> dict[str, Any]:
     """Balanced accuracy and AUROC of every readout, and how far its diagnoses differ from the full model's."""
     calib = bench.cases(DATA, "calib")
     calib_logits = readouts(bench.assessor, calib, bench.seed)
-    bias = np.asarray(bench.assessor.calibrator.calibration.bias)
+    bias = np.nan_to_num(np.asarray(bench.assessor.calibrator.calibration.bias), neginf=0.0)
     fitted = {name: fit_calibration(calib_logits[name], labels_of(calib), bias) for name in READOUTS}
     return {"meta": bench.meta(), **{split: _split(bench, fitted, split) for split in splits}}
 

@@ -150,7 +150,7 @@ def fitters(calibrator: Calibrator, seed: int) -> dict[str, Fitter]:
         "none": plain,
         "temperature": temperature,
         SHIPPED: lambda logits, labels, groups: calibration.apply,
-        "bias-corrected temperature, refitted": bias_corrected(calibration.bias),
+        "bias-corrected temperature, refitted": bias_corrected(np.nan_to_num(calibration.bias, neginf=0.0)),
         "vector scaling": by_cross_validation(vector_scaling, seed),
         "Dirichlet": by_cross_validation(dirichlet, seed),
         "isotonic": isotonic,

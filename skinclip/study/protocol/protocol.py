@@ -131,7 +131,8 @@ def _completed(values: Any) -> Any:
 
 def _offering(diagnoses: Any) -> dict[str, Any]:
     """The default questions, those for a diagnosis with the options that the study offers, in its order."""
-    order = [*(diagnoses if isinstance(diagnoses, list | tuple) else FIRST_OFFERED), CANNOT_TELL]
+    named = diagnoses if isinstance(diagnoses, list | tuple) else FIRST_OFFERED
+    order = [*(code for code in named if isinstance(code, str)), CANNOT_TELL]  # what is no code is refused elsewhere
 
     def with_options(question: Any) -> Any:
         if question["key"] != "diagnosis":

