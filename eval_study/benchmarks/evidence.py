@@ -26,7 +26,6 @@ from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster, scored_codes
 from skinclip.imaging.photo import load_photo
-from skinclip.model.evidence import Evidence
 from skinclip.pipeline.assessor import Assessor
 from skinclip.reporting.document import Block, Section
 
@@ -55,7 +54,7 @@ def readouts(assessor: Assessor, cases: list[Case], seed: int) -> dict[str, np.n
         output = assessor.forward([load_photo(c.image) for c in part], [c.context for c in part])
         prompts = model.reasoner.writer.write([c.context for c in part])
         own = output.evidence
-        others = Evidence(*(getattr(own, f).roll(1, 0) for f in Evidence.__dataclass_fields__))
+        others = own.pick(torch.arange(len(part)).roll(1))
         batch = {
             "full": output.logits,
             "evidence_only": model.reason(prompts, None, own).logits,

@@ -92,7 +92,7 @@ def drawn(split: str, n: int, seed: int, signal: float = 2.0) -> Measured:
         )
         for i in range(n)
     ]
-    informative = np.hstack([np.eye(3)[own] for own in states] + [np.eye(5)[groups]])
+    informative = np.hstack([np.eye(3)[own] for own in states.values()] + [np.eye(5)[groups]])
     p = rng.dirichlet(np.ones(C), n)
     nothing = np.zeros(n)
     return with_labels(
