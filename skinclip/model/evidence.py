@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -59,8 +59,8 @@ class Evidence:
         return self._each(lambda part: part.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Evidence:
-        parts = [getattr(self, f.name) for f in fields(self)]
-        return Evidence(*(part if part is None else change(part) for part in parts))
+        there = {f.name: part for f in fields(self) if (part := getattr(self, f.name)) is not None}
+        return replace(self, **{name: change(part) for name, part in there.items()})
 
 
 class LesionMaskHead(nn.Module):
