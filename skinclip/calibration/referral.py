@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 SENSITIVITY = 0.92
 CONFIDENCE = 0.90  # of the lower bounds
@@ -76,7 +76,7 @@ def allowed_misses(n: int, sensitivity: float = SENSITIVITY) -> int:
 
 def lower_bound(hits: int, n: int, confidence: float = CONFIDENCE) -> float:
     """One-sided lower confidence bound of a share of which `hits` of `n` were seen (Clopper and Pearson 1934)."""
-    return float(beta.ppf(1 - confidence, hits, n - hits + 1)) if hits else 0.0
+    return float(betaincinv(hits, n - hits + 1, 1 - confidence)) if hits else 0.0
 
 
 def referral_threshold(p_malignant: np.ndarray, malignant: np.ndarray, sensitivity: float = SENSITIVITY) -> Referral:

@@ -72,7 +72,7 @@ class FakeAssessor:
         cls.loaded = (preset, weights)
         return cls()
 
-    def assess(self, image, context=None, progress=None):
+    def assess(self, image, context=None, progress=None, clinical=None):
         return make_assessment(context, self.in_domain)
 
     @contextlib.contextmanager
@@ -82,10 +82,10 @@ class FakeAssessor:
         self.calibrator = SimpleNamespace(prevalence=prevalence.name)
         yield
 
-    def heat_on_photo(self, image, context, code):
+    def heat_on_photo(self, image, context, code, clinical=None):
         return np.zeros(image.pixels.shape[:2])
 
-    def predict(self, images, contexts):
+    def predict(self, images, contexts, others=None):
         p = np.full(len(DIAGNOSIS_CODES), 1 / len(DIAGNOSIS_CODES))
         return [
             SimpleNamespace(
@@ -152,7 +152,7 @@ def test_json_is_one_object_and_nothing_else(capsys, photo):
 def test_a_prevalence_is_read_before_the_model_and_reaches_it(capsys, photo, tmp_path, monkeypatch):
     seen = []
 
-    def assess(self, image, context=None):
+    def assess(self, image, context=None, clinical=None):
         seen.append(self.calibrator.prevalence)
         return make_assessment(context)
 
@@ -218,7 +218,7 @@ def test_pdf_is_written_where_it_is_wanted(photo, tmp_path, capsys, monkeypatch)
 
 
 def test_a_preset_without_grad_cam_still_writes_the_rest(photo, tmp_path, capsys, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise NotImplementedError("Grad-CAM needs a convolutional image tower")
 
     monkeypatch.setattr(FakeAssessor, "heat_on_photo", refuse)
@@ -280,7 +280,7 @@ def test_names_in_another_encoding_are_printed_with_escapes(tmp_path):
 
 
 def test_a_fault_of_the_program_is_not_hidden(photo, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise ValueError("a fault")
 
     monkeypatch.setattr(FakeAssessor, "assess", broken)

@@ -51,7 +51,7 @@ class FakeAssessor:
         self.batches: list[int] = []
         self.assessed: list[int] = []
 
-    def predict(self, images, contexts):
+    def predict(self, images, contexts, others=None):
         assert len(images) == len(contexts) and all(isinstance(c, Context) for c in contexts)
         self.batches.append(len(images))
         return [self._prediction(int(image.pixels[0, 0, 0]), image.pixels.shape[:2]) for image in images]
@@ -76,7 +76,7 @@ class FakeAssessor:
             ita=float(i % 80 - 20),
         )
 
-    def assess(self, image, context):
+    def assess(self, image, context, clinical=None):
         i = int(image.pixels[0, 0, 0])
         self.assessed.append(i)
         order = np.argsort(-self.p[i])
