@@ -31,7 +31,7 @@ def manifest(folder: Path, *lines: str, files: tuple[str, ...] = ("a.jpg", "b.jp
 
 def derm7pt_row(number: int, derm: str, diagnosis: str = "clark nevus", **labels: str) -> str:
     cells = dict.fromkeys(DERM7PT_HEADER.split(","), "")
-    cells |= dict.fromkeys(vocabulary.CRITERION_CODES, "absent")
+    cells |= dict.fromkeys(vocabulary.DERM7PT_STATES, "absent")
     cells |= {"case_num": str(number), "diagnosis": diagnosis, "derm": derm, "clinic": f"NEL/Nel{number:03}c.jpg"}
     return ",".join((cells | labels).values())
 
