@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 
 from eval_study.trust_study.serving import free_port
@@ -54,8 +54,8 @@ def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
     for _ in range(200):
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
         try:
-            HTTPConnection("127.0.0.1", port, timeout=1).connect()
-            return
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
         except OSError:
             time.sleep(0.05)
     raise AssertionError("nginx does not listen")
