@@ -76,7 +76,9 @@ def test_a_page_that_is_gone_is_replaced_by_the_other(pages: list[Served], tmp_p
             for number, visitor in enumerate(visitors):
                 photo = PhotoMaker(100 + number).photo()
                 assert hashlib.sha256(photo).hexdigest() in visitor.assess(photo)
-                assert visitor.answered_by[-1] == f"127.0.0.1:{ports[1]}"
+                assert str(visitor.answered_by[-1]).endswith(
+                    f"127.0.0.1:{ports[1]}"
+                )  # the lost one may stand before it
 
 
 def called(port: int, name: str, data: dict) -> dict:
