@@ -26,7 +26,7 @@ _PALE = r"""([selector, least]) => {
     };
     const text = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
     const within = [...document.querySelectorAll(selector)].flatMap((e) => [e, ...e.querySelectorAll("*")]);
-    return [...new Set(within)].filter((e) => e.offsetParent && text(e) && !e.closest(".sk-unseen"))
+    return [...new Set(within)].filter((e) => e.offsetParent && text(e) && !e.closest(".sk-unseen, [aria-hidden=true]"))
         .map((e) => [contrast(e), `${e.className} ${e.innerText.slice(0, 40)}`])
         .filter(([ratio]) => ratio < least).map(([ratio, words]) => `${ratio.toFixed(2)} ${words}`);
 }"""

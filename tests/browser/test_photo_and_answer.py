@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.browser.visits import add_photo, assess, chromium
+from tests.browser.waiting import until
 from tests.helpers.served import ROOT, await_status, serving
 
 pytestmark = pytest.mark.browser
@@ -211,9 +212,9 @@ def test_keyboard_and_screen_reader_come_to_the_answer(server: str, locale: str)
         add_photo(page, NEVUS)
         page.locator("#assess").focus()
         page.keyboard.press("Enter")
-        page.wait_for_function("document.activeElement.id === 'result'")
+        until(page, "document.activeElement.id === 'result'")
         page.wait_for_selector("#figures img", timeout=60_000)
-        page.wait_for_function("document.activeElement.matches('#result h2')")
+        until(page, "document.activeElement.matches('#result h2')")
         page.wait_for_timeout(6_000)
         heard = page.evaluate("window.heard")
         assert any(text.startswith("Assessment ready.") for text in heard), heard
@@ -230,5 +231,5 @@ def test_on_a_phone_the_page_goes_to_the_answer(page: Page) -> None:
     add_photo(page, NEVUS)
     assess(page)
     page.wait_for_selector("#figures img")
-    page.wait_for_function("document.activeElement.matches('#result h2')")
-    page.wait_for_function("document.querySelector('#result').getBoundingClientRect().top < 100")
+    until(page, "document.activeElement.matches('#result h2')")
+    until(page, "document.querySelector('#result').getBoundingClientRect().top < 100")

@@ -27,6 +27,7 @@ from skinclip.study.store.store import MEASURED
 from tests.browser.contrast import pale
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
 from tests.browser.visits import chromium
+from tests.browser.waiting import until
 from tests.browser.wire import Wire
 from tests.helpers.served import await_status, health
 
@@ -151,7 +152,7 @@ def confirm(page: Page) -> None:
 
 
 def await_next(page: Page, step: str) -> None:
-    page.wait_for_function("s => document.querySelector('[data-step]')?.dataset.step !== s", arg=step, timeout=30_000)
+    until(page, "s => document.querySelector('[data-step]')?.dataset.step !== s", arg=step, timeout=30_000)
 
 
 def go_to(page: Page, kind: str, each: Callable[[], None] = lambda: None) -> None:
@@ -430,7 +431,7 @@ def test_a_pause_counts_down_and_the_server_keeps_it(browser: Browser, tmp_path:
         assert 12 >= seconds[0] > seconds[1] > 0
         page.evaluate("document.querySelector('[data-act=resume]').disabled = false")
         go_on.click()  # by force: the server sends the pause again, and nothing of the next photo
-        page.wait_for_function("document.querySelector('[data-act=resume]').disabled")
+        until(page, "document.querySelector('[data-act=resume]').disabled")
         assert shown(page) == (step, "pause") and page.locator("[data-stage] img").count() == 0
         assert "not open yet" in submit_again(page, sent.value, step) and served.answered(reader) == answered
         page.wait_for_selector("[data-wait] >> text=The next part is open", timeout=15_000)

@@ -17,6 +17,7 @@ from playwright.sync_api import Page, TimeoutError
 
 from eval_study.trust_study.serving import free_port
 from tests.browser.visits import chromium
+from tests.browser.waiting import until
 from tests.helpers.served import ROOT
 
 SECONDS = 0.4  # between the runs of a rationale
@@ -88,7 +89,7 @@ def watched(page: Page) -> list[dict[str, Any]]:
     page.evaluate(WATCH)
     page.click("#assess")
     page.wait_for_selector("#result [aria-busy]", timeout=60_000)
-    page.wait_for_function(DONE, timeout=60_000)
+    until(page, DONE, timeout=60_000)
     page.wait_for_selector("#figures img")
     page.wait_for_timeout(300)
     return page.evaluate("() => { cancelAnimationFrame(window.watching); return window.frames_seen.map(JSON.parse); }")
@@ -115,7 +116,7 @@ def test_an_assessment_is_stopped_and_begun_again(page: Page) -> None:
     page.wait_for_selector("#result [aria-busy]", timeout=60_000)
     page.click("#stop")
     page.wait_for_selector("#result >> text=Cancelled", timeout=10_000)
-    page.wait_for_function(DONE)
+    until(page, DONE)
     assert not page.locator("#stop").is_visible() and not page.locator("#figures").is_visible()
     page.click("#assess")
     page.wait_for_selector("#figures img", timeout=60_000)
@@ -139,7 +140,7 @@ def test_a_model_is_chosen_and_answers_for_itself(page: Page) -> None:
 def test_a_second_opinion_is_asked_for(page: Page) -> None:
     choose(page, "melanoma")
     page.click("#assess")
-    page.wait_for_function(DONE)
+    until(page, DONE)
     page.wait_for_selector("#figures img", timeout=60_000)
     page.click("#opinion button")
     page.click("#ask-opinion")
