@@ -90,7 +90,7 @@ def test_what_spaces_yaml_says_of_the_app_is_so() -> None:
     page = "".join(
         path.read_text() for path in (ROOT / "skinclip" / "cli" / "run.py", ROOT / "skinclip" / "core" / "paths.py")
     )
-    assert set(section["variables"]) == set(re.findall(r"SKINCLIP_[A-Z]+", page))
+    assert set(section["variables"]) == set(re.findall(r"SKINCLIP_[A-Z_]+", page))
     assert section["preset"] == re.search(r'_setting\("SKINCLIP_PRESET"\) or "(.+?)"', page)[1]  # type: ignore[index]
     assert section["health"] == server.HEALTH
     assert section["limits"] == {
