@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -153,6 +152,8 @@ def test_torch_comes_from_the_index_that_make_is_given_and_all_else_from_the_usu
     project = tmp_path / "project"
     project.mkdir()
     shutil.copy(ROOT / "Makefile", project)
+    (project / "docs/deploy").mkdir(parents=True)
+    (project / "docs/deploy/requirements.lock").touch()
     (project / "requirements.txt").write_text("# pins\ntorch==2.12.1\ntorchvision==0.27.1  # fits\npillow==12.3.0\n")
 
     def installed(*words: str) -> dict[str, str]:
@@ -251,7 +252,8 @@ def test_the_wheel_carries_all_files_of_the_program(wheel: Path) -> None:
 
 def test_the_wheel_needs_what_requirements_txt_lists(wheel: Path) -> None:
     metadata = zipfile.ZipFile(wheel).read(f"skinclip-{__version__}.dist-info/METADATA").decode()
-    needed = {requirement.lower() for requirement in re.findall(r"^Requires-Dist: (.+)", metadata, flags=re.M)}
+    asked = re.findall(r"^Requires-Dist: (.+)", metadata, flags=re.M)
+    needed = {requirement.lower() for requirement in asked if "extra ==" not in requirement}
     lines = (line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
     assert {name.replace("_", "-") for name in needed} == {line.lower().replace("_", "-") for line in lines if line}
 
@@ -285,9 +287,7 @@ def test_an_installed_package_opens_the_page(install: Install) -> None:
         with urlopen(url, timeout=30) as reply:
             page = unescape(reply.read().decode())
             assert reply.status == 200
-        with urlopen(f"{url}/config", timeout=30) as reply:
-            config = json.dumps(json.load(reply))
-        assert "SkinCLIP-VL" in page and "Photo of the lesion" in config and "Assess" in config
+        assert "SkinCLIP-VL" in page and "Photo of the lesion" in page and "Assess" in page
     finally:
         process.terminate()
         process.wait(30)

@@ -90,7 +90,7 @@ def _candidate(number: int, folder: Path, wrong: bool) -> study_build.Candidate:
 def _assessment(number: int) -> record.Assessment:
     square = ((40.0, 30.0), (80.0, 30.0), (80.0, 60.0), (40.0, 60.0))
     share = 0.6 + number / 1000
-    probabilities = [share, *[(1 - share) / 6] * 6]
+    probabilities = [share, *[(1 - share) / (len(DIAGNOSES) - 1)] * (len(DIAGNOSES) - 1)]
     ranked = sorted(DIAGNOSES, key=lambda d: d.code != "mel")
     return record.Assessment(
         model=record.ModelInfo("mini", "0", WEIGHTS),
