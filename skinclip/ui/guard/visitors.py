@@ -14,7 +14,7 @@ from http.cookies import CookieError, SimpleCookie
 
 from starlette.types import Scope
 
-COOKIE = "skinclip-visitor"
+COOKIE = "visitor"
 _VALUE = re.compile(r"[A-Za-z0-9_-]{43}")  # 256 bits
 SESSION_HASH = re.compile(r"[A-Za-z0-9]{6,64}")
 OWNED_SECONDS = 3600  # that an unused session hash stays with its owner: longer than anything is kept of a session

@@ -51,7 +51,7 @@ def test_a_stranger_uploads_nothing(application: FastAPI, store: UploadStore) ->
 
 def test_what_nobody_takes_is_gone_after_its_minute(monkeypatch: pytest.MonkeyPatch, store: UploadStore) -> None:
     monkeypatch.setattr(uploads, "KEPT_SECONDS", 0.05)
-    with TestClient(gated([upload_route(store)])[1], cookies={"skinclip-visitor": "v" * 43}) as client:
+    with TestClient(gated([upload_route(store)])[1], cookies={"visitor": "v" * 43}) as client:
         name = client.post("/upload", content=b"a photo").json()["upload"]
         assert store.held == 7
         time.sleep(0.4)
