@@ -269,7 +269,7 @@ def test_williams_squares_by_hand() -> None:
 
 def test_cases_that_do_not_fit_the_protocol(trust_study: Protocol) -> None:
     cases = strata(trust_study)
-    with pytest.raises(AllocationError, match="the bundle has 41 cases of stratum 'right', the protocol says 42"):
+    with pytest.raises(AllocationError, match="the bundle has 33 cases of stratum 'right', the protocol says 34"):
         allocate(trust_study, {k: v for k, v in cases.items() if k != "C001"}, PRACTICE, 1)
     with pytest.raises(AllocationError, match="unknown strata easy"):
         allocate(trust_study, cases | {"C001": "easy"}, PRACTICE, 1)

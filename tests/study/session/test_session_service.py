@@ -275,7 +275,7 @@ def test_without_consent_there_is_no_next_step(study: Study, token: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"), [(4.5, 4.5), (-3, 0.0), (1e9, 86_400.0), (float("nan"), None), (None, None), (True, None)]
+    ("told", "kept"), [(4.5, 4.5), (-3, None), (1e9, 86_400.0), (float("nan"), None), (None, None), (True, None)]
 )
 def test_the_browsers_seconds_are_kept_within_bounds(study: Study, token: str, told: Any, kept: Any) -> None:
     study.submit(token, study.view(token).step, {"consent": True}, "yes", told)
