@@ -35,7 +35,10 @@ def note(event, args):
         count = 1
     for path in args[:count]:
         if not isinstance(path, int):
-            os.write(fd, os.path.abspath(os.fsencode(path)) + b"\\n")
+            try:
+                os.write(fd, os.path.abspath(os.fsencode(path)) + b"\\n")
+            except OSError:  # a process without the descriptor: one that decodes photos, and can write no file
+                pass
 sys.addaudithook(note)
 """
 # $1: data, $2: scratch; the rest is the command
