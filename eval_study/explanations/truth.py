@@ -52,8 +52,6 @@ DATA, SPLIT, FITTED_ON = "isic2018_task2", "valid", "train"
 PHOTOS, FIT = 310, 240  # most valid photos, drawn by a seed, and training photos on which thresholds are fitted
 SLOW, SLOW_PHOTOS = ("layer_cam", "integrated_gradients", "occlusion", "rise"), 20  # on so many photos
 SIDE = 160  # of the grid that a whole photo is brought to, its aspect given up: every photo has the same weight
-MAPPED = {attribute: code for attribute, code in TASK2_CRITERION.items() if states_of(code)}
-UNMAPPED = tuple(attribute for attribute in TASK2_CRITERION if attribute not in MAPPED)
 TITLES = {"ap": "pixel AP", "jaccard": "Jaccard at the fitted threshold", "pointing": "pointing"}
 Row = dict[str, np.ndarray]
 # The stage with the highest pixel AP of the four, on 70 photos of the training part: a fair Grad-CAM for small places
@@ -77,10 +75,15 @@ def explaining(slow: bool = False) -> tuple[str, ...]:
 # --- a photo ------------------------------------------------------------------------------------------------------
 
 
+def mapped(criteria: Sequence[str]) -> dict[str, str]:
+    """Attribute -> criterion, of those among `criteria`, the model's own."""
+    return {a: code for a, code in TASK2_CRITERION.items() if states_of(code) and code in criteria}
+
+
 def maps_of(subject: Subject, keys: Sequence[str]) -> Row:
     """ "attribute/method" -> map on the model's window as the method gives it; "method" alone for a control."""
     row: Row = {}
-    for attribute, code in MAPPED.items():
+    for attribute, code in mapped(subject.predictor.model.config.criteria).items():
         one = CriterionSubject.of(subject, code)
         for key in keys:
             name = f"{attribute}/{key}" if COMPARED[key].uses_model else key
@@ -101,7 +104,7 @@ def reader_view(subject: Subject) -> Row:
         "window": np.array([window.x, window.y, window.side]),
         "lesion": filled(lesion_of(image, subject.output).polygons, size),
     }
-    for attribute, code in MAPPED.items():
+    for attribute, code in mapped(subject.predictor.model.config.criteria).items():
         cited = [p for f in subject.findings if f.criterion == code for p in f.region.polygons]
         row[f"{attribute}/cited"] = filled(cited, size)
         row[f"{attribute}/score"] = np.array(CriterionSubject.of(subject, code).score)
@@ -150,6 +153,11 @@ class DrawnPhoto:
         native = self.row.get(f"{attribute}/{key}", self.row.get(key))
         size = tuple(int(n) for n in self.row["size"])
         return None if native is None else on_photo_grid(native, self.window, (size[0], size[1]))
+
+    @property
+    def mapped(self) -> tuple[str, ...]:
+        """The attributes of which the model has a map."""
+        return tuple(a for a in TASK2_CRITERION if f"{a}/score" in self.row)
 
     @property
     def window(self) -> Window:
@@ -280,23 +288,24 @@ def summary(bench: Bench, photos: list[DrawnPhoto], training: list[DrawnPhoto]) 
     """Each attribute's figures with intervals, each method's paired with ours, and those of all attributes together."""
     resamples = metrics.GroupBootstrap([cluster(p.case) for p in photos], bench.n_boot, bench.seed)
     able = [key for key in COMPARED if COMPARED[key].of_criteria]
-    keys = [key for key in able if photos[0].heat(next(iter(MAPPED)), key) is not None]
+    attributes = photos[0].mapped
+    keys = [key for key in able if photos[0].heat(attributes[0], key) is not None]
     table_of = {
         attribute: {key: scored(photos, attribute, key, fitted(training, attribute, key)) for key in keys}
-        for attribute in MAPPED
+        for attribute in attributes
     }
     return {
         "n": len(photos),
-        "fitted": {"split": FITTED_ON, "n": len(training), "drawn": {a: drawn_in(training, a) for a in MAPPED}},
+        "fitted": {"split": FITTED_ON, "n": len(training), "drawn": {a: drawn_in(training, a) for a in attributes}},
         "unable": [key for key in COMPARED if key not in able],
         "unmeasured": [key for key in able if key not in keys],
-        "unmapped": list(UNMAPPED),
+        "unmapped": [a for a in TASK2_CRITERION if a not in attributes],
         "attributes": {
             a: {
                 **of_attribute(resamples, photos, a),
                 "methods": {k: compared(resamples, {a: table_of[a]}, k) for k in keys},
             }
-            for a in MAPPED
+            for a in attributes
         },
         "together": {
             "shipped_jaccard": resamples.interval(jaccard_as_shipped(photos, tuple(TASK2_CRITERION))),

@@ -17,6 +17,7 @@ from skinclip.pipeline.assessor import Assessor
 from skinclip.reporting.markdown import section_markdown
 
 S = truth.SIDE
+MAPPED = ("pigment_network", "streaks", "globules")  # by the model of these tests
 WHOLE = np.array([0, 0, S])  # the window is the whole photo, as large as the grid
 
 
@@ -30,11 +31,11 @@ def box(left: int, right: int) -> np.ndarray:
 def photo(name: str, drawn: np.ndarray, cited: np.ndarray, maps: dict[str, np.ndarray]) -> truth.DrawnPhoto:
     """A photo whose lesion is its left half; `drawn`, `cited` and maps are alike for every attribute with a map."""
     row = {"size": np.array([S, S]), "window": WHOLE, "lesion": box(0, 2)}
-    for attribute in truth.MAPPED:
+    for attribute in MAPPED:
         row |= {f"{attribute}/cited": cited, f"{attribute}/score": np.array(float(drawn.any()))}
         row |= {f"{attribute}/{key}": heat.astype(np.float32) for key, heat in maps.items()}
     made = truth.DrawnPhoto(Case(Path(name), name, "drawn", name), row)
-    regions = dict.fromkeys(truth.TASK2_CRITERION, np.zeros((S, S), bool)) | dict.fromkeys(truth.MAPPED, drawn)
+    regions = dict.fromkeys(truth.TASK2_CRITERION, np.zeros((S, S), bool)) | dict.fromkeys(MAPPED, drawn)
     made.__dict__["drawn"] = regions
     return made
 
@@ -86,10 +87,10 @@ def test_what_a_reader_sees_by_hand(result: dict) -> None:
 def test_an_attribute_without_a_map_is_named_and_predicts_nothing(result: dict, photos: list[truth.DrawnPhoto]) -> None:
     assert set(result["unmapped"]) == set(truth.TASK2_CRITERION) - set(result["attributes"])
     assert result["unable"] == ["plain_grad_cam"]
-    missing = next(iter(truth.UNMAPPED))
+    missing = "milia_like_cyst"
     photos[1].drawn[missing] = box(0, 4)
-    pooled = truth.jaccard_as_shipped(photos, (missing, *truth.MAPPED))(np.ones((1, 2)))[0]
-    k = len(truth.MAPPED)  # each has 1 quarter of 2 + 1; the missing one adds 4 quarters to the union
+    pooled = truth.jaccard_as_shipped(photos, (missing, *MAPPED))(np.ones((1, 2)))[0]
+    k = len(MAPPED)  # each has 1 quarter of 2 + 1; the missing one adds 4 quarters to the union
     assert pooled == pytest.approx(k / (3 * k + 4))
 
 
@@ -102,7 +103,7 @@ def test_a_random_map_is_about_chance(bench: Bench, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_method_measured_on_fewer_photos_is_compared_on_those(bench: Bench, photos: list[truth.DrawnPhoto]) -> None:
-    for key in truth.MAPPED:
+    for key in MAPPED:
         del photos[1].row[f"{key}/grad_cam"]
     figures = {k: truth.scored(photos, "streaks", k, 1.0) for k in ("evidence", "grad_cam")}
     found = truth.compared(bench_resamples(bench, photos), {"streaks": figures}, "grad_cam")
@@ -174,5 +175,5 @@ def test_a_set_that_is_not_there_is_said(bench: Bench, monkeypatch: pytest.Monke
 
 
 def test_the_criterion_that_an_attribute_means() -> None:
-    assert truth.MAPPED["globules"] == "dots_and_globules"
-    assert truth.MAPPED["pigment_network"] == "pigment_network" and "streaks" in truth.MAPPED
+    assert truth.TASK2_CRITERION["globules"] == "dots_and_globules"
+    assert truth.mapped(["streaks", "pigmentation"]) == {"streaks": "streaks"}
