@@ -199,6 +199,8 @@ class Stage0Config:
     ema: PartialShare = 0.998
     paraphrases: Natural = 3  # texts per diagnosis that a batch is contrasted with
     held_out: PartialShare = 0.10  # training lesions that stage 0 never sees
+    # the sources it holds them out of, None for all; a tower that was trained elsewhere may have seen others whole
+    held_out_sources: tuple[str, ...] | None = None
     mask_photos: Natural = 24  # photos of a batch whose lesion mask is learnt from
     w_mask: NotNegative = 0.5
     w_criteria: NotNegative = 0.5

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from skinclip.core.config import TrainConfig
 from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, close_up, words_of_unknown
 from skinclip.data.photos import load_masks, load_photos
@@ -170,6 +171,11 @@ def is_close_up(case: Case) -> bool:
     return case.image_id.endswith(CLOSE_UP)
 
 
-def held_out_keys(cases: list[Case], share: float, seed: int) -> set[str]:
-    """The photos of the lesions that stage 0 must not see."""
-    return {photo_key(c) for c in hold_out(cases, share, seed)[1]}
+def held_out_keys(cases: list[Case], share: float, seed: int, sources: Sequence[str] | None = None) -> set[str]:
+    """The photos of the lesions that stage 0 must not see, of all `sources` or those named."""
+    return {photo_key(c) for c in hold_out(cases, share, seed)[1] if sources is None or c.source in sources}
+
+
+def unseen_keys(cases: list[Case], recipe: TrainConfig) -> set[str]:
+    """The photos of the lesions that stage 0 of a recipe never saw."""
+    return held_out_keys(cases, recipe.stage0.held_out, recipe.seed, recipe.stage0.held_out_sources)

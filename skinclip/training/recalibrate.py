@@ -19,9 +19,9 @@ from skinclip.training.photo_sets import (
     criterion_labels,
     diagnosis_labels,
     gather,
-    held_out_keys,
     photo_key,
     scarce,
+    unseen_keys,
     with_clinical,
 )
 
@@ -39,10 +39,8 @@ def recalibrate(folder: Path, assessor: Assessor, root: Path, strict: bool = Fal
         raise DataError('no photo to calibrate on: no data set here has rows whose split is "calib"')
     recipe = _recipe(folder)
     learnt = with_clinical(scarce(cases["train"], recipe.share, recipe.seed))
-    held_out = held_out_keys(learnt, recipe.stage0.held_out, recipe.seed)
-    fitted = fit(
-        assessor.model, _labels_alone(learnt, held_out), cases["calib"], cases.get("valid", []), trained_prior(assessor)
-    )
+    photos = _labels_alone(learnt, unseen_keys(learnt, recipe))
+    fitted = fit(assessor.model, photos, cases["calib"], cases.get("valid", []), trained_prior(assessor))
     fitted.save_calibration(folder)
     integrity.record(folder)
     return fitted

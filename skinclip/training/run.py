@@ -45,7 +45,7 @@ from skinclip.training.distributed import DistributedContext, check_even
 from skinclip.training.joint import stage2_weights, train_stage2
 from skinclip.training.losses import MISSING
 from skinclip.training.masks import train_masks
-from skinclip.training.photo_sets import PhotoSet, gather, held_out_keys, photo_key, photo_set, scarce, with_clinical
+from skinclip.training.photo_sets import PhotoSet, gather, photo_key, photo_set, scarce, unseen_keys, with_clinical
 from skinclip.training.plain import train_plain
 from skinclip.training.rationale_lm import train_stage1
 from skinclip.training.readable import readable
@@ -350,8 +350,8 @@ def training_photos(recipe: TrainConfig, cases: list[Case], cache: Path, publish
         published: the tower comes from elsewhere and saw none of them.
     """
     learnt = with_clinical(scarce(cases, recipe.share, recipe.seed))
-    held_out = held_out_keys(learnt, recipe.stage0.held_out, recipe.seed)
-    return photo_set(learnt, recipe.photo_size, cache, {photo_key(c) for c in learnt} if published else held_out)
+    unseen = {photo_key(c) for c in learnt} if published else unseen_keys(learnt, recipe)
+    return photo_set(learnt, recipe.photo_size, cache, unseen)
 
 
 def check_enough(recipe: TrainConfig, photos: PhotoSet, ready: bool) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eval_study.gpu import assemble
+from eval_study.gpu import assemble, pack
 from skinclip.core.assessment import Context
 from skinclip.core.config import (
     LossConfig,
@@ -31,8 +31,8 @@ from skinclip.training.checkpoints import seed_everything
 from skinclip.training.distributed import DistributedContext
 from skinclip.training.joint import Stage2, freeze_earlier, views_for
 from skinclip.training.losses import MISSING
-from skinclip.training.photo_sets import PhotoSet, gather, photo_set, with_clinical
-from skinclip.training.run import model_of, read_tower, train
+from skinclip.training.photo_sets import PhotoSet, gather, held_out_keys, photo_set, unseen_keys, with_clinical
+from skinclip.training.run import RECIPES, model_of, read_tower, recipe_of, train
 from skinclip.training.sampling import source_priors
 from skinclip.training.views import see
 from tests.eval_study.gpu.test_run import MODEL, members
@@ -187,3 +187,17 @@ def test_tower_files_are_those_of_the_members(tower: Path) -> None:
 def test_a_case_without_a_second_photo_stays_single(data: Path) -> None:
     case: Case = gather(data)["train"][0]
     assert with_clinical([case]) == [case]
+
+
+def test_lesions_are_held_out_of_the_sources_named() -> None:
+    cases = [Case(Path(), str(i), source, f"L{i}") for source in ("ham10000", "derm7pt") for i in range(200)]
+    recipe = recipe_of("mini", RECIPES / "two_looks.yaml")
+    unseen = unseen_keys(cases, recipe)
+    assert unseen and {key.split("/")[0] for key in unseen} == {"ham10000"}
+    assert unseen < held_out_keys(cases, recipe.stage0.held_out, recipe.seed)
+
+
+def test_the_recipe_knows_what_was_not_packed() -> None:
+    recipe = recipe_of("mini", RECIPES / "two_looks.yaml")
+    assert (recipe.stage0.held_out, recipe.seed) == (pack.HELD_OUT, pack.SEED)
+    assert set(recipe.stage0.held_out_sources or ()) == set(pack.SETS) - {"derm7pt", "isic2017"}
