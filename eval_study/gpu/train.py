@@ -176,7 +176,7 @@ class Trainer:
         inside = torch.where(has.view(-1, 1, 1), small, masks.detach().sigmoid())
         rows = photos.region_row[index]
         drawn, known = (rows != MISSING).nonzero()[:, 0], (photos.weight[index] > 0).any(1).nonzero()[:, 0]
-        parts = {"mask": args.w_mask * mask_loss(masks[has], small[has])}
+        parts = {"mask": args.w_mask * mask_loss(masks[has], small[has])} if has.any() else {}
         if len(known):
             maps = self.model.maps(features[known], directions)
             scores = pool(maps, inside[known])
@@ -264,7 +264,8 @@ def mixed_photos(rgb: Tensor, order: Tensor, chance: Tensor, pairs: int) -> tupl
     along, across = ((place - c.unsqueeze(1)).abs() < half.unsqueeze(1) for c in centre.unbind(1))
     kept = ~(along.unsqueeze(1) & across.unsqueeze(2)) | ~cut.view(-1, 1, 1)  # [b, s, s]
     weight = torch.where(cut.view(-1, 1, 1), kept.to(own.dtype), own.view(-1, 1, 1)).unsqueeze(1)
-    return rgb * weight + rgb[order] * (1 - weight), weight.mean((1, 2, 3))
+    share = torch.where(own < 1, weight.mean((1, 2, 3)), own)  # a mean of ones is not always exactly 1
+    return rgb * weight + rgb[order] * (1 - weight), share
 
 
 def drop_paths(trunk: nn.Module, most: float) -> None:
