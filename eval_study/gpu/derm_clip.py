@@ -126,17 +126,18 @@ def contrast(by_class: Tensor, labels: Tensor, prior: Tensor, smoothing: float, 
         by_class: [B, C] log-sum-exp of the scaled similarities with a class's descriptions.
         labels: [B], MISSING where not labelled.
         prior: [B, C] shares of the classes among the photos drawn from the same source.
-        mixed: (other labels [B], share of the first) of mixed photos.
+        mixed: (other labels [B], share [B] of the first) of photos that may be mixed; a share of 1 is not mixed.
     """
     known = labels != MISSING
     if mixed is not None:
-        known = known & (mixed[0] != MISSING)
+        known = known & ((mixed[0] != MISSING) | (mixed[1] == 1))
     if not known.any():
         return by_class.sum() * 0
     log_p = (by_class + prior.log()).log_softmax(-1)[known]
     target = F.one_hot(labels[known], by_class.shape[1]).float()
     if mixed is not None:
-        target = target * mixed[1] + F.one_hot(mixed[0][known], by_class.shape[1]) * (1 - mixed[1])
+        share = mixed[1][known].unsqueeze(1)
+        target = target * share + F.one_hot(mixed[0][known].clamp_min(0), by_class.shape[1]) * (1 - share)
     target = target * (1 - smoothing) + prior[known] * smoothing
     return -(target * log_p).sum(1).mean()
 

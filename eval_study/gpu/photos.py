@@ -236,8 +236,8 @@ def lesion_window(photos: Photos, index: Tensor, box: Tensor, margin: float = 1.
     return torch.where((box[:, 2] > 0).unsqueeze(1), near, whole)
 
 
-def drawn_window(photos: Photos, index: Tensor) -> Tensor:
-    """[b, 3] a random window: about half of them the lesion with a margin, where it is known."""
+def drawn_window(photos: Photos, index: Tensor, near: float = 0.55) -> Tensor:
+    """[b, 3] a random window: the lesion with a margin with chance `near`, where it is known; else the whole photo."""
     b, device = len(index), index.device
 
     def uniform(low: float, high: float) -> Tensor:
@@ -249,7 +249,7 @@ def drawn_window(photos: Photos, index: Tensor) -> Tensor:
     box, known = photos.box[index], photos.box[index, 2] > 0
     zoomed = whole[:, 2] * torch.exp(uniform(math.log(0.5), math.log(1.25)))
     close = (box[:, 2] * uniform(1.1, 1.9)).clamp(min=0.22)
-    look = known & (torch.rand(b, device=device) < 0.55)
+    look = known & (torch.rand(b, device=device) < near)
     side = torch.where(look, close, torch.where(known, whole[:, 2] * uniform(0.75, 1.25), zoomed)).minimum(limit)
     centre = torch.where(look.unsqueeze(1), box[:, :2], whole[:, :2])
     jitter = torch.stack([uniform(-0.1, 0.1), uniform(-0.1, 0.1)], 1) * side.unsqueeze(1)

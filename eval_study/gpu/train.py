@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from eval_study.gpu.derm_clip import GpuDermClip, contrast, criterion_loss, mask_loss, pool, region_loss
@@ -104,6 +105,7 @@ class Trainer:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if args.start:
             load_start(self.model.tower.image_trunk(), args.start)
+        drop_paths(self.model.tower.image_trunk(), args.drop_path)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(groups(self.model, args.decay), lr=args.lr, fused=device == "cuda")
         self.texts = TextPool(args.seed, device, args.model)
@@ -131,17 +133,17 @@ class Trainer:
         """Trains on one batch of views `side` pixels wide; the parts of its loss by name."""
         photos, args = self.photos, self.args
         index = self.batch()
-        where = grid(photos, index, drawn_window(photos, index), side, turn=True)
+        where = grid(photos, index, drawn_window(photos, index, args.near), side, turn=True)
         planes = torch.cat([photos.pixels[index], photos.lesion[index].unsqueeze(1)], 1)
         view = sample(planes, where)
         rgb, lesion = recoloured(view[:, :3]), view[:, 3]
         labels, group = photos.diagnosis[index], photos.group[index]
-        prior, mixed = self.prior[group], None
-        if random.random() < args.mix:
-            order = torch.randperm(len(index), device=self.device)
-            share = float(np.random.beta(0.4, 0.4))
-            rgb, mixed = rgb * share + rgb[order] * (1 - share), (labels[order], share)
-            prior = prior * share + prior[order] * (1 - share)
+        order = mixing_order(len(index), args.pairs, self.device)
+        chance = args.mix * (photos.region_row[index] == MISSING)  # drawn regions are few, and seen as they are
+        rgb, share = mixed_photos(rgb, order, chance, args.pairs)
+        pure, mixed = share == 1, (labels[order], share)
+        prior = self.prior[group]
+        prior = prior * share.unsqueeze(1) + prior[order] * (1 - share).unsqueeze(1)
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device == "cuda"):
             embedding, features = self.forward(rgb)
             described = self.model.embed_texts(self.texts.draw(args.wordings))  # [C * P + K, E]
@@ -150,15 +152,16 @@ class Trainer:
         scale = self.model.tower.similarity_scale().clamp(max=50)
         logits = embedding @ described.T * scale
         parts = {"contrast": contrast(self.texts.by_class(logits[:, :n]), labels, prior, args.smoothing, mixed)}
-        if args.pairs and mixed is None:
+        if args.pairs:
             a, b = embedding[-2 * args.pairs :].split(args.pairs)
             both = F.normalize(a + b, dim=-1) @ described[:n].T * scale
             own = slice(-args.pairs, None)
-            parts["pair"] = args.w_pair * contrast(self.texts.by_class(both), labels[own], prior[own], args.smoothing)
-        if mixed is None:
-            if self.steps % DIRECTIONS_EVERY == 0 or self.directions is None:
-                self.directions = symmetric_orthogonalize(described[n:].detach())
-            parts |= self.places(index, where, lesion, features, logits[:, n:], self.directions)
+            answer = self.texts.by_class(both), labels[own], prior[own], args.smoothing
+            parts["pair"] = args.w_pair * contrast(*answer, (mixed[0][own], share[own]))
+        if self.steps % DIRECTIONS_EVERY == 0 or self.directions is None:
+            self.directions = symmetric_orthogonalize(described[n:].detach())
+        seen = index[pure], where[pure], lesion[pure], features[pure], logits[pure, n:]
+        parts |= self.places(*seen, self.directions)
         parts["total"] = torch.stack(list(parts.values())).sum()
         self.update(parts["total"])
         return parts
@@ -173,7 +176,7 @@ class Trainer:
         inside = torch.where(has.view(-1, 1, 1), small, masks.detach().sigmoid())
         rows = photos.region_row[index]
         drawn, known = (rows != MISSING).nonzero()[:, 0], (photos.weight[index] > 0).any(1).nonzero()[:, 0]
-        parts = {"mask": args.w_mask * mask_loss(masks[has], small[has])}
+        parts = {"mask": args.w_mask * mask_loss(masks[has], small[has])} if has.any() else {}
         if len(known):
             maps = self.model.maps(features[known], directions)
             scores = pool(maps, inside[known])
@@ -229,6 +232,47 @@ class Trainer:
             self.photos.box[index[known]] = box[known]
             n_boxes += int(known.sum())
         return n_boxes
+
+
+def mixing_order(size: int, pairs: int, device: str) -> Tensor:
+    """[size] which other photo of a batch each is mixed with: both photos of a lesion with both of another lesion."""
+    single = torch.randperm(size - 2 * pairs, device=device)
+    lesion = torch.randperm(pairs, device=device) + size - 2 * pairs
+    return torch.cat([single, lesion, lesion + pairs])
+
+
+def mixed_photos(rgb: Tensor, order: Tensor, chance: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+    """Mixes some photos with others, half of these by mixup, half by CutMix (Zhang et al. 2018, Yun et al. 2019).
+
+    Args:
+        rgb: [b, 3, s, s], the last `2 * pairs` of them both photos of lesions, which are mixed alike.
+        order: [b] of `mixing_order`.
+        chance: [b] that a photo is mixed.
+
+    Returns:
+        The photos, and share [b] of a photo that is its own, 1 where it was not mixed.
+    """
+    b, side, device = len(rgb), rgb.shape[-1], rgb.device
+    own = torch.distributions.Beta(0.4, 0.4).sample((b,)).to(device)
+    own[torch.rand(b, device=device) >= chance] = 1
+    cut = torch.rand(b, device=device) < 0.5
+    centre, half = torch.rand(b, 2, device=device), (1 - own).sqrt() / 2
+    if pairs:
+        for alike in (own, cut, centre, half):
+            alike[-pairs:] = alike[-2 * pairs : -pairs]
+    place = (torch.arange(side, device=device) + 0.5) / side
+    along, across = ((place - c.unsqueeze(1)).abs() < half.unsqueeze(1) for c in centre.unbind(1))
+    kept = ~(along.unsqueeze(1) & across.unsqueeze(2)) | ~cut.view(-1, 1, 1)  # [b, s, s]
+    weight = torch.where(cut.view(-1, 1, 1), kept.to(own.dtype), own.view(-1, 1, 1)).unsqueeze(1)
+    share = torch.where(own < 1, weight.mean((1, 2, 3)), own)  # a mean of ones is not always exactly 1
+    return rgb * weight + rgb[order] * (1 - weight), share
+
+
+def drop_paths(trunk: nn.Module, most: float) -> None:
+    """Stochastic depth (Huang et al. 2016): blocks are left out at random, later ones more often, the last `most`."""
+    blocks = [m for m in trunk.modules() if isinstance(getattr(m, "drop_path", None), nn.Module)]
+    for k, block in enumerate(blocks):
+        block.drop_path = DropPath(most * k / max(1, len(blocks) - 1))
 
 
 def load_start(trunk: nn.Module, path: Path) -> None:
@@ -311,7 +355,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--decay", type=float, default=0.04)
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--power", type=float, default=0.3)
-    parser.add_argument("--mix", type=float, default=0.2)
+    parser.add_argument("--mix", type=float, default=0.2, help="share of the photos mixed with another")
+    parser.add_argument("--near", type=float, default=0.55, help="share of the views that are the lesion with a margin")
+    parser.add_argument("--drop-path", type=float, default=0.0, help="chance that the last block is left out")
     parser.add_argument("--smoothing", type=float, default=0.05)
     parser.add_argument("--wordings", type=int, default=3)
     parser.add_argument("--w-pair", type=float, default=0.5)

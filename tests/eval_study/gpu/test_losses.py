@@ -8,10 +8,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath
 
 from eval_study.gpu.derm_clip import (
     STATES_OF,
     STATES_OF_ATTRIBUTE,
+    GpuDermClip,
     by_criterion,
     contrast,
     criterion_loss,
@@ -20,7 +22,15 @@ from eval_study.gpu.derm_clip import (
     region_loss,
 )
 from eval_study.gpu.photos import MISSING
-from eval_study.gpu.train import CRITERIA_SHARE, DRAWN_SHARE, draw_weights, priors
+from eval_study.gpu.train import (
+    CRITERIA_SHARE,
+    DRAWN_SHARE,
+    draw_weights,
+    drop_paths,
+    mixed_photos,
+    mixing_order,
+    priors,
+)
 from eval_study.gpu.vocabulary import ALL_CRITERIA, CODES, STATES
 from tests.eval_study.gpu.test_photos import one_photo
 
@@ -50,8 +60,39 @@ def test_contrast_does_not_punish_classes_that_a_source_lacks() -> None:
 def test_contrast_of_mixed_photos_is_the_mix() -> None:
     logits, flat = torch.randn(3, C), torch.full((3, C), 1 / C)
     one, other = torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5])
+    share = torch.full((3,), 0.7)
     expected = 0.7 * F.cross_entropy(logits, one) + 0.3 * F.cross_entropy(logits, other)
-    torch.testing.assert_close(contrast(logits, one, flat, 0.0, (other, 0.7)), expected)
+    torch.testing.assert_close(contrast(logits, one, flat, 0.0, (other, share)), expected)
+    other[0], share[0], other[1] = MISSING, 1.0, MISSING  # the second cannot be told: its other half is not labelled
+    own = F.cross_entropy(logits[:1], one[:1])
+    mixed = 0.7 * F.cross_entropy(logits[2:], one[2:]) + 0.3 * F.cross_entropy(logits[2:], other[2:])
+    torch.testing.assert_close(contrast(logits, one, flat, 0.0, (other, share)), (own + mixed) / 2)
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.6, 1.0])
+def test_photos_are_mixed_with_others_and_pairs_alike(chance: float) -> None:
+    torch.manual_seed(0)
+    n, pairs = 400, 50
+    photos = torch.arange(n, dtype=torch.float).view(n, 1, 1, 1).expand(n, 3, 16, 16).contiguous()
+    order = mixing_order(n, pairs, "cpu")
+    assert sorted(order.tolist()) == list(range(n)) and set(order[: n - 2 * pairs].tolist()) == set(range(300))
+    assert torch.equal(order[-2 * pairs : -pairs] + pairs, order[-pairs:])
+    mixed, share = mixed_photos(photos, order, torch.full((n,), chance), pairs)
+    assert (share < 1).float().mean() == pytest.approx(chance, abs=0.08) and share.min() >= 0
+    assert torch.equal(share[-2 * pairs : -pairs], share[-pairs:])
+    # what is left of a photo, on average over its places, is its share
+    torch.testing.assert_close(mixed.mean((1, 2, 3)), torch.arange(n) * share + order * (1 - share), atol=1e-2, rtol=0)
+    assert torch.equal(mixed[share == 1], photos[share == 1])
+    if chance == 1.0:  # half are cut: each place shows one photo whole
+        whole = torch.isin(mixed.flatten(1), photos[:, 0, 0, 0]).all(1).float().mean()
+        assert whole > 0.3
+
+
+def test_later_blocks_are_left_out_more_often() -> None:
+    model = GpuDermClip("derm-clip-lite2")
+    drop_paths(model.tower.image_trunk(), 0.2)
+    chances = [m.drop_prob for m in model.modules() if isinstance(m, DropPath)]
+    assert chances[0] == 0 and chances[-1] == pytest.approx(0.2) and chances == sorted(chances)
 
 
 def test_criterion_loss_of_allowed_sets_by_hand() -> None:
