@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from skinclip.core import paths
 from skinclip.imaging.bounded import end_decoding
 from skinclip.service.metrics import METRICS
+from skinclip.ui.guard.event_stream import EventStreams
 from skinclip.ui.guard.known_code import known_code
 from skinclip.ui.guard.page_gate import PageGate
 from skinclip.ui.guard.quiet_log import silence_messages
@@ -60,6 +61,10 @@ def mount_page(page: gr.Blocks, css: str, head: str, visitors: int = 64, routes:
     sessions.set_blocks(page)
     gradio.state_holder = sessions
     inputs = {index: len(function.inputs) for index, function in page.fns.items()}
+    waiting = page._queue.pending_event_ids_session
+    application.add_middleware(
+        EventStreams, pending=lambda session: bool(waiting.get(session)), stopped=gradio.stop_event.is_set
+    )
     application.add_middleware(
         PageGate,
         inputs=inputs,
