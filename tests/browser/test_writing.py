@@ -27,11 +27,11 @@ pytestmark = pytest.mark.browser
 WATCH = """() => {
     window.frames_seen = [];
     const note = () => {
-        const part = document.querySelector("#rationale"), text = part.querySelector(".sk-rationale");
-        const box = part.getBoundingClientRect(), form = document.querySelector("#form").getBoundingClientRect();
+        const part = document.querySelector("#rationale"), text = part?.querySelector(".sk-rationale");
+        const box = part?.getBoundingClientRect() ?? { top: 0, height: 0 }, form = document.querySelector("#form").getBoundingClientRect();
         const figures = document.querySelector("#figures img");
         const frame = JSON.stringify({
-            text: text ? text.innerText : null, writing: !!part.querySelector("[aria-busy]"),
+            text: text ? text.innerText : null, writing: !!part?.querySelector("[aria-busy]"),
             top: Math.round(box.top), height: Math.round(box.height), left: Math.round(form.left),
             figures: !!figures && figures.src.length,
         });
@@ -44,21 +44,26 @@ DONE = "!document.querySelector('#answer [aria-busy]') && document.querySelector
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, port = tmp_path_factory.mktemp("slow"), free_port()
     environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(Path(__file__).with_name("slow_page.py")), str(folder), str(port), str(SECONDS)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         wait_for(f"http://127.0.0.1:{port}", process)
-        with chromium() as browser:
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.goto(f"http://127.0.0.1:{port}")
-            page.wait_for_selector("#assess")
-            yield page
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture
+def page(server: str) -> Iterator[Page]:
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(server)
+        page.wait_for_selector("#assess")
+        yield page
 
 
 def wait_for(url: str, process: subprocess.Popen) -> None:

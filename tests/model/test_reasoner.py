@@ -174,7 +174,7 @@ def test_generate_honours_the_embeddings(tiny_model, look) -> None:
     seen, evidence = look
     reasoner = tiny_model.reasoner
     one = type(seen)(seen.tokens[:1], seen.grid, seen.embedding[:1], [level[:1] for level in seen.levels])
-    found = type(evidence)(*(getattr(evidence, f)[:1] for f in type(evidence).__dataclass_fields__))
+    found = evidence.pick(torch.tensor([0]))
     prompts = reasoner.writer.write([Context()], [RationaleTarget([], "mel", "nv")])
     embeds = reasoner.inputs(prompts, one, found)
     kwargs = {
@@ -202,7 +202,7 @@ def test_only_findings_that_exist_can_be_cited(tiny_model, look, paraphrases: in
     """Even an untrained model cannot assert anything else, whatever it babbles."""
     seen, evidence = look
     one = type(seen)(seen.tokens[:1], seen.grid, seen.embedding[:1], [level[:1] for level in seen.levels])
-    found = type(evidence)(*(getattr(evidence, f)[:1] for f in type(evidence).__dataclass_fields__))
+    found = evidence.pick(torch.tensor([0]))
     findings = ["streaks:irregular", "border:regular"]
     reasoner = tiny_model.reasoner
     monkeypatch.setattr(reasoner, "config", dataclasses.replace(reasoner.config, paraphrases=paraphrases))

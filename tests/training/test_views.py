@@ -159,7 +159,7 @@ def test_seeing_and_answering_take_place_on_the_model(model: SkinClipVL, photos:
         on_a_gpu(model)
         fake = [mode.from_tensor(v) for v in (batch, *vars(prompts).values())]
         monkeypatch.setattr(reasoner.writer, "write", lambda *_: Prompts(*fake[1:]))
-        seen = stage.forward_pass("see", fake[0].to(model.device))
+        seen = stage.forward_pass("see", fake[0].to(model.device), "float32")
         flags = torch.ones(3, dtype=torch.bool, device=model.device)
         labels = torch.zeros(3, photos.criteria.shape[1], dtype=torch.long, device=model.device)
         part = MicroBatch(rows, seen, labels, flags, flags, flags, [], model.descriptions)

@@ -41,7 +41,7 @@ class EventStreams:
             await self._app(scope, receive, send)
             return
         session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
-        parts = self._newest[session] = _Parts(send)
+        parts = self._newest[session] = _JoinedAnswer(send)
         try:
             await self._app(scope, receive, parts.send)
             while parts.close is not None and await self._another(session, parts, receive):
@@ -68,7 +68,7 @@ class EventStreams:
             gone.cancel()
 
 
-class _Parts:
+class _JoinedAnswer:
     """Sends the parts of several answers as one, and keeps the closing one back in `close`."""
 
     def __init__(self, send: Send) -> None:

@@ -60,7 +60,7 @@ class Page:
 
 def opened(gradio: Gradio, page: Page, streams: EventStreams | None = None) -> asyncio.Task[None]:
     streams = streams or EventStreams(gradio, lambda session: bool(gradio.waiting), lambda: False)
-    return asyncio.create_task(streams(SCOPE, page.receive, page.send))  # type: ignore[arg-type]
+    return asyncio.create_task(streams(SCOPE, page.receive, page.send))
 
 
 def test_a_later_event_is_answered_in_the_same_stream(monkeypatch: pytest.MonkeyPatch) -> None:
