@@ -110,6 +110,7 @@ def test_a_part_of_an_answer_that_comes_too_late_is_hidden(page: Page) -> None:
     add_photo(page, NEVUS)
     assess(page)
     page.wait_for_selector("#figures img")
+    page.wait_for_selector("#download .sk-answer", state="attached")  # it comes last
     page.evaluate("""() => {
         document.querySelector("#figures .sk-answer").dataset.photo = "0".repeat(64);
         document.querySelector("#download .sk-answer").dataset.answer = "of other entries";

@@ -104,7 +104,7 @@ def test_the_rationale_grows_before_the_eyes_and_nothing_else_moves(page: Page) 
     choose(page, "melanoma")
     frames = watched(page)
     final = page.inner_text(".sk-rationale")
-    parts = list(dict.fromkeys(f["text"].strip() for f in frames if f["writing"] and f["text"].strip()))
+    parts = list(dict.fromkeys(f["text"].strip() for f in frames if f["writing"] and (f["text"] or "").strip()))
     assert len(parts) >= 2 and len(parts[0]) < len(final) / 2, parts
     assert all(final.startswith(part) for part in parts)
     assert all(a["height"] <= b["height"] for a, b in pairwise(f for f in frames if f["text"] is not None))
