@@ -28,7 +28,8 @@ WATCH = """() => {
     window.frames_seen = [];
     const note = () => {
         const part = document.querySelector("#rationale"), text = part?.querySelector(".sk-rationale");
-        const box = part?.getBoundingClientRect() ?? { top: 0, height: 0 }, form = document.querySelector("#form").getBoundingClientRect();
+        const box = part?.getBoundingClientRect() ?? { top: 0, height: 0 };
+        const form = document.querySelector("#form").getBoundingClientRect();
         const figures = document.querySelector("#figures img");
         const frame = JSON.stringify({
             text: text ? text.innerText : null, writing: !!part?.querySelector("[aria-busy]"),
