@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from skinclip.calibration.calibrator import CalibratedPrediction, Calibrator
+from skinclip.calibration.outputs import PAIR
 from skinclip.calibration.prevalence import Prevalence
 from skinclip.core.assessment import Context
 from skinclip.imaging.photo import LesionImage
@@ -54,10 +55,13 @@ class CalibratedModel:
 
         Args:
             kinds: kind of each photo where it is known, such as that of the photo that these are altered copies of; any
-                other is recognised.
+                other is recognised, and two photos are a `PAIR`.
             others: a second photo of each lesion, None where there is none.
         """
-        return self._calibrated(forward_batch(self.model, self.transform, images, contexts, others), kinds)
+        named: list[str | None] = [*(kinds or [None] * len(images))]
+        for i, other in enumerate(others or ()):
+            named[i] = named[i] if other is None else PAIR
+        return self._calibrated(forward_batch(self.model, self.transform, images, contexts, others), named)
 
     @torch.inference_mode()
     def forward_changed(

@@ -54,7 +54,7 @@ class CalibratedPrediction:
     """One row per photo. `probabilities` are at the calibrator's prevalence; `balanced` is p / prior, renormalised,
     whose argmax is the decision rule for balanced accuracy; `sets` are codes, most probable first. `confident` says
     that the balanced probability of the leading diagnosis is high enough for such a photo to be answered; `kinds` is
-    the calibration that each photo got."""
+    the calibration that each photo got, `photo_kinds` what each is by itself, of a pair the first."""
 
     probabilities: np.ndarray  # [n, C]
     balanced: np.ndarray  # [n, C]
@@ -65,6 +65,7 @@ class CalibratedPrediction:
     in_domain: np.ndarray  # [n] bool
     confident: np.ndarray  # [n] bool
     kinds: tuple[str, ...]  # n
+    photo_kinds: tuple[str, ...]  # n
 
     @property
     def ranking(self) -> np.ndarray:
@@ -212,9 +213,10 @@ class Calibrator:
         Args:
             kinds: kind of each photo where it is known; any other is recognised by its style.
         """
-        recognised = self.kinds_of(style)
+        recognised = single = self.kinds_of(style)
         if kinds is not None:
             recognised = tuple(k if k and k in self.by_kind else r for k, r in zip(kinds, recognised, strict=True))
+            single = tuple(r if k == PAIR else k for k, r in zip(recognised, single, strict=True))
         p, score = np.zeros(np.shape(logits)), np.zeros(len(style))
         refer, enough = np.zeros(len(style), dtype=bool), np.zeros(len(style))
         sets: list[tuple[str, ...]] = [()] * len(style)
@@ -239,6 +241,7 @@ class Calibrator:
             in_domain=in_domain,
             confident=leading_confidence(p, balanced) >= enough,
             kinds=recognised,
+            photo_kinds=single,
         )
 
     def balanced(self, probabilities: np.ndarray) -> np.ndarray:

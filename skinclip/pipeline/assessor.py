@@ -364,7 +364,7 @@ class Assessor:
     def _kind(self, calibrated: CalibratedPrediction) -> Kind | None:
         """The kind of the first photo; None where the calibration tells none apart."""
         kinds: dict[str, Kind] = {"dermoscopy": "dermoscopy", "clinical": "clinical"}
-        return kinds.get(calibrated.kinds[0]) if len(self.calibrator.by_kind) > 1 else None
+        return kinds.get(calibrated.photo_kinds[0]) if len(self.calibrator.by_kind) > 1 else None
 
     def _malignancy(self, calibrated: CalibratedPrediction) -> Malignancy:
         """The referral decision on the first photo, with the threshold and its sensitivity where that is known."""
@@ -429,7 +429,7 @@ class Assessor:
 
     def findings(self, image: LesionImage, output: CalibratedOutput) -> list[Finding]:
         """The findings that an Assessment of `image`, the first photo of `output`, cites."""
-        return findings_of(image, output, lesion_of(image, output), self.thresholds, output.calibrated.kinds[0])
+        return findings_of(image, output, lesion_of(image, output), self.thresholds, output.calibrated.photo_kinds[0])
 
     def heat_on_photo(
         self,

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from skinclip.calibration.calibrator import Calibrator, StyleSample
 from skinclip.calibration.criteria import fit_criteria
-from skinclip.calibration.outputs import DERMOSCOPY, LabelledOutputs
+from skinclip.calibration.outputs import DERMOSCOPY, PAIR, LabelledOutputs
 from skinclip.calibration.prevalence import HAM10000, Prevalence, observed
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.vocabulary import CRITERIA, CRITERION_CODES
-from skinclip.data.cases import Case, DataError
+from skinclip.data.cases import Case, DataError, close_up
 from skinclip.data.possible_states import certain_labels
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.imaging.skin_tone import individual_typology_angle
@@ -43,6 +43,7 @@ NEVER = 2.0  # the threshold of a criterion that is recognised too poorly to be 
 MIN_PRECISION, MIN_CITED = 0.5, 3
 RATE = 0.2  # of the criteria cited, those that may be absent
 RECALL = 0.53  # of the criteria that are there, those to be cited: a little above one half, to hold on other photos
+LEAST_PAIRS = 100  # lesions with two photos; with fewer, a pair gets the calibration of its first photo
 STYLE_SAMPLE = 100  # training photos of each source and kind whose style the shift score is fitted on
 HELD_STYLES = 100  # photos of each kind, held out of stage 0, beside the calibration photos
 
@@ -116,6 +117,9 @@ def fit_data(model: SkinClipVL, train: PhotoSet, calib: Sequence[Case], valid: S
     marked = [c for c in valid if certain_labels(c) and photo_key(c) not in taken]
     every = outputs(model, [*chosen, *marked])
     photos = every.where(np.arange(len(every)) < len(chosen))
+    pairs = [c for c in chosen if c.clinical_image is not None and kind_of(c) == DERMOSCOPY]
+    if len(pairs) >= LEAST_PAIRS:
+        photos = LabelledOutputs.joined([photos, outputs(model, pairs, together=True)])
     return FitData(
         photos,
         every.where((every.criteria != MISSING).any(axis=1)),
@@ -123,9 +127,13 @@ def fit_data(model: SkinClipVL, train: PhotoSet, calib: Sequence[Case], valid: S
     )
 
 
-def outputs(model: SkinClipVL, cases: Sequence[Case]) -> LabelledOutputs:
-    """The model's answers to `cases`, with their labels. Raises DataError naming a photo that cannot be read."""
-    logits, style, scores, ita = features(model, cases)
+def outputs(model: SkinClipVL, cases: Sequence[Case], together: bool = False) -> LabelledOutputs:
+    """The model's answers to `cases`, with their labels. Raises DataError naming a photo that cannot be read.
+
+    Args:
+        together: whether each photo is seen with the clinical one beside it, as a `PAIR`.
+    """
+    logits, style, scores, ita = features(model, cases, together)
     return LabelledOutputs(
         logits=logits,
         style=style,
@@ -134,7 +142,7 @@ def outputs(model: SkinClipVL, cases: Sequence[Case]) -> LabelledOutputs:
         malignant=np.array([-1 if c.malignant is None else int(c.malignant) for c in cases]),
         criteria=np.array([criterion_labels(c) for c in cases]).reshape(len(cases), len(CRITERIA)),
         sources=np.array([source_of(c) for c in cases], dtype=str),
-        kinds=np.array([kind_of(c) for c in cases], dtype=str),
+        kinds=np.array([PAIR if together else kind_of(c) for c in cases], dtype=str),
         lesions=np.array([c.lesion_id for c in cases], dtype=str),
         ita=ita,
     )
@@ -145,8 +153,13 @@ def kind_of(case: Case) -> str:
     return case.kind or DERMOSCOPY
 
 
-def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.ndarray, Tensor, np.ndarray]:
+def features(
+    model: SkinClipVL, cases: Sequence[Case], together: bool = False
+) -> tuple[np.ndarray, np.ndarray, Tensor, np.ndarray]:
     """Diagnosis logits [n, C], style [n, S], evidence scores [n, K] and ITA of the skin in degrees [n].
+
+    Args:
+        together: see `outputs`.
 
     Raises DataError naming a photo that cannot be read.
     """
@@ -154,7 +167,8 @@ def features(model: SkinClipVL, cases: Sequence[Case]) -> tuple[np.ndarray, np.n
     logits, styles, scores, ita = [], [], [], []
     for part in _parts(model, cases):
         photos = [_photo(c) for c in part]
-        output = forward_batch(model, transform, photos, [c.context for c in part])
+        others = [_photo(close_up(c)) for c in part] if together else None
+        output = forward_batch(model, transform, photos, [c.context for c in part], others)
         logits.append(output.logits.double().numpy())
         styles.append(output.style.double().numpy())
         scores.append(output.evidence.scores)
@@ -195,7 +209,7 @@ def styles(model: SkinClipVL, train: PhotoSet, calib: LabelledOutputs) -> dict[s
         return drawn[torch.randperm(len(drawn), generator=generator)[:n]].tolist()
 
     samples = {}
-    for kind in dict.fromkeys(calib.kinds.tolist()):
+    for kind in dict.fromkeys(k for k in calib.kinds.tolist() if k != PAIR):
         own = torch.from_numpy(kinds == kind)
         learnt: list[int] = []
         for source in sorted(set(sources.tolist())):
@@ -208,6 +222,8 @@ def styles(model: SkinClipVL, train: PhotoSet, calib: LabelledOutputs) -> dict[s
         )
         known = calib.style[calib.kinds == kind]
         samples[kind] = StyleSample(np.concatenate([seen, apart]), np.concatenate([apart, known]))
+    if PAIR in calib.kinds and DERMOSCOPY in samples:
+        samples[PAIR] = samples[DERMOSCOPY]  # the style of a pair is that of its first photo
     return samples
 
 

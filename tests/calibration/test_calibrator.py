@@ -155,10 +155,15 @@ def test_two_photos_seen_together_are_calibrated_apart_and_never_recognised_by_s
     fitted_to = Calibrator.fit(photos, {"dermoscopy": sample, PAIR: sample}, PRIOR, np.log(PRIOR))
     assert fitted_to.kinds_of(both.style) == ("dermoscopy",) * 400
     told = fitted_to.apply(both.logits, both.style, [PAIR] * 400)
-    assert set(told.kinds) == {PAIR}
+    assert set(told.kinds) == {PAIR} and set(told.photo_kinds) == {"dermoscopy"}
     assert fitted_to.of(PAIR).calibration.temperature < 0.7 * fitted_to.first.calibration.temperature
     again = Calibrator.from_arrays(fitted_to.to_arrays())
     assert (again.apply(both.logits, both.style, [PAIR] * 400).probabilities == told.probabilities).all()
+    assert (
+        again.photos is not None
+        and (again.photos.kinds == photos.kinds).all()
+        and set(again.photos.sources) == {"home"}
+    )
 
 
 def test_sources_of_other_prevalence_do_not_bend_the_probabilities(several):

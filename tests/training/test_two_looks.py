@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from eval_study.gpu import assemble, pack
+from skinclip.calibration.outputs import DERMOSCOPY, PAIR
 from skinclip.core.assessment import Context
 from skinclip.core.config import (
     LossConfig,
@@ -27,6 +29,7 @@ from skinclip.model.perception import Perception
 from skinclip.model.pyramid import PyramidEvidenceFinder
 from skinclip.model.skinclip_vl import SkinClipVL, new_model
 from skinclip.pipeline.assessor import Assessor
+from skinclip.training import calibrate
 from skinclip.training import views as kept
 from skinclip.training.checkpoints import seed_everything
 from skinclip.training.distributed import DistributedContext
@@ -205,3 +208,20 @@ def test_the_recipe_knows_what_was_not_packed() -> None:
     recipe = recipe_of("mini", RECIPES / "two_looks.yaml")
     assert (recipe.stage0.held_out, recipe.seed) == (pack.HELD_OUT, pack.SEED)
     assert set(recipe.stage0.held_out_sources or ()) == set(pack.SETS) - {"derm7pt", "isic2017"}
+
+
+def test_lesions_with_two_photos_are_calibrated_as_pairs_too(
+    model: SkinClipVL, pairs: PhotoSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calib = [c for c in pairs.cases if c.clinical_image is not None]
+    with_two = len(calib)
+    assert with_two > 1
+    for least, expected in ((with_two + 1, 0), (with_two, with_two)):
+        monkeypatch.setattr(calibrate, "LEAST_PAIRS", least)
+        found = calibrate.fit_data(model.eval(), pairs, calib, [])
+        together = found.photos.where(found.photos.kinds == PAIR)
+        assert len(together) == expected and (PAIR in found.styles) == bool(expected)
+    alone = found.photos.where(found.photos.kinds == DERMOSCOPY)
+    same = [alone.lesions.tolist().index(lesion) for lesion in together.lesions]
+    assert (alone.labels[same] == together.labels).all() and not np.allclose(alone.logits[same], together.logits)
+    assert np.allclose(alone.style[same], together.style, atol=1e-4)
