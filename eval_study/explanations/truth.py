@@ -29,11 +29,11 @@ from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations import overlap
 from eval_study.explanations.maps import chosen, kept, short
-from eval_study.gpu.pack import TASK2_CRITERION
 from skinclip.core.assessment import Polygon
 from skinclip.core.formatting import listed, number, with_interval
 from skinclip.data.cases import Case, DataError
 from skinclip.data.masks import read_mask
+from skinclip.data.possible_states import ATTRIBUTE_CRITERIA
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain import saliency
@@ -77,7 +77,7 @@ def explaining(slow: bool = False) -> tuple[str, ...]:
 
 def mapped(criteria: Sequence[str]) -> dict[str, str]:
     """Attribute -> criterion, of those among `criteria`, the model's own."""
-    return {a: code for a, code in TASK2_CRITERION.items() if states_of(code) and code in criteria}
+    return {a: code for a, code in ATTRIBUTE_CRITERIA.items() if states_of(code) and code in criteria}
 
 
 def maps_of(subject: Subject, keys: Sequence[str]) -> Row:
@@ -157,7 +157,7 @@ class DrawnPhoto:
     @property
     def mapped(self) -> tuple[str, ...]:
         """The attributes of which the model has a map."""
-        return tuple(a for a in TASK2_CRITERION if f"{a}/score" in self.row)
+        return tuple(a for a in ATTRIBUTE_CRITERIA if f"{a}/score" in self.row)
 
     @property
     def window(self) -> Window:
@@ -167,7 +167,7 @@ class DrawnPhoto:
     @cached_property
     def drawn(self) -> dict[str, np.ndarray]:
         """Attribute -> bool [SIDE, SIDE], where an expert drew it."""
-        return {attribute: drawn_mask(self.case.attribute_masks.get(attribute)) for attribute in TASK2_CRITERION}
+        return {attribute: drawn_mask(self.case.attribute_masks.get(attribute)) for attribute in ATTRIBUTE_CRITERIA}
 
     @cached_property
     def lesion(self) -> np.ndarray:
@@ -299,7 +299,7 @@ def summary(bench: Bench, photos: list[DrawnPhoto], training: list[DrawnPhoto]) 
         "fitted": {"split": FITTED_ON, "n": len(training), "drawn": {a: drawn_in(training, a) for a in attributes}},
         "unable": [key for key in COMPARED if key not in able],
         "unmeasured": [key for key in able if key not in keys],
-        "unmapped": [a for a in TASK2_CRITERION if a not in attributes],
+        "unmapped": [a for a in ATTRIBUTE_CRITERIA if a not in attributes],
         "attributes": {
             a: {
                 **of_attribute(resamples, photos, a),
@@ -308,7 +308,7 @@ def summary(bench: Bench, photos: list[DrawnPhoto], training: list[DrawnPhoto]) 
             for a in attributes
         },
         "together": {
-            "shipped_jaccard": resamples.interval(jaccard_as_shipped(photos, tuple(TASK2_CRITERION))),
+            "shipped_jaccard": resamples.interval(jaccard_as_shipped(photos, tuple(ATTRIBUTE_CRITERIA))),
             "methods": {key: compared(resamples, table_of, key) for key in keys},
         },
     }

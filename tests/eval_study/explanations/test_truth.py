@@ -11,6 +11,7 @@ import pytest
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations import truth
 from skinclip.data.cases import Case
+from skinclip.data.possible_states import ATTRIBUTE_CRITERIA
 from skinclip.imaging.examples import draw_with_mask
 from skinclip.imaging.transform import Window
 from skinclip.pipeline.assessor import Assessor
@@ -35,7 +36,7 @@ def photo(name: str, drawn: np.ndarray, cited: np.ndarray, maps: dict[str, np.nd
         row |= {f"{attribute}/cited": cited, f"{attribute}/score": np.array(float(drawn.any()))}
         row |= {f"{attribute}/{key}": heat.astype(np.float32) for key, heat in maps.items()}
     made = truth.DrawnPhoto(Case(Path(name), name, "drawn", name), row)
-    regions = dict.fromkeys(truth.TASK2_CRITERION, np.zeros((S, S), bool)) | dict.fromkeys(MAPPED, drawn)
+    regions = dict.fromkeys(ATTRIBUTE_CRITERIA, np.zeros((S, S), bool)) | dict.fromkeys(MAPPED, drawn)
     made.__dict__["drawn"] = regions
     return made
 
@@ -85,7 +86,7 @@ def test_what_a_reader_sees_by_hand(result: dict) -> None:
 
 
 def test_an_attribute_without_a_map_is_named_and_predicts_nothing(result: dict, photos: list[truth.DrawnPhoto]) -> None:
-    assert set(result["unmapped"]) == set(truth.TASK2_CRITERION) - set(result["attributes"])
+    assert set(result["unmapped"]) == set(ATTRIBUTE_CRITERIA) - set(result["attributes"])
     assert result["unable"] == ["plain_grad_cam"]
     missing = "milia_like_cyst"
     photos[1].drawn[missing] = box(0, 4)
@@ -175,5 +176,5 @@ def test_a_set_that_is_not_there_is_said(bench: Bench, monkeypatch: pytest.Monke
 
 
 def test_the_criterion_that_an_attribute_means() -> None:
-    assert truth.TASK2_CRITERION["globules"] == "dots_and_globules"
+    assert ATTRIBUTE_CRITERIA["globules"] == "dots_and_globules"
     assert truth.mapped(["streaks", "pigmentation"]) == {"streaks": "streaks"}
