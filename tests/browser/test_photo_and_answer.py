@@ -90,7 +90,7 @@ def test_the_comparison_belongs_to_the_answer(page: Page) -> None:
     assess(page)
     page.wait_for_selector("#figures img")
     page.get_by_role("tab", name="Compare explanations").click()  # its layers take their time
-    page.wait_for_selector("#compare >> text=/being computed|Computing:/")
+    page.wait_for_selector("#compare :text-matches('being computed|Computing:'), #compare .sk-compare")
     page.get_by_role("tab", name="Assess").click()
     page.set_input_files("#photo input[type=file]", str(NEVUS))
     page.wait_for_selector(f'#preview [data-photo="{sha256(NEVUS)}"]')
