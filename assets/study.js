@@ -1,11 +1,13 @@
 // A reader's session: draws one step at a time, collects its answers, and sends them until they are acknowledged.
-// What is kept in this browser tab alone (sessionStorage): the session's token, and the answers not confirmed yet.
+// What is kept in this browser tab alone (sessionStorage): the session's token, the language, and the answers not
+// confirmed yet. All words come with the page, from the study's catalogue.
 window.skStudy = (() => {
-  const TOKEN = "study-token", OWNER = "study-owner", DRAFT = "study-draft";
+  const TOKEN = "study-token", OWNER = "study-owner", DRAFT = "study-draft", LANGUAGE = "study-language";
+  const TABS = ["page_tab_reader", "page_tab_coordinator"];
   const PATIENCE = 20_000; // ms until a request without an answer is sent again
   const BANNER = 36; // px at the window's top that are covered
   const WAITS = [1, 2, 4, 8, 15]; // s before each further attempt; the last one repeats
-  let root, sending = false, clock = null;
+  let root, sending = false, clock = null, words = {}, language = "";
 
   const $ = (selector, from = root) => from.querySelector(selector);
   const all = (selector, from = root) => [...from.querySelectorAll(selector)];
@@ -15,11 +17,40 @@ window.skStudy = (() => {
   function attach(element) {
     root = element;
     clock = null;
+    words = JSON.parse($("[data-words]").dataset.words);
+    speak(firstLanguage());
     root.addEventListener("submit", onSubmit);
     root.addEventListener("click", onClick);
     root.addEventListener("input", onInput);
     if (stored(TOKEN)) resume();
     else showSignIn();
+  }
+
+  // --- words ---------------------------------------------------------------------------------------------------
+
+  // The text of a key in the reader's language, its names in braces filled in.
+  const text = (key, values = {}) => words[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+
+  const offered = (one) => Object.hasOwn(words, one);
+
+  // What the link names, else what was chosen in this tab, else what the browser prefers, of those that the study offers.
+  function firstLanguage() {
+    const named = new URLSearchParams(location.hash.slice(1)).get("lang");
+    const preferred = navigator.languages.map((tag) => tag.slice(0, 2).toLowerCase());
+    return [named, stored(LANGUAGE), ...preferred].find(offered) || Object.keys(words)[0];
+  }
+
+  // The page around the steps follows the reader's language.
+  function speak(chosen) {
+    if (!offered(chosen)) return;
+    language = document.documentElement.lang = chosen;
+    if (Object.keys(words).length > 1) sessionStorage.setItem(LANGUAGE, language);
+    document.title = text("page_title");
+    document.querySelector("#banner .sk-banner")?.replaceChildren(text("page_banner"));
+    for (const tab of document.querySelectorAll("[role=tab]")) {
+      const key = TABS.find((one) => Object.values(words).some((named) => named[one] === tab.textContent.trim()));
+      if (key) tab.replaceChildren(text(key));
+    }
   }
 
   // --- asking the server ---------------------------------------------------------------------------------------
@@ -29,7 +60,7 @@ window.skStudy = (() => {
     const reply = await fetch(`${location.pathname.replace(/\/$/, "")}/session/${name}`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(request),
+      body: JSON.stringify({ ...request, language }),
       signal: AbortSignal.timeout(PATIENCE),
     });
     if (reply.ok) return reply.json();
@@ -38,16 +69,16 @@ window.skStudy = (() => {
   }
 
   // Sends the same request until there is a reply. The request's id makes that harmless.
-  async function insist(name, request, words) {
+  async function insist(name, request, saying) {
     for (let attempt = 0; ; attempt++) {
       try {
         return await asked(name, request);
       } catch (fault) {
         const seconds = WAITS[Math.min(attempt, WAITS.length - 1)];
-        tell(`${words} ${fault.said || "The connection failed."} Trying again in ${seconds} s.` +
-          (attempt > 4 ? " If this goes on, keep this page open and tell the study's coordinator." : ""), true);
+        const told = text("trying_in", { words: saying, fault: fault.said || text("connection_failed"), seconds });
+        tell(attempt > 4 ? `${told} ${text("keeps_failing")}` : told, true);
         await Promise.race([pause(seconds * 1000), online()]);
-        tell(`${words} Trying again …`, true);
+        tell(text("trying", { words: saying }), true);
       }
     }
   }
@@ -55,7 +86,7 @@ window.skStudy = (() => {
   const online = () => new Promise((back) => window.addEventListener("online", back, { once: true }));
 
   async function resume() {
-    await show(await insist("resume", { token: stored(TOKEN) }, "The study could not be reached."));
+    await show(await insist("resume", { token: stored(TOKEN) }, text("not_reached")));
   }
 
   // --- drawing -------------------------------------------------------------------------------------------------
@@ -63,7 +94,8 @@ window.skStudy = (() => {
   // `since`: when the answers were sent, by performance.now()
   async function show(reply, since = performance.now()) {
     if (reply.signed_out) return showSignIn(reply.problem);
-    if (!reply.html) return tell(reply.problem || "The study could not be opened. Reload the page.", true);
+    if (!reply.html) return tell(reply.problem || text("not_opened"), true);
+    speak(reply.language);
     const next = document.createElement("template");
     next.innerHTML = reply.html;
     // the aid comes at the same time after the click in every arm, however large its pictures are
@@ -72,7 +104,7 @@ window.skStudy = (() => {
       copy.src = image.src;
       return copy.decode().catch(() => null);
     });
-    if (reply.delay) tell("Saved. The aid will be shown in a moment.");
+    if (reply.delay) tell(text("aid_soon"));
     await Promise.all([...loaded, pause(Math.max(0, reply.delay * 1000 - (performance.now() - since)))]);
     const stage = $("[data-stage]");
     stage.replaceChildren(next.content);
@@ -91,36 +123,34 @@ window.skStudy = (() => {
     const line = $("[data-wait]");
     if (!line) return;
     const end = Date.now() + Number(line.dataset.wait) * 1000;
-    const at = new Date(end).toLocaleString([], { weekday: "long", hour: "2-digit", minute: "2-digit" });
+    const at = new Date(end).toLocaleString(language, { weekday: "long", hour: "2-digit", minute: "2-digit" });
     for (let left; (left = Math.ceil((end - Date.now()) / 1000)) > 0 && line.isConnected; ) {
-      line.textContent = `In ${duration(left)}: ${at}, by the clock of this device.`;
+      line.textContent = text("opens_in", { duration: duration(left), when: at });
       await pause(1000);
     }
     if (!line.isConnected) return;
-    line.textContent = $("[data-announce]").textContent = "The next part is open.";
+    line.textContent = $("[data-announce]").textContent = text("opened");
     $("[data-act=resume]").disabled = false;
     $("[data-act=resume]").focus();
   }
 
   function duration(seconds) {
     const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
-    if (hours) return `${hours} h ${minutes} min`;
-    return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
+    if (hours) return text("hours", { hours, minutes });
+    return minutes ? text("minutes", { minutes, seconds: seconds % 60 }) : text("seconds", { seconds });
   }
 
   function showSignIn(problem) {
     sessionStorage.removeItem(TOKEN);
     clock = null;
     const stage = $("[data-stage]");
-    stage.replaceChildren($("template[data-signin]").content.cloneNode(true));
+    stage.replaceChildren($(`template[data-signin="${language}"]`).content.cloneNode(true));
     stage.removeAttribute("aria-busy");
     tell("");
     $("[data-problem]").textContent = problem || "";
     const invited = new URLSearchParams(location.hash.slice(1)).get("code");
-    if (invited) { // a personal link: the code leaves the address bar and its history at once
-      $("input", stage).value = invited;
-      history.replaceState(null, "", location.pathname + location.search);
-    }
+    if (invited) $("input", stage).value = invited;
+    if (location.hash) history.replaceState(null, "", location.pathname + location.search); // the code leaves it at once
     if (root.offsetParent && problem) $("input", stage).focus();
   }
 
@@ -220,7 +250,7 @@ window.skStudy = (() => {
     const known = value !== "" && number.checkValidity();
     if (known) slider.value = value;
     box.classList.toggle("sk-untouched", !known);
-    slider.setAttribute("aria-valuetext", known ? `${value} per cent` : "not answered yet");
+    slider.setAttribute("aria-valuetext", known ? text("percent", { value }) : text("percent_open"));
   }
 
   function onInput(event) {
@@ -245,10 +275,10 @@ window.skStudy = (() => {
   function wanting(question) {
     const number = $("[data-number]", question);
     if (number && (number.validity.badInput || (number.value !== "" && !number.checkValidity()))) {
-      return "Please give a whole number from 0 to 100.";
+      return text("percent_needed");
     }
     const needed = question.dataset.required === "true" && answerOf(question) === null;
-    return needed ? "Please answer this question." : "";
+    return needed ? text("answer_needed") : "";
   }
 
   function complete() {
@@ -265,7 +295,7 @@ window.skStudy = (() => {
   // How many questions are still to be answered, counted down as they are.
   function tellOpen() {
     const open = questions().filter(wanting).length;
-    tell(open ? `${open === 1 ? "One question needs" : `${open} questions need`} an answer.` : "", open > 0);
+    tell(open ? text(open === 1 ? "one_open" : "some_open", { open }) : "", open > 0);
     if (open) $("[data-saving]").dataset.open = open;
   }
 
@@ -298,9 +328,9 @@ window.skStudy = (() => {
     clock.stop();
     const { step, request, answers, seconds } = keep();
     const since = performance.now();
-    tell("Saving …");
+    tell(text("saving"));
     const message = { token: stored(TOKEN), step, request_id: request, answers, seconds };
-    const reply = await insist("submit", message, "Not saved yet; your answers stay on this page.");
+    const reply = await insist("submit", message, text("not_saved_yet"));
     if (reply.html) sessionStorage.removeItem(DRAFT); // acknowledged
     if (reply.problem && !reply.signed_out) return refuse(form, reply.problem);
     await show(reply, since);
@@ -308,11 +338,11 @@ window.skStudy = (() => {
 
   // The server names a question by its key; the words go to that question, or above all of them.
   function refuse(form, problem) {
-    const [, key, words] = problem.match(/^(\w+): (.*)$/s) || [];
+    const [, key, said] = problem.match(/^(\w+): (.*)$/s) || [];
     const question = key && questions().find((q) => q.dataset.key === key);
     const box = $("[data-problem]", form);
-    box.textContent = question ? "" : `Not saved. ${problem}`;
-    if (question) mark(question, words[0].toUpperCase() + words.slice(1));
+    box.textContent = question ? "" : text("not_saved", { problem });
+    if (question) mark(question, said[0].toUpperCase() + said.slice(1));
     tell("");
     clock.go();
     setTimeout(() => (question ? $("input, textarea", question) : box).focus());
@@ -324,9 +354,9 @@ window.skStudy = (() => {
     problem.textContent = "";
     let reply;
     await busy(form, async () => {
-      tell("Signing in …");
+      tell(text("signing_in"));
       reply = await asked("sign_in", { code }).catch(() => ({
-        problem: "The study could not be reached. Check the connection and press Sign in again.",
+        problem: text("sign_in_failed"),
       }));
     });
     tell("");
@@ -342,6 +372,14 @@ window.skStudy = (() => {
   }
 
   function onClick(event) {
+    const chosen = event.target.closest("[data-language]")?.dataset.language;
+    if (chosen && !sending) {
+      const typed = $("input").value;
+      speak(chosen);
+      showSignIn();
+      $("input").value = typed;
+      $(`[data-language="${chosen}"]`).focus();
+    }
     const act = event.target.closest("[data-act]")?.dataset.act;
     if (act) ACTS[act]();
     const picture = event.target.closest(".sk-enlarge");
@@ -354,27 +392,27 @@ window.skStudy = (() => {
       keep();
       asked("sign_out", { token: stored(TOKEN) }).catch(() => {}); // it ends by itself where this is not heard
       showSignIn();
-      tell("You are signed out. Confirmed answers are kept; sign in with your code to go on where you stopped.");
+      tell(text("signed_out"));
       $("input").focus();
     },
     resume,
     async receipt() {
       const reply = await asked("receipt", { token: stored(TOKEN) }).catch(() => ({
-        problem: "The receipt could not be fetched. Check the connection and try again.",
+        problem: text("receipt_failed"),
       }));
       if (reply.signed_out) return showSignIn(reply.problem);
       const code = document.createElement("output");
       code.className = "sk-code";
       code.textContent = reply.receipt || "";
-      dialog("Your receipt", reply.problem || "Keep this code. With it the coordinator can prove that none of your " +
-        "confirmed answers was lost or changed.", reply.receipt ? [code] : []);
+      dialog(text("receipt_title"), reply.problem || text("receipt_text"), reply.receipt ? [code] : []);
     },
     withdraw() {
       const form = document.createElement("form");
-      form.innerHTML = '<label>Type WITHDRAW to confirm<input type="text" autocomplete="off" spellcheck="false">' +
-        '</label><p class="sk-problem" role="alert"></p><button class="sk-danger">Withdraw for good</button>';
-      const box = dialog("Withdraw from the study", "You may withdraw at any time and need give no reason. Your " +
-        "answers are erased for good, and your code stops working.", [form]);
+      form.innerHTML = '<label><span></span><input type="text" autocomplete="off" spellcheck="false"></label>' +
+        '<p class="sk-problem" role="alert"></p><button class="sk-danger"></button>';
+      $("span", form).textContent = text("withdraw_type");
+      $("button", form).textContent = text("withdraw_button");
+      const box = dialog(text("withdraw_title"), text("withdraw_text"), [form]);
       $("input", form).focus();
       let unanswered = false; // a try that may have arrived, though its acknowledgement did not
       form.addEventListener("submit", async (event) => {
@@ -382,11 +420,10 @@ window.skStudy = (() => {
         const request = { token: stored(TOKEN), word: $("input", form).value };
         const reply = await asked("withdraw", request).catch(() => {
           unanswered = true;
-          return { problem: "The connection failed, and it is not known whether it is done. Try again." };
+          return { problem: text("withdraw_unsure") };
         });
         if (unanswered && reply.signed_out) {
-          reply.problem = "The connection failed while you withdrew. If your code is no longer known, it is done: your " +
-            "answers are erased. Otherwise sign in with it and withdraw again.";
+          reply.problem = text("withdraw_maybe");
         }
         if (!reply.withdrawn && !reply.signed_out) {
           $(".sk-problem", form).textContent = reply.problem;
@@ -426,15 +463,15 @@ window.skStudy = (() => {
 
   // --- windows over the page -----------------------------------------------------------------------------------
 
-  function dialog(title, words, parts, kind = "sk-window") {
+  function dialog(title, said, parts, kind = "sk-window") {
     const box = document.createElement("dialog");
-    const [heading, text, close] = ["h2", "p", "button"].map((tag) => document.createElement(tag));
+    const [heading, line, close] = ["h2", "p", "button"].map((tag) => document.createElement(tag));
     box.className = kind;
     box.setAttribute("aria-label", title);
-    [heading.textContent, text.textContent, close.textContent, close.type] = [title, words, "Close", "button"];
+    [heading.textContent, line.textContent, close.textContent, close.type] = [title, said, text("close"), "button"];
     close.addEventListener("click", () => box.close());
     box.addEventListener("close", () => box.remove());
-    box.append(heading, ...(words ? [text] : []), ...parts, close);
+    box.append(heading, ...(said ? [line] : []), ...parts, close);
     document.querySelector(".gradio-container").append(box);
     box.showModal();
     return box;
@@ -447,11 +484,11 @@ window.skStudy = (() => {
     stage.className = "sk-loupe";
     stage.tabIndex = 0;
     stage.setAttribute("role", "group");
-    stage.setAttribute("aria-label", "The picture; the arrow keys move it, plus and minus enlarge it");
+    stage.setAttribute("aria-label", text("picture"));
     stage.append(picture);
     Object.assign(slider, { type: "range", min: "1", max: "6", step: "0.25", value: "1" });
     zoom.className = "sk-field";
-    zoom.append("Zoom (+ and −)", slider);
+    zoom.append(text("zoom"), slider);
     const box = dialog(button.dataset.name, "", [zoom, stage], "sk-window sk-loupe-window");
     let factor = 1;
     const set = (wanted) => {

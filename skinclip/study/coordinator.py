@@ -35,7 +35,7 @@ from skinclip.study.session.bundle import Truth
 from skinclip.study.session.session_service import STEP_SHOWN, SessionState, Study
 from skinclip.study.session.steps import Step
 from skinclip.study.store.audit_log import Audit, Event, Problem, receipt_at
-from skinclip.study.store.records import Reader
+from skinclip.study.store.records import LANGUAGE, Reader
 from skinclip.study.store.store import MEASURED
 
 CLOSING = "closing"  # the event that says why, right before the store's own `closed`
@@ -302,6 +302,7 @@ class _Record:
             **{answer_column(key): value for key, value in self._answers(after).items()},
             "seconds_before": self.seconds(before),
             "seconds_after": self.seconds(after),
+            **self._language(after if self._event(after) else before),
             "server_seconds_before": self.server_seconds(before),
             "server_seconds_after": self.server_seconds(after),
         }
@@ -355,6 +356,15 @@ class _Record:
         ]
         return statistics.median(both) if both else None
 
+    def _language(self, step: Step) -> dict[str, str]:
+        """The language of the page in which a step was answered; nothing where the study offers English alone."""
+        language = (self._payload(step).get(MEASURED) or {}).get(LANGUAGE)
+        return {LANGUAGE: language} if language else {}
+
+    def language(self) -> dict[str, str]:
+        """The language of the page at the reader's first answer."""
+        return self._language(self.place.steps[0])
+
     def left_out(self) -> int:
         return sum(value is None for step in self.place.steps for value in self._answers(step).values())
 
@@ -404,6 +414,7 @@ def _reader_row(reader: Reader, place: SessionState | None) -> dict[str, Any]:
         "years": background.get("years"),
         "completed": all(step.name in place.answered for step in place.steps[:-1]),  # to the end, but the debrief
         "withdrawn": False,
+        **record.language(),
     }
 
 

@@ -2,12 +2,15 @@
 
 A caller should distinguish two families: a `StudyRequestError` refuses what was asked and has changed nothing;
 a `StoreError` is a failure of the database, after which the same request may be sent again. Every message is written
-for the person at the page or the command line: it says what became of the answer and what to do next.
+for the person at the page or the command line: it says what became of the answer and what to do next. What readers may
+see is worded by the catalogue, so that the page can say it in their language (`catalogue.problem_in`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from skinclip.study.catalogue.catalogue import Phrase, error_text
 
 
 class StudyError(Exception):
@@ -33,14 +36,14 @@ class WrongCodeError(SignInError):
     """No such code."""
 
     def __init__(self) -> None:
-        super().__init__("this code is not known; check it against your letter, or ask the coordinator for a new one")
+        super().__init__(error_text("wrong_code"))
 
 
 class TooManyAttempts(SignInError):
     """Sign-in is refused for `seconds`."""
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"too many wrong codes; try again in {seconds} seconds. The right code is taken at any time")
+        super().__init__(error_text("too_many", seconds=seconds))
         self.seconds = seconds
 
 
@@ -48,14 +51,14 @@ class SessionExpiredError(StudyRequestError):
     """The sign-in has ended; signing in again goes on where the reader stopped."""
 
     def __init__(self) -> None:
-        super().__init__("your sign-in has ended; type your code again. All answers that you sent are stored.")
+        super().__init__(error_text("expired"))
 
 
 class AlreadyAnsweredError(StudyRequestError):
     """The step has another answer, the first, which stands: the event at `sequence` of the log."""
 
     def __init__(self, sequence: int) -> None:
-        super().__init__("this step was answered before; the first answer stands. Go on with the next step.")
+        super().__init__(error_text("answered_before"))
         self.sequence = sequence
 
 
@@ -83,10 +86,7 @@ class TamperedError(StudyRequestError):
     """The database was changed outside the program: `what` says which part of it."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what} was not written by this program: somebody has changed the database. Nothing was stored. Tell the "
-            "coordinator, who should run `study verify`"
-        )
+        super().__init__(error_text("tampered", what=Phrase.detailed(what, "errors", "tampered_part")))
 
 
 # --- contents that cannot be read or used ---------------------------------------------------------------------------

@@ -1,37 +1,23 @@
 """Letters to readers: invitations with a personal link, and reminders; in English, German or Spanish.
 
 They are written as text files for the coordinator's own mail program: the study knows no reader's name or address, and
-sends nothing. An invitation holds the code, which is kept nowhere else; its link carries it behind the `#`, which
-browsers send to no server.
+sends nothing. The catalogue has their words. An invitation holds the code, which is kept nowhere else; its link carries
+it, and the language, behind the `#`, which browsers send to no server.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
+from skinclip.study.catalogue.catalogue import languages, section
 from skinclip.study.coordinator import Coordinator
 from skinclip.study.errors import StudyRequestError
-from skinclip.study.protocol.yaml_schema import read_yaml
 from skinclip.study.session.session_service import EnrolledReader, Study
 
-CODE_IN_LINK = "code"  # `assets/study.js` reads it
-
-
-@cache
-def catalogue() -> dict[str, Any]:
-    """Language -> kind of letter -> its subject and body."""
-    values: dict[str, Any] = read_yaml(Path(__file__).with_name("letters.yaml"))
-    return values
-
-
-def languages() -> tuple[str, ...]:
-    """The languages that letters are written in."""
-    return tuple(catalogue())
+CODE_IN_LINK, LANGUAGE_IN_LINK = "code", "lang"  # `assets/study.js` reads them
 
 
 def check_address(url: str) -> str:
@@ -48,7 +34,7 @@ def write_invitations(
     """A letter for each new reader, for its owner alone to read. Raises StudyRequestError where one is there."""
     page, written = check_address(url), []
     for one in readers:
-        link = f"{page}#{CODE_IN_LINK}={quote(one.code)}"
+        link = f"{page}#{CODE_IN_LINK}={quote(one.code)}{_chosen(study, language)}"
         text = _letter(study, "invitation", language, one.reader, code=one.code, link=link)
         written.append(_write(folder / f"{one.reader}-invitation.txt", text))
     return written
@@ -56,7 +42,8 @@ def write_invitations(
 
 def write_reminders(study: Study, folder: Path, url: str, language: str = "en") -> list[Path]:
     """A letter for each reader who has neither finished nor withdrawn; a later reminder replaces an earlier one."""
-    page, written = check_address(url), []
+    chosen = _chosen(study, language)
+    page, written = check_address(url) + (f"#{chosen[1:]}" if chosen else ""), []
     for row in Coordinator(study).status():
         if row.state in ("enrolled", "in progress"):
             left = row.cases_total - row.cases
@@ -67,10 +54,16 @@ def write_reminders(study: Study, folder: Path, url: str, language: str = "en") 
     return written
 
 
+def _chosen(study: Study, language: str) -> str:
+    """The part of a link that opens the page in the letter's language, where the study offers more than one."""
+    offered = study.protocol.languages
+    return f"&{LANGUAGE_IN_LINK}={language}" if len(offered) > 1 and language in offered else ""
+
+
 def _letter(study: Study, kind: str, language: str, reader: str, **values: object) -> str:
-    if language not in catalogue():
+    if language not in languages():
         raise StudyRequestError(f"there are no letters in {language!r}; choose one of {', '.join(languages())}")
-    letter, protocol = catalogue()[language][kind], study.protocol
+    letter, protocol = section(language, "letters")[kind], study.protocol.in_language(language)
     contact = protocol.ethics.contact or protocol.ethics.controller
     about = {"title": protocol.title, "reader": reader, "cases": protocol.cases.n, "contact": contact, **values}
     return f"{letter['subject']}\n\n{letter['body']}".format_map(about)

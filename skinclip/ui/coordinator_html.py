@@ -50,7 +50,7 @@ def status(rows: Sequence[ReaderProgress], closed: bool, study: Study) -> Markup
     """Progress of the readers; of a study that is open, none of their answers."""
     counts = {name: sum(row.state == name for row in rows) for name in ("enrolled", "in progress", "completed")}
     listed = " · ".join(f"{count} {name}" for name, count in counts.items() if count) or "nobody is enrolled yet"
-    rehearsal = study_html.REHEARSAL if study.protocol.rehearsal else ""
+    rehearsal = study_html.rehearsal() if study.protocol.rehearsal else ""
     needed = study.protocol.completion.min_readers
     title = study.protocol.title
     return _desk("status", title, rehearsal, study.name, len(rows), listed, needed, closed, COLUMNS, rows)

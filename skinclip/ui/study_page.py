@@ -9,9 +9,9 @@ from __future__ import annotations
 import gradio as gr
 from fastapi import FastAPI
 
-from skinclip import RESEARCH_USE_ONLY
 from skinclip.study.session.session_service import Study
 from skinclip.ui import serving
+from skinclip.ui.study_html import page_words
 from skinclip.ui.tabs import coordinator_tab, study_tab
 from skinclip.ui.templating import macro
 from skinclip.ui.theme import study_css, study_head
@@ -27,12 +27,13 @@ def open_study_app(study: Study) -> FastAPI:
 
 def build_study_page(study: Study) -> gr.Blocks:
     """The page around an opened study."""
-    with gr.Blocks(title="Reader study", analytics_enabled=False) as page:
-        gr.HTML(macro("page.html", "banner", RESEARCH_USE_ONLY), elem_id="banner")
+    t = page_words(study.protocol.languages[0])  # `study.js` puts the reader's language in its place
+    with gr.Blocks(title=t("title"), analytics_enabled=False) as page:
+        gr.HTML(macro("page.html", "banner", t("banner")), elem_id="banner")
         with gr.Tabs() as tabs:
-            with gr.Tab("Reader study", id="study"):
+            with gr.Tab(t("tab_reader"), id="study"):
                 study_tab.build(study)
-            with gr.Tab("Coordinator", id=coordinator_tab.TAB):
+            with gr.Tab(t("tab_coordinator"), id=coordinator_tab.TAB):
                 view = coordinator_tab.build(study)
         coordinator_tab.resume_on_load(page, tabs, study, view)
     return page

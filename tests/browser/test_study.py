@@ -67,8 +67,8 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, pause_seconds: float = 0) -> Iterator[Served]:
-    tiny = build(folder, pause_seconds)
+def serving(folder: Path, pause_seconds: float = 0, **changes: object) -> Iterator[Served]:
+    tiny = build(folder, pause_seconds, **changes)
     with Study.open(tiny.folder) as study:
         enrolled, coordinator = study.enrol(16, "Site A"), study.coordinator_code()
     port = free_port()

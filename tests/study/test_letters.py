@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from skinclip.study import letters
+from skinclip.study.catalogue.catalogue import languages, section
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.session_service import EnrolledReader
@@ -25,11 +26,11 @@ def study() -> Any:
 
 
 def test_every_language_says_the_same() -> None:
-    assert letters.languages() == ("en", "de", "es")
+    assert languages() == ("en", "de", "es")
     for kind in ("invitation", "reminder"):
         named = [
             sorted(set(re.findall(r"\{\w+\}", letter[kind]["subject"] + letter[kind]["body"])))
-            for letter in letters.catalogue().values()
+            for letter in (section(language, "letters") for language in languages())
         ]
         assert named[0] == named[1] == named[2]
 

@@ -111,7 +111,9 @@ def steps() -> list[StepView]:
     return [replace(view, step=f"s{i:03}", done=i, total=total) for i, view in enumerate(found)]
 
 
-_PROTOCOL = SimpleNamespace(title="A made-up study", rehearsal=False, completion=SimpleNamespace(min_readers=20))
+_PROTOCOL = SimpleNamespace(
+    title="A made-up study", rehearsal=False, completion=SimpleNamespace(min_readers=20), languages=("en",)
+)
 
 
 @dataclass
@@ -135,7 +137,10 @@ class FakeStudy:
             raise StudyRequestError(f"the study has no reader {reader}")
         return EnrolledReader(reader, "0000-1111-2222")
 
-    def sign_in(self, code: str, *, coordinator: bool = False, address: str = "") -> str:
+    def offered(self, language: str) -> str:
+        return language if language in self.protocol.languages else self.protocol.languages[0]
+
+    def sign_in(self, code: str, *, coordinator: bool = False, address: str = "", language: str = "") -> str:
         self.address = address
         if self.failed >= 3:
             raise TooManyAttempts(30)

@@ -54,6 +54,11 @@ COLUMNS: dict[str, Column] = {
     "site": Column("text", "as enrolled, or as the reader entered it", "site of the reader"),
     "role": Column("text", "as answered", "the reader's profession and grade"),
     "years": Column("text", "as answered: lt1, 1_3, 4_10, gt10", "the reader's years of experience with dermoscopy"),
+    "language": Column(
+        "text",
+        "code of ISO 639-1: en, de, es",
+        "language of the page: of a reader at the first answer, of a case at the last",
+    ),
     "completed": Column("bool", _YES, "the reader reached the end of the session", missing=False),
     "withdrawn": Column("bool", _YES, "the reader withdrew; the answers are erased", missing=False),
     "case": Column("text", "C001, ...", "case, under an opaque name", missing=False),

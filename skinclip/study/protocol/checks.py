@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, ISIC2018_COLUMNS
+from skinclip.study.catalogue.catalogue import ENGLISH
 from skinclip.study.protocol.arms import explaining
+from skinclip.study.protocol.defaults import own_texts
 from skinclip.study.protocol.field_types import quoted
 from skinclip.study.protocol.model import (
     BLINDED_WORDS,
@@ -20,6 +22,7 @@ from skinclip.study.protocol.model import (
     ProtocolModel,
 )
 from skinclip.study.protocol.questions import Question
+from skinclip.study.protocol.translations import QuestionWords, Translation
 
 # The diagnoses of HAM10000: studies of before there were more offer these alone, and keep their plan.
 _ALWAYS_OFFERED = (*(code for code in DIAGNOSIS_CODES if code in ISIC2018_COLUMNS.values()), CANNOT_TELL)
@@ -31,6 +34,7 @@ def contradictions(protocol: ProtocolModel) -> list[str]:
         *_case_problems(protocol),
         *_question_problems(protocol),
         *_plan_problems(protocol),
+        *_language_problems(protocol),
         *_blinding_problems(protocol),
     ]
 
@@ -177,6 +181,63 @@ def _contrast_problems(plan: Plan, endpoint: Question) -> list[str]:
     return problems
 
 
+def _language_problems(protocol: ProtocolModel) -> list[str]:
+    """Words that readers would see in another language than theirs, or that nobody would see."""
+    offered = [language for language in protocol.languages if language != ENGLISH]
+    problems = []
+    if len(set(protocol.languages)) < len(protocol.languages):
+        problems.append("languages: names a language twice")
+    translated = {"translations": protocol.translations} | {
+        f"questions.{phase}[{i}].translations": question.translations
+        for phase, asked in protocol.questions.items()
+        for i, question in enumerate(asked)
+    }
+    for path, by_language in translated.items():
+        for language in by_language:
+            if language == ENGLISH:
+                problems.append(f"{path}.{language}: the fields themselves are English; change those")
+            elif language not in offered:
+                problems.append(
+                    f"{path}.{language}: is none of the study's `languages`; add it there or leave this out"
+                )
+    problems += [problem for language in offered for problem in _untranslated(protocol, language)]
+    columns = {f"questions.{phase}": phase for phase in ("background", "after", "preference")}
+    problems += [
+        f"{path}: {q.key} is the name of a column of its own in a study with `languages`; choose another key"
+        for path, phase in columns.items()
+        for q in protocol.questions[phase]
+        if protocol.languages != (ENGLISH,) and q.key == "language"
+    ]
+    return problems
+
+
+def _untranslated(protocol: ProtocolModel, language: str) -> list[str]:
+    """Words of the protocol's own that have no translation into a language that it offers."""
+    words = protocol.translations.get(language, Translation()).given()
+    needed = {"title": protocol.title} | {
+        name: text for name in ("consent_text", "retention") if (text := getattr(protocol.ethics, name).strip())
+    }
+    needed |= own_texts(protocol)
+    problems = [
+        f"translations.{language}.{name}: is missing; readers in {language} would see the English text"
+        for name in needed
+        if name not in words
+    ]
+    feedback = words.get("practice_feedback", "{truth}")
+    if feedback.count("{truth}") != 1 or feedback.count("{") != 1:
+        problems.append(
+            f"translations.{language}.practice_feedback: must say {{truth}} once, where the diagnosis is to stand"
+        )
+    for phase, asked in protocol.questions.items():
+        for i, question in enumerate(asked):
+            given = question.translations.get(language, QuestionWords())
+            problems += [
+                f"questions.{phase}[{i}].translations.{language}: {problem} ({question.key})"
+                for problem in given.lacks(question.scale)
+            ]
+    return problems
+
+
 def _blinding_problems(protocol: ProtocolModel) -> list[str]:
     ethics = dataclasses.asdict(protocol.ethics)
     texts = {"title": protocol.title} | {f"ethics.{k}": v for k, v in ethics.items() if k != "photo_licence"}
@@ -185,6 +246,11 @@ def _blinding_problems(protocol: ProtocolModel) -> list[str]:
         for i, q in enumerate(questions):
             words = (q.text, *q.scale.anchors, *(o.label for o in q.scale.options))
             texts[f"questions.{phase}[{i}]"] = " ".join(words)
+            for language, other in q.translations.items():
+                words = (other.text, *other.anchors, *other.options.values())
+                texts[f"questions.{phase}[{i}].translations.{language}"] = " ".join(words)
+    for language, translation in protocol.translations.items():
+        texts |= {f"translations.{language}.{name}": text for name, text in translation.given().items()}
     return [
         f"{path}: says {word!r}, which would unblind readers; call it the aid or the explanation"
         for path, text in texts.items()

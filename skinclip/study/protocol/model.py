@@ -6,16 +6,19 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import field
+from typing import Annotated, Any, Self
 
 from pydantic.dataclasses import dataclass
 
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
+from skinclip.study.catalogue.catalogue import ENGLISH, Phrase, error_text, languages
 from skinclip.study.errors import AnswerError
 from skinclip.study.protocol.arms import ARMS
 from skinclip.study.protocol.field_types import Flag, Listed, Number, OneOf, Slug, StudyArm, Text, Whole
 from skinclip.study.protocol.question_types import STRICT
 from skinclip.study.protocol.questions import Question
+from skinclip.study.protocol.translations import Translation
 
 STRATA: tuple[str, ...] = ("right", "wrong", "ood")
 BALANCES: tuple[str, ...] = ("diagnosis", "malignant", "skin_tone", "kind")
@@ -50,7 +53,11 @@ NEEDED: dict[tuple[str, str], str] = {
 RATED: dict[str, int] = {"trust": 7, "correct": 5, "grounded": 5, "complete": 5, "harmful": 5}
 # Words that would unblind a reader wherever they stand in what he or she reads.
 BLINDED_WORDS: tuple[str, ...] = ("grad-cam", "grad cam", "gradcam", "grad_cam", "skinclip")
+_PLANNED_ETHICS = ("consent_version", "consent_text")  # the ethics fields that are part of the plan
 _PLACEHOLDERS = frozenset({"todo", "tbd", "tba", "xxx", "n/a", "none", "?", "-", "..."})
+
+
+_Language = Annotated[str, OneOf(languages())]
 
 
 class _AllArms(Listed):
@@ -221,6 +228,9 @@ class ProtocolModel:
     rehearsal: Annotated[bool, Flag()] = False  # tried out by the team: pages, data and report say so
     # that a reader can answer with, in this order; a protocol that does not say offers those of the first version
     diagnoses: Annotated[tuple[Annotated[str, OneOf(DIAGNOSIS_CODES)], ...], Listed("diagnoses")] = FIRST_OFFERED
+    # of the readers' page, the first one where a reader chooses none; all other fields are English
+    languages: Annotated[tuple[_Language, ...], Listed("languages")] = (ENGLISH,)
+    translations: dict[str, Translation] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, ready for JSON or YAML; `from_dict` reads them back."""
@@ -236,6 +246,11 @@ class ProtocolModel:
             del values["cases"]["balance"]
         if self.diagnoses == FIRST_OFFERED:  # likewise
             del values["diagnoses"]
+        if self.languages == (ENGLISH,):  # likewise
+            del values["languages"]
+        del values["translations"]
+        if self.translations:
+            values["translations"] = {language: words.given() for language, words in self.translations.items()}
         return values
 
     @property
@@ -246,9 +261,27 @@ class ProtocolModel:
         new contact is no new plan.
         """
         values = self.to_dict()
-        values["ethics"] = {name: values["ethics"][name] for name in ("consent_version", "consent_text")}
+        values["ethics"] = {name: values["ethics"][name] for name in _PLANNED_ETHICS}
+        for words in values.get("translations", {}).values():
+            for name in {f.name for f in dataclasses.fields(Ethics)} - set(_PLANNED_ETHICS):
+                words.pop(name, None)
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def in_language(self, language: str) -> Self:
+        """The protocol with the words that readers of a language see; English ones where there is no translation."""
+        if language == ENGLISH:
+            return self
+        words = self.translations[language].given() if language in self.translations else {}
+        of = {part: {f.name for f in dataclasses.fields(part)} for part in (Ethics, Texts)}
+        ethics, texts = ({name: words[name] for name in words if name in of[part]} for part in (Ethics, Texts))
+        return dataclasses.replace(
+            self,
+            title=words.get("title", self.title),
+            ethics=dataclasses.replace(self.ethics, **ethics),
+            texts=dataclasses.replace(self.texts, **texts),
+            questions={phase: tuple(q.in_language(language) for q in asked) for phase, asked in self.questions.items()},
+        )
 
     def missing_ethics(self) -> list[str]:
         """The paths of the ethics fields that are still empty; while there is one, nobody can be enrolled."""
@@ -265,15 +298,15 @@ class ProtocolModel:
         Raises AnswerError naming every answer that is missing, out of range or not asked for.
         """
         asked = {q.key: q for q in self.asked(phase, arm)}
-        problems = [f"{key}: this is not asked here" for key in answers if key not in asked]
+        problems = [Phrase.joined(": ", (key, error_text("not_asked"))) for key in answers if key not in asked]
         checked = {}
         for key, question in asked.items():
             try:
                 checked[key] = question.check(answers.get(key))
             except AnswerError as error:
-                problems.append(str(error))
+                problems.append(error.args[0])
         if problems:
-            raise AnswerError("; ".join(problems))
+            raise AnswerError(Phrase.joined("; ", problems))
         return checked
 
 

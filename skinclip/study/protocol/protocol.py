@@ -7,17 +7,19 @@ Ethics fields may stay empty while a study is prepared; `missing_ethics` names t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from skinclip.study.catalogue.catalogue import ENGLISH
 from skinclip.study.errors import AnswerError, ProtocolError
 from skinclip.study.protocol.arms import ARMS
 from skinclip.study.protocol.checks import contradictions
+from skinclip.study.protocol.defaults import default_questions
 from skinclip.study.protocol.model import (
     CANNOT_TELL,
     FIRST_OFFERED,
@@ -37,7 +39,7 @@ from skinclip.study.protocol.model import (
 )
 from skinclip.study.protocol.question_types import STRICT, Option, Scale
 from skinclip.study.protocol.questions import PHASES, Question
-from skinclip.study.protocol.yaml_schema import nearest, problems_of, read_yaml, read_yaml_with_lines, with_lines
+from skinclip.study.protocol.yaml_schema import nearest, problems_of, read_yaml_with_lines, with_lines
 
 __all__ = [
     "ARMS",
@@ -61,8 +63,10 @@ __all__ = [
     "Texts",
     "TimeOutliers",
     "Washout",
+    "default_questions",
 ]
 
+_P = TypeVar("_P", bound=ProtocolModel)
 _SECTIONS = ("cases", "washout", "completion", "plan", "ethics", "texts", "questions")
 _PLAN_SECTIONS = ("primary", "safety", "time_outliers")
 
@@ -92,6 +96,7 @@ class Protocol(ProtocolModel):
             protocol = TypeAdapter(cls).validate_python(complete, context={"arms": _arms_of(complete)})
         except ValidationError as error:
             raise ProtocolError([*problems, *problems_of(error, cls)], source) from error
+        protocol = _with_known_words(protocol)
         # Contradictions are checked where all fields could be read: stand-ins would only make up more of them.
         problems = problems or contradictions(protocol)
         if problems:
@@ -99,14 +104,18 @@ class Protocol(ProtocolModel):
         return protocol
 
 
-@cache
-def default_questions() -> dict[str, Any]:
-    """The questions and texts of a study that has none of its own, as `questions.yaml` lists them."""
-    values: dict[str, Any] = read_yaml(Path(__file__).with_name("questions.yaml"))
-    return values
-
-
 # --- before Pydantic ------------------------------------------------------------------------------------------------
+
+
+def _with_known_words(protocol: _P) -> _P:
+    """The protocol with the catalogue's translations of default questions, where it offers other languages."""
+    if protocol.languages == (ENGLISH,):
+        return protocol
+    questions = {
+        phase: tuple(question.with_known_words(protocol.languages) for question in asked)
+        for phase, asked in protocol.questions.items()
+    }
+    return dataclasses.replace(protocol, questions=questions)
 
 
 def _completed(values: Any) -> Any:

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
+from skinclip.study.catalogue.catalogue import Phrase, error_text
 from skinclip.study.errors import AnswerError
 from skinclip.study.protocol.field_types import Listed, OneOf, Text, Whole, problem, quoted
 
@@ -118,7 +119,7 @@ class QuestionType(NamedTuple):
         fields: Of the scale, beside its kind; `defaults` are those that may be left out.
         widget: The page's form field: choice, likert, percent, yes_no or text.
         check: The answer as it is stored; raises AnswerError without naming the question.
-        in_words: A stored answer as the reader gave it.
+        in_words: A stored answer as the reader gave it; a `Phrase` where the catalogue words it.
         column: How tables and data dictionary hold it.
         analysed: `rating` where arms are compared by means, `share` where by the share of yes, empty where not at all.
         unit: Of the rating, for reports.
@@ -141,34 +142,34 @@ class QuestionType(NamedTuple):
 def _check_choice(scale: Scale, value: Any) -> str:
     values = [option.value for option in scale.options]
     if value not in values:
-        raise AnswerError(f"choose one of {', '.join(values)}, not {quoted(value)}")
+        raise AnswerError(error_text("choice", values=", ".join(values), given=quoted(value)))
     return str(value)
 
 
 def _check_likert(scale: Scale, value: Any) -> int:
     if not _is_number(value) or value != int(value) or not 1 <= value <= scale.points:
-        raise AnswerError(f"choose a whole number from 1 to {scale.points}, not {quoted(value)}")
+        raise AnswerError(error_text("likert", points=scale.points, given=quoted(value)))
     return int(value)
 
 
 def _check_percent(scale: Scale, value: Any) -> float:
     if not _is_number(value) or not 0 <= value <= 100:
-        raise AnswerError(f"give a number from 0 to 100, not {quoted(value)}")
+        raise AnswerError(error_text("percent", given=quoted(value)))
     return float(value)
 
 
 def _check_yes_no(scale: Scale, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise AnswerError(f"answer yes or no (true or false), not {quoted(value)}")
+        raise AnswerError(error_text("yes_no", given=quoted(value)))
     return value
 
 
 def _check_text(scale: Scale, value: Any) -> str:
     if not isinstance(value, str):
-        raise AnswerError(f"write text, not {quoted(value)}")
+        raise AnswerError(error_text("text", given=quoted(value)))
     text = plain_text(value).strip()
     if len(text) > scale.max_length:
-        raise AnswerError(f"{len(text)} characters are too many; at most {scale.max_length} are kept")
+        raise AnswerError(error_text("too_long", length=len(text), most=scale.max_length))
     return text
 
 
@@ -208,7 +209,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
         fields=("points", "anchors"),
         widget="likert",
         check=_check_likert,
-        in_words=lambda scale, value: f"{value} of {scale.points}",
+        in_words=lambda scale, value: Phrase.of("page", "points_of", point=value, points=scale.points),
         column=lambda scale: AnswerColumn("number", f"1 to {scale.points}", (1.0, float(scale.points))),
         example=lambda scale, position: 1 + round(position * (scale.points - 1)),
         analysed="rating",
@@ -230,7 +231,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
         fields=(),
         widget="yes_no",
         check=_check_yes_no,
-        in_words=lambda scale, value: "Yes" if value else "No",
+        in_words=lambda scale, value: Phrase.of("page", "yes" if value else "no"),
         column=lambda scale: AnswerColumn("bool", "true or false"),
         example=lambda scale, position: position >= 0.5,
         analysed="share",

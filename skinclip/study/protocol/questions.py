@@ -6,16 +6,21 @@ questions are in `question_types`.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import field
 from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, ValidationInfo
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError, core_schema
 
+from skinclip.study.catalogue.catalogue import ENGLISH, Phrase, error_text
 from skinclip.study.errors import AnswerError
 from skinclip.study.protocol.arms import explaining
 from skinclip.study.protocol.field_types import Flag, Slug, Text, quoted
-from skinclip.study.protocol.question_types import STRICT, Scale
+from skinclip.study.protocol.question_types import STRICT, Option, Scale
+from skinclip.study.protocol.translations import QuestionWords
 
 PHASES: tuple[str, ...] = ("background", "before", "after", "block", "preference")
 
@@ -53,6 +58,7 @@ class Question:
         arms: Those whose readers are asked; None for all.
         required: Whether a step cannot be confirmed without an answer.
         reverse: Whether a high answer speaks against: turned round where items are averaged, see `score`.
+        translations: Its words in other languages than English.
     """
 
     key: Annotated[str, Slug(hyphen=False)]
@@ -61,6 +67,7 @@ class Question:
     arms: Annotated[tuple[str, ...] | None, _QuestionArms()] = None
     required: Annotated[bool, Flag()] = True
     reverse: Annotated[bool, Flag()] = False
+    translations: dict[str, QuestionWords] = field(default_factory=dict)
 
     def asked_in(self, arm: str) -> bool:
         """True where readers of this arm are asked."""
@@ -73,12 +80,39 @@ class Question:
         """
         if value is None or (isinstance(value, str) and not value.strip()):
             if self.required:
-                raise AnswerError(f"{self.key}: an answer is needed")
+                raise AnswerError(self._problem(error_text("needed")))
             return None
         try:
             return self.scale.type.check(self.scale, value)
         except AnswerError as error:
-            raise AnswerError(f"{self.key}: {error}") from error
+            raise AnswerError(self._problem(error.args[0])) from error
+
+    def _problem(self, words: str) -> Phrase:
+        return Phrase.joined(": ", (self.key, words))
+
+    def in_words(self, answer: Any) -> str:
+        """A stored answer as the reader gave it; `within` puts it into the reader's language."""
+        return self.scale.type.in_words(self.scale, answer)
+
+    def with_known_words(self, languages: Sequence[str]) -> Question:
+        """The question with the catalogue's words where it has none of its own in one of the languages."""
+        known = {
+            language: self.translations.get(language, QuestionWords()).completed(self.text, self.scale, language)
+            for language in languages
+            if language != ENGLISH
+        }
+        return dataclasses.replace(self, translations={**self.translations, **known})
+
+    def in_language(self, language: str) -> Question:
+        """The question as readers of a language are asked; in English where there is no translation."""
+        words = self.translations.get(language)
+        if words is None:
+            return self
+        scale: dict[str, Any] = {"points": self.scale.points, "max_length": self.scale.max_length}
+        scale["anchors"] = words.anchors or self.scale.anchors
+        scale["options"] = tuple(Option(o.value, words.options.get(o.value, o.label)) for o in self.scale.options)
+        given = {name: value for name, value in scale.items() if value}  # an empty field is refused where it is named
+        return dataclasses.replace(self, text=words.text or self.text, scale=Scale(self.scale.kind, **given))
 
     def score(self, value: bool | int | float) -> float:
         """A stored answer as it enters a scale's mean: turned round on its scale where a high one speaks against."""
@@ -90,6 +124,7 @@ class Question:
 
     def to_dict(self) -> dict[str, Any]:
         """The question as a protocol file lists it."""
+        translations = {language: words.to_dict() for language, words in self.translations.items()}
         return {
             "key": self.key,
             "text": self.text,
@@ -97,4 +132,5 @@ class Question:
             "arms": None if self.arms is None else list(self.arms),
             "required": self.required,
             "reverse": self.reverse,
+            **({"translations": translations} if translations else {}),
         }

@@ -20,6 +20,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from skinclip.core.vocabulary import DIAGNOSES
+from skinclip.study.catalogue.catalogue import ENGLISH, Words, diagnosis_name
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.arms import TextForm, arm_named
 from skinclip.study.protocol.protocol import Protocol
@@ -34,7 +36,8 @@ TRUTH = "truth.json"  # of studies that were built before truth was sealed
 PHOTO, AID, ASSESSMENT = "photo.jpg", "aid.json", "assessment.json"
 STUDIES = Path("studies")
 FORM = "skinclip-frozen-study-2"
-NO_RATIONALE = "The aid gave no rationale for this photo."
+NO_RATIONALE = Words(ENGLISH, "steps")("no_rationale")
+_CODES = {diagnosis.name: diagnosis.code for diagnosis in DIAGNOSES}
 _KEPT_FILES = 512  # pictures in memory: a study of 100 cases with room to spare
 
 
@@ -149,13 +152,31 @@ class StudyBundle:
         """The case's photo as a JPEG."""
         return self._file(case, PHOTO)
 
-    def aid(self, case: str, arm: str) -> AidView:
-        """The aid's answer to a case as one arm shows it; the differential is the same in all."""
+    def protocol_in(self, language: str) -> Protocol:
+        """The protocol with the words that readers of a language see."""
+        if language not in self._translated:
+            self._translated[language] = self.protocol.in_language(language)
+        return self._translated[language]
+
+    @cached_property
+    def _translated(self) -> dict[str, Protocol]:
+        return {}
+
+    def aid(self, case: str, arm: str, language: str = ENGLISH) -> AidView:
+        """The aid's answer to a case as one arm shows it; the differential is the same in all.
+
+        The names of diagnoses are put into `language`; the rationale stays as the model wrote it, in English.
+        """
         values, aid = json.loads(self._file(case, AID)), arm_named(arm)
-        rationale = tuple(Fragment(**fragment) for fragment in values["rationale"]) or (Fragment(NO_RATIONALE),)
+        rationale = tuple(Fragment(**fragment) for fragment in values["rationale"])
+        written_in = ENGLISH if rationale else language
+        rationale = rationale or (Fragment(Words(language, "steps")("no_rationale")),)
         picture = None if aid.picture is None else self._file(case, aid.picture)
-        differential = tuple((name, probability) for name, probability in values["differential"])
-        return AidView(differential, picture, TEXT_FORMS[aid.text](rationale))
+        differential = tuple(
+            (diagnosis_name(name, _CODES.get(name, ""), language), probability)
+            for name, probability in values["differential"]
+        )
+        return AidView(differential, picture, TEXT_FORMS[aid.text](rationale), written_in)
 
     def _file(self, case: str, file: str) -> bytes:
         name = f"cases/{case}/{file}"

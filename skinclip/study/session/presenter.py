@@ -1,11 +1,20 @@
-"""A step as the reader sees it: Step + study bundle -> StepView. Words are the same in every arm."""
+"""A step as the reader sees it: Step + study bundle -> StepView, in the reader's language.
+
+Words are the same in every arm.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE
+from skinclip.study.catalogue.catalogue import ENGLISH, Words, diagnosis_name, section, within
+from skinclip.study.protocol.arms import arm_named
+from skinclip.study.protocol.model import Texts
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.protocol.question_types import Scale
 from skinclip.study.protocol.questions import Question
@@ -14,89 +23,109 @@ from skinclip.study.session.steps import CONSENT, Step
 from skinclip.study.session.texts import texts_of
 from skinclip.study.session.view_models import QuestionView, StepView
 
-WITHDRAWAL = (
-    "Taking part is voluntary. You may stop at any time, without giving a reason, by choosing **Withdraw**: all your "
-    "answers are then erased, and your code stops working. **The computer aid may be wrong**, and it is wrong on some "
-    "of the photos. You are not told which diagnoses were right until the study is closed"
-)
-EXCEPT_PRACTICE = ", except for practice cases"
-AGREEMENT = "I have read this, I know that the aid may be wrong, and I agree to take part."
-TEXTS: dict[str, str] = {
-    "background": "A few words about you. They are kept under a number, not under your name.",
-    "before": "Look at the photo and answer without the aid. When you confirm, your answer is locked.",
-    "after": "This is the aid's answer. Please answer again, and rate it. When you confirm, your answers are locked.",
-    "block": "These questions are about the aid as it was shown in the part that you have just finished.",
-    "preference": "The same photo with the aid shown in two ways, A on the left and B on the right.",
-}
-DONE = "You have finished. All your answers are stored. Please keep the receipt: it proves that they were not changed."
-CLOSED = "The study is closed and takes no more answers. Those that you confirmed are kept."
-WITHDRAWN = "You have withdrawn. Your answers are erased, and your code no longer works. Thank you for your time."
+
+@dataclass(frozen=True)
+class Wording:
+    """The words of a study in one language: its protocol's, already translated, and the catalogue's."""
+
+    protocol: Protocol
+    language: str = ENGLISH
+
+    @cached_property
+    def steps(self) -> Words:
+        """The catalogue's words for steps."""
+        return Words(self.language, "steps")
+
+    @cached_property
+    def texts(self) -> Texts:
+        """Instructions, feedback and debrief."""
+        return texts_of(self.protocol, self.language)
+
+    def moment(self, when: datetime) -> str:
+        """A moment by the server's clock, as it is written in this language."""
+        month = section(self.language, "steps")["months"][when.month - 1]
+        return self.steps("moment", day=f"{when:%d}", month=month, year=when.year, time=f"{when:%H:%M}")
 
 
 def step_view(
-    bundle: StudyBundle, protocol: Protocol, step: Step, done: int, total: int, own: Mapping[str, Any]
+    bundle: StudyBundle, wording: Wording, step: Step, own: Mapping[str, Any], done: int, total: int
 ) -> StepView:
     """The view of a step. `own` is the reader's locked unaided answer, for the step `after`."""
     case = step.presentation.case if step.presentation else step.pair.case if step.pair else None
+    protocol, language = wording.protocol, wording.language
     return StepView(
         step=step.name,
         kind=step.kind,
-        title=step.title,
-        text=_text(bundle, protocol, step),
+        title=step.title.within(language),
+        text=_text(bundle, wording, step),
         done=done,
         total=total,
         photo=None if case is None else bundle.photo(case),
-        questions=questions(protocol, step),
-        aid=bundle.aid(step.presentation.case, step.presentation.arm)
+        questions=questions(wording, step),
+        aid=bundle.aid(step.presentation.case, step.presentation.arm, language)
         if step.kind == "after" and step.presentation
         else None,
         aids=(
-            (bundle.aid(step.pair.case, step.pair.side_a), bundle.aid(step.pair.case, step.pair.side_b))
+            (
+                bundle.aid(step.pair.case, step.pair.side_a, language),
+                bundle.aid(step.pair.case, step.pair.side_b, language),
+            )
             if step.pair
             else None
         ),
-        own=in_words(protocol.asked("before"), own) if step.kind == "after" else (),
+        own=in_words(protocol.asked("before"), own, language) if step.kind == "after" else (),
     )
 
 
-def _text(bundle: StudyBundle, protocol: Protocol, step: Step) -> str:
+def _text(bundle: StudyBundle, wording: Wording, step: Step) -> str:
     match step.kind:
         case "consent":
-            return _consent(protocol)
+            return _consent(wording)
         case "instructions":
-            return texts_of(protocol).instructions
+            return "\n\n".join(filter(None, (wording.texts.instructions, _aid_language(wording))))
         case "feedback":
             assert step.presentation is not None
             code = bundle.truths[step.presentation.case].truth
             assert code is not None  # practice cases are drawn from those whose truth is known
-            return protocol.texts.practice_feedback.replace("{truth}", DIAGNOSIS_BY_CODE[code].in_text.lower())
+            truth = diagnosis_name(DIAGNOSIS_BY_CODE[code].in_text.lower(), code, wording.language, in_text=True)
+            return wording.texts.practice_feedback.replace("{truth}", truth)
         case "debrief":
-            return texts_of(protocol).debrief
-    return TEXTS[step.kind]
+            return wording.texts.debrief
+    return wording.steps(f"text_{step.kind}")
 
 
-def _consent(protocol: Protocol) -> str:
+def _aid_language(wording: Wording) -> str:
+    """A sentence on the language of the aid's rationales, where there are any and the page has another one."""
+    rationales = any(arm_named(arm).text != "none" for arm in wording.protocol.arms)
+    return wording.steps("aid_language") if rationales else ""
+
+
+def _consent(wording: Wording) -> str:
     """What a reader agrees to, with whom to turn to and what becomes of the answers."""
-    ethics = protocol.ethics
-    about = (
-        f"Responsible for the data: {ethics.controller}. Questions and complaints: {ethics.contact}. Ethics approval: "
-        f"{ethics.approval}. How long answers are kept: {ethics.retention}."
+    ethics, steps, protocol = wording.protocol.ethics, wording.steps, wording.protocol
+    about = steps(
+        "about",
+        controller=ethics.controller,
+        contact=ethics.contact,
+        approval=ethics.approval,
+        retention=ethics.retention,
     )
-    version = f"Version of this text: {ethics.consent_version}"
-    withdrawal = f"{WITHDRAWAL}{EXCEPT_PRACTICE if protocol.cases.practice else ''}."
+    version = steps("consent_version", version=ethics.consent_version)
+    withdrawal = steps("withdrawal_practice" if protocol.cases.practice else "withdrawal")
     return "\n\n".join((f"**{protocol.title}**", ethics.consent_text, withdrawal, about, version))
 
 
-def questions(protocol: Protocol, step: Step) -> tuple[QuestionView, ...]:
+def questions(wording: Wording, step: Step) -> tuple[QuestionView, ...]:
     """The questions of a step as they are shown, in order."""
-    return tuple(map(question_view, questions_of(protocol, step)))
+    return tuple(map(question_view, questions_of(wording, step)))
 
 
-def questions_of(protocol: Protocol, step: Step) -> tuple[Question, ...]:
+def questions_of(wording: Wording, step: Step) -> tuple[Question, ...]:
     """The questions of a step, in order."""
+    protocol = wording.protocol
     match step.kind:
         case "consent":
-            return (Question(CONSENT, AGREEMENT, Scale("yes_no")),)
+            return (Question(CONSENT, wording.steps("agreement"), Scale("yes_no")),)
         case "background" | "before" | "preference":
             return protocol.asked(step.kind)
         case "after":
@@ -122,7 +151,9 @@ def question_view(question: Question) -> QuestionView:
     )
 
 
-def in_words(questions: Iterable[Question], answers: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def in_words(
+    questions: Iterable[Question], answers: Mapping[str, Any], language: str = ENGLISH
+) -> tuple[tuple[str, str], ...]:
     """(question, answer) as the reader gave it; what was left out stays out."""
     given = [(q, answers[q.key]) for q in questions if answers.get(q.key) is not None]
-    return tuple((q.text, q.scale.type.in_words(q.scale, answer)) for q, answer in given)
+    return tuple((q.text, str(within(q.in_words(answer), language))) for q, answer in given)

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from skinclip.study.catalogue.catalogue import ENGLISH, error_text
 from skinclip.study.errors import (
     AlreadyAnsweredError,
     AnswerError,
@@ -29,13 +30,12 @@ from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.allocation import Allocation, allocate, next_seat, same_site
 from skinclip.study.session.bundle import ANCHORS, DATABASE, PROTOCOL, StudyBundle, check_fits
 from skinclip.study.session.keys import read_study_key
-from skinclip.study.session.presenter import CLOSED, DONE, WITHDRAWN, step_view
+from skinclip.study.session.presenter import Wording, step_view
 from skinclip.study.session.steps import Step, check, session_steps
-from skinclip.study.session.texts import texts_of
 from skinclip.study.session.view_models import StepView
 from skinclip.study.store.anchors import BEGUN, AnchorFile, missing
 from skinclip.study.store.audit_log import Event, Head, receipt_of
-from skinclip.study.store.records import ANSWERING, Session
+from skinclip.study.store.records import ANSWERING, LANGUAGE, Session
 from skinclip.study.store.store import MEASURED, Entry, Store, utc_now, where_from_environment
 from skinclip.study.store.study_key import StudyKey
 
@@ -71,12 +71,13 @@ class EnrolledReader:
 
 @dataclass(frozen=True)
 class SessionState:
-    """State of a reader's session: all steps, and the answers given."""
+    """State of a reader's session: all steps, the answers given, and the language of the page."""
 
     reader: str
     steps: tuple[Step, ...]
     answered: Mapping[str, Event]
     closed: bool
+    language: str = ENGLISH
 
     @cached_property
     def current(self) -> Step | None:
@@ -96,7 +97,7 @@ class SessionState:
         for step in self.steps:
             if step.name == name:
                 return step
-        raise AnswerError("there is no such step in your session; reload the page")
+        raise AnswerError(error_text("no_step"))
 
     def before(self, step: Step) -> Step:
         """The step before `step`; the first has none before it."""
@@ -272,20 +273,31 @@ class Study:
 
     # -- sign-in ----------------------------------------------------------------------------------------------------
 
-    def sign_in(self, code: str, *, coordinator: bool = False, address: str = "") -> str:
+    def sign_in(self, code: str, *, coordinator: bool = False, address: str = "", language: str = "") -> str:
         """A token for the browser of a reader, or of the coordinator, who sends from `address`.
+
+        `language` is that of the reader's page; where the study does not offer it, the first that it offers is taken.
 
         Raises SignInError, TooManyAttempts or TamperedError.
         """
-        session = self.store.sign_in(code, address)
+        chosen = self.offered(language) if self._speaks_others and not coordinator else ""
+        session = self.store.sign_in(code, address, chosen)
         if session.study == self.name and session.is_coordinator == coordinator:
             self._follow_locked_plan()
             return session.token
         self.store.sign_out(session.token)
         if session.study != self.name:
-            raise SignInError("this code belongs to another study; open the page of that study")
-        whose = "the coordinator's; sign in" if session.is_coordinator else "a reader's; sign in"
-        raise SignInError(f"this code is {whose} on the other tab")
+            raise SignInError(error_text("other_study"))
+        raise SignInError(error_text("coordinators_code" if session.is_coordinator else "readers_code"))
+
+    def offered(self, language: str) -> str:
+        """A language of the page as it was asked for; where the study does not offer it, the first that it offers."""
+        return language if language in self.protocol.languages else self.protocol.languages[0]
+
+    @property
+    def _speaks_others(self) -> bool:
+        """True where the study offers more than English, so that the language of a session is kept."""
+        return self.protocol.languages != (ENGLISH,)
 
     def sign_out(self, token: str) -> None:
         self.store.sign_out(token)
@@ -327,7 +339,7 @@ class Study:
         payload = {
             "answers": self._checked(place, asked, answers),
             **asked.identity,
-            MEASURED: {"seconds": _bounded(seconds)},
+            MEASURED: {"seconds": _bounded(seconds), **({LANGUAGE: place.language} if self._speaks_others else {})},
         }
         entries: list[Entry] = [(asked.kind, step, payload, f"{place.reader}:{request_id}")]
         following = self._step_opened_by(place, asked)
@@ -336,7 +348,7 @@ class Study:
         event = self.store.append_all(self.name, place.reader, entries)[0]
         if following is not None:
             self._recorded.add((place.reader, following.name))
-        return self._view(SessionState(place.reader, place.steps, {**place.answered, step: event}, place.closed))
+        return self._view(replace(place, answered={**place.answered, step: event}))
 
     def withdraw(self, token: str) -> StepView:
         """Erase all answers of the reader, end the code and the sign-ins, and say so."""
@@ -344,11 +356,11 @@ class Study:
         self.store.withdraw(self.name, place.reader)
         self._steps.pop(place.reader, None)
         self._answered.pop(place.reader, None)
-        text = WITHDRAWN
+        wording = self._wording(place.language)
+        text = wording.steps("text_withdrawn")
         if place.steps[0].name in place.answered:  # who has begun is shown the debrief
-            text = f"{WITHDRAWN}\n\n{texts_of(self.protocol).debrief}"
-        end = StepView(END, "withdrawn", "You have withdrawn", text, 0, len(place.steps))
-        return replace(end, rehearsal=self.protocol.rehearsal)
+            text = f"{text}\n\n{wording.texts.debrief}"
+        return self._marked(StepView(END, "withdrawn", wording.steps("withdrawn"), text, 0, len(place.steps)), place)
 
     def receipt(self, token: str) -> str:
         """A short text that proves what was stored up to the reader's last answer.
@@ -357,7 +369,7 @@ class Study:
         """
         answered = self._place(token).answered
         if not answered:
-            raise StudyRequestError("there is no receipt yet: nothing was stored of you")
+            raise StudyRequestError(error_text("no_receipt"))
         return receipt_of(max(answered.values(), key=lambda event: event.sequence))
 
     def session_state(self, reader: str) -> SessionState:
@@ -370,7 +382,7 @@ class Study:
         if reader not in self._steps:
             allocation = self.store.reader(self.name, reader).allocation
             if allocation is None:
-                raise StudyRequestError(f"{reader} has withdrawn; the session is erased")
+                raise StudyRequestError(error_text("erased", reader=reader))
             self._steps[reader] = session_steps(self.protocol, Allocation.from_dict(allocation))
         return self._steps[reader]
 
@@ -394,26 +406,34 @@ class Study:
         self._answered[session.reader] = {**known, **{s: replace(e, body=None, salt=None) for s, e in fresh.items()}}
         while len(self._answered) > KEPT_READERS:
             self._answered.pop(next(iter(self._answered)), None)
-        return SessionState(session.reader, self.steps(session.reader), {**known, **fresh}, standing.closed)
+        language = self.offered(session.language)
+        return SessionState(session.reader, self.steps(session.reader), {**known, **fresh}, standing.closed, language)
+
+    def _wording(self, language: str) -> Wording:
+        """The study's words in a language."""
+        return Wording(self.bundle.protocol_in(language), language)
 
     def _view(self, place: SessionState) -> StepView:
-        return replace(self._view_of(place), rehearsal=self.protocol.rehearsal)
+        return self._marked(self._view_of(place), place)
+
+    def _marked(self, view: StepView, place: SessionState) -> StepView:
+        return replace(view, rehearsal=self.protocol.rehearsal, language=place.language)
 
     def _view_of(self, place: SessionState) -> StepView:
         step, done, total = place.current, len(place.answered), len(place.steps)
         if step is None:
-            title, text = ("The study is closed", CLOSED) if place.closed else ("Thank you", DONE)
-            return StepView(END, "done", title, text, done, total)
+            kind, steps = "closed" if place.closed else "done", self._wording(place.language).steps
+            return StepView(END, "done", steps(kind), steps(f"text_{kind}"), done, total)
         opens = self._opens_at(place, step)
         if opens is not None:
-            when = opens.strftime("%d %B %Y, %H:%M UTC")
-            text = f"This part is finished. The next one opens on {when}. You may close the page: your code opens it."
-            wait = (opens - self._clock()).total_seconds()
-            return StepView(step.name, "pause", "Pause", text, done, total, wait=wait)
+            wording, wait = self._wording(place.language), (opens - self._clock()).total_seconds()
+            text = wording.steps("text_pause", when=wording.moment(opens))
+            return StepView(step.name, "pause", wording.steps("pause"), text, done, total, wait=wait)
         if (place.reader, step.name) not in self._recorded:
             self.store.append_all(self.name, place.reader, [_showing(place.reader, step)])
             self._recorded.add((place.reader, step.name))
-        return step_view(self.bundle, self.protocol, step, done, total, self._own(place, step))
+        wording, own = self._wording(place.language), self._own(place, step)
+        return step_view(self.bundle, wording, step, own, done, total)
 
     def _own(self, place: SessionState, step: Step) -> Mapping[str, Any]:
         """The locked unaided answer to the case of a step `after`."""
@@ -443,11 +463,11 @@ class Study:
 
     def _check_turn(self, place: SessionState, step: Step) -> None:
         if place.closed and step.kind != "debrief":
-            raise StudyRequestError("the study is closed; this answer came too late and was not stored")
+            raise StudyRequestError(error_text("too_late"))
         if step != place.current:
-            raise StudyRequestError("this step is not open yet; reload the page and go on where it takes you")
+            raise StudyRequestError(error_text("not_open"))
         if self._opens_at(place, step) is not None:
-            raise StudyRequestError("the next part is not open yet; reload the page to see when it opens")
+            raise StudyRequestError(error_text("part_not_open"))
 
     def _opens_at(self, place: SessionState, step: Step) -> datetime | None:
         """When the pause before `step` ends; None where there is none or it is over."""

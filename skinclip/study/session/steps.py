@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from skinclip.study.catalogue.catalogue import Phrase, error_text
 from skinclip.study.errors import AnswerError
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session.allocation import Allocation, Pair, Presentation
@@ -26,7 +27,7 @@ class Step:
     Attributes:
         name: opaque, by position.
         kind: as the store's kinds of events.
-        title: what the page calls it.
+        title: what the page calls it, in any language.
         presentation: case and arm of the steps `before`, `after` and `feedback`.
         arm: of a step `block`, whose questions are about it.
         pair: of a step `preference`.
@@ -34,7 +35,7 @@ class Step:
 
     name: str
     kind: StepKind
-    title: str
+    title: Phrase
     presentation: Presentation | None = None
     arm: str | None = None
     pair: Pair | None = None
@@ -52,16 +53,20 @@ class Step:
 def session_steps(protocol: Protocol, allocation: Allocation) -> tuple[Step, ...]:
     """All steps of the reader whose allocation it is, in order."""
     planned = [
-        Step("", "consent", "Consent"),
-        Step("", "instructions", "How it works"),
-        Step("", "background", "About you"),
+        Step("", "consent", _title("consent")),
+        Step("", "instructions", _title("instructions")),
+        Step("", "background", _title("background")),
         *_case_steps(protocol, allocation),
         *_pair_steps(allocation.pairs),
-        Step("", "debrief", "About this study"),
+        Step("", "debrief", _title("debrief")),
     ]
     return tuple(
         Step(f"s{i:03d}", s.kind, s.title, s.presentation, s.arm, s.pair) for i, s in enumerate(planned, start=1)
     )
+
+
+def _title(key: str, place: int = 0, total: int = 0) -> Phrase:
+    return Phrase.of("steps", key, place=place, total=total)
 
 
 def _case_steps(protocol: Protocol, allocation: Allocation) -> Iterator[Step]:
@@ -72,23 +77,23 @@ def _case_steps(protocol: Protocol, allocation: Allocation) -> Iterator[Step]:
         arm = None
         for p in presentations:
             arm = p.arm
-            title = f"Photo {p.position} of {main}"
+            title = _title("photo", p.position, main)
             if p.practice:
-                title = f"Practice {p.position} of {practice}"
+                title = _title("practice", p.position, practice)
             elif p.repeat:  # at the end, on top of the study's cases
-                title = f"Closing photo {p.position - main} of {repeats}"
+                title = _title("closing_photo", p.position - main, repeats)
             yield Step("", "before", title, p)
             yield Step("", "after", title, p)
             if p.practice:
                 yield Step("", "feedback", title, p)
         if 1 <= block <= len(protocol.arms):
-            yield Step("", "block", f"About the aid in part {block} of {len(protocol.arms)}", arm=arm)
+            yield Step("", "block", _title("block", block, len(protocol.arms)), arm=arm)
 
 
 def _pair_steps(pairs: Iterable[Pair]) -> Iterator[Step]:
     listed = tuple(pairs)
     for i, pair in enumerate(listed, start=1):
-        yield Step("", "preference", f"Two aids, {i} of {len(listed)}", pair=pair)
+        yield Step("", "preference", _title("pair", i, len(listed)), pair=pair)
 
 
 def check(protocol: Protocol, step: Step, answers: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +109,7 @@ def check(protocol: Protocol, step: Step, answers: Mapping[str, Any]) -> dict[st
         case "consent":
             return _check_consent(answers)
     if answers:
-        raise AnswerError(f"{', '.join(answers)}: nothing is asked here; press Continue")
+        raise AnswerError(Phrase.joined(": ", (", ".join(answers), error_text("nothing_asked"))))
     return {}
 
 
@@ -112,10 +117,7 @@ def _check_consent(answers: Mapping[str, Any]) -> dict[str, Any]:
     """Consent is given or the session does not begin: a refusal leaves nothing behind."""
     others = [key for key in answers if key != CONSENT]
     if others:
-        raise AnswerError(f"{', '.join(others)}: this is not asked here")
+        raise AnswerError(Phrase.joined(": ", (", ".join(others), error_text("not_asked"))))
     if answers.get(CONSENT) is not True:
-        raise AnswerError(
-            "consent: without your agreement the study does not begin, and nothing is stored. If you do not want to "
-            "take part, close this page; if you want your site erased too, choose to withdraw"
-        )
+        raise AnswerError(Phrase.joined(": ", (CONSENT, error_text("consent"))))
     return {CONSENT: True}

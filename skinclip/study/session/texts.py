@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from skinclip.study.catalogue.catalogue import ENGLISH, section
+from skinclip.study.protocol.defaults import own_texts
 from skinclip.study.protocol.model import ProtocolModel, Texts
-from skinclip.study.protocol.protocol import default_questions
 
 # Markdown, not HTML: the page renders it without raw HTML. Templates are the package's own, never a coordinator's.
 _ENVIRONMENT = Environment(undefined=StrictUndefined, autoescape=False)
 
 
 @cache
-def _template(name: str) -> Template:
-    return _ENVIRONMENT.from_string(default_questions()["presented"][name])
+def _template(language: str, name: str) -> Template:
+    return _ENVIRONMENT.from_string(section(language, "texts")[name])
 
 
-def texts_of(protocol: ProtocolModel) -> Texts:
+def texts_of(protocol: ProtocolModel, language: str = ENGLISH) -> Texts:
     """Instructions, feedback and debrief as they are shown; a protocol's own texts stay as they are."""
-    default = default_questions()
-    texts = {
-        name: _template(name).render(_parts(protocol)).strip() if text == default["texts"][name].strip() else text
-        for name, text in ((name, getattr(protocol.texts, name)) for name in default["presented"])
-    }
-    return Texts(practice_feedback=protocol.texts.practice_feedback, **texts)
+    own = own_texts(protocol)
+    names = [f.name for f in dataclasses.fields(Texts)]
+    texts = {name: own.get(name) or _template(language, name).render(_parts(protocol)).strip() for name in names}
+    return Texts(**texts)
 
 
 def _parts(protocol: ProtocolModel) -> dict[str, int]:

@@ -76,11 +76,13 @@ class AidView:
         differential: (diagnosis, probability in 0-1) pairs, most probable first.
         picture: A JPEG of the photo's size, or None where the arm has none.
         text: The pieces of the rationale in order; empty where there is none.
+        written_in: The language of `text`.
     """
 
     differential: tuple[tuple[str, float], ...]
     picture: bytes | None = None
     text: tuple[Fragment, ...] = ()
+    written_in: str = "en"
 
     @property
     def explains(self) -> bool:
@@ -106,6 +108,7 @@ class StepView:
         own: The reader's locked unaided answer as (question, answer) in words.
         wait: Seconds until a `pause` ends, by the server's clock; 0 of any other step.
         rehearsal: Whether the study is only tried out, which every step says.
+        language: The language of all its words, but for the aid's own text.
     """
 
     step: str
@@ -121,3 +124,4 @@ class StepView:
     own: tuple[tuple[str, str], ...] = ()
     wait: float = 0.0
     rehearsal: bool = False
+    language: str = "en"

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from skinclip.study.catalogue.catalogue import error_text
 from skinclip.study.errors import (
     AlreadyAnsweredError,
     RequestIdReusedError,
@@ -294,7 +295,7 @@ class EventLog:
             event = _repeated([*known, *fresh], draft)
             if event is None:
                 if tail.closed and draft.kind in ANSWERING - AFTER_CLOSING:
-                    raise StudyClosedError("the study is closed; this answer came too late and was not stored")
+                    raise StudyClosedError(error_text("too_late"))
                 event = follow(head, replace(draft, at=self._now()), self._key.raw)
                 head = Head(event.sequence, event.digest)
                 fresh.append(event)
@@ -364,7 +365,7 @@ def _repeated(known: Sequence[Event], draft: Event) -> Event | None:
     stored = (same_request or same_step)[0]
     other_step = (stored.reader, stored.step) != (draft.reader, draft.step)
     if same_request and (other_step or stored.kind != draft.kind):
-        raise RequestIdReusedError("this request id was used for another step; reload the page and send again")
+        raise RequestIdReusedError(error_text("request_reused"))
     if stored.kind != draft.kind or _answer(stored) != _answer(draft):
         raise AlreadyAnsweredError(stored.sequence)
     return stored

@@ -13,6 +13,7 @@ SIGNED_IN, SIGNED_OUT = "signed_in", "signed_out"
 CODES_SEALED = "codes_sealed"  # codes of before codes were sealed, listed once
 RESTORED = "restored"  # the database was replaced by a backup
 CODE = "code"  # entry of an event's payload: the seal of the code that was given out with it
+LANGUAGE = "language"  # entry of a payload: the language of the page at a sign-in, or of an answer
 # Kinds of events that answer a step; each step of a reader has one answer, the first.
 ANSWERING = frozenset(
     {"consent", "instructions", "background", "before", "after", "feedback", "block", "preference", "debrief"}
@@ -43,12 +44,16 @@ class Enrolment:
 
 @dataclass(frozen=True)
 class Session:
-    """A sign-in. `reader` is None for the coordinator; `token` is what the browser keeps."""
+    """A sign-in. `reader` is None for the coordinator; `token` is what the browser keeps.
+
+    `language` is that of the reader's page; empty where the study offers English alone.
+    """
 
     token: str = field(repr=False)
     study: str
     reader: str | None
     expires_at: str
+    language: str = ""
 
     @property
     def is_coordinator(self) -> bool:

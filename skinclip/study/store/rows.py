@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from skinclip.study.catalogue.catalogue import error_text
 from skinclip.study.errors import TamperedError, UnknownReaderError, UnknownStudyError, WithdrawnError
 from skinclip.study.store import schema
 from skinclip.study.store.audit_log import Event, Head, is_genuine
@@ -220,7 +221,7 @@ def known_reader(connection: Connection, study: str, reader: str) -> Row[Any]:
 def may_still_send(connection: Connection, study: str, reader: str | None) -> None:
     """Raises unless the reader, if there is one, is enrolled and has not withdrawn."""
     if reader is not None and known_reader(connection, study, reader).withdrawn_at is not None:
-        raise WithdrawnError("you have withdrawn from this study; nothing is stored any more")
+        raise WithdrawnError(error_text("withdrawn"))
 
 
 def columns_beside(connection: Connection, study: Row[Any]) -> Columns:

@@ -30,6 +30,7 @@ from skinclip.study.store.records import (
     CODE_RENEWED,
     CODES_SEALED,
     ENROLLED,
+    LANGUAGE,
     SIGNED_IN,
     SIGNED_OUT,
     Session,
@@ -38,6 +39,7 @@ from skinclip.study.store.records import (
 from skinclip.study.store.study_key import StudyKey
 
 SESSION_LIFE = timedelta(hours=12)
+_BEFORE_TOKEN = "."  # between a session's language and its random part, which has none
 _HASHED_AT_ONCE = 2  # slow hashes, of 16 MiB each
 
 # Of one moment: the sign-in, its study, and whether an event began it and none has ended it.
@@ -75,8 +77,8 @@ class SignIns:
         """A new code for the study's coordinator; the one before and its sign-ins end."""
         return self._replace_code(study, None)
 
-    def sign_in(self, typed: str, address: str = "") -> Session:
-        """Starts a session with a personal or coordinator code.
+    def sign_in(self, typed: str, address: str = "", language: str = "") -> Session:
+        """Starts a session with a personal or coordinator code, in a language of the page.
 
         Wrong codes are limited by `address` and by code; a right one is always taken (see `attempts`). Raises
         WrongCodeError, TooManyAttempts with the seconds to wait, or TamperedError where the code is right and the
@@ -89,7 +91,7 @@ class SignIns:
         row = self._code_row(code.handle)
         if row is None or not self._is_right(row, code, address):
             raise self.limits.failed(address, code.handle)
-        return self._database.write(lambda connection: self._start_session(connection, row))
+        return self._database.write(lambda connection: self._start_session(connection, row, language))
 
     def _is_right(self, row: Row[Any], code: Code, address: str) -> bool:
         """True for the code of the row. Two keyed bytes refuse nearly every wrong one before the slow hash."""
@@ -132,7 +134,9 @@ class SignIns:
             raise SessionExpiredError
         if row.last != SIGNED_IN or not self._key.fits(row.seal, "sign-in", *SessionRow.of(row).fields):
             raise SessionExpiredError  # put in without the key, or turned into another's
-        return Session(token, row.study, row.reader, row.expires_at), rows.closed_at(row, self._key) is not None
+        return Session(token, row.study, row.reader, row.expires_at, _language(token)), rows.closed_at(
+            row, self._key
+        ) is not None
 
     def sign_out(self, token: str) -> None:
         """Ends a session, by an event; one that has ended already stays so."""
@@ -204,16 +208,18 @@ class SignIns:
         query = sa.select(schema.codes).where(schema.codes.c.handle == handle)
         return self._database.read(lambda connection: connection.execute(query).one_or_none())
 
-    def _start_session(self, connection: Connection, code: Row[Any]) -> Session:
+    def _start_session(self, connection: Connection, code: Row[Any], language: str) -> Session:
         rows.known_study(connection, code.study, lock=True)
         self._check_given_out(connection, code)
         now = self._clock()
-        session = Session(secrets.token_urlsafe(32), code.study, code.reader, iso(now + SESSION_LIFE))
+        token = secrets.token_urlsafe(32)
+        token = f"{language}{_BEFORE_TOKEN}{token}" if language else token
+        session = Session(token, code.study, code.reader, iso(now + SESSION_LIFE), language)
         mac = self._mac(session.token)
         connection.execute(schema.sessions.delete().where(schema.sessions.c.expires_at <= iso(now)))
         values = {"token_mac": mac, "study": code.study, "reader": code.reader, "expires_at": session.expires_at}
         seal = self._key.mark("sign-in", mac, code.study, code.reader, session.expires_at)
-        payload = {"expires_at": session.expires_at}
+        payload = {"expires_at": session.expires_at} | ({LANGUAGE: language} if language else {})
         draft = self._log.draft(code.study, code.reader, SIGNED_IN, SIGNED_IN, payload, _begins(mac))
         self._log.append_within(connection, [draft])
         connection.execute(schema.sessions.insert().values(**values, seal=seal))
@@ -235,6 +241,11 @@ class SignIns:
     def _mac(self, token: str) -> str:
         """The name under which a session is kept: made with the key, so that nobody else can make one for a token."""
         return self._key.mark("token", token)
+
+
+def _language(token: str) -> str:
+    """The language that a session was begun in: a part of its token, which is genuine as a whole or not at all."""
+    return token.partition(_BEFORE_TOKEN)[0] if _BEFORE_TOKEN in token else ""
 
 
 def end_access(connection: Connection, study: str, reader: str | None) -> None:

@@ -171,9 +171,9 @@ class Store:
         """See `SignIns.coordinator_code`."""
         return self.sign_ins.coordinator_code(study)
 
-    def sign_in(self, typed: str, address: str = "") -> Session:
+    def sign_in(self, typed: str, address: str = "", language: str = "") -> Session:
         """See `SignIns.sign_in`."""
-        return self.sign_ins.sign_in(typed, address)
+        return self.sign_ins.sign_in(typed, address, language)
 
     def sign_out(self, token: str) -> None:
         """See `SignIns.sign_out`."""

@@ -173,7 +173,7 @@ def on_enter(study: Study, view: CoordinatorView, token: str | None, code: str |
     try:
         token = study.sign_in(code or "", coordinator=True, address=address)
     except (SignInError, TamperedError) as problem:
-        return {view.refused: coordinator_html.alert(sentence(problem)), view.code: ""}
+        return {view.refused: coordinator_html.alert(sentence(str(problem))), view.code: ""}
     return _inside(study, view, token)
 
 
@@ -270,9 +270,9 @@ def _asked(
     try:
         return work(Coordinator.of(study, token or ""))
     except SessionExpiredError as problem:
-        return _outside(view, coordinator_html.alert(sentence(problem)))
+        return _outside(view, coordinator_html.alert(sentence(str(problem))))
     except (StudyRequestError, ReceiptError, StoreError) as problem:
-        return {place: coordinator_html.alert(sentence(problem))}
+        return {place: coordinator_html.alert(sentence(str(problem)))}
 
 
 def _inside(study: Study, view: CoordinatorView, token: str) -> Updates:

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from skinclip.study.catalogue.catalogue import ENGLISH, Words, problem_in
 from skinclip.study.errors import (
     AnswerError,
     SessionExpiredError,
@@ -33,7 +34,6 @@ from skinclip.ui import study_html
 from skinclip.ui.client_address import client_address
 
 AID_DELAY = 2.0  # s between the click that locks and the aid, the same in every arm: longer than its pictures take
-WITHDRAW_WORD = "WITHDRAW"  # typed to confirm
 ADDRESS = "address"  # entry of a request that the server sets
 MAX_REQUEST_ID = 64  # characters
 AT_ONCE = 8  # calls that are worked on; the others wait in their order, so that none waits much longer than another
@@ -45,7 +45,7 @@ Handler = Callable[[Study, dict[str, Any]], Reply]
 def build(study: Study) -> gr.HTML:
     """Lays out the tab inside the current Blocks."""
     return gr.HTML(
-        study_html.SHELL,
+        study_html.shell(study.protocol.languages),
         elem_id="study",
         apply_default_css=False,
         js_on_load="window.skStudy.attach(element);",
@@ -88,7 +88,9 @@ def _as_json(study: Study, handler: Handler, request: dict[str, Any]) -> tuple[i
     try:
         return 200, orjson.dumps(reply_to(study, handler, request))
     except StoreError as problem:
-        return 503, orjson.dumps({"problem": sentence(problem)})
+        language = _language(study, request)
+        words = str(problem) if language == ENGLISH else Words(language, "errors")("database")
+        return 503, orjson.dumps({"problem": sentence(words)})
 
 
 def reply_to(study: Study, handler: Handler, request: dict[str, Any]) -> Reply:
@@ -96,16 +98,17 @@ def reply_to(study: Study, handler: Handler, request: dict[str, Any]) -> Reply:
 
     Anything else that it raises is a fault, which the browser retries.
     """
+    language = _language(study, request)
     try:
         return handler(study, request)
     except TooManyAttempts as problem:
-        return {"problem": sentence(problem), "seconds": problem.seconds, "signed_out": True}
+        return {"problem": sentence(problem_in(problem, language)), "seconds": problem.seconds, "signed_out": True}
     except (SignInError, SessionExpiredError) as problem:
-        return {"problem": sentence(problem), "signed_out": True}
+        return {"problem": sentence(problem_in(problem, language)), "signed_out": True}
     except AnswerError as problem:  # "key: what is wrong": the page puts the words to the question
-        return {"problem": str(problem)}
+        return {"problem": problem_in(problem, language)}
     except StudyRequestError as problem:
-        return {"problem": sentence(problem)}
+        return {"problem": sentence(problem_in(problem, language))}
 
 
 # --- handlers -----------------------------------------------------------------------------------------------------
@@ -115,8 +118,8 @@ def on_sign_in(study: Study, request: dict[str, Any]) -> Reply:
     """A personal code -> the session's token and its next step."""
     code = _text(request, "code")
     if not code.strip():
-        return {"problem": "Type the code that the study's coordinator gave you.", "signed_out": True}
-    token = study.sign_in(code, address=_text(request, ADDRESS))
+        return {"problem": _error(study, request, "no_code"), "signed_out": True}
+    token = study.sign_in(code, address=_text(request, ADDRESS), language=_language(study, request))
     return {"token": token, **step_reply(study.view(token))}
 
 
@@ -131,19 +134,20 @@ def on_submit(study: Study, request: dict[str, Any]) -> Reply:
     answers = request.get("answers")
     named = 0 < len(request_id) <= MAX_REQUEST_ID and request_id.isprintable() and step.isprintable()
     if not step or not named or not isinstance(answers, dict):
-        return {"problem": "The page sent an incomplete answer. Reload the page: what was confirmed is kept."}
+        return {"problem": _error(study, request, "incomplete")}
     try:
         return step_reply(study.submit(token, step, answers, request_id, _seconds(request.get("seconds"))))
     except (SessionExpiredError, AnswerError):
         raise
     except StudyRequestError as problem:  # answered before, too late or not its turn: on to the step that is due
-        return {"notice": sentence(problem), **step_reply(study.view(token))}
+        view = study.view(token)
+        return {"notice": sentence(problem_in(problem, view.language)), **step_reply(view)}
 
 
 def on_withdraw(study: Study, request: dict[str, Any]) -> Reply:
     """Ends the session and erases its answers, where the word was typed."""
-    if _text(request, "word").strip().upper() != WITHDRAW_WORD:
-        return {"problem": f"Type {WITHDRAW_WORD} to confirm, or close this window to go on with the study."}
+    if _text(request, "word").strip().upper() != study_html.page_words(_language(study, request))("withdraw_typed"):
+        return {"problem": _error(study, request, "withdraw_word")}
     return {"withdrawn": True, **step_reply(study.withdraw(_text(request, "token")))}
 
 
@@ -173,14 +177,23 @@ def step_reply(view: StepView) -> Reply:
     return {
         "html": study_html.step(view),
         "step": view.step,
-        "said": f"{study_html.position(view)}: {view.title}",
+        "said": study_html.announced(view),
+        "language": view.language,
         "delay": AID_DELAY if view.kind == "after" else 0.0,
     }
 
 
-def sentence(problem: Exception) -> str:
+def _language(study: Study, request: dict[str, Any]) -> str:
+    """The language of the page that sent the request."""
+    return study.offered(_text(request, "language"))
+
+
+def _error(study: Study, request: dict[str, Any], key: str) -> str:
+    return Words(_language(study, request), "errors")(key)
+
+
+def sentence(words: str) -> str:
     """An error's words as a sentence."""
-    words = str(problem)
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 

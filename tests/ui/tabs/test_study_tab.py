@@ -6,6 +6,7 @@ import base64
 import math
 import re
 from dataclasses import replace
+from html import unescape
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from skinclip.ui import study_html
 from skinclip.ui.tabs import study_tab
 from skinclip.ui.tabs.study_tab import reply_to
 from tests.ui.fake_study import CODE, DIFFERENTIAL, FakeStudy, aids, likert, photo, unaided
+
+ENGLISH_WORDS = study_html.page_words("en")
 
 
 @pytest.fixture
@@ -190,23 +193,27 @@ def test_without_an_explanation_the_photo_is_shown_once_beside_the_differential(
     view = StepView("s1", "after", "With the aid", "", 1, 9, photo(), unaided(), AidView(DIFFERENTIAL))
     html = study_tab.step_reply(view)["html"]
     assert html.count(base64.b64encode(photo()).decode()) == 1
-    assert "The aid's probabilities" in html.replace("&#x27;", "'") and "What it says" not in html
+    assert "The aid's probabilities" in unescape(html) and "What it says" not in html
 
 
 def test_numbers_of_regions_have_their_colour() -> None:
-    html = study_html.fragments((Fragment("with "), Fragment("", 2, "#f0e442"), Fragment(" <b>border</b>")))
+    html = study_html.fragments(
+        ENGLISH_WORDS, (Fragment("with "), Fragment("", 2, "#f0e442"), Fragment(" <b>border</b>"))
+    )
     assert "--chip:#f0e442;--ink:#000" in html and "region </span>2</span>" in html
     assert "&lt;b&gt;border" in html
 
 
 def test_an_untouched_slider_is_no_answer() -> None:
-    html = study_html.question(QuestionView("confidence", "How sure?", "percent", True, anchors=("Not", "Fully")), 0)
+    html = study_html.question(
+        ENGLISH_WORDS, QuestionView("confidence", "How sure?", "percent", True, anchors=("Not", "Fully")), 0
+    )
     assert "sk-untouched" in html and 'type="number"' in html and not re.search(r'type="number"[^>]*value=', html)
 
 
 def test_points_of_a_scale_have_words_where_they_have_any() -> None:
-    each = study_html.question(likert("a", "Text", 3, "low", "middle", "high"), 0)
-    ends = study_html.question(likert("a", "Text", 3, "low", "high"), 0)
+    each = study_html.question(ENGLISH_WORDS, likert("a", "Text", 3, "low", "middle", "high"), 0)
+    ends = study_html.question(ENGLISH_WORDS, likert("a", "Text", 3, "low", "high"), 0)
     assert re.findall(r'aria-label="(.*?)"', each) == ["1, low", "2, middle", "3, high"]
     assert re.findall(r'aria-label="(.*?)"', ends) == ["1, low", "2", "3, high"]
 

@@ -1,0 +1,1 @@
+"""The texts that a study's readers see, in every language."""
