@@ -103,7 +103,7 @@ def test_a_reader_chooses_the_language_at_sign_in_and_the_browser_proposes_one(
         assert around(page)[:2] == ("en", "Reader study")
 
 
-@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("language", ["en", "de", "es"])
 def test_on_a_phone_a_step_takes_two_screens_at_most(browser: Browser, served: Served, language: str) -> None:
     with visit(browser, f"{served.url}/#lang={language}", phone=True) as page:
         assert page.evaluate(SMALL) == []
@@ -120,7 +120,6 @@ def test_on_a_phone_a_step_takes_two_screens_at_most(browser: Browser, served: S
                 break
             page.click("button[type=submit]")
             await_next(page, step)
-        print(language, looked)
         assert looked.keys() == {"before", "after", "preference"}
         assert {kind: tall for kind, tall in looked.items() if tall > SCREENS * PHONE["height"]} == {}
 
