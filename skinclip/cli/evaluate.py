@@ -21,6 +21,7 @@ from skinclip.cli.common import (
     prevalence,
     seed,
 )
+from skinclip.core.safe_text import safe_name
 from skinclip.data.cases import PHOTOS
 from skinclip.data.layouts.registry import LAYOUTS
 
@@ -240,7 +241,7 @@ def _write_report(args: argparse.Namespace, report: dict[str, Any], rows: Sequen
     # A name of a folder or photo need not be UTF-8: its other bytes are written as escapes.
     written[1].write_text(page(report), encoding="utf-8", errors=UNENCODABLE)
     for path, table in zip(written[2:], (evaluation.submission, evaluation.probabilities), strict=False):
-        table(rows).to_csv(path, index=False, errors=UNENCODABLE)
+        table(rows).map(safe_name).to_csv(path, index=False)
     return written
 
 

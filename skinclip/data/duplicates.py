@@ -25,6 +25,7 @@ from scipy import sparse
 from sklearn.cluster import MiniBatchKMeans
 from tqdm import tqdm
 
+from skinclip.core.safe_text import safe_name
 from skinclip.data.cases import Case
 from skinclip.imaging.photo import PhotoError, fit, load_photo
 
@@ -235,7 +236,8 @@ def write_duplicates(path: Path, duplicates: Iterable[Duplicate]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["first", "second", "first_split", "second_split", "inliers", "zoom", "overlap", "correlation"])
         for pair in duplicates:
-            names = [f"{case.source}/{case.image_id}" for case in (pair.first, pair.second)]
-            splits = [case.split or "" for case in (pair.first, pair.second)]
+            cases = (pair.first, pair.second)
+            words = [*(f"{case.source}/{case.image_id}" for case in cases), *(case.split or "" for case in cases)]
             o = pair.overlay
-            writer.writerow([*names, *splits, o.inliers, f"{o.zoom:.2f}", f"{o.overlap:.2f}", f"{o.correlation:.2f}"])
+            figures = (f"{o.zoom:.2f}", f"{o.overlap:.2f}", f"{o.correlation:.2f}")
+            writer.writerow([*map(safe_name, words), o.inliers, *figures])

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from skinclip.core.formatting import count
+from skinclip.core.safe_text import unguarded
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, ISIC2018_COLUMNS, PREDICTION_COLUMNS
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.data.cells import parse_number
@@ -184,8 +185,7 @@ def _numbers(path: Path, row: LabelRow, columns: Mapping[str, str]) -> list[floa
 def _images(path: Path, rows: Sequence[LabelRow], table: CaseTable) -> list[str]:
     """The image id that each row names. Raises DataError for one that is unknown or named twice."""
     names = _names(table.cases)
-    written = [one_form(row.cells["image"]) for row in rows]
-    images = [names.get(name) or names.get(without_suffix(name)) for name in written]
+    images = [_known(names, row.cells["image"]) for row in rows]
     unknown = [row.cells["image"] or f"line {row.line}" for row, image in zip(rows, images, strict=True) if not image]
     if unknown:
         left_out = f"; the data set's own rows left out: {len(table.problems)}" if table.problems else ""
@@ -198,6 +198,12 @@ def _images(path: Path, rows: Sequence[LabelRow], table: CaseTable) -> list[str]
     if twice:
         raise DataError(f"{path}: photos with more than one row: {len(twice)} ({_first(twice)}); keep one row of each")
     return known
+
+
+def _known(names: Mapping[str, str], cell: str) -> str | None:
+    """The id of the photo that a cell names, with or without its file's ending and the quote before a formula."""
+    spellings = (one_form(text) for text in (cell, unguarded(cell)))
+    return next((names[s] for name in spellings for s in (name, without_suffix(name)) if s in names), None)
 
 
 def _names(cases: Iterable[Case]) -> dict[str, str]:

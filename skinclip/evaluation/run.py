@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from skinclip.core.safe_text import safe_name
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.data.cases import PHOTOS, Case, CaseTable, DataError, close_up, words_of_unknown
 from skinclip.data.masks import read_mask
@@ -380,7 +381,7 @@ def log_test_use(path: Path, weights_sha256: str, data: str, split: str | None, 
         if new:
             writer.writerow(LEDGER_COLUMNS)
         date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        writer.writerow([date, weights_sha256, data, split or "all", n, reason])
+        writer.writerow(map(safe_name, [date, weights_sha256, data, split or "all", n, reason]))
 
 
 def ledger_beside(report: Path) -> Path:

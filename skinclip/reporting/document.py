@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.core.safe_text import safe_cell
 from skinclip.reporting.style import Plot, save_svg
 
 
@@ -153,7 +154,7 @@ def write_pictures(document: Document, folder: Path, marks: Mapping[str, str] | 
         files.append(drawing)
         if picture.plot.data is not None:
             files.append(drawing.with_suffix(".csv"))
-            picture.plot.data.assign(**(marks or {})).to_csv(files[-1], index=False)
+            picture.plot.data.assign(**(marks or {})).map(safe_cell).to_csv(files[-1], index=False)
     return files
 
 

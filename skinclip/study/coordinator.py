@@ -17,6 +17,7 @@ from typing import Any, Self
 import pandas as pd
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.core.safe_text import plain_text
 from skinclip.study import interchange
 from skinclip.study.analysis.tables import (
     REHEARSAL,
@@ -98,13 +99,14 @@ class Coordinator:
         """
         if self.is_closed:
             return
+        reason = plain_text(reason).strip()
         completed, needed = self._completed(), self.study.protocol.completion.min_readers
-        if completed < needed and not reason.strip():
+        if completed < needed and not reason:
             raise StudyRequestError(
                 f"{completed} readers have completed, and the protocol asks for {needed}; wait for them, or give the "
                 "reason for closing early, which is put on record"
             )
-        payload = {"completed": completed, "needed": needed, "reason": reason.strip()}
+        payload = {"completed": completed, "needed": needed, "reason": reason}
         self.study.store.append(self.study.name, None, CLOSING, CLOSING, payload, f"{CLOSING}-{secrets.token_hex(8)}")
         self.study.store.close_study(self.study.name)
 

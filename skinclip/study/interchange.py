@@ -19,8 +19,8 @@ from typing import Any
 import pandas as pd
 
 from skinclip import RESEARCH_USE_ONLY, __version__
-from skinclip.study.analysis.tables import COLUMNS, TABLES, Column, StudyTables, safe_cell
-from skinclip.study.protocol.question_types import plain_text
+from skinclip.core.safe_text import plain_text, safe_cell
+from skinclip.study.analysis.tables import COLUMNS, TABLES, Column, StudyTables
 
 REDCAP_DICTIONARY, REDCAP_DATA, ODM_FILE = "redcap_data_dictionary.csv", "redcap_data.csv", "study.odm.xml"
 ODM_NAMESPACE = "http://www.cdisc.org/ns/odm/v1.3"

@@ -1,13 +1,16 @@
+import csv
 import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from skinclip.core.safe_text import plain_text, safe_name
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, CaseTable, DataError
 from skinclip.evaluation.prediction_file import as_table, parse_prior, read_predictions
 from skinclip.evaluation.scores import ISIC2018_CODES
+from tests.hostile_texts import TEXTS
 
 HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
 CASES = tuple(
@@ -156,3 +159,15 @@ def test_a_prior_that_probabilities_cannot_be_divided_by_is_refused(share):
     with pytest.raises(ValueError, match="share of df is below"):
         parse_prior(f"mel=1,nv=4,bcc=1,akiec=1,bkl=1,df={share},vasc=1")
     assert parse_prior(",".join(f"{code}=1e308" for code in DIAGNOSIS_CODES)) == pytest.approx(np.full(9, 1 / 9))
+
+
+@pytest.mark.parametrize("text", [t for t in TEXTS if not set("\n\ufeff") & set(t) and len(t) < 200])
+def test_ids_that_a_spreadsheet_would_run_are_guarded_and_read_back(tmp_path, text):
+    """What `evaluate` writes it reads again, whatever the photos are called."""
+    case = Case(Path("photos/one.jpg"), " ".join(plain_text(text).split()), "made", "lesion", split="valid")
+    path = tmp_path / "theirs.csv"
+    as_table([case.image_id], [np.full(7, 1 / 7)], ISIC2018_CODES).map(safe_name).to_csv(path, index=False)
+    with path.open(newline="") as file:
+        (row,) = list(csv.DictReader(file))
+    assert not row["image"].startswith(("=", "+", "-", "@"))
+    assert set(read_predictions(path, CaseTable((case,)), (case,)).probabilities) == {case.image_id}

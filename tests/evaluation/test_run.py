@@ -27,6 +27,7 @@ from skinclip.evaluation import run as evaluation
 from skinclip.evaluation.prediction_file import PredictionFile
 from skinclip.evaluation.report import page, scored_note
 from skinclip.evaluation.scores import ISIC2018_CODES, Row, figures
+from tests.hostile_texts import TEXTS
 
 C = len(ISIC2018_CODES)
 PRIOR = np.array([0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02])
@@ -400,6 +401,17 @@ def test_ledger_gets_a_row_a_run(tmp_path):
         ("abd", "all", "1019"),
     ]
     assert rows[0]["reason"] == "release 0.1" and rows[0]["date"].startswith("20")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_ledger_takes_any_reason_as_text(tmp_path, text):
+    path = tmp_path / "ledger.csv"
+    for _ in range(2):
+        evaluation.log_test_use(path, "abc", text, None, 5, text)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 and all(row["split"] == "all" and row["n"] == "5" for row in rows)
+    assert not rows[0]["reason"].lstrip().startswith(("=", "+", "-", "@")) and "\r" not in rows[0]["data"]
 
 
 def test_command_line_names_the_data_by_its_variable(monkeypatch):

@@ -16,6 +16,7 @@ from PIL import Image
 from skinclip.imaging import container
 from skinclip.imaging.photo import PhotoError, load_photo
 from tests.fuzz.effort import fuzzed
+from tests.fuzz.mutations import Edit, edits, mutated
 
 pillow_heif.register_heif_opener()
 
@@ -39,31 +40,6 @@ SEEDS = {
     "heic": encoded("HEIF"),
     "jp2": encoded("JPEG2000"),
 }
-edits = st.lists(
-    st.tuples(
-        st.floats(0, 1), st.sampled_from(["flip", "cut", "insert", "zero", "repeat", "large"]), st.binary(max_size=8)
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
-def mutated(data: bytes, changes: list[tuple[float, str, bytes]]) -> bytes:
-    for place, kind, extra in changes:
-        at = int(place * len(data))
-        if kind == "flip" and at < len(data):
-            data = data[:at] + bytes([data[at] ^ (extra[0] if extra else 255)]) + data[at + 1 :]
-        elif kind == "cut":
-            data = data[:at] + data[at + len(extra) * 40 :]
-        elif kind == "insert":
-            data = data[:at] + extra + data[at:]
-        elif kind == "zero":
-            data = data[:at] + bytes(len(extra)) + data[at + len(extra) :]
-        elif kind == "repeat":
-            data = data[:at] + data[at : at + 60] * 3 + data[at:]
-        else:
-            data = data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :]
-    return data
 
 
 def taken(data: bytes) -> None:
@@ -79,7 +55,7 @@ def taken(data: bytes) -> None:
 @pytest.mark.parametrize("kind", SEEDS)
 @fuzzed
 @given(changes=edits)
-def test_a_broken_photo_is_read_or_refused_in_words(kind: str, changes: list[tuple[float, str, bytes]]) -> None:
+def test_a_broken_photo_is_read_or_refused_in_words(kind: str, changes: list[Edit]) -> None:
     taken(mutated(SEEDS[kind], changes))
 
 

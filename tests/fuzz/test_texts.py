@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import pytest
+import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from skinclip.core.assessment import Assessment
+from skinclip.core.paths import TRUST_STUDY
 from skinclip.data.cases import DataError
 from skinclip.data.masks import read_mask
 from skinclip.data.tables import read_labels
@@ -17,6 +24,8 @@ from skinclip.language.rationale_check import check_citations, check_rationale, 
 from skinclip.study.errors import ProtocolError
 from skinclip.study.protocol.protocol import Protocol
 from tests.fuzz.effort import fuzzed
+from tests.fuzz.mutations import Change, Edit, changed, changes, edits, mutated
+from tests.helpers.records import made_up
 from tests.hostile_texts import TEXTS
 
 texts = st.text(max_size=400) | st.sampled_from(TEXTS)
@@ -68,6 +77,58 @@ def test_a_study_yaml_is_read_or_refused(text: str) -> None:
             Protocol.read(path)
         except ProtocolError as refusal:
             assert str(refusal)
+
+
+@fuzzed
+@given(made=changes)
+def test_a_changed_study_yaml_is_read_or_refused(made: list[Change]) -> None:
+    plan = changed(yaml.safe_load(TRUST_STUDY.read_text(encoding="utf-8")), made)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "study.yaml"
+        path.write_text(yaml.safe_dump(plan, allow_unicode=True), encoding="utf-8", errors="surrogatepass")
+        try:
+            Protocol.read(path)
+        except ProtocolError as refusal:
+            assert str(refusal)
+
+
+def _mask(mode: str, kind: str) -> bytes:
+    stream, drawn = io.BytesIO(), np.zeros((24, 32), np.uint8)
+    drawn[6:18, 8:22] = 255
+    Image.fromarray(drawn).convert(mode).save(stream, kind)
+    return stream.getvalue()
+
+
+RECORD = made_up().to_json()
+MASKS = {f"{kind} {mode}": _mask(mode, kind) for mode in ("L", "RGB", "P", "1", "RGBA") for kind in ("PNG", "TIFF")}
+MASKS |= {"jpeg": _mask("L", "JPEG"), "bmp": _mask("1", "BMP"), "gif": _mask("P", "GIF"), "webp": _mask("RGB", "WEBP")}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@fuzzed
+@given(made=edits)
+def test_a_broken_mask_is_read_or_refused(kind: str, made: list[Edit]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mask.png"
+        path.write_bytes(mutated(MASKS[kind], made))
+        try:
+            mask = read_mask(path)
+        except DataError as refusal:
+            assert str(refusal).startswith(str(path))
+        else:
+            assert mask.dtype == bool and mask.ndim == 2
+
+
+@fuzzed
+@given(made=changes)
+def test_a_changed_record_is_read_or_refused(made: list[Change]) -> None:
+    """Where it is read it is whole: it can be written again."""
+    try:
+        record = Assessment.from_json(json.dumps(changed(json.loads(RECORD), made)))
+    except ValueError as refusal:
+        assert str(refusal).startswith("not an Assessment")
+    else:
+        assert Assessment.from_json(json.dumps(record.to_dict())) == record or "NaN" in json.dumps(record.to_dict())
 
 
 @fuzzed

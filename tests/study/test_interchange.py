@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from skinclip.core.safe_text import plain_text
 from skinclip.study import interchange
 from skinclip.study.analysis.tables import TABLES, StudyTables, write_csv
 from skinclip.study.checksums import CHECKSUMS, changed_since, write_checksums
-from skinclip.study.protocol.question_types import plain_text
 from tests.study import studies
 
 NAMESPACE = {"odm": interchange.ODM_NAMESPACE}

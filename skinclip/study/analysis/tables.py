@@ -8,7 +8,6 @@ does not apply to an arm (was the map grounded? where there was no map) is missi
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skinclip import RESEARCH_USE_ONLY
+from skinclip.core.safe_text import safe_cell
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE, MIXED_CODES
 from skinclip.study.errors import TablesError
 from skinclip.study.protocol.arms import explaining
 from skinclip.study.protocol.protocol import CANNOT_TELL, STRATA, Protocol
-from skinclip.study.protocol.question_types import plain_text
 
 SIMULATED = "SIMULATED DATA"
 REHEARSAL = "REHEARSAL, NOT A STUDY"
@@ -135,8 +134,6 @@ _KEYS = {
     "preferences": ["reader", "case", "side_a", "side_b"],
     "readers": ["reader"],
 }
-_FORMULA = ("=", "+", "-", "@", "\u2212")  # what a spreadsheet takes for the beginning of a formula
-_UNSEEN = " \t\n\u00a0\u200b\u2060\ufeff"
 _DTYPES = {"text": "str", "number": "float64", "integer": "Int64", "bool": "boolean"}
 
 
@@ -384,18 +381,6 @@ def write_csv(frame: pd.DataFrame, path: Path, mark: str = "") -> None:
     """
     marked = frame.assign(data_kind=mark) if mark else frame
     marked.map(safe_cell).to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
-
-
-def safe_cell(value: object) -> object:
-    """A cell as tables, spreadsheets and people can read it; numbers and what is missing stay as they are.
-
-    Formulas are guarded behind spaces and in full-width form too, which some spreadsheets read as the plain one.
-    """
-    if not isinstance(value, str):
-        return value
-    text = plain_text(value)
-    first = unicodedata.normalize("NFKC", text.lstrip(_UNSEEN))[:1]
-    return f"'{text}" if text[:1] == "\t" or first in _FORMULA else text
 
 
 def _marked(frame: pd.DataFrame, tables: StudyTables) -> pd.DataFrame:

@@ -14,6 +14,8 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import PydanticCustomError, core_schema
 
+from skinclip.core.safe_text import plain_text
+
 SLUG = re.compile(r"[a-z][a-z0-9_]*(?:-[a-z0-9_]+)*")  # keys of studies, arms, questions; safe in files and columns
 PROBLEMS = "problems"  # key in an error's context: a list of (path below the field, message)
 
@@ -73,6 +75,9 @@ class Text(FieldCheck):
         if not isinstance(value, str) or not value.strip():
             raise self.reject(value)
         text = value.strip()
+        hidden = next((c for c in text if c != "\r" and plain_text(c) != c), None)
+        if hidden is not None:
+            raise _error(f"has a character that cannot be shown (U+{ord(hidden):04X}); remove it")
         if len(text) > self.longest:
             raise _error(f"has {len(text)} characters; at most {self.longest} are allowed")
         return text

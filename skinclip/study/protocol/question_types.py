@@ -7,7 +7,6 @@ tables and data dictionary hold its `column`, and reports compare it between arm
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, Any, Literal, NamedTuple
@@ -16,6 +15,7 @@ from pydantic import ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
+from skinclip.core.safe_text import plain_text
 from skinclip.study.catalogue.catalogue import Phrase, error_text
 from skinclip.study.errors import AnswerError
 from skinclip.study.protocol.field_types import Listed, OneOf, Text, Whole, problem, quoted
@@ -171,16 +171,6 @@ def _check_text(scale: Scale, value: Any) -> str:
     if len(text) > scale.max_length:
         raise AnswerError(error_text("too_long", length=len(text), most=scale.max_length))
     return text
-
-
-def plain_text(text: str) -> str:
-    """The text with every line end as a line feed, and without control characters other than it and the tabulator,
-    and without halves of a character (surrogates), which no file can hold.
-
-    A lone carriage return would split the row of a table in R and pandas, a NUL end it.
-    """
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(c for c in lines if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
 
 
 def _is_number(value: Any) -> bool:

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from skinclip.core.safe_text import one_line
 from skinclip.study.catalogue.catalogue import ENGLISH, error_text
 from skinclip.study.errors import (
     AlreadyAnsweredError,
@@ -58,6 +59,7 @@ RESTORE = (
 END = "end"  # the name of the view after the last step
 LONGEST_STEP = 86_400.0  # seconds: what a browser tells beyond a day is no time on task
 MOST_READERS = 1000  # enrolled in one go
+MOST_OF_SITE = 200  # characters
 KEPT_READERS = 1000  # of whom it is kept in memory which steps they have answered
 
 
@@ -222,6 +224,9 @@ class Study:
         """
         if not 1 <= readers <= MOST_READERS:
             raise StudyRequestError(f"enrol 1 to {MOST_READERS} readers at a time, not {readers}")
+        site = one_line(site)
+        if len(site) > MOST_OF_SITE:
+            raise StudyRequestError(f"the name of the site has {len(site)} characters; at most {MOST_OF_SITE} are kept")
         missing = self.protocol.missing_ethics()
         if missing:
             raise StudyRequestError(
@@ -232,7 +237,7 @@ class Study:
             raise StudyRequestError(f"the study {self.name} is closed; nobody can be enrolled any more")
         self._allocation(1, site, [])  # a protocol that does not fit its cases is reported before anything is stored
         self._lock_plan()
-        enrolled = [self.store.enrol(self.name, self._allocation, site.strip()) for _ in range(readers)]
+        enrolled = [self.store.enrol(self.name, self._allocation, site) for _ in range(readers)]
         return [EnrolledReader(one.reader, one.code) for one in enrolled]
 
     def renew_code(self, reader: str) -> EnrolledReader:
@@ -246,6 +251,7 @@ class Study:
 
     def readers_at(self, site: str) -> int:
         """Number of readers of a site who have not withdrawn."""
+        site = one_line(site)
         return sum(reader.site is not None and same_site(reader.site, site) for reader in self.store.readers(self.name))
 
     def _allocation(self, number: int, site: str, enrolled: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
