@@ -54,11 +54,11 @@ class CalibratedModel:
         """Perception, evidence, diagnosis and calibration of a batch.
 
         Args:
-            kinds: kind of each photo where it is known, such as that of the photo that these are altered copies of; any
-                other is recognised, and two photos are a `PAIR`.
+            kinds: kind of each photo where it is known, such as that of the photo that these are altered copies of;
+                None is what a person said of each. Any other is recognised, and two photos are a `PAIR`.
             others: a second photo of each lesion, None where there is none.
         """
-        named: list[str | None] = [*(kinds or [None] * len(images))]
+        named: list[str | None] = [*(kinds or [image.kind for image in images])]
         for i, other in enumerate(others or ()):
             named[i] = named[i] if other is None else PAIR
         return self._calibrated(forward_batch(self.model, self.transform, images, contexts, others), named)
