@@ -275,7 +275,7 @@ class Assessor:
             Prediction(
                 probabilities=c.probabilities[i],
                 balanced=c.balanced[i],
-                criteria=criterion_probabilities(output.criterion_scores[i], self._asserted(image, c.kinds[i])),
+                criteria=criterion_probabilities(output.criterion_scores[i], self._asserted(image, c.photo_kinds[i])),
                 lesion_mask=masks[i],
                 malignancy=float(c.malignancy[i]),
                 refer=bool(c.refer[i]),
@@ -356,7 +356,7 @@ class Assessor:
             malignancy=self._malignancy(c),
             shift=Shift(float(c.shift_score[0]), in_domain),
             lesion=lesion,
-            criteria=criterion_probabilities(output.criterion_scores[0], self._asserted(image, c.kinds[0])),
+            criteria=criterion_probabilities(output.criterion_scores[0], self._asserted(image, c.photo_kinds[0])),
             findings=tuple(self.findings(image, output)),
             rationale="",
             abstained=not (quality.usable and in_domain and bool(c.confident[0])),

@@ -42,7 +42,7 @@ def test_an_assessment_of_a_clinical_photo_asserts_none(assessor: Assessor, monk
     def clinical(self, *args, **kwargs):
         output = forward(self, *args, **kwargs)
         kinds = ("clinical",) * len(output.calibrated.kinds)
-        return replace(output, calibrated=replace(output.calibrated, kinds=kinds))
+        return replace(output, calibrated=replace(output.calibrated, kinds=kinds, photo_kinds=kinds))
 
     monkeypatch.setattr(type(assessor.predictor), "forward", clinical)
     found = assessor.assess(photo)
