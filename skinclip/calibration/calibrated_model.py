@@ -55,12 +55,12 @@ class CalibratedModel:
 
         Args:
             kinds: kind of each photo where it is known, such as that of the photo that these are altered copies of; any
-                other is recognised, and two photos are a `PAIR`.
+                other is recognised, and two photos are a `PAIR` where the calibration knows of pairs.
             others: a second photo of each lesion, None where there is none.
         """
         named: list[str | None] = [*(kinds or [None] * len(images))]
         for i, other in enumerate(others or ()):
-            named[i] = named[i] if other is None else PAIR
+            named[i] = PAIR if other is not None and PAIR in self.calibrator.by_kind else named[i]
         return self._calibrated(forward_batch(self.model, self.transform, images, contexts, others), named)
 
     @torch.inference_mode()

@@ -52,8 +52,10 @@ class Quality:
 class PhotoInfo:
     """The photo that was assessed, by the hash of its file.
 
-    `kind` is what it was recognised as, "dermoscopy", "clinical" or "neither", with the `kind_probability` of that;
-    None where nothing recognised it. Criteria of dermoscopy are asserted on dermoscopy, or where the kind is not known.
+    `kind` is what it was taken for, "dermoscopy", "clinical" or "neither": `kind_given`, what a person said it is, or
+    else `kind_recognised`, what the model recognised it as, with the `kind_probability` of that. None where nobody said
+    so, nothing recognised it, or it was not kept. Criteria of dermoscopy are asserted on dermoscopy, or where the kind
+    is not known.
     """
 
     width: int
@@ -62,6 +64,8 @@ class PhotoInfo:
     quality: Quality
     kind: Kind | None = None
     kind_probability: float | None = None
+    kind_given: Kind | None = None
+    kind_recognised: Kind | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -268,6 +272,17 @@ class Assessment:
     prevalence: PrevalenceUsed | None = None
     skin_tone: SkinTone | None = None
     photos: tuple[PhotoInfo, ...] = ()
+
+    @property
+    def dermoscopic(self) -> bool:
+        """True unless the photo that findings are drawn in is known not to be dermoscopy."""
+        return self.photo.kind in (None, "dermoscopy")
+
+    @property
+    def of_one_kind(self) -> Kind | None:
+        """The kind that both photos of the lesion were taken for; None where they differ, or there is one."""
+        kinds = [photo.kind for photo in self.photos]
+        return kinds[0] if len(kinds) > 1 and len(set(kinds)) == 1 else None
 
     @property
     def differential(self) -> Differential:

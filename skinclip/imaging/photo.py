@@ -23,7 +23,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image, UnidentifiedImageError, features
 
-from skinclip.core.assessment import Quality, QualityIssue
+from skinclip.core.assessment import Kind, Quality, QualityIssue
 from skinclip.imaging import container
 from skinclip.imaging.colour import to_srgb
 
@@ -95,10 +95,12 @@ class LesionImage:
     Attributes:
         pixels: uint8 [H, W, 3], RGB.
         sha256: of the photo file's bytes, to recognise the same file again; of the pixels where there was no file.
+        kind: what a person says it is; None leaves it to the model.
     """
 
     pixels: np.ndarray
     sha256: str
+    kind: Kind | None = None
 
     @property
     def width(self) -> int:

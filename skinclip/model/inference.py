@@ -34,7 +34,8 @@ class ForwardOutput:
         logits: [B, C] diagnosis logits.
         prefix: the prompt as the language model has read it, of a single photo: its rationale continues from there.
         style: [B, S] of the photos themselves; that of `tokens` is of all photos of a lesion together.
-        behind: the first look at a single photo, None where the model looks once and sees one photo.
+        behind: the first look at a single photo and what another photo of the lesion shows; None where there is
+            neither.
     """
 
     windows: list[Window]
@@ -140,15 +141,23 @@ def forward_batch(
         others: another photo of each lesion, as a clinical close-up of one seen by dermoscopy; None where there is
             none. It is seen with the first one; windows and evidence are those of the first.
     """
-    seen = look(model, transform, images)
     there = [i for i, other in enumerate(others or ()) if other is not None]
     beside = look(model, transform, [o for o in others or () if o is not None]).tokens if there else None
+    return _forward(model, look(model, transform, images), contexts, beside, there)
+
+
+def _forward(
+    model: SkinClipVL, seen: Looks, contexts: Sequence[Context], beside: VisualTokens | None, there: Sequence[int]
+) -> ForwardOutput:
+    """The output for photos that were looked at; those numbered in `there` with what is `beside` them."""
     tokens = seen.tokens if beside is None else seen_beside(seen.tokens, beside, there)
     evidence = model.find_evidence(tokens)
     prompts = model.reasoner.writer.write(list(contexts))
-    single = len(images) == 1
+    single = len(contexts) == 1
     reasoning = model.reason(prompts, tokens, evidence, keep=single)
-    behind = replace(seen.behind[0], beside=beside) if single and seen.behind else None
+    behind = None
+    if single and (seen.behind or beside is not None):
+        behind = replace(seen.behind[0] if seen.behind else LookBehind(), beside=beside)
     return ForwardOutput(
         seen.windows,
         tokens.to("cpu"),
@@ -162,9 +171,10 @@ def forward_batch(
 
 def seen_behind(model: SkinClipVL, near: Tensor, behind: LookBehind) -> VisualTokens:
     """Features of changed versions [B, 3, side, side] of one photo's window, in all looks that the model takes."""
-    first = model.perceive_with_gradients(behind.with_windows(near), own_too=False, look=FIRST)
-    tokens = model.perception.together([first, model.perceive_with_gradients(near)])
-    n = len(near)
+    tokens, n = model.perceive_with_gradients(near), len(near)
+    if behind.photo is not None:
+        first = model.perceive_with_gradients(behind.with_windows(near), own_too=False, look=FIRST)
+        tokens = model.perception.together([first, tokens])
     return tokens if behind.beside is None else seen_beside(tokens, behind.beside.repeated(n), range(n))
 
 
@@ -179,13 +189,15 @@ def forward_changed(
     """The output for changed versions of one photo's window, uint8 [side, side, 3] each.
 
     Args:
-        behind: the first look of the photo as it is, into which each change is carried over; None where the model
-            looks once: the windows are then photos like any other.
+        behind: the first look of the photo as it is, into which each change is carried over, and what another photo
+            of the lesion shows. Without a first look the windows are photos like any other.
     """
     images = [from_array(window) for window in windows]
     contexts = [context] * len(images)
-    if behind is None:
-        return forward_batch(model, transform, images, contexts)
+    if behind is None or behind.photo is None:
+        n, beside = len(images), None if behind is None else behind.beside
+        others = None if beside is None else beside.repeated(n)
+        return _forward(model, look(model, transform, images), contexts, others, range(n))
     near = torch.stack([transform.squash(window) for window in windows])
     tokens = seen_behind(model, near, behind)
     evidence = model.find_evidence(tokens)

@@ -90,6 +90,8 @@ def seen_beside(tokens: VisualTokens, others: VisualTokens, rows: Sequence[int])
 class LookBehind:
     """The first look of a photo, to show what a change inside the second look's window does to both.
 
+    Of a model that looks once there is no first look: only `beside` is behind the photo.
+
     Attributes:
         photo: [1, 3, side, side], the first look.
         window: [1, 3, side, side], the second look, unchanged.
@@ -97,13 +99,15 @@ class LookBehind:
         beside: what another photo of the lesion shows, unchanged by whatever happens to this one.
     """
 
-    photo: Tensor
-    window: Tensor
-    place: RelativeWindows
+    photo: Tensor | None = None
+    window: Tensor | None = None
+    place: RelativeWindows | None = None
     beside: VisualTokens | None = None
 
     def with_windows(self, windows: Tensor) -> Tensor:
         """Windows [B, 3, side, side], changed in places -> first looks [B, 3, side, side] changed in the same."""
+        if self.photo is None or self.window is None or self.place is None:
+            raise ValueError("a model that looks once has no first look to change")
         change = windows - self.window
         grid = self.place.back(self.photo.shape[-1]).expand(len(windows), -1, -1, -1)
         return self.photo + F.grid_sample(change, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 from yaml import YAMLError
 
 from skinclip import __version__
 from skinclip.calibration.calibrated_model import CalibratedModel, CalibratedOutput
 from skinclip.calibration.calibrator import MALIGNANT, CalibratedPrediction, Calibrator
+from skinclip.calibration.outputs import PAIR
 from skinclip.calibration.prevalence import Prevalence, prevalence_of
 from skinclip.core.assessment import (
     Assessment,
@@ -33,7 +35,6 @@ from skinclip.core.assessment import (
     Lesion,
     Malignancy,
     ModelInfo,
-    PhotoInfo,
     PredictionSet,
     PrevalenceUsed,
     Quality,
@@ -55,11 +56,12 @@ from skinclip.model.adapters.card import write_card
 from skinclip.model.checkpoint import CARRIED, create_model, load_adapter, read_config, refuse, weights_sha256
 from skinclip.model.criteria import criterion_probabilities
 from skinclip.model.errors import CheckpointError
-from skinclip.model.inference import lesion_windows
+from skinclip.model.inference import lesion_windows, look
 from skinclip.model.memory import check_memory
 from skinclip.model.quiet import silence_transformers
 from skinclip.model.skinclip_vl import SkinClipVL, default_device
 from skinclip.pipeline.findings import asserted, findings_of, lesion_of, outlined_places, photo_mask
+from skinclip.pipeline.photos import KINDS, photo_info
 
 Progress = Callable[[float, str], None]
 
@@ -249,7 +251,16 @@ class Assessor:
             others: a second photo of each lesion, None where there is none.
         """
         with self.lock:
-            return self.predictor.forward(images, contexts, others=others)
+            return self.predictor.forward(images, contexts, [image.kind for image in images], others)
+
+    @torch.inference_mode()
+    def recognise(self, images: Sequence[LesionImage]) -> list[Kind | None]:
+        """The kind that the model takes each photo for, whatever anybody says; None where it tells none apart."""
+        if not self.tells_kinds or not images:
+            return [None] * len(images)
+        with self.lock:
+            style = look(self.model, self.transform, images).tokens.style.cpu()
+        return self._kinds(style)
 
     def predict(
         self,
@@ -265,9 +276,7 @@ class Assessor:
             Prediction(
                 probabilities=c.probabilities[i],
                 balanced=c.balanced[i],
-                criteria=criterion_probabilities(
-                    output.criterion_scores[i], asserted(self.config.criteria, c.kinds[i])
-                ),
+                criteria=criterion_probabilities(output.criterion_scores[i], self._asserted(image, c.photo_kinds[i])),
                 lesion_mask=masks[i],
                 malignancy=float(c.malignancy[i]),
                 refer=bool(c.refer[i]),
@@ -293,7 +302,7 @@ class Assessor:
         """The Assessment of one lesion; the rationale is left empty where the model abstains.
 
         Args:
-            image: the photo in which regions are drawn; dermoscopy where there is one.
+            image: the photo in which regions are drawn; dermoscopy where there is one, see `photos.dermoscopy_first`.
             clinical: a clinical close-up of the same lesion beside it.
             progress: called with the share done (0-1) and the name of the current step, to be displayed.
             on_partial: called with the Assessment as soon as its figures are known, then while its rationale is
@@ -310,7 +319,8 @@ class Assessor:
             report(0.4, "Locating the findings")
             assessment = self._without_rationale(image, context, output)
             if clinical is not None:
-                assessment = replace(assessment, photos=(assessment.photo, _beside(clinical)))
+                beside = photo_info(clinical, combine_quality(photo_quality(clinical)), self.recognise([clinical])[0])
+                assessment = replace(assessment, photos=(assessment.photo, beside))
             if not assessment.abstained:
                 show(assessment)  # the figures; all that follows explains them
                 if self.measures_effects:
@@ -336,7 +346,7 @@ class Assessor:
         quality = _quality(image, output, lesion, in_domain)
         return Assessment(
             model=self.model_info,
-            photo=PhotoInfo(image.width, image.height, image.sha256, quality, self._kind(c)),
+            photo=photo_info(image, quality, self._kinds(output.style)[0]),
             context=context,
             diagnosis=tuple(
                 DiagnosisProbability(DIAGNOSES[i].code, DIAGNOSES[i].name, float(c.probabilities[0, i]))
@@ -347,8 +357,8 @@ class Assessor:
             malignancy=self._malignancy(c),
             shift=Shift(float(c.shift_score[0]), in_domain),
             lesion=lesion,
-            criteria=criterion_probabilities(output.criterion_scores[0], asserted(self.config.criteria, c.kinds[0])),
-            findings=tuple(findings_of(image, output, lesion, self.thresholds, c.kinds[0])),
+            criteria=criterion_probabilities(output.criterion_scores[0], self._asserted(image, c.photo_kinds[0])),
+            findings=tuple(self.findings(image, output)),
             rationale="",
             abstained=not (quality.usable and in_domain and bool(c.confident[0])),
             prevalence=self._prevalence(),
@@ -361,10 +371,19 @@ class Assessor:
         shares = {DIAGNOSIS_CODES[c]: float(prior[c]) for c in self.calibrator.known.tolist()}
         return PrevalenceUsed(self.calibrator.prevalence, shares)
 
-    def _kind(self, calibrated: CalibratedPrediction) -> Kind | None:
-        """The kind of the first photo; None where the calibration tells none apart."""
-        kinds: dict[str, Kind] = {"dermoscopy": "dermoscopy", "clinical": "clinical"}
-        return kinds.get(calibrated.photo_kinds[0]) if len(self.calibrator.by_kind) > 1 else None
+    @property
+    def tells_kinds(self) -> bool:
+        """The calibration tells dermoscopy from clinical photos."""
+        return len(set(self.calibrator.by_kind) - {PAIR}) > 1
+
+    def _kinds(self, style: Tensor) -> list[Kind | None]:
+        """The kinds of photos by their `style` [n, S]; None where the calibration tells none apart."""
+        names = self.calibrator.kinds_of(style.double().numpy()) if self.tells_kinds else ("",) * len(style)
+        return [KINDS.get(name) for name in names]
+
+    def _asserted(self, image: LesionImage, kind: str) -> tuple[str, ...]:
+        """The criteria that may be asserted on a photo; what a person said counts more than what it was taken for."""
+        return asserted(self.config.criteria, image.kind or kind)
 
     def _malignancy(self, calibrated: CalibratedPrediction) -> Malignancy:
         """The referral decision on the first photo, with the threshold and its sensitivity where that is known."""
@@ -429,7 +448,8 @@ class Assessor:
 
     def findings(self, image: LesionImage, output: CalibratedOutput) -> list[Finding]:
         """The findings that an Assessment of `image`, the first photo of `output`, cites."""
-        return findings_of(image, output, lesion_of(image, output), self.thresholds, output.calibrated.photo_kinds[0])
+        kind = image.kind or output.calibrated.photo_kinds[0]
+        return findings_of(image, output, lesion_of(image, output), self.thresholds, kind)
 
     def heat_on_photo(
         self,
@@ -442,11 +462,6 @@ class Assessor:
         """The heat map of `method` for `code` or else the leading diagnosis, float32 [H, W] in 0..1; see `on_photo`."""
         subject = self.subject(image, context, code, clinical)
         return on_photo(METHODS[method].maps(subject)[0].heat, subject)
-
-
-def _beside(image: LesionImage) -> PhotoInfo:
-    """The record of a photo that was seen beside another one."""
-    return PhotoInfo(image.width, image.height, image.sha256, combine_quality(photo_quality(image), ()))
 
 
 def _photo_mask(output: CalibratedOutput, i: int, image: LesionImage) -> np.ndarray:
