@@ -47,7 +47,7 @@
       else $("[data-first-diagnosis]").focus();
     } else if (["pdf", "json", "letter"].includes(kind)) {
       send("request", { kind, case: $("[data-case]")?.value || "", date: $("[data-date]")?.value || "" });
-    } else send("request", { kind });
+    } else send("request", { kind, which: button.dataset.which });
   });
 
   let later;
@@ -109,6 +109,7 @@
     }
     if (act === "camera") camera.begin();
     if (act === "choose") $("#photo input[type=file]")?.click();
+    if (act === "choose-other") $("#other input[type=file]")?.click();
     if (act === "fold") event.target.setAttribute("aria-expanded", String($("#form").classList.toggle("sk-open")));
   });
 

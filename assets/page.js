@@ -5,16 +5,22 @@
   const ACCEPT = "image/*,.jpg,.jpeg,.png,.webp,.bmp,.tif,.tiff,.heic,.heif,.avif,.jp2,.j2k"; // phones offer the camera for image/*
   let refusals = 0;
   const $ = (selector) => document.querySelector(selector);
+  // The two places for photos of one lesion: where a file is chosen, and where its name or what was refused is handed over.
+  const PLACES = {
+    first: { input: "#photo input[type=file]", uploaded: "#uploaded", refusal: "#refusal", preview: "#preview" },
+    other: { input: "#other input[type=file]", uploaded: "#other-uploaded", refusal: "#other-refusal", preview: "#other-preview" },
+  };
+  const placeOf = (element) => (element?.closest?.("#other-slot") && $("#preview [data-photo]") ? "other" : "first");
 
   // --- a photo comes in: every way ends in the file field's change event ---
 
-  function add(files) {
+  function add(files, place = "first") {
     const all = [...(files || [])];
     const file = all.find(isPhoto) || all[0];
-    const input = $("#photo input[type=file]");
+    const input = $(PLACES[place].input);
     if (!file || !input) return false;
     showTab("Assess");
-    if (all.length > 1) return refuse("several");
+    if (all.length > 1) return refuse("several", place);
     const one = new DataTransfer();
     one.items.add(file);
     input.files = one.files;
@@ -23,9 +29,9 @@
   }
 
   // The server says what was wrong: the words stay on the page, and the photo and answer before it go.
-  function refuse(code) {
-    uploading(false);
-    return hand("#refusal", `${code}:${++refusals}`); // a number, so that the same refusal twice is a change
+  function refuse(code, place = "first") {
+    uploading(null);
+    return hand(PLACES[place].refusal, `${code}:${++refusals}`); // a number, so that the same refusal twice is a change
   }
 
   // Puts a value into a hidden field, whose change the server hears of.
@@ -37,8 +43,10 @@
     return true;
   }
 
-  function uploading(now) {
-    document.body.classList.toggle("sk-uploading", now);
+  // `place`: where a photo is on its way to; null when none is.
+  function uploading(place) {
+    document.body.classList.toggle("sk-uploading", place === "first");
+    document.body.classList.toggle("sk-uploading-other", place === "other");
   }
 
   function showTab(name) {
@@ -47,7 +55,7 @@
   }
 
   document.addEventListener("paste", (event) => {
-    if (add(event.clipboardData?.files)) event.preventDefault();
+    if (add(event.clipboardData?.files, placeOf(document.activeElement))) event.preventDefault();
   });
   // A photo that misses the field must not replace the page, and the field's own refusals would fade.
   document.addEventListener("dragover", (event) => event.preventDefault());
@@ -55,43 +63,47 @@
     event.preventDefault();
     event.stopPropagation();
     const entry = event.dataTransfer?.items?.[0]?.webkitGetAsEntry?.();
-    if (entry?.isDirectory) refuse("folder");
-    else add(event.dataTransfer?.files);
+    const place = placeOf(event.target);
+    if (entry?.isDirectory) refuse("folder", place);
+    else add(event.dataTransfer?.files, place);
   }, true);
   document.addEventListener("change", (event) => {
-    if (!event.target.matches?.("#photo input[type=file]")) return;
+    const place = Object.keys(PLACES).find((name) => event.target.matches?.(PLACES[name].input));
+    if (!place) return;
     const file = event.target.files[0];
     if (file && file.size > Number($("[data-max-bytes]")?.dataset.maxBytes || Infinity)) {
       event.stopImmediatePropagation();
       event.target.value = "";
-      refuse("size");
+      refuse("size", place);
     } else if (file) {
-      send(file);
+      send(file, place);
     }
   }, true);
 
   // The file goes to the server, which gives a name for it; the page's own events hand that name over.
   let sending = null;
-  async function send(file) {
+  async function send(file, place) {
     sending?.abort();
     sending = new AbortController();
     const { signal } = sending;
-    uploading(true);
+    uploading(place);
     try {
       const root = (window.gradio_config?.root || "").replace(/\/$/, "");
       const reply = await fetch(`${root}/upload`, { method: "POST", body: file, signal, headers: { "Content-Type": "application/octet-stream" } });
       const { upload, refused } = await reply.json();
-      if (refused) refuse(refused);
-      else hand("#uploaded", upload);
+      if (refused) refuse(refused, place);
+      else hand(PLACES[place].uploaded, upload);
     } catch {
-      if (!signal.aborted) refuse("upload"); // aborted: another photo is on its way
+      if (!signal.aborted) refuse("upload", place); // aborted: another photo is on its way
     }
   }
 
-  // --- an answer is shown beside its own photo only ---
+  // --- an answer is shown beside its own photos only ---
+
+  const photos = () => Object.values(PLACES).map(({ preview }) => $(`${preview} [data-photo]`)).filter(Boolean);
 
   function hideForeign() {
-    const photo = $("#preview [data-photo]")?.dataset.photo;
+    const photo = photos().map((one) => one.dataset.photo).sort().join("+"); // as `photos_mark` of the server
     for (const part of document.querySelectorAll(".sk-answer")) {
       const answer = part.closest("#result") ? part.dataset.answer : $("#result .sk-answer")?.dataset.answer;
       part.hidden = part.dataset.photo !== photo || part.dataset.answer !== answer;
@@ -107,7 +119,7 @@
 
   function announce() {
     const answer = $("#result .sk-answer:not([hidden])");
-    const source = answer || (waiting ? null : $("#preview [data-photo]"));
+    const source = answer || (waiting ? null : photos().pop());
     const message = source?.dataset.announce || "";
     const key = message && (source.dataset.answer || source.dataset.photo) + message;
     // emptied with the answer: who reads on with a screen reader must not find it beside another photo
@@ -148,16 +160,20 @@
 
   new MutationObserver((changes) => {
     if (!announcer.isConnected) document.body.append(announcer);
-    const input = $("#photo input[type=file]");
-    if (input && input.accept !== ACCEPT) input.accept = ACCEPT;
-    if (changes.some((c) => c.target.closest?.("#preview"))) {
-      uploading(false);
+    for (const { input } of Object.values(PLACES)) {
+      const field = $(input);
+      if (field && field.accept !== ACCEPT) field.accept = ACCEPT;
+    }
+    if (changes.some((c) => c.target.closest?.("#preview, #other-preview"))) {
+      uploading(null);
       waiting = false; // for the answer to the photo before
     }
     const toast = $("[data-testid=toast-body].error");
-    if (toast && document.body.classList.contains("sk-uploading")) {
+    const place = { "sk-uploading": "first", "sk-uploading-other": "other" };
+    const busy = Object.keys(place).find((name) => document.body.classList.contains(name));
+    if (toast && busy) {
       toast.querySelector("[data-testid=toast-close]")?.click();
-      refuse("upload");
+      refuse("upload", place[busy]);
     }
     hideForeign();
     announce();
@@ -174,7 +190,10 @@
   // where a photo may be dropped shows it
   for (const [kind, over] of [["dragenter", true], ["dragover", true], ["dragleave", false], ["drop", false]]) {
     document.addEventListener(kind, (event) => {
-      if (event.dataTransfer?.types?.includes("Files") || !over) $(".sk-drop")?.classList.toggle("sk-over", over);
+      if (!event.dataTransfer?.types?.includes("Files") && over) return;
+      const other = over && placeOf(event.target) === "other";
+      $(".sk-drop")?.classList.toggle("sk-over", over && !other);
+      $("#other-slot")?.classList.toggle("sk-over", other);
     }, true);
   }
 })();

@@ -80,7 +80,7 @@ def _assess(args: argparse.Namespace) -> int:
         from skinclip.imaging.photo import load_photo
 
         image, chosen = load_photo(args.photo), prevalence(args)  # before the model: bad input answers at once
-        clinical = load_photo(args.clinical) if args.clinical else None
+        clinical = dataclasses.replace(load_photo(args.clinical), kind="clinical") if args.clinical else None
         for folder in (args.out, args.pdf and args.pdf.parent):
             if folder:
                 make_writable_folder(folder)
@@ -94,7 +94,7 @@ def _assess(args: argparse.Namespace) -> int:
         if args.pdf:
             from skinclip.reporting.assessment_pdf import assessment_pdf
 
-            args.pdf.write_bytes(assessment_pdf(assessment, image.pixels))
+            args.pdf.write_bytes(assessment_pdf(assessment, image.pixels, clinical and clinical.pixels))
         opinions = _second_opinion(args, assessor, image, assessment) if args.second_opinion else []
     if args.json:
         print(assessment.to_json())

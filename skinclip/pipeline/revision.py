@@ -48,14 +48,22 @@ class Corrections:
         return {criterion: state for criterion, state in edits.items() if criterion in CRITERION_CODES}
 
 
-def revise(assessor: Assessor, image: LesionImage, assessment: Assessment, corrections: Corrections) -> Revision:
+def revise(
+    assessor: Assessor,
+    photos: tuple[LesionImage, LesionImage | None],
+    assessment: Assessment,
+    corrections: Corrections,
+) -> Revision:
     """The model's answer with the corrections in the place of what it saw itself. Raises ValueError for unusable ones.
 
     The model's own threshold and prevalence hold.
+
+    Args:
+        photos: those of the Assessment, in its order.
     """
     edits = corrections.edits(assessment)
     with assessor.using(assessment.model.weights_sha256):
-        output = assessor.forward([image], [assessment.context])
+        output = assessor.forward([photos[0]], [assessment.context], [photos[1]])
         if corrections.outline:
             output = within_outline(assessor.predictor, output, corrections.outline)
         calibrated = what_if(assessor.predictor, output, assessment.context, edits)

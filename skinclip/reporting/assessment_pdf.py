@@ -33,6 +33,7 @@ INNER = WIDTH - 2 * MARGIN
 HALF = (INNER - GAP) / 2
 BANNER = 8.0
 PICTURE_HEIGHT = 66.0
+BESIDE_HEIGHT = 40.0
 PRINTED_SIDE = 1100  # px: 300 to the inch at the width of a picture
 TEXT, SMALL = 9.0, 7.5
 RADIUS = 1.9  # of a finding's number
@@ -51,11 +52,12 @@ NO_DATE = datetime(1970, 1, 1, tzinfo=UTC)  # the library asks for one
 Colour = tuple[int, int, int]
 
 
-def assessment_pdf(assessment: Assessment, pixels: np.ndarray) -> bytes:
+def assessment_pdf(assessment: Assessment, pixels: np.ndarray, beside: np.ndarray | None = None) -> bytes:
     """The file's bytes.
 
     Args:
         pixels: uint8 [H, W, 3], the assessed photo or a scaled copy of it.
+        beside: likewise, the other photo of the lesion.
     """
     sheet = _Sheet(assessment)
     sheet.add_page()
@@ -63,6 +65,8 @@ def assessment_pdf(assessment: Assessment, pixels: np.ndarray) -> bytes:
     _cautions(sheet, assessment)
     _clinician(sheet, assessment)
     _pictures(sheet, assessment, pixels)
+    if beside is not None:
+        _beside(sheet, assessment, beside)
     if not assessment.abstained:
         _answer(sheet, assessment)
         _findings(sheet, assessment)
@@ -89,11 +93,13 @@ class _Sheet(FPDF):
 
     def __init__(self, assessment: Assessment) -> None:
         super().__init__(format="A4")
-        model, photo = assessment.model, assessment.photo
-        self.foot = (
-            f"SkinCLIP-VL, model {model.preset} {model.version}, weights {model.weights_sha256[:12]} · photo "
-            f"{photo.sha256[:12]}, {photo.width} × {photo.height} pixels"
-        )
+        model = assessment.model
+        photos = [
+            f"photo {photo.sha256[:12]}, {photo.width} × {photo.height} pixels"
+            for photo in assessment.photos or (assessment.photo,)
+        ]
+        made_by = f"SkinCLIP-VL, model {model.preset} {model.version}, weights {model.weights_sha256[:12]}"
+        self.foot = " · ".join([made_by, *photos])
         self.set_margins(MARGIN, BANNER + 6, MARGIN)
         self.set_auto_page_break(True, 14)
         self.add_font("DejaVu", "", FONTS / "DejaVuSans.ttf")
@@ -263,11 +269,16 @@ def _title(sheet: _Sheet, assessment: Assessment) -> None:
     y = sheet.y
     sheet.put(MARGIN, y + 5, "Assessment of a skin lesion", 15, bold=True)
     sheet.put_right(WIDTH - MARGIN, y + 5, "SkinCLIP-VL", TEXT, bold=True, colour=SUBDUED)
-    sheet.put_right(WIDTH - MARGIN, y + 10, f"photo {assessment.photo.sha256[:8]}", TEXT, colour=SUBDUED)
+    names = [photo.sha256[:8] for photo in assessment.photos or (assessment.photo,)]
+    named = f"photo{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    sheet.put_right(WIDTH - MARGIN, y + 10, named, TEXT, colour=SUBDUED)
     sheet.set_y(y + 6.8)
     sheet.flow(
         MARGIN, INNER - 50, _words(f"{_case(assessment)}Patient: {_patient(assessment.context)}"), colour=SUBDUED
     )
+    if assessment.photos or phrasing.kind_of(assessment.photo):
+        words = phrasing.photos_named(assessment)
+        sheet.flow(MARGIN, INNER, _words(f"{words[0].upper()}{words[1:]}"), colour=SUBDUED)
     sheet.set_y(sheet.y + 2.8)
 
 
@@ -326,6 +337,18 @@ def _pictures(sheet: _Sheet, assessment: Assessment, pixels: np.ndarray) -> None
     sheet.set_y(top + height + 8)
 
 
+def _beside(sheet: _Sheet, assessment: Assessment, pixels: np.ndarray) -> None:
+    """The other photo of the lesion, smaller: nothing is drawn in it."""
+    pixels = fit(pixels, PRINTED_SIDE)
+    scale = min(HALF / pixels.shape[1], BESIDE_HEIGHT / pixels.shape[0])
+    width, height = scale * pixels.shape[1], scale * pixels.shape[0]
+    sheet.need(height + 8)
+    top, name = sheet.y, phrasing.beside(assessment)
+    sheet.image(encode_jpeg(pixels, 90), x=MARGIN, y=top, w=width, h=height, alt_text=name)
+    sheet.put(MARGIN, top + height + 4, name, SMALL, colour=SUBDUED)
+    sheet.set_y(top + height + 8)
+
+
 def _regions_caption(assessment: Assessment) -> str:
     if not assessment.lesion.polygons:
         return "No lesion was found in this photo"
@@ -375,7 +398,7 @@ def _referral(sheet: _Sheet, assessment: Assessment, x: float, width: float) -> 
     rows = [len(sheet.lines(inner, p, size)) * sheet.line_height(size) for p, size in ((basis, 8.5), (malignant, 6.5))]
     sheet.box(x, top, width, 26 + sum(rows), colours)
     sheet.set_y(top + 2)
-    sheet.heading(x + 4, "REFERRAL, ON THIS PHOTO ALONE")
+    sheet.heading(x + 4, f"REFERRAL, ON {'THESE PHOTOS' if assessment.photos else 'THIS PHOTO'} ALONE")
     sheet.put(x + 4, sheet.y + 5.5, f"{'▲' if m.refer else '●'} {advice.verdict}", 14, True, colours[1])
     _gauge(sheet, assessment, x + 4, sheet.y + 11.7, inner)
     sheet.set_y(sheet.y + 14.5)
@@ -412,6 +435,8 @@ def _findings(sheet: _Sheet, assessment: Assessment) -> None:
     sheet.set_y(max(sheet.y, top + 5.4 * rows))
     if assessment.findings:
         sheet.flow(MARGIN, INNER, _words("Scores run from 0 to 1; they are no probabilities of disease."), 6.5, SUBDUED)
+    if abcd := phrasing.abcd(assessment):
+        sheet.flow(MARGIN, INNER, _words("; ".join(f"**{letter}** {name}: {words}" for letter, name, words in abcd)))
     sheet.set_y(sheet.y + 3)
 
 

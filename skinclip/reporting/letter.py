@@ -17,7 +17,8 @@ def referral_letter(assessment: Assessment) -> str:
     parts = [
         f"Case: {added.case_id or '________'}    Date: {added.date or '________'}",
         "Dear colleague,",
-        f"Thank you for seeing this patient ({_patient(assessment)}) with a skin lesion that I photographed.",
+        f"Thank you for seeing this patient ({_patient(assessment)}) with a skin lesion that I photographed"
+        f"{' twice' if assessment.photos else ''}.",
     ]
     if assessment.abstained:
         reasons = " ".join(phrasing.cautions(assessment))
@@ -29,8 +30,8 @@ def referral_letter(assessment: Assessment) -> str:
     parts += [
         "My own findings and question: ________",
         "With kind regards,",
-        f"[{RESEARCH_USE_ONLY}: SkinCLIP-VL, model {assessment.model.preset} {assessment.model.version}, photo "
-        f"{assessment.photo.sha256[:12]}. The figures are no diagnosis.]",
+        f"[{RESEARCH_USE_ONLY}: SkinCLIP-VL, model {assessment.model.preset} {assessment.model.version}, "
+        f"{phrasing.photos_named(assessment, 12)}. The figures are no diagnosis.]",
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -48,6 +49,9 @@ def _mine(added: ClinicianRecord) -> str:
 
 
 def _findings(assessment: Assessment) -> str:
+    abcd = "; ".join(f"{name} {words}" for _, name, words in phrasing.abcd(assessment))
+    if abcd:
+        return f"ABCD on the clinical photo: {abcd}."
     if not assessment.findings:
         return "No dermoscopic finding was marked."
     total = phrasing.seven_points(assessment.findings)

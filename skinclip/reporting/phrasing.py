@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from skinclip.core.assessment import Assessment, Finding, PredictionSet, Revision
+from skinclip.core.assessment import Assessment, Finding, Kind, PhotoInfo, PredictionSet, Revision
 from skinclip.core.formatting import count, listed, percent
 from skinclip.core.vocabulary import (
     CRITERION_BY_CODE,
@@ -31,6 +31,11 @@ INSTEAD_OF_AN_ANSWER = (
     "No diagnosis, probability or referral advice is shown for this photo. Take it again if you can; otherwise judge "
     "the lesion as you would without"
 )
+KIND_NAMES: dict[Kind, str] = {
+    "dermoscopy": "dermoscopy",
+    "clinical": "clinical close-up",
+    "neither": "neither dermoscopy nor a close-up",
+}
 REFER, DO_NOT_REFER, BELOW_THRESHOLD = "Refer", "Referral not advised", "Below the referral threshold"
 
 
@@ -156,6 +161,15 @@ def _codes(assessment: Assessment) -> list[str]:
 def cautions(assessment: Assessment) -> list[str]:
     """Reasons to read the answer, or its absence, with caution: quality of the photo and distance to known ones."""
     lines = [issue.message for issue in assessment.photo.quality.issues]
+    for other in assessment.photos[1:]:
+        lines += [f"The other photo: {issue.message[0].lower()}{issue.message[1:]}" for issue in other.quality.issues]
+    if assessment.of_one_kind is not None:
+        lines.append(one_kind(assessment.of_one_kind))
+    if assessment.photo.kind_given == "clinical" and assessment.photo.kind_recognised is None:
+        lines.append(
+            "The photo is taken for a clinical close-up, as given. This model does not tell close-ups from dermoscopy: "
+            "its figures are those for dermoscopy, and how well they hold for a close-up is not known."
+        )
     if not assessment.shift.in_domain:
         share = "all" if assessment.shift.score > 0.9995 else f"{100 * assessment.shift.score:.1f}%"
         lines.append(
@@ -168,6 +182,57 @@ def cautions(assessment: Assessment) -> list[str]:
             "diagnosed less well than dermoscopy photos are."
         )
     return [*lines, *skin_tone(assessment)]
+
+
+def kind_of(photo: PhotoInfo) -> str:
+    """The kind of a photo in words, and that a person said so where the model did not; "" where it is not known."""
+    if photo.kind is None:
+        return ""
+    said = photo.kind_given is not None and photo.kind_given != photo.kind_recognised
+    return f"{KIND_NAMES[photo.kind]}{', as given' if said else ''}"
+
+
+def one_kind(kind: Kind) -> str:
+    """The words on two photos that were taken for the same kind."""
+    several = {"clinical": "clinical close-ups"}.get(kind, KIND_NAMES[kind])
+    return (
+        f"Both photos are taken for {several}. Two photos are meant to be one of dermoscopy and one clinical close-up: "
+        "correct the kind where it is wrong, or take one photo out."
+    )
+
+
+def photos_named(assessment: Assessment, digits: int = 8) -> str:
+    """The photos of an Assessment by the first `digits` of their hash, "photos 1a2b3c4d (dermoscopy) and ..."."""
+    photos = assessment.photos or (assessment.photo,)
+    names = [
+        f"{photo.sha256[:digits]} ({kind})" if (kind := kind_of(photo)) else photo.sha256[:digits] for photo in photos
+    ]
+    return f"photo{'s' if len(names) > 1 else ''} {listed(names)}"
+
+
+def photos_alone(assessment: Assessment) -> str:
+    """What a verdict rests on: "this photo alone", or "these two photos alone: dermoscopy, clinical close-up"."""
+    if len(assessment.photos) < 2:
+        return "this photo alone"
+    kinds = ", ".join(filter(None, map(kind_of, assessment.photos)))
+    return f"these two photos alone{f': {kinds}' if kinds else ''}"
+
+
+def beside(assessment: Assessment) -> str:
+    """The caption of the photo that was read beside the first one; "" where there is none."""
+    if len(assessment.photos) < 2:
+        return ""
+    kind = kind_of(assessment.photos[1])
+    return f"Other photo{f', {kind}' if kind else ''}: read together with the one above; nothing is drawn in it."
+
+
+def abcd(assessment: Assessment) -> list[tuple[str, str, str]]:
+    """(letter, name, words) of the ABCD of a clinical photo; empty for dermoscopy, which has a checklist of its own."""
+    if assessment.dermoscopic:
+        return []
+    seen = {f.criterion: f"{f.state}, {certainty(f)}" for f in assessment.findings}
+    rows = [(c[0].upper(), c, seen.get(c, "not clear either way")) for c in ("asymmetry", "border", "colour")]
+    return [*rows, ("D", "diameter", "not measured")]
 
 
 def skin_tone(assessment: Assessment) -> list[str]:

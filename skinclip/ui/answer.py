@@ -1,62 +1,79 @@
-"""The answer to a photo as the page displays it: the assessment, its pictures, and the model's name."""
+"""The answer to the photos of a lesion as the page displays it: the assessment, its pictures, and the model's name."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from skinclip.core.assessment import Context
+from skinclip.core.assessment import Assessment, Context
 from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.overlay import DRAWN_SIDE, heat_rgba
-from skinclip.imaging.photo import LesionImage, encode_jpeg, fit
+from skinclip.imaging.photo import encode_jpeg, fit
 from skinclip.model.adapters.card import card_name
 from skinclip.pipeline.assessor import Assessor
+from skinclip.pipeline.photos import dermoscopy_first
 from skinclip.service.metrics import METRICS
 from skinclip.ui import components, viewer_html
-from skinclip.ui.state import AssessedPhoto
+from skinclip.ui.state import AssessedPhoto, Kinds
 from skinclip.ui.tabs.photo_field import example_files
 
 DISPLAY_SIDE = 1600  # px, longer side of the picture on the page at most: enough to look closely
+BESIDE_SIDE = 640  # px, that of the photo beside it, in which nothing is drawn
 LAYER_SIDE = 480  # px, longer side of a heat map's layer; it is smooth, the browser enlarges it
 
 
-def assess_photo(
+def assess_photos(
     assessor: Assessor,
-    photo: bytes,
+    photos: tuple[bytes, bytes | None],
+    kinds: Kinds,
     context: Context,
     progress: Callable[[float, str], None],
     on_partial: Callable[[AssessedPhoto], None] | None = None,
 ) -> AssessedPhoto:
-    """Assesses a photo file for display, and counts it in the metrics. Raises PhotoError.
+    """Assesses the photo files of one lesion for display, and counts it in the metrics. Raises PhotoError.
 
     Args:
+        photos: one, or two in any order.
+        kinds: what the visitor says that they are.
         on_partial: called with the answer as far as it is known; see `Assessor.assess`.
     """
     start = time.monotonic()
-    answer = _assessed(assessor, photo, context, progress, on_partial)
+    answer = _assessed(assessor, photos, kinds, context, progress, on_partial)
     METRICS.observe_assessment(answer.assessment, time.monotonic() - start)
     return answer
 
 
 def _assessed(
     assessor: Assessor,
-    photo: bytes,
+    photos: tuple[bytes, bytes | None],
+    kinds: Kinds,
     context: Context,
     progress: Callable[[float, str], None],
     on_partial: Callable[[AssessedPhoto], None] | None = None,
 ) -> AssessedPhoto:
-    image: LesionImage = load_photo_bounded(photo)
+    loaded = [None if p is None else replace(load_photo_bounded(p), kind=k) for p, k in zip(photos, kinds, strict=True)]
+    assert loaded[0] is not None
+    image, beside = dermoscopy_first(assessor, loaded[0], loaded[1])
+    photo, other = photos if image is loaded[0] else photos[::-1]
+    assert photo is not None
     picture = encode_jpeg(fit(image.pixels, DISPLAY_SIDE, DRAWN_SIDE), 90)
-    show = None if on_partial is None else lambda partial: on_partial(AssessedPhoto(photo, partial, picture, None))
-    assessment = assessor.assess(image, context, lambda share, what: progress(0.8 * share, what), show)
-    heat = None
-    if not assessment.abstained:  # after an abstention there is no diagnosis that a map could explain
-        progress(0.85, "Drawing the Grad-CAM map")
-        heat = heat_layer(assessor.heat_on_photo(image, context, assessment.diagnosis[0].code))
-    return AssessedPhoto(photo, assessment, picture, heat)
+    small = None if beside is None else encode_jpeg(fit(beside.pixels, BESIDE_SIDE), 90)
+
+    def answer(assessment: Assessment, heat: bytes | None = None) -> AssessedPhoto:
+        made = AssessedPhoto(photo, assessment, picture, heat)
+        return replace(made, other=other, other_picture=small, kinds=kinds)
+
+    show = None if on_partial is None else lambda partial: on_partial(answer(partial))
+    assessment = assessor.assess(image, context, lambda share, what: progress(0.8 * share, what), show, beside)
+    if assessment.abstained:  # there is no diagnosis that a map could explain
+        return answer(assessment)
+    progress(0.85, "Drawing the Grad-CAM map")
+    heat = assessor.heat_on_photo(image, context, assessment.diagnosis[0].code, clinical=beside)
+    return answer(assessment, heat_layer(heat))
 
 
 def heat_layer(heat: np.ndarray) -> bytes:
@@ -72,7 +89,8 @@ def heat_layer(heat: np.ndarray) -> bytes:
 
 def warm_up(assessor: Assessor) -> None:
     """Assesses a synthetic photo, so that everything set up at first use is ready for the first visitor."""
-    answer = _assessed(assessor, example_files()[0].read_bytes(), Context(), lambda share, what: None)
+    example = (example_files()[0].read_bytes(), None)
+    answer = _assessed(assessor, example, (None, None), Context(), lambda share, what: None)
     components.result(answer.shown)
     viewer_html.viewer(answer)
 

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.core.assessment import Assessment, Malignancy, ModelInfo, QualityIssue, Revision
+from skinclip.core.assessment import Assessment, Kind, Malignancy, ModelInfo, QualityIssue, Revision
 from skinclip.core.formatting import count, listed
 from skinclip.core.known import FIRST_CRITERIA
 from skinclip.core.vocabulary import (
@@ -31,7 +31,7 @@ from skinclip.pipeline.settings import Settings
 from skinclip.reporting import limits, phrasing
 from skinclip.reporting.phrasing import phrase
 from skinclip.ui import templating
-from skinclip.ui.state import answer_key, describe_context
+from skinclip.ui.state import answer_key, describe_context, photos_mark
 from skinclip.ui.templating import macro, page_percent
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ BANNER = _page("banner", RESEARCH_USE_ONLY)
 HEADER = _page("header", MAX_FILE_MB * 1_000_000)
 FORMATS = _page("formats", SUPPORTED, MAX_FILE_MB)
 DROP_ZONE = _page("drop_zone")
+OTHER_DROP = _page("other_drop")
+OTHER_LOST = _page("other_lost")
 PATIENT_HEADING = _page("patient_heading")
 EXAMPLES_HEADING = _page("examples_heading")
 EMPTY = _page("empty", count(len(DIAGNOSES)))
@@ -96,6 +98,16 @@ def preview(
     return _answer("preview", data_url(pixels), image.sha256, image.width, image.height, label, issues, edited)
 
 
+def other_preview(pixels: np.ndarray, image: LesionImage, issues: tuple[QualityIssue, ...] = ()) -> Markup:
+    """The other photo of the lesion, as `preview` shows the first one."""
+    return _answer("other_preview", data_url(pixels), image.sha256, image.width, image.height, issues)
+
+
+def one_kind(kind: Kind) -> Markup:
+    """The words on two photos of one kind."""
+    return _page("one_kind", phrasing.one_kind(kind))
+
+
 # --- the result ---------------------------------------------------------------------------------------------------
 
 
@@ -125,18 +137,18 @@ def side(assessment: Assessment) -> Markup:
 
 
 def made_for(assessment: Assessment, made_by: str | None = None) -> Markup:
-    """The photo and the entries that an answer was made for, in a line."""
+    """The photos and the entries that an answer was made for, in a line."""
     context = describe_context(assessment.context)
-    return _answer("made", assessment.photo.sha256, context, made_by, assessment.model.weights_sha256)
+    return _answer("made", phrasing.photos_named(assessment), context, made_by, assessment.model.weights_sha256)
 
 
 def belonging(assessment: Assessment, html: Markup, announce: str = "") -> Markup:
-    """Marks HTML with the photo and the answer it belongs to; beside another photo the page hides it.
+    """Marks HTML with the photos and the answer it belongs to; beside others the page hides it.
 
     Args:
         announce: words for screen readers when it appears.
     """
-    return _answer("belonging", assessment.photo.sha256, answer_key(assessment), announce, html)
+    return _answer("belonging", photos_mark(assessment), answer_key(assessment), announce, html)
 
 
 def _summary(assessment: Assessment) -> str:
@@ -182,6 +194,7 @@ def referral(assessment: Assessment, settings: Settings | None = None, natural: 
         "changed": settings != Settings(),
         "counted_on": _counted_on(assessment),
         "malignant": phrasing.malignant_here(assessment),
+        "basis": phrasing.photos_alone(assessment),
     }
     return _answer("referral", values)
 
@@ -257,7 +270,7 @@ def prediction_set(assessment: Assessment) -> Markup:
 
 
 def findings(assessment: Assessment) -> Markup:
-    """The findings with their certainty, each to be struck out, those to add, and the 7-point checklist."""
+    """The findings with their certainty, each to be struck out, those to add, and the 7-point checklist or ABCD."""
     pivotal = assessment.pivotal
     rows = [
         {
@@ -275,7 +288,8 @@ def findings(assessment: Assessment) -> Markup:
         for c in CRITERIA
         if c.code in assessment.criteria and any(s.key not in cited for s in c.states)
     ]
-    return _answer("findings", rows, states, _checklist(assessment))
+    checklist = _checklist(assessment) if assessment.dermoscopic else None
+    return _answer("findings", rows, states, checklist, phrasing.abcd(assessment))
 
 
 def _checklist(assessment: Assessment) -> dict[str, Any]:

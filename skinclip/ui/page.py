@@ -29,6 +29,8 @@ class ModelPage:
         photo: bytes of the photo file in the form, or None.
         whole: bytes of the photo file as it was added, before it was turned or cropped, or None.
         edited: how that was turned and cropped, in words; None where it was not.
+        other: bytes of the other photo of the same lesion, or None.
+        recognised: `state.Kinds` that the model takes the photos for, or None.
         settings: `Settings` that the visitor chose; they hold for the photos that follow.
         line: visitors whose assessment waits or runs.
         entries: `state.Entries` of the last assessment, or None.
@@ -43,6 +45,8 @@ class ModelPage:
     photo: gr.State = field(default_factory=_state)
     whole: gr.State = field(default_factory=_state)
     edited: gr.State = field(default_factory=_state)
+    other: gr.State = field(default_factory=_state)
+    recognised: gr.State = field(default_factory=_state)
     entries: gr.State = field(default_factory=_state)
     answer: gr.State = field(default_factory=_state)
     uploads: UploadStore = field(default_factory=UploadStore)

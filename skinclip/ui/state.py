@@ -1,23 +1,31 @@
-"""State of one visitor's page, kept in the server's memory: the photo in the form and the answer on display.
+"""State of one visitor's page, kept in the server's memory: the photos in the form and the answer on display.
 
-Every answer carries the photo that it is of, and the entries (age, sex, site, model) that it was made with. Handlers
-use the photo of the answer, never that of the form, so that nothing drawn for one photo can be laid over another; the
-page itself (`assets/page.js`) hides whatever does not belong to the photo in the form.
+Every answer carries the photos that it is of, and the entries (age, sex, site, model, kinds of the photos) that it was
+made with. Handlers use the photos of the answer, never those of the form, so that nothing drawn for one photo can be
+laid over another; the page itself (`assets/page.js`) hides whatever does not belong to the photos in the form.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from skinclip.core.assessment import Assessment, ClinicianRecord, Context
-from skinclip.imaging.photo import PhotoError, load_photo
+from skinclip.core.assessment import Assessment, ClinicianRecord, Context, Kind
+from skinclip.imaging.bounded import load_photo_bounded
+from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.pipeline.settings import Settings, at_settings
 from skinclip.reporting import limits
+from skinclip.reporting.phrasing import KIND_NAMES
 
 NOT_GIVEN = "not given"
+AS_RECOGNISED = "recognised"  # the kind of a photo is left to the model
+GIVEN: dict[str, Kind] = {"dermoscopy": "dermoscopy", "clinical": "clinical"}  # what a visitor may say that it is
+Photos = tuple[bytes | None, bytes | None]  # the files in the form: the photo, and the other one of the same lesion
+Kinds = tuple[Kind | None, Kind | None]  # of them, in that order
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,8 @@ class Entries:
     Attributes:
         photo: SHA-256 of the photo file.
         adapter: `weights_sha256` of the chosen checkpoint, None for the one in use.
+        other: SHA-256 of the file of the other photo, None where there is one photo.
+        kinds: as the visitor gave them; None leaves a photo's to the model.
     """
 
     photo: str
@@ -34,11 +44,28 @@ class Entries:
     sex: str
     site: str
     adapter: str | None
+    other: str | None = None
+    kinds: Kinds = (None, None)
 
-    def same_patient_and_model(self, other: Entries) -> bool:
-        """True where both give the same answer for the same photo."""
+    @classmethod
+    def of(cls, photos: Photos, form: Sequence[Any]) -> Entries | None:
+        """The entries in the fields of `AssessView.form`; None without a photo."""
+        first, other = photos
+        if first is None:
+            return None
+        age, sex, site, adapter, kind, other_kind = form
+        beside = None if other is None else photo_hash(other)
+        kinds = (GIVEN.get(kind), None if other is None else GIVEN.get(other_kind))
+        return cls(photo_hash(first), age or "", sex, site, adapter, beside, kinds)
+
+    def are_of(self, photos: Photos) -> bool:
+        """True where these are the photos that they were made with."""
+        return (self.photo, self.other) == tuple(None if photo is None else photo_hash(photo) for photo in photos)
+
+    def same_but_photos(self, other: Entries) -> bool:
+        """True where both give the same answer for the same photos."""
         mine, others = (e.context or e.age.strip() for e in (self, other))
-        return (mine, self.adapter) == (others, other.adapter)
+        return (mine, self.adapter, self.kinds) == (others, other.adapter, other.kinds)
 
     @property
     def context(self) -> Context | None:
@@ -54,13 +81,15 @@ class AssessedPhoto:
     """The answer on display. Pictures are kept encoded and at the size displayed: a visitor costs about a megabyte.
 
     Attributes:
-        photo: the bytes of the photo file that was assessed.
+        photo: the bytes of the photo file that was assessed; of two, the one that regions are drawn in.
         assessment: the model's own, at its own threshold and prevalence.
         picture: the photo at the size displayed, JPEG.
         heat: the Grad-CAM map of the leading diagnosis as a layer over it, PNG; None after an abstention.
         settings: threshold and prevalence that the reader chose.
         clinician: what the reader added.
         made_by: the name of the model, where there are several to choose from.
+        other: the bytes of the photo file that was seen beside it, and `other_picture`, small; None for one photo.
+        kinds: as the visitor gave them, in the order of the form.
     """
 
     photo: bytes
@@ -70,6 +99,19 @@ class AssessedPhoto:
     settings: Settings = Settings()  # noqa: RUF009  frozen
     clinician: ClinicianRecord = ClinicianRecord()  # noqa: RUF009  frozen
     made_by: str | None = None
+    other: bytes | None = None
+    other_picture: bytes | None = None
+    kinds: Kinds = (None, None)
+
+    def load(self) -> tuple[LesionImage, LesionImage | None]:
+        """The photos in the order in which they were read, each of the kind that was given. Raises PhotoError."""
+        records = self.assessment.photos or (self.assessment.photo,)
+        files = [file for file in (self.photo, self.other) if file is not None]
+        first, *others = (
+            replace(load_photo_bounded(file), kind=record.kind_given)
+            for file, record in zip(files, records, strict=True)
+        )
+        return first, others[0] if others else None
 
     @property
     def key(self) -> str:
@@ -80,6 +122,11 @@ class AssessedPhoto:
     def pixels(self) -> np.ndarray:
         """uint8 [H, W, 3] at the size displayed."""
         return load_photo(self.picture).pixels
+
+    @property
+    def pictures(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The photos at the size displayed, uint8 [H, W, 3] each; None where there is one."""
+        return self.pixels, None if self.other_picture is None else load_photo(self.other_picture).pixels
 
     @property
     def shown(self) -> Assessment:
@@ -100,17 +147,26 @@ def photo_hash(photo: bytes) -> str:
     return hashlib.sha256(photo).hexdigest()
 
 
-def entries_of(assessment: Assessment, adapter: bool) -> Entries:
+def photos_mark(assessment: Assessment) -> str:
+    """Names the photos of an answer, whichever is first; `assets/page.js` makes the same of those in the form."""
+    return "+".join(sorted(photo.sha256 for photo in assessment.photos or (assessment.photo,)))
+
+
+def entries_of(answer: AssessedPhoto, adapter: bool) -> Entries:
     """The entries that an answer was made with. `adapter`: the form names the model too."""
+    assessment = answer.assessment
     c = assessment.context
     age = "" if c.age is None else repr(c.age)
     weights = assessment.model.weights_sha256 if adapter else None
-    return Entries(assessment.photo.sha256, age, c.sex or NOT_GIVEN, c.site or NOT_GIVEN, weights)
+    other = None if answer.other is None else photo_hash(answer.other)
+    sex, site = c.sex or NOT_GIVEN, c.site or NOT_GIVEN
+    return Entries(assessment.photo.sha256, age, sex, site, weights, other, answer.kinds)
 
 
 def answer_key(assessment: Assessment) -> str:
-    """Identifies an answer: a hash of its photo, context and weights."""
-    parts = (assessment.photo.sha256, assessment.context, assessment.model.weights_sha256)
+    """Identifies an answer: a hash of its photos with the kinds that were given, context and weights."""
+    photos = tuple((photo.sha256, photo.kind_given) for photo in assessment.photos or (assessment.photo,))
+    parts = (photos, assessment.context, assessment.model.weights_sha256)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -125,6 +181,14 @@ def context_of(age: str | None, sex: str | None, site: str | None) -> Context:
         if not 0 <= years <= 120:
             raise PhotoError("The age must be a number of years from 0 to 120. Correct it or leave it empty.")
     return Context(years, None if sex in (None, NOT_GIVEN) else sex, None if site in (None, NOT_GIVEN) else site)
+
+
+def describe_kinds(kinds: Kinds) -> str:
+    """The kinds that a visitor gave, as the end of a sentence, ", the photo as clinical close-up"."""
+    named = [KIND_NAMES[kind] if kind else "recognised" for kind in kinds]
+    if kinds[1] is None:
+        return f", the photo as {named[0]}"
+    return f", the first photo as {named[0]}, the other as {named[1]}"
 
 
 def describe_context(context: Context) -> str:

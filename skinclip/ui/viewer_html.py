@@ -33,6 +33,8 @@ def viewer(answer: AssessedPhoto) -> Markup:
         "strongest": strongest(assessment) or "",
         "caption": _caption(assessment, findings),
         "leading": "" if assessment.abstained else assessment.diagnosis[0].name,
+        "beside": None if answer.other_picture is None else data_url(answer.other_picture),
+        "beside_words": phrasing.beside(assessment),
     }
     return components.belonging(assessment, macro("viewer.html", "viewer", values))
 

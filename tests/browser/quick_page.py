@@ -12,16 +12,18 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from skinclip.core.assessment import Assessment, Context, Revision
+from skinclip.core.assessment import Assessment, Context, Kind, Revision
 from skinclip.core.config import preset
+from skinclip.core.vocabulary import CRITERION_BY_CODE, STATE_BY_KEY
 from skinclip.explain.methods import METHODS
 from skinclip.imaging.photo import LesionImage, combine_quality, photo_quality
+from skinclip.pipeline.photos import photo_info
 from skinclip.pipeline.revision import Corrections
 from skinclip.ui import serving
 from skinclip.ui.app import build_page
@@ -56,11 +58,22 @@ class QuickAssessor:
         context: Context,
         progress: Callable[[float, str], None],
         on_partial: Callable[[Assessment], None] | None = None,
+        clinical: LesionImage | None = None,
     ) -> Assessment:
         kept = self.kept["nevus" if image.sha256.startswith(self.kept["nevus"].photo.sha256[:8]) else "melanoma"]
         quality = combine_quality(photo_quality(image))
-        photo = dataclasses.replace(kept.photo, sha256=image.sha256, quality=quality)
+        photo = photo_info(image, quality, self.recognise([image])[0])
         whole = dataclasses.replace(kept, photo=photo, context=context)
+        if clinical is not None:
+            beside = photo_info(clinical, combine_quality(photo_quality(clinical)), self.recognise([clinical])[0])
+            whole = dataclasses.replace(whole, photos=(photo, beside))
+        if not whole.dermoscopic:
+            measured = [f for f in kept.findings if CRITERION_BY_CODE[f.criterion].measured]
+            findings = tuple(dataclasses.replace(f, ref=f"r{i + 1}") for i, f in enumerate(measured))
+            cited = ", ".join(f"[{f.ref}] {STATE_BY_KEY[f.key].phrase}" for f in findings)
+            whole = dataclasses.replace(
+                whole, criteria={}, findings=findings, dependence=None, rationale=f"Melanoma leads, for {cited}."
+            )
         progress(0.1, "Looking at the photo")
         time.sleep(SECONDS)
         if not quality.usable:
@@ -72,13 +85,22 @@ class QuickAssessor:
             time.sleep(SECONDS / 4)
         return whole
 
-    def heat_on_photo(self, image: LesionImage, context: Context, code: str) -> np.ndarray:
+    tells_kinds = True
+
+    def recognise(self, images: Sequence[LesionImage]) -> list[Kind | None]:
+        """Dermoscopy, but for what was cropped or is another example than the melanoma and the nevus."""
+        known = [assessment.photo.sha256 for assessment in self.kept.values()]
+        return ["dermoscopy" if image.sha256 in known else "clinical" for image in images]
+
+    def heat_on_photo(
+        self, image: LesionImage, context: Context, code: str, clinical: LesionImage | None = None
+    ) -> np.ndarray:
         y, x = np.mgrid[0 : image.height, 0 : image.width]
         far = ((x - 0.4 * image.width) / image.width) ** 2 + ((y - 0.5 * image.height) / image.height) ** 2
         return np.exp(-20 * far).astype(np.float32)
 
 
-def revised(assessor: Any, image: LesionImage, assessment: Assessment, corrections: Corrections) -> Revision:
+def revised(assessor: Any, photos: Any, assessment: Assessment, corrections: Corrections) -> Revision:
     """A third less malignant, whatever was corrected."""
     corrections.edits(assessment)
     m = assessment.malignancy

@@ -1,11 +1,11 @@
-"""Assess tab: a photo and what is known of the patient go in, the answer comes out.
+"""Assess tab: one or two photos of a lesion and what is known of the patient go in, the answer comes out.
 
 `build` lays the tab out (`assess_view`) and wires it. The handlers, here and in `photo_events`, `requests` and
 `revision`, are plain functions: they take the tab's components (`AssessView`) and plain values, and return a dict keyed
-by component. A visitor's photo and answer are kept in memory, for that visitor alone and for half an hour; nothing
+by component. A visitor's photos and answer are kept in memory, for that visitor alone and for half an hour; nothing
 of it is written to disk.
 
-An answer belongs to one photo. Adding another photo stops the assessment that is running and clears the answer; an
+An answer belongs to its photos. Adding or removing one stops the assessment that is running and clears the answer; an
 answer that is late is dropped, on the server (`TaskSuperseded`) and in the browser (`assets/page.js`).
 """
 
@@ -27,11 +27,21 @@ from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.pipeline.settings import Settings
 from skinclip.ui import components
-from skinclip.ui.answer import adapters, assess_photo, made_by
+from skinclip.ui.answer import adapters, assess_photos, made_by
 from skinclip.ui.background_task import BackgroundTask, TaskStopped, TaskSuperseded, WaitingLine
 from skinclip.ui.guard.quiet_log import describe
 from skinclip.ui.page import ModelPage
-from skinclip.ui.state import AssessedPhoto, Entries, context_of, describe_context, entries_of, photo_hash
+from skinclip.ui.state import (
+    GIVEN,
+    AssessedPhoto,
+    Entries,
+    Kinds,
+    Photos,
+    context_of,
+    describe_context,
+    describe_kinds,
+    entries_of,
+)
 from skinclip.ui.tabs import change_panel, opinion_panel, requests, revision
 from skinclip.ui.tabs.assess_updates import filled, growing
 from skinclip.ui.tabs.assess_view import AssessView, Updates, build_view
@@ -39,8 +49,13 @@ from skinclip.ui.tabs.photo_events import (
     cleared,
     no_pieces,
     on_example,
+    on_kind,
+    on_other_refusal,
+    on_other_upload,
+    on_recognise,
     on_reframe,
     on_refusal,
+    on_remove,
     on_upload,
     unmarked,
 )
@@ -81,7 +96,8 @@ class Display:
 
     def of(self, answer: AssessedPhoto, name: str | None = None) -> AssessedPhoto:
         """The answer with them; `name` is that of the model, where there are several."""
-        clinician = replace(answer.clinician, photo_edit=self.edited)
+        which = "" if answer.other is None else " (the photo added first)"
+        clinician = replace(answer.clinician, photo_edit=self.edited and f"{self.edited}{which}")
         return replace(answer, settings=self.settings, clinician=clinician, made_by=name)
 
 
@@ -101,12 +117,13 @@ def _wire(page: ModelPage, view: AssessView, examples: list[tuple[gr.Button, Pat
     page.answer_events.extend(change_panel.wire(page, view.panel))
     if view.opinion is not None:
         page.answer_events.append(opinion_panel.wire(page, view.opinion))
-    page.photo_events.extend([view.uploaded.change, view.refusal.change, *(button.click for button, _ in examples)])
+    arrivals = (view.uploaded, view.refusal, view.slot.uploaded, view.slot.refusal)
+    page.photo_events.extend([*(field.change for field in arrivals), *(button.click for button, _ in examples)])
     _wire_photo(page, view, examples, running)
     for field in view.form:
         field.change(  # not input, which a pasted or filled-in value does not fire
             partial(on_entries, page.assessor, view),
-            [view.entries, *view.form, view.answer],
+            [view.entries, view.answer, *view.form],
             [view.outdated, view.outdated_note],
             api_visibility="private",
             show_progress="hidden",
@@ -117,40 +134,80 @@ def _wire(page: ModelPage, view: AssessView, examples: list[tuple[gr.Button, Pat
 
 def _wire_photo(page: ModelPage, view: AssessView, examples: list[tuple[gr.Button, Path]], cancels: list[Any]) -> None:
     """A new photo, by whichever way, ends everything that runs for the one before."""
-    tasks = page.tasks
+    tasks, slot = page.tasks, view.slot
 
-    def replacing(handler: Callable[[Any, gr.Request], Updates]) -> Callable[..., Updates]:
+    def replacing(handler: Callable[[Any, bytes | None, gr.Request], Updates]) -> Callable[..., Updates]:
         # Gradio gives the request to functions alone that ask for it by their annotation
-        def handle(value: Any, request: gr.Request) -> Updates:
+        def handle(value: Any, beside: bytes | None, request: gr.Request) -> Updates:
             tasks.stop(request.session_hash, superseded=True)
-            return handler(value, request)
+            return handler(value, beside, request)
 
         return handle
 
-    def reframing(text: str | None, photo: bytes | None, request: gr.Request) -> Updates:
-        asked = requests.parsed(text)
-        if asked.get("kind") not in ("crop", "uncrop"):
-            return gr.skip()
-        tasks.stop(request.session_hash, superseded=True)
-        return on_reframe(view, photo, asked)
+    def upload(name: str | None, other: bytes | None, request: gr.Request) -> Updates:
+        return on_upload(view, lambda: uploaded_bytes(page.uploads, request, name), other)
 
-    def upload(name: str | None, request: gr.Request) -> Updates:
-        return on_upload(view, lambda: uploaded_bytes(page.uploads, request, name))
+    def other_upload(name: str | None, photo: bytes | None, request: gr.Request) -> Updates:
+        return on_other_upload(view, lambda: uploaded_bytes(page.uploads, request, name), photo)
 
-    def example(file: Path) -> Callable[[Any, gr.Request], Updates]:
-        return lambda _, __: on_example(view, file)
+    def example(file: Path) -> Callable[[Any, bytes | None, gr.Request], Updates]:
+        return lambda _, other, __: on_example(view, file, other)
 
     # "private" keeps the handlers out of the page's API
-    common: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "cancels": cancels}
+    common: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    stops = {"outputs": view.photo_outputs, "cancels": cancels, **common}
     # a photo waits for nobody's assessment
-    view.uploaded.change(replacing(upload), view.uploaded, view.photo_outputs, queue=False, **common)
-    refusal = replacing(lambda code, _: on_refusal(view, code))
-    view.refusal.change(refusal, view.refusal, view.photo_outputs, **common)
-    for button, file in examples:
-        button.click(replacing(example(file)), view.refusal, view.photo_outputs, **common)
+    added = [
+        view.uploaded.change(replacing(upload), [view.uploaded, view.other], queue=False, **stops),
+        slot.uploaded.change(replacing(other_upload), [slot.uploaded, view.photo], queue=False, **stops),
+        *(button.click(replacing(example(file)), [view.refusal, view.other], **stops) for button, file in examples),
+    ]
+    refusal = replacing(lambda code, _, __: on_refusal(view, code))
+    view.refusal.change(refusal, [view.refusal, view.other], **stops)
+    other_refusal = replacing(lambda code, _, __: on_other_refusal(view, code))
+    slot.refusal.change(other_refusal, [slot.refusal, view.photo], **stops)
     # cancels nothing by itself: most requests concern the answer, and leave what runs alone
-    common.pop("cancels")
-    view.request.change(reframing, [view.request, view.whole], view.photo_outputs, **common)
+    asked = [view.request, view.whole, view.other, slot.kind, view.recognised]
+    view.request.change(_photo_request(page, view), asked, view.photo_outputs, **common)
+    _wire_kinds(page, view, added)
+
+
+def _photo_request(page: ModelPage, view: AssessView) -> Callable[..., Updates]:
+    """Requests of the browser's that change a photo in the form."""
+
+    def change(
+        text: str | None,
+        whole: bytes | None,
+        other: bytes | None,
+        other_kind: str,
+        recognised: Kinds | None,
+        request: gr.Request,
+    ) -> Updates:
+        asked = requests.parsed(text)
+        if asked.get("kind") not in ("crop", "uncrop", "remove"):
+            return gr.skip()
+        page.tasks.stop(request.session_hash, superseded=True)
+        if asked["kind"] == "remove":
+            return on_remove(view, asked.get("which"), other, other_kind, recognised)
+        return on_reframe(view, whole, asked)
+
+    return change
+
+
+def _wire_kinds(page: ModelPage, view: AssessView, added: list[Any]) -> None:
+    """The kind of each photo: recognised once it is there, corrected by the visitor."""
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    chosen = [view.kind, view.slot.kind]
+
+    def recognise(photo: bytes | None, other: bytes | None, kind: str, other_kind: str) -> Updates:
+        return on_recognise(page.assessor, view, (photo, other), (kind, other_kind))
+
+    for event in added:
+        one = {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "always_last"}
+        page.answer_events.append(event.then(recognise, [*view.photos, *chosen], view.kinds, **one, **quiet))
+    for field in chosen:
+        inputs = [view.other, *chosen, view.recognised]
+        field.input(partial(on_kind, view), inputs, [view.slot.note], queue=False, **quiet)
 
 
 def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
@@ -158,9 +215,9 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
     assessor, tasks, line = page.assessor, page.tasks, page.line
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def press(photo: bytes | None, age: str, sex: str, site: str, adapter: str | None, request: gr.Request) -> Updates:
+    def press(request: gr.Request, photo: bytes | None, other: bytes | None, *form: Any) -> Updates:
         line.join(request.session_hash)
-        return on_press(view, photo, age, sex, site, adapter, line.ahead(request.session_hash))
+        return on_press(view, Entries.of((photo, other), form), line.ahead(request.session_hash))
 
     async def wait(request: gr.Request) -> AsyncIterator[Updates]:
         async for updates in on_wait(view, line, request.session_hash):
@@ -168,6 +225,7 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
 
     def run(
         photo: bytes | None,
+        other: bytes | None,
         entries: Entries | None,
         first: bool,
         settings: Settings,
@@ -177,7 +235,7 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
         try:
             with tasks.of(request.session_hash) as begin:
                 how = Display(first, settings, edited or "")
-                yield from on_assess(assessor, view, photo, entries, begin, how)
+                yield from on_assess(assessor, view, (photo, other), entries, begin, how)
         finally:
             line.leave(request.session_hash)
 
@@ -190,7 +248,7 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
     pressed = gr.on(
         [view.button.click, view.update.click],
         press,
-        [view.photo, *view.form],
+        [*view.photos, *view.form],
         [view.entries, view.button, view.stop, view.outdated, view.outdated_note, view.result, *view.pieces],
         queue=False,
         **quiet,
@@ -198,7 +256,7 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
     waited = pressed.then(wait, None, [view.result], concurrency_limit=16, **quiet)
     ran = pressed.then(
         run,
-        [view.photo, view.entries, view.first, view.settings, view.edited],
+        [*view.photos, view.entries, view.first, view.settings, view.edited],
         view.outputs,
         concurrency_id="model",
         concurrency_limit=1,
@@ -206,7 +264,7 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
     )
     ran.then(
         partial(on_end, assessor, view),
-        [view.entries, *view.form, view.answer],
+        [view.entries, view.answer, *view.form],
         [view.button, view.stop, view.outdated, view.outdated_note],
         queue=False,
         **quiet,
@@ -218,15 +276,12 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
 # --- handlers: the assessment -------------------------------------------------------------------------------------
 
 
-def on_press(
-    view: AssessView, photo: bytes | None, age: str, sex: str, site: str, adapter: str | None, ahead: int = 0
-) -> Updates:
+def on_press(view: AssessView, entries: Entries | None, ahead: int = 0) -> Updates:
     """Keeps the entries that the answer will be made with, and clears the place where it will stand.
 
     Args:
         ahead: assessments that run before this one.
     """
-    entries = None if photo is None else Entries(photo_hash(photo), age or "", sex, site, adapter)
     return {
         **unmarked(view),
         **no_pieces(view),
@@ -259,26 +314,26 @@ async def on_wait(view: AssessView, line: WaitingLine, visitor: str | None) -> A
 def on_assess(
     assessor: Assessor,
     view: AssessView,
-    photo: bytes | None,
+    photos: Photos,
     entries: Entries | None,
     begin: Callable[[BackgroundTask], None] = lambda task: None,
     how: Display | None = None,
 ) -> Generator[Updates]:
-    """Runs the model on the photo and yields its answer as it grows. On any failure the form keeps its entries.
+    """Runs the model on the photos and yields its answer as it grows. On any failure the form keeps its entries.
 
-    Yields `gr.skip()` once the photo has been replaced.
+    Yields `gr.skip()` once a photo has been replaced.
 
     Args:
         entries: as they were when Assess was pressed.
         begin: called with the task before it starts, so that it can be stopped.
         how: the visitor's choices of how the answer is displayed.
     """
-    how = how or Display()
+    how, (photo, other) = how or Display(), photos
     if photo is None:
         message = "Add a photo, then press Assess. A photo is kept for half an hour; after that, add it again."
         yield cleared(view, components.error(message, "There is no photo yet"))
         return
-    if entries is None or entries.photo != photo_hash(photo):
+    if entries is None or not entries.are_of(photos):
         yield gr.skip()  # another photo came while this assessment waited for its turn
         return
     try:
@@ -292,7 +347,8 @@ def on_assess(
             report(PartialAnswer(how.of(partial_answer)))
 
         with assessor.using(entries.adapter):
-            answer = assess_photo(assessor, photo, context, lambda *step: report(Progress(*step)), show)
+            told = lambda *step: report(Progress(*step))  # noqa: E731
+            answer = assess_photos(assessor, (photo, other), entries.kinds, context, told, show)
             return how.of(answer, made_by(assessor))
 
     try:
@@ -330,31 +386,34 @@ def _as_updates(view: AssessView, task: BackgroundTask[Report], first: bool) -> 
             yield {view.result: components.running(report.what), view.answer: None}
 
 
-def on_end(assessor: Assessor, view: AssessView, entries: Entries | None, *form: Any) -> Updates:
-    """Frees the button, and marks the answer if the entries changed while it was made.
-
-    Args:
-        form: as of `on_entries`.
-    """
+def on_end(
+    assessor: Assessor, view: AssessView, entries: Entries | None, answer: AssessedPhoto | None, *form: Any
+) -> Updates:
+    """Frees the button, and marks the answer if the entries changed while it was made; arguments as of `on_entries`."""
     idle = {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
-    return {**idle, **on_entries(assessor, view, entries, *form)}
+    return {**idle, **on_entries(assessor, view, entries, answer, *form)}
 
 
-def on_entries(assessor: Assessor, view: AssessView, entries: Entries | None, *form: Any) -> Updates:
+def on_entries(
+    assessor: Assessor, view: AssessView, entries: Entries | None, answer: AssessedPhoto | None, *form: Any
+) -> Updates:
     """Marks the answer as made for other entries than those now in the form, and says for which.
 
     Args:
         entries: at the last Assess; what the answer on display was made with counts first, where it is kept.
-        form: age, sex, site and model as they are now, then the `AssessedPhoto` on display or None.
+        answer: on display, or None.
+        form: `AssessView.form` as it is now.
     """
-    age, sex, site, adapter, answer = form
-    made = entries if answer is None else entries_of(answer.assessment, adapter is not None)
+    age, sex, site, adapter, kind, other_kind = form
+    made = entries if answer is None else entries_of(answer, adapter is not None)
     if made is None:  # nothing was assessed, and the page shows no mark; or an answer is older than what is kept
         return {view.outdated: gr.update(visible=True), view.outdated_note: components.outdated("")}
-    now = Entries(made.photo, age or "", sex, site, adapter)
-    if made.same_patient_and_model(now) or made.context is None:
+    kinds = (GIVEN.get(kind), None if made.other is None else GIVEN.get(other_kind))
+    now = replace(made, age=age or "", sex=sex, site=site, adapter=adapter, kinds=kinds)
+    if made.same_but_photos(now) or made.context is None:
         return unmarked(view)
     names = {weights: name for name, weights in adapters(assessor)}
     model = names.get(made.adapter or "", "") if now.adapter != made.adapter else ""
-    note = components.outdated(describe_context(made.context), model)
+    said = describe_kinds(made.kinds) if now.kinds != made.kinds else ""
+    note = components.outdated(describe_context(made.context) + said, model)
     return {view.outdated: gr.update(visible=True), view.outdated_note: note}

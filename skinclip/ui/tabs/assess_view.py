@@ -17,6 +17,7 @@ from skinclip.ui.state import NOT_GIVEN
 from skinclip.ui.tabs import change_panel, opinion_panel
 from skinclip.ui.tabs.change_panel import ChangePanel
 from skinclip.ui.tabs.opinion_panel import OpinionPanel
+from skinclip.ui.tabs.other_photo import OtherSlot, build_kind, build_slot
 from skinclip.ui.tabs.photo_field import build_example_buttons
 
 Updates = dict[Any, Any]
@@ -28,7 +29,7 @@ class AssessView:
 
     `uploaded`, `refusal`, `request` and `revise` are unseen: the browser writes into them the name of a file that it
     has sent, what it refuses, what it asks for, and what the clinician corrects. `reply` is unseen too: files and
-    letters that the browser takes from it.
+    letters that the browser takes from it. The place of the other photo is `slot`.
     """
 
     drop: gr.HTML
@@ -38,6 +39,8 @@ class AssessView:
     revise: gr.Textbox
     reply: gr.HTML
     preview: gr.HTML
+    kind: gr.Dropdown
+    slot: OtherSlot
     age: gr.Textbox
     sex: gr.Dropdown
     site: gr.Dropdown
@@ -61,14 +64,26 @@ class AssessView:
     photo: gr.State
     whole: gr.State
     edited: gr.State
+    other: gr.State
+    recognised: gr.State
     entries: gr.State
     answer: gr.State
     settings: gr.State
 
     @property
     def form(self) -> list[Any]:
-        """The entries that an answer depends on, besides the photo."""
-        return [self.age, self.sex, self.site, self.adapter]
+        """The entries that an answer depends on, besides the photos."""
+        return [self.age, self.sex, self.site, self.adapter, self.kind, self.slot.kind]
+
+    @property
+    def photos(self) -> list[gr.State]:
+        """The photos in the form."""
+        return [self.photo, self.other]
+
+    @property
+    def kinds(self) -> list[Any]:
+        """Components that say of what kind the photos are."""
+        return [self.kind, self.slot.kind, self.slot.note, self.recognised]
 
     @property
     def pieces(self) -> list[gr.HTML]:
@@ -85,7 +100,8 @@ class AssessView:
     @property
     def photo_outputs(self) -> list[Any]:
         """Components that a new photo fills or clears."""
-        return [self.preview, self.photo, self.whole, self.edited, self.button, self.stop, *self.outputs]
+        own = [self.preview, self.photo, self.whole, self.edited, self.slot.preview, self.other, *self.kinds]
+        return [*own, self.button, self.stop, *self.outputs]
 
 
 def build_view(page: ModelPage) -> tuple[AssessView, list[tuple[gr.Button, Path]]]:
@@ -98,6 +114,8 @@ def build_view(page: ModelPage) -> tuple[AssessView, list[tuple[gr.Button, Path]
             unseen: dict[str, Any] = {n: gr.Textbox(visible="hidden", elem_id=n, label=n) for n in names}
             reply = gr.HTML(elem_id="reply")
             preview = gr.HTML(components.FORMATS, elem_id="preview")
+            kind = build_kind("kind", "Kind of photo")
+            slot = build_slot()
             form = _build_form(assessor)
             first = gr.Checkbox(label="My diagnosis first: hide the answer until I give mine", elem_id="first-mode")
             with gr.Row(elem_classes="sk-act"):
@@ -107,10 +125,11 @@ def build_view(page: ModelPage) -> tuple[AssessView, list[tuple[gr.Button, Path]
                 examples = build_example_buttons()
         with gr.Column(scale=9, min_width=320, elem_id="answer"):
             answer_part = _build_answer(assessor)
-    state = {name: getattr(page, name) for name in ("photo", "whole", "edited", "entries", "answer", "settings")}
+    held = ("photo", "whole", "edited", "other", "recognised", "entries", "answer", "settings")
+    state = {name: getattr(page, name) for name in held}
     form_part = dict(zip(("age", "sex", "site", "adapter"), form, strict=True))
     view = AssessView(
-        drop=drop, reply=reply, preview=preview, first=first, button=button, stop=stop,
+        drop=drop, reply=reply, preview=preview, kind=kind, slot=slot, first=first, button=button, stop=stop,
         **unseen, **form_part, **answer_part, **state,
     )  # fmt: skip
     return view, examples

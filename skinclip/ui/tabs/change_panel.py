@@ -13,10 +13,10 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from skinclip.calibration.calibrated_model import CalibratedOutput
 from skinclip.core.assessment import Assessment, Finding
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
-from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.photo import LesionImage, PhotoError
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
@@ -86,19 +86,24 @@ def on_change(assessor: Assessor, panel: ChangePanel, answer: AssessedPhoto | No
     if not edits and finding is None:
         return {panel.answer: ""}
     try:
-        image = load_photo_bounded(answer.photo)
+        image, other = answer.load()
         with assessor.using(assessment.model.weights_sha256):
-            parts = _answers(assessor, image, assessment, edits, finding)
+            output = assessor.forward([image], [assessment.context], [other])
+            parts = _answers(assessor, image, output, assessment, edits, finding)
     except (PhotoError, CheckpointError) as problem:
         return {panel.answer: components.error(str(problem))}
     return {panel.answer: components.belonging(assessment, Markup("").join(parts))}
 
 
 def _answers(
-    assessor: Assessor, image: LesionImage, assessment: Assessment, edits: dict[str, str], finding: Finding | None
+    assessor: Assessor,
+    image: LesionImage,
+    output: CalibratedOutput,
+    assessment: Assessment,
+    edits: dict[str, str],
+    finding: Finding | None,
 ) -> list[Markup]:
     """The model's answer without the region of `finding`, and with the checklist as edited, where there is either."""
-    output = assessor.forward([image], [assessment.context])
     parts = []
     if finding is not None:
         without = without_region(assessor.predictor, image, assessment.context, output, finding.region)

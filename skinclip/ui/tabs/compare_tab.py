@@ -19,7 +19,6 @@ from skinclip.core.assessment import Assessment
 from skinclip.explain import measured
 from skinclip.explain.methods import METHODS, OWN, USUAL
 from skinclip.explain.subject import on_photo
-from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.photo import PhotoError
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
@@ -141,7 +140,8 @@ def layers(assessor: Assessor, answer: AssessedPhoto, tell: Callable[[float, str
     A method that this model or installation has not is left out. Raises PhotoError.
     """
     assessment = answer.assessment
-    subject = assessor.subject(load_photo_bounded(answer.photo), assessment.context, assessment.diagnosis[0].code)
+    image, other = answer.load()
+    subject = assessor.subject(image, assessment.context, assessment.diagnosis[0].code, other)
     heats = {}
     for i, method in enumerate(METHODS.values()):
         tell((i + 1) / (len(METHODS) + 1), method.title)

@@ -13,7 +13,6 @@ import gradio as gr
 
 from skinclip.core.assessment import Assessment
 from skinclip.explain.grounding import second_opinions
-from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.overlay import boxes_overlay
 from skinclip.imaging.photo import PhotoError
 from skinclip.model.errors import CheckpointError
@@ -67,7 +66,7 @@ def on_ask(assessor: Assessor, panel: OpinionPanel, answer: AssessedPhoto | None
         return {panel.answer: ""}
     assessment = answer.assessment
     try:
-        image = load_photo_bounded(answer.photo)
+        image, _ = answer.load()  # it is asked about the photo that regions are drawn in
         with assessor.using(assessment.model.weights_sha256):
             opinions = second_opinions(assessor.predictor, image, assessment)
     except (PhotoError, CheckpointError) as problem:

@@ -1,4 +1,8 @@
-"""Handlers of the photo: added, refused, turned and cropped. Each clears the answer to the photo before."""
+"""Handlers of the photos: added, refused, turned and cropped, removed. Each clears the answer to the photos before.
+
+A new first photo begins a new lesion, so that the other photo of the one before goes with it: two patients' photos must
+never be answered together by mistake.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +15,28 @@ import gradio as gr
 from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.photo import PhotoError, fit, photo_quality
 from skinclip.imaging.reframe import Frame, reframed
+from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
-from skinclip.ui.tabs import change_panel, opinion_panel
+from skinclip.ui.state import AS_RECOGNISED, Kinds, Photos
+from skinclip.ui.tabs import change_panel, opinion_panel, other_photo
 from skinclip.ui.tabs.assess_view import AssessView, Updates
 from skinclip.ui.tabs.photo_field import example_name, refusal_words
 
 PREVIEW_SIDE = 640  # px
 
 
-def on_upload(view: AssessView, take: Callable[[], bytes]) -> Updates:
+def on_upload(view: AssessView, take: Callable[[], bytes], other: bytes | None = None) -> Updates:
     """Takes a chosen, dropped or pasted file: displayed, or refused in words.
 
     Args:
         take: gives the file's bytes. Raises PhotoError where they are gone.
+        other: the other photo of the lesion before.
     """
     try:
         updates = take_photo(view, take())
     except PhotoError as problem:
         return refused(view, str(problem))
-    return {**emptied(view), **updates}
+    return {**emptied(view), **without_other(view, other is not None), **updates}
 
 
 def on_refusal(view: AssessView, code: str | None) -> Updates:
@@ -37,10 +44,105 @@ def on_refusal(view: AssessView, code: str | None) -> Updates:
     return refused(view, refusal_words(code))
 
 
-def on_example(view: AssessView, file: Path) -> Updates:
+def on_example(view: AssessView, file: Path, other: bytes | None = None) -> Updates:
     """Takes one of the synthetic examples."""
     updates = take_photo(view, file.read_bytes(), f"Synthetic example: {example_name(file).lower()}")
-    return {**emptied(view), **updates}
+    return {**emptied(view), **without_other(view, other is not None), **updates}
+
+
+def on_other_upload(view: AssessView, take: Callable[[], bytes], photo: bytes | None) -> Updates:
+    """Takes the other photo of the lesion in the form; what is refused leaves the first photo alone.
+
+    Args:
+        photo: the first one.
+    """
+    try:
+        data = take()
+        if photo is None:
+            raise PhotoError("Add the first photo of the lesion before the other one.")
+        if data == photo:
+            raise PhotoError("This is the photo that is there already. Add another one of the same lesion.")
+        image = load_photo_bounded(data)
+    except PhotoError as problem:
+        return other_refused(view, str(problem))
+    drawn = components.other_preview(fit(image.pixels, PREVIEW_SIDE), image, photo_quality(image))
+    there = {**without_other(view), view.slot.preview: drawn, view.other: data}
+    return {**emptied(view), **there, **cleared(view, components.READY)}
+
+
+def on_other_refusal(view: AssessView, code: str | None) -> Updates:
+    """Says what the browser refused in the place of the other photo."""
+    return other_refused(view, refusal_words(code))
+
+
+def other_refused(view: AssessView, words: str) -> Updates:
+    """The other photo before a refused one must not be assessed, or its answer read, by mistake; the first stays."""
+    refusal = components.error(words, "This photo cannot be used")
+    there = {**without_other(view), view.slot.preview: refusal}
+    return {**emptied(view), **there, **cleared(view, components.READY)}
+
+
+def on_remove(view: AssessView, which: Any, other: bytes | None, given: str, recognised: Kinds | None) -> Updates:
+    """Takes one of the photos out of the form; without the first, the other one takes its place.
+
+    Args:
+        other, given: the other photo, and what the visitor says that it is.
+        recognised: what the model takes both for.
+    """
+    if which == "other":
+        return {**emptied(view), **without_other(view), **cleared(view, components.READY)}
+    if which != "first":
+        return gr.skip()
+    if other is None:
+        empty = {view.preview: components.FORMATS, view.photo: None, view.whole: None, view.edited: None}
+        return {**emptied(view), **without_other(view), **no_kind(view), **empty, **cleared(view, components.EMPTY)}
+    try:
+        updates = take_photo(view, other)
+    except PhotoError as problem:
+        return refused(view, str(problem))
+    kind = None if recognised is None else recognised[1]
+    known = {
+        view.kind: gr.update(choices=other_photo.choices(kind, recognised is not None), value=given),
+        view.recognised: None if recognised is None else (kind, None),
+    }
+    return {**emptied(view), **without_other(view), **updates, **known}
+
+
+def on_recognise(assessor: Assessor, view: AssessView, photos: Photos, given: tuple[str, str]) -> Updates:
+    """Asks the model of what kind the photos are, for the visitor to correct."""
+    images = []
+    try:
+        if assessor.tells_kinds:
+            images = [load_photo_bounded(photo) for photo in photos if photo is not None]
+        first, other, *_ = (*assessor.recognise(images), None, None)
+    except PhotoError:  # who assesses it is told
+        return gr.skip()
+    recognised = (first, other)
+    return {
+        view.kind: gr.update(choices=other_photo.choices(first)),
+        view.slot.kind: gr.update(choices=other_photo.choices(other)),
+        view.slot.note: other_photo.note(other_photo.taken(given, recognised), photos[1] is not None),
+        view.recognised: None if photos[0] is None else recognised,
+    }
+
+
+def on_kind(view: AssessView, other: bytes | None, kind: str, other_kind: str, recognised: Kinds | None) -> Updates:
+    """Says where both photos are now taken for the same kind."""
+    taken = other_photo.taken((kind, other_kind), recognised)
+    return {view.slot.note: other_photo.note(taken, other is not None)}
+
+
+def without_other(view: AssessView, lost: bool = False) -> Updates:
+    """No other photo. `lost`: there was one, and it is said why it went."""
+    preview = components.OTHER_LOST if lost else ""
+    unknown = gr.update(choices=other_photo.choices(None, asked=False), value=AS_RECOGNISED)
+    return {view.slot.preview: preview, view.slot.kind: unknown, view.slot.note: "", view.other: None}
+
+
+def no_kind(view: AssessView) -> Updates:
+    """Nothing known of the first photo's kind."""
+    unknown = gr.update(choices=other_photo.choices(None, asked=False), value=AS_RECOGNISED)
+    return {view.kind: unknown, view.recognised: None}
 
 
 def on_reframe(view: AssessView, photo: bytes | None, asked: dict[str, Any]) -> Updates:
@@ -54,10 +156,10 @@ def on_reframe(view: AssessView, photo: bytes | None, asked: dict[str, Any]) -> 
         return gr.skip()
     try:
         if "box" not in asked:
-            return {**emptied(view), **take_photo(view, photo)}
+            return {**emptied(view), **take_photo(view, photo, same=True)}
         frame = Frame.of(asked)
         edited = reframed(load_photo_bounded(photo), frame)
-        return {**emptied(view), **take_photo(view, edited, edited=frame.in_words), view.whole: photo}
+        return {**emptied(view), **take_photo(view, edited, edited=frame.in_words, same=True), view.whole: photo}
     except (PhotoError, ValueError) as problem:
         return refused(view, str(problem))
 
@@ -66,7 +168,7 @@ def refused(view: AssessView, words: str) -> Updates:
     """The photo before a refused one must not be assessed, or its answer read, by mistake."""
     refusal = components.error(words, "This photo cannot be used")
     no_photo = {view.preview: refusal, view.photo: None, view.whole: None, view.edited: None}
-    return {**emptied(view), **no_photo, **cleared(view, components.EMPTY)}
+    return {**emptied(view), **without_other(view), **no_kind(view), **no_photo, **cleared(view, components.EMPTY)}
 
 
 def emptied(view: AssessView) -> Updates:
@@ -74,11 +176,15 @@ def emptied(view: AssessView) -> Updates:
     return {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
 
 
-def take_photo(view: AssessView, data: bytes, label: str = "", edited: str = "") -> Updates:
-    """Puts a new photo on the page and clears the answer to the one before. Raises PhotoError."""
+def take_photo(view: AssessView, data: bytes, label: str = "", edited: str = "", same: bool = False) -> Updates:
+    """Puts a new photo on the page and clears the answer to the one before. Raises PhotoError.
+
+    Args:
+        same: it is the photo that was there, turned or cropped, so that its kind is known.
+    """
     image = load_photo_bounded(data)
     preview = components.preview(fit(image.pixels, PREVIEW_SIDE), image, photo_quality(image), label, edited)
-    kept = {view.photo: data, view.whole: data, view.edited: edited or None}
+    kept = {view.photo: data, view.whole: data, view.edited: edited or None, **({} if same else no_kind(view))}
     return {view.preview: preview, **kept, **cleared(view, components.READY)}
 
 

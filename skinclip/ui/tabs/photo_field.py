@@ -19,7 +19,8 @@ from skinclip.ui.guard.visitors import COOKIE
 # Refusals that happen in the browser, before a file reaches the program; the keys are those of `assets/page.js`.
 REFUSALS = {
     "size": f"The file is larger than {MAX_FILE_MB} MB. Save it smaller, for example as JPEG.",
-    "several": "Several files were added at once. Add one photo of one lesion.",
+    "several": "Several files were added at once. Add one photo of one lesion; another of the same lesion has a place "
+    "of its own below it.",
     "folder": "This is a folder. Open it and add one photo.",
     "busy": "Too many photos are arriving at this moment. Wait a few seconds and add it again.",
     "upload": "The photo did not reach the program. Check the connection and add it again.",

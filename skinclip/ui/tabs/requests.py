@@ -83,7 +83,7 @@ def _made(answer: AssessedPhoto, kind: str, number: int) -> Any:
     if kind == "letter":
         return components.letter_reply(number, referral_letter(answer.exported))
     record = answer.exported
-    data = assessment_pdf(record, answer.pixels) if kind == "pdf" else record.to_json().encode()
+    data = assessment_pdf(record, *answer.pictures) if kind == "pdf" else record.to_json().encode()
     return components.reply(kind, number, f"skinclip-{record.photo.sha256[:8]}.{kind}", data)
 
 

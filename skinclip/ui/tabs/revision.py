@@ -9,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.photo import PhotoError
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
@@ -47,7 +46,7 @@ def on_revise(assessor: Assessor, view: AssessView, text: str | None, answer: As
             clinician = replace(answer.clinician, revision=None)
             empty = gr.update(value="", visible=False)
             return {view.revision: empty, view.answer: replace(answer, clinician=clinician)}
-        revision = revise(assessor, load_photo_bounded(answer.photo), answer.assessment, corrections)
+        revision = revise(assessor, answer.load(), answer.assessment, corrections)
     except (PhotoError, CheckpointError, ValueError) as problem:
         refusal = components.belonging(answer.assessment, components.error(str(problem), "This cannot be used"))
         return {view.revision: gr.update(value=refusal, visible=True)}

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import io
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,17 +21,19 @@ from skinclip.core import assessment as record
 from skinclip.core.config import preset
 from skinclip.imaging.photo import LesionImage, PhotoError, fit
 from skinclip.model.errors import CheckpointError
+from skinclip.pipeline.photos import photo_info
 from skinclip.pipeline.settings import Settings
 from skinclip.ui import components
 from skinclip.ui.background_task import TasksByVisitor, WaitingLine
 from skinclip.ui.guard.uploads import UploadStore
 from skinclip.ui.guard.visitors import COOKIE
 from skinclip.ui.page import ModelPage
-from skinclip.ui.state import AssessedPhoto, Entries, answer_key, photo_hash
+from skinclip.ui.state import AS_RECOGNISED, AssessedPhoto, Entries, answer_key, photo_hash
 from skinclip.ui.tabs import assess_tab, photo_field, requests
 from skinclip.ui.tabs.assess_tab import AssessView, Display
 
 GONE = "9" * 64  # weights that are not on offer
+KINDS = (AS_RECOGNISED, AS_RECOGNISED)
 
 
 class FakeAssessor:
@@ -55,7 +57,13 @@ class FakeAssessor:
         self.checkpoints: dict[str, Path] = {}
         self.used: list[str | None] = []
 
-    def heat_on_photo(self, image: Any, context: Any, code: str) -> np.ndarray:
+    tells_kinds = True
+
+    def recognise(self, images: Sequence[LesionImage]) -> list[record.Kind | None]:
+        """What is wider than high is dermoscopy."""
+        return ["dermoscopy" if image.width > image.height else "clinical" for image in images]
+
+    def heat_on_photo(self, image: Any, context: Any, code: str, clinical: Any = None) -> np.ndarray:
         return np.ones((image.height, image.width), np.float32)
 
     @contextlib.contextmanager
@@ -71,12 +79,17 @@ class FakeAssessor:
         context: record.Context,
         progress: Callable[[float, str], None],
         on_partial: Callable[[record.Assessment], None],
+        clinical: LesionImage | None = None,
     ) -> record.Assessment:
         progress(0.5, "Looking at the photo")
         self.context = context
-        size = {"width": image.width, "height": image.height, "sha256": image.sha256}
-        photo = dataclasses.replace(self.answer.photo, **size)
-        whole = dataclasses.replace(self.answer, photo=photo, context=context)
+        photos = [
+            photo_info(one, self.answer.photo.quality, self.recognise([one])[0])
+            for one in (image, clinical)
+            if one is not None
+        ]
+        both = tuple(photos) if clinical else ()
+        whole = dataclasses.replace(self.answer, photo=photos[0], photos=both, context=context)
         try:
             if not whole.abstained:
                 self._write(whole, on_partial)
@@ -134,7 +147,7 @@ def assessing(
 ) -> Generator[dict[Any, Any]]:
     """What the page gets, one update after the other."""
     entries = None if photo is None else Entries(photo_hash(photo), age, "female", "not given", adapter)
-    return assess_tab.on_assess(assessor, view, photo, entries, begin, Display(first))  # type: ignore[arg-type]
+    return assess_tab.on_assess(assessor, view, (photo, None), entries, begin, Display(first))  # type: ignore[arg-type]
 
 
 def test_an_upload_is_shown(view: AssessView) -> None:
@@ -262,7 +275,7 @@ def test_an_answer_that_is_late_for_its_photo_is_dropped(assessor: FakeAssessor,
 
 def test_an_assessment_whose_photo_went_while_it_waited_says_nothing(assessor: FakeAssessor, view: AssessView) -> None:
     for entries in (None, Entries(photo_hash(b"another photo"), "61", "female", "back", None)):
-        assert list(assess_tab.on_assess(assessor, view, photo_file(), entries)) == [gr.skip()]  # type: ignore
+        assert list(assess_tab.on_assess(assessor, view, (photo_file(), None), entries)) == [gr.skip()]  # type: ignore
     assert assessor.context is None
 
 
@@ -290,7 +303,8 @@ def test_entries_changed_after_the_answer_mark_it(assessor: FakeAssessor, view: 
         asked: Entries | None = entries,
         answer: AssessedPhoto | None = None,
     ) -> Any:
-        return assess_tab.on_entries(assessor, view, asked, age, sex, site, None, answer)  # type: ignore[arg-type]
+        form = (age, sex, site, None, *KINDS)
+        return assess_tab.on_entries(assessor, view, asked, answer, *form)  # type: ignore[arg-type]
 
     for same in ("61", " 61,0 "):
         assert not marked(same)[view.outdated]["visible"]
@@ -302,7 +316,8 @@ def test_entries_changed_after_the_answer_mark_it(assessor: FakeAssessor, view: 
     assert "age 61, female" in marked("70", asked=waiting, answer=shown)[view.outdated_note]
     assert not marked("61", asked=waiting, answer=shown)[view.outdated]["visible"]
     assert not marked("70", asked=Entries("0" * 64, "abc", "female", "not given", None))[view.outdated]["visible"]
-    ended = assess_tab.on_end(assessor, view, entries, "70", "female", "not given", None, None)  # type: ignore[arg-type]
+    form = ("70", "female", "not given", None, *KINDS)
+    ended = assess_tab.on_end(assessor, view, entries, None, *form)  # type: ignore[arg-type]
     assert ended[view.outdated]["visible"] and ended[view.button]["interactive"]
     assert not assess(assessor, view, photo_file())[view.outdated]["visible"]
 

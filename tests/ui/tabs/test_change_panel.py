@@ -34,7 +34,7 @@ class FakeAssessor:
         assert weights == "0" * 64  # those of the Assessment that is asked about
         yield
 
-    def forward(self, photos: Any, contexts: Any) -> str:
+    def forward(self, photos: Any, contexts: Any, others: Any) -> str:
         return "seen"
 
 
