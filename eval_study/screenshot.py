@@ -157,7 +157,21 @@ def answered(page: Page) -> None:
     """Presses Assess and waits for the whole answer."""
     page.click("#assess")
     page.wait_for_selector("#heat img", state="attached")
-    page.wait_for_selector("#assess:not([disabled])")
+    page.wait_for_selector("#assess:not([disabled])", state="attached")
+
+
+def two_photos(page: Page) -> None:
+    """Adds the other photo of the lesion, and has both assessed."""
+    page.set_input_files("#other input[type=file]", str(ROOT / "assets" / "examples" / "synthetic_angioma.jpg"))
+    page.wait_for_selector("#other-preview figure img")
+    page.wait_for_timeout(600)  # its kind is recognised
+    answered(page)
+
+
+def one_again(page: Page) -> None:
+    """Begins anew with one photo."""
+    back(page)
+    ready(page)
 
 
 def side_by_side(page: Page) -> None:
@@ -210,7 +224,7 @@ def abstained(page: Page) -> None:
     _add(page, "blurred.png", blurred.getvalue())
     page.click("#assess")
     page.wait_for_selector("#result [role=alert]")
-    page.wait_for_selector("#assess:not([disabled])")
+    page.wait_for_selector("#assess:not([disabled])", state="attached")
 
 
 def refused(page: Page) -> None:
@@ -228,6 +242,7 @@ def _add(page: Page, name: str, data: bytes) -> None:
 STATES: tuple[tuple[str, Callable[[Page], None], Callable[[Page], None]], ...] = (
     ("empty", stay, stay),
     ("ready", ready, stay),
+    ("two_photos", two_photos, one_again),
     ("result", answered, stay),
     ("side_by_side", side_by_side, side_by_side),
     ("limits", limits, close),

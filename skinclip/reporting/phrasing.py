@@ -189,7 +189,7 @@ def kind_of(photo: PhotoInfo) -> str:
     if photo.kind is None:
         return ""
     said = photo.kind_given is not None and photo.kind_given != photo.kind_recognised
-    return f"{KIND_NAMES[photo.kind]}{', as given' if said else ''}"
+    return f"{KIND_NAMES[photo.kind]}{' as given' if said else ''}"
 
 
 def one_kind(kind: Kind) -> str:
@@ -211,10 +211,10 @@ def photos_named(assessment: Assessment, digits: int = 8) -> str:
 
 
 def photos_alone(assessment: Assessment) -> str:
-    """What a verdict rests on: "this photo alone", or "these two photos alone: dermoscopy, clinical close-up"."""
+    """The photos that a verdict rests on: "this photo alone", or "these two photos alone: dermoscopy and ..."."""
     if len(assessment.photos) < 2:
         return "this photo alone"
-    kinds = ", ".join(filter(None, map(kind_of, assessment.photos)))
+    kinds = listed([kind for kind in map(kind_of, assessment.photos) if kind])
     return f"these two photos alone{f': {kinds}' if kinds else ''}"
 
 

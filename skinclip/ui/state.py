@@ -183,12 +183,10 @@ def context_of(age: str | None, sex: str | None, site: str | None) -> Context:
     return Context(years, None if sex in (None, NOT_GIVEN) else sex, None if site in (None, NOT_GIVEN) else site)
 
 
-def describe_kinds(kinds: Kinds) -> str:
-    """The kinds that a visitor gave, as the end of a sentence, ", the photo as clinical close-up"."""
-    named = [KIND_NAMES[kind] if kind else "recognised" for kind in kinds]
-    if kinds[1] is None:
-        return f", the photo as {named[0]}"
-    return f", the first photo as {named[0]}, the other as {named[1]}"
+def describe_kinds(entries: Entries) -> str:
+    """The kinds that a visitor gave, in words, such as "the photo taken for a clinical close-up"."""
+    first, other = (f"taken for {KIND_NAMES[kind]}" if kind else "of the kind recognised" for kind in entries.kinds)
+    return f"the photo {first}" if entries.other is None else f"the first photo {first}, the other {other}"
 
 
 def describe_context(context: Context) -> str:

@@ -37,6 +37,6 @@ def add_photo(page: Page, file: Path) -> None:
 def assess(page: Page) -> str:
     """Presses the button; the text of the answer."""
     page.click("#assess")
-    page.wait_for_selector("#assess:not([disabled])", timeout=60_000)
+    page.wait_for_selector("#assess:not([disabled])", state="attached", timeout=60_000)  # folded away on a phone
     page.wait_for_selector("#result:has(.sk-card):not(:has([aria-busy]))", timeout=60_000)
     return page.inner_text("#answer")

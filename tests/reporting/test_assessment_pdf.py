@@ -216,3 +216,27 @@ def test_the_case_and_the_clinicians_version_are_marked() -> None:
     for said in ("Case C-17 · 2026-11-27", "clinician's version", "turned right", "melanocytic nevus", "struck out"):
         assert said in words
     assert "is 40%" in words and "Probability of malignancy 65.0%" in words
+
+
+def test_both_photos_are_named_with_their_kinds_and_shown() -> None:
+    plain = made_up()
+    blurred = record.Quality(False, (record.QualityIssue("blur", "The photo is out of focus.", True),))
+    first = dataclasses.replace(plain.photo, kind="dermoscopy", kind_recognised="dermoscopy")
+    other = record.PhotoInfo(120, 160, "ef56" * 16, blurred, "clinical", None, "clinical", "dermoscopy")
+    both = dataclasses.replace(plain, photo=first, photos=(first, other))
+    file = assessment_pdf(both, PIXELS, PIXELS[::2, ::2])
+    with pypdfium2.PdfDocument(file) as document:
+        text = " ".join(" ".join(page.get_textpage().get_text_range() for page in document).split())
+        pictures = [o for page in document for o in page.get_objects() if o.type == pypdfium2.raw.FPDF_PAGEOBJ_IMAGE]
+    assert len(pictures) == 3 and "REFERRAL, ON THESE PHOTOS ALONE" in text
+    assert "Photos cd34cd34 (dermoscopy) and ef56ef56 (clinical close-up as given)" in text
+    assert "photo ef56ef56ef56, 120 × 160 pixels" in text and "The other photo: the photo is out of focus." in text
+    assert "Other photo, clinical close-up as given" in text
+
+
+def test_a_clinical_photo_gets_abcd_and_no_criteria_of_dermoscopy() -> None:
+    plain = made_up(0)
+    clinical = dataclasses.replace(plain.photo, kind="clinical", kind_given="clinical")
+    text = text_of(dataclasses.replace(plain, photo=clinical, criteria={}))
+    assert "A asymmetry: not clear either way; B border" in text and "D diameter: not measured" in text
+    assert "DERMOSCOPIC" not in text and "does not tell close-ups from dermoscopy" in text

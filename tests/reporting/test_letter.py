@@ -31,3 +31,16 @@ def test_a_letter_leaves_blanks_for_what_nobody_gave() -> None:
 def test_a_letter_about_an_abstention_gives_no_figure() -> None:
     text = referral_letter(dataclasses.replace(made_up(), abstained=True, rationale=""))
     assert "gave no answer" in text and "probability of malignancy" not in text
+
+
+def test_a_letter_about_two_photos_names_both_and_one_about_a_close_up_has_abcd() -> None:
+    plain = made_up()
+    other = record.PhotoInfo(120, 160, "ef56" * 16, record.Quality(True), "clinical", None, "clinical")
+    text = referral_letter(dataclasses.replace(plain, photos=(plain.photo, other)))
+    assert "photos cd34cd34cd34 and ef56ef56ef56 (clinical close-up as given)" in text and "twice" in text
+    square = plain.findings[0].region
+    border = (record.Finding("r1", "border", "irregular", 0.8, square),)
+    clinical = dataclasses.replace(plain.photo, kind="clinical", kind_recognised="clinical")
+    text = referral_letter(dataclasses.replace(plain, photo=clinical, findings=border, criteria={}))
+    assert "ABCD on the clinical photo: asymmetry not clear either way; border irregular, measured, 0.80" in text
+    assert "7-point" not in text and "ermoscop" not in text

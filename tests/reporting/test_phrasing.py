@@ -168,3 +168,13 @@ def test_dependence_on_a_region_is_claimed_only_beyond_chance() -> None:
 def test_the_number_of_diagnoses_comes_from_the_vocabulary(n: int) -> None:
     text = phrasing.prediction_set(made_up(np.full(len(DIAGNOSES), 1 / len(DIAGNOSES)), DIAGNOSIS_CODES[:n], 0.1))
     assert ("None of the nine" in text) == (n == len(DIAGNOSES))
+
+
+def test_two_photos_of_one_kind_are_told() -> None:
+    plain = made_up(np.array([0.1, 0.6, 0.3]), ("bcc",), 0.2)
+    for kinds, told in ((("clinical", "clinical"), True), (("dermoscopy", "clinical"), False), ((None, None), False)):
+        photos = tuple(dataclasses.replace(plain.photo, kind=kind, kind_recognised=kind) for kind in kinds)
+        both = dataclasses.replace(plain, photo=photos[0], photos=photos)
+        assert ("Both photos are taken for clinical close-ups" in " ".join(phrasing.cautions(both))) == told
+        assert record.Assessment.from_json(both.to_json()) == both
+    assert phrasing.photos_alone(both) == "these two photos alone" and phrasing.beside(plain) == ""

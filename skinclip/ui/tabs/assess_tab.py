@@ -414,6 +414,6 @@ def on_entries(
         return unmarked(view)
     names = {weights: name for name, weights in adapters(assessor)}
     model = names.get(made.adapter or "", "") if now.adapter != made.adapter else ""
-    said = describe_kinds(made.kinds) if now.kinds != made.kinds else ""
-    note = components.outdated(describe_context(made.context) + said, model)
+    said = [describe_kinds(made)] if now.kinds != made.kinds else []
+    note = components.outdated(", ".join([describe_context(made.context), *said]), model)
     return {view.outdated: gr.update(visible=True), view.outdated_note: note}
