@@ -94,7 +94,7 @@ def _assess(args: argparse.Namespace) -> int:
         if args.pdf:
             from skinclip.reporting.assessment_pdf import assessment_pdf
 
-            args.pdf.write_bytes(assessment_pdf(assessment, image.pixels, clinical and clinical.pixels))
+            args.pdf.write_bytes(assessment_pdf(assessment, image.pixels, clinical.pixels if clinical else None))
         opinions = _second_opinion(args, assessor, image, assessment) if args.second_opinion else []
     if args.json:
         print(assessment.to_json())
