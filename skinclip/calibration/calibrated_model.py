@@ -55,12 +55,13 @@ class CalibratedModel:
 
         Args:
             kinds: kind of each photo where it is known, such as that of the photo that these are altered copies of;
-                None is what a person said of each. Any other is recognised, and two photos are a `PAIR`.
+                None is what a person said of each. Any other is recognised, and two photos are a `PAIR` where the
+                calibration knows of pairs.
             others: a second photo of each lesion, None where there is none.
         """
         named: list[str | None] = [*(kinds or [image.kind for image in images])]
         for i, other in enumerate(others or ()):
-            named[i] = named[i] if other is None else PAIR
+            named[i] = PAIR if other is not None and PAIR in self.calibrator.by_kind else named[i]
         return self._calibrated(forward_batch(self.model, self.transform, images, contexts, others), named)
 
     @torch.inference_mode()

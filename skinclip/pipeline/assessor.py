@@ -24,6 +24,7 @@ from yaml import YAMLError
 from skinclip import __version__
 from skinclip.calibration.calibrated_model import CalibratedModel, CalibratedOutput
 from skinclip.calibration.calibrator import MALIGNANT, CalibratedPrediction, Calibrator
+from skinclip.calibration.outputs import PAIR
 from skinclip.calibration.prevalence import Prevalence, prevalence_of
 from skinclip.core.assessment import (
     Assessment,
@@ -373,7 +374,7 @@ class Assessor:
     @property
     def tells_kinds(self) -> bool:
         """The calibration tells dermoscopy from clinical photos."""
-        return len(self.calibrator.by_kind) > 1
+        return len(set(self.calibrator.by_kind) - {PAIR}) > 1
 
     def _kinds(self, style: Tensor) -> list[Kind | None]:
         """The kinds of photos by their `style` [n, S]; None where the calibration tells none apart."""
