@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -119,6 +120,9 @@ def _fail(message: str, status: int = BAD_INPUT) -> int:
 
 
 def _os_problem(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = "the disk" if error.filename is None else f"the disk of {error.filename}"
+        return f"{where} is full; free some space and give the command again"
     if error.filename is None:
         return str(error)
     return f"cannot use {error.filename}: {error.strerror}; check the path and its permissions"

@@ -200,13 +200,13 @@ def _read(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
 
 
 def _read_path(path: Path, name: str, limit: int) -> bytes:
-    if path.is_dir():
-        raise PhotoError(f"{path} is a directory. Give one photo file.")
-    if not path.exists():
-        raise PhotoError(f"{path} does not exist. Check the path.")
-    if not path.is_file():
-        raise PhotoError(f"{path} is not a regular file. Give one photo file.")
-    try:
+    try:  # also around the questions: a name can be too long to be asked about
+        if path.is_dir():
+            raise PhotoError(f"{path} is a directory. Give one photo file.")
+        if not path.exists():
+            raise PhotoError(f"{path} does not exist. Check the path.")
+        if not path.is_file():
+            raise PhotoError(f"{path} is not a regular file. Give one photo file.")
         with path.open("rb") as stream:
             return stream.read(limit + 1)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ class PartScreener:
 
     def _load(self, name: str) -> LesionImage:
         path = self.finder.root / name
-        return load_photo_bounded(read_photo_file(path if path.exists() else self.finder.find(name) or path))
+        return load_photo_bounded(read_photo_file(path if os.path.exists(path) else self.finder.find(name) or path))
 
 
 def check_model(assessor: Assessor, terms: Terms) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from skinclip.screening.journal import MAX_DEATHS, Journal
 from skinclip.screening.manifest import read_manifest
 from skinclip.screening.plan import open_plan
 from skinclip.screening.run import ScreeningOptions, screen
+from tests.hostile_texts import TEXTS
 from tests.screening import screenings
 
 
@@ -129,6 +131,29 @@ def test_a_photo_that_ends_its_process_is_passed_over(run, manifest: Path, tmp_p
     run(manifest)
     failed = [row for row in screenings.rows_of(tmp_path / "out") if row["status"] == results.FAILED]
     assert [row["row"] for row in failed] == [6] and "ended 3 times" in failed[0]["reason"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_hostile_names_and_entries_are_rows_of_their_own(run, tmp_path: Path, kind: str) -> None:
+    """The corpus through every column of a manifest: each row once, as text, with its reason on one line."""
+    cannot = {"csv": ("\ud800", "\0"), "parquet": ("\ud800",)}[kind]  # be held by such a file
+    texts = [text for text in TEXTS if not any(c in text for c in cannot)]
+    ((name, *_),) = screenings.write_photos(tmp_path, 1)
+    rows = [(name, "50", "male", "back"), *((text, "", "", "") for text in texts)]
+    rows += [[(name, text, "", ""), (name, "", text, ""), (name, "", "", text)][i % 3] for i, text in enumerate(texts)]
+    path = tmp_path / f"photos.{kind}"
+    if kind == "csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([screenings.HEADER, *rows])
+    else:
+        columns = dict(zip(screenings.HEADER, map(list, zip(*rows, strict=True)), strict=True))
+        pq.write_table(pa.table(columns), path)
+    summary = run(path)
+    found = screenings.rows_of(tmp_path / "out")
+    assert [row["row"] for row in found] == list(range(len(rows))) and summary["rows"] == len(rows)
+    assert [row["status"] for row in found[1:]].count(results.UNREADABLE) >= len(texts) - 1
+    assert found[0]["assessment"] is not None
+    assert all(row["reason"] and len(row["reason"].splitlines()) == 1 for row in found if row["assessment"] is None)
 
 
 def test_a_stop_in_good_order_suspects_no_photo(tmp_path: Path) -> None:

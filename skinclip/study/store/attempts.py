@@ -59,11 +59,12 @@ class AttemptLimits:
 
     def _wait(self, what: tuple[str, str], allowed: int) -> int:
         times, now = self._failed.get(what, deque()), self._clock()
-        while times and times[0] <= now - WINDOW:
+        while times and not now - WINDOW < times[0] <= now + WINDOW:  # over, or of a clock that was ahead
             times.popleft()
         if len(times) < allowed:
             return 0
-        return max(1, ceil((times[-allowed] + WINDOW - now).total_seconds()))
+        waits = ceil((times[-allowed] + WINDOW - now).total_seconds())
+        return min(max(1, waits), int(WINDOW.total_seconds()))
 
 
 def network(address: str) -> str:

@@ -44,6 +44,11 @@ LOCKED = (
     "ends it (a database browser, a copying or backup program, a second copy of this page that hangs); then send "
     "again. What was stored before is safe."
 )
+GONE = (
+    "nothing was stored: the database's file is gone, or another lies in its place. The coordinator puts it back where "
+    "it was, or starts the page again where it was replaced on purpose (a restored backup); then send again. What was "
+    "stored before is in the file that was taken away."
+)
 _SQLITE_FAULTS = {sqlite3.SQLITE_FULL: _FULL, sqlite3.SQLITE_READONLY: _READ_ONLY, sqlite3.SQLITE_CANTOPEN: _READ_ONLY}
 _PG_FAULTS = {"53100": _FULL, "25006": _READ_ONLY, "42501": _READ_ONLY}
 
@@ -184,16 +189,25 @@ def _engine(where: str | Path) -> Engine:
             pool_size=10,
             max_overflow=40,
             pool_timeout=_BUSY_SECONDS,
+            hide_parameters=True,
             connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
         )
+        check = _file_check(Path(url.database or "").absolute())
+        sa.event.listen(engine, "do_connect", lambda *_: check())  # or SQLite would begin a new file
         sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "begin", lambda _: check())
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
     options = f"-c lock_timeout={int(_BUSY_SECONDS * 1000)} -c synchronous_commit=on"
     limits = {"connect_timeout": 3, "tcp_user_timeout": int(PATIENCE * 1000)}  # a server that has gone silent
     # A submit needs a connection for milliseconds: with more of them threads only fight for the interpreter.
     return sa.create_engine(
-        url, pool_size=5, max_overflow=5, pool_timeout=_BUSY_SECONDS, connect_args={"options": options, **limits}
+        url,
+        pool_size=5,
+        max_overflow=5,
+        pool_timeout=_BUSY_SECONDS,
+        hide_parameters=True,
+        connect_args={"options": options, **limits},
     )
 
 
@@ -217,6 +231,24 @@ def _create_private(path: str | None) -> None:
         raise StoreError(
             f"{path}: the database cannot be opened ({error.strerror}); choose a folder you can write to"
         ) from error
+
+
+def _file_check(path: Path) -> Callable[[], None]:
+    """A check that the file which is open still lies at its path.
+
+    SQLite writes on into a file that was deleted or moved away, and so would acknowledge what nobody finds again.
+    """
+    opened = path.stat().st_ino
+
+    def check() -> None:
+        try:
+            same = path.stat().st_ino == opened
+        except OSError:
+            same = False
+        if not same:
+            raise StoreError(GONE)
+
+    return check
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:
@@ -265,11 +297,17 @@ def _words(error: SQLAlchemyError, late: bool = False) -> str:
     reason = (
         "the database is busy. Wait a moment"
         if is_transient(error)
-        else f"the database failed ({error}). Tell the coordinator"
+        else f"the database failed ({_cause(error)}). Tell the coordinator"
     )
     if isinstance(error, DBAPIError):
         reason = _SQLITE_FAULTS.get(_sqlite_code(error), _PG_FAULTS.get(_pg_state(error), reason))
     return f"nothing was stored: {reason}, then send again. What was stored before is safe."
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    """The database's own first line, without the statement and the values in it, which are for nobody's page."""
+    words = str(error.orig) if isinstance(error, DBAPIError) else type(error).__name__
+    return next(iter(words.splitlines()), type(error).__name__)
 
 
 def _sqlite_code(error: DBAPIError) -> int:

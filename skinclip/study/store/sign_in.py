@@ -40,6 +40,7 @@ from skinclip.study.store.study_key import StudyKey
 
 SESSION_LIFE = timedelta(hours=12)
 _BEFORE_TOKEN = "."  # between a session's language and its random part, which has none
+CLOCK_ERROR = timedelta(hours=1)  # by which the server's clock may be set back within a session
 _HASHED_AT_ONCE = 2  # slow hashes, of 16 MiB each
 
 # Of one moment: the sign-in, its study, and whether an event began it and none has ended it.
@@ -130,7 +131,10 @@ class SignIns:
         mac = self._mac(token)
         wanted = {"token_mac": mac, "signed_in": _begins(mac), "signed_out": _ends(mac)}
         row = connection.execute(_FIND_SESSION, wanted).one_or_none()
-        if row is None or row.expires_at <= iso(self._clock()) or row.last == SIGNED_OUT:
+        now = self._clock()
+        if row is None or row.last == SIGNED_OUT:
+            raise SessionExpiredError
+        if not iso(now) < row.expires_at <= iso(now + SESSION_LIFE + CLOCK_ERROR):  # over, or begun by a clock ahead
             raise SessionExpiredError
         if row.last != SIGNED_IN or not self._key.fits(row.seal, "sign-in", *SessionRow.of(row).fields):
             raise SessionExpiredError  # put in without the key, or turned into another's

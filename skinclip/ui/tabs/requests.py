@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from skinclip.core.safe_text import one_line
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.pipeline.settings import HIGHEST, LOWEST, Settings
 from skinclip.reporting.assessment_pdf import assessment_pdf
@@ -42,7 +43,7 @@ def parsed(text: str | None) -> dict[str, Any]:
     """A request as plain values; empty for anything else."""
     try:
         asked = json.loads(text or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return asked if isinstance(asked, dict) else {}
 
@@ -57,9 +58,14 @@ def on_request(view: AssessView, text: str | None, answer: AssessedPhoto | None,
         return _first(view, answer, asked.get("code"))
     if kind in ("settings", "reset-settings"):
         return _settings(view, answer, Settings() if kind == "reset-settings" else changed(settings, asked))
-    case, date = str(asked.get("case", "")).strip()[:LONGEST], day(asked.get("date"))
+    case, date = one_line(str(asked.get("case", "")))[:LONGEST], day(asked.get("date"))
     answer = replace(answer, clinician=replace(answer.clinician, case_id=case, date=date))
-    return {view.reply: _made(answer, kind, int(asked.get("number", 0))), view.answer: answer}
+    return {view.reply: _made(answer, kind, _whole(asked.get("number"))), view.answer: answer}
+
+
+def _whole(value: Any) -> int:
+    """The number of a request, by which the page knows its reply; 0 for anything else."""
+    return value if isinstance(value, int) and abs(value) < 2**53 else 0
 
 
 def day(text: Any) -> str:

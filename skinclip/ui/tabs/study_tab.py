@@ -9,13 +9,14 @@ later step is ever part of a reply.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 import orjson
 from anyio import CapacityLimiter, to_thread
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -38,6 +39,7 @@ ADDRESS = "address"  # entry of a request that the server sets
 MAX_REQUEST_ID = 64  # characters
 AT_ONCE = 8  # calls that are worked on; the others wait in their order, so that none waits much longer than another
 MAX_REQUEST = 1 << 20  # bytes: many times what the longest answers take
+REQUEST_SECONDS = 60.0  # for a request to arrive
 Reply = dict[str, Any]
 Handler = Callable[[Study, dict[str, Any]], Reply]
 
@@ -67,10 +69,14 @@ def session_route(study: Study) -> Route:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return PlainTextResponse("Send JSON.", 415)
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_REQUEST:
-                return PlainTextResponse(f"More than {MAX_REQUEST >> 20} MB.", 413)
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > MAX_REQUEST:
+                        return PlainTextResponse(f"More than {MAX_REQUEST >> 20} MB.", 413)
+        except (ClientDisconnect, TimeoutError):  # nothing is stored of it: the page sends it again
+            return PlainTextResponse("The request broke off.", 400)
         try:
             sent = orjson.loads(body)
         except ValueError:  # wrong JSON, or no text at all

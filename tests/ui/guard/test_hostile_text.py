@@ -6,18 +6,24 @@ import dataclasses
 import json
 import logging
 import re
+from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pypdfium2
 import pytest
 from markupsafe import escape
 
 from skinclip.core.assessment import Assessment, Context
-from skinclip.imaging.photo import PhotoError
+from skinclip.core.safe_text import plain_text
+from skinclip.imaging.photo import PhotoError, encode_jpeg
+from skinclip.pipeline.settings import Settings
 from skinclip.reporting.assessment_pdf import assessment_pdf
+from skinclip.reporting.letter import referral_letter
 from skinclip.ui import components
 from skinclip.ui.guard.quiet_log import describe
-from skinclip.ui.state import context_of, describe_context
+from skinclip.ui.state import AssessedPhoto, context_of, describe_context
+from skinclip.ui.tabs.requests import LONGEST, on_request
 from tests.hostile_texts import TEXTS
 from tests.ui.guard.gated import call, gated, visitor
 
@@ -57,6 +63,30 @@ def test_json_and_pdf_keep_it_as_text(made_up: Assessment, text: str) -> None:
     again = Assessment.from_json(hostile.to_json())
     assert again.rationale == text
     assert "\n" not in json.dumps(text)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_hand_over_takes_any_case_as_one_line(made_up: Assessment, text: str) -> None:
+    """The letter, the record and the printed page of a case that is called so."""
+    record = dataclasses.replace(made_up, rationale=text.encode("utf-8", "ignore").decode())
+    answer = AssessedPhoto(b"", record, encode_jpeg(np.zeros((120, 160, 3), np.uint8)), None)
+    for kind in ("letter", "json", "pdf"):
+        asked = json.dumps({"kind": kind, "case": text, "date": text, "number": text})
+        view = SimpleNamespace(reply="reply", answer="answer")
+        updates = on_request(view, asked, answer, Settings())  # type: ignore[arg-type]
+        case = updates["answer"].clinician.case_id
+        assert case == " ".join(plain_text(text).split())[:LONGEST] and updates["answer"].clinician.date == ""
+        assert not re.search(r"<(script|img src=x|svg/)", str(updates["reply"]), re.IGNORECASE)
+    letter = referral_letter(updates["answer"].exported)
+    assert letter.splitlines()[0].startswith(f"Case: {case or '________'}")
+    assert not set("\r\0\x0b\x0c\x1b\x85") & set(letter)
+
+
+@pytest.mark.parametrize("sent", ["", "[", "[" * 200_000, "null", '{"kind": ["pdf"]}', '{"kind": "first", "code": []}'])
+def test_a_request_that_is_none_changes_nothing(made_up: Assessment, sent: str) -> None:
+    answer = AssessedPhoto(b"", made_up, b"", None)
+    view = SimpleNamespace(reply="reply", answer="answer")
+    assert on_request(view, sent, answer, Settings()) == gr.skip()  # type: ignore[arg-type]
 
 
 def test_the_pdf_of_hostile_text_opens(made_up: Assessment) -> None:
