@@ -217,7 +217,8 @@ def _enrol(args: argparse.Namespace) -> int:
 
 def _check_letters(args: argparse.Namespace) -> None:
     """Raises StudyRequestError before anybody is enrolled whose letter could not be written."""
-    from skinclip.study.letters import check_address, languages
+    from skinclip.study.catalogue.catalogue import languages
+    from skinclip.study.letters import check_address
 
     check_address(args.url or "")
     if args.language not in languages():

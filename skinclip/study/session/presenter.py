@@ -61,7 +61,7 @@ def step_view(
         done=done,
         total=total,
         photo=None if case is None else bundle.photo(case),
-        questions=questions(wording, step),
+        questions=tuple(map(question_view, questions_of(protocol, step, language))),
         aid=bundle.aid(step.presentation.case, step.presentation.arm, language)
         if step.kind == "after" and step.presentation
         else None,
@@ -115,17 +115,11 @@ def _consent(wording: Wording) -> str:
     return "\n\n".join((f"**{protocol.title}**", ethics.consent_text, withdrawal, about, version))
 
 
-def questions(wording: Wording, step: Step) -> tuple[QuestionView, ...]:
-    """The questions of a step as they are shown, in order."""
-    return tuple(map(question_view, questions_of(wording, step)))
-
-
-def questions_of(wording: Wording, step: Step) -> tuple[Question, ...]:
-    """The questions of a step, in order."""
-    protocol = wording.protocol
+def questions_of(protocol: Protocol, step: Step, language: str = ENGLISH) -> tuple[Question, ...]:
+    """The questions of a step, in order, of a protocol that is in this language."""
     match step.kind:
         case "consent":
-            return (Question(CONSENT, wording.steps("agreement"), Scale("yes_no")),)
+            return (Question(CONSENT, Words(language, "steps")("agreement"), Scale("yes_no")),)
         case "background" | "before" | "preference":
             return protocol.asked(step.kind)
         case "after":

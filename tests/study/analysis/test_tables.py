@@ -55,7 +55,12 @@ def test_a_real_study_is_not_marked(tmp_path):
 
 def test_every_column_is_in_the_dictionary():
     dictionary = data_dictionary(study())
-    real = {"server_seconds_before", "server_seconds_after", "patient"}  # of which simulated studies have none
+    real = {
+        "server_seconds_before",
+        "server_seconds_after",
+        "patient",
+        "language",
+    }  # of which simulated studies have none
     assert set(dictionary["column"]) == {*COLUMNS, *MRMC, *REMARKS} - real
     assert not dictionary[["type", "values", "meaning"]].isna().any().any()
 
