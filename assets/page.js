@@ -102,8 +102,10 @@
 
   const photos = () => Object.values(PLACES).map(({ preview }) => $(`${preview} [data-photo]`)).filter(Boolean);
 
+  const mark = () => photos().map((one) => one.dataset.photo).sort().join("+"); // as `photos_mark` of the server
+
   function hideForeign() {
-    const photo = photos().map((one) => one.dataset.photo).sort().join("+"); // as `photos_mark` of the server
+    const photo = mark();
     for (const part of document.querySelectorAll(".sk-answer")) {
       const answer = part.closest("#result") ? part.dataset.answer : $("#result .sk-answer")?.dataset.answer;
       part.hidden = part.dataset.photo !== photo || part.dataset.answer !== answer;
@@ -115,7 +117,7 @@
   const announcer = document.createElement("p");
   announcer.className = "sk-unseen";
   announcer.setAttribute("role", "status");
-  let announced = "", waiting = false;
+  let announced = "", waiting = false, shown = "";
 
   function announce() {
     const answer = $("#result .sk-answer:not([hidden])");
@@ -166,7 +168,8 @@
     }
     if (changes.some((c) => c.target.closest?.("#preview, #other-preview"))) {
       uploading(null);
-      waiting = false; // for the answer to the photo before
+      if (mark() !== shown) waiting = false; // for the answer to the photos before
+      shown = mark();
     }
     const toast = $("[data-testid=toast-body].error");
     const place = { "sk-uploading": "first", "sk-uploading-other": "other" };

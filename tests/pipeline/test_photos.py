@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from skinclip.calibration.outputs import PAIR
 from skinclip.core.assessment import Assessment, Context, Kind
 from skinclip.core.vocabulary import CRITERION_CODES
 from skinclip.imaging.examples import draw
@@ -116,3 +117,15 @@ def test_the_photo_beside_stays_where_the_first_is_changed(plain: Assessor) -> N
     for row in again.logits:
         assert float((row - both.logits[0])[known].abs().max()) < 0.01
     assert plain.heat_on_photo(LESION, clinical=CLOSE_UP).shape == LESION.pixels.shape[:2]
+
+
+def test_a_pair_gets_the_calibration_of_pairs_where_there_is_one(assessor: Assessor) -> None:
+    of_pairs = replace(assessor.calibrator.first, min_confidence=0.5)
+    kinds = {**assessor.calibrator.by_kind, PAIR: of_pairs}
+    predictor = replace(assessor.predictor, calibrator=replace(assessor.calibrator, by_kind=kinds))
+    said = replace(LESION, kind="clinical")
+    context = [Context()]
+    assert predictor.forward([said], context, ["clinical"], [CLOSE_UP]).calibrated.kinds == (PAIR,)
+    assert predictor.forward([said], context, ["clinical"], [None]).calibrated.kinds == ("clinical",)
+    # without one what was given holds
+    assert assessor.forward([said], context, [CLOSE_UP]).calibrated.kinds == ("clinical",)
