@@ -276,13 +276,21 @@ class _Page:
         if not hasattr(self.local, "connection"):
             self.local.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
             self.connections.append(self.local.connection)
-        self.local.connection.request(method, path, body, {"Content-Type": "application/json"})
-        response = self.local.connection.getresponse()
+        try:
+            response = self._sent(method, path, body)
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            self.local.connection.close()  # the server ended a connection that was idle: as a browser, ask on another
+            response = self._sent(method, path, body)
         data = bytes(response.read())
         if response.status != 200:
             raise RuntimeError(f"{method} {path}: {response.status} {data[:200]!r}")
         self.received, self.replies = self.received + len(data), self.replies + 1
         return data
+
+    def _sent(self, method: str, path: str, body: str | None) -> http.client.HTTPResponse:
+        connection: http.client.HTTPConnection = self.local.connection
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        return connection.getresponse()
 
 
 @contextmanager
