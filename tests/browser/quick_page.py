@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ class QuickAssessor:
         self.model_info = kept["melanoma"].model
         self.checkpoints: dict[str, Path] = {}
         self.predictor = None
+        self.lock = threading.RLock()
 
     @contextlib.contextmanager
     def using(self, weights: str | None) -> Iterator[None]:

@@ -62,6 +62,7 @@ from skinclip.ui.tabs.photo_events import (
 from skinclip.ui.tabs.photo_field import uploaded_bytes
 
 POLL_SECONDS = 0.5  # between looks at a visitor's place in the line
+RECOGNISE_SECONDS = 5.0  # that a photo waits for the model, to be recognised before it is assessed
 log = logging.getLogger(__name__)
 
 
@@ -200,11 +201,17 @@ def _wire_kinds(page: ModelPage, view: AssessView, added: list[Any]) -> None:
     chosen = [view.kind, view.slot.kind]
 
     def recognise(photo: bytes | None, other: bytes | None, kind: str, other_kind: str) -> Updates:
-        return on_recognise(page.assessor, view, (photo, other), (kind, other_kind))
+        lock = page.assessor.lock
+        if not lock.acquire(timeout=RECOGNISE_SECONDS):  # an assessment runs; that of these photos will say
+            return gr.skip()
+        try:
+            return on_recognise(page.assessor, view, (photo, other), (kind, other_kind))
+        finally:
+            lock.release()
 
     for event in added:
-        one = {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "always_last"}
-        page.answer_events.append(event.then(recognise, [*view.photos, *chosen], view.kinds, **one, **quiet))
+        # not in the queue: its end could close the stream of events in which an answer begins
+        event.then(recognise, [*view.photos, *chosen], view.kinds, queue=False, **quiet)
     for field in chosen:
         inputs = [view.other, *chosen, view.recognised]
         field.input(partial(on_kind, view), inputs, [view.slot.note], queue=False, **quiet)
