@@ -35,6 +35,16 @@ def test_one_flipped_bit_is_found_in_every_file(assets: Path, name: str) -> None
         verify(assets / "mini", assets=assets)
 
 
+@pytest.mark.parametrize("name", sorted(file_hashes(ASSETS / "mini")))
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_truncated_file_is_found(assets: Path, name: str, share: float) -> None:
+    path = assets / "mini" / name
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match=rf"{name} was changed or is damaged.*install the program again"):
+        verify(assets / "mini", assets=assets)
+
+
 def test_missing_and_foreign_files_are_named(assets: Path) -> None:
     (assets / "mini/findings.json").unlink()
     (assets / "mini/more.safetensors").write_bytes(b"")
