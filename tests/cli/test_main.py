@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -534,3 +535,15 @@ def test_train_hands_over_to_its_module(capsys, monkeypatch):
     assert "trained mini" in capsys.readouterr().out
     assert "choose one of mini" in fails(capsys, "train", "--preset", "huge")
     assert "-1 is not a valid seed" in fails(capsys, "train", "--seed=-1")
+
+
+@pytest.mark.parametrize("name", [None, "results.json"])
+def test_a_full_disk_is_told_with_what_to_do(capsys, monkeypatch, photo, tmp_path, name):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", *([str(tmp_path / name)] if name else []))
+
+    monkeypatch.setattr(FakeAssessor, "assess", full)
+    assert cli.main(["assess", str(photo), "--json"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.splitlines()[-1].startswith("skinclip: the disk")
+    assert "is full; free some space and give the command again" in told.err and "permissions" not in told.err
