@@ -117,7 +117,7 @@ def fake_model(monkeypatch):
             "region_overlay": lambda pixels, assessment: pixels,
             "heatmap_overlay": lambda pixels, heat: pixels,
         },
-        "skinclip.reporting.assessment_pdf": {"assessment_pdf": lambda assessment, pixels: b""},
+        "skinclip.reporting.assessment_pdf": {"assessment_pdf": lambda assessment, *pixels: b""},
     }
     for name, attributes in modules.items():
         module = ModuleType(name)
@@ -209,7 +209,7 @@ def test_out_writes_three_files(photo, tmp_path, capsys):
 
 def test_pdf_is_written_where_it_is_wanted(photo, tmp_path, capsys, monkeypatch):
     module = ModuleType("skinclip.reporting.assessment_pdf")
-    module.assessment_pdf = lambda assessment, pixels: repr((assessment.photo.sha256, pixels.shape)).encode()
+    module.assessment_pdf = lambda assessment, pixels, clinical: repr((assessment.photo.sha256, pixels.shape)).encode()
     monkeypatch.setitem(sys.modules, "skinclip.reporting.assessment_pdf", module)
     file = tmp_path / "new" / "lesion.pdf"
     assert cli.main(["assess", str(photo), "--json", "--pdf", str(file)]) == 0
