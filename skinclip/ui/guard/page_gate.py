@@ -129,7 +129,8 @@ class PageGate:
         try:
             await self._pass_on(scope, receive, send)
         except _Refusal as refusal:
-            body = JSONResponse({"detail": str(refusal)}, refusal.status, {"Cache-Control": "no-store"})
+            words = dict.fromkeys(("detail", "error"), str(refusal))  # the page reads one or the other, by the route
+            body = JSONResponse(words, refusal.status, {"Cache-Control": "no-store"})
             await body(scope, receive, send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
