@@ -82,7 +82,7 @@ def test_both_photos_are_answered_named_and_corrected(page: Page) -> None:
     assert page.locator("#kind input").input_value() == "recognised: clinical close-up"
     assert "these two photos alone: dermoscopy and clinical close-up" in assess(page)
     page.wait_for_selector("#heat img", state="attached")
-    assert "clinical close-up: read together" in page.inner_text(".sk-beside")
+    assert "clinical close-up: read together" in page.inner_text(".sk-second-photo")
 
     choose_kind(page, "#kind", "dermoscopy")
     page.wait_for_selector("#kinds-note >> text=Both photos are taken for dermoscopy")
