@@ -50,7 +50,10 @@ class Visitor:
     def assess(self, photo: bytes) -> str:
         """Adds a photo and presses Assess; returns what the page then shows. Raises PageBusy or PageFault."""
         name = json.loads(self._request("POST", "/upload", photo, "application/octet-stream"))["upload"]
-        self._run(self._event("uploaded", "change"), [name])
+        chosen, field = self._event("uploaded", "change"), self._elements["uploaded"]
+        self._run(
+            chosen, [name if component == field else self._values.get(component) for component in chosen["inputs"]]
+        )
         pressed = self._event("assess", "click")
         self._run(pressed, [self._values.get(component) for component in pressed["inputs"]])
         following = [event for event in self._events if event.get("trigger_after") == pressed["id"]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from skinclip.explain.subject import LabelledMap, Subject
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import encode_png, from_array, load_photo
 from skinclip.pipeline.assessor import Assessor
+from skinclip.ui.state import AssessedPhoto
 from skinclip.ui.tabs import compare_tab
 
 
@@ -38,7 +37,8 @@ def test_the_page_compares_it() -> None:
     assessor = Assessor.load("mini")
     photo = encode_png(draw("nevus", 3, (300, 240)))
     assessment = assessor.assess(load_photo(photo))
-    heats = compare_tab.layers(assessor, SimpleNamespace(photo=photo, assessment=assessment), lambda *_: None)
+    answer = AssessedPhoto(photo, assessment, b"", None)
+    heats = compare_tab.layers(assessor, answer, lambda *_: None)
     assert heats["darkness"].shape == (240, 300) and heats["darkness"].max() == pytest.approx(1)
     html = compare_tab.compare(assessment, np.zeros((240, 300, 3), np.uint8), heats)
     assert "Darkness of the skin" in html and "The darkest places of the photo." in html
