@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from subprocess import Popen
 
 import pypdfium2
 import pytest
 from playwright.sync_api import Page
 
-from eval_study.trust_study.serving import free_port
 from skinclip.core.assessment import Assessment
 from tests.browser.visits import FLAGS, add_photo, assess, chromium
-from tests.helpers.served import ROOT, await_status
+from tests.helpers.served import ROOT
 
 pytestmark = pytest.mark.browser
 EXAMPLES = ROOT / "assets/examples"
@@ -22,20 +19,8 @@ DRAWN = """() => [...document.querySelectorAll('#figures [data-pane=main] .sk-re
     .filter((g) => g.style.display !== "none").map((g) => g.dataset.ref)"""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    port = free_port()
-    process = Popen([sys.executable, "-m", "tests.browser.quick_page", str(port)], cwd=ROOT)
-    try:
-        await_status(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 @pytest.fixture
-def page(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+def page(quick_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     fake_camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     monkeypatch.setattr("tests.browser.visits.FLAGS", [*FLAGS, *fake_camera])
     with chromium() as browser:
@@ -45,7 +30,7 @@ def page(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
             bypass_csp=True,
         )
         page = context.new_page()
-        page.goto(server)
+        page.goto(quick_server)
         page.wait_for_selector("#assess")
         yield page
 

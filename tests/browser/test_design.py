@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
-from subprocess import Popen
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from eval_study.trust_study.serving import free_port
 from tests.browser.visits import add_photo, assess, chromium
-from tests.helpers.served import ROOT, await_status
+from tests.helpers.served import ROOT
 
 pytestmark = pytest.mark.browser
 MELANOMA = ROOT / "assets/examples/synthetic_melanoma.jpg"
@@ -52,24 +49,12 @@ SETTLED = """() => Promise.all(document.getAnimations()
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    port = free_port()
-    process = Popen([sys.executable, "-m", "tests.browser.quick_page", str(port)], cwd=ROOT)
-    try:
-        await_status(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
 
 
-def opened(browser: Browser, server: str, width: int, scheme: str, **options: Any) -> Page:
+def opened(browser: Browser, quick_server: str, width: int, scheme: str, **options: Any) -> Page:
     context = browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme=scheme,  # type: ignore[arg-type]
@@ -77,7 +62,7 @@ def opened(browser: Browser, server: str, width: int, scheme: str, **options: An
         **options,
     )
     page = context.new_page()
-    page.goto(server)
+    page.goto(quick_server)
     page.wait_for_selector("#assess")
     return page
 
@@ -99,9 +84,9 @@ def misused(page: Page) -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 1024, 390])
 def test_the_page_uses_its_tokens_alone_and_has_no_axe_violation(
-    browser: Browser, server: str, width: int, scheme: str
+    browser: Browser, quick_server: str, width: int, scheme: str
 ) -> None:
-    page = opened(browser, server, width, scheme)
+    page = opened(browser, quick_server, width, scheme)
     problems = {}
 
     def look(state: str) -> None:
@@ -182,8 +167,8 @@ def test_roles_are_told_apart_by_colour_blind_readers_and_in_grey(dark: bool) ->
     assert min(np.diff(lightness)) > 6, lightness  # and in grey
 
 
-def test_text_of_twice_the_size_is_not_cut_off(browser: Browser, server: str) -> None:
-    page = opened(browser, server, 1024, "light")
+def test_text_of_twice_the_size_is_not_cut_off(browser: Browser, quick_server: str) -> None:
+    page = opened(browser, quick_server, 1024, "light")
     page.add_style_tag(content="html { font-size: 200% !important; }")
     add_photo(page, MELANOMA)
     assess(page)
@@ -192,8 +177,10 @@ def test_text_of_twice_the_size_is_not_cut_off(browser: Browser, server: str) ->
     page.context.close()
 
 
-def test_in_forced_colours_what_is_chosen_and_how_high_the_bars_are_can_be_seen(browser: Browser, server: str) -> None:
-    page = opened(browser, server, 1440, "dark", forced_colors="active")
+def test_in_forced_colours_what_is_chosen_and_how_high_the_bars_are_can_be_seen(
+    browser: Browser, quick_server: str
+) -> None:
+    page = opened(browser, quick_server, 1440, "dark", forced_colors="active")
     add_photo(page, MELANOMA)
     assess(page)
     chosen, other = (
@@ -209,8 +196,8 @@ def test_in_forced_colours_what_is_chosen_and_how_high_the_bars_are_can_be_seen(
     page.context.close()
 
 
-def test_nothing_moves_by_itself_where_motion_is_unwanted(browser: Browser, server: str) -> None:
-    page = opened(browser, server, 1440, "light", reduced_motion="reduce")
+def test_nothing_moves_by_itself_where_motion_is_unwanted(browser: Browser, quick_server: str) -> None:
+    page = opened(browser, quick_server, 1440, "light", reduced_motion="reduce")
     page.click("#assess")
     moving = "[...document.querySelectorAll('*')].filter(e => getComputedStyle(e).animationName !== 'none').length"
     assert page.evaluate(moving) == 0

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import Popen
 
 import pypdfium2
 import pytest
 from playwright.sync_api import Page
 
-from eval_study.trust_study.serving import free_port
 from skinclip.core.assessment import Assessment
 from tests.browser.visits import add_photo, assess, chromium
 from tests.browser.waiting import until
-from tests.helpers.served import ROOT, await_status
+from tests.helpers.served import ROOT
 
 pytestmark = pytest.mark.browser
 EXAMPLES = ROOT / "assets/examples"
@@ -24,19 +21,7 @@ WIDTHS = (1440, 390)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    port = free_port()
-    process = Popen([sys.executable, "-m", "tests.browser.quick_page", str(port)], cwd=ROOT)
-    try:
-        await_status(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def pages(server: str) -> Iterator[dict[int, Page]]:
+def pages(quick_server: str) -> Iterator[dict[int, Page]]:
     with chromium() as browser:
         opened = {}
         for width in WIDTHS:
@@ -45,12 +30,12 @@ def pages(server: str) -> Iterator[dict[int, Page]]:
 
 
 @pytest.fixture
-def page(server: str, pages: dict[int, Page]) -> Page:
-    return fresh(pages[1440], server)
+def page(quick_server: str, pages: dict[int, Page]) -> Page:
+    return fresh(pages[1440], quick_server)
 
 
-def fresh(page: Page, server: str) -> Page:
-    page.goto(server)
+def fresh(page: Page, quick_server: str) -> Page:
+    page.goto(quick_server)
     page.wait_for_selector("#assess")
     return page
 
@@ -124,8 +109,8 @@ def test_removing_or_replacing_either_clears_the_answer(page: Page) -> None:
     assert "this photo alone" in assess(page)
 
 
-def test_on_a_phone_the_form_folds_to_both_photos(server: str, pages: dict[int, Page]) -> None:
-    page = fresh(pages[390], server)
+def test_on_a_phone_the_form_folds_to_both_photos(quick_server: str, pages: dict[int, Page]) -> None:
+    page = fresh(pages[390], quick_server)
     add_photo(page, DERMOSCOPY)
     add_other(page, CLOSE_UP)
     assess(page)

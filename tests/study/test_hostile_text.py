@@ -31,6 +31,7 @@ from skinclip.study.session.steps import CONSENT
 from skinclip.ui import coordinator_html
 from tests.hostile_texts import TEXTS
 from tests.study import studies
+from tests.study.tiny import answer
 
 NAMESPACE = {"odm": interchange.ODM_NAMESPACE}
 RUNS = re.compile(r"<(script|img src=x|svg/)", re.IGNORECASE)
@@ -116,23 +117,10 @@ def answer_until_text(study: Study, token: str, text: str) -> tuple[str, str]:
             elif question.field in ("text", "textarea"):
                 given[question.key], taken = text, question.key
             else:
-                given[question.key] = some(question)
+                given[question.key] = answer(question)
         study.submit(token, view.step, given, f"request-{view.step}", 1.0)
         if taken and view.kind == "before":
             return view.step, taken
-
-
-def some(question: Any) -> Any:
-    match question.field:
-        case "choice":
-            return question.options[0][0]
-        case "likert":
-            return 2
-        case "percent":
-            return 60
-        case "yes_no":
-            return True
-    return ""
 
 
 def test_answers_go_through_a_session_into_every_export(study: Study, tmp_path: Path) -> None:
