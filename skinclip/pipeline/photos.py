@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from skinclip.core.assessment import Kind, PhotoInfo, Quality
@@ -23,9 +22,15 @@ class RecognisesKinds(Protocol):
 
 def photo_info(image: LesionImage, quality: Quality, recognised: Kind | None) -> PhotoInfo:
     """The record of a photo. What a person said of its kind holds, and what was recognised stays beside it."""
-    kind = image.kind or recognised
-    info = PhotoInfo(image.width, image.height, image.sha256, quality, kind)
-    return replace(info, kind_given=image.kind, kind_recognised=recognised)
+    return PhotoInfo(
+        image.width,
+        image.height,
+        image.sha256,
+        quality,
+        kind=image.kind or recognised,
+        kind_given=image.kind,
+        kind_recognised=recognised,
+    )
 
 
 def dermoscopy_first(
