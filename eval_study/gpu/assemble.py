@@ -45,7 +45,8 @@ def model_config(members: int, model: str = "derm-clip-lite2", image_size: int =
         flips=False,
         looks=2 if members <= 2 else 1,
     )
-    return ModelConfig(perception=perception, evidence=EVIDENCE, reasoner=ReasonerConfig(logit_scale=LOGIT_SCALE))
+    reasoner = ReasonerConfig(logit_scale=LOGIT_SCALE, readout=True)
+    return ModelConfig(perception=perception, evidence=EVIDENCE, reasoner=reasoner)
 
 
 def tower_weights(members: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -123,6 +123,8 @@ class ReasonerConfig:
     `clip_grid` is the side of the square that CLIP tokens are pooled to before the language model reads them;
     `clip_dropout` the share of training photos whose CLIP tokens are hidden, so that evidence must carry the answer;
     `answer_dropout` acts on the answer's hidden state, or the head would learn photos that the tower knows by heart.
+    With `readout` the answer starts from a linear readout of the tower, and not from the similarity of its embedding
+    with the descriptions.
     """
 
     base: str | None = None
@@ -141,6 +143,7 @@ class ReasonerConfig:
     paraphrases: Natural = 64  # texts true to the findings among which the rationale is decoded; 0 decodes freely
     max_new_tokens: Count = 96
     logit_scale: Positive = 10.0
+    readout: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -256,6 +259,7 @@ class Stage2Config:
     cached_views: Natural = 0  # 0 draws and encodes every view anew
     encode_in: Literal["float32", "bfloat16"] = "float32"  # what the frozen towers compute views in
     pair_share: Share = 0.0  # of the views of lesions with two photos, those that are seen beside the other photo
+    readout_decay: Positive = 0.03  # penalty on the squared weights of the linear readout, where the model has one
     log_every: Count = 5
     save_every: Count = 50
 

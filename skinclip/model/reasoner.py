@@ -4,7 +4,8 @@ Third step of the path: VisualTokens + Evidence + patient context -> Reasoning. 
 - projected CLIP tokens take the places of the photo's tokens (so their positions are two-dimensional), evidence
   tokens those of a special token, a learnt vector that of the answer token: one masked scatter each;
 - the diagnosis is the similarity of the answer token's hidden state with the embedded descriptions, so it does not
-  depend on any order of options;
+  depend on any order of options; with a linear readout of the tower, it is that readout's, corrected by how far the
+  language model has moved the similarity;
 - the big presets' own vision tower, frozen, shows the photo a second time, beside CLIP;
 - a rationale goes on from the prompt that the diagnosis was read from, which so is read once;
 """
@@ -33,7 +34,7 @@ from transformers import (
 from skinclip.core.assessment import Context, Differential
 from skinclip.core.config import ReasonerConfig
 from skinclip.core.known import KnownVocabulary
-from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE, STATE_BY_KEY
+from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, STATE_BY_KEY
 from skinclip.language.constrained_decoding import CitationProcessor, ParaphraseProcessor, Rule
 from skinclip.language.prompt import IGNORE, REFERENCES, Prompts, PromptWriter, RationaleTarget
 from skinclip.language.rationale import write_rationale
@@ -123,6 +124,23 @@ class InputWidths:
     known: KnownVocabulary = field(default_factory=KnownVocabulary)
 
 
+class Readout(nn.Module):
+    """What a linear layer reads of the diagnosis in the tower's whole outputs, without a language model."""
+
+    columns: Tensor
+
+    def __init__(self, widths: InputWidths) -> None:
+        super().__init__()
+        known = [DIAGNOSIS_CODES.index(code) for code in widths.known.diagnoses]
+        self.register_buffer("columns", torch.tensor(known), persistent=False)
+        self.linear = nn.Linear(widths.embedding + widths.style, len(known))
+
+    def forward(self, visual: VisualTokens) -> Tensor:
+        """-> [B, C] logits, 0 for diagnoses that the model does not know."""
+        read = self.linear(torch.cat([visual.embedding, visual.style], 1))
+        return read.new_zeros(len(read), len(DIAGNOSES)).index_copy(1, self.columns, read)
+
+
 class Reasoner(nn.Module):
     """A language model with LoRA and everything that ties it to perception and evidence."""
 
@@ -161,6 +179,7 @@ class Reasoner(nn.Module):
         self.checklist = nn.Linear(widths.states, widths.embedding, bias=False)
         nn.init.zeros_(self.checklist.weight)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale)))
+        self.readout = Readout(widths) if config.readout else None
         own = own_grid(config.own_side) if config.own_vision else 0
         self.known = widths.known
         self.writer = PromptWriter(tokenizer, config.clip_grid, 1 + len(self.known.states), config.prompt, own)
@@ -275,6 +294,7 @@ class Reasoner(nn.Module):
         descriptions: Tensor,
         whole: Tensor | None = None,
         scores: Tensor | None = None,
+        read: Tensor | None = None,
     ) -> Tensor:
         """Logits [B, C]: similarity of the answer with C descriptions [C, E].
 
@@ -283,6 +303,9 @@ class Reasoner(nn.Module):
         longer than that embedding; left free it grows to several times its length, and what CLIP knew is drowned.
         The evidence scores [B, K] add their own directions, linearly, so that an edited checklist moves the answer the
         way its states speak, whatever the language model makes of them beside that.
+
+        Args:
+            read: [B, C] logits that take the place of the zero-shot answer as what reasoning starts from.
         """
         state = hidden[torch.arange(len(answer), device=hidden.device), answer].float()
         direction = at_most_unit(self.to_diagnosis(state))
@@ -290,6 +313,13 @@ class Reasoner(nn.Module):
             direction = direction + whole
         if scores is not None:
             direction = direction + self.checklist(scores.sigmoid())
+        logits = self._similarity(direction, descriptions)
+        if whole is None or read is None:
+            return logits
+        return logits - self._similarity(whole, descriptions) + read
+
+    def _similarity(self, direction: Tensor, descriptions: Tensor) -> Tensor:
+        """Scaled cosines [B, C] of directions [B, E] with descriptions; 0 for a direction of length 0."""
         return F.normalize(direction, dim=-1) @ descriptions.T * self.logit_scale.exp().clamp(max=40.0)
 
     def forward(
@@ -309,10 +339,11 @@ class Reasoner(nn.Module):
         cache = DynamicCache(config=self.base.config.text_config) if keep else None
         hidden = self.hidden(prompts, self.inputs(prompts, visual, evidence, show_clip), cache)
         whole = None if visual is None else visual.embedding
-        if whole is not None and show_clip is not None:
-            whole = whole * show_clip.unsqueeze(1)
+        read = None if visual is None or self.readout is None else self.readout(visual)
+        if show_clip is not None:
+            whole, read = (None if seen is None else seen * show_clip.unsqueeze(1) for seen in (whole, read))
         scores = None if evidence is None else evidence.scores
-        logits = self.diagnose(hidden, prompts.answer, descriptions, whole, scores)
+        logits = self.diagnose(hidden, prompts.answer, descriptions, whole, scores, read)
         prefix = None if cache is None else Prefix(prompts.input_ids[0], cache)
         spelled = self.spell(hidden, prompts.spell, logits.detach())
         return Reasoning(logits, spelled, self.language_loss(hidden, prompts.labels), prefix)

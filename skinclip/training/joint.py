@@ -28,11 +28,13 @@ from tqdm import tqdm
 from skinclip.core.assessment import Context
 from skinclip.core.config import LossConfig, Stage2Config, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
+from skinclip.data.cases import DataError
 from skinclip.language.paraphrases import describe
 from skinclip.language.prompt import RationaleTarget
 from skinclip.language.rationale import write_rationale
 from skinclip.model.looks import seen_beside
 from skinclip.model.pyramid import PyramidEvidenceFinder
+from skinclip.model.reasoner import Readout
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.answering import PER_MICRO_BATCH, ForwardPass, MicroBatch
 from skinclip.training.checkpoints import load_checkpoint, rng_state, save_checkpoint, seed_everything, set_rng_state
@@ -41,6 +43,7 @@ from skinclip.training.distributed import DistributedContext, whole_tensors
 from skinclip.training.losses import MISSING, CFAInputs, CFALoss, prior_tilt
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.rationale_targets import supported_findings, training_context
+from skinclip.training.readout import fit_readout
 from skinclip.training.sampling import draw_weights, favour_criteria, source_priors
 from skinclip.training.schedules import cosine_schedule
 from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewFeatures, ViewStore, keep_views, view_side
@@ -423,6 +426,8 @@ def train_stage2(
 
     Returns:
         [C] the prior that the diagnosis head was trained at; see `balanced_prior`.
+
+    Raises DataError where a model with a linear readout would be trained without views that are kept.
     """
     cfg, distributed = recipe.stage2, distributed or DistributedContext(model.device.type)
     generator = seed_everything(recipe.seed + 2)
@@ -432,6 +437,8 @@ def train_stage2(
     stage = Stage2(
         model, recipe, train, generator, distributed, views_for(model, recipe, train, out / "cache", base, distributed)
     )
+    if model.reasoner.readout is not None:
+        learn_readout(model.reasoner.readout, recipe, train, stage.store)
     if cfg.gradient_checkpointing:
         model.reasoner.save_memory(torch.bfloat16 if model.device.type == "cuda" else None)
     state = load_checkpoint(out / "stage2.pt", distributed.rank)
@@ -466,8 +473,18 @@ def train_stage2(
     return balanced_prior(train.diagnosis, stage.drawn, recipe.loss)
 
 
+def learn_readout(readout: Readout, recipe: TrainConfig, train: PhotoSet, store: ViewStore | None) -> None:
+    """Fits the linear readout that the language part corrects. Raises DataError where no views are kept."""
+    if store is None:
+        raise DataError("a linear readout is fitted on views that are kept: set cached_views in the recipe's stage2")
+    by_source = recipe.loss.by_source
+    fit_readout(readout, train, store.parts["embedding"], store.parts["style"], recipe.stage2, by_source)
+
+
 def freeze_earlier(model: SkinClipVL) -> None:
-    """Freezes what an earlier stage has taught: the mask, and the maps too where they come from a pyramid."""
+    """Freezes what is learnt before: the readout, the mask, and the maps too where they come from a pyramid."""
+    if model.reasoner.readout is not None:
+        model.reasoner.readout.requires_grad_(False)
     if isinstance(model.evidence, PyramidEvidenceFinder):
         model.evidence.freeze()
     else:
