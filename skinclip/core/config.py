@@ -249,6 +249,7 @@ class Stage2Config:
     lora_rate: NotNegative = 1.0  # LoRA learns at this part of it
     weight_decay: NotNegative = 0.05
     held_out_repeat: Positive = 2.0  # how much likelier a lesion unseen by stage 0 is drawn
+    seen_share: Share = 1.0  # chance of a photo that stage 0 learnt from to be drawn, of what it would be
     draw_power: NotNegative = 0.35
     criteria_share: Share = 0.3  # of the photos drawn, those whose criteria are labelled
     teacher_forcing: Share = 0.5  # of the photos with labelled criteria, those where the reasoner reads the labels

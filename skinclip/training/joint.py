@@ -69,6 +69,7 @@ def stage2_weights(train: PhotoSet, cfg: Stage2Config) -> Tensor:
     """[n] sampling weights, higher for rare diagnoses, lesions unseen by stage 0 and photos with labelled criteria."""
     weights = draw_weights(train.diagnosis, cfg.draw_power)
     weights[train.unseen] *= cfg.held_out_repeat
+    weights[~train.unseen] *= cfg.seen_share
     return favour_criteria(weights, train.criterion_targets.weight, cfg.criteria_share)
 
 
