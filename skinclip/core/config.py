@@ -260,7 +260,9 @@ class Stage2Config:
     cached_views: Natural = 0  # 0 draws and encodes every view anew
     encode_in: Literal["float32", "bfloat16"] = "float32"  # what the frozen towers compute views in
     pair_share: Share = 0.0  # of the views of lesions with two photos, those that are seen beside the other photo
-    readout_decay: Positive = 0.03  # penalty on the squared weights of the linear readout, where the model has one
+    # penalties on the squared weights of the linear readout, where the model has one
+    readout_decay: Positive = 0.03
+    context_decay: Positive = 0.01
     log_every: Count = 5
     save_every: Count = 50
 
@@ -281,6 +283,7 @@ class LossConfig:
     w_cal: NotNegative = 3.0
     w_con: NotNegative = 0.5
     w_lang: NotNegative = 1.0
+    w_departure: NotNegative = 0.0  # from the linear readout, where the model has one
     gamma: NotNegative = 0.0
     beta: PartialShare = 0.0
     tau: NotNegative = 1.0

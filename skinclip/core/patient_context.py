@@ -8,6 +8,7 @@ from skinclip.core.assessment import Context
 from skinclip.core.vocabulary import SEXES, SITES, canonical_site
 
 MAX_AGE = 120  # years
+CONTEXT_NUMBERS = 3 + len(SEXES) + len(SITES)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -17,6 +18,16 @@ def patient_context(age: float | str | None = None, sex: str | None = None, site
     Raises ValueError saying which entry cannot be used, and what can.
     """
     return Context(_age(age), _sex(sex), _site(site))
+
+
+def context_numbers(context: Context) -> list[float]:
+    """[CONTEXT_NUMBERS] whether an age is given, age in units of 50 years around 50 and its square, sex and body site.
+
+    All are 0 where nothing is given, so that a linear layer without a bias then says nothing.
+    """
+    age = None if context.age is None else context.age / 50 - 1
+    years = [0.0, 0.0, 0.0] if age is None else [1.0, age, age**2]
+    return [*years, *(float(context.sex == sex) for sex in SEXES), *(float(context.site == site) for site in SITES)]
 
 
 def _age(age: float | str | None) -> float | None:

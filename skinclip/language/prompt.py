@@ -17,6 +17,7 @@ from torch import Tensor
 
 from skinclip.core.assessment import Context
 from skinclip.core.config import PromptConfig
+from skinclip.core.patient_context import CONTEXT_NUMBERS, context_numbers
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, MAX_FINDINGS, STATE_BY_KEY
 
 EVIDENCE_TOKEN, ANSWER_TOKEN, IMAGE_TOKEN = "<|evidence|>", "<|answer|>", "<|image_pad|>"
@@ -85,6 +86,7 @@ class Prompts:
         image_grid_thw: [B, 1 or 2, 3] grid of each photo in unmerged patches: in Qwen's own tower, then in CLIP.
         answer: [B] position of the answer token.
         spell: [B] position whose next token spells the diagnosis, -1 where there is no rationale target.
+        patient: [B, CONTEXT_NUMBERS] what the prompt says of the patient; see `context_numbers`.
     """
 
     input_ids: Tensor
@@ -94,6 +96,7 @@ class Prompts:
     image_grid_thw: Tensor
     answer: Tensor
     spell: Tensor
+    patient: Tensor
 
     def repeated(self, times: int) -> Prompts:
         """The prompts of one photo (B = 1) for `times` photos."""
@@ -163,7 +166,7 @@ class PromptWriter:
                 ids, target = ids + more, target + learn
             rows.append(ids)
             labels.append(target)
-        return self._pad(rows, labels, answers, spells)
+        return self._pad(rows, labels, answers, spells, contexts)
 
     def write_text_only(self, contexts: Sequence[Context], rationale_targets: Sequence[RationaleTarget]) -> Prompts:
         """Context and rationale target as plain text, without photo, evidence and answer: what stage 1 learns from."""
@@ -173,7 +176,7 @@ class PromptWriter:
             more, learn = self._differential(rationale_target)
             rows.append(ids + more)
             labels.append([IGNORE] * len(ids) + learn)
-        return self._pad(rows, labels, [-1] * len(rows), [-1] * len(rows))
+        return self._pad(rows, labels, [-1] * len(rows), [-1] * len(rows), contexts)
 
     def question(self, text: str) -> Prompts:
         """One question about a photo that Qwen's own tower sees, as to the published model: no CLIP, no evidence.
@@ -188,7 +191,7 @@ class PromptWriter:
             *[self.image_id] * own**2,
             *self.encode("<|vision_end|><|im_end|>\n<|im_start|>assistant\n"),
         ]
-        prompts = self._pad([ids], [[IGNORE] * len(ids)], [-1], [-1])
+        prompts = self._pad([ids], [[IGNORE] * len(ids)], [-1], [-1], [Context()])
         return dataclasses.replace(prompts, image_grid_thw=prompts.image_grid_thw[:, :1])
 
     def _differential(self, rationale_target: RationaleTarget) -> tuple[list[int], list[int]]:
@@ -202,7 +205,14 @@ class PromptWriter:
             ids, target = ids + text, target + text
         return ids, target
 
-    def _pad(self, rows: list[list[int]], labels: list[list[int]], answers: list[int], spells: list[int]) -> Prompts:
+    def _pad(
+        self,
+        rows: list[list[int]],
+        labels: list[list[int]],
+        answers: list[int],
+        spells: list[int],
+        contexts: Sequence[Context],
+    ) -> Prompts:
         length = max(map(len, rows))
         ids = torch.tensor([r + [self.pad_id] * (length - len(r)) for r in rows])
         # labels[t] is what position t must predict: the token after it
@@ -210,4 +220,6 @@ class PromptWriter:
         mask = torch.tensor([[1] * len(r) + [0] * (length - len(r)) for r in rows])
         grid = torch.tensor([[[1, 2 * g, 2 * g] for g in self.grids]] * len(rows))  # two patches a token each way
         types = (ids == self.image_id).int()
-        return Prompts(ids, mask, types, torch.tensor(shifted), grid, torch.tensor(answers), torch.tensor(spells))
+        patient = torch.tensor([context_numbers(c) for c in contexts]).reshape(len(rows), CONTEXT_NUMBERS)
+        places = (torch.tensor(answers), torch.tensor(spells))
+        return Prompts(ids, mask, types, torch.tensor(shifted), grid, *places, patient)

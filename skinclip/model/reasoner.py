@@ -34,6 +34,7 @@ from transformers import (
 from skinclip.core.assessment import Context, Differential
 from skinclip.core.config import ReasonerConfig
 from skinclip.core.known import KnownVocabulary
+from skinclip.core.patient_context import CONTEXT_NUMBERS
 from skinclip.core.vocabulary import DIAGNOSES, DIAGNOSIS_BY_CODE, DIAGNOSIS_CODES, STATE_BY_KEY
 from skinclip.language.constrained_decoding import CitationProcessor, ParaphraseProcessor, Rule
 from skinclip.language.prompt import IGNORE, REFERENCES, Prompts, PromptWriter, RationaleTarget
@@ -57,12 +58,14 @@ class Reasoning:
         spelled: [B, C] logits of the diagnosis that the text itself would spell, None without a rationale.
         language_loss: mean next-token cross-entropy of the rationale tokens, None without a rationale.
         prefix: the prompt as the language model has read it, for the rationale to go on from; None unless asked for.
+        read: [B, C] what the linear readout says, where there is one and the photo may be seen.
     """
 
     logits: Tensor
     spelled: Tensor | None = None
     language_loss: Tensor | None = None
     prefix: Prefix | None = None
+    read: Tensor | None = None
 
 
 def at_most_unit(vectors: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ class InputWidths:
 
 
 class Readout(nn.Module):
-    """What a linear layer reads of the diagnosis in the tower's whole outputs, without a language model."""
+    """What linear layers read of the diagnosis in the tower's whole outputs and the patient's context."""
 
     columns: Tensor
 
@@ -133,11 +136,16 @@ class Readout(nn.Module):
         super().__init__()
         known = [DIAGNOSIS_CODES.index(code) for code in widths.known.diagnoses]
         self.register_buffer("columns", torch.tensor(known), persistent=False)
-        self.linear = nn.Linear(widths.embedding + widths.style, len(known))
+        self.photo = nn.Linear(widths.embedding + widths.style, len(known))
+        self.context = nn.Linear(CONTEXT_NUMBERS, len(known), bias=False)
 
-    def forward(self, visual: VisualTokens) -> Tensor:
-        """-> [B, C] logits, 0 for diagnoses that the model does not know."""
-        read = self.linear(torch.cat([visual.embedding, visual.style], 1))
+    def forward(self, visual: VisualTokens, patient: Tensor) -> Tensor:
+        """-> [B, C] logits, 0 for diagnoses that the model does not know.
+
+        Args:
+            patient: [B, CONTEXT_NUMBERS].
+        """
+        read = self.photo(torch.cat([visual.embedding, visual.style], 1)) + self.context(patient)
         return read.new_zeros(len(read), len(DIAGNOSES)).index_copy(1, self.columns, read)
 
 
@@ -339,14 +347,14 @@ class Reasoner(nn.Module):
         cache = DynamicCache(config=self.base.config.text_config) if keep else None
         hidden = self.hidden(prompts, self.inputs(prompts, visual, evidence, show_clip), cache)
         whole = None if visual is None else visual.embedding
-        read = None if visual is None or self.readout is None else self.readout(visual)
+        read = None if visual is None or self.readout is None else self.readout(visual, prompts.patient)
         if show_clip is not None:
             whole, read = (None if seen is None else seen * show_clip.unsqueeze(1) for seen in (whole, read))
         scores = None if evidence is None else evidence.scores
         logits = self.diagnose(hidden, prompts.answer, descriptions, whole, scores, read)
         prefix = None if cache is None else Prefix(prompts.input_ids[0], cache)
         spelled = self.spell(hidden, prompts.spell, logits.detach())
-        return Reasoning(logits, spelled, self.language_loss(hidden, prompts.labels), prefix)
+        return Reasoning(logits, spelled, self.language_loss(hidden, prompts.labels), prefix, read)
 
     def spell(self, hidden: Tensor, position: Tensor, logits: Tensor) -> Tensor | None:
         """[B, C] logits of the first token of each diagnosis name where the text is about to spell one.

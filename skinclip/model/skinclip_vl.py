@@ -152,7 +152,8 @@ class SkinClipVL(nn.Module):
         unknown[list(self.known.unknown_columns)] = True
         fill = NO_LOGIT if self.training else -torch.inf
         spelled = None if reasoning.spelled is None else reasoning.spelled.masked_fill(unknown, fill)
-        return replace(reasoning, logits=reasoning.logits.masked_fill(unknown, fill), spelled=spelled)
+        read = None if reasoning.read is None else reasoning.read.masked_fill(unknown, fill)
+        return replace(reasoning, logits=reasoning.logits.masked_fill(unknown, fill), spelled=spelled, read=read)
 
     def heads(self) -> dict[str, Tensor]:
         """Tensors that stage 2 trains beside LoRA, by name."""

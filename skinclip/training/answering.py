@@ -97,7 +97,8 @@ class ForwardPass(nn.Module):
 
         Returns:
             logits [k, C], spelled [m, C], pooled [k, E], scores [k, K], maps [k, K, h, w], lesion [k, h, w], and
-            language [1], the mean cross-entropy of the words [1] of the rationales, 0 where there are none.
+            language [1], the mean cross-entropy of the words [1] of the rationales, 0 where there are none; read [k, C]
+            where the model has a linear readout.
         """
         evidence = self.find(batch.features)
         forced = replace(evidence, scores=teacher_forced_scores(evidence.scores, batch.labels, batch.forced))
@@ -105,18 +106,23 @@ class ForwardPass(nn.Module):
         lesion = torch.where(batch.has_mask.view(-1, 1, 1), batch.features.lesion, evidence.lesion.detach())
         answers = {"pooled": evidence.pooled, "scores": evidence.scores, "maps": evidence.maps, "lesion": lesion}
         answers |= {"language": none, "words": none}
-        write, logits = self.model.reasoner.writer.write, []
+        write, logits, read = self.model.reasoner.writer.write, [], []
         if m < k:  # apart from those with a rationale, whose sequences are twice as long
-            logits.append(self._reason(write(batch.contexts[m:]), batch, forced, torch.arange(m, k)).logits)
+            without = self._reason(write(batch.contexts[m:]), batch, forced, torch.arange(m, k))
+            logits.append(without.logits)
+            read.append(without.read)
         if m:
             prompts = write(batch.contexts[:m], batch.rationale_targets)
             with_text = self._reason(prompts, batch, forced, torch.arange(m))
             logits.insert(0, with_text.logits)
+            read.insert(0, with_text.read)
             if with_text.spelled is not None:
                 answers["spelled"] = with_text.spelled
             if with_text.language_loss is not None:
                 words = (prompts.labels != IGNORE).sum().to(none)
                 answers |= {"language": with_text.language_loss.view(1), "words": words.view(1)}
+        if read[0] is not None:
+            answers["read"] = torch.cat([part for part in read if part is not None])
         return answers | {"logits": torch.cat(logits)}
 
     def _reason(self, prompts: Prompts, batch: MicroBatch, forced: Evidence, index: Tensor) -> Reasoning:

@@ -361,6 +361,8 @@ class Stage2:
                 language_loss=(whole["language"] * (words / words.sum())).sum() if words.any() else None,
                 confidence_mask=self.train.unseen[photo].to(device),
                 log_prior=None if self.log_prior is None else self.log_prior[photo].to(device),
+                read=whole["read"][:b] if "read" in whole else None,
+                has_read=drawn.show[:b].to(device),
             )
         )
 
@@ -478,8 +480,8 @@ def learn_readout(readout: Readout, recipe: TrainConfig, train: PhotoSet, store:
     """Fits the linear readout that the language part corrects. Raises DataError where no views are kept."""
     if store is None:
         raise DataError("a linear readout is fitted on views that are kept: set cached_views in the recipe's stage2")
-    by_source = recipe.loss.by_source
-    fit_readout(readout, train, store.parts["embedding"], store.parts["style"], recipe.stage2, by_source)
+    parts = store.parts["embedding"], store.parts["style"]
+    fit_readout(readout, train, *parts, recipe.stage2, recipe.loss.by_source)
 
 
 def freeze_earlier(model: SkinClipVL) -> None:

@@ -1,17 +1,21 @@
-"""Fits the linear readout that the answer starts from: multinomial logistic regression on the kept views.
+"""Fits the linear readout that the answer starts from: penalised multinomial regressions on the kept views.
 
 A linear layer with a strong penalty takes more out of the frozen tower than the language part learns to: the tower
 knows nine in ten of the training lesions by heart, and whatever is trained on its outputs without such a bound learns
 to rely on that. Photos are weighed as stage 2 draws them, those with labelled criteria like all others.
+
+What a patient's context says beside the photo is fitted after that, with the photo's part held, and on lesions that
+the tower never saw: of the others the photo says all.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from skinclip.core.config import Stage2Config
+from skinclip.core.patient_context import context_numbers
 from skinclip.model.reasoner import Readout
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.sampling import draw_weights, source_priors
@@ -21,6 +25,57 @@ EMBEDDING_SCALE, STYLE_SCALE = 5.0, 0.3
 ITERATIONS = 60
 
 
+class ReadoutFit:
+    """The labelled views that a readout is fitted to.
+
+    Attributes:
+        rows: [m] numbers of the views that are labelled with a diagnosis that the readout knows.
+        photo: [m] number of each one's photo.
+        targets: [m] number of its diagnosis among those of the readout.
+        drawn: [n] chance of each photo to be drawn.
+    """
+
+    def __init__(self, readout: Readout, train: PhotoSet, cfg: Stage2Config, views: int, by_source: bool) -> None:
+        self.train = train
+        self.columns = readout.columns.cpu()
+        known = torch.isin(train.diagnosis, self.columns).repeat_interleave(views)
+        self.rows = known.nonzero()[:, 0]
+        self.photo = self.rows // views
+        self.targets = (train.diagnosis[self.photo].unsqueeze(1) == self.columns).long().argmax(1)
+        self.drawn = draw_weights(train.diagnosis, cfg.draw_power)
+        self.drawn[train.unseen] *= cfg.held_out_repeat
+        self.sources = train.sources if by_source else ["all"] * len(train.cases)
+
+    def fitted(self, inputs: Tensor, start: Tensor, decay: float, with_bias: bool, chosen: Tensor) -> nn.Linear:
+        """A penalised, logit-adjusted regression of the diagnoses on `inputs` [m, D], beside logits `start` [m, C].
+
+        Args:
+            decay: penalty on the squared weights.
+            chosen: [m] bool, the views that it learns from.
+        """
+        photo, targets = self.photo[chosen], self.targets[chosen]
+        there = torch.zeros(len(self.drawn), dtype=torch.bool).index_fill(0, photo, True)
+        drawn = torch.where(there, self.drawn, 0)
+        log_prior = source_priors(self.train.diagnosis, drawn, self.sources)[:, self.columns].log()[photo]
+        weight = (drawn[photo] / drawn[photo].mean()).float()
+        inputs, start = inputs[chosen], start[chosen] + log_prior
+        layer = nn.Linear(inputs.shape[1], len(self.columns), bias=with_bias)
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
+        optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            entropy = F.cross_entropy(layer(inputs) + start, targets, reduction="none")
+            total = (entropy * weight).mean() + decay * layer.weight.square().sum()
+            total.backward()
+            return total
+
+        optimizer.step(loss)
+        return layer.requires_grad_(False)
+
+
+@torch.no_grad()
 def fit_readout(
     readout: Readout, train: PhotoSet, embedding: Tensor, style: Tensor, cfg: Stage2Config, by_source: bool
 ) -> None:
@@ -31,43 +86,20 @@ def fit_readout(
         style: [n * V, S].
         by_source: as in `LossConfig`: adjust by the prior of each photo's source and kind.
     """
-    columns = readout.columns.cpu()
-    known = torch.isin(train.diagnosis, columns)
-    drawn = draw_weights(train.diagnosis, cfg.draw_power)
-    drawn[train.unseen] *= cfg.held_out_repeat
-    sources = train.sources if by_source else ["all"] * len(train.cases)
-    log_prior = source_priors(train.diagnosis, drawn, sources).log()[known]
-    labels, weight = train.diagnosis[known], (drawn[known] / drawn[known].mean()).float()
-    labels = (labels.unsqueeze(1) == columns).long().argmax(1)  # their numbers among those that are read
-    views = len(embedding) // len(train.cases)
-    chosen = known.repeat_interleave(views)
+    fit = ReadoutFit(readout, train, cfg, len(embedding) // len(train.cases), by_source)
+    embedding, style, unseen = embedding[fit.rows], style[fit.rows], train.unseen[fit.photo]
     mean, spread = style.mean(0), style.std(0).clamp_min(1e-6)
-    inputs = torch.cat([embedding * EMBEDDING_SCALE, (style - mean) / spread * STYLE_SCALE], 1)[chosen]
-    targets, log_prior, weight = (
-        values.repeat_interleave(views, 0) for values in (labels, log_prior[:, columns], weight)
-    )
-    matrix, bias = _regression(inputs, targets, log_prior, weight, cfg.readout_decay)
-    matrix = matrix / torch.cat([matrix.new_full((embedding.shape[1],), 1 / EMBEDDING_SCALE), spread / STYLE_SCALE])
-    with torch.no_grad():
-        readout.linear.weight.copy_(matrix)
-        readout.linear.bias.copy_(bias - matrix[:, embedding.shape[1] :] @ mean)
-
-
-def _regression(
-    inputs: Tensor, targets: Tensor, log_prior: Tensor, weight: Tensor, decay: float
-) -> tuple[Tensor, Tensor]:
-    """Weights [C, D] and bias [C] of the penalised, logit-adjusted regression of `targets` [m] on `inputs` [m, D]."""
-    classes = log_prior.shape[1]
-    matrix = torch.zeros(classes, inputs.shape[1], requires_grad=True)
-    bias = torch.zeros(classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([matrix, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        entropy = F.cross_entropy(F.linear(inputs, matrix, bias) + log_prior, targets, reduction="none")
-        total = (entropy * weight).mean() + decay * (matrix**2).sum()
-        total.backward()
-        return total
-
-    optimizer.step(loss)
-    return matrix.detach(), bias.detach()
+    inputs = torch.cat([embedding * EMBEDDING_SCALE, (style - mean) / spread * STYLE_SCALE], 1)
+    nothing = inputs.new_zeros(len(inputs), len(fit.columns))
+    everything = torch.ones(len(inputs), dtype=torch.bool)
+    with torch.enable_grad():
+        photo = fit.fitted(inputs, nothing, cfg.readout_decay, with_bias=True, chosen=everything)
+    unit = torch.cat([embedding.new_full((embedding.shape[1],), 1 / EMBEDDING_SCALE), spread / STYLE_SCALE])
+    readout.photo.weight.copy_(photo.weight / unit)
+    readout.photo.bias.copy_(photo.bias - readout.photo.weight.cpu()[:, embedding.shape[1] :] @ mean)
+    nn.init.zeros_(readout.context.weight)
+    if unseen.any():
+        patient = torch.tensor([context_numbers(train.cases[i].context) for i in fit.photo.tolist()])
+        with torch.enable_grad():
+            context = fit.fitted(patient, photo(inputs), cfg.context_decay, with_bias=False, chosen=unseen)
+        readout.context.weight.copy_(context.weight)

@@ -40,6 +40,8 @@ class CFAInputs:
         language_loss: scalar, cross-entropy of rationale tokens.
         confidence_mask: [B] bool, photos that stage 0 never saw, on which confidence may be learnt; None is all.
         log_prior: [B, C] log shares of the diagnoses in each photo's own source; None takes those of all photos.
+        read: [B, C] logits of the linear readout that the answer starts from.
+        has_read: [B] bool, photos where it does; None is all.
     """
 
     logits: Tensor
@@ -59,6 +61,8 @@ class CFAInputs:
     language_loss: Tensor | None = None
     confidence_mask: Tensor | None = None
     log_prior: Tensor | None = None
+    read: Tensor | None = None
+    has_read: Tensor | None = None
 
 
 class CFALoss(nn.Module):
@@ -87,6 +91,7 @@ class CFALoss(nn.Module):
             "calibration": c.w_cal,
             "consistency": c.w_con,
             "language": c.w_lang,
+            "departure": c.w_departure,
         }
         self.focal = FocalLoss(class_counts, c.beta, c.gamma, c.label_smoothing, c.tau)
         self.alignment = AlignmentLoss(
@@ -115,6 +120,8 @@ class CFALoss(nn.Module):
         if self.weights["language"] and x.language_loss is not None:
             require(x.language_loss.ndim == 0, f"language_loss must be a scalar, got {shape_of(x.language_loss)}")
             parts["language"] = x.language_loss
+        if self.weights["departure"] and x.read is not None:
+            parts["departure"] = departure(x.logits, x.read, x.has_read)
         return with_sum(parts, self.weights, "total")
 
     def _align(self, x: CFAInputs) -> dict[str, Tensor]:
@@ -125,3 +132,14 @@ class CFALoss(nn.Module):
             outside=(x.maps, x.lesion),
             has_mask=x.has_mask,
         )
+
+
+def departure(logits: Tensor, read: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Mean squared distance of answers [B, C] from those of a linear readout, over `counted` [B] photos.
+
+    The readout is hard to beat from few photos: what the language part adds has to earn its place.
+    """
+    squared = (logits - read.detach()).square().mean(1)
+    if counted is None:
+        return squared.mean()
+    return (squared * counted).sum() / counted.sum().clamp_min(1)
