@@ -124,7 +124,7 @@ class ReasonerConfig:
     `clip_dropout` the share of training photos whose CLIP tokens are hidden, so that evidence must carry the answer;
     `answer_dropout` acts on the answer's hidden state, or the head would learn photos that the tower knows by heart.
     With `readout` the answer starts from a linear readout of the tower, and not from the similarity of its embedding
-    with the descriptions.
+    with the descriptions; of what the language model then changes, `language_share` counts.
     """
 
     base: str | None = None
@@ -144,6 +144,7 @@ class ReasonerConfig:
     max_new_tokens: Count = 96
     logit_scale: Positive = 10.0
     readout: bool = False
+    language_share: Share = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)

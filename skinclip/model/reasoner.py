@@ -313,18 +313,22 @@ class Reasoner(nn.Module):
         way its states speak, whatever the language model makes of them beside that.
 
         Args:
-            read: [B, C] logits that take the place of the zero-shot answer as what reasoning starts from.
+            read: [B, C] logits that take the place of the zero-shot answer as what reasoning starts from: a share
+                (`ReasonerConfig.language_share`) of how far the language model moves that answer counts, and all of
+                how far the checklist does.
         """
         state = hidden[torch.arange(len(answer), device=hidden.device), answer].float()
         direction = at_most_unit(self.to_diagnosis(state))
         if whole is not None:
             direction = direction + whole
-        if scores is not None:
-            direction = direction + self.checklist(scores.sigmoid())
-        logits = self._similarity(direction, descriptions)
+        checked = direction if scores is None else direction + self.checklist(scores.sigmoid())
+        logits = self._similarity(checked, descriptions)
         if whole is None or read is None:
             return logits
-        return logits - self._similarity(whole, descriptions) + read
+        answer, start = (self._similarity(d, descriptions) for d in (direction, whole))
+        departs = read + (logits - answer) + self.config.language_share * (answer - start)
+        seen = whole.any(1, keepdim=True)  # where the photo is hidden there is nothing to start from
+        return torch.where(seen, departs, logits)
 
     def _similarity(self, direction: Tensor, descriptions: Tensor) -> Tensor:
         """Scaled cosines [B, C] of directions [B, E] with descriptions; 0 for a direction of length 0."""
