@@ -12,7 +12,6 @@ Photos of lesions that two sets share are left out. Intervals are 95 % percentil
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import shlex
@@ -26,15 +25,14 @@ import torch
 
 from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import is_malignant
-from skinclip.data import duplicates
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import read_cases
+from skinclip.data.splits import known_duplicates, without_shared
 from skinclip.evaluation import metrics
 from skinclip.imaging.photo import PhotoError, load_photo
 from skinclip.pipeline.assessor import Assessor
 from skinclip.reporting.limits import Group, MeasuredLimits, OperatingCurve
 
-NEAR_DUPLICATES = Path(duplicates.__file__).with_name("near_duplicates.csv")
 THRESHOLDS = [round(0.01 * i, 2) for i in range(1, 100)]
 FEWEST = 10  # photos on which a share is stated
 SEED, RESAMPLES, BATCH = 0, 1000, 16
@@ -87,8 +85,7 @@ def measure(assessor: Assessor, data: Path, command: str, most: int | None = Non
     """Every figure of `assets/limits.json`."""
     calib = answers(assessor, cases_of(data / "ham10000", "calib"), most)
     valid = answers(assessor, cases_of(data / "ham10000", "valid"), most)
-    twice = photos_in_two_sets()
-    pairs = [case for case in cases_of(data / "milk10k", "valid") if not shared(case, twice)]
+    pairs = cases_of(data / "milk10k", "valid")
     dermoscopy = answers(assessor, [c for c in pairs if c.kind == "dermoscopy"], most)
     clinical = answers(assessor, [close_up(c) for c in pairs if c.clinical_image or c.kind == "clinical"], most)
     phone = answers(assessor, cases_of(data / "pad_ufes", None), most)
@@ -127,10 +124,11 @@ def _by(valid: LabelledAnswers, dermoscopy: LabelledAnswers, phone: LabelledAnsw
 
 
 def cases_of(folder: Path, split: str | None) -> list[Case]:
-    """The cases of a split whose malignancy is known. Raises DataError where there are none."""
+    """The cases of a split whose malignancy is known, less lesions of two sets. Raises DataError without any."""
     table = read_cases(folder)
     cases = table.cases if split is None else table.split(split)
-    known = [case for case in cases if truth(case) is not None]
+    apart = without_shared(cases, known_duplicates(folder.parent))
+    known = [case for case in apart if truth(case) is not None]
     if not known:
         raise DataError(f"{folder} has no photo of split {split!r} whose malignancy is known")
     return known
@@ -140,18 +138,6 @@ def truth(case: Case) -> bool | None:
     """The malignancy of a case: its diagnosis as the vocabulary counts it, else what the set itself says."""
     known = is_malignant(case.diagnosis)
     return case.malignant if known is None else known
-
-
-def shared(case: Case, pairs: frozenset[str]) -> bool:
-    """True where one of a case's photos is also in another set (`skinclip/data/near_duplicates.csv`)."""
-    names = {f"{case.source}/{image.stem}" for image in (case.image, case.clinical_image) if image}
-    return bool(names & pairs)
-
-
-def photos_in_two_sets() -> frozenset[str]:
-    """Names (set/photo) of all photos that `skinclip duplicates` found in a second set too."""
-    with NEAR_DUPLICATES.open(newline="") as lines:
-        return frozenset(row[side] for row in csv.DictReader(lines) for side in ("first", "second"))
 
 
 def close_up(case: Case) -> Case:

@@ -23,6 +23,7 @@ from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
+from skinclip.data.splits import known_duplicates, without_shared
 from skinclip.evaluation import metrics
 from skinclip.evaluation.run import LEDGER, lesion_iou, log_test_use
 from skinclip.evaluation.scores import cluster, scored_codes
@@ -138,11 +139,14 @@ class Bench:
         return discover(self.data)
 
     def cases(self, name: str, *splits: str) -> list[Case]:
-        """Cases of the named splits of a data set; all where no split is named; none where the set is not there."""
+        """Cases of the named splits of a data set; all where no split is named; none where the set is not there.
+
+        Lesions that another data set holds too are left out: the model may have learnt from them there.
+        """
         if name not in self.tables:
             return []
         table = self.tables[name]
-        return list(table.split(*splits) if splits else table.cases)
+        return without_shared(table.split(*splits) if splits else table.cases, known_duplicates(self.data))
 
     def measured(self, name: str, split: str | None) -> Measured:
         """The predictions on a split, made once for each weights hash. Raises DataError where it has no case.

@@ -23,6 +23,7 @@ from skinclip.calibration.selective import leading_confidence
 from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
+from skinclip.data.splits import known_duplicates, without_shared
 from skinclip.evaluation import metrics
 from skinclip.reporting import style
 from skinclip.reporting.document import Picture, Section
@@ -51,7 +52,7 @@ _FIGURES = {
 def measured_cases(bench: Bench) -> dict[str, list[Case]]:
     """Group -> its cases, none of which the calibration was fitted on."""
     by_split = gather(bench.data)
-    valid = by_split.get("valid", [])
+    valid = without_shared(by_split.get("valid", []), known_duplicates(bench.data))
     fitted = {photo_key(c) for c in calibration_cases(by_split.get("calib", []), valid)}
     groups: dict[str, list[Case]] = {}
     seen = set()

@@ -63,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of lesions with two photos: the first, the clinical close-up, or both together (default: dermoscopy)",
     )
     parser.add_argument(
+        "--unshared",
+        action="store_true",
+        help="leave out lesions that another set holds too (those known of published sets, and near_duplicates.csv "
+        "beside the data set's folder): a model that learnt from the other set may have met them there",
+    )
+    parser.add_argument(
         "--by",
         type=_grouping,
         action="append",
@@ -140,6 +146,7 @@ def _prior(text: str) -> np.ndarray:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from skinclip.data.readers import detect_layout, read_cases
+    from skinclip.data.splits import known_duplicates
     from skinclip.evaluation import run as evaluation
     from skinclip.evaluation.prediction_file import PredictionFile
 
@@ -170,6 +177,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         command=evaluation.command_line(args.words),
         layout=layout,
         photos=args.photos,
+        shared=tuple(known_duplicates(args.data.resolve().parent)) if args.unshared else (),
     )
     with contextlib.ExitStack() as stack:
         for one in (system, against):

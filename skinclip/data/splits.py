@@ -122,6 +122,30 @@ def known_duplicates(root: Path) -> list[tuple[str, str]]:
     return [*read_duplicates(PUBLISHED_DUPLICATES), *read_duplicates(root / DUPLICATES_FILE)]
 
 
+def without_shared(cases: Sequence[Case], pairs: Iterable[tuple[str, str]]) -> list[Case]:
+    """The cases less those of lesions that another data set holds too.
+
+    A model that learnt from the other set may have met such a lesion there, whatever its split here; a figure on it
+    would flatter.
+
+    Args:
+        pairs: see `known_duplicates`.
+    """
+    twice = {name for pair in pairs for name in pair}
+
+    def lesion(case: Case) -> str:
+        return f"{case.source} {case.lesion_id}"
+
+    shared = {lesion(case) for case in cases if twice & _names(case)}
+    return [case for case in cases if lesion(case) not in shared]
+
+
+def _names(case: Case) -> set[str]:
+    """Names (source/photo) of a case's photos, as a list of duplicates has them."""
+    files = {photo.stem for photo in (case.image, case.clinical_image) if photo is not None}
+    return {f"{case.source}/{name}" for name in (case.image_id, *files)}
+
+
 def guard_training(cases: Sequence[Case]) -> None:
     """Raises DataError naming a photo that no training stage may read, or where there is none to read."""
     if not cases:

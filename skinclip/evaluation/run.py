@@ -25,6 +25,7 @@ from skinclip.core.safe_text import safe_name
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
 from skinclip.data.cases import PHOTOS, Case, CaseTable, DataError, close_up, words_of_unknown
 from skinclip.data.masks import read_mask
+from skinclip.data.splits import without_shared
 from skinclip.evaluation import grouping, metrics, scores
 from skinclip.evaluation.prediction_file import NOT_SCORED, PredictionFile, as_table
 from skinclip.evaluation.scores import ISIC2018_CODES, RULES, Row
@@ -52,6 +53,8 @@ class Options:
         by: names of `grouping.GROUPINGS`; all figures are given again for each group.
         command, layout: noted in the report.
         photos: one of `PHOTOS`: which photos of a lesion are seen.
+        shared: pairs of photos (`splits.known_duplicates`) whose lesions are left out: another data set holds them
+            too, and the model may have learnt from them there.
     """
 
     split: str | None = None
@@ -65,6 +68,7 @@ class Options:
     command: str | None = None
     layout: str | None = None
     photos: str = "dermoscopy"
+    shared: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -91,7 +95,9 @@ def evaluate(
     Raises DataError where the split has no case, or no photo could be read, or (strict) one could not.
     """
     options = options or Options()
-    chosen, single = with_photos(select(table, options.split), options.photos)
+    selected = select(table, options.split)
+    apart = without_shared(selected, options.shared)
+    chosen, single = with_photos(apart, options.photos)
     known = _known_codes(system, against)
     cases, unknown = _known(chosen, known)
     problems = [*table.problems, *single, *unknown]
@@ -113,6 +119,7 @@ def evaluate(
         "layout": options.layout,
         "split": options.split,
         "photos": options.photos,
+        "left_out_shared": len(selected) - len(apart) if options.shared else None,
         "seed": seed,
         "resamples": n_boot,
         "known_diagnoses": list(_known_codes(system)),

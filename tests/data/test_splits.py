@@ -16,6 +16,7 @@ from skinclip.data.splits import (
     keep_apart,
     known_duplicates,
     read_duplicates,
+    without_shared,
 )
 
 
@@ -115,3 +116,14 @@ def test_real_sets_do_not_leak() -> None:
     for table in tables:
         check_no_leak(table.cases)
     check_no_leak(keep_apart([c for table in tables for c in table.cases])[0])
+
+
+def test_lesions_of_two_sets_are_left_out_whole() -> None:
+    def case(photo: str, lesion: str, clinical: str | None = None) -> Case:
+        other = None if clinical is None else Path(f"{clinical}.jpg")
+        return Case(Path(f"{photo}.jpg"), photo, "a", lesion, clinical_image=other, split="test")
+
+    cases = [case("p1", "l1"), case("p2", "l1"), case("p3", "l3"), case("p4", "l4", "c4"), case("p5", "l5")]
+    pairs = [("a/p1", "b/x"), ("b/y", "a/c4"), ("b/p5", "c/p3")]
+    assert [c.image_id for c in without_shared(cases, pairs)] == ["p3", "p5"]
+    assert without_shared(cases, []) == cases

@@ -313,6 +313,17 @@ def test_only_the_split_asked_for_is_used(tmp_path):
         run(cases, split="tset")
 
 
+def test_lesions_that_another_set_holds_too_are_left_out_and_counted(tmp_path):
+    cases = make_cases(tmp_path)
+    first = cases[0]
+    lesion = [c for c in cases if c.lesion_id == first.lesion_id]
+    pair = (f"{first.source}/{first.image_id}", "elsewhere/ISIC_1")
+    report, rows = run(cases, shared=(pair,))
+    assert len(rows) == len(cases) - len(lesion) and report["meta"]["left_out_shared"] == len(lesion)
+    report, rows = run(cases)
+    assert len(rows) == len(cases) and report["meta"]["left_out_shared"] is None
+
+
 def test_labels_that_are_missing_give_null(tmp_path):
     cases = make_cases(tmp_path, 8, diagnosis=None, malignant=lambda i: i % 2 == 0)
     report, _ = run(cases)
