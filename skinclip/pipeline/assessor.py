@@ -56,6 +56,7 @@ from skinclip.model.adapters.card import write_card
 from skinclip.model.checkpoint import CARRIED, create_model, load_adapter, read_config, refuse, weights_sha256
 from skinclip.model.criteria import criterion_probabilities
 from skinclip.model.errors import CheckpointError
+from skinclip.model.folding import fold_constants
 from skinclip.model.inference import lesion_windows, look
 from skinclip.model.memory import check_memory
 from skinclip.model.quiet import silence_transformers
@@ -164,6 +165,7 @@ class Assessor:
         folder = Path(weights) if weights else checkpoint_folder(preset)
         check_checkpoint_fits(folder)
         model, transform = create_model(preset, weights)
+        fold_constants(model)
         assessor = cls(model, transform, *_fitted(folder), ModelInfo(preset, __version__, weights_sha256(folder)))
         assessor.checkpoints[assessor.model_info.weights_sha256] = folder
         return assessor
