@@ -6,22 +6,23 @@ the predicted lesion; where a map lies stands beside it. `explain.methods` holds
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench
-from eval_study.explanations.maps import chosen, reference_lesion
+from eval_study.explanations.maps import chosen, kept, reference_lesion, short
 from skinclip.core.formatting import with_interval
+from skinclip.core.paths import ASSETS
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.explain import faithfulness, saliency
 from skinclip.explain.saliency import Cam, Network
-from skinclip.explain.subject import Subject, on_grid
-from skinclip.imaging.photo import load_photo
+from skinclip.explain.subject import GRID, Subject, on_grid
+from skinclip.model.checkpoint import weights_sha256
 from skinclip.model.plain import load_plain
 from skinclip.reporting.document import Block, Section
 
@@ -30,6 +31,7 @@ DATA, SPLIT, N = "ham10000", "valid", 60
 STAGES = (-1, -2, -3, -4)
 CAMS = tuple(Cam(stage, relu, mirrors) for stage in STAGES for relu in (True, False) for mirrors in (False, True))
 NETWORKS = ("own", "plain")
+PLAIN = ASSETS / "plain"
 
 
 def name_of(cam: Cam) -> str:
@@ -47,22 +49,28 @@ def run(bench: Bench) -> dict[str, Any]:
     """Figures of every Grad-CAM on both networks, and the best one for each network."""
     cases = chosen(bench.cases(DATA, SPLIT), N, bench.seed)
     plain = saliency.plain_network(load_plain())
-    rows: dict[tuple[str, Cam], list[tuple[float, float]]] = {(n, c): [] for n in NETWORKS for c in CAMS}
-    used: list[Case] = []
-    for case in tqdm(cases, desc="tuning", mininterval=10):
-        subject = bench.assessor.subject(load_photo(case.image), case.context)
-        used.append(case)
+
+    def made(subject: Subject, case: Case, _: int) -> dict[str, np.ndarray]:
         reference = reference_lesion(case, subject)
-        for network, of in (("own", subject.network), ("plain", plain)):
-            for cam in CAMS:
-                rows[network, cam].append(_measured(subject, of, cam, reference))
-    resamples = metrics.GroupBootstrap([cluster(c) for c in used], bench.n_boot, bench.seed)
+        networks = {"own": subject.network, "plain": plain}
+        return {
+            f"{network}/{name_of(cam)}": np.array(_measured(subject, of, cam, reference))
+            for network, of in networks.items()
+            for cam in CAMS
+        }
+
+    settings = f"{bench.sha}|{weights_sha256(PLAIN)}|{GRID}|{faithfulness.STEPS}|{CAMS}"
+    rows = kept(bench, cases, Path(short(settings)) / NAME, made)
+    resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     figures = {
-        network: {name_of(cam): _intervals(resamples, np.array(rows[network, cam])) for cam in CAMS}
+        network: {
+            name: _intervals(resamples, np.array([row[f"{network}/{name}"] for row in rows]))
+            for name in map(name_of, CAMS)
+        }
         for network in NETWORKS
     }
     best = {n: max(of, key=lambda name: of[name]["insertion_less_deletion"]["value"]) for n, of in figures.items()}
-    return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(used), "chosen": best, "networks": figures}
+    return {"meta": bench.meta(data=DATA, split=SPLIT), "n": len(cases), "chosen": best, "networks": figures}
 
 
 def _measured(subject: Subject, network: Network, cam: Cam, reference: np.ndarray | None) -> tuple[float, float]:
