@@ -43,7 +43,13 @@ class Augmentation:
     @classmethod
     def draw(cls, n: int, generator: torch.Generator, strength: float = 1.0) -> Augmentation:
         """Draws any rotation, flip, zoom (0.7-1.15 of the photo shown), stretch, shift and colour; half of the photos
-        lose resolution, by a common factor of up to 2.5."""
+        lose resolution, by a common factor of up to 2.5.
+
+        Args:
+            strength: of zoom, stretch, shift and colour; 0 leaves the photos as they are, unturned too.
+        """
+        if strength == 0:
+            return cls.none(n)
 
         def uniform(low: float, high: float) -> Tensor:
             return torch.rand(n, generator=generator) * (high - low) + low
@@ -62,6 +68,13 @@ class Augmentation:
         if coarse.any():
             shrink[coarse] = 1 + 1.5 * torch.rand(1, generator=generator).item()
         return cls(angle, zoom, stretch, flip, shift, *colour, shrink)
+
+    @classmethod
+    def none(cls, n: int) -> Augmentation:
+        """No change to any of n photos."""
+        zeros, ones, factors = torch.zeros(n), torch.ones(n), torch.ones(n, 1, 1, 1)
+        colour = (factors, torch.ones(n, 3, 1, 1), factors, factors)
+        return cls(zeros, ones, ones, ones, torch.zeros(n, 2), *colour, zeros.double())
 
     @classmethod
     def cat(cls, parts: Sequence[Augmentation]) -> Augmentation:

@@ -29,8 +29,11 @@ def test_parts_drawn_one_by_one_are_applied_together() -> None:
         torch.testing.assert_close(part(batch()[i : i + 1], 32)[0], together[i])
 
 
-def test_without_strength_only_rotation_and_flip_are_left() -> None:
-    drawn = Augmentation.draw(6, GENERATOR.manual_seed(3), strength=0.0)
-    for name in ("zoom", "stretch", "brightness", "balance", "contrast", "saturation"):
-        assert torch.equal(getattr(drawn, name), torch.ones_like(getattr(drawn, name))), name
-    assert not drawn.shift.any()
+def test_without_strength_a_photo_stays_as_it_is() -> None:
+    before = GENERATOR.manual_seed(3).get_state()
+    drawn = Augmentation.draw(6, GENERATOR, strength=0.0)
+    torch.testing.assert_close(drawn(batch(), 40), batch(), atol=1e-5, rtol=0)
+    again = Augmentation.cat([drawn.pick(torch.tensor([i])) for i in range(6)])
+    assert torch.equal(again(batch(), 40), drawn(batch(), 40)) and torch.equal(GENERATOR.get_state(), before)
+    slight = Augmentation.draw(6, GENERATOR, strength=1e-9)
+    assert (slight.angle != 0).all() and not torch.allclose(slight(batch(), 40), batch(), atol=0.01)
