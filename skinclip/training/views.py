@@ -71,10 +71,10 @@ def see(model: SkinClipVL, views: Tensor, encode_in: str = "float32") -> ViewFea
     type_ = {"float32": torch.float32, "bfloat16": torch.bfloat16}[encode_in]
     with torch.autocast(model.device.type, type_, enabled=encode_in != "float32"):
         if model.config.perception.looks > 1:
-            return _as_kept(model, *_two_looks(model, views))
+            return as_kept(model, *_two_looks(model, views))
         tokens = model.perceive(views[:, :3])
         mask_logits = model.evidence.segment(tokens.levels)
-        return _as_kept(model, tokens, mask_logits, views[:, 3:])
+        return as_kept(model, tokens, mask_logits, views[:, 3:])
 
 
 def _two_looks(model: SkinClipVL, views: Tensor) -> tuple[VisualTokens, Tensor, Tensor]:
@@ -87,9 +87,20 @@ def _two_looks(model: SkinClipVL, views: Tensor) -> tuple[VisualTokens, Tensor, 
     return model.perception.together([first, model.perceive(near[:, :3])]), mask_logits, near[:, 3:]
 
 
-def _as_kept(model: SkinClipVL, tokens: VisualTokens, mask_logits: Tensor, reference: Tensor) -> ViewFeatures:
-    """What stage 2 reads, by what it trains: levels as their means, tokens on the grid that the reasoner pools them to
-    where no evidence finder learns from them."""
+def kept_grid(model: SkinClipVL) -> tuple[int, int]:
+    """The grid that kept tokens lie on: the tower's own, or the one that the reasoner pools them to where no evidence
+    finder learns from them."""
+    side = model.config.reasoner.clip_grid
+    return (side, side) if model.evidence.frozen else model.perception.grid
+
+
+def as_kept(model: SkinClipVL, tokens: VisualTokens, mask_logits: Tensor, reference: Tensor) -> ViewFeatures:
+    """Outputs of the frozen parts as stage 2 reads them: levels as their means, tokens on the `kept_grid`.
+
+    Args:
+        mask_logits: [k, m, m] of the look that finds the lesion.
+        reference: [k, 1, side, side] the lesion of the last look, 0 where there is no reference mask.
+    """
     means, style = [level.mean((2, 3), keepdim=True).float() for level in tokens.levels], tokens.style.float()
     grid, patches, found = tokens.grid, tokens.tokens.float(), None
     if model.evidence.frozen:
@@ -97,9 +108,8 @@ def _as_kept(model: SkinClipVL, tokens: VisualTokens, mask_logits: Tensor, refer
         few = found.scores.new_ones(len(found.scores), 1, 1)
         no_maps = few.unsqueeze(1).expand(-1, found.maps.shape[1], 1, 1)
         found = replace(found, mask_logits=mask_logits.float(), lesion=few, maps=no_maps)
-        side = model.config.reasoner.clip_grid
-        maps = F.adaptive_avg_pool2d(patches.transpose(1, 2).unflatten(2, grid), side)
-        patches, grid = maps.flatten(2).transpose(1, 2), (side, side)
+        maps = F.adaptive_avg_pool2d(patches.transpose(1, 2).unflatten(2, grid), kept_grid(model))
+        patches, grid = maps.flatten(2).transpose(1, 2), kept_grid(model)
     lesion = F.adaptive_avg_pool2d(reference, grid)[:, 0]
     kept = VisualTokens(patches, grid, tokens.embedding.float(), means, tokens.own, style)
     return ViewFeatures(kept, mask_logits.float(), lesion, found)
@@ -154,6 +164,16 @@ class KeptViews(LiveViews):
         """The views `number` [n] of the photos [n]: always the same ones."""
         pairs = zip(photo.tolist(), number.tolist(), strict=True)
         return ViewDraw(photo, Augmentation.cat([self._augmentation(i, v) for i, v in pairs]), number)
+
+    def seen(self, model: SkinClipVL, rows: Tensor, encode_in: str) -> ViewFeatures:
+        """Outputs of the frozen parts for the views in the places `rows`, those of a photo one after the other."""
+        drawn = self.numbered(rows // self.count, rows % self.count)
+        return see(model, self.pixels(drawn, torch.arange(len(rows)), model.device), encode_in)
+
+    @property
+    def settings(self) -> list[object]:
+        """All that decides, beside the photos and the seed, which pixels the views show."""
+        return [self.side, self.strength, self.count]
 
     def _augmentation(self, photo: int, number: int) -> Augmentation:
         name = f"{self.seed}/{photo_key(self.photos.cases[photo])}/{number}"
@@ -237,8 +257,7 @@ def keep_views(
     Raises DataError where the disk has no room.
     """
     n, count = len(views.photos), views.count
-    first = views.numbered(torch.tensor([0]), torch.tensor([0]))
-    example = parts_of(see(model, views.pixels(first, torch.tensor([0]), model.device), encode_in))
+    example = parts_of(views.seen(model, torch.tensor([0]), encode_in))
     shapes = {k: (tuple(v.shape[1:]), _KEPT_AS.get(k, torch.float16)) for k, v in example.items()}
     folder = folder / f"views-{_digest(model, views, base, encode_in)}"
     with distributed.main_process_first():
@@ -250,8 +269,7 @@ def keep_views(
     distributed.wait()  # all know what is missing before any of it is written
     micro_batches = missing.split(batch) if len(missing) else ()
     for rows in tqdm(micro_batches, desc="encoding photos", disable=not distributed.is_main, mininterval=5):
-        drawn = views.numbered(rows // count, rows % count)
-        store.write(rows, see(model, views.pixels(drawn, torch.arange(len(rows)), model.device), encode_in))
+        store.write(rows, views.seen(model, rows, encode_in))
     distributed.wait()
     return store
 
@@ -260,15 +278,21 @@ def _digest(model: SkinClipVL, views: KeptViews, base: str, encode_in: str) -> s
     """Hash of all that decides what is kept."""
     digest = hashlib.sha256()
     config = model.config
-    drawn = [views.side, views.strength, views.count, encode_in]
+    drawn = [*views.settings, encode_in]
     settings = [_VERSION, config.perception, config.reasoner.own_vision, *drawn]
     digest.update(json.dumps([str(s) for s in [*settings, views.seed, base]]).encode())
     digest.update("\n".join(f"{photo_key(c)}/{bytes_in(c.image)}" for c in views.photos.cases).encode())
     digest.update(str(tuple(views.photos.photos.shape)).encode())
-    learnt_before = model.evidence if model.evidence.frozen else model.evidence.mask_head
-    for name, value in learnt_before.state_dict().items():
+    for name, value in learnt_before(model).items():
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def learnt_before(model: SkinClipVL) -> dict[str, Tensor]:
+    """Tensors of the evidence finder that stage 2 leaves as they are: what is kept depends on no others."""
+    if not model.evidence.frozen:
+        return model.evidence.mask_head.state_dict()
+    return {k: v for k, v in model.evidence.state_dict().items() if not k.startswith("to_pooled.")}
 
 
 def _check_room(folder: Path, needed: int) -> None:

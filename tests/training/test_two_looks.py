@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -134,6 +135,21 @@ def test_a_step_on_kept_views_is_one_on_the_views_themselves(
     for name, value in losses[1].items():
         assert losses[0][name] == pytest.approx(value, abs=1e-4, rel=1e-4), name
     assert gradients[0] == gradients[1] == {"to_pooled.weight", "to_pooled.bias"}
+
+
+def test_views_outlive_what_stage_2_learns(model: SkinClipVL, pairs: PhotoSet, tmp_path: Path) -> None:
+    """A trained checkpoint finds the views that its own training kept."""
+    trained = copy.deepcopy(model)
+    assert isinstance(trained.evidence, PyramidEvidenceFinder)
+    _, of_training = views_for(model, RECIPE, pairs, tmp_path, "", DistributedContext())
+    with torch.no_grad():
+        trained.evidence.to_pooled.weight.add_(1.0)
+    _, after = views_for(trained, RECIPE, pairs, tmp_path, "", DistributedContext())
+    assert len(list(tmp_path.iterdir())) == 1 and of_training is not None and after is not None
+    with torch.no_grad():
+        trained.evidence.mask_head.to_mask.bias.add_(1.0)
+    views_for(trained, RECIPE, pairs, tmp_path, "", DistributedContext())
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_only_lesions_with_two_photos_are_seen_in_both(model: SkinClipVL, pairs: PhotoSet) -> None:
