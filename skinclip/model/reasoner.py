@@ -40,6 +40,7 @@ from skinclip.language.constrained_decoding import CitationProcessor, Paraphrase
 from skinclip.language.prompt import IGNORE, REFERENCES, Prompts, PromptWriter, RationaleTarget
 from skinclip.language.rationale import write_rationale
 from skinclip.language.rationale_check import FORBIDDEN_OUTSIDE, check_rationale
+from skinclip.model.answer import Start, answer_logits, at_most_unit
 from skinclip.model.decoding import Prefix, greedy
 from skinclip.model.evidence import Evidence
 from skinclip.model.own_vision import own_grid, own_tokens
@@ -66,11 +67,6 @@ class Reasoning:
     language_loss: Tensor | None = None
     prefix: Prefix | None = None
     read: Tensor | None = None
-
-
-def at_most_unit(vectors: Tensor) -> Tensor:
-    """Vectors [..., E], those longer than 1 shortened to 1."""
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1.0)
 
 
 class TokenProjector(nn.Module):
@@ -128,7 +124,7 @@ class InputWidths:
 
 
 class Readout(nn.Module):
-    """What linear layers read of the diagnosis in the tower's whole outputs and the patient's context."""
+    """Linear layers that read the diagnosis in the tower's whole outputs and the patient's context."""
 
     columns: Tensor
 
@@ -145,7 +141,11 @@ class Readout(nn.Module):
         Args:
             patient: [B, CONTEXT_NUMBERS].
         """
-        read = self.photo(torch.cat([visual.embedding, visual.style], 1)) + self.context(patient)
+        return self.read(visual.embedding, visual.style, patient)
+
+    def read(self, embedding: Tensor, style: Tensor, patient: Tensor) -> Tensor:
+        """`forward` of photo embeddings [B, E] and styles [B, S]."""
+        read = self.photo(torch.cat([embedding, style], 1)) + self.context(patient)
         return read.new_zeros(len(read), len(DIAGNOSES)).index_copy(1, self.columns, read)
 
 
@@ -321,18 +321,9 @@ class Reasoner(nn.Module):
         direction = at_most_unit(self.to_diagnosis(state))
         if whole is not None:
             direction = direction + whole
-        checked = direction if scores is None else direction + self.checklist(scores.sigmoid())
-        logits = self._similarity(checked, descriptions)
-        if whole is None or read is None:
-            return logits
-        answer, start = (self._similarity(d, descriptions) for d in (direction, whole))
-        departs = read + (logits - answer) + self.config.language_share * (answer - start)
-        seen = whole.any(1, keepdim=True)  # where the photo is hidden there is nothing to start from
-        return torch.where(seen, departs, logits)
-
-    def _similarity(self, direction: Tensor, descriptions: Tensor) -> Tensor:
-        """Scaled cosines [B, C] of directions [B, E] with descriptions; 0 for a direction of length 0."""
-        return F.normalize(direction, dim=-1) @ descriptions.T * self.logit_scale.exp().clamp(max=40.0)
+        checklist = None if scores is None else self.checklist(scores.sigmoid())
+        start = None if whole is None or read is None else Start(whole, read, self.config.language_share)
+        return answer_logits(direction, descriptions, self.logit_scale, checklist, start)
 
     def forward(
         self,

@@ -13,11 +13,12 @@ from skinclip.core.assessment import Context, Differential
 from skinclip.core.vocabulary import DIAGNOSES
 from skinclip.language.prompt import RationaleTarget, context_text
 from skinclip.language.rationale_check import check_citations, check_rationale, read_rationale
+from skinclip.model.answer import at_most_unit
 from skinclip.model.checkpoint import load_model, save_model
 from skinclip.model.errors import CheckpointError
 from skinclip.model.perception import VisualTokens
 from skinclip.model.qwen import load_language_model, quantize_to, qwen_config
-from skinclip.model.reasoner import FALLBACK_PARAPHRASES, at_most_unit
+from skinclip.model.reasoner import FALLBACK_PARAPHRASES
 from skinclip.model.tokenizer import mini_tokenizer
 
 
