@@ -2,6 +2,7 @@
 
 shipped            the whole model, as the page runs it
 no language        evidence finder and two linear layers in place of the language model (three seeds)
+readout alone      the linear readout of photo and context that the answer starts from
 linear probe       logistic regression on the frozen tower's features
 zero-shot          the frozen tower and the descriptions alone
 plain              the same trunk fine-tuned with cross-entropy, raw softmax as a user would read it
@@ -25,6 +26,7 @@ from eval_study.benchmarks import losses
 from eval_study.benchmarks.blocks import picture, table
 from eval_study.benchmarks.common import Bench, diagnosis_metrics, labels_of
 from eval_study.benchmarks.features import Features
+from eval_study.benchmarks.heads import EVEN, patients
 from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import Stage0Config, TrainConfig
 from skinclip.core.formatting import with_interval
@@ -36,18 +38,21 @@ from skinclip.model.checkpoint import weights_sha256
 from skinclip.model.errors import CheckpointError
 from skinclip.model.perception import MIRRORS
 from skinclip.model.plain import PlainClassifier, load_plain
+from skinclip.model.skinclip_vl import NO_LOGIT, SkinClipVL
 from skinclip.reporting import style
 from skinclip.reporting.document import Block, Picture, Section, Table
 from skinclip.training.derm_clip import stage0_weights
 from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.plain import plain_logits
+from skinclip.training.sampling import drawn_shares
 
 NAME = "baselines"
 FIGURES = ("balanced_accuracy", "balanced_accuracy_argmax", "accuracy", "auroc_macro", "nll", "brier", "ece")
 TITLES = {
     "shipped": "SkinCLIP-VL mini",
     "no_language": "without its language part",
+    "readout": "its linear readout alone",
     "linear_probe": "linear probe on the frozen tower",
     "zero_shot": "zero-shot, frozen tower and descriptions",
     "plain": "plain fine-tuned trunk, raw softmax",
@@ -60,49 +65,63 @@ PLAIN = ASSETS / "plain"
 
 def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test")) -> dict[str, Any]:
     """All systems on HAM10000's `splits`; the plain classifier is left out where it was not trained yet."""
-    recipe = TrainConfig()
-    sets = losses.feature_sets(bench, recipe, "calib", *splits)
-    prior = losses.home_prior(sets)
+    sets = losses.feature_sets(bench, "calib", *splits)
+    prior, model = losses.home_prior(sets), bench.assessor.model
     systems = {
-        **no_language(bench, recipe, sets, splits),
+        **no_language(bench, sets, splits),
+        **readout_alone(model, sets, splits),
         "linear_probe": linear_probe(sets, splits),
-        "zero_shot": zero_shot(bench, recipe, sets, splits),
+        "zero_shot": zero_shot(model, bench.recipe, sets, splits),
         **plain(sets, splits),
     }
-    missing = sorted(set(TITLES) - {name.split("-")[0] for name in systems} - {"shipped"})
+    never = {"shipped", *(["readout"] if model.reasoner.readout is None else [])}
+    missing = sorted(set(TITLES) - {name.split("-")[0] for name in systems} - never)
     return {
         "meta": bench.meta(not_measured=missing, plain_sha256=weights_sha256(PLAIN) if PLAIN.exists() else None),
         **{split: compare(bench, sets[split], systems, prior, split) for split in splits},
     }
 
 
-def no_language(
-    bench: Bench, recipe: TrainConfig, sets: dict[str, Features], splits: tuple[str, ...]
-) -> dict[str, dict[str, np.ndarray]]:
+def no_language(bench: Bench, sets: dict[str, Features], splits: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
     """One system a seed: the ablation's runs under CFA are taken from there."""
-    labels = sets["train"].photos.diagnosis
-    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).tolist()
-    runs = {s: losses.one_run(bench, recipe, sets, counts, "cfa", s, splits) for s in losses.SEEDS}
+    runs = {s: losses.one_run(bench, sets, "cfa", s, splits) for s in losses.SEEDS}
     return {f"no_language-{s}": {split: predictions[split] for split in splits} for s, predictions in runs.items()}
 
 
-def probe_inputs(features: Features, view: int = 0) -> np.ndarray:
-    """[n, E + S] what the probe reads."""
-    return torch.cat([features.embeddings[view], features.style[view]], 1).numpy()
+@torch.no_grad()
+def readout_alone(
+    model: SkinClipVL, sets: dict[str, Features], splits: tuple[str, ...]
+) -> dict[str, dict[str, np.ndarray]]:
+    """The linear readout, which is fitted at even shares of the diagnoses; none where the model has none."""
+    readout = model.reasoner.readout
+    if readout is None:
+        return {}
+    logits = {}
+    for split in ("calib", *splits):
+        whole = (sets[split].part(name)[:, 0] for name in ("embedding", "style"))
+        read = readout.read(*whole, patients(c.context for c in sets[split].photos.cases)).double()
+        read[:, list(model.known.unknown_columns)] = NO_LOGIT
+        logits[split] = read.numpy()
+    return {"readout": losses.calibrated(logits, sets, EVEN.numpy())}
+
+
+def probe_inputs(features: Features) -> np.ndarray:
+    """[n, V, E + S] what the probe reads."""
+    return torch.cat([features.part("embedding"), features.part("style")], 2).numpy()
 
 
 def linear_probe(sets: dict[str, Features], splits: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Logistic regression on the features of augmented training photos; its regularisation is chosen on valid."""
     train = sets["train"]
     known = (train.photos.diagnosis != MISSING).numpy()
-    x = np.concatenate([probe_inputs(train, v)[known] for v in range(train.embeddings.shape[0])])
-    y = np.tile(train.photos.diagnosis.numpy()[known], train.embeddings.shape[0])
+    inputs = probe_inputs(train)[known]
+    x, y = np.concatenate(inputs), train.photos.diagnosis.numpy()[known].repeat(inputs.shape[1])
     drawn = np.bincount(y, minlength=len(DIAGNOSIS_CODES)) / len(y)
     valid = sets["valid"]
     best: tuple[float, dict[str, np.ndarray]] = (np.inf, {})
     for c in PROBE_C:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500)).fit(x, y)
-        logits = {s: model.decision_function(probe_inputs(sets[s])) for s in ("calib", *splits)}
+        logits = {s: model.decision_function(probe_inputs(sets[s])[:, 0]) for s in ("calib", *splits)}
         p = losses.calibrated(logits, sets, drawn)
         nll = log_loss(valid.photos.diagnosis.numpy(), p["valid"], labels=range(len(DIAGNOSIS_CODES)))
         best = min(best, (nll, p), key=lambda pair: pair[0])
@@ -110,25 +129,25 @@ def linear_probe(sets: dict[str, Features], splits: tuple[str, ...]) -> dict[str
 
 
 def zero_shot(
-    bench: Bench, recipe: TrainConfig, sets: dict[str, Features], splits: tuple[str, ...]
+    model: SkinClipVL, recipe: TrainConfig, sets: dict[str, Features], splits: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
-    """Similarity of the photo embedding with each diagnosis's descriptions, as stage 0 was trained."""
-    model = bench.assessor.model
+    """Similarity of the photo embedding with each diagnosis's descriptions, as stage 0 was trained.
+
+    A recipe that takes the prior out by source is one for towers that were trained so too (`eval_study.gpu.train`).
+    """
+    prior = EVEN.numpy() if recipe.loss.by_source else drawn_prior(sets["train"].photos, recipe.stage0)
     bank, scale = model.description_bank, model.perception.tower.similarity_scale().clamp(max=50)
     logits = {
-        s: (torch.einsum("ne,cpe->ncp", sets[s].embeddings[0], bank) * scale).logsumexp(2).detach().double().numpy()
+        s: (torch.einsum("ne,cpe->ncp", sets[s].part("embedding")[:, 0], bank) * scale).logsumexp(2)
         for s in ("calib", *splits)
     }
-    return losses.calibrated(logits, sets, drawn_prior(sets["train"].photos, recipe.stage0))
+    return losses.calibrated({s: v.detach().double().numpy() for s, v in logits.items()}, sets, prior)
 
 
 def drawn_prior(photos: PhotoSet, cfg: Stage0Config) -> np.ndarray:
     """[C] shares of the diagnoses among photos drawn as stage 0 draws them."""
-    labels = photos.diagnosis
-    weights = stage0_weights(labels, photos.criterion_targets.weight, cfg)
-    known = labels != MISSING
-    prior = torch.zeros(len(DIAGNOSIS_CODES), dtype=torch.double).index_add_(0, labels[known], weights[known])
-    return (prior / prior.sum()).numpy()
+    weights = stage0_weights(photos.diagnosis, photos.criterion_targets.weight, cfg)
+    return drawn_shares(photos.diagnosis, weights).numpy()
 
 
 def plain(sets: dict[str, Features], splits: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from skinclip.calibration.calibrated_model import CalibratedOutput
 from skinclip.calibration.calibrator import MALIGNANT
 from skinclip.core.assessment import Context
+from skinclip.core.config import TrainConfig
 from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
@@ -33,6 +34,7 @@ from skinclip.model.skinclip_vl import NO_LOGIT
 from skinclip.pipeline.assessor import Assessor
 from skinclip.pipeline.findings import photo_mask
 from skinclip.training.photo_sets import criterion_labels, diagnosis_labels
+from skinclip.training.recalibrate import recipe_beside
 
 BATCH = 32
 
@@ -132,6 +134,11 @@ class Bench:
     def thresholds(self) -> dict[str, float]:
         """Thresholds of the findings, which the hash of the weights does not cover."""
         return json.loads(((self.weights or ASSETS / "mini") / "findings.json").read_text())
+
+    @cached_property
+    def recipe(self) -> TrainConfig:
+        """The recipe that the model was trained by, the usual one where its checkpoint keeps none."""
+        return recipe_beside(self.weights or ASSETS / "mini")
 
     @cached_property
     def tables(self) -> dict[str, Any]:

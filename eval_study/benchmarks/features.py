@@ -1,7 +1,7 @@
-"""Frozen features of the training photos, kept on disk, so that an ablation costs seconds and not hours.
+"""Frozen features of photos, kept on disk, so that an ablation costs seconds and not hours.
 
-The tower is frozen, so its features are all that a head can learn from. Training photos are kept under a few fixed
-augmentations, other photos as they are; the 20 x 20 patch tokens are pooled to 10 x 10 to bring them into memory.
+The towers are frozen, so their outputs are all that a head can learn from. Training photos are kept as stage 2 keeps
+them, in the same files where the folder is the same; photos to measure on as an Assessment looks at them.
 """
 
 from __future__ import annotations
@@ -10,112 +10,109 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
-from skinclip.core.assessment import Context
 from skinclip.core.config import TrainConfig
-from skinclip.core.vocabulary import SEXES, SITES
-from skinclip.data.augmentation import augment
+from skinclip.data.cases import DataError
+from skinclip.imaging.photo import PhotoError, load_photo
+from skinclip.imaging.transform import PhotoTransform
+from skinclip.model.inference import look
 from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.photo_sets import PhotoSet, photo_key
+from skinclip.training.distributed import DistributedContext
+from skinclip.training.joint import CACHE_BATCH
+from skinclip.training.photo_sets import PhotoSet
+from skinclip.training.views import (
+    KeptViews,
+    ViewFeatures,
+    ViewStore,
+    as_kept,
+    keep_views,
+    kept_grid,
+    learnt_before,
+    view_side,
+)
 
-GRID = 10
-VIEWS = 2  # augmented views kept of each training photo
-CONTEXT_WIDTH = 2 + len(SEXES) + len(SITES)
+VIEWS = 2  # augmented views kept of each photo where the recipe keeps none
 
 
-@dataclass
+class AssessedPhotos(KeptViews):
+    """Photos as an Assessment looks at them, read from their files; one view each."""
+
+    def __init__(self, photos: PhotoSet) -> None:
+        super().__init__(photos, side=0, strength=0.0, count=1, seed=0)
+
+    @torch.inference_mode()
+    def seen(self, model: SkinClipVL, rows: Tensor, encode_in: str) -> ViewFeatures:
+        """See `KeptViews.seen`; whatever `encode_in` says, in the precision of an Assessment.
+
+        Raises DataError naming a photo that cannot be read.
+        """
+        cases = [self.photos.cases[i] for i in rows.tolist()]
+        try:
+            images = [load_photo(case.image) for case in cases]
+        except PhotoError as error:
+            raise DataError(f"a photo to measure on cannot be read: {error}") from error
+        tokens = look(model, PhotoTransform(model.config.photo_side), images).tokens
+        mask_logits = model.evidence.segment(tokens.levels)
+        nothing = mask_logits.new_zeros(len(rows), 1, 8, 8)  # no reference mask: nothing is learnt from these
+        return as_kept(model, tokens, mask_logits, nothing)
+
+    @property
+    def settings(self) -> list[object]:
+        return ["as assessed"]
+
+
+@dataclass(frozen=True)
 class Features:
-    """Frozen features of n photos under V views.
+    """Frozen features of n photos under V views each.
 
     Attributes:
-        tokens: float16 [V, n, GRID * GRID, D] pooled patch tokens.
-        embeddings: [V, n, E] unit length.
-        style: [V, n, S].
-        lesion: [V, n, GRID, GRID] share of each patch that is lesion, by the model's own mask.
-        labelled_lesion: [V, n, GRID, GRID] the same by the reference mask, NaN where there is none.
-        context: [n, CONTEXT_WIDTH].
-        photos: labels and cases; its photo tensors are not needed any more.
+        photos: labels and cases; pixels are not needed any more.
+        views: which pixels were seen.
+        store: what the frozen parts made of them, mapped from disk.
+        grid: of the patch tokens.
     """
 
-    tokens: np.ndarray
-    embeddings: Tensor
-    style: Tensor
-    lesion: Tensor
-    labelled_lesion: Tensor
-    context: Tensor
     photos: PhotoSet
+    views: KeptViews
+    store: ViewStore
+    grid: tuple[int, int]
 
     def __len__(self) -> int:
-        return self.embeddings.shape[1]
+        return len(self.photos)
+
+    def read(self, photo: Tensor, view: int) -> ViewFeatures:
+        """The features of the photos [k] under one of their views."""
+        drawn = self.views.numbered(photo, torch.full_like(photo, view))
+        return self.store.read(drawn, torch.arange(len(photo)), self.grid, "cpu")
+
+    def part(self, name: str) -> Tensor:
+        """[n, V, ...] a small part of all photos at once: "embedding" or "style"."""
+        return self.store.parts[name].unflatten(0, (len(self), self.views.count))
 
 
-def context_vector(context: Context) -> list[float]:
-    """Age in units of 50 years and whether it is given, then one-hot sex and body site; zeros where not given."""
-    age = [0.0, 0.0] if context.age is None else [context.age / 50 - 1, 1.0]
-    return [*age, *(float(context.sex == s) for s in SEXES), *(float(context.site == s) for s in SITES)]
+def features_of(model: SkinClipVL, views: KeptViews, folder: Path, encode_in: str = "float32") -> Features:
+    """The features of `views`, from `folder` as far as they were kept there for the same towers and photos."""
+    store = keep_views(model, views, "", folder, CACHE_BATCH, DistributedContext(model.device.type), encode_in)
+    return Features(views.photos, views, store, kept_grid(model))
 
 
-def tower_sha(model: SkinClipVL) -> str:
-    """Hash of what the features depend on, frozen tower and lesion mask: they outlive a new training of the rest."""
+def augmented(model: SkinClipVL, photos: PhotoSet, recipe: TrainConfig, folder: Path) -> Features:
+    """The features of `photos` under a few fixed augmentations each: those of stage 2."""
+    cfg = recipe.stage2
+    side, count = view_side(model.config, recipe), cfg.cached_views or VIEWS
+    views = KeptViews(photos, side, cfg.augmentation, count, recipe.seed)
+    return features_of(model, views, folder, cfg.encode_in)
+
+
+def frozen_sha(model: SkinClipVL) -> str:
+    """Hash of what a head starts from and reads, tower, frozen evidence and readout: they outlive a new training of the
+    rest."""
+    readout = model.reasoner.readout
     digest = hashlib.sha256()
-    for state in (model.perception.tower.weights(), model.evidence.mask_head.state_dict()):
+    for state in (model.perception.tower.weights(), learnt_before(model), readout.state_dict() if readout else {}):
         for name, value in state.items():
             digest.update(name.encode())
-            digest.update(value.contiguous().numpy().tobytes())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def features_of(
-    model: SkinClipVL, photos: PhotoSet, recipe: TrainConfig, folder: Path, views: int = 0, seed: int = 0
-) -> Features:
-    """The features of `photos`, from `folder` where they were kept for the same tower, photos and views.
-
-    Args:
-        views: augmented views per photo, drawn as stage 2 draws them; 0 is one view of the photo as it is.
-    """
-    names = "\n".join(photo_key(c) for c in photos.cases)
-    settings = f"{tower_sha(model)}|{names}|{photos.photos.shape}|{views}|{seed}|{recipe.stage2.augmentation}"
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    path = folder / f"features-{digest}"
-    if not (path / "done").exists():
-        _measure(model, photos, recipe, path, views, seed)
-    small = {k: torch.from_numpy(v).float() for k, v in np.load(path / "small.npz").items()}
-    context = torch.tensor([context_vector(c.context) for c in photos.cases]).reshape(len(photos), CONTEXT_WIDTH)
-    return Features(tokens=np.load(path / "tokens.npy", mmap_mode="r"), context=context, photos=photos, **small)
-
-
-@torch.inference_mode()
-def _measure(model: SkinClipVL, photos: PhotoSet, recipe: TrainConfig, path: Path, views: int, seed: int) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(seed)
-    side, n = model.config.perception.image_size, len(photos)
-    shape = (max(1, views), n, GRID * GRID, model.perception.width)
-    tokens = np.lib.format.open_memmap(path / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
-    rows: dict[str, list[list[Tensor]]] = {k: [] for k in ("embeddings", "style", "lesion", "labelled_lesion")}
-    for v in range(shape[0]):
-        for part in rows.values():
-            part.append([])
-        for index in tqdm(torch.arange(n).split(32), desc=f"features, view {v + 1}/{shape[0]}", mininterval=10):
-            batch = photos.batch(index)
-            if views:
-                batch = augment(batch, side, generator, recipe.stage2.augmentation)
-            else:
-                batch = F.interpolate(batch, (side, side), mode="bilinear", antialias=True)
-            perceived = model.perceive(batch[:, :3], flips=not views and model.config.perception.flips)
-            evidence = model.find_evidence(perceived)
-            maps = perceived.tokens.transpose(1, 2).unflatten(2, perceived.grid)
-            tokens[v, index.numpy()] = F.adaptive_avg_pool2d(maps, GRID).flatten(2).transpose(1, 2).half().numpy()
-            known = photos.has_mask[index].view(-1, 1, 1)
-            labelled = F.adaptive_avg_pool2d(batch[:, 3:], GRID)[:, 0]
-            rows["embeddings"][v].append(perceived.embedding)
-            rows["style"][v].append(perceived.style)
-            rows["lesion"][v].append(F.adaptive_avg_pool2d(evidence.lesion.unsqueeze(1), GRID)[:, 0])
-            rows["labelled_lesion"][v].append(torch.where(known, labelled, torch.nan))
-    tokens.flush()
-    np.savez(path / "small.npz", **{k: torch.stack([torch.cat(v) for v in p]).numpy() for k, p in rows.items()})
-    (path / "done").touch()

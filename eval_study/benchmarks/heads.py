@@ -1,33 +1,43 @@
 """The model without its language part, and one way to train it under any loss: the test bench of the loss ablation.
 
-The same evidence finder over the same frozen tokens; in place of Qwen2.5-VL two linear layers read the photo
-embedding, the evidence and the patient's context, and answer in the joint space, where descriptions decide. A run takes
-about a minute, so that every loss gets three seeds. What needs words (language, spelled consistency) is measured on
-the whole model (`losses.py`).
+The same frozen features, drawn as stage 2 draws them, and the same start of the answer; in place of Qwen2.5-VL two
+linear layers read the photo embedding, the evidence and the patient's context, and answer in the joint space, where
+descriptions decide. A run takes about a minute, so that every loss gets three seeds. What needs words (language,
+spelled consistency) is measured on the whole model (`losses.py`).
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eval_study.benchmarks.features import CONTEXT_WIDTH, GRID, Features
-from skinclip.core.config import Stage2Config
+from eval_study.benchmarks.features import Features
+from skinclip.core.assessment import Context
+from skinclip.core.config import TrainConfig
+from skinclip.core.patient_context import CONTEXT_NUMBERS, context_numbers
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES
+from skinclip.model.answer import Start, answer_logits, at_most_unit
 from skinclip.model.evidence import Evidence, EvidenceFinder
-from skinclip.model.reasoner import at_most_unit
-from skinclip.model.skinclip_vl import SkinClipVL
-from skinclip.training.answering import force_criteria
-from skinclip.training.joint import stage2_weights
-from skinclip.training.losses import MISSING, CFAInputs
+from skinclip.model.finders import feature_width, make_evidence_finder
+from skinclip.model.perception import VisualTokens
+from skinclip.model.pyramid import PyramidEvidenceFinder
+from skinclip.model.skinclip_vl import NO_LOGIT, SkinClipVL
+from skinclip.training.answering import MicroBatch, evidence_of, teacher_forced_scores, without_words
+from skinclip.training.checkpoints import seed_everything
+from skinclip.training.joint import Stage2
+from skinclip.training.losses import CFAInputs
+from skinclip.training.sampling import drawn_shares
 from skinclip.training.schedules import cosine
+
+EVEN = torch.full((len(DIAGNOSIS_CODES),), 1 / len(DIAGNOSIS_CODES), dtype=torch.double)
 
 
 @dataclass(frozen=True)
@@ -39,70 +49,117 @@ class Loss:
         second_view: whether it compares two views of a photo; the second costs as much as the first.
         tilt: [C] what the loss in effect multiplies the prior of the drawn photos by (class weights, or the inverse of
             the shares that logit adjustment takes out); None is 1.
+        by_source: it takes each photo's prior out by its source: the logits are trained at even shares.
     """
 
     of: Callable[[CFAInputs, float], Tensor]
     second_view: bool = False
     tilt: Tensor | None = None
+    by_source: bool = False
+
+    def prior(self, labels: Tensor, drawn: Tensor) -> Tensor:
+        """[C] the prior that logits are in effect trained at, on photos drawn with chances `drawn` [n]."""
+        if self.by_source:
+            return EVEN
+        shares = drawn_shares(labels, drawn).clamp_min(1e-6)
+        effective = shares if self.tilt is None else shares * self.tilt.double()
+        return effective / effective.sum()
+
+
+def patients(contexts: Iterable[Context]) -> Tensor:
+    """[B, CONTEXT_NUMBERS] of B contexts."""
+    return torch.tensor([context_numbers(c) for c in contexts])
+
+
+def own_finder(model: SkinClipVL) -> EvidenceFinder | PyramidEvidenceFinder:
+    """An evidence finder as stage 2 begins with it: a frozen one is the model's, but for what stage 2 learns of it."""
+    if isinstance(model.evidence, PyramidEvidenceFinder):
+        finder = copy.deepcopy(model.evidence)
+        finder.reset_pooled()
+        finder.freeze()
+        return finder
+    fresh = make_evidence_finder(model.config.evidence, model.perception, len(EVIDENCE_STATES))
+    fresh.mask_head.requires_grad_(False)
+    return fresh
 
 
 class WithoutLanguage(nn.Module):
-    """Frozen tokens -> evidence -> diagnosis logits; what is not trained is taken from `model`."""
+    """Frozen features -> evidence -> diagnosis logits; what is not trained is taken from `model`.
 
-    def __init__(self, model: SkinClipVL, hidden: int = 256) -> None:
+    With a linear readout the answer starts from it as the whole model's does, else from the zero-shot answer.
+    """
+
+    def __init__(self, model: SkinClipVL, prior: Tensor = EVEN, hidden: int = 256) -> None:
+        """
+        Args:
+            prior: [C] at which it is to be trained. The readout, which is fitted at even shares, is brought to it, so
+                that no loss has to learn the prior first.
+        """
         super().__init__()
-        self.descriptions, self.bank = model.descriptions, model.description_bank
-        self.states = model.state_embeddings
-        p, k, config = model.perception, len(EVIDENCE_STATES), model.config.evidence
-        self.evidence = EvidenceFinder(config, p.width, p.embed_dim, p.level_widths, k)
-        self.evidence.mask_head.requires_grad_(False)
-        style_width = sum(p.level_widths)
-        self.style_norm = nn.LayerNorm(style_width)
-        self.summary = nn.Linear(config.adapter_width, 32)
+        self.descriptions, self.states = model.descriptions, model.state_embeddings
+        self.unknown = list(model.known.unknown_columns)
+        p, k, config = model.perception, len(EVIDENCE_STATES), model.config
+        self.evidence = own_finder(model)
+        self.readout = copy.deepcopy(model.reasoner.readout)
+        if self.readout is not None:
+            self.readout.requires_grad_(False)
+        self.share = config.reasoner.language_share
+        self.log_prior = (prior * len(prior)).log().float()
+        self.style_norm = nn.LayerNorm(p.style_width)
+        width = feature_width(config.evidence, config.perception)
+        self.summary = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 32))
         self.read = nn.Sequential(
-            nn.Linear(2 * p.embed_dim + style_width + 33 * k + CONTEXT_WIDTH, hidden),
+            nn.Linear(2 * p.embed_dim + p.style_width + 33 * k + CONTEXT_NUMBERS, hidden),
             nn.GELU(),
-            nn.Dropout(model.config.reasoner.answer_dropout),
+            nn.Dropout(config.reasoner.answer_dropout),
             nn.Linear(hidden, p.embed_dim),
         )
         last = self.read[-1]
         assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, std=0.005)  # the answer starts as CLIP's own, as the whole model's does
+        nn.init.normal_(last.weight, std=0.005)  # begins short: the answer starts as the whole model's does
         nn.init.zeros_(last.bias)
         self.checklist = nn.Linear(k, p.embed_dim, bias=False)
         nn.init.zeros_(self.checklist.weight)
-        self.clip_dropout = model.config.reasoner.clip_dropout
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(model.config.reasoner.logit_scale)))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(config.reasoner.logit_scale)))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        embedding: Tensor,
-        style: Tensor,
-        lesion: Tensor,
-        context: Tensor,
-        show_clip: Tensor,
-        tell: Callable[[Tensor], Tensor] | None = None,
-    ) -> tuple[Tensor, Evidence]:
-        """
+    def train(self, mode: bool = True) -> WithoutLanguage:
+        """Sets the mode of what is trained; frozen parts keep their running statistics."""
+        super().train(mode)
+        (self.evidence if self.evidence.frozen else self.evidence.mask_head).eval()
+        return self
+
+    def forward(self, batch: MicroBatch) -> dict[str, Tensor]:
+        """The answers to views of training photos, as `ForwardPass.answer` gives them."""
+        evidence = evidence_of(self.evidence, batch.features, self.states)
+        read = dataclasses.replace(evidence, scores=teacher_forced_scores(evidence.scores, batch.labels, batch.forced))
+        patient, visual = patients(batch.contexts), batch.features.tokens
+        start = self.start(visual, patient)
+        logits = self.answer(visual, read, patient, batch.show, batch.descriptions)
+        answers = without_words(batch, evidence) | {"logits": logits}
+        return answers if start is None else answers | {"read": start}
+
+    def start(self, visual: VisualTokens, patient: Tensor) -> Tensor | None:
+        """[B, C] what the readout says, at the prior of the training; None where there is none."""
+        return None if self.readout is None else self.readout(visual, patient) + self.log_prior
+
+    def answer(
+        self, visual: VisualTokens, evidence: Evidence, patient: Tensor, show: Tensor, descriptions: Tensor
+    ) -> Tensor:
+        """Logits [B, C].
+
         Args:
-            tokens: [B, GRID * GRID, D].
-            embedding: [B, E].
-            style: [B, S] channel means.
-            lesion: [B, GRID, GRID].
-            context: [B, CONTEXT_WIDTH].
-            show_clip: [B] bool, photos whose embedding and style may be read.
-            tell: what makes the evidence scores that are read of those that the maps give.
+            patient: [B, CONTEXT_NUMBERS].
+            show: [B] bool, photos whose embedding and style may be read.
+            descriptions: [C, E].
         """
-        lesion = torch.where(lesion.flatten(1).sum(1).view(-1, 1, 1) < 0.25, torch.ones_like(lesion), lesion)
-        evidence = self.evidence(tokens, (GRID, GRID), torch.logit(lesion.clamp(1e-4, 1 - 1e-4)), self.states)
-        image = embedding * show_clip.unsqueeze(1)
+        shown = show.unsqueeze(1)
+        image, style = visual.embedding * shown, self.style_norm(visual.style) * shown
+        scores = evidence.scores.sigmoid()
         summary = self.summary(evidence.features).flatten(1)
-        style = self.style_norm(style) * show_clip.unsqueeze(1)
-        scores = (evidence.scores if tell is None else tell(evidence.scores)).sigmoid()
-        answer = self.read(torch.cat([image, style, evidence.pooled, scores, summary, context], 1))
-        query = F.normalize(at_most_unit(answer) + image + self.checklist(scores), dim=-1)
-        return query @ self.descriptions.T * self.logit_scale.exp().clamp(max=40.0), evidence
+        answer = self.read(torch.cat([image, style, evidence.pooled, scores, summary, patient], 1))
+        direction, read = at_most_unit(answer) + image, self.start(visual, patient)
+        start = None if read is None else Start(image, read * shown, self.share)
+        return answer_logits(direction, descriptions, self.logit_scale, self.checklist(scores), start)
 
 
 @dataclass(frozen=True)
@@ -115,94 +172,45 @@ class Trained:
 
 
 def train_head(
-    model: SkinClipVL, train: Features, cfg: Stage2Config, loss: Loss, steps: int, batch_size: int, seed: int
+    model: SkinClipVL, train: Features, recipe: TrainConfig, loss: Loss, steps: int, batch_size: int, seed: int
 ) -> Trained:
-    """Trains a head from scratch under `loss`; photos are drawn as stage 2 draws them."""
+    """Trains a head from scratch under `loss`; views, contexts and descriptions are drawn as stage 2 draws them."""
     start = time.perf_counter()
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    head = WithoutLanguage(model).train()
-    head.evidence.mask_head.eval()
-    weights = stage2_weights(train.photos, cfg)
+    second_views = batch_size if loss.second_view else 0
+    cfg = dataclasses.replace(
+        recipe.stage2, batch_size=batch_size, second_views=second_views, rationale_targets=0, micro_batch=0
+    )
+    recipe = dataclasses.replace(recipe, seed=seed, stage2=cfg)
+    stage = Stage2(model, recipe, train.photos, seed_everything(seed), views=(train.views, train.store))
+    prior = loss.prior(train.photos.diagnosis, stage.drawn)
+    head = WithoutLanguage(model, prior).train()
     parameters = [p for p in head.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, weight_decay=cfg.weight_decay)
+    everything = torch.arange(stage.n)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = cfg.lr * cosine(step, steps, steps // 20)
-        index = torch.multinomial(weights, batch_size, replacement=False, generator=generator)
-        view = int(torch.randint(0, train.embeddings.shape[0], (1,), generator=generator))
-        total = loss.of(
-            _inputs(head, train, index, view, loss.second_view, cfg.teacher_forcing, generator), step / steps
-        )
+        drawn = stage.draw()
+        answers = head(stage.assemble(drawn, everything))
         optimizer.zero_grad()
-        total.backward()
+        loss.of(stage.cfa_inputs(drawn, answers), step / steps).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-    labels = train.photos.diagnosis
-    prior = torch.zeros(len(DIAGNOSIS_CODES), dtype=torch.double)
-    prior.index_add_(0, labels[labels != MISSING], weights[labels != MISSING].double())
-    prior = prior if loss.tilt is None else prior * loss.tilt.double()
-    return Trained(head.eval(), (prior / prior.sum()).numpy(), time.perf_counter() - start)
+    return Trained(head.eval(), prior.numpy(), time.perf_counter() - start)
 
 
-def _tokens(features: Features, view: int, index: Tensor) -> Tensor:
-    return torch.from_numpy(np.asarray(features.tokens[view, index.numpy()], dtype=np.float32))
-
-
-def _frozen(features: Features, view: int, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Tokens, embeddings, style and lesion of the photos `index` under one view."""
-    embeddings, style = features.embeddings[view, index], features.style[view, index]
-    return _tokens(features, view, index), embeddings, style, features.lesion[view, index]
-
-
-def _inputs(
-    head: WithoutLanguage,
-    train: Features,
-    index: Tensor,
-    view: int,
-    second: bool,
-    known_share: float,
-    generator: torch.Generator,
-) -> CFAInputs:
-    """One batch of frozen features through the head, under one view or two."""
-    show = torch.rand(len(index), generator=generator) >= head.clip_dropout
-    context = train.context[index] * (torch.rand(len(index), 1, generator=generator) >= 0.3)
-    other = (view + 1) % train.embeddings.shape[0]
-    outs = [
-        head(
-            *_frozen(train, v, index),
-            context,
-            show,
-            lambda scores: force_criteria(scores, train.photos.criteria[index], known_share, generator),
-        )
-        for v in ((view, other) if second else (view,))
-    ]
-    logits, evidence = outs[0]
-    labelled = train.labelled_lesion[view, index]
-    has_mask = train.photos.has_mask[index]
-    return CFAInputs(
-        logits=logits,
-        target=train.photos.diagnosis[index],
-        logits_second_view=outs[1][0] if second else None,
-        embeddings=evidence.pooled,
-        descriptions=head.bank,
-        criterion_scores=evidence.scores,
-        criterion_labels=train.photos.criterion_targets[index],
-        maps=evidence.maps.sigmoid(),
-        lesion=torch.where(has_mask.view(-1, 1, 1), labelled, train.lesion[view, index]).nan_to_num(0.0),
-        has_mask=has_mask,
-        confidence_mask=train.photos.unseen[index],
-    )
-
-
-@torch.inference_mode()
+@torch.no_grad()
 def head_logits(
     head: WithoutLanguage, features: Features, evidence_only: bool = False, view: int = 0
 ) -> tuple[np.ndarray, Tensor]:
     """Logits [n, C] and criterion scores [n, K] of photos under one of their views."""
     rows, scores = [], []
     for index in torch.arange(len(features)).split(64):
+        kept = features.read(index, view)
+        evidence = evidence_of(head.evidence, kept, head.states)
+        patient = patients(features.photos.cases[i].context for i in index.tolist())
         show = torch.full((len(index),), not evidence_only)
-        logits, evidence = head(*_frozen(features, view, index), features.context[index], show)
-        rows.append(logits)
+        rows.append(head.answer(kept.tokens, evidence, patient, show, head.descriptions))
         scores.append(evidence.scores)
-    return torch.cat(rows).double().numpy(), torch.cat(scores)
+    logits = torch.cat(rows).double()
+    logits[:, head.unknown] = NO_LOGIT
+    return logits.numpy(), torch.cat(scores)

@@ -1,10 +1,11 @@
 """CFA against the losses that are used for long-tailed diagnosis, and CFA less each of its terms.
 
 All losses train the same head without language (`heads.py`) on the same frozen features, draws and steps; three seeds
-each. Every run is calibrated on calib in the same way, from the prior that its loss in effect trains at, so that none
-is credited or charged for that prior. Beside the diagnosis stands what each of CFA's terms is for: criteria
-(alignment), calibration before any is fitted (calibration), agreement of two views of a photo (consistency). The choice
-between losses is made on valid; test is beside it.
+each. CFA is that of the checkpoint's own recipe. Every run is calibrated on calib in the same way, from the prior that
+its loss in effect trains at, and starts there, so that none is credited or charged for that prior. Beside the diagnosis
+stands what each of CFA's terms is for: criteria (alignment, where evidence is not frozen), calibration before any is
+fitted (calibration), agreement of two views of a photo (consistency). The choice between losses is made on valid; test
+is beside it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,18 @@ from eval_study.benchmarks.common import (
     labels_of,
     save_arrays,
 )
-from eval_study.benchmarks.features import VIEWS, Features, features_of, tower_sha
+from eval_study.benchmarks.features import AssessedPhotos, Features, augmented, features_of, frozen_sha
 from eval_study.benchmarks.heads import Loss, Trained, head_logits, train_head
 from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import TrainConfig
 from skinclip.core.formatting import number, with_interval
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
+from skinclip.data.cases import Case, DataError
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.model.allocator import keep_memory
 from skinclip.model.criteria import criterion_log_probs
+from skinclip.model.plain import IMAGE_SIZE
 from skinclip.reporting import style
 from skinclip.reporting.document import Block, Picture, Section, Table
 from skinclip.training.losses import (
@@ -49,11 +52,12 @@ from skinclip.training.losses import (
     log_shares,
     prior_tilt,
 )
-from skinclip.training.photo_sets import gather, photo_set
-from skinclip.training.run import training_photos
+from skinclip.training.photo_sets import PhotoSet, photo_set
+from skinclip.training.run import gather_calibrated, training_photos
 from skinclip.training.sampling import natural_prior
 
 NAME = "losses"
+_VERSION = 2  # of the head and of what it is trained on: runs kept by another version are not used
 SEEDS = (0, 1, 2)
 STEPS, BATCH_SIZE = 300, 32
 DATA = "ham10000"
@@ -83,6 +87,7 @@ TITLES = {
     "cfa_less_alignment": "CFA less alignment",
     "cfa_less_calibration": "CFA less calibration",
     "cfa_less_consistency": "CFA less consistency",
+    "cfa_less_departure": "CFA less departure from the readout",
 }
 
 
@@ -126,9 +131,10 @@ def losses(counts: list[int], recipe: TrainConfig) -> dict[str, Loss]:
 
     def cfa(**changes: float) -> Loss:
         config = dataclasses.replace(shipped, **changes)
-        module = CFALoss(config, class_counts=counts)
-        tilt = prior_tilt(counts, config.beta, config.tau)
-        return Loss(lambda x, _: module(x)["total"], second_view=config.w_con > 0, tilt=tilt)
+        by_source = config.by_source and config.tau > 0  # else it is not adjusted, by whatever prior
+        module = CFALoss(config, class_counts=None if by_source else counts)
+        tilt = None if by_source else prior_tilt(counts, config.beta, config.tau)
+        return Loss(lambda x, _: module(x)["total"], config.w_con > 0, tilt, by_source)
 
     return {
         "cross_entropy": Loss(lambda x, _: ce(x)),
@@ -144,27 +150,36 @@ def losses(counts: list[int], recipe: TrainConfig) -> dict[str, Loss]:
         "cfa_less_alignment": cfa(w_align=0.0),
         "cfa_less_calibration": cfa(w_cal=0.0),
         "cfa_less_consistency": cfa(w_con=0.0),
+        "cfa_less_departure": cfa(w_departure=0.0),
     }
 
 
-def feature_sets(bench: Bench, recipe: TrainConfig, *splits: str) -> dict[str, Features]:
-    """Features of the training photos ("train") and of HAM10000's named splits."""
+def feature_sets(bench: Bench, *splits: str) -> dict[str, Features]:
+    """Features of the training photos ("train") and of HAM10000's named splits.
+
+    Views that stage 2 has kept are taken where `bench.work / "cache"` is the cache of that training. Raises DataError
+    for a split without a case.
+    """
     keep_memory()
-    cache = bench.work / "photos" / "cache"
-    train = training_photos(recipe, gather(bench.data)["train"], cache)
-    model, folder = bench.assessor.model, bench.work / "features"
-    sets = {"train": features_of(model, train, recipe, folder, views=VIEWS)}
+    model, recipe, cache = bench.assessor.model, bench.recipe, bench.work / "cache"
+    train = training_photos(recipe, gather_calibrated(bench.data, cache)["train"], cache)
+    sets = {"train": augmented(model, train, recipe, cache)}
+
+    def assessed(cases: list[Case]) -> Features:
+        # the pixels are those that the plain classifier reads
+        return features_of(model, AssessedPhotos(photo_set(cases, IMAGE_SIZE, cache)), cache)
+
     for split in splits:
         cases = bench.cases(DATA, split)
+        if not cases:
+            raise DataError(f"{bench.data} has no cases of {DATA}, split {split}")
         bench.touch_test(DATA, cases)
-        # brought to the tower's input size in one step, as an Assessment does
-        photos = photo_set(cases, model.config.perception.image_size, cache)
-        sets[split] = features_of(model, photos, recipe, folder)
+        sets[split] = assessed(cases)
         if split == CHOSEN_ON:
-            sets[TWO_VIEWS] = features_of(model, photos, recipe, folder, views=2)
-    if labelled := [c for c in bench.cases(CRITERIA_DATA, CHOSEN_ON) if c.criteria]:
-        photos = photo_set(labelled, model.config.perception.image_size, cache)
-        sets[CRITERIA_DATA] = features_of(model, photos, recipe, folder)
+            sets[TWO_VIEWS] = augmented(model, photo_set(cases, recipe.photo_size, cache), recipe, cache)
+    labelled = [c for c in bench.cases(CRITERIA_DATA, CHOSEN_ON) if c.criteria]
+    if labelled and not model.evidence.frozen:  # which says the same of criteria whatever a head learns
+        sets[CRITERIA_DATA] = assessed(labelled)
     return sets
 
 
@@ -202,20 +217,24 @@ def metrics_of(p: np.ndarray, prior: np.ndarray, labels: np.ndarray, counts: lis
 
 def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test"), seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
     """Every loss and seed, each kept in `bench.work` and not trained again."""
-    recipe = TrainConfig()
-    sets = feature_sets(bench, recipe, "calib", *splits)
-    labels = sets["train"].photos.diagnosis
-    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).tolist()
-    kept = {(name, s): one_run(bench, recipe, sets, counts, name, s, splits) for name in TITLES for s in seeds}
+    sets = feature_sets(bench, "calib", *splits)
+    counts = class_counts(sets["train"].photos)
+    # less a term that the recipe does without would be the same run again
+    names = [name for name in TITLES if name != "cfa_less_departure" or bench.recipe.loss.w_departure]
+    kept = {(name, s): one_run(bench, sets, name, s, splits) for name in names for s in seeds}
     seconds = sum(float(run["seconds"]) for run in kept.values())
     return {
         "meta": bench.meta(
-            train=len(labels), steps=STEPS, batch_size=BATCH_SIZE, seeds=list(seeds), cpu_hours=cpu_hours(seconds)
+            train=len(sets["train"]),
+            steps=STEPS,
+            batch_size=BATCH_SIZE,
+            seeds=list(seeds),
+            cpu_hours=cpu_hours(seconds),
         ),
         "classes": {"counts": dict(zip(DIAGNOSIS_CODES, counts, strict=True))},
         "purposes": {
             name: {f: [float(kept[name, s][f]) for s in seeds] for f in PURPOSES if f in kept[name, seeds[0]]}
-            for name in TITLES
+            for name in names
         },
         **{split: summary(bench, kept, sets, counts, split, seeds) for split in splits},
     }
@@ -226,20 +245,20 @@ def cpu_hours(seconds: float) -> float:
     return seconds * torch.get_num_threads() / 3600
 
 
+def class_counts(photos: PhotoSet) -> list[int]:
+    """[C] number of photos with each diagnosis."""
+    known = photos.diagnosis[photos.diagnosis != MISSING]
+    return torch.bincount(known, minlength=len(DIAGNOSIS_CODES)).tolist()
+
+
 def one_run(
-    bench: Bench,
-    recipe: TrainConfig,
-    sets: dict[str, Features],
-    counts: list[int],
-    name: str,
-    seed: int,
-    splits: tuple[str, ...],
+    bench: Bench, sets: dict[str, Features], name: str, seed: int, splits: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
     """Probabilities of one loss and seed by split, with the seconds it took."""
-    path = run_path(bench, recipe, name, seed, splits)
+    path = run_path(bench, name, seed, splits)
     if not path.exists():
-        loss = losses(counts, recipe)[name]
-        trained = train_head(bench.assessor.model, sets["train"], recipe.stage2, loss, STEPS, BATCH_SIZE, seed)
+        loss = losses(class_counts(sets["train"].photos), bench.recipe)[name]
+        trained = train_head(bench.assessor.model, sets["train"], bench.recipe, loss, STEPS, BATCH_SIZE, seed)
         logits = {split: head_logits(trained.model, sets[split])[0] for split in ("calib", *splits)}
         probabilities = calibrated(logits, sets, trained.prior)
         extra = purposes(trained, sets, logits)
@@ -279,10 +298,10 @@ def _plainly(metric: metrics.Metric, n: int) -> float:
     return float(metric(np.ones((1, n)))[0])
 
 
-def run_path(bench: Bench, recipe: TrainConfig, name: str, seed: int, splits: tuple[str, ...]) -> Path:
+def run_path(bench: Bench, name: str, seed: int, splits: tuple[str, ...]) -> Path:
     """File of a run, named by all it depends on; the language part's weights are not among it."""
     model = bench.assessor.model
-    settings = f"{tower_sha(model)}|{model.config}|{recipe}|{STEPS}|{BATCH_SIZE}|{VIEWS}|{splits}"
+    settings = f"{_VERSION}|{frozen_sha(model)}|{model.config}|{bench.recipe}|{STEPS}|{BATCH_SIZE}|{splits}"
     return bench.work / "losses" / f"{name}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}.npz"
 
 
@@ -299,7 +318,8 @@ def summary(
     labels, prior = labels_of(cases), home_prior(sets)
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     of = {key: metrics_of(run[split], prior, labels, counts) for key, run in kept.items()}
-    mean = {(n, f): metrics.mean_of([of[n, s][f] for s in seeds]) for n in TITLES for f in (*FIGURES, *RECALLS)}
+    names = list(dict.fromkeys(name for name, _ in kept))
+    mean = {(n, f): metrics.mean_of([of[n, s][f] for s in seeds]) for n in names for f in (*FIGURES, *RECALLS)}
     ones = np.ones((1, len(labels)))
     return {
         "n": len(labels),
@@ -314,7 +334,7 @@ def summary(
                 }
                 for f in (*FIGURES, *RECALLS)
             }
-            for name in TITLES
+            for name in names
         },
     }
 
@@ -346,9 +366,10 @@ def _purpose_text(by_loss: dict[str, dict[str, list[float]]]) -> list[Block | st
         [TITLES[name], *(f"{np.mean(own[f]):.3f} ± {np.std(own[f], ddof=1):.3f}" for f in measured)]
         for name, own in by_loss.items()
     ]
+    criteria = "alignment for criteria, " if "criteria_auroc" in measured else ""
     text = (
-        "What CFA's terms are for, on valid photos: alignment for criteria, calibration for a softmax that can be "
-        "believed before anything is fitted, consistency for the same answer to two augmented views (total variation)."
+        f"What CFA's terms are for, on valid photos: {criteria}calibration for a softmax that can be believed before "
+        "anything is fitted, consistency for the same answer to two augmented views (total variation)."
     )
     return [text, table(["loss", *(PURPOSES[f] for f in measured)], rows)]
 

@@ -17,6 +17,8 @@ from eval_study.benchmarks.common import Bench
 from eval_study.benchmarks.losses import DATA, cpu_hours
 from skinclip.core.config import ModelConfig, TrainConfig, load_yaml, preset
 from skinclip.core.formatting import with_interval
+from skinclip.core.paths import ASSETS
+from skinclip.data.cases import DataError
 from skinclip.evaluation import metrics
 from skinclip.model.allocator import keep_memory
 from skinclip.reporting import style
@@ -39,7 +41,12 @@ def run(
     """Trains what was not trained yet, under `bench.work/scarcity`; the full model is the shipped one.
 
     Each share takes a good part of an hour, so the result is saved after each, with what is still "unfinished".
+
+    Raises DataError for a model whose tower was trained elsewhere: it has seen all of the lesions.
     """
+    shipped: ModelConfig = load_yaml(ModelConfig, (bench.weights or ASSETS / "mini") / "config.yaml")
+    if shipped.evidence.kind != "adapter":
+        raise DataError("its tower was trained on a GPU and has seen all lesions, whatever share stage 2 is given")
     recipe, config = recipe or TrainConfig(), config or preset("mini")
     keep_memory()
     cases = gather(bench.data)["train"]

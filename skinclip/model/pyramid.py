@@ -152,6 +152,16 @@ class PyramidEvidenceFinder(nn.Module):
         """The lesion's mean feature [B, G * F] in the joint space, [B, E], unit length."""
         return F.normalize(self.to_pooled(mean), dim=-1)
 
+    @torch.no_grad()
+    def reset_pooled(self) -> None:
+        """Sets the projection of the lesion's mean feature to that of single places, as which it starts in stage 2."""
+        weight = torch.block_diag(*self.to_text.weight.flatten(1).chunk(self.groups))  # [E / looks, G * F]
+        bias = self.to_text.bias
+        assert bias is not None
+        missing = len(self.to_pooled.weight) - len(weight)  # the part of the joint space of the first look
+        self.to_pooled.weight.copy_(F.pad(weight, (0, 0, missing, 0)))
+        self.to_pooled.bias.copy_(F.pad(bias, (missing, 0)))
+
     def freeze(self) -> None:
         """Freezes all but the projection of the lesion's mean feature, running statistics included."""
         self.requires_grad_(False)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from skinclip.core.assessment import Context
 from skinclip.language.prompt import IGNORE, Prompts, RationaleTarget
 from skinclip.model.criteria import STATE_COUNTS
-from skinclip.model.evidence import CLEAR, Evidence
+from skinclip.model.evidence import CLEAR, Evidence, EvidenceFinder
 from skinclip.model.pyramid import PyramidEvidenceFinder
 from skinclip.model.reasoner import Reasoning
 from skinclip.model.skinclip_vl import SkinClipVL
@@ -24,20 +24,15 @@ from skinclip.training.views import ViewFeatures, see
 PER_MICRO_BATCH = ("language", "words")  # answers that are given once; of the others there is one row per view
 
 
-def force_criteria(scores: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Evidence scores [B, K] of which a random `share` of photos have those of labelled criteria as if seen clearly.
+def teacher_forced_scores(scores: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+    """Evidence scores [B, K], those of labelled criteria [B, Q] as if seen clearly in the `chosen` photos [B].
 
-    The reasoner so learns what the criteria mean from true ones, as a clinician may set them, and not only from what
+    What reads them so learns what the criteria mean from true ones, as a clinician may set them, and not only from what
     the maps make of them.
 
     Args:
-        labels: [B, Q], MISSING where not labelled.
+        labels: MISSING where not labelled.
     """
-    return teacher_forced_scores(scores, labels, torch.rand(len(scores), generator=generator) < share)
-
-
-def teacher_forced_scores(scores: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
-    """Evidence scores [B, K], those of labelled criteria [B, Q] as if seen clearly in the `chosen` photos [B]."""
     columns = []
     for q, own in enumerate(scores.split(STATE_COUNTS, dim=1)):
         states = torch.arange(1, own.shape[1] + 1, device=own.device)
@@ -71,6 +66,24 @@ class MicroBatch:
     rationale_targets: list[RationaleTarget] = field(default_factory=list)
 
 
+def evidence_of(
+    finder: EvidenceFinder | PyramidEvidenceFinder, features: ViewFeatures, state_embeddings: Tensor
+) -> Evidence:
+    """The evidence of kept views: found now or, where the finder is frozen, as it was found, projected anew."""
+    tokens = features.tokens
+    if isinstance(finder, PyramidEvidenceFinder):
+        assert features.evidence is not None and features.evidence.mean is not None
+        return replace(features.evidence, pooled=finder.in_text_space(features.evidence.mean))
+    return finder(tokens.tokens, tokens.grid, features.mask_logits, state_embeddings)
+
+
+def without_words(batch: MicroBatch, evidence: Evidence) -> dict[str, Tensor]:
+    """The part of `ForwardPass.answer` that is known before anything reasons, no rationale among it."""
+    lesion = torch.where(batch.has_mask.view(-1, 1, 1), batch.features.lesion, evidence.lesion.detach())
+    answers = {"pooled": evidence.pooled, "scores": evidence.scores, "maps": evidence.maps, "lesion": lesion}
+    return answers | dict.fromkeys(PER_MICRO_BATCH, evidence.scores.new_zeros(1))
+
+
 class ForwardPass(nn.Module):
     """Forward passes of the model behind a single `forward`, which DDP and FSDP wrap."""
 
@@ -86,11 +99,7 @@ class ForwardPass(nn.Module):
         return see(self.model, views, encode_in)
 
     def find(self, features: ViewFeatures) -> Evidence:
-        tokens, finder = features.tokens, self.model.evidence
-        if isinstance(finder, PyramidEvidenceFinder):
-            assert features.evidence is not None and features.evidence.mean is not None
-            return replace(features.evidence, pooled=finder.in_text_space(features.evidence.mean))
-        return finder(tokens.tokens, tokens.grid, features.mask_logits, self.model.state_embeddings)
+        return evidence_of(self.model.evidence, features, self.model.state_embeddings)
 
     def answer(self, batch: MicroBatch) -> dict[str, Tensor]:
         """Computes what CFA reads of k views, m of them with a rationale.
@@ -102,10 +111,7 @@ class ForwardPass(nn.Module):
         """
         evidence = self.find(batch.features)
         forced = replace(evidence, scores=teacher_forced_scores(evidence.scores, batch.labels, batch.forced))
-        m, k, none = len(batch.rationale_targets), len(batch.rows), evidence.scores.new_zeros(1)
-        lesion = torch.where(batch.has_mask.view(-1, 1, 1), batch.features.lesion, evidence.lesion.detach())
-        answers = {"pooled": evidence.pooled, "scores": evidence.scores, "maps": evidence.maps, "lesion": lesion}
-        answers |= {"language": none, "words": none}
+        m, k, answers = len(batch.rationale_targets), len(batch.rows), without_words(batch, evidence)
         write, logits, read = self.model.reasoner.writer.write, [], []
         if m < k:  # apart from those with a rationale, whose sequences are twice as long
             without = self._reason(write(batch.contexts[m:]), batch, forced, torch.arange(m, k))
@@ -119,7 +125,7 @@ class ForwardPass(nn.Module):
             if with_text.spelled is not None:
                 answers["spelled"] = with_text.spelled
             if with_text.language_loss is not None:
-                words = (prompts.labels != IGNORE).sum().to(none)
+                words = (prompts.labels != IGNORE).sum().to(answers["words"])
                 answers |= {"language": with_text.language_loss.view(1), "words": words.view(1)}
         if read[0] is not None:
             answers["read"] = torch.cat([part for part in read if part is not None])

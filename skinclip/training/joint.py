@@ -44,9 +44,18 @@ from skinclip.training.losses import MISSING, CFAInputs, CFALoss, prior_tilt
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.rationale_targets import supported_findings, training_context
 from skinclip.training.readout import fit_readout
-from skinclip.training.sampling import draw_weights, favour_criteria, source_priors
+from skinclip.training.sampling import draw_weights, drawn_shares, favour_criteria, source_priors
 from skinclip.training.schedules import cosine_schedule
-from skinclip.training.views import KeptViews, LiveViews, ViewDraw, ViewFeatures, ViewStore, keep_views, view_side
+from skinclip.training.views import (
+    KeptViews,
+    LiveViews,
+    ViewDraw,
+    ViewFeatures,
+    ViewStore,
+    keep_views,
+    kept_grid,
+    view_side,
+)
 
 CACHE_BATCH = 48  # views per forward pass of the towers when their outputs are computed once and cached
 
@@ -57,11 +66,8 @@ def balanced_prior(labels: Tensor, drawn: Tensor, loss: LossConfig) -> Tensor:
     It is each class's share of the drawn photos, times its weight in the focal part, over the share that the logit
     adjustment takes out.
     """
-    n = len(DIAGNOSIS_CODES)
-    labelled = labels != MISSING
-    share = torch.zeros(n, dtype=torch.double).index_add_(0, labels[labelled], drawn[labelled].double())
-    counts = torch.bincount(labels[labelled], minlength=n).tolist()
-    effective = share.clamp_min(1e-6) * prior_tilt(counts, loss.beta, loss.tau).double()
+    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).tolist()
+    effective = drawn_shares(labels, drawn).clamp_min(1e-6) * prior_tilt(counts, loss.beta, loss.tau).double()
     return effective / effective.sum()
 
 
@@ -279,10 +285,7 @@ class Stage2:
         device = self.model.device
         if self.store is None:
             return self.forward_pass("see", self.views.pixels(drawn, rows, device), self.cfg.encode_in)
-        grid = self.model.perception.grid
-        if self.model.evidence.frozen:
-            grid = (self.model.config.reasoner.clip_grid,) * 2
-        return self.store.read(drawn, rows, grid, device)
+        return self.store.read(drawn, rows, kept_grid(self.model), device)
 
     def with_targets(self, drawn: StepDraw, batches: list[MicroBatch]) -> list[MicroBatch]:
         """The micro-batches with their rationale targets.
@@ -336,34 +339,36 @@ class Stage2:
     # ---- the loss of the whole batch ---------------------------------------------------------------------------------
 
     def compute_losses(self, drawn: StepDraw, whole: dict[str, Tensor]) -> dict[str, Tensor]:
-        """CFA's named parts on the outputs for all views in order; `language` and `words` have one per micro-batch."""
+        """CFA's named parts on the outputs for all views."""
+        return self.loss(self.cfa_inputs(drawn, whole))
+
+    def cfa_inputs(self, drawn: StepDraw, whole: dict[str, Tensor]) -> CFAInputs:
+        """The outputs for all views in order, with their labels; `language` and `words` have one per micro-batch."""
         b, m, s = self.cfg.batch_size, self.cfg.rationale_targets, self.cfg.second_views
         photo, device = drawn.views.photo[:b], self.model.device
         logits, spelled, words = whole["logits"], whole.get("spelled"), whole["words"]
         if spelled is not None:
             spelled = torch.cat([spelled, spelled.new_zeros(b - m, spelled.shape[1])])
         number = torch.arange(b, device=device)
-        return self.loss(
-            CFAInputs(
-                logits=logits[:b],
-                target=self.train.diagnosis[photo].to(device),
-                logits_second_view=torch.cat([logits[b:], logits[: b - s].detach()]),
-                has_second_view=number < s,
-                spelled_logits=spelled,
-                has_spelled=number < m if spelled is not None else None,
-                embeddings=whole["pooled"][:b],
-                descriptions=self.model.description_bank,
-                criterion_scores=whole["scores"][:b],
-                criterion_labels=self.train.criterion_targets[photo].to(device),
-                maps=whole["maps"][:b].sigmoid(),
-                lesion=whole["lesion"][:b],
-                has_mask=self.train.has_mask[photo].to(device),
-                language_loss=(whole["language"] * (words / words.sum())).sum() if words.any() else None,
-                confidence_mask=self.train.unseen[photo].to(device),
-                log_prior=None if self.log_prior is None else self.log_prior[photo].to(device),
-                read=whole["read"][:b] if "read" in whole else None,
-                has_read=drawn.show[:b].to(device),
-            )
+        return CFAInputs(
+            logits=logits[:b],
+            target=self.train.diagnosis[photo].to(device),
+            logits_second_view=torch.cat([logits[b:], logits[: b - s].detach()]),
+            has_second_view=number < s,
+            spelled_logits=spelled,
+            has_spelled=number < m if spelled is not None else None,
+            embeddings=whole["pooled"][:b],
+            descriptions=self.model.description_bank,
+            criterion_scores=whole["scores"][:b],
+            criterion_labels=self.train.criterion_targets[photo].to(device),
+            maps=whole["maps"][:b].sigmoid(),
+            lesion=whole["lesion"][:b],
+            has_mask=self.train.has_mask[photo].to(device),
+            language_loss=(whole["language"] * (words / words.sum())).sum() if words.any() else None,
+            confidence_mask=self.train.unseen[photo].to(device),
+            log_prior=None if self.log_prior is None else self.log_prior[photo].to(device),
+            read=whole["read"][:b] if "read" in whole else None,
+            has_read=drawn.show[:b].to(device),
         )
 
     def gathered(self, answers: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ def recalibrate(folder: Path, assessor: Assessor, root: Path, strict: bool = Fal
     cases = gather(root, strict)
     if not cases.get("calib"):
         raise DataError('no photo to calibrate on: no data set here has rows whose split is "calib"')
-    recipe = _recipe(folder)
+    recipe = recipe_beside(folder)
     learnt = with_clinical(scarce(cases["train"], recipe.share, recipe.seed))
     photos = _labels_alone(learnt, unseen_keys(learnt, recipe))
     fitted = fit(assessor.model, photos, cases["calib"], cases.get("valid", []), trained_prior(assessor))
@@ -56,8 +56,8 @@ def trained_prior(assessor: Assessor) -> torch.Tensor:
     return torch.from_numpy(np.exp(np.log(np.asarray(calibrator.natural_prior)) - bias))
 
 
-def _recipe(folder: Path) -> TrainConfig:
-    """The recipe that the checkpoint was trained by, the usual one where it keeps none."""
+def recipe_beside(folder: Path) -> TrainConfig:
+    """The recipe that the checkpoint in `folder` was trained by, the usual one where it keeps none."""
     path = folder / "recipe.yaml"
     if not path.exists():
         log.warning("%s has no recipe.yaml: the usual share of lesions is taken as held out of stage 0", folder)

@@ -44,6 +44,14 @@ def favour_criteria(weights: Tensor, known: Tensor, share: float) -> Tensor:
     return weights / weights.sum()
 
 
+def drawn_shares(labels: Tensor, drawn: Tensor) -> Tensor:
+    """[C] shares of the diagnoses among labelled photos that are drawn with chances `drawn` [n], float64."""
+    known = labels != MISSING
+    shares = torch.zeros(len(DIAGNOSIS_CODES), dtype=torch.double)
+    shares.index_add_(0, labels[known], drawn[known].double())
+    return shares / shares.sum().clamp_min(1e-12)
+
+
 def source_priors(labels: Tensor, drawn: Tensor, sources: Sequence[str]) -> Tensor:
     """[n, C] shares of the diagnoses among the photos as drawn from the source of each of n photos.
 

@@ -26,7 +26,7 @@ from skinclip.pipeline.assessor import Assessor
 from skinclip.training import calibrate, epochs, readable
 from skinclip.training import joint as stage2
 from skinclip.training import run as train_module
-from skinclip.training.answering import force_criteria
+from skinclip.training.answering import teacher_forced_scores
 from skinclip.training.calibrate import NEVER, RATE, presence_thresholds
 from skinclip.training.checkpoints import load_checkpoint
 from skinclip.training.losses import MISSING
@@ -286,11 +286,11 @@ def test_teacher_forcing_replaces_only_what_is_labelled() -> None:
     scores = torch.linspace(-1, 1, sum(STATE_COUNTS)).repeat(2, 1)
     labels = torch.full((2, len(STATE_COUNTS)), MISSING)
     labels[0, 0], labels[0, 1] = 2, 0  # atypical network; streaks absent; the second photo has no label
-    told = force_criteria(scores, labels, 1.0, torch.Generator().manual_seed(0))
+    told = teacher_forced_scores(scores, labels, torch.tensor([True, True]))
     a, b = STATE_COUNTS[:2]
     assert told[0, : a + b].tolist() == [-CLEAR, CLEAR, *[-CLEAR] * b]
     assert torch.equal(told[0, a + b :], scores[0, a + b :]) and torch.equal(told[1], scores[1])
-    assert torch.equal(force_criteria(scores, labels, 0.0, torch.Generator()), scores)
+    assert torch.equal(teacher_forced_scores(scores, labels, torch.tensor([False, True])), scores)
 
 
 def test_prior_of_the_logits_undoes_balancing() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from eval_study.benchmarks import baselines, evidence, outside
+from eval_study.benchmarks import baselines, evidence, losses, outside
 from eval_study.benchmarks.common import Bench, finite
-from eval_study.benchmarks.features import Features
-from skinclip.core.config import preset
+from eval_study.benchmarks.features import AssessedPhotos, Features
+from skinclip.core.config import LossConfig, TrainConfig, preset
 from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
@@ -21,12 +21,13 @@ from skinclip.model.memory import inventory
 from skinclip.pipeline.assessor import Assessor
 from skinclip.reporting.markdown import section_markdown
 from skinclip.training.photo_sets import PhotoSet
+from skinclip.training.views import ViewStore
 
 RESULTS = Path(__file__).resolve().parents[3] / "eval_study" / "results"
 PRIOR = np.full(9, 1 / 9)
 
 
-def features(n: int, split: str, noise: float = 0.5) -> Features:
+def features(folder: Path, n: int, split: str, noise: float = 0.5) -> Features:
     """Embeddings that tell the class, up to noise."""
     g = torch.Generator().manual_seed(n)
     labels = torch.arange(n) % 9
@@ -42,20 +43,55 @@ def features(n: int, split: str, noise: float = 0.5) -> Features:
         torch.full((n, len(CRITERIA)), -1),
         torch.zeros(n, dtype=torch.bool),
     )
-    embeddings = (torch.eye(9)[labels] + noise * torch.randn(n, 9, generator=g)).unsqueeze(0)
-    empty = torch.zeros(1, n, 1, 1)
-    return Features(np.zeros((1, n, 1, 1)), embeddings, torch.zeros(1, n, 2), empty, empty, torch.zeros(n, 1), photos)
+    (folder / split).mkdir()
+    kinds = {"embedding": ((9,), torch.float32), "style": ((2,), torch.float32)}
+    store = ViewStore(folder / split, kinds, n, 1)
+    store.parts["embedding"][:] = torch.eye(9)[labels] + noise * torch.randn(n, 9, generator=g)
+    return Features(photos, AssessedPhotos(photos), store, (1, 1))
 
 
 @pytest.fixture(scope="module")
-def sets() -> dict[str, Features]:
-    return {"train": features(270, "train"), "calib": features(180, "calib"), "valid": features(180, "valid", 0.6)}
+def sets(tmp_path_factory) -> dict[str, Features]:
+    folder = tmp_path_factory.mktemp("sets")
+    made = {"train": (270, 0.5), "calib": (180, 0.5), "valid": (180, 0.6)}
+    return {split: features(folder, n, split, noise) for split, (n, noise) in made.items()}
 
 
 def test_linear_probe_reads_the_features_and_answers_in_probabilities(sets) -> None:
     figures = baselines.linear_probe(sets, ("valid",))
     assert set(figures) == {"valid"} and np.allclose(figures["valid"].sum(axis=1), 1)
     assert (figures["valid"].argmax(axis=1) == sets["valid"].photos.diagnosis.numpy()).mean() > 0.5
+
+
+def test_the_readout_alone_is_brought_from_even_shares_to_the_natural_ones(sets, monkeypatch) -> None:
+    readout = torch.nn.Linear(11, 9)
+    with torch.no_grad():
+        readout.weight.copy_(torch.eye(9, 11) * 4)
+        readout.bias.zero_()
+    read = SimpleNamespace(read=lambda embedding, style, patient: readout(torch.cat([embedding, style], 1)))
+    known = SimpleNamespace(unknown_columns=(8,))
+    model = SimpleNamespace(reasoner=SimpleNamespace(readout=read), known=known)
+    priors: list[np.ndarray] = []
+    calibrated = losses.calibrated
+    monkeypatch.setattr(losses, "calibrated", lambda *given: (priors.append(given[2]), calibrated(*given))[1])
+    figures = baselines.readout_alone(model, sets, ("valid",))["readout"]["valid"]
+    labels = sets["valid"].photos.diagnosis.numpy()
+    assert (figures.argmax(axis=1) == labels)[labels < 8].mean() > 0.5 and (figures[:, 8] < 1e-9).all()
+    assert np.allclose(priors[0], PRIOR)
+    model.reasoner.readout = None
+    assert baselines.readout_alone(model, sets, ("valid",)) == {}
+
+
+@pytest.mark.parametrize("by_source", [True, False])
+def test_zero_shot_stands_at_the_prior_that_its_tower_was_trained_at(sets, monkeypatch, by_source) -> None:
+    tower = SimpleNamespace(similarity_scale=lambda: torch.tensor(10.0))
+    model = SimpleNamespace(description_bank=torch.eye(9).unsqueeze(1), perception=SimpleNamespace(tower=tower))
+    monkeypatch.setattr(losses, "calibrated", lambda logits, sets, prior: {"valid": logits["valid"], "prior": prior})
+    recipe = TrainConfig(loss=LossConfig(by_source=by_source))
+    found = baselines.zero_shot(model, recipe, sets, ("valid",))
+    assert np.allclose(found["valid"], sets["valid"].part("embedding")[:, 0].numpy() * 10, atol=1e-5)
+    drawn = baselines.drawn_prior(sets["train"].photos, recipe.stage0)
+    assert np.allclose(found["prior"], PRIOR if by_source else drawn)
 
 
 def test_differences_are_ours_less_theirs_on_the_same_photos(sets, tmp_path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from eval_study.benchmarks import scarcity
 from eval_study.benchmarks.common import Bench
-from skinclip.core.config import TrainConfig, save_yaml
-from skinclip.data.cases import Case
+from skinclip.core.config import EvidenceConfig, ModelConfig, TrainConfig, save_yaml
+from skinclip.data.cases import Case, DataError
 from skinclip.reporting.markdown import section_markdown
 
 FIGURE = {"value": 0.5, "low": 0.4, "high": 0.6}
@@ -30,6 +30,10 @@ def bench(tmp_path, monkeypatch) -> Bench:
     )
     made = Bench(tmp_path, tmp_path / "out", tmp_path / "work", n_boot=10, command="a command")
     made.__dict__["sha"] = "ab" * 32
+    made.weights = tmp_path / "shipped"
+    made.weights.mkdir()
+    save_yaml(ModelConfig(), made.weights / "config.yaml")
+    (made.weights / "findings.json").write_text("{}")
     return made
 
 
@@ -59,12 +63,20 @@ def test_shares_are_trained_once_and_kept_when_stopped(bench, tmp_path, monkeypa
     assert trained == [0.12, 0.25, 0.5] and whole["meta"]["unfinished"] == []
     assert list(whole["shares"]) == ["0.12", "0.25", "0.5", "1"]
     assert whole["shares"]["0.12"]["valid"]["whose"].endswith("scarcity/0.12/checkpoint")
-    assert whole["shares"]["1"]["valid"]["whose"] == "None"  # the shipped weights
+    assert whole["shares"]["1"]["valid"]["whose"].endswith("shipped")  # the shipped weights
     photos = [row["photos"] for row in whole["shares"].values()]
     assert photos == sorted(photos) and photos[-1] == 400 and 150 < photos[2] < 250
     text = section_markdown(scarcity.section(whole))
     assert "Not measured yet" not in text and "| 12% |" in text
     assert "(figures/scarcity.svg)" in text
+
+
+def test_a_tower_from_elsewhere_is_not_compared_with_shares_of_its_training(bench, tmp_path) -> None:
+    bench.weights = tmp_path / "weights"
+    bench.weights.mkdir()
+    save_yaml(ModelConfig(evidence=EvidenceConfig(kind="pyramid")), bench.weights / "config.yaml")
+    with pytest.raises(DataError, match="trained on a GPU"):
+        scarcity.run(bench, ("valid",))
 
 
 def test_time_spent_survives_a_stop_and_another_recipe_trains_anew(bench, monkeypatch) -> None:

@@ -88,6 +88,7 @@ def test_three_members_become_an_ensemble_that_gives_their_mean(tmp_path: Path) 
     config = load_yaml(ModelConfig, tmp_path / "out" / "config.yaml")
     assert config.perception.family == "ensemble" and config.perception.members == 3 and config.perception.looks == 1
     check_equal(paths, tmp_path / "out")
+    check_reset(product(tmp_path / "out")[1])
 
 
 @torch.no_grad()
@@ -110,9 +111,20 @@ def test_two_members_take_a_look_each(tmp_path: Path) -> None:
     torch.testing.assert_close(evidence.maps, b.maps(f2, directions), atol=1e-4, rtol=0)
     torch.testing.assert_close(evidence.mask_logits, b.mask(f2), atol=1e-4, rtol=0)
     torch.testing.assert_close(finder.segment(first.levels, FIRST), a.mask(f1), atol=1e-4, rtol=0)
+    check_reset(finder)
     # in the joint space as well the lesion lies where the second member puts it
     own = F.normalize(b.to_text(evidence.mean), dim=-1)
     torch.testing.assert_close(evidence.pooled[:, len(own[0]) :], own, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def check_reset(finder: PyramidEvidenceFinder) -> None:
+    """The projection that stage 2 learns can be set back to what was assembled."""
+    start = {k: v.clone() for k, v in finder.to_pooled.state_dict().items()}
+    for parameter in finder.to_pooled.parameters():
+        parameter.add_(1.0)
+    finder.reset_pooled()
+    assert all(torch.equal(v, start[k]) for k, v in finder.to_pooled.state_dict().items())
 
 
 def product(folder: Path) -> tuple[Perception, PyramidEvidenceFinder]:
