@@ -50,7 +50,7 @@ class Measured:
         criteria: [n, Q] index into `Criterion.labels`.
         groups: [n] patient or lesion, resampled as one.
         logits: [n, C] raw; probabilities [n, C] calibrated, at natural prevalence; balanced [n, C] p / prior.
-        scores: [n, K] evidence scores.
+        scores: [n, K] scores of the criteria's states, before calibration.
         embeddings: [n, E] photo embeddings, unit length.
         style: [n, S] what the shift score reads beside the embedding; see `Perception`.
         shift: [n] shift score, 0-1.
@@ -314,7 +314,7 @@ def _columns(output: CalibratedOutput, cases: Sequence[Case], photos: Sequence[L
     t = output.calibrated
     inside = np.array([[code in s for code in DIAGNOSIS_CODES] for s in t.sets])
     return (
-        *(output.logits.double().numpy(), t.probabilities, t.balanced, output.evidence.scores.numpy()),
+        *(output.logits.double().numpy(), t.probabilities, t.balanced, output.evidence.criterion_scores.numpy()),
         *(output.tokens.embedding.numpy(), output.tokens.style.numpy()),
         *(t.shift_score, inside, t.refer, _lesion_ious(output, cases, photos)),
     )

@@ -24,7 +24,7 @@ from skinclip.core.assessment import Context
 from skinclip.core.config import TrainConfig
 from skinclip.core.patient_context import CONTEXT_NUMBERS, context_numbers
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, EVIDENCE_STATES
-from skinclip.model.answer import Start, answer_logits, at_most_unit
+from skinclip.model.answer import Start, answer_logits, at_most_unit, checklist_input
 from skinclip.model.evidence import Evidence, EvidenceFinder
 from skinclip.model.finders import feature_width, make_evidence_finder
 from skinclip.model.perception import VisualTokens
@@ -131,7 +131,7 @@ class WithoutLanguage(nn.Module):
     def forward(self, batch: MicroBatch) -> dict[str, Tensor]:
         """The answers to views of training photos, as `ForwardPass.answer` gives them."""
         evidence = evidence_of(self.evidence, batch.features, self.states)
-        read = dataclasses.replace(evidence, scores=teacher_forced_scores(evidence.scores, batch.labels, batch.forced))
+        read = evidence.with_scores(teacher_forced_scores(evidence.scores, batch.labels, batch.forced))
         patient, visual = patients(batch.contexts), batch.features.tokens
         start = self.start(visual, patient)
         logits = self.answer(visual, read, patient, batch.show, batch.descriptions)
@@ -159,7 +159,8 @@ class WithoutLanguage(nn.Module):
         answer = self.read(torch.cat([image, style, evidence.pooled, scores, summary, patient], 1))
         direction, read = at_most_unit(answer) + image, self.start(visual, patient)
         start = None if read is None else Start(image, read * shown, self.share)
-        return answer_logits(direction, descriptions, self.logit_scale, self.checklist(scores), start)
+        checklist = self.checklist(checklist_input(evidence.scores, evidence.found, start))
+        return answer_logits(direction, descriptions, self.logit_scale, checklist, start)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class CalibratedOutput(ForwardOutput):
     """The model's output for a batch of photos, with the calibrated prediction for each.
 
     `criterion_scores` [B, K] are the calibrated evidence scores: probabilities of criteria, thresholds and findings are
-    read from them, while the model itself reads `evidence.scores`.
+    read from them, while the reasoner itself reads `evidence.scores`.
     """
 
     calibrated: CalibratedPrediction
@@ -77,7 +77,7 @@ class CalibratedModel:
         return CalibratedOutput(
             **{f.name: getattr(output, f.name) for f in fields(output)},
             calibrated=calibrated,
-            criterion_scores=self.criterion_scores(output.evidence.scores),
+            criterion_scores=self.criterion_scores(output.evidence.criterion_scores),
         )
 
     def criterion_scores(self, scores: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class LabelledOutputs:
     Attributes:
         logits: [n, C] diagnosis logits.
         style: [n, S] what the shift score reads.
-        scores: [n, K] evidence scores.
+        scores: [n, K] scores of the criteria's states, before calibration.
         labels: [n] class numbers, -1 where the diagnosis is not labelled.
         malignant: [n] 1, 0, or -1 where not labelled.
         criteria: [n, Q] number of each criterion's state, 0 for absent, -1 where not labelled.

@@ -264,6 +264,7 @@ class Stage2Config:
     # penalties on the squared weights of the linear readout, where the model has one
     readout_decay: Positive = 0.03
     context_decay: Positive = 0.01
+    criteria_decay: Positive = 0.1
     log_every: Count = 5
     save_every: Count = 50
 

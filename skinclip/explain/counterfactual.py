@@ -95,7 +95,7 @@ def what_if(
     scores = edited_scores(output.evidence.scores, edits)
     with torch.inference_mode():
         prompts = predictor.model.reasoner.writer.write([context])
-        logits = predictor.model.reason(prompts, output.tokens, replace(output.evidence, scores=scores)).logits
+        logits = predictor.model.reason(prompts, output.tokens, output.evidence.with_scores(scores)).logits
     style = output.style.double().numpy()
     return predictor.calibrator.apply(logits.cpu().double().numpy(), style, output.calibrated.kinds)
 

@@ -29,6 +29,20 @@ class Start:
     share: float = 1.0
 
 
+def checklist_input(scores: Tensor, found: Tensor | None, start: Start | None) -> Tensor:
+    """[B, K] what the checklist counts: the scores in 0..1, and of a photo that a readout has read what is changed.
+
+    The readout knows what was found; counted once more, it cost 0.01 of malignant AUROC (MILK10k valid).
+
+    Args:
+        scores, found: [B, K]; see `Evidence`.
+    """
+    if start is None:
+        return scores.sigmoid()
+    known = start.whole.any(1, keepdim=True)
+    return scores.sigmoid() - known * (scores if found is None else found).sigmoid()
+
+
 def answer_logits(
     direction: Tensor,
     descriptions: Tensor,

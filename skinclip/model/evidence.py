@@ -36,6 +36,8 @@ class Evidence:
         features: [B, K, A] what the adapter sees where the map is strong (A: `adapter_width`).
         pooled: [B, E] lesion-pooled patch embedding, unit length.
         mean: [B, A] mean feature of the lesion, which `pooled` is a projection of; None where it is not kept apart.
+        found: [B, K] the scores that were found, where `scores` are others by an edit or by labels; else None.
+        read: [B, K] scores that a linear readout makes of these and of all that the tower saw; None without one.
     """
 
     mask_logits: Tensor
@@ -45,6 +47,17 @@ class Evidence:
     features: Tensor
     pooled: Tensor
     mean: Tensor | None = None
+    found: Tensor | None = None
+    read: Tensor | None = None
+
+    @property
+    def criterion_scores(self) -> Tensor:
+        """[B, K] what says whether a criterion is there, before any calibration."""
+        return self.scores if self.read is None else self.read
+
+    def with_scores(self, scores: Tensor) -> Evidence:
+        """The same evidence with other scores [B, K] in the place of those that were found."""
+        return replace(self, scores=scores, found=self.scores if self.found is None else self.found)
 
     @property
     def mask(self) -> Tensor:

@@ -151,7 +151,7 @@ def _forward(
 ) -> ForwardOutput:
     """The output for photos that were looked at; those numbered in `there` with what is `beside` them."""
     tokens = seen.tokens if beside is None else seen_beside(seen.tokens, beside, there)
-    evidence = model.find_evidence(tokens)
+    evidence = model.find_evidence(tokens, seen.tokens.style)
     prompts = model.reasoner.writer.write(list(contexts))
     single = len(contexts) == 1
     reasoning = model.reason(prompts, tokens, evidence, keep=single)

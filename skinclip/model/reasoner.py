@@ -40,7 +40,7 @@ from skinclip.language.constrained_decoding import CitationProcessor, Paraphrase
 from skinclip.language.prompt import IGNORE, REFERENCES, Prompts, PromptWriter, RationaleTarget
 from skinclip.language.rationale import write_rationale
 from skinclip.language.rationale_check import FORBIDDEN_OUTSIDE, check_rationale
-from skinclip.model.answer import Start, answer_logits, at_most_unit
+from skinclip.model.answer import Start, answer_logits, at_most_unit, checklist_input
 from skinclip.model.decoding import Prefix, greedy
 from skinclip.model.evidence import Evidence
 from skinclip.model.own_vision import own_grid, own_tokens
@@ -124,7 +124,7 @@ class InputWidths:
 
 
 class Readout(nn.Module):
-    """Linear layers that read the diagnosis in the tower's whole outputs and the patient's context."""
+    """Linear layers that read the tower's whole outputs: the diagnosis, with the patient's context, and criteria."""
 
     columns: Tensor
 
@@ -134,6 +134,11 @@ class Readout(nn.Module):
         self.register_buffer("columns", torch.tensor(known), persistent=False)
         self.photo = nn.Linear(widths.embedding + widths.style, len(known))
         self.context = nn.Linear(CONTEXT_NUMBERS, len(known), bias=False)
+        self.criteria = nn.Linear(widths.style + widths.states, widths.states)
+
+    def criterion_scores(self, style: Tensor, scores: Tensor) -> Tensor:
+        """Style [B, S] and evidence scores [B, K] -> [B, K] scores of the criteria's states."""
+        return self.criteria(torch.cat([style, scores], 1))
 
     def forward(self, visual: VisualTokens, patient: Tensor) -> Tensor:
         """-> [B, C] logits, 0 for diagnoses that the model does not know.
@@ -301,7 +306,7 @@ class Reasoner(nn.Module):
         answer: Tensor,
         descriptions: Tensor,
         whole: Tensor | None = None,
-        scores: Tensor | None = None,
+        evidence: Evidence | None = None,
         read: Tensor | None = None,
     ) -> Tensor:
         """Logits [B, C]: similarity of the answer with C descriptions [C, E].
@@ -309,20 +314,22 @@ class Reasoner(nn.Module):
         The answer token's state [B, L, H] is read in the joint space, as a correction of the photo's own embedding
         `whole` [B, E] where that may be seen: reasoning starts from CLIP's zero-shot answer. The correction is never
         longer than that embedding; left free it grows to several times its length, and what CLIP knew is drowned.
-        The evidence scores [B, K] add their own directions, linearly, so that an edited checklist moves the answer the
-        way its states speak, whatever the language model makes of them beside that.
+        The evidence scores add their own directions, linearly, so that an edited checklist moves the answer the way its
+        states speak, whatever the language model makes of them beside that.
 
         Args:
             read: [B, C] logits that take the place of the zero-shot answer as what reasoning starts from: a share
                 (`ReasonerConfig.language_share`) of how far the language model moves that answer counts, and all of
-                how far the checklist does.
+                how far what is changed in the checklist does.
         """
         state = hidden[torch.arange(len(answer), device=hidden.device), answer].float()
         direction = at_most_unit(self.to_diagnosis(state))
         if whole is not None:
             direction = direction + whole
-        checklist = None if scores is None else self.checklist(scores.sigmoid())
         start = None if whole is None or read is None else Start(whole, read, self.config.language_share)
+        checklist = None
+        if evidence is not None:
+            checklist = self.checklist(checklist_input(evidence.scores, evidence.found, start))
         return answer_logits(direction, descriptions, self.logit_scale, checklist, start)
 
     def forward(
@@ -345,8 +352,7 @@ class Reasoner(nn.Module):
         read = None if visual is None or self.readout is None else self.readout(visual, prompts.patient)
         if show_clip is not None:
             whole, read = (None if seen is None else seen * show_clip.unsqueeze(1) for seen in (whole, read))
-        scores = None if evidence is None else evidence.scores
-        logits = self.diagnose(hidden, prompts.answer, descriptions, whole, scores, read)
+        logits = self.diagnose(hidden, prompts.answer, descriptions, whole, evidence, read)
         prefix = None if cache is None else Prefix(prompts.input_ids[0], cache)
         spelled = self.spell(hidden, prompts.spell, logits.detach())
         return Reasoning(logits, spelled, self.language_loss(hidden, prompts.labels), prefix, read)

@@ -115,8 +115,18 @@ class SkinClipVL(nn.Module):
     def device(self) -> torch.device:
         return self.reasoner.device
 
-    def find_evidence(self, visual: VisualTokens) -> Evidence:
-        return self.evidence.find(visual.to(self.device), self.state_embeddings)
+    def find_evidence(self, visual: VisualTokens, style: Tensor | None = None) -> Evidence:
+        """The evidence in photos, with what a readout makes of it where the model has one.
+
+        Args:
+            style: [B, S] of the photos in which the evidence lies, where `visual` is of others beside them too.
+        """
+        visual = visual.to(self.device)
+        evidence = self.evidence.find(visual, self.state_embeddings)
+        if self.reasoner.readout is None:
+            return evidence
+        style = visual.style if style is None else style.to(self.device)
+        return replace(evidence, read=self.reasoner.readout.criterion_scores(style, evidence.scores))
 
     def reason(
         self,

@@ -110,7 +110,7 @@ class ForwardPass(nn.Module):
             where the model has a linear readout.
         """
         evidence = self.find(batch.features)
-        forced = replace(evidence, scores=teacher_forced_scores(evidence.scores, batch.labels, batch.forced))
+        forced = evidence.with_scores(teacher_forced_scores(evidence.scores, batch.labels, batch.forced))
         m, k, answers = len(batch.rationale_targets), len(batch.rows), without_words(batch, evidence)
         write, logits, read = self.model.reasoner.writer.write, [], []
         if m < k:  # apart from those with a rationale, whose sequences are twice as long

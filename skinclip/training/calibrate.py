@@ -156,7 +156,7 @@ def kind_of(case: Case) -> str:
 def features(
     model: SkinClipVL, cases: Sequence[Case], together: bool = False
 ) -> tuple[np.ndarray, np.ndarray, Tensor, np.ndarray]:
-    """Diagnosis logits [n, C], style [n, S], evidence scores [n, K] and ITA of the skin in degrees [n].
+    """Diagnosis logits [n, C], style [n, S], scores of criteria [n, K] and ITA of the skin in degrees [n].
 
     Args:
         together: see `outputs`.
@@ -171,7 +171,7 @@ def features(
         output = forward_batch(model, transform, photos, [c.context for c in part], others)
         logits.append(output.logits.double().numpy())
         styles.append(output.style.double().numpy())
-        scores.append(output.evidence.scores)
+        scores.append(output.evidence.criterion_scores)
         for photo, mask, window in zip(photos, output.evidence.mask_logits, output.windows, strict=True):
             ita.append(individual_typology_angle(photo.pixels, photo_mask(mask, window, photo.height, photo.width)))
     return np.concatenate(logits), np.concatenate(styles), torch.cat(scores), np.array(ita)

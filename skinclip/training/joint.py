@@ -28,13 +28,11 @@ from tqdm import tqdm
 from skinclip.core.assessment import Context
 from skinclip.core.config import LossConfig, Stage2Config, TrainConfig
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
-from skinclip.data.cases import DataError
 from skinclip.language.paraphrases import describe
 from skinclip.language.prompt import RationaleTarget
 from skinclip.language.rationale import write_rationale
 from skinclip.model.looks import seen_beside
 from skinclip.model.pyramid import PyramidEvidenceFinder
-from skinclip.model.reasoner import Readout
 from skinclip.model.skinclip_vl import SkinClipVL
 from skinclip.training.answering import PER_MICRO_BATCH, ForwardPass, MicroBatch
 from skinclip.training.checkpoints import load_checkpoint, rng_state, save_checkpoint, seed_everything, set_rng_state
@@ -43,7 +41,7 @@ from skinclip.training.distributed import DistributedContext, whole_tensors
 from skinclip.training.losses import MISSING, CFAInputs, CFALoss, prior_tilt
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.rationale_targets import supported_findings, training_context
-from skinclip.training.readout import fit_readout
+from skinclip.training.readout import learn_readout
 from skinclip.training.sampling import draw_weights, drawn_shares, favour_criteria, source_priors
 from skinclip.training.schedules import cosine_schedule
 from skinclip.training.views import (
@@ -479,14 +477,6 @@ def train_stage2(
     if recipe.loss.by_source:
         return torch.full((len(DIAGNOSIS_CODES),), 1 / len(DIAGNOSIS_CODES), dtype=torch.double)
     return balanced_prior(train.diagnosis, stage.drawn, recipe.loss)
-
-
-def learn_readout(readout: Readout, recipe: TrainConfig, train: PhotoSet, store: ViewStore | None) -> None:
-    """Fits the linear readout that the language part corrects. Raises DataError where no views are kept."""
-    if store is None:
-        raise DataError("a linear readout is fitted on views that are kept: set cached_views in the recipe's stage2")
-    parts = store.parts["embedding"], store.parts["style"]
-    fit_readout(readout, train, *parts, recipe.stage2, recipe.loss.by_source)
 
 
 def freeze_earlier(model: SkinClipVL) -> None:

@@ -1,11 +1,12 @@
-"""Fits the linear readout that the answer starts from: penalised multinomial regressions on the kept views.
+"""Fits the linear readouts of diagnosis and criteria: penalised multinomial regressions on the kept views.
 
 A linear layer with a strong penalty takes more out of the frozen tower than the language part learns to: the tower
 knows nine in ten of the training lesions by heart, and whatever is trained on its outputs without such a bound learns
 to rely on that. Photos are weighed as stage 2 draws them, those with labelled criteria like all others.
 
 What a patient's context says beside the photo is fitted after that, with the photo's part held, and on lesions that
-the tower never saw: of the others the photo says all.
+the tower never saw: of the others the photo says all. The states of the criteria are read of the style and the scores
+of their maps, from photos whose criteria are labelled for sure; where a criterion is seen, the maps alone say.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skinclip.core.config import Stage2Config
+from skinclip.core.config import Stage2Config, TrainConfig
 from skinclip.core.patient_context import context_numbers
+from skinclip.data.cases import DataError
+from skinclip.model.criteria import STATE_COUNTS
 from skinclip.model.reasoner import Readout
+from skinclip.training.losses import MISSING
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.sampling import draw_weights, source_priors
+from skinclip.training.views import ViewStore
 
 # lengths at which the penalty sees the unit-length embedding, and one standardised value of the style
 EMBEDDING_SCALE, STYLE_SCALE = 5.0, 0.3
@@ -75,6 +80,18 @@ class ReadoutFit:
         return layer.requires_grad_(False)
 
 
+def learn_readout(readout: Readout, recipe: TrainConfig, train: PhotoSet, store: ViewStore | None) -> None:
+    """Fits `readout` in place to the views that are kept. Raises DataError where none are."""
+    if store is None:
+        raise DataError("a linear readout is fitted on views that are kept: set cached_views in the recipe's stage2")
+    embedding, style = store.parts["embedding"], store.parts["style"]
+    fit_readout(readout, train, embedding, style, recipe.stage2, recipe.loss.by_source)
+    if "scores" in store.parts:
+        fit_criteria_readout(readout, train, style, store.parts["scores"], recipe.stage2)
+    else:
+        pass_scores_on(readout)
+
+
 @torch.no_grad()
 def fit_readout(
     readout: Readout, train: PhotoSet, embedding: Tensor, style: Tensor, cfg: Stage2Config, by_source: bool
@@ -103,3 +120,64 @@ def fit_readout(
         with torch.enable_grad():
             context = fit.fitted(patient, photo(inputs), cfg.context_decay, with_bias=False, chosen=unseen)
         readout.context.weight.copy_(context.weight)
+
+
+@torch.no_grad()
+def fit_criteria_readout(readout: Readout, train: PhotoSet, style: Tensor, scores: Tensor, cfg: Stage2Config) -> None:
+    """Fits the readout of criteria in place; of a criterion that is not labelled the scores are passed on as they are.
+
+    Args:
+        style: [n * V, S], the views of a photo in a row.
+        scores: [n * V, K] of their maps.
+    """
+    pass_scores_on(readout)
+    views = len(style) // len(train.cases)
+    known = train.criteria != MISSING
+    rows = known.any(1).repeat_interleave(views).nonzero()[:, 0]
+    if not len(rows):
+        return
+    mean, spread = style.mean(0), style.std(0).clamp_min(1e-6)
+    inputs = torch.cat([(style[rows] - mean) / spread * STYLE_SCALE, scores[rows]], 1)
+    labels = train.criteria[rows // views]
+    with torch.enable_grad():
+        layer = _fitted_criteria(inputs, labels, readout.criteria.out_features, cfg.criteria_decay)
+    unit = torch.cat([spread / STYLE_SCALE, spread.new_ones(scores.shape[1])])
+    weight = layer.weight / unit
+    learnt = known.any(0).repeat_interleave(torch.tensor(STATE_COUNTS))
+    readout.criteria.weight[learnt] = weight[learnt].to(readout.criteria.weight)
+    readout.criteria.bias[learnt] = (layer.bias - weight[:, : style.shape[1]] @ mean)[learnt].to(readout.criteria.bias)
+
+
+def _fitted_criteria(inputs: Tensor, labels: Tensor, states: int, decay: float) -> nn.Linear:
+    """The layer whose outputs are logits of each criterion's states beside 0 for "absent", at the least penalised loss.
+
+    Args:
+        labels: [m, Q], MISSING where not labelled.
+    """
+    layer = nn.Linear(inputs.shape[1], states)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        total = decay * layer.weight.square().sum()
+        for q, own in enumerate(layer(inputs).split(STATE_COUNTS, dim=1)):
+            logits = torch.cat([own.new_zeros(len(own), 1), own], 1)
+            kept = labels[:, q] != MISSING
+            if kept.any():
+                total = total + F.cross_entropy(logits[kept], labels[kept, q])
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    return layer.requires_grad_(False)
+
+
+@torch.no_grad()
+def pass_scores_on(readout: Readout) -> None:
+    """Makes the readout of criteria give the scores as they are."""
+    states = readout.criteria.out_features
+    nn.init.zeros_(readout.criteria.weight)
+    nn.init.zeros_(readout.criteria.bias)
+    readout.criteria.weight[:, -states:].copy_(torch.eye(states))

@@ -16,6 +16,7 @@ from skinclip.language.rationale_check import check_citations, check_rationale, 
 from skinclip.model.answer import at_most_unit
 from skinclip.model.checkpoint import load_model, save_model
 from skinclip.model.errors import CheckpointError
+from skinclip.model.evidence import Evidence
 from skinclip.model.perception import VisualTokens
 from skinclip.model.qwen import load_language_model, quantize_to, qwen_config
 from skinclip.model.reasoner import FALLBACK_PARAPHRASES
@@ -113,13 +114,18 @@ def test_a_checklist_state_moves_the_answer_towards_what_it_speaks_for(tiny_mode
     reasoner, descriptions = tiny_model.reasoner, tiny_model.descriptions
     hidden, position = torch.zeros(1, 1, reasoner.to_diagnosis[0].normalized_shape[0]), torch.tensor([0])
     scores = torch.full((1, reasoner.checklist.in_features), -3.0)
+    none = torch.zeros(1, 1, 1)
+
+    def seen() -> Evidence:
+        return Evidence(none, none, none, scores, none, none)
+
     kept = reasoner.checklist.weight.clone()
     with torch.no_grad():
         reasoner.checklist.weight.zero_()
         reasoner.checklist.weight[:, 3] = descriptions[1] - descriptions.mean(0)
-        before = reasoner.diagnose(hidden, position, descriptions, descriptions[:1], scores).softmax(1)
+        before = reasoner.diagnose(hidden, position, descriptions, descriptions[:1], seen()).softmax(1)
         scores[0, 3] = 3.0
-        after = reasoner.diagnose(hidden, position, descriptions, descriptions[:1], scores).softmax(1)
+        after = reasoner.diagnose(hidden, position, descriptions, descriptions[:1], seen()).softmax(1)
         reasoner.checklist.weight.copy_(kept)
     assert after[0, 1] > before[0, 1]
 

@@ -14,14 +14,14 @@ from skinclip.core.known import KnownVocabulary
 from skinclip.core.patient_context import CONTEXT_NUMBERS, context_numbers
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.data.cases import Case, DataError
+from skinclip.model.criteria import STATE_COUNTS
 from skinclip.model.perception import VisualTokens
 from skinclip.model.reasoner import InputWidths, Readout
 from skinclip.model.skinclip_vl import new_model
-from skinclip.training.joint import learn_readout
 from skinclip.training.losses import MISSING, CFAInputs, CFALoss
 from skinclip.training.losses.cfa import departure
 from skinclip.training.photo_sets import PhotoSet
-from skinclip.training.readout import fit_readout
+from skinclip.training.readout import fit_criteria_readout, fit_readout, learn_readout, pass_scores_on
 
 E, S, VIEWS = 4, 6, 2
 MEL, NV = DIAGNOSIS_CODES.index("mel"), DIAGNOSIS_CODES.index("nv")
@@ -98,6 +98,24 @@ def test_context_is_learnt_from_lesions_that_the_tower_never_saw_alone() -> None
     assert old[MEL] > unknown[MEL] > young[MEL]
 
 
+def test_criteria_are_read_of_style_and_scores_and_those_without_labels_are_passed_on() -> None:
+    photos, _, style = made_up()
+    first = torch.where(torch.arange(len(photos)) % 2 == 0, 1, 0)  # a state of the first criterion, or absent
+    photos.criteria[:] = MISSING
+    photos.criteria[:, 0] = first
+    scores = torch.randn(len(style), 14)
+    readout = Readout(widths())
+    fit_criteria_readout(readout, photos, style, scores, Stage2Config())
+    read = readout.criterion_scores(style, scores)
+    states = STATE_COUNTS[0]
+    absent = torch.zeros(len(read), 1)
+    guess = torch.cat([absent, read[:, :states]], 1).argmax(1)
+    assert (guess == first.repeat_interleave(VIEWS)).float().mean() > 0.9
+    torch.testing.assert_close(read[:, states:], scores[:, states:])
+    pass_scores_on(readout)
+    torch.testing.assert_close(readout.criterion_scores(style, scores), scores)
+
+
 def test_nothing_given_says_nothing() -> None:
     assert not any(context_numbers(Context()))
     assert context_numbers(Context(age=75))[:3] == [1.0, 0.5, 0.25]
@@ -131,14 +149,17 @@ def test_the_answer_starts_from_it(tiny_config: ModelConfig, tmp_path: Path) -> 
         torch.testing.assert_close(answer.logits, answer.read)  # the checklist is 0 before it is trained
         torch.testing.assert_close(answer.read, model.reasoner.readout(visual, prompts.patient))
         model.reasoner.checklist.weight[:, 3] = model.descriptions[MEL] - model.descriptions.mean(0)
-        checked = model.reason(prompts, visual, evidence).logits
-        assert (checked[:, MEL] > answer.logits[:, MEL]).all()  # it counts in full
-        hidden = model.reason(prompts, visual, evidence, show_clip=torch.tensor([True, False]))
+        torch.testing.assert_close(model.reason(prompts, visual, evidence).logits, answer.logits)  # known already
+        edited = evidence.scores.clone()
+        edited[:, 3] = 3.0
+        changed = evidence.with_scores(edited)
+        assert changed.found is evidence.scores and changed.with_scores(edited).found is evidence.scores
+        checked = model.reason(prompts, visual, changed).logits
+        assert (checked[:, MEL] > answer.logits[:, MEL]).all()  # an edit counts in full
+        hidden = model.reason(prompts, visual, changed, show_clip=torch.tensor([True, False]))
         torch.testing.assert_close(hidden.logits[0], checked[0])
         assert hidden.read is not None and not hidden.read[1].any()
-        alone = model.reason(prompts, None, evidence).logits
-        torch.testing.assert_close(model.reason(prompts, None, evidence).logits, alone)
-        assert not torch.allclose(hidden.logits[1], answer.logits[1])
+        assert not torch.allclose(hidden.logits[1], checked[1])
 
 
 def test_a_departure_from_it_is_charged() -> None:
