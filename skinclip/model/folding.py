@@ -1,4 +1,4 @@
-"""What need not be computed for every photo: batch norms folded into convolutions, LoRA merged into what it adapts.
+"""Folds what need not be computed for every photo: batch norms into convolutions, LoRA into what it adapts.
 
 A model that only answers gives the same answers up to rounding, about a quarter sooner. It can neither be trained nor
 saved afterwards: do this to a model that was just loaded to answer.
@@ -21,7 +21,7 @@ def fold_constants(model: SkinClipVL) -> None:
 
     A language model that several adapters share keeps LoRA apart.
     """
-    for module in model.perception.tower.modules():
+    for module in model.perception.modules():
         if isinstance(module, EfficientNet):
             fold_batch_norms(module)
     if model.config.reasoner.base is None and model.reasoner.adapted:

@@ -155,7 +155,7 @@ def test_the_answer_starts_from_the_readout_as_the_models_own_does(bench: Bench,
     shown = head.answer(*answer, torch.tensor([True, False]), head.descriptions)
     torch.testing.assert_close(shown[0], read[0])
     assert not shown[1].any()  # hidden: neither readout nor zero-shot answer
-    # as `Reasoner.diagnose` has it: the readout, a share of what the layers move, all that the checklist moves
+    # as `Reasoner.diagnose` has it: the readout, a share of what the layers move, all that an edited checklist moves
     torch.nn.init.normal_(head.read[-1].weight, std=0.1)
     both, scale = torch.tensor([True, True]), head.logit_scale.exp()
     layers = head.answer(*answer, both, head.descriptions)
@@ -168,7 +168,11 @@ def test_the_answer_starts_from_the_readout_as_the_models_own_does(bench: Bench,
     head.readout = readout_of
     zero_shot = seen.tokens.embedding @ head.descriptions.T * scale
     torch.testing.assert_close(layers, read + SHARE * (unchecked - zero_shot), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(moved, layers + checked - unchecked, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(moved, layers)  # what was found, the readout knows
+    assert not torch.allclose(checked, unchecked, atol=1e-2)
+    torch.nn.init.normal_(head.checklist.weight, std=0.1)
+    turned = evidence.with_scores(-evidence.scores)
+    assert not torch.allclose(head.answer(seen.tokens, turned, patient, both, head.descriptions), layers, atol=1e-2)
 
 
 def test_a_head_trains_its_own_copy_and_leaves_the_model_alone(bench: Bench, sets: dict[str, Features]) -> None:
