@@ -7,6 +7,7 @@
   function send(field, asked) {
     const input = $(`#${field} textarea, #${field} input`);
     if (!input) return;
+    document.dispatchEvent(new CustomEvent("sk-asked", { detail: () => send(field, asked) })); // see refused.js
     input.value = JSON.stringify({ ...asked, number: ++number });
     input.dispatchEvent(new Event("input", { bubbles: true }));
   }

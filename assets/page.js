@@ -31,6 +31,7 @@
   // The server says what was wrong: the words stay on the page, and the photo and answer before it go.
   function refuse(code, place = "first") {
     uploading(null);
+    asked(() => refuse(code, place));
     return hand(PLACES[place].refusal, `${code}:${++refusals}`); // a number, so that the same refusal twice is a change
   }
 
@@ -41,6 +42,11 @@
     field.value = value;
     field.dispatchEvent(new Event("input", { bubbles: true }));
     return true;
+  }
+
+  // `again` does it once more, where the server turns it away (refused.js).
+  function asked(again) {
+    document.dispatchEvent(new CustomEvent("sk-asked", { detail: again }));
   }
 
   // `place`: where a photo is on its way to; null when none is.
@@ -86,6 +92,7 @@
     sending?.abort();
     sending = new AbortController();
     const { signal } = sending;
+    asked(() => send(file, place));
     uploading(place);
     try {
       const root = (window.gradio_config?.root || "").replace(/\/$/, "");
@@ -185,6 +192,14 @@
 
   document.addEventListener("click", (event) => {
     if (event.target.closest?.("#assess, #update")) pressed();
+  });
+
+  // Gradio leaves the button disabled where the queue takes no assessment after its press: the page cancels it.
+  document.addEventListener("sk-refused", (event) => {
+    uploading(null);
+    waiting = false;
+    const cancel = $("#stop");
+    if (["assess", "update"].includes(event.detail) && cancel?.checkVisibility()) cancel.click();
   });
 
   // a photo of the page's own camera

@@ -80,4 +80,9 @@ def build_page(assessor: Assessor, uploads: UploadStore | None = None) -> gr.Blo
                     entry.build(context, tab)
         gr.on(context.photo_events, None, cancels=context.answer_events)  # their results would be of the photo before
         gr.HTML(components.footer(assessor.model_info, len(assessor.checkpoints) > 1))
+
+        def gone(request: gr.Request) -> None:
+            context.line.leave(request.session_hash)  # whose assessment may never have begun
+
+        page.unload(gone)
     return page

@@ -141,6 +141,7 @@ def _wire_photo(page: ModelPage, view: AssessView, examples: list[tuple[gr.Butto
         # Gradio gives the request to functions alone that ask for it by their annotation
         def handle(value: Any, beside: bytes | None, request: gr.Request) -> Updates:
             tasks.stop(request.session_hash, superseded=True)
+            page.line.leave(request.session_hash)
             return handler(value, beside, request)
 
         return handle
@@ -188,6 +189,7 @@ def _photo_request(page: ModelPage, view: AssessView) -> Callable[..., Updates]:
         if asked.get("kind") not in ("crop", "uncrop", "remove"):
             return gr.skip()
         page.tasks.stop(request.session_hash, superseded=True)
+        page.line.leave(request.session_hash)
         if asked["kind"] == "remove":
             return on_remove(view, asked.get("which"), other, other_kind, recognised)
         return on_reframe(view, whole, asked)
