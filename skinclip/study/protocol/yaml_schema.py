@@ -81,6 +81,11 @@ def path_of(location: Sequence[int | str]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
 
 
+def field_type(root: Any, path: str) -> tuple[Any, tuple[Any, ...]]:
+    """The type of the field at `path` ("cases.n") below the dataclass `root`, and the checks it is annotated with."""
+    return _at(root, path.split("."))
+
+
 def nearest(name: str, names: Sequence[str]) -> str:
     """A hint at the field that was probably meant, or at all there are."""
     near = difflib.get_close_matches(name, names, n=1)
