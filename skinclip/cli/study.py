@@ -173,24 +173,14 @@ def _print_progress(done: int, total: int) -> None:
 
 
 def _built_words(built: BuildResult, missing_ethics: Sequence[str]) -> str:
-    strata = ", ".join(f"{n} {stratum}" for stratum, n in sorted(built.eligible.items()))
-    lines = [RESEARCH_USE_ONLY, f"built in {built.folder}; photos to draw from, one per lesion: {strata}"]
+    from skinclip.study import build_report
+
+    lines = [RESEARCH_USE_ONLY, build_report.eligible(built)]
     if built.left_out:
-        listed = built.folder.with_name(f"{built.folder.name}-left-out.txt")
-        listed.write_text("\n".join(built.left_out) + "\n", encoding="utf-8")
+        listed = build_report.write_left_out(built)
         lines.append(f"{len(built.left_out)} photos or rows left out, all listed in {listed}:")
         lines += [f"  {problem}" for problem in built.left_out[:_LEFT_OUT_PRINTED]]
-    if not built.enriched:
-        lines.append(
-            "the AI errs on as large a share of these photos as cases.wrong_share or a larger one: its errors are not "
-            "enriched, though readers are told so; raise wrong_share and build again, or change texts.debrief"
-        )
-    lines.append(
-        f"the key that seals answers and truth is {built.key}, apart from the study: back it up, but not with it; "
-        "without it nothing can be read or verified"
-    )
-    if missing_ethics:
-        lines.append(f"before readers can be enrolled, fill in {', '.join(missing_ethics)}")
+    lines += build_report.notes(built, missing_ethics)
     lines.append(f"serve it with `python app.py --study {built.folder}` (or `make run STUDY={built.folder}`)")
     return "\n".join(lines)
 
