@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from skinclip.core.strict_yaml import YamlProblem, parse_yaml
+from skinclip.core.strict_yaml import YamlFile, YamlProblem, parse_yaml
 from skinclip.study.errors import ProtocolError
 from skinclip.study.protocol.field_types import PROBLEMS, quoted
 
@@ -30,14 +30,25 @@ def read_yaml_with_lines(path: Path) -> tuple[Any, dict[str, int]]:
     Raises ProtocolError for a file that is missing, not UTF-8 or not YAML.
     """
     try:
-        file = parse_yaml(path.read_bytes(), _ALIASES)
-        return file.values, {path_of(place): line for place, line in file.lines.items()}
+        raw = path.read_bytes()
     except OSError as error:
         problem = f"the file cannot be read ({error.strerror}); give the path of a study's YAML"
+        raise ProtocolError([problem], str(path)) from error
+    file = _parsed(raw, str(path))
+    return file.values, {path_of(place): line for place, line in file.lines.items()}
+
+
+def parse_yaml_text(text: str) -> Any:
+    """The content of a protocol's text. Raises ProtocolError for a text that is not YAML."""
+    return _parsed(text.encode(), "the protocol").values
+
+
+def _parsed(raw: bytes, source: str) -> YamlFile:
+    try:
+        return parse_yaml(raw, _ALIASES)
     except YamlProblem as error:
         place = f"line {error.line}, column {error.column}: " if error.line else ""
-        problem = f"{place}{error.problem}"
-    raise ProtocolError([problem], str(path))
+        raise ProtocolError([f"{place}{error.problem}"], source) from None
 
 
 def with_lines(problems: Sequence[str], lines: Mapping[str, int]) -> list[str]:
