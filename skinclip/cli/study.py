@@ -1,6 +1,6 @@
 """`python -m skinclip study plan | build | enrol | status | close | export | analyse`.
 
-`verify`, `anchor`, `backup` and `restore` are in `study_log.py`.
+`verify`, `anchor`, `backup` and `restore` are in `study_log.py`, `setup` in `study_setup.py`.
 
 STUDY is a study's folder, or the protocol it was built from. Whatever a study refuses is reported in one line, with
 what to do; heavy imports happen inside the commands.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.cli import study_log
+from skinclip.cli import study_log, study_setup
 from skinclip.cli.common import UsageError, agreed, load_assessor, stdout_to_stderr, whole_number
 from skinclip.cli.study_log import folder_of
 from skinclip.study.errors import StudyError, StudyRequestError
@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--studies", type=int, default=20, metavar="N", help="simulated studies for the power (default: 20; 0: none)"
     )
     plan.set_defaults(run=_reported(_plan))
+    study_setup.add_arguments(
+        commands.add_parser("setup", help="set up studies in the browser: a page for coordinators")
+    )
     _build_arguments(commands.add_parser("build", help="freeze the cases of a study; runs the model once"))
     enrol = _command(commands, "enrol", "make personal codes for readers, shown once", _enrol)
     enrol.add_argument("--readers", type=int, default=1, metavar="N", help="how many (default: 1)")

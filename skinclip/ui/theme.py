@@ -109,6 +109,16 @@ def study_head() -> str:
     return _script("study.js")
 
 
+def setup_css() -> str:
+    """Style sheet of the page on which studies are set up."""
+    return _sheets("tokens.css", "style.css", "study.css", "setup.css")
+
+
+def setup_head() -> str:
+    """Scripts of that page."""
+    return _script("setup.js")
+
+
 def _sheets(*names: str) -> str:
     return "".join((ASSETS / name).read_text() + "\n" for name in names)
 

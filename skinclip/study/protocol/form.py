@@ -194,6 +194,11 @@ def as_yaml(document: Mapping[str, Any]) -> str:
     return _HEAD + yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=110)
 
 
+def label_of(path: str) -> str:
+    """The form's label of a field; its path where the form has none."""
+    return next((field.label for field in form_fields() if field.path == path), path)
+
+
 def labelled(problem: str) -> str:
     """A problem of a protocol with the form's label in place of the field's path, where the form has it.
 
