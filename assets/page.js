@@ -203,7 +203,7 @@
   });
 
   // a photo of the page's own camera
-  document.addEventListener("sk-photo", (event) => add([event.detail]));
+  document.addEventListener("sk-photo", (event) => add([event.detail.file], event.detail.place));
 
   // where a photo may be dropped shows it
   for (const [kind, over] of [["dragenter", true], ["dragover", true], ["dragleave", false], ["drop", false]]) {

@@ -49,6 +49,26 @@ class Frame:
         return ", ".join(filter(None, (turned, cropped)))
 
 
+@dataclass(frozen=True)
+class Edit:
+    """A change of a photo in the form.
+
+    Attributes:
+        whole: the photo file before.
+        words: how it was turned and cropped since.
+    """
+
+    whole: bytes
+    words: str
+
+    @classmethod
+    def of(cls, photo: bytes, frame: Frame, before: Edit | None = None) -> Edit:
+        """The edit of a photo to a part of it, which may have been edited `before`."""
+        if before is None:
+            return cls(photo, frame.in_words)
+        return cls(before.whole, f"{before.words}, then {frame.in_words}")
+
+
 def reframed(image: LesionImage, frame: Frame) -> bytes:
     """The photo file of a part. Raises PhotoError where too little is left."""
     pixels = np.rot90(image.pixels, -frame.turns)

@@ -98,9 +98,11 @@ def preview(
     return _answer("preview", data_url(pixels), image.sha256, image.width, image.height, label, issues, edited)
 
 
-def other_preview(pixels: np.ndarray, image: LesionImage, issues: tuple[QualityIssue, ...] = ()) -> Markup:
+def other_preview(
+    pixels: np.ndarray, image: LesionImage, issues: tuple[QualityIssue, ...] = (), edited: str = ""
+) -> Markup:
     """The other photo of the lesion, as `preview` shows the first one."""
-    return _answer("other_preview", data_url(pixels), image.sha256, image.width, image.height, issues)
+    return _answer("other_preview", data_url(pixels), image.sha256, image.width, image.height, issues, edited)
 
 
 def one_kind(kind: Kind) -> Markup:

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from skinclip.core.assessment import Assessment, ClinicianRecord, Context, Kind
+from skinclip.core.formatting import listed
 from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
+from skinclip.imaging.reframe import Edit
 from skinclip.pipeline.settings import Settings, at_settings
 from skinclip.reporting import limits
 from skinclip.reporting.phrasing import KIND_NAMES
@@ -26,6 +28,34 @@ AS_RECOGNISED = "recognised"  # the kind of a photo is left to the model
 GIVEN: dict[str, Kind] = {"dermoscopy": "dermoscopy", "clinical": "clinical"}  # what a visitor may say that it is
 Photos = tuple[bytes | None, bytes | None]  # the files in the form: the photo, and the other one of the same lesion
 Kinds = tuple[Kind | None, Kind | None]  # of them, in that order
+
+
+@dataclass(frozen=True)
+class FormPhotos:
+    """The photos in the form, and what is known of them.
+
+    Attributes:
+        photo: the file as it will be assessed, None where there is none.
+        edit: how that was turned and cropped, None where it was not.
+        other: the other one of the same lesion.
+        other_kind: what the visitor says that it is.
+        recognised: what the model takes both for.
+    """
+
+    photo: bytes | None = None
+    edit: Edit | None = None
+    other: bytes | None = None
+    other_edit: Edit | None = None
+    other_kind: str = AS_RECOGNISED
+    recognised: Kinds | None = None
+
+
+def edits_in_words(edit: Edit | None, other_edit: Edit | None, two: bool) -> str:
+    """Words for the edits of the photos of an answer; "" where there are none. `two`: it is to two photos."""
+    if not two:
+        return "" if edit is None else edit.words
+    named = ((edit, "first"), (other_edit, "second"))
+    return listed([f"{one.words} (the photo added {which})" for one, which in named if one is not None])
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,13 @@ def answered(page: Page) -> Page:
 
 
 def test_the_camera_says_how_the_picture_is_and_takes_it(page: Page) -> None:
-    page.click("[data-act=camera]")
-    page.wait_for_selector("[data-camera-act=take]:not([disabled])")
-    assert any(word in page.inner_text("[data-camera-words]") for word in ("focus", "Too", "good"))
-    page.click("[data-camera-act=take]")
-    page.wait_for_selector("#preview figure img")
+    for button, preview in (("camera", "#preview"), ("camera-other", "#other-preview")):
+        page.click(f"[data-act={button}]")
+        page.wait_for_selector("[data-camera-act=take]:not([disabled])")
+        assert any(word in page.inner_text("[data-camera-words]") for word in ("focus", "Too", "good"))
+        page.click("[data-camera-act=take]")
+        page.wait_for_selector(f"{preview} figure img")
+        assert page.locator("figure[data-photo]").count() == (1 if button == "camera" else 2)
 
 
 def test_a_photo_is_turned_cropped_and_given_back_whole(page: Page) -> None:
@@ -58,9 +60,18 @@ def test_a_photo_is_turned_cropped_and_given_back_whole(page: Page) -> None:
     page.click("[data-crop-act=right]")
     page.wait_for_timeout(300)
     page.focus("[data-crop-box]")
-    page.keyboard.press("ArrowRight")
+    for key in (*10 * ["Shift+ArrowLeft"], "ArrowRight"):
+        page.keyboard.press(key)
     page.click("[data-crop-act=use]")
-    page.wait_for_selector("#preview >> text=turned right, cropped to 80")
+    page.wait_for_selector("#preview >> text=turned right, cropped to 80 % × 100 %")
+    page.wait_for_selector("#preview >> text=384 × 640")
+    page.click("#preview [data-opens=crop-dialog]")  # again: what is cropped is what is seen
+    page.wait_for_selector("#crop-dialog[open] [data-crop-image][src]")
+    page.click("[data-crop-act=left]")
+    page.click("[data-crop-act=use]")
+    page.wait_for_selector(
+        "#preview >> text=640 × 384 pixels · turned right, cropped to 80 % × 100 %, then turned left"
+    )
     assess(page)
     page.wait_for_selector("#download button")
     with page.expect_download() as saved:

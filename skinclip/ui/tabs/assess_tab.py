@@ -35,11 +35,12 @@ from skinclip.ui.state import (
     GIVEN,
     AssessedPhoto,
     Entries,
-    Kinds,
+    FormPhotos,
     Photos,
     context_of,
     describe_context,
     describe_kinds,
+    edits_in_words,
     entries_of,
 )
 from skinclip.ui.tabs import change_panel, opinion_panel, requests, revision
@@ -88,7 +89,7 @@ class Display:
     Attributes:
         first: hide it until the clinician has given one.
         settings: threshold and prevalence.
-        edited: how the photo was turned and cropped, in words.
+        edited: how the photos were turned and cropped, in words.
     """
 
     first: bool = False
@@ -97,8 +98,7 @@ class Display:
 
     def of(self, answer: AssessedPhoto, name: str | None = None) -> AssessedPhoto:
         """The answer with them; `name` is that of the model, where there are several."""
-        which = "" if answer.other is None else " (the photo added first)"
-        clinician = replace(answer.clinician, photo_edit=self.edited and f"{self.edited}{which}")
+        clinician = replace(answer.clinician, photo_edit=self.edited)
         return replace(answer, settings=self.settings, clinician=clinician, made_by=name)
 
 
@@ -169,7 +169,7 @@ def _wire_photo(page: ModelPage, view: AssessView, examples: list[tuple[gr.Butto
     other_refusal = replacing(lambda code, _, __: on_other_refusal(view, code))
     slot.refusal.change(other_refusal, [slot.refusal, view.photo], **stops)
     # cancels nothing by itself: most requests concern the answer, and leave what runs alone
-    asked = [view.request, view.whole, view.other, slot.kind, view.recognised]
+    asked = [view.request, view.photo, view.edit, view.other, view.other_edit, slot.kind, view.recognised]
     view.request.change(_photo_request(page, view), asked, view.photo_outputs, **common)
     _wire_kinds(page, view, added)
 
@@ -177,22 +177,16 @@ def _wire_photo(page: ModelPage, view: AssessView, examples: list[tuple[gr.Butto
 def _photo_request(page: ModelPage, view: AssessView) -> Callable[..., Updates]:
     """Requests of the browser's that change a photo in the form."""
 
-    def change(
-        text: str | None,
-        whole: bytes | None,
-        other: bytes | None,
-        other_kind: str,
-        recognised: Kinds | None,
-        request: gr.Request,
-    ) -> Updates:
+    def change(request: gr.Request, text: str | None, *form: Any) -> Updates:
         asked = requests.parsed(text)
         if asked.get("kind") not in ("crop", "uncrop", "remove"):
             return gr.skip()
         page.tasks.stop(request.session_hash, superseded=True)
         page.line.leave(request.session_hash)
+        photos = FormPhotos(*form)
         if asked["kind"] == "remove":
-            return on_remove(view, asked.get("which"), other, other_kind, recognised)
-        return on_reframe(view, whole, asked)
+            return on_remove(view, asked.get("which"), photos)
+        return on_reframe(view, asked, photos)
 
     return change
 
@@ -233,18 +227,14 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
             yield updates
 
     def run(
-        photo: bytes | None,
-        other: bytes | None,
-        entries: Entries | None,
-        first: bool,
-        settings: Settings,
-        edited: str | None,
-        request: gr.Request,
+        request: gr.Request, entries: Entries | None, first: bool, settings: Settings, *form: Any
     ) -> Generator[Updates]:
+        photos = FormPhotos(*form)
         try:
             with tasks.of(request.session_hash) as begin:
-                how = Display(first, settings, edited or "")
-                yield from on_assess(assessor, view, (photo, other), entries, begin, how)
+                edited = edits_in_words(photos.edit, photos.other_edit, photos.other is not None)
+                how = Display(first, settings, edited)
+                yield from on_assess(assessor, view, (photos.photo, photos.other), entries, begin, how)
         finally:
             line.leave(request.session_hash)
 
@@ -265,7 +255,7 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
     waited = pressed.then(wait, None, [view.result], concurrency_limit=16, **quiet)
     ran = pressed.then(
         run,
-        [*view.photos, view.entries, view.first, view.settings, view.edited],
+        [view.entries, view.first, view.settings, view.photo, view.edit, view.other, view.other_edit],
         view.outputs,
         concurrency_id="model",
         concurrency_limit=1,
