@@ -5,8 +5,9 @@
     GET /livez     200 as long as the process answers: a proxy asks /readyz, whoever restarts processes asks /livez
     GET /          until then the loading page: the step in progress, or why it failed; it reloads by itself
 
-Loading takes its time: torch and Gradio are imported, the model is loaded (a big one downloaded) and tried once, so
-that no visitor waits for that. This module imports none of them: the port answers within a second.
+Loading takes its time: torch and Gradio are imported, a big model is downloaded, loaded and tried once. This module
+imports none of them: the port answers within a second. An application may be ready while work goes on behind it
+(`state.background`, such as loading an embedded model); where that fails, the loading page says why in its place.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
@@ -106,7 +109,7 @@ class LoadingServer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers every request but those for the health."""
-        answer: ASGIApp = self.app or self._loading_page(scope)
+        answer: ASGIApp = self.app if self.app and not self.reason else self._loading_page(scope)
         await answer(scope, receive, send)
 
     def _loading_page(self, scope: Scope) -> Response:
@@ -139,17 +142,25 @@ class LoadingServer:
         threading.Thread(target=self._load, args=(loop, loaded), daemon=True).start()
         try:
             app = await self._with_reminders(loaded)
-        except StartupError as problem:
-            self._fail(str(problem))
-            return
         except Exception as fault:
-            traceback.print_exception(fault)
-            self._fail(f"An unexpected fault ({type(fault).__name__}). The server's log has the details.")
+            self._fail(fault)
             return
         async with app.router.lifespan_context(app):
             self.app = app
             print(f"{self.title} is ready", flush=True)
-            await self._closing.wait()
+            await self._until_closed(getattr(app.state, "background", None))
+
+    async def _until_closed(self, background: Future[Any] | None) -> None:
+        """Waits for the end; where work that goes on behind the page fails, the page gives way to the reason."""
+        closing = asyncio.ensure_future(self._closing.wait())
+        if background is not None:
+            going_on = asyncio.wrap_future(background)
+            await asyncio.wait([closing, going_on], return_when=asyncio.FIRST_COMPLETED)
+            if not going_on.done():
+                going_on.cancel()
+            elif (fault := going_on.exception()) is not None:
+                self._fail(fault)
+        await closing
 
     async def _with_reminders(self, loaded: asyncio.Future[FastAPI]) -> FastAPI:
         """Waits for the application; a step that lasts is printed again with its seconds."""
@@ -170,7 +181,12 @@ class LoadingServer:
         self.step = step
         print(f"{self.title}: {step}", flush=True)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, fault: BaseException) -> None:
+        """Keeps the reason: that of a StartupError, or that there was an unexpected fault."""
+        reason = str(fault)
+        if not isinstance(fault, StartupError):
+            traceback.print_exception(fault)
+            reason = f"An unexpected fault ({type(fault).__name__}). The server's log has the details."
         self.reason = reason
         print(f"{self.title} could not start: {reason}", file=sys.stderr, flush=True)
 

@@ -30,6 +30,7 @@ from skinclip.ui import components
 from skinclip.ui.answer import adapters, assess_photos, made_by
 from skinclip.ui.background_task import BackgroundTask, TaskStopped, TaskSuperseded, WaitingLine
 from skinclip.ui.guard.quiet_log import describe
+from skinclip.ui.loading import is_loading
 from skinclip.ui.page import ModelPage
 from skinclip.ui.state import (
     GIVEN,
@@ -345,6 +346,8 @@ def on_assess(
         def show(partial_answer: AssessedPhoto) -> None:
             report(PartialAnswer(how.of(partial_answer)))
 
+        if is_loading(assessor):
+            report(Progress(0.0, "Loading the model; the assessment starts then"))
         with assessor.using(entries.adapter):
             told = lambda *step: report(Progress(*step))  # noqa: E731
             answer = assess_photos(assessor, (photo, other), entries.kinds, context, told, show)
