@@ -288,8 +288,9 @@ def status_table(rows: Sequence[ReaderProgress]) -> str:
         pace = "" if row.seconds_a_case is None else f"{row.seconds_a_case:.0f}"
         steps, cases = f"{row.steps}/{row.steps_total}", f"{row.cases}/{row.cases_total}"
         last = row.last_answer_at[:16].replace("T", " ")
+        state = f"{row.state}, opens {row.opens_at[:16].replace('T', ' ')}" if row.opens_at else row.state
         lines.append(
-            (row.reader, row.site[:20], row.state, steps, cases, str(row.left_out), f"{row.minutes:.0f}", pace, last)
+            (row.reader, row.site[:20], state, steps, cases, str(row.left_out), f"{row.minutes:.0f}", pace, last)
         )
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -22,7 +22,9 @@ from skinclip.study import interchange
 from skinclip.study.analysis.tables import (
     REHEARSAL,
     REMARKS,
+    SESSION,
     TABLES,
+    WASHOUT_DAYS,
     StudyTables,
     answer_column,
     further_columns,
@@ -56,6 +58,7 @@ class ReaderProgress:
         minutes: time between first showing and answer, summed over the steps, by the server's clock.
         seconds_a_case: median of the same over the cases, both answers together; None before the first.
         state: enrolled, in progress, completed or withdrawn.
+        opens_at: when the reader's next part or session opens, in a pause; empty otherwise.
     """
 
     reader: str
@@ -70,6 +73,7 @@ class ReaderProgress:
     seconds_a_case: float | None
     enrolled_at: str
     last_answer_at: str
+    opens_at: str = ""
 
 
 class Coordinator:
@@ -138,12 +142,12 @@ class Coordinator:
     def tables(self) -> StudyTables:
         """The study's data. Raises StudyRequestError before the study is closed."""
         self._only_closed("its data")
-        records = list(self._records())
+        records, first_shown = list(self._records()), self._first_shown()
         frames = {
             "cases": [row for record in records for row in record.cases()],
             "blocks": [row for record in records for row in record.blocks(self.study.protocol)],
             "preferences": [row for record in records for row in record.preferences()],
-            "readers": [_reader_row(reader, self._place(reader)) for reader in self._readers()],
+            "readers": [_reader_row(reader, self._place(reader), first_shown) for reader in self._readers()],
         }
         return StudyTables(
             **{name: pd.DataFrame(rows, columns=_columns(name, rows)) for name, rows in frames.items()},
@@ -197,12 +201,18 @@ class Coordinator:
 
     def _records(self) -> Iterator[_Record]:
         """What each reader answered who has not withdrawn."""
-        showings = self.study.store.events(self.study.name, kinds=[STEP_SHOWN])
+        first_shown = self._first_shown()
         for reader in self._readers():
             place = self._place(reader)
             if place is not None:
-                first = {event.step: event.at for event in showings if event.reader == reader.id}
-                yield _Record(reader, place, first, self.study.bundle.truths)
+                yield _Record(reader, place, first_shown.get(reader.id, {}), self.study.bundle.truths)
+
+    def _first_shown(self) -> dict[str, dict[str, str]]:
+        """Reader -> step -> when it was first shown."""
+        found: dict[str, dict[str, str]] = {}
+        for event in self.study.store.events(self.study.name, kinds=[STEP_SHOWN]):
+            found.setdefault(str(event.reader), {})[event.step] = event.at
+        return found
 
     def _progress(self, reader: Reader) -> ReaderProgress:
         place = self._place(reader)
@@ -213,6 +223,7 @@ class Coordinator:
         times = {step.name: record.server_seconds(step) for step in place.steps}
         done = [time for time in times.values() if time is not None]
         last = max((event.at for event in place.answered.values()), default="")
+        opens = None if place.closed else self.study.opens_at(place)
         return ReaderProgress(
             reader=reader.id,
             site=reader.site or "",
@@ -220,12 +231,13 @@ class Coordinator:
             steps=len(place.answered),
             steps_total=len(place.steps),
             cases=len(_answered_cases(place)),
-            cases_total=self.study.protocol.cases.n,
+            cases_total=self.study.protocol.cases.n * self.study.protocol.sessions,
             left_out=record.left_out(),
             minutes=sum(done) / 60,
             seconds_a_case=record.median_case_seconds(times),
             enrolled_at=reader.enrolled_at,
             last_answer_at=last,
+            opens_at="" if opens is None else opens.isoformat(timespec="seconds"),
         )
 
     def _completed(self) -> int:
@@ -246,7 +258,8 @@ def verification(result: Audit) -> str:
 
 def is_completer(place: SessionState, study: Study) -> bool:
     """Tells whether the reader has answered the share of cases that the protocol asks for."""
-    return len(_answered_cases(place)) >= study.protocol.completion.min_cases_share * study.protocol.cases.n
+    shown = study.protocol.cases.n * study.protocol.sessions
+    return len(_answered_cases(place)) >= study.protocol.completion.min_cases_share * shown
 
 
 def _answered_cases(place: SessionState) -> list[Step]:
@@ -296,6 +309,7 @@ class _Record:
             "arm": presentation.arm,
             "block": presentation.block,
             "position": presentation.position,
+            **({SESSION: presentation.session} if self.has_two_sessions else {}),
             "repeat": presentation.repeat,
             "truth": truth.truth,
             "ai_leading": truth.ai_leading,
@@ -367,6 +381,26 @@ class _Record:
         """The language of the page at the reader's first answer."""
         return self._language(self.place.steps[0])
 
+    @property
+    def has_two_sessions(self) -> bool:
+        """True where the reader was allocated a second session."""
+        return any(step.presentation is not None and step.presentation.session == 2 for step in self.place.steps)
+
+    def washout(self) -> dict[str, float | None]:
+        """Days from the end of the first session to the first showing of the second; nothing where there is no second.
+
+        By the server's clock: fewer than the protocol asks for tell that it was wrong at one end.
+        """
+        if not self.has_two_sessions:
+            return {}
+        shown = {step.name: step.presentation for step in self.place.steps if step.presentation is not None}
+        ended = [self.place.answered[n].at for n, p in shown.items() if p.session == 1 and n in self.place.answered]
+        begun = [self.first_shown[n] for n, p in shown.items() if p.session == 2 and n in self.first_shown]
+        if not ended or not begun:
+            return {WASHOUT_DAYS: None}
+        apart = datetime.fromisoformat(min(begun)) - datetime.fromisoformat(max(ended))
+        return {WASHOUT_DAYS: round(apart.total_seconds() / 86_400, 2)}
+
     def left_out(self) -> int:
         return sum(value is None for step in self.place.steps for value in self._answers(step).values())
 
@@ -402,11 +436,13 @@ class _Record:
         return self.background().get("site") or self.reader.site
 
 
-def _reader_row(reader: Reader, place: SessionState | None) -> dict[str, Any]:
+def _reader_row(
+    reader: Reader, place: SessionState | None, first_shown: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
     """Of a reader who has withdrawn only that."""
     if place is None:
         return {"reader": reader.id, "completed": False, "withdrawn": True}
-    record = _Record(reader, place, {}, {})
+    record = _Record(reader, place, first_shown.get(reader.id, {}), {})
     background = record.background()
     return {
         **background,  # whatever else a study asks of its readers
@@ -417,6 +453,7 @@ def _reader_row(reader: Reader, place: SessionState | None) -> dict[str, Any]:
         "completed": all(step.name in place.answered for step in place.steps[:-1]),  # to the end, but the debrief
         "withdrawn": False,
         **record.language(),
+        **record.washout(),
     }
 
 

@@ -41,11 +41,14 @@ def write_invitations(
 
 
 def write_reminders(study: Study, folder: Path, url: str, language: str = "en") -> list[Path]:
-    """A letter for each reader who has neither finished nor withdrawn; a later reminder replaces an earlier one."""
+    """A letter for each reader who has something to do: who has not finished, withdrawn or come to a pause.
+
+    A later reminder replaces an earlier one.
+    """
     chosen = _chosen(study, language)
     page, written = check_address(url) + (f"#{chosen[1:]}" if chosen else ""), []
     for row in Coordinator(study).status():
-        if row.state in ("enrolled", "in progress"):
+        if row.state in ("enrolled", "in progress") and not row.opens_at:
             left = row.cases_total - row.cases
             text = _letter(study, "reminder", language, row.reader, link=page, left=left)
             path = folder / f"{row.reader}-reminder.txt"
@@ -65,7 +68,8 @@ def _letter(study: Study, kind: str, language: str, reader: str, **values: objec
         raise StudyRequestError(f"there are no letters in {language!r}; choose one of {', '.join(languages())}")
     letter, protocol = section(language, "letters")[kind], study.protocol.in_language(language)
     contact = protocol.ethics.contact or protocol.ethics.controller
-    about = {"title": protocol.title, "reader": reader, "cases": protocol.cases.n, "contact": contact, **values}
+    cases = protocol.cases.n * protocol.sessions
+    about = {"title": protocol.title, "reader": reader, "cases": cases, "contact": contact, **values}
     return f"{letter['subject']}\n\n{letter['body']}".format_map(about)
 
 

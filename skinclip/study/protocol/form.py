@@ -43,6 +43,7 @@ class FormField:
         kind: text, long_text, whole, number, flag, choice or choices.
         options: of a choice.
         low, high: bounds of a number, both included.
+        optional: where it is empty, the protocol has no such section.
     """
 
     path: str
@@ -52,6 +53,7 @@ class FormField:
     options: Options = ()
     low: float | None = None
     high: float | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def form_fields() -> tuple[FormField, ...]:
     return tuple(field for group in form_groups() for field in group.fields)
 
 
-def _field(entry: Mapping[str, str]) -> FormField:
+def _field(entry: Mapping[str, Any]) -> FormField:
     path, several = entry["path"], False
     current, checks = field_type(Protocol, path)
     bounds = next((check for check in checks if isinstance(check, (Whole, Number))), None)
@@ -85,7 +87,8 @@ def _field(entry: Mapping[str, str]) -> FormField:
         return FormField(path, entry["label"], entry["help"], kind, options)
     if bounds is not None:
         kind = "whole" if isinstance(bounds, Whole) else "number"
-        return FormField(path, entry["label"], entry["help"], kind, (), bounds.low, bounds.high)
+        optional = bool(entry.get("optional"))
+        return FormField(path, entry["label"], entry["help"], kind, (), bounds.low, bounds.high, optional)
     kind = "flag" if any(isinstance(check, Flag) for check in checks) else entry.get("kind", "text")
     return FormField(path, entry["label"], entry["help"], kind)
 
@@ -170,6 +173,9 @@ def with_values(document: Mapping[str, Any], values: Mapping[str, Any]) -> dict[
 
 def _put(document: dict[str, Any], field: FormField, value: Any) -> None:
     *sections, name = field.path.split(".")
+    if field.optional and value is None:
+        document.pop(sections[0], None)
+        return
     for section in sections:
         if not isinstance(document.get(section), dict):
             document[section] = {}

@@ -124,6 +124,8 @@ def _at(root: Any, location: Sequence[int | str]) -> tuple[Any, tuple[Any, ...]]
         else:  # an entry of a tuple, or of a dict of tuples
             inner = typing.get_args(current)
             current = inner[-1] if isinstance(part, str) and inner else inner[0] if inner else object
+        if type(None) in typing.get_args(current):  # a field that may be left out
+            current = next(one for one in typing.get_args(current) if one is not type(None))
         metadata = getattr(current, "__metadata__", ())
         current = typing.get_args(current)[0] if metadata else current
     return current, metadata

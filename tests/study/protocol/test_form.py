@@ -96,6 +96,16 @@ def test_problems_name_the_fields_label(tmp_path: Path) -> None:
     assert form.labelled("questions.after[3].key: no") == "questions.after[3].key: no"
 
 
+def test_a_second_session_is_there_where_its_field_is_filled_in(tmp_path: Path) -> None:
+    document = form.with_values(form.new_document("mine"), {"second_session.days": 28.0})
+    assert read(document, tmp_path).second_session is not None
+    assert form.form_values(document)["second_session.days"] == 28
+    assert "second_session" not in form.with_values(document, {"second_session.days": None})
+    with pytest.raises(ProtocolError) as refused:
+        read(form.with_values(document, {"second_session.days": 0}), tmp_path)
+    assert form.labelled(refused.value.problems[0]).startswith("Days until a second session: must be")
+
+
 def test_the_file_is_plain_yaml() -> None:
     document = form.with_values(form.new_document("mine"), {"title": "Vertrauen: ü # no comment"})
     assert yaml.safe_load(form.as_yaml(document))["title"] == "Vertrauen: ü # no comment"
