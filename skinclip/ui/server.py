@@ -40,6 +40,8 @@ from skinclip.ui.templating import render
 
 HEALTH, READY, LIVE = "/healthz", "/readyz", "/livez"
 SHUTDOWN_SECONDS = 2  # that open connections get when the server stops
+FINISH_SECONDS = 45  # that assessments which are running then get before
+DELIVERY_SECONDS = 1.0  # that the last answer gets on its way to the page
 PROBE_SECONDS = 5  # that what the application depends on has for an answer
 REMIND_SECONDS = 15  # between lines on the terminal about a step that still runs
 NO_STORE = {"Cache-Control": "no-store"}
@@ -79,6 +81,7 @@ class LoadingServer:
         self.reason = ""
         self.app: FastAPI | None = None
         self._closing = asyncio.Event()
+        self._finishing = False
 
     @property
     def status(self) -> str:
@@ -98,7 +101,7 @@ class LoadingServer:
         """The health, or 503 with `reason` where the application could not answer a visitor now."""
         if self.status != "ready":
             return self.health()
-        if self._closing.is_set():
+        if self._finishing or self._closing.is_set():
             return _unready("stopping")
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -130,6 +133,22 @@ class LoadingServer:
             task.cancel()  # still loading: nobody waits for that any more
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+    async def finish(self, hurried: Callable[[], bool]) -> None:
+        """Waits until what the application is computing has reached its visitors, FINISH_SECONDS at most.
+
+        Args:
+            hurried: whether the server was asked to stop once more, and waits no longer.
+        """
+        self._finishing = True
+        computing: Callable[[], bool] | None = getattr(self.app and self.app.state, "computing", None)
+        if computing is None or not computing():
+            return
+        print(f"{self.title} finishes what is running before it stops", flush=True)
+        until = time.monotonic() + FINISH_SECONDS
+        while computing() and time.monotonic() < until and not hurried():
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(DELIVERY_SECONDS)
 
     def close(self) -> None:
         """Ends the application: its streams end, so that the server need not wait for them."""
@@ -282,12 +301,13 @@ def _leave() -> None:
 
 
 class _UvicornServer(uvicorn.Server):
-    """Ends the application before it waits for connections to end: an open browser tab holds one."""
+    """Finishes what runs, then ends the application before it waits for connections: an open browser tab holds one."""
 
     def __init__(self, config: uvicorn.Config, server: LoadingServer) -> None:
         super().__init__(config)
         self.loading_server = server
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.loading_server.finish(lambda: self.force_exit)
         self.loading_server.close()
         await super().shutdown(sockets)
