@@ -55,7 +55,7 @@
   document.addEventListener("input", (event) => {
     const slider = event.target.closest?.("[data-setting]");
     if (!slider) return;
-    slider.parentElement.querySelector("output").textContent = `${slider.value} %`;
+    slider.parentElement.querySelector("output").textContent = `${slider.value}\u00a0%`;
     clearTimeout(later);
     later = setTimeout(() => send("request", { kind: "settings", [slider.dataset.setting]: Number(slider.value) }), 350);
   });

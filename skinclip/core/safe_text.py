@@ -24,6 +24,15 @@ def one_line(text: str) -> str:
     return " ".join(plain_text(text).split())
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """The text on one line of at most `most` characters, its middle left out where it is longer; its end stays."""
+    line = one_line(text)
+    if len(line) <= most:
+        return line
+    end = most // 3
+    return f"{line[: most - end - 1]}…{line[-end:]}"
+
+
 def safe_cell(value: object) -> object:
     """A cell as tables, spreadsheets and people can read it; numbers and what is missing stay as they are.
 

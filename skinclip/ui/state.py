@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,13 @@ from skinclip.core.formatting import listed
 from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
 from skinclip.imaging.reframe import Edit
-from skinclip.pipeline.settings import Settings, at_settings
+from skinclip.pipeline.reweighting import reweighted
+from skinclip.pipeline.settings import Settings, at_threshold
 from skinclip.reporting import limits
 from skinclip.reporting.phrasing import KIND_NAMES
+
+if TYPE_CHECKING:
+    from skinclip.pipeline.assessor import Assessor
 
 NOT_GIVEN = "not given"
 AS_RECOGNISED = "recognised"  # the kind of a photo is left to the model
@@ -120,6 +124,7 @@ class AssessedPhoto:
         made_by: the name of the model, where there are several to choose from.
         other: the bytes of the photo file that was seen beside it, and `other_picture`, small; None for one photo.
         kinds: as the visitor gave them, in the order of the form.
+        weighted: the Assessment at the prevalence of the settings, where that is not the model's own.
     """
 
     photo: bytes
@@ -132,6 +137,13 @@ class AssessedPhoto:
     other: bytes | None = None
     other_picture: bytes | None = None
     kinds: Kinds = (None, None)
+    weighted: Assessment | None = None
+
+    def at(self, settings: Settings, assessor: Assessor) -> AssessedPhoto:
+        """The answer at a reader's settings. Raises ValueError where the model cannot change its prevalence."""
+        malignant, own = settings.prevalence, self.assessment
+        other = None if malignant is None or own.abstained else reweighted(assessor, own, malignant)
+        return replace(self, settings=settings, weighted=other)
 
     def load(self) -> tuple[LesionImage, LesionImage | None]:
         """The photos in the order in which they were read, each of the kind that was given. Raises PhotoError."""
@@ -161,7 +173,7 @@ class AssessedPhoto:
     @property
     def shown(self) -> Assessment:
         """The Assessment at the reader's settings, with what the referral costs there."""
-        shown = at_settings(self.assessment, self.settings)
+        shown = at_threshold(self.weighted or self.assessment, self.settings.threshold)
         costs = limits.costs(shown.malignancy, shown.model.weights_sha256, self.assessment.malignancy.prevalence)
         return replace(shown, malignancy=replace(shown.malignancy, sensitivity=costs[0], specificity=costs[1]))
 

@@ -16,13 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from skinclip.calibration.prevalence import HAM10000
 from skinclip.core.assessment import Assessment, Context, Kind, Revision
 from skinclip.core.config import preset
-from skinclip.core.vocabulary import CRITERION_BY_CODE, STATE_BY_KEY
+from skinclip.core.vocabulary import CRITERION_BY_CODE, DIAGNOSES, STATE_BY_KEY
 from skinclip.explain.methods import METHODS
 from skinclip.imaging.photo import LesionImage, combine_quality, photo_quality
 from skinclip.pipeline.photos import photo_info
@@ -50,6 +52,7 @@ class QuickAssessor:
         self.model_info = kept["melanoma"].model
         self.checkpoints: dict[str, Path] = {}
         self.predictor = None
+        self.calibrator = SimpleNamespace(natural_prior=HAM10000.vector(), known=np.arange(len(DIAGNOSES)), photos=None)
         self.lock = threading.RLock()
 
     @contextlib.contextmanager

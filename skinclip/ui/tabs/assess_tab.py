@@ -97,10 +97,10 @@ class Display:
     settings: Settings = Settings()  # noqa: RUF009  frozen
     edited: str = ""
 
-    def of(self, answer: AssessedPhoto, name: str | None = None) -> AssessedPhoto:
+    def of(self, assessor: Assessor, answer: AssessedPhoto, name: str | None = None) -> AssessedPhoto:
         """The answer with them; `name` is that of the model, where there are several."""
         clinician = replace(answer.clinician, photo_edit=self.edited)
-        return replace(answer, settings=self.settings, clinician=clinician, made_by=name)
+        return replace(answer.at(self.settings, assessor), clinician=clinician, made_by=name)
 
 
 Report = Progress | PartialAnswer | AssessedPhoto  # steps and the answer as it grows, then the whole answer
@@ -344,14 +344,14 @@ def on_assess(
 
     def work(report: Callable[[Report], None]) -> AssessedPhoto:
         def show(partial_answer: AssessedPhoto) -> None:
-            report(PartialAnswer(how.of(partial_answer)))
+            report(PartialAnswer(how.of(assessor, partial_answer)))
 
         if is_loading(assessor):
             report(Progress(0.0, "Loading the model; the assessment starts then"))
         with assessor.using(entries.adapter):
             told = lambda *step: report(Progress(*step))  # noqa: E731
             answer = assess_photos(assessor, (photo, other), entries.kinds, context, told, show)
-            return how.of(answer, made_by(assessor))
+            return how.of(assessor, answer, made_by(assessor))
 
     try:
         task = BackgroundTask[Report](work)

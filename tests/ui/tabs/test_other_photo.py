@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -32,6 +33,7 @@ from skinclip.ui.tabs.assess_tab import AssessView, Display
 from skinclip.ui.tabs.photo_field import example_files
 from tests.ui.tabs.test_assess_tab import FakeAssessor, built, photo_file
 
+on_request = partial(requests.on_request, None)  # these requests need no model
 WIDE, HIGH = photo_file((160, 120)), photo_file((120, 160))  # dermoscopy and a close-up to the `FakeAssessor`
 AUTO = (AS_RECOGNISED, AS_RECOGNISED)
 
@@ -201,7 +203,7 @@ def test_a_correction_is_used_recorded_and_marks_the_answer_before(assessor: Fak
     updates = answered(assessor, view, (WIDE, HIGH), ("clinical", "dermoscopy"))
     answer: AssessedPhoto = updates[view.answer]
     assert answer.photo == HIGH and answer.key != before.key
-    reply = requests.on_request(view, '{"kind": "json", "number": 1}', answer, Settings())[view.reply]
+    reply = on_request(view, '{"kind": "json", "number": 1}', answer, Settings())[view.reply]
     assert "json" in reply
     exported = json.loads(answer.exported.to_json())
     assert [(p["kind"], p["kind_given"], p["kind_recognised"]) for p in exported["photos"]] == [
@@ -229,7 +231,7 @@ def test_a_clinical_photo_alone_gets_abcd_and_no_dermoscopic_terms(assessor: Fak
     updates = answered(assessor, view, (HIGH, None))
     side = updates[view.side]["value"]
     assert "ABCD" in side and "irregular, measured, 0.70" in side and "not clear either way" in side
-    letter = requests.on_request(view, '{"kind": "letter", "number": 1}', updates[view.answer], Settings())[view.reply]
+    letter = on_request(view, '{"kind": "letter", "number": 1}', updates[view.answer], Settings())[view.reply]
     for text in (side, updates[view.rationale]["value"], letter):
         for term in ("7-point", "ermoscop", "network", "streaks", "veil", "globules"):
             assert term not in text.replace("SkinCLIP-VL", "")
@@ -239,5 +241,5 @@ def test_the_other_photo_counts_in_the_bounded_memory_and_names_files(assessor: 
     one, two = (answered(assessor, view, photos)[view.answer] for photos in ((WIDE, None), (WIDE, HIGH)))
     assert two.other_picture is not None and one.other_picture is None
     assert size_of(two) - size_of(one) >= len(HIGH) + len(two.other_picture)
-    made = requests.on_request(view, '{"kind": "pdf", "number": 1}', two, Settings())[view.reply]
+    made = on_request(view, '{"kind": "pdf", "number": 1}', two, Settings())[view.reply]
     assert "application/pdf" in made
