@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for parser in (enrol, remind):
         parser.add_argument("--url", metavar="URL", help="the page's address as readers open it, for the letters")
         parser.add_argument("--language", default="en", metavar="en|de|es", help="of the letters (default: en)")
-    enrol.add_argument("--coordinator", action="store_true", help="a new code for the coordinator's tab")
+    enrol.add_argument(
+        "--coordinator", action="store_true", help="a new code for the coordinator's tab, with --site for a site's own"
+    )
     _command(commands, "status", "progress of each reader; shows neither arms nor answers", _status)
     close = _command(commands, "close", "take no more answers; unblinds", _close)
     close.add_argument("--reason", default="", help="why it is closed before enough readers have completed")
@@ -191,7 +193,9 @@ def _built_words(built: BuildResult, missing_ethics: Sequence[str]) -> str:
 def _enrol(args: argparse.Namespace) -> int:
     with _open(args) as study:
         if args.coordinator:
-            print(f"code of the coordinator, shown this once: {study.coordinator_code()}")
+            code = study.site_coordinator_code(args.site) if args.site else study.coordinator_code()
+            whose = f"coordinator of {args.site}" if args.site else "coordinator"
+            print(f"code of the {whose}, shown this once: {code}")
             return 0
         if args.codes:
             _reserve(args.codes)

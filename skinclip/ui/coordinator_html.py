@@ -10,7 +10,7 @@ import csv
 import io
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from skinclip.ui.templating import data_url, macro
 _desk = partial(macro, "coordinator.html")
 
 SIGN_IN = _desk("sign_in")
+SITES = _desk("sites")
+LETTERS = _desk("letters")
 RENEWAL = _desk("renewal")
 SIGNED_OUT = _desk("signed_out")
 COLUMNS = ("Reader", "Site", "State", "Steps", "Cases", "Left out", "Minutes", "Seconds per case", "Last answer")
@@ -46,21 +48,43 @@ def note(words: str) -> Markup:
     return _desk("note", words)
 
 
-def status(rows: Sequence[ReaderProgress], closed: bool, study: Study) -> Markup:
-    """Progress of the readers; of a study that is open, none of their answers."""
+def status(rows: Sequence[ReaderProgress], closed: bool, study: Study, site: str | None = None) -> Markup:
+    """Progress of the readers, with `site` of that site's; of a study that is open, none of their answers."""
     counts = {name: sum(row.state == name for row in rows) for name in ("enrolled", "in progress", "completed")}
     listed = " · ".join(f"{count} {name}" for name, count in counts.items() if count) or "nobody is enrolled yet"
     rehearsal = study_html.rehearsal() if study.protocol.rehearsal else ""
     needed = study.protocol.completion.min_readers
     title = study.protocol.title
-    return _desk("status", title, rehearsal, study.name, len(rows), listed, needed, closed, COLUMNS, rows)
+    return _desk("status", title, rehearsal, study.name, len(rows), listed, needed, closed, COLUMNS, rows, site)
 
 
-def codes_once(enrolled: Sequence[EnrolledReader]) -> Markup:
-    """The new codes, to be handed on now: only a hash of each is kept."""
+def codes_once(enrolled: Sequence[EnrolledReader], letters: Sequence[tuple[str, str]] = ()) -> Markup:
+    """The new codes, to be handed on now: only a hash of each is kept. `letters` are invitations, (reader, text)."""
     text = io.StringIO()
     csv.writer(text).writerows([("reader", "code"), *((new.reader, new.code) for new in enrolled)])
-    return _desk("codes_once", enrolled, link(text.getvalue().encode(), "codes.csv", "Save as CSV", "text/csv"))
+    save = link(text.getvalue().encode(), "codes.csv", "Save as CSV", "text/csv")
+    if letters:
+        files = {f"{reader}-invitation.txt": letter for reader, letter in letters}
+        save += link(_archive(files), "invitations.zip", "Save the invitations (zip)")
+    return _desk("codes_once", enrolled, save)
+
+
+def site_code(site: str, code: str) -> Markup:
+    """The new code of a site's coordinator, to be handed on now."""
+    return _desk("site_code", site, code)
+
+
+def reminders(archive: bytes) -> Markup:
+    """The reminders, to be sent by the coordinator's own mail program."""
+    return link(archive, "reminders.zip", "Save the reminders (zip)")
+
+
+def _archive(files: Mapping[str, str]) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return data.getvalue()
 
 
 def log_check(result: Audit, receipts: int) -> Markup:

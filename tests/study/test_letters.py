@@ -51,7 +51,7 @@ def test_only_who_has_not_finished_is_reminded(study: Any, tmp_path: Path, monke
     states = ("enrolled", "in progress", "completed", "withdrawn")
     about = {"cases_total": 8, "opens_at": ""}
     rows = [SimpleNamespace(reader=f"R00{i}", state=s, cases=i, **about) for i, s in enumerate(states, start=1)]
-    monkeypatch.setattr(letters, "Coordinator", lambda study: SimpleNamespace(status=lambda: rows))
+    monkeypatch.setattr(letters, "Coordinator", lambda study, site: SimpleNamespace(status=lambda: rows))
     for _ in range(2):
         written = letters.write_reminders(study, tmp_path, "https://host", "de")
         assert [path.name for path in written] == ["R001-reminder.txt", "R002-reminder.txt"]

@@ -36,7 +36,7 @@ from skinclip.study.session.steps import Step, check, pause_before, session_step
 from skinclip.study.session.view_models import StepView
 from skinclip.study.store.anchors import BEGUN, AnchorFile, missing
 from skinclip.study.store.audit_log import Event, Head, receipt_of
-from skinclip.study.store.records import ANSWERING, LANGUAGE, Session
+from skinclip.study.store.records import ANSWERING, LANGUAGE, SITE, SITE_COORDINATOR, Session
 from skinclip.study.store.store import MEASURED, Entry, Store, utc_now, where_from_environment
 from skinclip.study.store.study_key import StudyKey
 
@@ -272,6 +272,23 @@ class Study:
         """A new code for the coordinator; the one before ends."""
         return self.store.coordinator_code(self.name)
 
+    def site_coordinator_code(self, site: str) -> str:
+        """A new code for the coordinator of a site, who sees and enrols its readers alone; the one before ends.
+
+        Raises StudyRequestError for a site without a name.
+        """
+        site = one_line(site)
+        if not site or len(site) > MOST_OF_SITE:
+            raise StudyRequestError(f"name the site in 1 to {MOST_OF_SITE} characters, as for its readers")
+        return self.store.site_coordinator_code(self.name, site, same_site)
+
+    def site_of(self, coordinator: str) -> str:
+        """The site of a coordinator such as K001. Raises SessionExpiredError where there is none such."""
+        given = self.store.log.genuine_events(self.name, coordinator, [SITE_COORDINATOR])
+        if not given:
+            raise SessionExpiredError
+        return str((given[0].payload or {})[SITE])
+
     def session(self, token: str, *, coordinator: bool = False) -> Session:
         """Raises SessionExpiredError where the sign-in has ended, or is not of this study or kind."""
         session = self.store.session_reader(token)
@@ -365,7 +382,7 @@ class Study:
 
         standing = self.store.session_snapshot(token, ANSWERING, since)
         session = standing.session
-        if session.study != self.name or session.reader is None:
+        if session.study != self.name or session.reader is None or session.is_coordinator:
             raise SessionExpiredError
         fresh = {event.step: event for event in standing.events}
         # That a step was answered is kept, not what: memory holds nothing that a withdrawal would have to erase.
