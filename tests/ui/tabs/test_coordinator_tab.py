@@ -180,6 +180,30 @@ def test_a_site_s_coordinator_sees_the_part_about_readers_alone(
     assert left[view.site] == {"value": "", "interactive": True, "__type__": "update"}
 
 
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("de", ("Code der Koordination", "Offen.", "1 unterwegs")),
+        ("es", ("Código de coordinación", "Abierto.", "1 en curso")),
+    ],
+)
+def test_the_tab_is_in_the_study_s_first_language(desk: Desk, language: str, words: tuple[str, ...]) -> None:
+    study: Any = FakeStudy()
+    spoken = SimpleNamespace(title="Titel")
+    study.protocol = SimpleNamespace(
+        **{**vars(study.protocol), "languages": (language, "en"), "in_language": lambda code: spoken}
+    )
+
+    async def build() -> tab.CoordinatorView:
+        with gr.Blocks():
+            return tab.build(study)
+
+    view = asyncio.run(build())
+    html = tab.on_enter(study, view, None, CODE)[view.status]
+    assert view.code.label == words[0] and words[1] in html and words[2] in html and "Titel" in html
+    assert "fake-v1" in tab.on_close(study, view, "token", "", "")[view.closed]
+
+
 def test_a_lost_code_is_renewed(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
     opened = tab.on_enter(study, view, None, CODE)
     assert opened[view.lost]["choices"] == ["R001"]
