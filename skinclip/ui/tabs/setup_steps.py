@@ -54,6 +54,7 @@ def wire(desk: SetupDesk, view: SetupView, page: gr.Blocks) -> None:
     watched(on(photos.power.click, on_power, photos.powered, photos.studies))
     watched(on(study.build.click, on_build, study.built))
     on(study.stop.click, on_stop, study.built)
+    on(photos.halt.click, on_stop, photos.powered)
     on(study.serve.click, on_serve, study.conduct)
     on(study.end.click, on_end, study.conduct)
     on(study.coordinator.click, on_coordinator, study.code_once)

@@ -70,6 +70,7 @@ class PhotosView:
     outlook: gr.HTML
     studies: gr.Number
     power: gr.Button
+    halt: gr.Button
     powered: gr.HTML
 
 
@@ -192,8 +193,9 @@ def _photo_steps(desk: SetupDesk) -> PhotosView:
                 elem_id="setup-studies",
             )
             power = gr.Button("Simulate the power", elem_id="setup-power")
+            halt = gr.Button("Stop", elem_id="setup-halt")
         powered = gr.HTML(elem_id="setup-powered")
-    return PhotosView(folder, take, uploaded, photos, count, outlook, studies, power, powered)
+    return PhotosView(folder, take, uploaded, photos, count, outlook, studies, power, halt, powered)
 
 
 def _study_steps() -> StudyView:
