@@ -124,7 +124,7 @@
   const announcer = document.createElement("p");
   announcer.className = "sk-unseen";
   announcer.setAttribute("role", "status");
-  let announced = "", waiting = false, shown = "";
+  let announced = "", waiting = false, begun = false, shown = "";
 
   function announce() {
     const answer = $("#result .sk-answer:not([hidden])");
@@ -139,7 +139,7 @@
   function focusResult() {
     const result = $("#result");
     const done = result?.querySelector("h2") && !result.querySelector("[aria-busy]") && $("#assess:not([disabled])");
-    if (!waiting || !done) return;
+    if (!waiting || !begun || !done) return; // what stood there before the press is no result
     waiting = false;
     const elsewhere = document.activeElement && ![document.body, result].includes(document.activeElement);
     if (elsewhere && !result.contains(document.activeElement)) return; // the visitor has gone on
@@ -149,22 +149,33 @@
     goToResult(); // again: before the answer came, the page may have been too short to get there
   }
 
-  // On a phone the result is below the form: go there, where the progress shows too.
-  function goToResult() {
-    if (window.matchMedia("(max-width: 760px)").matches) $("#result").scrollIntoView();
+  // On a phone the result is below the form, and beside a long form it is out of sight: go there, where the progress
+  // shows too. A wide page is moved at the beginning alone: its reader may have gone on to other parts.
+  function goToResult(beginning = false) {
+    const { top } = $("#result").getBoundingClientRect();
+    const unseen = top < 0 || top > window.innerHeight - 160;
+    if (window.matchMedia("(max-width: 760px)").matches || (beginning && unseen)) $("#result").scrollIntoView();
+  }
+
+  // The page may have been too short to get there before the progress was drawn.
+  function goToProgress() {
+    if (!waiting || begun || !$("#result [aria-busy]")) return;
+    begun = true;
+    goToResult(true);
   }
 
   function pressed() {
     const result = $("#result");
     if (!result) return;
     waiting = true;
+    begun = false;
     announced = "";
     $("#form")?.classList.remove("sk-open");
     result.tabIndex = -1;
     result.setAttribute("role", "region");
     result.setAttribute("aria-label", "Result");
     result.focus({ preventScroll: true });
-    goToResult();
+    goToResult(true);
   }
 
   new MutationObserver((changes) => {
@@ -187,6 +198,7 @@
     }
     hideForeign();
     announce();
+    goToProgress();
     focusResult();
   }).observe(document, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled", "data-photo", "data-answer"] });
 

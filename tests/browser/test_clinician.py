@@ -10,6 +10,7 @@ from playwright.sync_api import Page
 
 from skinclip.core.assessment import Assessment
 from tests.browser.visits import FLAGS, add_photo, assess, chromium
+from tests.browser.waiting import until
 from tests.helpers.served import ROOT
 
 pytestmark = pytest.mark.browser
@@ -187,3 +188,26 @@ def test_the_keyboard_reaches_everything_and_a_sheet_says_how(answered: Page) ->
 def test_printing_prints_the_report_and_not_the_form(answered: Page) -> None:
     answered.emulate_media(media="print")
     assert answered.locator("#result .sk-verdict").is_visible() and not answered.locator("#form").is_visible()
+
+
+def test_by_keyboard_the_focus_goes_to_the_verdict_and_stops_nowhere_else(page: Page) -> None:
+    add_photo(page, MELANOMA)
+    page.focus("#site input")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('#first-mode') !== null")  # no box that scrolls between
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # Assess
+    page.wait_for_selector("#download button")
+    until(page, "() => document.activeElement.matches('#result h2.sk-verdict')")
+
+
+def test_beside_a_long_form_the_result_comes_into_sight(page: Page) -> None:
+    page.set_viewport_size({"width": 1440, "height": 500})
+    add_photo(page, MELANOMA)
+    page.wait_for_selector("#kind input")
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    assert page.locator("#assess").bounding_box()["y"] < 500  # type: ignore[index]
+    page.click("#assess")
+    page.wait_for_selector("#download button")
+    top = page.locator("#result").bounding_box()["y"]  # type: ignore[index]
+    assert 0 <= top < 340

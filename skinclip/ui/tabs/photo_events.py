@@ -114,8 +114,8 @@ def on_recognise(assessor: Assessor, view: AssessView, photos: Photos, given: tu
         return gr.skip()
     recognised = (first, other)
     return {
-        view.kind: gr.update(choices=other_photo.choices(first)),
-        view.slot.kind: gr.update(choices=other_photo.choices(other)),
+        view.kind: gr.update(choices=other_photo.choices(first, tells=assessor.tells_kinds)),
+        view.slot.kind: gr.update(choices=other_photo.choices(other, tells=assessor.tells_kinds)),
         view.slot.note: other_photo.note(other_photo.taken(given, recognised), photos[1] is not None),
         view.recognised: None if photos[0] is None else recognised,
     }

@@ -163,7 +163,7 @@ def test_each_photo_is_named_by_its_kind_and_two_of_one_kind_are_told(assessor: 
     assert recognised((WIDE, None))[view.slot.note] == "" and recognised((None, None))[view.recognised] is None
     assessor.tells_kinds = False  # a model that tells none apart is not asked
     assessor.recognise = lambda images: [None] * len(images)  # type: ignore[method-assign]
-    assert recognised((WIDE, b"no photo"))[view.kind]["choices"][0][0] == "not recognised"
+    assert recognised((WIDE, b"no photo"))[view.kind]["choices"][0][0] == "not given"
     note = photo_events.on_kind(view, HIGH, "dermoscopy", "dermoscopy", None)[view.slot.note]
     assert "Both photos are taken for dermoscopy" in note
     assert photo_events.on_kind(view, None, "dermoscopy", "dermoscopy", None)[view.slot.note] == ""
