@@ -7,6 +7,7 @@
   function send(field, asked) {
     const input = $(`#${field} textarea, #${field} input`);
     if (!input) return;
+    document.dispatchEvent(new CustomEvent("sk-asked", { detail: () => send(field, asked) })); // see refused.js
     input.value = JSON.stringify({ ...asked, number: ++number });
     input.dispatchEvent(new Event("input", { bubbles: true }));
   }
@@ -26,7 +27,7 @@
     const opener = event.target.closest?.("[data-opens]");
     if (opener) {
       open(opener.dataset.opens);
-      if (opener.dataset.opens === "crop-dialog") crop.begin();
+      if (opener.dataset.opens === "crop-dialog") crop.begin(opener.dataset.which);
     }
     if (event.target.closest?.("[data-closes]")) event.target.closest("dialog").close();
     if (event.target.matches?.("dialog.sk-dialog")) event.target.close(); // beside it
@@ -54,7 +55,7 @@
   document.addEventListener("input", (event) => {
     const slider = event.target.closest?.("[data-setting]");
     if (!slider) return;
-    slider.parentElement.querySelector("output").textContent = `${slider.value} %`;
+    slider.parentElement.querySelector("output").textContent = `${slider.value}\u00a0%`;
     clearTimeout(later);
     later = setTimeout(() => send("request", { kind: "settings", [slider.dataset.setting]: Number(slider.value) }), 350);
   });
@@ -107,7 +108,8 @@
       $("[data-copied]").textContent = "Copied.";
       setTimeout(() => { $("[data-copied]").textContent = ""; }, 4000);
     }
-    if (act === "camera") camera.begin();
+    if (act === "camera") camera.begin("first");
+    if (act === "camera-other") camera.begin("other");
     if (act === "choose") $("#photo input[type=file]")?.click();
     if (act === "choose-other") $("#other input[type=file]")?.click();
     if (act === "fold") event.target.setAttribute("aria-expanded", String($("#form").classList.toggle("sk-open")));
@@ -178,10 +180,10 @@
   // --- crop and turn ---
 
   const crop = {
-    turns: 0, box: [0, 0, 1, 1], drag: null,
-    begin() {
-      Object.assign(this, { turns: 0, box: [0.1, 0.1, 0.9, 0.9] });
-      this.source = $("#preview figure img");
+    turns: 0, box: [0, 0, 1, 1], drag: null, which: "first",
+    begin(which) {
+      Object.assign(this, { turns: 0, box: [0, 0, 1, 1], which });
+      this.source = $(which === "other" ? "#other-preview figure img" : "#preview figure img");
       this.turn(0);
     },
     async turn(by) {
@@ -234,7 +236,7 @@
     if (act === "whole") { crop.box = [0, 0, 1, 1]; crop.draw(); }
     if (act === "use") {
       $("#crop-dialog").close();
-      send("request", { kind: "crop", turns: crop.turns, box: crop.box.map((v) => Math.round(v * 1e4) / 1e4) });
+      send("request", { kind: "crop", which: crop.which, turns: crop.turns, box: crop.box.map((v) => Math.round(v * 1e4) / 1e4) });
     }
   });
   document.addEventListener("pointerdown", (event) => {
@@ -262,9 +264,10 @@
   // --- the camera: focus and light are checked before a photo is taken ---
 
   const camera = {
-    stream: null, timer: 0,
-    async begin() {
-      const input = $("#photo input[type=file]");
+    stream: null, timer: 0, place: "first",
+    async begin(place) {
+      this.place = place;
+      const input = $(place === "other" ? "#other input[type=file]" : "#photo input[type=file]");
       if (!navigator.mediaDevices?.getUserMedia) return this.phone(input); // not a secure context, or none here
       open("camera-dialog");
       try {
@@ -298,7 +301,7 @@
       canvas.getContext("2d").drawImage(video, 0, 0);
       canvas.toBlob((blob) => {
         $("#camera-dialog").close();
-        document.dispatchEvent(new CustomEvent("sk-photo", { detail: new File([blob], "camera.jpg", { type: "image/jpeg" }) }));
+        document.dispatchEvent(new CustomEvent("sk-photo", { detail: { place: this.place, file: new File([blob], "camera.jpg", { type: "image/jpeg" }) } }));
       }, "image/jpeg", 0.95);
     },
     end() {

@@ -31,6 +31,7 @@
   // The server says what was wrong: the words stay on the page, and the photo and answer before it go.
   function refuse(code, place = "first") {
     uploading(null);
+    asked(() => refuse(code, place));
     return hand(PLACES[place].refusal, `${code}:${++refusals}`); // a number, so that the same refusal twice is a change
   }
 
@@ -41,6 +42,11 @@
     field.value = value;
     field.dispatchEvent(new Event("input", { bubbles: true }));
     return true;
+  }
+
+  // `again` does it once more, where the server turns it away (refused.js).
+  function asked(again) {
+    document.dispatchEvent(new CustomEvent("sk-asked", { detail: again }));
   }
 
   // `place`: where a photo is on its way to; null when none is.
@@ -86,6 +92,7 @@
     sending?.abort();
     sending = new AbortController();
     const { signal } = sending;
+    asked(() => send(file, place));
     uploading(place);
     try {
       const root = (window.gradio_config?.root || "").replace(/\/$/, "");
@@ -117,7 +124,7 @@
   const announcer = document.createElement("p");
   announcer.className = "sk-unseen";
   announcer.setAttribute("role", "status");
-  let announced = "", waiting = false, shown = "";
+  let announced = "", waiting = false, begun = false, shown = "";
 
   function announce() {
     const answer = $("#result .sk-answer:not([hidden])");
@@ -132,7 +139,7 @@
   function focusResult() {
     const result = $("#result");
     const done = result?.querySelector("h2") && !result.querySelector("[aria-busy]") && $("#assess:not([disabled])");
-    if (!waiting || !done) return;
+    if (!waiting || !begun || !done) return; // what stood there before the press is no result
     waiting = false;
     const elsewhere = document.activeElement && ![document.body, result].includes(document.activeElement);
     if (elsewhere && !result.contains(document.activeElement)) return; // the visitor has gone on
@@ -142,22 +149,33 @@
     goToResult(); // again: before the answer came, the page may have been too short to get there
   }
 
-  // On a phone the result is below the form: go there, where the progress shows too.
-  function goToResult() {
-    if (window.matchMedia("(max-width: 760px)").matches) $("#result").scrollIntoView();
+  // On a phone the result is below the form, and beside a long form it is out of sight: go there, where the progress
+  // shows too. A wide page is moved at the beginning alone: its reader may have gone on to other parts.
+  function goToResult(beginning = false) {
+    const { top } = $("#result").getBoundingClientRect();
+    const unseen = top < 0 || top > window.innerHeight - 160;
+    if (window.matchMedia("(max-width: 760px)").matches || (beginning && unseen)) $("#result").scrollIntoView();
+  }
+
+  // The page may have been too short to get there before the progress was drawn.
+  function goToProgress() {
+    if (!waiting || begun || !$("#result [aria-busy]")) return;
+    begun = true;
+    goToResult(true);
   }
 
   function pressed() {
     const result = $("#result");
     if (!result) return;
     waiting = true;
+    begun = false;
     announced = "";
     $("#form")?.classList.remove("sk-open");
     result.tabIndex = -1;
     result.setAttribute("role", "region");
     result.setAttribute("aria-label", "Result");
     result.focus({ preventScroll: true });
-    goToResult();
+    goToResult(true);
   }
 
   new MutationObserver((changes) => {
@@ -180,6 +198,7 @@
     }
     hideForeign();
     announce();
+    goToProgress();
     focusResult();
   }).observe(document, { childList: true, subtree: true, attributes: true, attributeFilter: ["disabled", "data-photo", "data-answer"] });
 
@@ -187,8 +206,16 @@
     if (event.target.closest?.("#assess, #update")) pressed();
   });
 
+  // Gradio leaves the button disabled where the queue takes no assessment after its press: the page cancels it.
+  document.addEventListener("sk-refused", (event) => {
+    uploading(null);
+    waiting = false;
+    const cancel = $("#stop");
+    if (["assess", "update"].includes(event.detail) && cancel?.checkVisibility()) cancel.click();
+  });
+
   // a photo of the page's own camera
-  document.addEventListener("sk-photo", (event) => add([event.detail]));
+  document.addEventListener("sk-photo", (event) => add([event.detail.file], event.detail.place));
 
   // where a photo may be dropped shows it
   for (const [kind, over] of [["dragenter", true], ["dragover", true], ["dragleave", false], ["drop", false]]) {

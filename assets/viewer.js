@@ -45,7 +45,7 @@
       for (const g of $$(pane, `.sk-region[data-ref="${box.dataset.show}"]`)) g.style.display = box.checked ? "" : "none";
     }
     badges(pane, unit);
-    viewer.querySelector("[data-zoom]").textContent = `${Math.round(100 * s.k)} %`;
+    viewer.querySelector("[data-zoom]").textContent = `${Math.round(100 * s.k)}\u00a0%`;
   }
 
   // Lays the canvas out in its pane; gives the photo's pixels for one of the screen.
@@ -99,7 +99,7 @@
     press(viewer, "both", s.both);
     press(viewer, "all", s.all && !s.lit);
     const zoom = viewer.querySelector("[data-zoom]");
-    if (zoom) zoom.textContent = `${Math.round(100 * s.k)} %`;
+    if (zoom) zoom.textContent = `${Math.round(100 * s.k)}\u00a0%`;
     for (const caption of $$(viewer, "[data-caption]")) {
       caption.hidden = !(modes.includes(caption.dataset.caption) || (caption.dataset.caption === "regions" && s.mode === "photo"));
     }

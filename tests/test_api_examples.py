@@ -20,14 +20,15 @@ from tests.helpers.served import ROOT, Served, await_status, serving
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.S | re.M)
-(CURL,) = [line for line in PAGE.splitlines() if line.startswith("curl ")]
+CURL, CURL_PAIR = [line for line in PAGE.splitlines() if line.startswith("curl ")]
 
 
 @pytest.fixture(scope="module")
 def lesion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the photo that the examples name."""
+    """A folder with the photos that the examples name."""
     folder = tmp_path_factory.mktemp("examples")
-    shutil.copy(ROOT / "assets/examples/synthetic_melanoma.jpg", folder / "lesion.jpg")
+    for name, drawn in (("lesion", "melanoma"), ("dermoscopy", "melanoma"), ("close_up", "nevus")):
+        shutil.copy(ROOT / f"assets/examples/synthetic_{drawn}.jpg", folder / f"{name}.jpg")
     (folder / "assets").symlink_to(ROOT / "assets")
     return folder
 
@@ -37,6 +38,12 @@ def api() -> Iterator[Served]:
     with serving("--api") as served:
         await_status(served.url, served.process)
         yield served
+
+
+def run_curl(line: str, api: Served, folder: Path) -> Assessment:
+    words = shlex.split(line.replace("http://127.0.0.1:7860", api.url))
+    done = subprocess.run([*words, "--silent", "--show-error"], cwd=folder, capture_output=True, text=True, check=True)
+    return Assessment.from_json(done.stdout)
 
 
 def run_python(code: str, folder: Path) -> str:
@@ -53,12 +60,11 @@ def test_python_in_process(lesion: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing: sudo apt-get install curl")
 def test_curl_and_python_over_http(api: Served, lesion: Path) -> None:
-    words = shlex.split(CURL.replace("http://127.0.0.1:7860", api.url))
-    done = subprocess.run([*words, "--silent", "--show-error"], cwd=lesion, capture_output=True, text=True, check=True)
-    answer = Assessment.from_json(done.stdout)
+    answer = run_curl(CURL, api, lesion)
     assert answer.context.age == 55 and answer.context.site == "back"
     over_http = run_python(f"API = {api.url!r}\n{PYTHON[1]}", lesion)
     assert answer.diagnosis[0].code in over_http and f"{answer.diagnosis[0].probability}" in over_http
+    assert len(run_curl(CURL_PAIR, api, lesion).photos) == 2
 
 
 def test_keys_metrics_logs_and_the_end(lesion: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from skinclip.cli.common import (
     prevalence,
     stdout_to_stderr,
 )
+from skinclip.core.formatting import per_cent
 from skinclip.core.patient_context import patient_context
 from skinclip.core.vocabulary import SEXES, SITES, STATE_BY_KEY
 from skinclip.reporting import phrasing
@@ -162,7 +163,7 @@ def _advice(assessment: Assessment) -> list[str]:
 def _readable(assessment: Assessment, notices: Sequence[str]) -> str:
     lines = [RESEARCH_USE_ONLY, ""]
     for item in assessment.diagnosis:
-        lines.append(f"{item.name:<22}{item.probability:>7.1%}  {'#' * round(30 * item.probability)}")
+        lines.append(f"{item.name:<22}{per_cent(item.probability, 1):>8}  {'#' * round(30 * item.probability)}")
     lines += ["", *_advice(assessment)]
     if assessment.rationale:
         lines += ["", assessment.rationale, *([depends] if (depends := phrasing.depends(assessment)) else [])]

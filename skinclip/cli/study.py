@@ -1,6 +1,6 @@
 """`python -m skinclip study plan | build | enrol | status | close | export | analyse`.
 
-`verify`, `anchor`, `backup` and `restore` are in `study_log.py`.
+`verify`, `anchor`, `backup` and `restore` are in `study_log.py`, `setup` in `study_setup.py`.
 
 STUDY is a study's folder, or the protocol it was built from. Whatever a study refuses is reported in one line, with
 what to do; heavy imports happen inside the commands.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinclip import RESEARCH_USE_ONLY
-from skinclip.cli import study_log
+from skinclip.cli import study_log, study_setup
 from skinclip.cli.common import UsageError, agreed, load_assessor, stdout_to_stderr, whole_number
 from skinclip.cli.study_log import folder_of
 from skinclip.study.errors import StudyError, StudyRequestError
@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--studies", type=int, default=20, metavar="N", help="simulated studies for the power (default: 20; 0: none)"
     )
     plan.set_defaults(run=_reported(_plan))
+    study_setup.add_arguments(
+        commands.add_parser("setup", help="set up studies in the browser: a page for coordinators")
+    )
     _build_arguments(commands.add_parser("build", help="freeze the cases of a study; runs the model once"))
     enrol = _command(commands, "enrol", "make personal codes for readers, shown once", _enrol)
     enrol.add_argument("--readers", type=int, default=1, metavar="N", help="how many (default: 1)")
@@ -56,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for parser in (enrol, remind):
         parser.add_argument("--url", metavar="URL", help="the page's address as readers open it, for the letters")
         parser.add_argument("--language", default="en", metavar="en|de|es", help="of the letters (default: en)")
-    enrol.add_argument("--coordinator", action="store_true", help="a new code for the coordinator's tab")
+    enrol.add_argument(
+        "--coordinator", action="store_true", help="a new code for the coordinator's tab, with --site for a site's own"
+    )
     _command(commands, "status", "progress of each reader; shows neither arms nor answers", _status)
     close = _command(commands, "close", "take no more answers; unblinds", _close)
     close.add_argument("--reason", default="", help="why it is closed before enough readers have completed")
@@ -173,24 +178,14 @@ def _print_progress(done: int, total: int) -> None:
 
 
 def _built_words(built: BuildResult, missing_ethics: Sequence[str]) -> str:
-    strata = ", ".join(f"{n} {stratum}" for stratum, n in sorted(built.eligible.items()))
-    lines = [RESEARCH_USE_ONLY, f"built in {built.folder}; photos to draw from, one per lesion: {strata}"]
+    from skinclip.study import build_report
+
+    lines = [RESEARCH_USE_ONLY, build_report.eligible(built)]
     if built.left_out:
-        listed = built.folder.with_name(f"{built.folder.name}-left-out.txt")
-        listed.write_text("\n".join(built.left_out) + "\n", encoding="utf-8")
+        listed = build_report.write_left_out(built)
         lines.append(f"{len(built.left_out)} photos or rows left out, all listed in {listed}:")
         lines += [f"  {problem}" for problem in built.left_out[:_LEFT_OUT_PRINTED]]
-    if not built.enriched:
-        lines.append(
-            "the AI errs on as large a share of these photos as cases.wrong_share or a larger one: its errors are not "
-            "enriched, though readers are told so; raise wrong_share and build again, or change texts.debrief"
-        )
-    lines.append(
-        f"the key that seals answers and truth is {built.key}, apart from the study: back it up, but not with it; "
-        "without it nothing can be read or verified"
-    )
-    if missing_ethics:
-        lines.append(f"before readers can be enrolled, fill in {', '.join(missing_ethics)}")
+    lines += build_report.notes(built, missing_ethics)
     lines.append(f"serve it with `python app.py --study {built.folder}` (or `make run STUDY={built.folder}`)")
     return "\n".join(lines)
 
@@ -198,7 +193,9 @@ def _built_words(built: BuildResult, missing_ethics: Sequence[str]) -> str:
 def _enrol(args: argparse.Namespace) -> int:
     with _open(args) as study:
         if args.coordinator:
-            print(f"code of the coordinator, shown this once: {study.coordinator_code()}")
+            code = study.site_coordinator_code(args.site) if args.site else study.coordinator_code()
+            whose = f"coordinator of {args.site}" if args.site else "coordinator"
+            print(f"code of the {whose}, shown this once: {code}")
             return 0
         if args.codes:
             _reserve(args.codes)
@@ -295,8 +292,9 @@ def status_table(rows: Sequence[ReaderProgress]) -> str:
         pace = "" if row.seconds_a_case is None else f"{row.seconds_a_case:.0f}"
         steps, cases = f"{row.steps}/{row.steps_total}", f"{row.cases}/{row.cases_total}"
         last = row.last_answer_at[:16].replace("T", " ")
+        state = f"{row.state}, opens {row.opens_at[:16].replace('T', ' ')}" if row.opens_at else row.state
         lines.append(
-            (row.reader, row.site[:20], row.state, steps, cases, str(row.left_out), f"{row.minutes:.0f}", pace, last)
+            (row.reader, row.site[:20], state, steps, cases, str(row.left_out), f"{row.minutes:.0f}", pace, last)
         )
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)

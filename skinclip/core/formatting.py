@@ -9,18 +9,23 @@ MISSING = "–"  # where there is no figure
 Figure = Mapping[str, Any] | None  # {"value", "low", "high"}, low and high None where there is no interval
 
 
+def per_cent(share: float, digits: int = 0) -> str:
+    """A share of 1 as "84 %", everywhere with a no-break space before the sign (SI brochure, 5.4.7)."""
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
 def percent(p: float) -> str:
     """A probability as a clinician reads it: never a rounded 0 % or 100 %."""
     if p < 0.001:
-        return "<0.1%"
+        return f"<{per_cent(0.001, 1)}"
     if p > 0.999:
-        return ">99.9%"
-    return f"{100 * p:.1f}%" if p < 0.1 or p > 0.9 else f"{100 * p:.0f}%"
+        return f">{per_cent(0.999, 1)}"
+    return per_cent(p, 1 if p < 0.1 or p > 0.9 else 0)
 
 
 def whole_percent(p: float) -> str:
     """A probability without decimals, and never a rounded 0 % or 100 %."""
-    return "<1%" if p < 0.01 else ">99%" if p > 0.99 else f"{p:.0%}"
+    return f"<{per_cent(0.01)}" if p < 0.01 else f">{per_cent(0.99)}" if p > 0.99 else per_cent(p)
 
 
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

@@ -24,6 +24,18 @@ def one_line(text: str) -> str:
     return " ".join(plain_text(text).split())
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """The text on one line of at most `most` characters, its middle left out where it is longer; its end stays.
+
+    Bytes of a file's name that are not UTF-8 are written as escapes.
+    """
+    line = one_line(_escaped(text))
+    if len(line) <= most:
+        return line
+    end = most // 3
+    return f"{line[: most - end - 1]}…{line[-end:]}"
+
+
 def safe_cell(value: object) -> object:
     """A cell as tables, spreadsheets and people can read it; numbers and what is missing stay as they are.
 
@@ -39,8 +51,12 @@ def safe_cell(value: object) -> object:
 def safe_name(value: object) -> object:
     """A cell with the name of a file, which need not be UTF-8: its other bytes are written as escapes."""
     if isinstance(value, str):
-        value = value.encode("utf-8", "backslashreplace").decode("utf-8")
+        value = _escaped(value)
     return safe_cell(value)
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def unguarded(text: str) -> str:

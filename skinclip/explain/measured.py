@@ -10,6 +10,7 @@ import json
 from functools import cache
 from typing import Any
 
+from skinclip.core.formatting import per_cent
 from skinclip.core.paths import ASSETS
 
 FIGURES = ASSETS / "explanations.json"
@@ -47,9 +48,9 @@ def summary(key: str) -> str:
     best = [GOOD_AT[name] for name, place in places.items() if place == 0]
     worst = [BAD_AT[name] for name, place in places.items() if place == len(known) - 1]
     sentences = [
-        f"Measured on {figures()['n']} photos ({figures()['data']}): {_percent(own['energy'])} of it lies in the "
+        f"Measured on {figures()['n']} photos ({figures()['data']}): {per_cent(own['energy'])} of it lies in the "
         f"lesion; deletion {own['deletion']:.2f} (less is better), insertion {own['insertion']:.2f}; its highest "
-        f"fifth matters more than random places of the lesion in {_percent(own['beats_random'])} of the photos; rank "
+        f"fifth matters more than random places of the lesion in {per_cent(own['beats_random'])} of the photos; rank "
         f"correlation under small noise {own['stable']:.2f}."
     ]
     among = f"of the {len(known)} compared"
@@ -70,7 +71,7 @@ def _made_by_measuring(key: str, known: dict[str, dict[str, float]]) -> str:
     control = known[CONTROL]
     return (
         f"{caveat}: random regions measured in the same way (RISE) reach deletion {control['deletion']:.2f}, insertion "
-        f"{control['insertion']:.2f} and {_percent(control['beats_random'])}."
+        f"{control['insertion']:.2f} and {per_cent(control['beats_random'])}."
     )
 
 
@@ -84,7 +85,7 @@ def experts(key: str) -> str:
         return ""
     return (
         f"On {known['n']} photos in which experts drew the {known['structure']}, its strongest place lies in what they "
-        f"drew in {_percent(known['pointing'][key])}; a place taken at random does in {_percent(known['random'])}."
+        f"drew in {per_cent(known['pointing'][key])}; a place taken at random does in {per_cent(known['random'])}."
     )
 
 
@@ -97,15 +98,11 @@ def cited() -> str:
     return (
         f"Without the outlined regions the probability of the diagnosis drops by {100 * together['drop']:.0f} points, "
         f"without random places of the lesion as large by {100 * together['random']:.0f}: more than without "
-        f"{_percent(together['beats_draws'])} of such places (chance: 50 %). The region with the largest effect: "
-        f"{100 * strongest['drop']:.0f} points, the strongest of as many random places "
-        f"{100 * strongest['random']:.0f}: more than without {_percent(strongest['beats_draws'])} of those. “What "
+        f"{per_cent(together['beats_draws'])} of such places (chance: {per_cent(0.5)}). The region with the largest "
+        f"effect: {100 * strongest['drop']:.0f} points, the strongest of as many random places "
+        f"{100 * strongest['random']:.0f}: more than without {per_cent(strongest['beats_draws'])} of those. “What "
         "would change this answer?” measures it for each finding of a photo."
     )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def _place(known: dict[str, dict[str, float]], key: str, name: str) -> int:

@@ -24,6 +24,7 @@ import pillow_heif
 from PIL import Image, UnidentifiedImageError, features
 
 from skinclip.core.assessment import Kind, Quality, QualityIssue
+from skinclip.core.safe_text import shortened
 from skinclip.imaging import container
 from skinclip.imaging.colour import to_srgb
 
@@ -115,7 +116,7 @@ class LesionImage:
 
 def load_photo(source: str | Path | bytes | BinaryIO) -> LesionImage:
     """Open a photo: a path, the bytes of a file, or a binary stream. Raises PhotoError."""
-    name = Path(source).name if isinstance(source, str | Path) else "The photo"
+    name = shortened(Path(source).name) if isinstance(source, str | Path) else "The photo"
     data = _read(source, name)
     with quiet_decoder():
         photo = _open(data, name)
@@ -129,7 +130,7 @@ def load_photo(source: str | Path | bytes | BinaryIO) -> LesionImage:
 
 def read_photo_file(path: Path) -> bytes:
     """The bytes of a photo file, not decoded. Raises PhotoError where it is missing, empty, too large or no file."""
-    return _read(path, path.name)
+    return _read(path, shortened(path.name))
 
 
 @contextlib.contextmanager
@@ -186,12 +187,10 @@ def encode_jpeg(pixels: np.ndarray, quality: int = 95) -> bytes:
 def _read(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
     """The bytes, never more than the limit of them."""
     limit = MAX_FILE_MB * 1_000_000
-    if isinstance(source, bytes):
-        data = source
-    elif isinstance(source, str | Path):
+    if isinstance(source, str | Path):
         data = _read_path(Path(source), name, limit)
     else:
-        data = source.read(limit + 1)
+        data = source if isinstance(source, bytes) else source.read(limit + 1)
     if not data:
         raise PhotoError(f"{name} is empty. Copy it again from the camera or export it anew.")
     if len(data) > limit:
@@ -200,13 +199,14 @@ def _read(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
 
 
 def _read_path(path: Path, name: str, limit: int) -> bytes:
+    place = shortened(str(path), 200)
     try:  # also around the questions: a name can be too long to be asked about
         if path.is_dir():
-            raise PhotoError(f"{path} is a directory. Give one photo file.")
+            raise PhotoError(f"{place} is a directory. Give one photo file.")
         if not path.exists():
-            raise PhotoError(f"{path} does not exist. Check the path.")
+            raise PhotoError(f"{place} does not exist. Check the path.")
         if not path.is_file():
-            raise PhotoError(f"{path} is not a regular file. Give one photo file.")
+            raise PhotoError(f"{place} is not a regular file. Give one photo file.")
         with path.open("rb") as stream:
             return stream.read(limit + 1)
     except OSError as error:

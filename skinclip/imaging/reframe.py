@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from skinclip.core.formatting import per_cent
 from skinclip.imaging.photo import MAX_FILE_MB, MIN_SIDE, LesionImage, PhotoError, encode_jpeg, encode_png
 
 LOSSLESS_PIXELS = 4_000_000  # above, PNG would be larger than a photo file may be
@@ -45,8 +46,28 @@ class Frame:
         turned = ("", "turned right", "turned round", "turned left")[self.turns]
         x0, y0, x1, y1 = self.box
         whole = (x0, y0, x1, y1) == (0, 0, 1, 1)
-        cropped = "" if whole else f"cropped to {100 * (x1 - x0):.0f} % × {100 * (y1 - y0):.0f} %"
+        cropped = "" if whole else f"cropped to {per_cent(x1 - x0)} × {per_cent(y1 - y0)}"
         return ", ".join(filter(None, (turned, cropped)))
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of a photo in the form.
+
+    Attributes:
+        whole: the photo file before.
+        words: how it was turned and cropped since.
+    """
+
+    whole: bytes
+    words: str
+
+    @classmethod
+    def of(cls, photo: bytes, frame: Frame, before: Edit | None = None) -> Edit:
+        """The edit of a photo to a part of it, which may have been edited `before`."""
+        if before is None:
+            return cls(photo, frame.in_words)
+        return cls(before.whole, f"{before.words}, then {frame.in_words}")
 
 
 def reframed(image: LesionImage, frame: Frame) -> bytes:

@@ -63,6 +63,7 @@ from skinclip.model.quiet import silence_transformers
 from skinclip.model.skinclip_vl import SkinClipVL, default_device
 from skinclip.pipeline.findings import asserted, findings_of, lesion_of, outlined_places, photo_mask
 from skinclip.pipeline.photos import KINDS, photo_info
+from skinclip.pipeline.reweighting import shares_of
 
 Progress = Callable[[float, str], None]
 
@@ -369,9 +370,7 @@ class Assessor:
 
     def _prevalence(self) -> PrevalenceUsed:
         """The prevalence of the probabilities, of the diagnoses that the model knows."""
-        prior = self.calibrator.natural_prior
-        shares = {DIAGNOSIS_CODES[c]: float(prior[c]) for c in self.calibrator.known.tolist()}
-        return PrevalenceUsed(self.calibrator.prevalence, shares)
+        return PrevalenceUsed(self.calibrator.prevalence, shares_of(self.calibrator))
 
     @property
     def tells_kinds(self) -> bool:

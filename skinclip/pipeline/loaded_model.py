@@ -8,6 +8,7 @@ print(assessment.diagnosis[0].name, assessment.malignancy.refer)
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,14 +36,23 @@ class LoadedModel:
         return self.assessor.model_info
 
     def assess(
-        self, photo: Photo, age: float | None = None, sex: str | None = None, site: str | None = None
+        self,
+        photo: Photo,
+        age: float | None = None,
+        sex: str | None = None,
+        site: str | None = None,
+        clinical: Photo | None = None,
     ) -> Assessment:
         """The Assessment of a photo: a path, the bytes of a file, or a binary stream.
+
+        Args:
+            clinical: a clinical close-up of the same lesion beside it.
 
         Raises PhotoError for a photo that cannot be read, ValueError for an age, sex or site that cannot be used.
         """
         context = patient_context(age, sex, site)
-        return self.assessor.assess(load_photo(photo), context)
+        beside = None if clinical is None else replace(load_photo(clinical), kind="clinical")
+        return self.assessor.assess(load_photo(photo), context, clinical=beside)
 
     def assess_all(self, photos: Iterable[Photo]) -> Iterator[Assessment]:
         """The Assessments of photos without patient context, one by one. Raises PhotoError at the first bad one.

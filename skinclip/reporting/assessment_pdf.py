@@ -253,12 +253,15 @@ class _Sheet(FPDF):
             self.put(start, y, text, size, bold, colour)
 
 
+_WORD = r"(?:\S|\N{NO-BREAK SPACE})+"
+
+
 def _words(text: str) -> list[_Piece]:
     """The words of a sentence, bold between `**`."""
     pieces = []
     for i, part in enumerate(text.split("**")):
         glued = i > 0 and not part[:1].isspace() and not text.split("**")[i - 1][-1:].isspace()
-        pieces += [_Piece(word, i % 2 == 1, glued=glued and k == 0) for k, word in enumerate(part.split())]
+        pieces += [_Piece(word, i % 2 == 1, glued=glued and k == 0) for k, word in enumerate(re.findall(_WORD, part))]
     return pieces
 
 

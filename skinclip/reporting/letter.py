@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.assessment import Assessment, ClinicianRecord, Revision
-from skinclip.core.formatting import listed, percent
+from skinclip.core.formatting import listed, per_cent, percent
 from skinclip.core.vocabulary import DIAGNOSIS_BY_CODE, STATE_BY_KEY, state_key
 from skinclip.reporting import phrasing
 
@@ -64,9 +64,10 @@ def _findings(assessment: Assessment) -> str:
 def _model(assessment: Assessment) -> str:
     m = assessment.malignancy
     leading = listed([f"{d.name} {percent(d.probability)}" for d in assessment.diagnosis[:WIDTH]])
+    among = "" if m.prevalence is None else f", among lesions of which {per_cent(m.prevalence)} are malignant"
     return (
         f"A research program puts the probability of malignancy at {percent(m.probability)} (referral threshold "
-        f"{percent(m.threshold)}: {phrasing.verdict(assessment).lower()}). It finds {leading}."
+        f"{percent(m.threshold)}: {phrasing.verdict(assessment).lower()}{among}). It finds {leading}."
     )
 
 

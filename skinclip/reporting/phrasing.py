@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from skinclip.core.assessment import Assessment, Finding, Kind, PhotoInfo, PredictionSet, Revision
-from skinclip.core.formatting import count, listed, percent
+from skinclip.core.formatting import count, listed, per_cent, percent
 from skinclip.core.vocabulary import (
     CRITERION_BY_CODE,
     DIAGNOSIS_BY_CODE,
@@ -88,8 +88,8 @@ def malignancy(assessment: Assessment) -> str:
     relation = "at or above" if m.refer else "below"
     caveat = "" if m.refer else " Clinical suspicion comes first."
     return (
-        f"Probability of malignancy **{m.probability:.1%}**, {relation} the referral threshold of "
-        f"**{m.threshold:.1%}**.{caveat}"
+        f"Probability of malignancy **{per_cent(m.probability, 1)}**, {relation} the referral threshold of "
+        f"**{per_cent(m.threshold, 1)}**.{caveat}"
     )
 
 
@@ -132,7 +132,7 @@ def leaves_open(assessment: Assessment) -> tuple[str, ...]:
         return ()
     sentences = []
     if m.sensitivity is not None:
-        share = f"{100 * (1 - m.sensitivity):.0f} %"
+        share = per_cent(1 - m.sensitivity)
         sentences.append(f"At this threshold {share} of malignant calibration photos were missed.")
     sentences.append(unnamed(assessment))
     return tuple(sentences)
@@ -171,7 +171,7 @@ def cautions(assessment: Assessment) -> list[str]:
             "its figures are those for dermoscopy, and how well they hold for a close-up is not known."
         )
     if not assessment.shift.in_domain:
-        share = "all" if assessment.shift.score > 0.9995 else f"{100 * assessment.shift.score:.1f}%"
+        share = "all" if assessment.shift.score > 0.9995 else per_cent(assessment.shift.score, 1)
         lines.append(
             "The photo does not look like those the model was calibrated on: it is more unusual than "
             f"{share} of them. What the model says about it cannot be relied on."
@@ -284,13 +284,13 @@ def seven_points_meaning(total: int) -> str:
 
 def unusual(assessment: Assessment) -> str:
     """Comparison of the photo with those that the model was calibrated on."""
-    share = 100 * assessment.shift.score
+    share = assessment.shift.score
     tone = assessment.skin_tone
     skin = "" if tone is None or tone.in_range is not False else " Its skin tone is outside the range it was fitted on."
     if not assessment.shift.in_domain:
         return f"This photo does not look like those that the model was calibrated on.{skin}"
-    known = "looks like those it knows" if share < 75 else "is less usual than most it knows"
-    return f"This photo {known}: {share:.0f} % of the calibration photos look more usual.{skin}"
+    known = "looks like those it knows" if share < 0.75 else "is less usual than most it knows"
+    return f"This photo {known}: {per_cent(share)} of the calibration photos look more usual.{skin}"
 
 
 def depends(assessment: Assessment) -> str:
@@ -326,7 +326,7 @@ def _names(codes: Sequence[str]) -> list[str]:
 
 
 def _coverage(chosen: PredictionSet) -> str:
-    return f"{100 * chosen.coverage:.0f} %"
+    return per_cent(chosen.coverage)
 
 
 def clinicians_part(assessment: Assessment) -> list[str]:

@@ -1,7 +1,7 @@
 """The HTTP API: the same Assessment as page and command line, for programs. Research use only.
 
-    POST /v1/assess         a photo, as multipart/form-data or JSON with base64 -> its Assessment
-    POST /v1/assess/batch   up to 16 photos as JSON -> an Assessment or a problem each
+    POST /v1/assess         a photo, or two of one lesion, as multipart/form-data or JSON with base64 -> its Assessment
+    POST /v1/assess/batch   up to 16 of these as JSON -> an Assessment or a problem each
     GET  /v1/model          the model that answers
     GET  /openapi.json      this description for programs
 
@@ -33,8 +33,8 @@ from skinclip.service.api_models import (
     ModelAnswer,
     PhotoRequest,
 )
-from skinclip.service.assessments import Answered, AssessmentQueue, QueueFull, Stopping
-from skinclip.service.bodies import photo_of, read_batch, read_photo
+from skinclip.service.assessments import Answered, AssessmentQueue, LesionFiles, QueueFull, Stopping
+from skinclip.service.bodies import lesion_of, read_batch, read_lesion
 from skinclip.service.metrics import METRICS
 from skinclip.service.refusals import PROBLEM_JSON, Refusal
 
@@ -82,11 +82,13 @@ def _add_routes(app: FastAPI, queue: AssessmentQueue, admission: Admission) -> N
 
     @app.post("/v1/assess", response_model=Assessment, responses=_problems(), openapi_extra=secured | _photo_body())
     async def assess(request: Request) -> Response:
-        """Assesses a photo. The same photo with the same entries is answered again without another assessment."""
+        """Assesses a photo, or two of one lesion. The same with the same entries is answered again without another
+        assessment.
+        """
         name = admission.check(request)
-        photo, context = await read_photo(request)
-        admission.spend(name, 1)
-        answered = await _answer(queue, photo, context)
+        lesion = await read_lesion(request)
+        admission.spend(name, len(lesion.photos))
+        answered = await _answer(queue, lesion)
         headers = HEADERS | {REPLAYED: str(answered.replayed).lower()}
         return Response(answered.assessment.to_json(indent=None), 200, headers, "application/json")
 
@@ -94,10 +96,10 @@ def _add_routes(app: FastAPI, queue: AssessmentQueue, admission: Admission) -> N
 
     @app.post("/v1/assess/batch", response_model=BatchAnswer, responses=_problems(), openapi_extra=secured | batch_body)
     async def assess_batch(request: Request) -> Response:
-        """Assesses several photos; one that cannot be read is a problem in its place and stops no other."""
+        """Assesses several lesions; a photo that cannot be read is a problem in its place and stops no other."""
         name = admission.check(request)
         batch = await read_batch(request)
-        admission.spend(name, len(batch.photos))
+        admission.spend(name, sum(body.n_photos for body in batch.photos))
         if queue.waiting + len(batch.photos) > queue.most:
             raise _full()
         items = await asyncio.gather(*(_item(queue, body) for body in batch.photos))
@@ -116,10 +118,10 @@ def _add_routes(app: FastAPI, queue: AssessmentQueue, admission: Admission) -> N
         _describe_keys(app, bearer)
 
 
-async def _answer(queue: AssessmentQueue, photo: bytes, context: Any) -> Answered:
+async def _answer(queue: AssessmentQueue, lesion: LesionFiles) -> Answered:
     """The Assessment. Raises Refusal."""
     try:
-        return await queue.assess(photo, context)
+        return await queue.assess(lesion)
     except PhotoError as error:
         METRICS.refused.labels("photo").inc()
         raise Refusal(422, "unreadable_photo", str(error)) from error
@@ -132,7 +134,7 @@ async def _answer(queue: AssessmentQueue, photo: bytes, context: Any) -> Answere
 
 async def _item(queue: AssessmentQueue, body: PhotoRequest) -> BatchItem:
     try:
-        return BatchItem(assessment=(await _answer(queue, *photo_of(body))).assessment)
+        return BatchItem(assessment=(await _answer(queue, lesion_of(body))).assessment)
     except Refusal as refusal:
         return BatchItem(problem=refusal.problem)
 

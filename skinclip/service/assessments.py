@@ -1,6 +1,6 @@
-"""Assessments for many callers: one after the other before one model, each photo once.
+"""Assessments for many callers: one after the other before one model, each lesion once.
 
-The same photo with the same entries is the same request, however often it is sent: it is answered from memory, or
+The same photos with the same entries are the same request, however often it is sent: it is answered from memory, or
 waits for the assessment that already runs. Photos are not kept; answers are, for a while, up to a number of them.
 """
 
@@ -12,15 +12,39 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skinclip.core.assessment import Assessment, Context
 from skinclip.imaging.bounded import AT_ONCE, end_decoding, load_photo_bounded
-from skinclip.imaging.photo import LesionImage
+from skinclip.imaging.photo import LesionImage, PhotoError
 from skinclip.pipeline.assessor import Assessor
 from skinclip.service.metrics import METRICS, Metrics
 
-Request = tuple[str, Context, str]  # hash of the photo's bytes, entries, hash of the weights
+Request = tuple[tuple[str, ...], Context, str]  # hashes of the photos' bytes, entries, hash of the weights
+
+
+@dataclass(frozen=True)
+class LesionFiles:
+    """Photo files of one lesion, and the entries, as a caller sends them.
+
+    Attributes:
+        photo: a photo file, dermoscopy where there is one.
+        context: the entries.
+        clinical: the file of a clinical close-up of the same lesion, or None.
+    """
+
+    photo: bytes
+    context: Context = Context()  # noqa: RUF009  frozen
+    clinical: bytes | None = None
+
+    @property
+    def photos(self) -> tuple[bytes, ...]:
+        """The files, the clinical close-up last."""
+        return (self.photo,) if self.clinical is None else (self.photo, self.clinical)
+
+    def request(self, weights: str) -> Request:
+        """The name under which it is answered once: whoever sends the same asks for the same."""
+        return tuple(hashlib.sha256(photo).hexdigest() for photo in self.photos), self.context, weights
 
 
 class QueueFull(RuntimeError):
@@ -74,9 +98,9 @@ class AssessmentQueue:
         """Assessments that wait or run."""
         return len(self._running)
 
-    async def assess(self, photo: bytes, context: Context) -> Answered:
-        """The Assessment of a photo. Raises PhotoError, QueueFull or Stopping."""
-        request = (hashlib.sha256(photo).hexdigest(), context, self.assessor.model_info.weights_sha256)
+    async def assess(self, lesion: LesionFiles) -> Answered:
+        """The Assessment of one or two photos. Raises PhotoError, QueueFull or Stopping."""
+        request = lesion.request(self.assessor.model_info.weights_sha256)
         kept = self._kept(request)
         if kept is not None:
             return Answered(kept, True)
@@ -87,7 +111,7 @@ class AssessmentQueue:
             raise Stopping
         if len(self._running) >= self.most:
             raise QueueFull
-        job = asyncio.ensure_future(self._job(photo, context))
+        job = asyncio.ensure_future(self._job(lesion))
         self._running[request] = job
         job.add_done_callback(lambda done: self._settle(request, done))
         return Answered(await asyncio.shield(job), False)  # a caller who leaves does not take it from the others
@@ -100,14 +124,23 @@ class AssessmentQueue:
         self._thread.shutdown()
         end_decoding()
 
-    async def _job(self, photo: bytes, context: Context) -> Assessment:
+    async def _job(self, lesion: LesionFiles) -> Assessment:
         loop = asyncio.get_running_loop()
-        image = await loop.run_in_executor(self._readers, self._read, photo)
-        return await loop.run_in_executor(self._thread, self._assess, image, context)
+        read = [loop.run_in_executor(self._readers, self._read, photo) for photo in lesion.photos]
+        image, *beside = await asyncio.gather(*read, return_exceptions=True)
+        if isinstance(image, BaseException):
+            raise image
+        clinical = beside[0] if beside else None
+        if isinstance(clinical, PhotoError):
+            raise PhotoError(f"The clinical photo: {clinical}") from clinical
+        if isinstance(clinical, BaseException):
+            raise clinical
+        return await loop.run_in_executor(self._thread, self._assess, image, lesion.context, clinical)
 
-    def _assess(self, image: LesionImage, context: Context) -> Assessment:
+    def _assess(self, image: LesionImage, context: Context, clinical: LesionImage | None) -> Assessment:
         start = time.monotonic()
-        assessment = self.assessor.assess(image, context)
+        beside = None if clinical is None else replace(clinical, kind="clinical")  # as `assess --clinical`
+        assessment = self.assessor.assess(image, context, clinical=beside)
         self.metrics.observe_assessment(assessment, time.monotonic() - start)
         return assessment
 

@@ -11,40 +11,41 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from skinclip.core.assessment import Context
 from skinclip.imaging.photo import MAX_FILE_MB
-from skinclip.service.api_models import ApiBody, BatchRequest, PhotoRequest, given_context
+from skinclip.service.api_models import ApiBody, BatchRequest, PhotoRequest, given_context, given_lesion
+from skinclip.service.assessments import LesionFiles
 from skinclip.service.refusals import Refusal
 
-MAX_BODY = (MAX_FILE_MB * 4 // 3 + 2) * 1_000_000  # a photo in base64, and its fields
+MAX_BODY = (2 * MAX_FILE_MB * 4 // 3 + 2) * 1_000_000  # two photos in base64, and their fields
 MAX_BATCH_BODY = 64_000_000
 BODY_SECONDS = 60  # a client has for sending a body
+FILES = ("photo", "clinical")
 FIELDS = ("age", "sex", "site")
 Body = TypeVar("Body", bound=ApiBody)
 
 
-async def read_photo(request: Request) -> tuple[bytes, Context]:
-    """The photo and the entries of a request, JSON or multipart. Raises Refusal."""
+async def read_lesion(request: Request) -> LesionFiles:
+    """The photos and the entries of a request, JSON or multipart. Raises Refusal."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         body = _parsed(PhotoRequest, await _read(request, MAX_BODY))
-        return photo_of(body)
+        return lesion_of(body)
     if kind == "multipart/form-data":
         return await _from_form(request, await _read(request, MAX_BODY))
     raise Refusal(415, "unsupported_media_type", "Send multipart/form-data or application/json.")
 
 
 async def read_batch(request: Request) -> BatchRequest:
-    """The photos of a batch. Raises Refusal."""
+    """The lesions of a batch. Raises Refusal."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, "unsupported_media_type", "Send application/json.")
     return _parsed(BatchRequest, await _read(request, MAX_BATCH_BODY))
 
 
-def photo_of(body: PhotoRequest) -> tuple[bytes, Context]:
-    """The photo and the entries of a body. Raises Refusal for an entry that cannot be used."""
+def lesion_of(body: PhotoRequest) -> LesionFiles:
+    """The photos and the entries of a body. Raises Refusal for what cannot be used."""
     try:
-        return body.data, body.context
+        return body.lesion
     except ValueError as error:
         raise Refusal(422, "invalid_request", f"{error}.") from error
 
@@ -80,15 +81,19 @@ def _parsed(model: type[Body], body: bytes) -> Body:
         raise Refusal(422, "invalid_request", f"{where}: {first['msg']}.") from None
 
 
-async def _from_form(request: Request, body: bytes) -> tuple[bytes, Context]:
+async def _from_form(request: Request, body: bytes) -> LesionFiles:
     form = await _form(request, body)
     try:
-        photo = form.get("photo")
-        if set(form) - {"photo", *FIELDS} or not isinstance(photo, UploadFile) or len(form.multi_items()) != len(form):
-            fields = ", ".join(FIELDS)
-            raise Refusal(422, "invalid_request", f"Send a file in the field photo, and {fields} once at most.")
+        files = {name: file for name in FILES if isinstance(file := form.get(name), UploadFile)}
         entries = {name: value for name in FIELDS if isinstance(value := form.get(name), str)}
-        return await photo.read(), given_context(**entries)
+        if "photo" not in files or {*files, *entries} != set(form) or len(form.multi_items()) != len(form):
+            fields = ", ".join(FIELDS)
+            words = (
+                f"Send a file in the field photo, where there is one another in clinical, and {fields} once at most."
+            )
+            raise Refusal(422, "invalid_request", words)
+        photo, clinical = await files["photo"].read(), await files["clinical"].read() if "clinical" in files else None
+        return given_lesion(photo, clinical, given_context(**entries))
     except ValueError as error:
         raise Refusal(422, "invalid_request", f"{error}.") from error
     finally:
@@ -100,8 +105,10 @@ async def _form(request: Request, body: bytes) -> FormData:
         yield body
 
     try:
-        parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=len(FIELDS), max_part_size=1000)
+        parser = MultiPartParser(
+            request.headers, stream(), max_files=len(FILES), max_fields=len(FIELDS), max_part_size=1000
+        )
         parser.spool_max_size = len(body) + 1  # never on the disk
         return await parser.parse()
     except (MultiPartException, KeyError, ValueError, LookupError) as error:
-        raise Refusal(400, "invalid_form", "The body is not multipart/form-data of a photo and its entries.") from error
+        raise Refusal(400, "invalid_form", "The body is not multipart/form-data of photos and entries.") from error

@@ -36,6 +36,7 @@ from skinclip.imaging.overlay import DRAWN_SIDE, heatmap_overlay, hex_colour, re
 from skinclip.imaging.photo import LesionImage, PhotoError, encode_jpeg, fit, from_array, load_photo
 from skinclip.language.prompt import context_text, differential_text, findings_text
 from skinclip.study.errors import StudyRequestError
+from skinclip.study.kept_predictions import KeptPredictions, predictions_folder
 from skinclip.study.protocol.arms import GRAD_CAM_PICTURE, REGIONS_PICTURE, arm_named
 from skinclip.study.protocol.protocol import Protocol
 from skinclip.study.session import bundle, keys
@@ -52,6 +53,7 @@ LONGEST_SIDE = 1024  # pixels of a photo in the bundle: structures stay visible,
 
 _REFERENCE = re.compile(r"\[r(\d+)\]")
 OnProgress = Callable[[int, int], None]  # photos done, photos in all
+LoadPhoto = Callable[[Path], LesionImage]
 Heat = Callable[[LesionImage, str], np.ndarray]  # photo and diagnosis code -> Grad-CAM map [H, W], 0 to 1
 T = TypeVar("T")
 
@@ -101,6 +103,7 @@ def build(
     out: Path | None = None,
     key: Path | None = None,
     on_progress: OnProgress | None = None,
+    load: LoadPhoto = load_photo,
 ) -> BuildResult:
     """Builds a study into `out`, by default `default_folder`.
 
@@ -108,7 +111,8 @@ def build(
     a build that was interrupted or refused, or one for a later version, does not begin anew.
 
     `photos` is a folder of labelled photos that `data.readers` knows; in a manifest, `group` says `ood` for photos out
-    of distribution. `key` is an existing key file to use, for several studies in one database.
+    of distribution. `key` is an existing key file to use, for several studies in one database. `load` reads each photo
+    for the first time: those of strangers are to be decoded in a process of their own.
 
     Raises ProtocolError, DataError, or StudyRequestError where photos do not suffice or a study with readers is in the
     way.
@@ -120,7 +124,7 @@ def build(
     check_supply(protocol, count(table.cases, table.problems))
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = KeptPredictions(predictions_folder(out), assessor)
-    candidates, left_out = assess_photos(table.cases, kept.assess, on_progress or (lambda done, total: None))
+    candidates, left_out = assess_photos(table.cases, kept.assess, on_progress or (lambda done, total: None), load)
     left_out = (*table.problems, *left_out)
     candidates, unoffered = offered(protocol, candidates)
     left_out += unoffered
@@ -174,41 +178,18 @@ def check_free(out: Path) -> None:
 # --- which photos ---------------------------------------------------------------------------------------------------
 
 
-def predictions_folder(out: Path) -> Path:
-    """The folder of the model's answers that a build of `out` keeps; it may be deleted at any time."""
-    return out.with_name(f".{out.name}-predictions")
-
-
-class KeptPredictions:
-    """Assessments of bounded photos, kept as files named by photo and weights: no photo and no truth is in them."""
-
-    def __init__(self, folder: Path, assessor: Assessor) -> None:
-        self.folder, self._assessor = folder, assessor
-        self._model = assessor.model_info.weights_sha256[:16]
-
-    def assess(self, image: LesionImage) -> Assessment:
-        """The kept assessment of the photo, or the model's, which is then kept."""
-        path = self.folder / f"{image.sha256}-{self._model}.json"
-        try:
-            return Assessment.from_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError):  # none, or one that an interrupted build left half written
-            assessment = self._assessor.assess(image)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{secrets.token_hex(4)}")
-        draft.write_text(assessment.to_json(), encoding="utf-8")
-        os.replace(draft, path)
-        return assessment
-
-
 def assess_photos(
-    cases: Sequence[Case], assess: Callable[[LesionImage], Assessment], on_progress: OnProgress
+    cases: Sequence[Case],
+    assess: Callable[[LesionImage], Assessment],
+    on_progress: OnProgress,
+    load: LoadPhoto = load_photo,
 ) -> tuple[list[Candidate], tuple[str, ...]]:
     """Candidates in the order of `cases`, and a line with its name for each photo that cannot be one."""
     candidates, left_out, known = [], [], dict[str, str]()
     for done, case in enumerate(cases, start=1):
         name = case.image.name
         try:
-            image = bounded(load_photo(case.image))
+            image = bounded(load(case.image))
             if image.sha256 in known:
                 raise PhotoError(f"{name} is the same picture as {known[image.sha256]}")
             known[image.sha256] = name

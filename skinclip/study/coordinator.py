@@ -7,12 +7,10 @@ event of the log. The tables that are exported and analysed are read from the ev
 from __future__ import annotations
 
 import secrets
-import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pandas as pd
 
@@ -22,22 +20,18 @@ from skinclip.study import interchange
 from skinclip.study.analysis.tables import (
     REHEARSAL,
     REMARKS,
-    TABLES,
     StudyTables,
-    answer_column,
     further_columns,
     write_csv,
 )
 from skinclip.study.checksums import CHECKSUMS, write_checksums
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.checklists import write_checklists
-from skinclip.study.protocol.protocol import Protocol
-from skinclip.study.session.bundle import Truth
-from skinclip.study.session.session_service import STEP_SHOWN, SessionState, Study
-from skinclip.study.session.steps import Step
-from skinclip.study.store.audit_log import Audit, Event, Problem, receipt_at
-from skinclip.study.store.records import LANGUAGE, Reader
-from skinclip.study.store.store import MEASURED
+from skinclip.study.reader_record import ReaderRecord, answered_cases, columns_of, reader_row
+from skinclip.study.session.allocation import same_site
+from skinclip.study.session.session_service import STEP_SHOWN, EnrolledReader, SessionState, Study
+from skinclip.study.store.audit_log import Audit, Problem, receipt_at
+from skinclip.study.store.records import Reader
 
 CLOSING = "closing"  # the event that says why, right before the store's own `closed`
 EVENT_LOG = "events.jsonl"
@@ -56,6 +50,7 @@ class ReaderProgress:
         minutes: time between first showing and answer, summed over the steps, by the server's clock.
         seconds_a_case: median of the same over the cases, both answers together; None before the first.
         state: enrolled, in progress, completed or withdrawn.
+        opens_at: when the reader's next part or session opens, in a pause; empty otherwise.
     """
 
     reader: str
@@ -70,19 +65,24 @@ class ReaderProgress:
     seconds_a_case: float | None
     enrolled_at: str
     last_answer_at: str
+    opens_at: str = ""
 
 
 class Coordinator:
-    """The coordinator's view of an open study. Who holds the study's folder needs no code."""
+    """The coordinator's view of an open study. Who holds the study's folder needs no code.
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
+    With a `site` it is that of the site's own coordinator: readers of the site alone, and no data, even when the study
+    is closed.
+    """
+
+    def __init__(self, study: Study, site: str | None = None) -> None:
+        self.study, self.site = study, site
 
     @classmethod
     def of(cls, study: Study, token: str) -> Self:
-        """By the token of a sign-in with the coordinator's code. Raises SessionExpiredError."""
-        study.session(token, coordinator=True)
-        return cls(study)
+        """By the token of a sign-in with a coordinator's code. Raises SessionExpiredError."""
+        session = study.session(token, coordinator=True)
+        return cls(study, None if session.reader is None else study.site_of(session.reader))
 
     @property
     def is_closed(self) -> bool:
@@ -90,13 +90,37 @@ class Coordinator:
 
     def status(self) -> list[ReaderProgress]:
         """One row per reader, in order of enrolment."""
-        return [self._progress(reader) for reader in self.study.store.readers(self.study.name)]
+        return [self._progress(reader) for reader in self.study.store.readers(self.study.name) if self._sees(reader)]
+
+    def enrol(self, readers: int, site: str = "") -> list[EnrolledReader]:
+        """Enrols readers of a site; a site's coordinator those of the own one alone.
+
+        Raises StudyRequestError where no site is named, or another one, and what `Study.enrol` raises.
+        """
+        if self.site is not None and site.strip() and not same_site(site, self.site):
+            raise StudyRequestError(f"you enrol readers of {self.site} alone; ask the study's coordinator for others")
+        site = self.site or site
+        if not site.strip():
+            raise StudyRequestError("name the site of the readers, such as the hospital")
+        return self.study.enrol(readers, site)
+
+    def renew_code(self, reader: str) -> EnrolledReader:
+        """A new personal code for a reader whom this coordinator sees. Raises StudyRequestError for another one."""
+        if not self._sees(self.study.store.reader(self.study.name, reader)):
+            raise StudyRequestError(f"{reader} is no reader of {self.site}; ask the study's coordinator")
+        return self.study.renew_code(reader)
+
+    def site_coordinator_code(self, site: str) -> str:
+        """A new code for the coordinator of a site. Raises StudyRequestError for who is one."""
+        self._only_lead()
+        return self.study.site_coordinator_code(site)
 
     def close(self, reason: str = "") -> None:
         """Take no more answers; from now on arms and truth may be seen. A second call changes nothing.
 
         Raises StudyRequestError where fewer readers have completed than the protocol asks and no reason is given.
         """
+        self._only_lead()
         if self.is_closed:
             return
         reason = plain_text(reason).strip()
@@ -127,6 +151,7 @@ class Coordinator:
 
         Raises ReceiptError for a receipt copied wrongly.
         """
+        self._only_lead()
         result = self.study.store.audit(self.study.name, receipts)
         problems, warnings = self.study.anchors.check(self.study.store.events(self.study.name))
         known = {(problem.kind, problem.sequence) for problem in result.problems}
@@ -138,15 +163,15 @@ class Coordinator:
     def tables(self) -> StudyTables:
         """The study's data. Raises StudyRequestError before the study is closed."""
         self._only_closed("its data")
-        records = list(self._records())
+        records, first_shown = list(self._records()), self._first_shown()
         frames = {
             "cases": [row for record in records for row in record.cases()],
             "blocks": [row for record in records for row in record.blocks(self.study.protocol)],
             "preferences": [row for record in records for row in record.preferences()],
-            "readers": [_reader_row(reader, self._place(reader)) for reader in self._readers()],
+            "readers": [reader_row(reader, self._place(reader), first_shown) for reader in self._readers()],
         }
         return StudyTables(
-            **{name: pd.DataFrame(rows, columns=_columns(name, rows)) for name, rows in frames.items()},
+            **{name: pd.DataFrame(rows, columns=columns_of(name, rows)) for name, rows in frames.items()},
             mark=REHEARSAL if self.study.protocol.rehearsal else "",
             study=self.study.name,
             plan_sha256=self.study.protocol.plan_sha256,
@@ -195,44 +220,61 @@ class Coordinator:
         """Where the reader stands; None after a withdrawal."""
         return None if reader.withdrawn_at else self.study.session_state(reader.id)
 
-    def _records(self) -> Iterator[_Record]:
+    def _records(self) -> Iterator[ReaderRecord]:
         """What each reader answered who has not withdrawn."""
-        showings = self.study.store.events(self.study.name, kinds=[STEP_SHOWN])
+        first_shown = self._first_shown()
         for reader in self._readers():
             place = self._place(reader)
             if place is not None:
-                first = {event.step: event.at for event in showings if event.reader == reader.id}
-                yield _Record(reader, place, first, self.study.bundle.truths)
+                yield ReaderRecord(reader, place, first_shown.get(reader.id, {}), self.study.bundle.truths)
+
+    def _first_shown(self) -> dict[str, dict[str, str]]:
+        """Reader -> step -> when it was first shown."""
+        found: dict[str, dict[str, str]] = {}
+        for event in self.study.store.events(self.study.name, kinds=[STEP_SHOWN]):
+            found.setdefault(str(event.reader), {})[event.step] = event.at
+        return found
 
     def _progress(self, reader: Reader) -> ReaderProgress:
         place = self._place(reader)
         if place is None:
             return ReaderProgress(reader.id, "", "withdrawn", 0, 0, 0, 0, 0, 0.0, None, reader.enrolled_at, "")
         first_shown = {e.step: e.at for e in self.study.store.events(self.study.name, reader.id, [STEP_SHOWN])}
-        record = _Record(reader, place, first_shown, {})
+        record = ReaderRecord(reader, place, first_shown, {})
         times = {step.name: record.server_seconds(step) for step in place.steps}
         done = [time for time in times.values() if time is not None]
         last = max((event.at for event in place.answered.values()), default="")
+        opens = None if place.closed else self.study.opens_at(place)
         return ReaderProgress(
             reader=reader.id,
             site=reader.site or "",
             state="completed" if place.finished else "in progress" if place.answered else "enrolled",
             steps=len(place.answered),
             steps_total=len(place.steps),
-            cases=len(_answered_cases(place)),
-            cases_total=self.study.protocol.cases.n,
+            cases=len(answered_cases(place)),
+            cases_total=self.study.protocol.cases.n * self.study.protocol.sessions,
             left_out=record.left_out(),
             minutes=sum(done) / 60,
             seconds_a_case=record.median_case_seconds(times),
             enrolled_at=reader.enrolled_at,
             last_answer_at=last,
+            opens_at="" if opens is None else opens.isoformat(timespec="seconds"),
         )
 
     def _completed(self) -> int:
         places = [self._place(reader) for reader in self._readers()]
         return sum(place is not None and is_completer(place, self.study) for place in places)
 
+    def _sees(self, reader: Reader) -> bool:
+        """True for every reader, for a site's coordinator for those of the site."""
+        return self.site is None or (reader.site is not None and same_site(reader.site, self.site))
+
+    def _only_lead(self) -> None:
+        if self.site is not None:
+            raise StudyRequestError("this is for the study's coordinator; a site's own enrols and follows its readers")
+
     def _only_closed(self, what: str) -> None:
+        self._only_lead()
         if not self.is_closed:
             raise StudyRequestError(f"{what} can be seen once the study is closed; until then everyone stays blinded")
 
@@ -246,181 +288,5 @@ def verification(result: Audit) -> str:
 
 def is_completer(place: SessionState, study: Study) -> bool:
     """Tells whether the reader has answered the share of cases that the protocol asks for."""
-    return len(_answered_cases(place)) >= study.protocol.completion.min_cases_share * study.protocol.cases.n
-
-
-def _answered_cases(place: SessionState) -> list[Step]:
-    """The steps `after` that were answered, of cases that count."""
-    return [
-        step
-        for step in place.steps
-        if step.kind == "after" and step.presentation and not (step.presentation.practice or step.presentation.repeat)
-        if step.name in place.answered
-    ]
-
-
-# -- rows of the tables ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Record:
-    """All that one reader answered. `first_shown` tells when each step was first shown, by the server's clock."""
-
-    reader: Reader
-    place: SessionState
-    first_shown: Mapping[str, str]
-    truths: Mapping[str, Truth]
-
-    def cases(self) -> Iterator[dict[str, Any]]:
-        """A row for each presentation whose unaided answer was given, practice left out."""
-        for before, after in zip(self.place.steps, self.place.steps[1:], strict=False):
-            if (
-                before.kind == "before"
-                and before.presentation
-                and not before.presentation.practice
-                and self._event(before)
-            ):
-                yield self._case(before, after)
-
-    def _case(self, before: Step, after: Step) -> dict[str, Any]:
-        presentation = before.presentation
-        assert presentation is not None and after.kind == "after"
-        truth = self.truths[presentation.case]
-        return {
-            "reader": self.reader.id,
-            "site": self.site,
-            "case": presentation.case,
-            "stratum": truth.stratum,
-            "weight": truth.weight,
-            **({"patient": truth.patient} if truth.patient else {}),
-            "arm": presentation.arm,
-            "block": presentation.block,
-            "position": presentation.position,
-            "repeat": presentation.repeat,
-            "truth": truth.truth,
-            "ai_leading": truth.ai_leading,
-            "ai_correct": None if truth.truth is None else truth.truth == truth.ai_leading,
-            **{f"{key}_before": value for key, value in self._answers(before).items()},
-            **{answer_column(key): value for key, value in self._answers(after).items()},
-            "seconds_before": self.seconds(before),
-            "seconds_after": self.seconds(after),
-            **self._language(after if self._event(after) else before),
-            "server_seconds_before": self.server_seconds(before),
-            "server_seconds_after": self.server_seconds(after),
-        }
-
-    def blocks(self, protocol: Protocol) -> Iterator[dict[str, Any]]:
-        """A row for each item of the scales; remarks are not among them."""
-        asked = {q.key: q for q in protocol.questions["block"]}
-        numbers = (step for step in self.place.steps if step.kind == "block" and self._event(step))
-        for block, step in enumerate(numbers, start=1):
-            for item, value in self._answers(step).items():
-                if isinstance(value, (bool, int, float)):
-                    row = {"reader": self.reader.id, "arm": step.arm, "block": block}
-                    yield {**row, "item": item, "value": float(value), "score": asked[item].score(value)}
-
-    def preferences(self) -> Iterator[dict[str, Any]]:
-        """A row for each pair of aids."""
-        for step in self.place.steps:
-            if step.pair is not None and self._event(step):
-                answers = self._answers(step)
-                chosen = {"a": step.pair.side_a, "b": step.pair.side_b}[answers.pop("prefer")]
-                yield {"reader": self.reader.id, **step.identity, "chosen": chosen, **answers}
-
-    def remarks(self, protocol: Protocol) -> Iterator[tuple[str, str, str, str, str, str]]:
-        """Free text of all steps after the background: reader, step, case, arm, question, remark."""
-        for step in self.place.steps:
-            if step.kind in ("before", "after", "block", "preference"):
-                asked = {q.key for q in protocol.questions[step.kind] if q.scale.kind == "text"}
-                case, arm = (str(step.identity.get(name, "")) for name in ("case", "arm"))
-                for key, value in self._answers(step).items():
-                    if key in asked and value is not None:
-                        yield self.reader.id, step.name, case, arm, key, value
-
-    def seconds(self, step: Step) -> float | None:
-        """Time on a step as the browser measured it; by the server's clock where it did not."""
-        payload = self._payload(step)
-        measured = (payload.get(MEASURED) or {}).get("seconds")
-        return self.server_seconds(step) if measured is None else float(measured)
-
-    def server_seconds(self, step: Step) -> float | None:
-        """From the first showing to the answer, by the server's clock; None where one is missing."""
-        event, opened = self._event(step), self.first_shown.get(step.name)
-        if event is None or opened is None:
-            return None
-        seconds = (datetime.fromisoformat(event.at) - datetime.fromisoformat(opened)).total_seconds()
-        return None if seconds < 0 else seconds  # the clock was set back in between: `verify` says where
-
-    def median_case_seconds(self, times: Mapping[str, float | None]) -> float | None:
-        both = [
-            (times[self.place.before(after).name] or 0.0) + (times[after.name] or 0.0)
-            for after in _answered_cases(self.place)
-        ]
-        return statistics.median(both) if both else None
-
-    def _language(self, step: Step) -> dict[str, str]:
-        """The language of the page in which a step was answered; nothing where the study offers English alone."""
-        language = (self._payload(step).get(MEASURED) or {}).get(LANGUAGE)
-        return {LANGUAGE: language} if language else {}
-
-    def language(self) -> dict[str, str]:
-        """The language of the page at the reader's first answer."""
-        return self._language(self.place.steps[0])
-
-    def left_out(self) -> int:
-        return sum(value is None for step in self.place.steps for value in self._answers(step).values())
-
-    def _event(self, step: Step) -> Event | None:
-        return self.place.answered.get(step.name)
-
-    def _payload(self, step: Step) -> dict[str, Any]:
-        """The stored payload of a step; empty where there is none.
-
-        Raises StudyRequestError where it is about something else.
-        """
-        event = self._event(step)
-        if event is None:
-            return {}
-        payload = event.payload or {}
-        if event.kind != step.kind or any(payload.get(name) != value for name, value in step.identity.items()):
-            raise StudyRequestError(
-                f"{self.reader.id}, {step.name}: the stored answer is about another case or arm than the allocation "
-                "says; run `study verify`, and use the program version that the study was conducted with"
-            )
-        return payload
-
-    def _answers(self, step: Step) -> dict[str, Any]:
-        answers: dict[str, Any] = self._payload(step).get("answers", {})
-        return answers
-
-    def background(self) -> dict[str, Any]:
-        return next((self._answers(step) for step in self.place.steps if step.kind == "background"), {})
-
-    @property
-    def site(self) -> str | None:
-        """The site that a reader named, else the one that invited."""
-        return self.background().get("site") or self.reader.site
-
-
-def _reader_row(reader: Reader, place: SessionState | None) -> dict[str, Any]:
-    """Of a reader who has withdrawn only that."""
-    if place is None:
-        return {"reader": reader.id, "completed": False, "withdrawn": True}
-    record = _Record(reader, place, {}, {})
-    background = record.background()
-    return {
-        **background,  # whatever else a study asks of its readers
-        "reader": reader.id,
-        "site": record.site,
-        "role": background.get("role"),
-        "years": background.get("years"),
-        "completed": all(step.name in place.answered for step in place.steps[:-1]),  # to the end, but the debrief
-        "withdrawn": False,
-        **record.language(),
-    }
-
-
-def _columns(name: str, rows: list[dict[str, Any]]) -> list[str]:
-    """The table's own columns, then those of further questions in the order in which they were asked."""
-    further = dict.fromkeys(key for row in rows for key in row if key not in TABLES[name])
-    return [*TABLES[name], *further]
+    shown = study.protocol.cases.n * study.protocol.sessions
+    return len(answered_cases(place)) >= study.protocol.completion.min_cases_share * shown

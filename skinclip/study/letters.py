@@ -32,20 +32,31 @@ def write_invitations(
     study: Study, readers: Sequence[EnrolledReader], folder: Path, url: str, language: str = "en"
 ) -> list[Path]:
     """A letter for each new reader, for its owner alone to read. Raises StudyRequestError where one is there."""
-    page, written = check_address(url), []
-    for one in readers:
-        link = f"{page}#{CODE_IN_LINK}={quote(one.code)}{_chosen(study, language)}"
-        text = _letter(study, "invitation", language, one.reader, code=one.code, link=link)
-        written.append(_write(folder / f"{one.reader}-invitation.txt", text))
-    return written
+    letters = invitations(study, readers, url, language)
+    return [_write(folder / f"{reader}-invitation.txt", text) for reader, text in letters]
 
 
-def write_reminders(study: Study, folder: Path, url: str, language: str = "en") -> list[Path]:
-    """A letter for each reader who has neither finished nor withdrawn; a later reminder replaces an earlier one."""
+def invitations(
+    study: Study, readers: Sequence[EnrolledReader], url: str, language: str = "en"
+) -> list[tuple[str, str]]:
+    """(reader, text) of the letter for each new reader, with the personal link. Raises StudyRequestError."""
+    page = check_address(url)
+    links = [f"{page}#{CODE_IN_LINK}={quote(one.code)}{_chosen(study, language)}" for one in readers]
+    return [
+        (one.reader, _letter(study, "invitation", language, one.reader, code=one.code, link=link))
+        for one, link in zip(readers, links, strict=True)
+    ]
+
+
+def write_reminders(study: Study, folder: Path, url: str, language: str = "en", site: str | None = None) -> list[Path]:
+    """A letter for each reader who has something to do: who has not finished, withdrawn or come to a pause.
+
+    A later reminder replaces an earlier one. With `site` only readers of the site get one.
+    """
     chosen = _chosen(study, language)
     page, written = check_address(url) + (f"#{chosen[1:]}" if chosen else ""), []
-    for row in Coordinator(study).status():
-        if row.state in ("enrolled", "in progress"):
+    for row in Coordinator(study, site).status():
+        if row.state in ("enrolled", "in progress") and not row.opens_at:
             left = row.cases_total - row.cases
             text = _letter(study, "reminder", language, row.reader, link=page, left=left)
             path = folder / f"{row.reader}-reminder.txt"
@@ -65,7 +76,8 @@ def _letter(study: Study, kind: str, language: str, reader: str, **values: objec
         raise StudyRequestError(f"there are no letters in {language!r}; choose one of {', '.join(languages())}")
     letter, protocol = section(language, "letters")[kind], study.protocol.in_language(language)
     contact = protocol.ethics.contact or protocol.ethics.controller
-    about = {"title": protocol.title, "reader": reader, "cases": protocol.cases.n, "contact": contact, **values}
+    cases = protocol.cases.n * protocol.sessions
+    about = {"title": protocol.title, "reader": reader, "cases": cases, "contact": contact, **values}
     return f"{letter['subject']}\n\n{letter['body']}".format_map(about)
 
 

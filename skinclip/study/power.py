@@ -57,6 +57,7 @@ def simulation_of(protocol: Protocol) -> Simulation:
         following_arm=FOLLOWING_ARM,
         convincing=CONVINCING,
         repeat_share=0.0,
+        sessions=protocol.sessions,
         pairs=protocol.cases.preference_pairs if len(explaining(protocol.arms)) > 1 else 0,
     )
 

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, SIMULATED, StudyTables
+from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, SESSION, SIMULATED, StudyTables
 from skinclip.study.protocol.arms import arm_named, explaining
 from skinclip.study.protocol.protocol import CANNOT_TELL
 
@@ -63,17 +63,21 @@ ARMS: Mapping[str, ArmEffect] = {
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviations of trust, in points: between readers, between cases, and how much both differ by aid."""
+    """Standard deviations of trust, in points: between readers, between cases, and how much both differ by aid.
+
+    `reader_case` is what a reader's answers to a case have in common in two sessions.
+    """
 
     reader: float = 0.6
     case: float = 0.5
     reader_arm: float = 0.3
     case_arm: float = 0.25
     residual: float = 1.0
+    reader_case: float = 0.0
 
     @property
     def total(self) -> float:
-        parts = (self.reader, self.case, self.reader_arm, self.case_arm, self.residual)
+        parts = (self.reader, self.case, self.reader_arm, self.case_arm, self.residual, self.reader_case)
         return float(np.sqrt(sum(part**2 for part in parts)))
 
 
@@ -93,6 +97,7 @@ class Simulation:
             differs by aid within a reader, `convincing` between cases; 0 for none.
         pauses: share of answers interrupted by something else, whose time is far too long.
         repeat_share: of the cases shown again; `pairs`: preference pairs per reader.
+        sessions: 1 or 2; in the second each case is met again, in another arm. `session_shift` is in points of trust.
     """
 
     readers: int = 20
@@ -116,6 +121,8 @@ class Simulation:
     convincing: float = 0.0
     repeat_share: float = 0.1
     pairs: int = 6
+    sessions: int = 1
+    session_shift: float = 0.0
 
     def without_effect(self, arm: str, against: str) -> Simulation:
         """The same study where `arm` does exactly what `against` does: what is found then is a false positive."""
@@ -194,9 +201,22 @@ def _presentations(simulation: Simulation, cases: pd.DataFrame, rng: np.random.G
     frame["order"] = rng.random(len(frame))
     again = frame.groupby("reader").sample(frac=simulation.repeat_share, random_state=rng)
     frame = pd.concat([frame, again.assign(repeat=True, block=n_arms + 1)], ignore_index=True)
-    frame = frame.sort_values(["reader", "block", "order"]).drop(columns="order").reset_index(drop=True)
+    order = ["reader", "block", "order"]
+    if simulation.sessions == 2:
+        second = _second_session(frame[~frame["repeat"]], n_arms, rng)
+        frame = pd.concat([frame.assign(session=1), second], ignore_index=True)
+        order = ["reader", SESSION, "block", "order"]
+    frame = frame.sort_values(order).drop(columns="order").reset_index(drop=True)
     frame["position"] = frame.groupby("reader").cumcount() + 1
     return frame
+
+
+def _second_session(first: pd.DataFrame, n_arms: int, rng: np.random.Generator) -> pd.DataFrame:
+    """The presentations of a second session: each case in another arm, all lists moved on alike within a reader."""
+    reader = first["reader"].to_numpy()
+    arm = (first["arm"].to_numpy() + 1 + reader // n_arms % (n_arms - 1)) % n_arms
+    block = _block_of_arm(n_arms)[(reader // n_arms + 1) % n_arms, arm] + 1
+    return first.assign(arm=arm, block=block, session=2, order=rng.random(len(first)))
 
 
 def _block_of_arm(n: int) -> np.ndarray:
@@ -217,7 +237,9 @@ def _answers(
     reader, case, arm = (presentations[name].to_numpy() for name in ("reader", "case", "arm"))
     rows = cases.loc[case].reset_index(drop=True)
     before, after = _diagnoses(simulation, rows, presentations, rng)
-    rated = _ratings(simulation, rows["stratum"].to_numpy() == "wrong", reader, case, arm, rng)
+    later = (presentations[SESSION] == 2).to_numpy() if SESSION in presentations else np.zeros(len(arm), dtype=bool)
+    level = simulation.level + np.where(later, simulation.session_shift, 0.0)
+    rated = _ratings(simulation, level, rows["stratum"].to_numpy() == "wrong", (reader, case, arm), rng)
     truth = np.array(_CLASSES)[rows["truth_index"]]
     ood = rows["stratum"].to_numpy() == "ood"
     hit = [(answer == rows["truth_index"].to_numpy()).astype(float) for answer in (before, after)]
@@ -230,7 +252,7 @@ def _answers(
             "site": [f"S{i % 3 + 1}" for i in reader],
             **{name: rows[name] for name in ("case", "stratum", "weight")},
             "arm": np.array(names)[arm],
-            **{name: presentations[name] for name in ("block", "position", "repeat")},
+            **{name: presentations[name] for name in ("block", "position", "repeat", SESSION) if name in presentations},
             "truth": pd.Series(truth).where(~ood, None),
             "ai_leading": np.array(_CLASSES)[rows["ai_index"]],
             "ai_correct": pd.Series(rows["stratum"] == "right").astype("boolean").mask(ood),
@@ -283,20 +305,26 @@ def _swayed_by_ai(
 def _like_first_time(before: np.ndarray, presentations: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
     """Most repeats get the unaided diagnosis of the first showing."""
     keys = presentations[["reader", "case"]]
-    first = keys[~presentations["repeat"]].assign(first=before[~presentations["repeat"].to_numpy()])
+    once = ~presentations["repeat"].to_numpy()
+    if SESSION in presentations:
+        once &= (presentations[SESSION] == 1).to_numpy()
+    first = keys[once].assign(first=before[once])
     known = keys.merge(first, on=["reader", "case"], how="left")["first"].to_numpy()
     return np.where(presentations["repeat"].to_numpy() & (rng.random(len(before)) < _SAME_AGAIN), known, before)
 
 
 def _ratings(
     simulation: Simulation,
+    level: np.ndarray,
     wrong: np.ndarray,
-    reader: np.ndarray,
-    case: np.ndarray,
-    arm: np.ndarray,
+    met: tuple[np.ndarray, np.ndarray, np.ndarray],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Trust and the items on the explanation, whole points; the items are missing where there is no explanation."""
+    """Trust and the items on the explanation, whole points; the items are missing where there is no explanation.
+
+    `level` [n] is the mean trust of a showing, `met` its reader, case and arm.
+    """
+    reader, case, arm = met
     spread, effects, names = simulation.spread, list(simulation.arms.values()), list(simulation.arms)
     n_cases = int(case.max()) + 1 if len(case) else 0
 
@@ -304,6 +332,8 @@ def _ratings(
         """Reader, case, reader x arm and case x arm effects of one item."""
         shared = rng.normal(0, spread.reader, simulation.readers)[reader] + rng.normal(0, spread.case, n_cases)[case]
         by_reader = rng.normal(0, spread.reader_arm, (simulation.readers, len(names)))[reader, arm]
+        if spread.reader_case:
+            shared = shared + rng.normal(0, spread.reader_case, (simulation.readers, n_cases))[reader, case]
         return shared + by_reader + rng.normal(0, spread.case_arm, (n_cases, len(names)))[case, arm]
 
     def rate(mean: np.ndarray, points: int, scale: float) -> np.ndarray:
@@ -311,7 +341,7 @@ def _ratings(
         return np.clip(np.round(mean + scale * (swayed() + noise)), 1, points)
 
     fall = np.where(wrong, simulation.wrong_trust, 0.0)
-    rated = {"trust": rate(simulation.level + fall + np.array([e.trust for e in effects])[arm], 7, 1.0)}
+    rated = {"trust": rate(level + fall + np.array([e.trust for e in effects])[arm], 7, 1.0)}
     no_aid = ~np.array([arm_named(name).explains for name in names])[arm]
     for item in AID_ITEMS:
         sign = -1.0 if item == "harmful" else 1.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import gradio as gr
 from fastapi import FastAPI
 
-from skinclip.hub import MissingWeights
+from skinclip.hub import MissingWeights, checkpoint_folder
 from skinclip.model.adapters.files import list_adapters
 from skinclip.model.errors import CheckpointError
 from skinclip.model.memory import TooLittleMemory
@@ -17,6 +18,7 @@ from skinclip.service.metrics import METRICS
 from skinclip.ui import components, serving, weights_download
 from skinclip.ui.answer import warm_up
 from skinclip.ui.guard.uploads import UploadStore, upload_route
+from skinclip.ui.loading import LoadingAssessor
 from skinclip.ui.page import ModelPage
 from skinclip.ui.server import ReportStep, StartupError
 from skinclip.ui.tabs import registry
@@ -25,7 +27,9 @@ from skinclip.ui.theme import css, head
 
 
 def open_app(preset: str, weights: Path | None, report: ReportStep, adapters: Path | None = None) -> FastAPI:
-    """Loads the page of a preset's model, ready for the first visitor. Raises StartupError saying what is missing.
+    """Opens the page of a preset's model. Raises StartupError saying what is missing.
+
+    An embedded model is loaded while visitors already add photos; `state.background` is done when it is there.
 
     Args:
         weights: a checkpoint directory; by default the first of `adapters`, or the preset's own.
@@ -34,16 +38,43 @@ def open_app(preset: str, weights: Path | None, report: ReportStep, adapters: Pa
     """
     try:
         weights = weights_download.download_weights(preset, weights, report)
-        report("Loading the model")
-        assessor = load_assessor(preset, weights, adapters)
+        later = None if adapters else _embedded(preset, weights, report)
+        assessor = later or _loaded(preset, weights, adapters, report)
     except (ValueError, OSError, CheckpointError, MissingWeights, TooLittleMemory) as problem:
         raise StartupError(str(problem)) from problem
-    report("Trying the model on a synthetic photo")
-    warm_up(assessor)
     METRICS.name_model(assessor.model_info)
     uploads = UploadStore()
-    page = build_page(assessor, uploads)
-    return serving.mount_page(page, css() + example_css(), head(), routes=[upload_route(uploads)])
+    page = build_page(cast(Assessor, assessor), uploads)
+    application = serving.mount_page(page, css() + example_css(), head(), routes=[upload_route(uploads)])
+    if later is not None:
+        application.state.background = later.loaded
+        later.start()
+    return application
+
+
+def _embedded(preset: str, weights: Path | None, report: ReportStep) -> LoadingAssessor | None:
+    """The assessor of an embedded model, to be loaded later; None for a big one, which the page waits for."""
+    folder = weights or checkpoint_folder(preset)
+
+    def load() -> Assessor:
+        report("Loading the model")
+        try:
+            assessor = load_assessor(preset, weights, None)
+        except (ValueError, OSError, CheckpointError, MissingWeights, TooLittleMemory) as problem:
+            raise StartupError(str(problem)) from problem
+        report("The model is loaded")
+        return assessor
+
+    assessor = LoadingAssessor(folder, load)
+    return assessor if assessor.config.reasoner.base is None else None
+
+
+def _loaded(preset: str, weights: Path | None, adapters: Path | None, report: ReportStep) -> Assessor:
+    report("Loading the model")
+    assessor = load_assessor(preset, weights, adapters)
+    report("Trying the model on a synthetic photo")  # the first use of a GPU takes its time
+    warm_up(assessor)
+    return assessor
 
 
 def load_assessor(preset: str, weights: Path | None, adapters: Path | None) -> Assessor:
@@ -80,4 +111,9 @@ def build_page(assessor: Assessor, uploads: UploadStore | None = None) -> gr.Blo
                     entry.build(context, tab)
         gr.on(context.photo_events, None, cancels=context.answer_events)  # their results would be of the photo before
         gr.HTML(components.footer(assessor.model_info, len(assessor.checkpoints) > 1))
+
+        def gone(request: gr.Request) -> None:
+            context.line.leave(request.session_hash)  # whose assessment may never have begun
+
+        page.unload(gone)
     return page

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.assessment import Assessment, Kind, Malignancy, ModelInfo, QualityIssue, Revision
-from skinclip.core.formatting import count, listed
+from skinclip.core.formatting import count, listed, per_cent, percent
 from skinclip.core.known import FIRST_CRITERIA
 from skinclip.core.vocabulary import (
     CRITERIA,
@@ -32,7 +32,7 @@ from skinclip.reporting import limits, phrasing
 from skinclip.reporting.phrasing import phrase
 from skinclip.ui import templating
 from skinclip.ui.state import answer_key, describe_context, photos_mark
-from skinclip.ui.templating import macro, page_percent
+from skinclip.ui.templating import macro
 
 if TYPE_CHECKING:
     from skinclip.explain.grounding import SecondOpinion
@@ -98,9 +98,11 @@ def preview(
     return _answer("preview", data_url(pixels), image.sha256, image.width, image.height, label, issues, edited)
 
 
-def other_preview(pixels: np.ndarray, image: LesionImage, issues: tuple[QualityIssue, ...] = ()) -> Markup:
+def other_preview(
+    pixels: np.ndarray, image: LesionImage, issues: tuple[QualityIssue, ...] = (), edited: str = ""
+) -> Markup:
     """The other photo of the lesion, as `preview` shows the first one."""
-    return _answer("other_preview", data_url(pixels), image.sha256, image.width, image.height, issues)
+    return _answer("other_preview", data_url(pixels), image.sha256, image.width, image.height, issues, edited)
 
 
 def one_kind(kind: Kind) -> Markup:
@@ -152,8 +154,8 @@ def belonging(assessment: Assessment, html: Markup, announce: str = "") -> Marku
 
 
 def _summary(assessment: Assessment) -> str:
-    leading, share = assessment.diagnosis[0], page_percent(assessment.malignancy.probability)
-    likely = page_percent(leading.probability)
+    leading, share = assessment.diagnosis[0], percent(assessment.malignancy.probability)
+    likely = percent(leading.probability)
     return f"Assessment ready. {phrasing.verdict(assessment)}: {share} malignant. {leading.name} {likely}."
 
 
@@ -207,7 +209,7 @@ def _prevalence_words(m: Malignancy, settings: Settings) -> str:
     if m.prevalence is None:
         return "that of the training photos"
     whose = "your choice" if settings.prevalence is not None else "that of HAM10000"
-    return f"{round(100 * m.prevalence)} % malignant, {whose}"
+    return f"{per_cent(m.prevalence)} malignant, {whose}"
 
 
 def _counted_on(assessment: Assessment) -> str:
@@ -237,7 +239,7 @@ def _group(group: limits.Group) -> dict[str, Any]:
     def words(figure: tuple[float, float, float] | None) -> str:
         if figure is None:
             return "–"
-        return f"{100 * figure[0]:.0f} % ({100 * figure[1]:.0f}-{100 * figure[2]:.0f})"
+        return f"{per_cent(figure[0])} ({100 * figure[1]:.0f}-{100 * figure[2]:.0f})"
 
     return {
         "name": group.name,
@@ -245,7 +247,7 @@ def _group(group: limits.Group) -> dict[str, Any]:
         "n_malignant": group.n_malignant,
         "missed": words(group.missed),
         "needless": words(group.needless),
-        "abstained": f"{100 * group.abstained:.0f} %",
+        "abstained": per_cent(group.abstained),
     }
 
 
@@ -303,7 +305,7 @@ def _checklist(assessment: Assessment) -> dict[str, Any]:
             {
                 "name": criterion.name,
                 "seen": likeliest if finding is None else finding.state,
-                "certainty": page_percent(p if finding is None else finding.score),
+                "certainty": percent(p if finding is None else finding.score),
                 "points": 0 if finding is None else STATE_BY_KEY[finding.key].points,
             }
         )

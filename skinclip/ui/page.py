@@ -27,9 +27,9 @@ class ModelPage:
 
     Attributes:
         photo: bytes of the photo file in the form, or None.
-        whole: bytes of the photo file as it was added, before it was turned or cropped, or None.
-        edited: how that was turned and cropped, in words; None where it was not.
+        edit: `reframe.Edit` of that photo, or None where it is as it was added.
         other: bytes of the other photo of the same lesion, or None.
+        other_edit: `reframe.Edit` of the other photo, or None.
         recognised: `state.Kinds` that the model takes the photos for, or None.
         settings: `Settings` that the visitor chose; they hold for the photos that follow.
         line: visitors whose assessment waits or runs.
@@ -43,9 +43,9 @@ class ModelPage:
 
     assessor: Assessor
     photo: gr.State = field(default_factory=_state)
-    whole: gr.State = field(default_factory=_state)
-    edited: gr.State = field(default_factory=_state)
+    edit: gr.State = field(default_factory=_state)
     other: gr.State = field(default_factory=_state)
+    other_edit: gr.State = field(default_factory=_state)
     recognised: gr.State = field(default_factory=_state)
     entries: gr.State = field(default_factory=_state)
     answer: gr.State = field(default_factory=_state)

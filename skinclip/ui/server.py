@@ -5,8 +5,9 @@
     GET /livez     200 as long as the process answers: a proxy asks /readyz, whoever restarts processes asks /livez
     GET /          until then the loading page: the step in progress, or why it failed; it reloads by itself
 
-Loading takes its time: torch and Gradio are imported, the model is loaded (a big one downloaded) and tried once, so
-that no visitor waits for that. This module imports none of them: the port answers within a second.
+Loading takes its time: torch and Gradio are imported, a big model is downloaded, loaded and tried once. This module
+imports none of them: the port answers within a second. An application may be ready while work goes on behind it
+(`state.background`, such as loading an embedded model); where that fails, the loading page says why in its place.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
@@ -37,6 +40,8 @@ from skinclip.ui.templating import render
 
 HEALTH, READY, LIVE = "/healthz", "/readyz", "/livez"
 SHUTDOWN_SECONDS = 2  # that open connections get when the server stops
+FINISH_SECONDS = 45  # that assessments which are running then get before
+DELIVERY_SECONDS = 1.0  # that the last answer gets on its way to the page
 PROBE_SECONDS = 5  # that what the application depends on has for an answer
 REMIND_SECONDS = 15  # between lines on the terminal about a step that still runs
 NO_STORE = {"Cache-Control": "no-store"}
@@ -76,6 +81,7 @@ class LoadingServer:
         self.reason = ""
         self.app: FastAPI | None = None
         self._closing = asyncio.Event()
+        self._finishing = False
 
     @property
     def status(self) -> str:
@@ -95,7 +101,7 @@ class LoadingServer:
         """The health, or 503 with `reason` where the application could not answer a visitor now."""
         if self.status != "ready":
             return self.health()
-        if self._closing.is_set():
+        if self._finishing or self._closing.is_set():
             return _unready("stopping")
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -106,7 +112,7 @@ class LoadingServer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers every request but those for the health."""
-        answer: ASGIApp = self.app or self._loading_page(scope)
+        answer: ASGIApp = self.app if self.app and not self.reason else self._loading_page(scope)
         await answer(scope, receive, send)
 
     def _loading_page(self, scope: Scope) -> Response:
@@ -128,6 +134,22 @@ class LoadingServer:
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
+    async def finish(self, hurried: Callable[[], bool]) -> None:
+        """Waits until what the application is computing has reached its visitors, FINISH_SECONDS at most.
+
+        Args:
+            hurried: whether the server was asked to stop once more, and waits no longer.
+        """
+        self._finishing = True
+        computing: Callable[[], bool] | None = getattr(self.app and self.app.state, "computing", None)
+        if computing is None or not computing():
+            return
+        print(f"{self.title} finishes what is running before it stops", flush=True)
+        until = time.monotonic() + FINISH_SECONDS
+        while computing() and time.monotonic() < until and not hurried():
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(DELIVERY_SECONDS)
+
     def close(self) -> None:
         """Ends the application: its streams end, so that the server need not wait for them."""
         self._closing.set()
@@ -139,17 +161,25 @@ class LoadingServer:
         threading.Thread(target=self._load, args=(loop, loaded), daemon=True).start()
         try:
             app = await self._with_reminders(loaded)
-        except StartupError as problem:
-            self._fail(str(problem))
-            return
         except Exception as fault:
-            traceback.print_exception(fault)
-            self._fail(f"An unexpected fault ({type(fault).__name__}). The server's log has the details.")
+            self._fail(fault)
             return
         async with app.router.lifespan_context(app):
             self.app = app
             print(f"{self.title} is ready", flush=True)
-            await self._closing.wait()
+            await self._until_closed(getattr(app.state, "background", None))
+
+    async def _until_closed(self, background: Future[Any] | None) -> None:
+        """Waits for the end; where work that goes on behind the page fails, the page gives way to the reason."""
+        closing = asyncio.ensure_future(self._closing.wait())
+        if background is not None:
+            going_on = asyncio.wrap_future(background)
+            await asyncio.wait([closing, going_on], return_when=asyncio.FIRST_COMPLETED)
+            if not going_on.done():
+                going_on.cancel()
+            elif (fault := going_on.exception()) is not None:
+                self._fail(fault)
+        await closing
 
     async def _with_reminders(self, loaded: asyncio.Future[FastAPI]) -> FastAPI:
         """Waits for the application; a step that lasts is printed again with its seconds."""
@@ -170,7 +200,12 @@ class LoadingServer:
         self.step = step
         print(f"{self.title}: {step}", flush=True)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, fault: BaseException) -> None:
+        """Keeps the reason: that of a StartupError, or that there was an unexpected fault."""
+        reason = str(fault)
+        if not isinstance(fault, StartupError):
+            traceback.print_exception(fault)
+            reason = f"An unexpected fault ({type(fault).__name__}). The server's log has the details."
         self.reason = reason
         print(f"{self.title} could not start: {reason}", file=sys.stderr, flush=True)
 
@@ -266,12 +301,13 @@ def _leave() -> None:
 
 
 class _UvicornServer(uvicorn.Server):
-    """Ends the application before it waits for connections to end: an open browser tab holds one."""
+    """Finishes what runs, then ends the application before it waits for connections: an open browser tab holds one."""
 
     def __init__(self, config: uvicorn.Config, server: LoadingServer) -> None:
         super().__init__(config)
         self.loading_server = server
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.loading_server.finish(lambda: self.force_exit)
         self.loading_server.close()
         await super().shutdown(sockets)

@@ -55,6 +55,7 @@ def mount_page(page: gr.Blocks, css: str, head: str, visitors: int = 64, routes:
         footer_links=[],
     )
     silence_messages(queueing, gradio_routes, route_utils)
+    application.state.computing = lambda: any(job is not None for job in page._queue.active_jobs)
     page.has_launched = True  # Gradio checks which files a request may name only on a page that was launched
     gradio = _gradio_app(application)
     sessions = VisitorSessions(visitors)

@@ -10,22 +10,56 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skinclip.core.assessment import Assessment, ClinicianRecord, Context, Kind
+from skinclip.core.formatting import listed
 from skinclip.imaging.bounded import load_photo_bounded
 from skinclip.imaging.photo import LesionImage, PhotoError, load_photo
-from skinclip.pipeline.settings import Settings, at_settings
+from skinclip.imaging.reframe import Edit
+from skinclip.pipeline.reweighting import reweighted
+from skinclip.pipeline.settings import Settings, at_threshold
 from skinclip.reporting import limits
 from skinclip.reporting.phrasing import KIND_NAMES
+
+if TYPE_CHECKING:
+    from skinclip.pipeline.assessor import Assessor
 
 NOT_GIVEN = "not given"
 AS_RECOGNISED = "recognised"  # the kind of a photo is left to the model
 GIVEN: dict[str, Kind] = {"dermoscopy": "dermoscopy", "clinical": "clinical"}  # what a visitor may say that it is
 Photos = tuple[bytes | None, bytes | None]  # the files in the form: the photo, and the other one of the same lesion
 Kinds = tuple[Kind | None, Kind | None]  # of them, in that order
+
+
+@dataclass(frozen=True)
+class FormPhotos:
+    """The photos in the form, and what is known of them.
+
+    Attributes:
+        photo: the file as it will be assessed, None where there is none.
+        edit: how that was turned and cropped, None where it was not.
+        other: the other one of the same lesion.
+        other_kind: what the visitor says that it is.
+        recognised: what the model takes both for.
+    """
+
+    photo: bytes | None = None
+    edit: Edit | None = None
+    other: bytes | None = None
+    other_edit: Edit | None = None
+    other_kind: str = AS_RECOGNISED
+    recognised: Kinds | None = None
+
+
+def edits_in_words(edit: Edit | None, other_edit: Edit | None, two: bool) -> str:
+    """Words for the edits of the photos of an answer; "" where there are none. `two`: it is to two photos."""
+    if not two:
+        return "" if edit is None else edit.words
+    named = ((edit, "first"), (other_edit, "second"))
+    return listed([f"{one.words} (the photo added {which})" for one, which in named if one is not None])
 
 
 @dataclass(frozen=True)
@@ -90,6 +124,7 @@ class AssessedPhoto:
         made_by: the name of the model, where there are several to choose from.
         other: the bytes of the photo file that was seen beside it, and `other_picture`, small; None for one photo.
         kinds: as the visitor gave them, in the order of the form.
+        weighted: the Assessment at the prevalence of the settings, where that is not the model's own.
     """
 
     photo: bytes
@@ -102,6 +137,13 @@ class AssessedPhoto:
     other: bytes | None = None
     other_picture: bytes | None = None
     kinds: Kinds = (None, None)
+    weighted: Assessment | None = None
+
+    def at(self, settings: Settings, assessor: Assessor) -> AssessedPhoto:
+        """The answer at a reader's settings. Raises ValueError where the model cannot change its prevalence."""
+        malignant, own = settings.prevalence, self.assessment
+        other = None if malignant is None or own.abstained else reweighted(assessor, own, malignant)
+        return replace(self, settings=settings, weighted=other)
 
     def load(self) -> tuple[LesionImage, LesionImage | None]:
         """The photos in the order in which they were read, each of the kind that was given. Raises PhotoError."""
@@ -131,7 +173,7 @@ class AssessedPhoto:
     @property
     def shown(self) -> Assessment:
         """The Assessment at the reader's settings, with what the referral costs there."""
-        shown = at_settings(self.assessment, self.settings)
+        shown = at_threshold(self.weighted or self.assessment, self.settings.threshold)
         costs = limits.costs(shown.malignancy, shown.model.weights_sha256, self.assessment.malignancy.prevalence)
         return replace(shown, malignancy=replace(shown.malignancy, sensitivity=costs[0], specificity=costs[1]))
 

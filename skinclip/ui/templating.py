@@ -32,7 +32,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
-    made.filters.update(percent=page_percent, whole_percent=whole_percent, strong=strong, moment=moment)
+    made.filters.update(percent=percent, whole_percent=whole_percent, strong=strong, moment=moment)
     made.globals.update(icon=icon)
     return made
 
@@ -51,11 +51,6 @@ def macro(template: str, name: str, *args: Any, **values: Any) -> Markup:
 def _module(template: str) -> Any:
     loaded: Template = environment().get_template(template)
     return loaded.module
-
-
-def page_percent(p: float) -> str:
-    """A probability as the page writes it, "84 %", the figure and its sign never on two lines."""
-    return spaced(percent(p))
 
 
 def spaced(text: str) -> str:

@@ -13,7 +13,7 @@ from gradio.themes.utils.sizes import Size
 
 from skinclip.core.paths import ASSETS
 
-SCRIPTS = ("page.js", "viewer.js", "compare.js", "clinician.js")
+SCRIPTS = ("refused.js", "page.js", "viewer.js", "compare.js", "clinician.js")
 _TYPE = {"xxs": 12, "xs": 12, "sm": 14, "md": 16, "lg": 16, "xl": 20, "xxl": 32}
 _RADIUS = {"xxs": 6, "xs": 6, "sm": 6, "md": 6, "lg": 12, "xl": 12, "xxl": 12}
 _SPACE = {"xxs": "4px", "xs": "4px", "sm": "8px", "md": "8px", "lg": "16px", "xl": "16px", "xxl": "24px"}
@@ -107,6 +107,16 @@ def study_css() -> str:
 def study_head() -> str:
     """Scripts of a study's page."""
     return _script("study.js")
+
+
+def setup_css() -> str:
+    """Style sheet of the page on which studies are set up."""
+    return _sheets("tokens.css", "style.css", "study.css", "setup.css")
+
+
+def setup_head() -> str:
+    """Scripts of that page."""
+    return _script("setup.js")
 
 
 def _sheets(*names: str) -> str:

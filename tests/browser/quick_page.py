@@ -1,9 +1,10 @@
 """The page with an assessor that answers at once from kept Assessments, for tests of what the page does with them.
 
-quick_page.py PORT [SECONDS]
+quick_page.py PORT [SECONDS [VISITORS]]
 
 The Assessments are the embedded model's own (`tests/browser/data`, made by `skinclip assess`). A blurred photo is
-abstained on. SECONDS passes between the steps of an assessment, so that what is seen on the way can be looked at.
+abstained on. SECONDS passes between the steps of an assessment, so that what is seen on the way can be looked at. At
+most VISITORS are served at once.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from skinclip.calibration.prevalence import HAM10000
 from skinclip.core.assessment import Assessment, Context, Kind, Revision
 from skinclip.core.config import preset
-from skinclip.core.vocabulary import CRITERION_BY_CODE, STATE_BY_KEY
+from skinclip.core.vocabulary import CRITERION_BY_CODE, DIAGNOSES, STATE_BY_KEY
 from skinclip.explain.methods import METHODS
 from skinclip.imaging.photo import LesionImage, combine_quality, photo_quality
 from skinclip.pipeline.photos import photo_info
@@ -36,6 +39,7 @@ from skinclip.ui.theme import css, head
 
 DATA = Path(__file__).with_name("data")
 SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+VISITORS = int(sys.argv[3]) if len(sys.argv) > 3 else 64
 
 
 class QuickAssessor:
@@ -48,6 +52,7 @@ class QuickAssessor:
         self.model_info = kept["melanoma"].model
         self.checkpoints: dict[str, Path] = {}
         self.predictor = None
+        self.calibrator = SimpleNamespace(natural_prior=HAM10000.vector(), known=np.arange(len(DIAGNOSES)), photos=None)
         self.lock = threading.RLock()
 
     @contextlib.contextmanager
@@ -132,7 +137,7 @@ def application(report: Callable[[str], None]) -> Any:
     compare_tab.layers = layers
     uploads = UploadStore()
     page = build_page(QuickAssessor(), uploads)  # type: ignore[arg-type]
-    return serving.mount_page(page, css() + example_css(), head(), routes=[upload_route(uploads)])
+    return serving.mount_page(page, css() + example_css(), head(), VISITORS, routes=[upload_route(uploads)])
 
 
 if __name__ == "__main__":

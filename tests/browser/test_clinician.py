@@ -10,6 +10,7 @@ from playwright.sync_api import Page
 
 from skinclip.core.assessment import Assessment
 from tests.browser.visits import FLAGS, add_photo, assess, chromium
+from tests.browser.waiting import until
 from tests.helpers.served import ROOT
 
 pytestmark = pytest.mark.browser
@@ -44,11 +45,13 @@ def answered(page: Page) -> Page:
 
 
 def test_the_camera_says_how_the_picture_is_and_takes_it(page: Page) -> None:
-    page.click("[data-act=camera]")
-    page.wait_for_selector("[data-camera-act=take]:not([disabled])")
-    assert any(word in page.inner_text("[data-camera-words]") for word in ("focus", "Too", "good"))
-    page.click("[data-camera-act=take]")
-    page.wait_for_selector("#preview figure img")
+    for button, preview in (("camera", "#preview"), ("camera-other", "#other-preview")):
+        page.click(f"[data-act={button}]")
+        page.wait_for_selector("[data-camera-act=take]:not([disabled])")
+        assert any(word in page.inner_text("[data-camera-words]") for word in ("focus", "Too", "good"))
+        page.click("[data-camera-act=take]")
+        page.wait_for_selector(f"{preview} figure img")
+        assert page.locator("figure[data-photo]").count() == (1 if button == "camera" else 2)
 
 
 def test_a_photo_is_turned_cropped_and_given_back_whole(page: Page) -> None:
@@ -58,9 +61,18 @@ def test_a_photo_is_turned_cropped_and_given_back_whole(page: Page) -> None:
     page.click("[data-crop-act=right]")
     page.wait_for_timeout(300)
     page.focus("[data-crop-box]")
-    page.keyboard.press("ArrowRight")
+    for key in (*10 * ["Shift+ArrowLeft"], "ArrowRight"):
+        page.keyboard.press(key)
     page.click("[data-crop-act=use]")
-    page.wait_for_selector("#preview >> text=turned right, cropped to 80")
+    page.wait_for_selector("#preview >> text=turned right, cropped to 80 % × 100 %")
+    page.wait_for_selector("#preview >> text=384 × 640")
+    page.click("#preview [data-opens=crop-dialog]")  # again: what is cropped is what is seen
+    page.wait_for_selector("#crop-dialog[open] [data-crop-image][src]")
+    page.click("[data-crop-act=left]")
+    page.click("[data-crop-act=use]")
+    page.wait_for_selector(
+        "#preview >> text=640 × 384 pixels · turned right, cropped to 80 % × 100 %, then turned left"
+    )
     assess(page)
     page.wait_for_selector("#download button")
     with page.expect_download() as saved:
@@ -176,3 +188,26 @@ def test_the_keyboard_reaches_everything_and_a_sheet_says_how(answered: Page) ->
 def test_printing_prints_the_report_and_not_the_form(answered: Page) -> None:
     answered.emulate_media(media="print")
     assert answered.locator("#result .sk-verdict").is_visible() and not answered.locator("#form").is_visible()
+
+
+def test_by_keyboard_the_focus_goes_to_the_verdict_and_stops_nowhere_else(page: Page) -> None:
+    add_photo(page, MELANOMA)
+    page.focus("#site input")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('#first-mode') !== null")  # no box that scrolls between
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # Assess
+    page.wait_for_selector("#download button")
+    until(page, "() => document.activeElement.matches('#result h2.sk-verdict')")
+
+
+def test_beside_a_long_form_the_result_comes_into_sight(page: Page) -> None:
+    page.set_viewport_size({"width": 1440, "height": 500})
+    add_photo(page, MELANOMA)
+    page.wait_for_selector("#kind input")
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    assert page.locator("#assess").bounding_box()["y"] < 500  # type: ignore[index]
+    page.click("#assess")
+    page.wait_for_selector("#download button")
+    top = page.locator("#result").bounding_box()["y"]  # type: ignore[index]
+    assert 0 <= top < 340

@@ -109,6 +109,33 @@ def test_removing_or_replacing_either_clears_the_answer(page: Page) -> None:
     assert "this photo alone" in assess(page)
 
 
+def test_the_other_photo_is_turned_cropped_and_given_back_whole(page: Page) -> None:
+    add_photo(page, DERMOSCOPY)
+    add_other(page, CLOSE_UP)
+    first = page.locator("#preview figure").get_attribute("data-photo")
+    page.click("#other-preview [data-opens=crop-dialog]")
+    page.wait_for_selector("#crop-dialog[open] [data-crop-image][src]")
+    page.click("[data-crop-act=right]")
+    page.click("[data-crop-act=use]")
+    page.wait_for_selector("#other-preview >> text=480 × 640 pixels · turned right")
+    assert page.locator("#preview figure").get_attribute("data-photo") == first
+    assess(page)
+    page.wait_for_selector("#download button")
+    clinician = Assessment.from_json(saved(page, "json").decode()).clinician
+    assert clinician and clinician.photo_edit == "turned right (the photo added second)"
+    page.click("#other-preview [data-request=uncrop]")
+    page.wait_for_selector("#other-preview >> text=640 × 480 pixels")
+    page.wait_for_selector("#result >> text=Ready")
+    page.click("#other-preview [data-opens=crop-dialog]")
+    page.click("[data-crop-act=left]")
+    page.click("[data-crop-act=use]")
+    page.wait_for_selector("#other-preview >> text=turned left")
+    page.click("#preview [data-request=remove]")  # it takes the first one's place as it is
+    page.wait_for_selector("#preview >> text=480 × 640 pixels · turned left")
+    page.click("#preview [data-request=uncrop]")
+    page.wait_for_selector("#preview >> text=640 × 480 pixels")
+
+
 def test_on_a_phone_the_form_folds_to_both_photos(quick_server: str, pages: dict[int, Page]) -> None:
     page = fresh(pages[390], quick_server)
     add_photo(page, DERMOSCOPY)

@@ -23,7 +23,13 @@ def chromium() -> Iterator[Browser]:
 
 
 def add_photo(page: Page, file: Path) -> None:
-    """Chooses a file, again where the page was drawn but not yet listening, and waits until it is shown or refused."""
+    """Chooses a file and waits until it is shown or refused."""
+    send_photo(page, file)
+    page.wait_for_selector("#preview figure img, #preview [role=alert]", timeout=30_000)
+
+
+def send_photo(page: Page, file: Path) -> None:
+    """Chooses a file, again where the page was drawn but not yet listening, and waits until it is sent."""
     for _ in range(8):
         try:
             with page.expect_response(lambda r: "/upload" in r.url, timeout=4_000):
@@ -31,7 +37,6 @@ def add_photo(page: Page, file: Path) -> None:
             break
         except TimeoutError:
             continue
-    page.wait_for_selector("#preview figure img, #preview [role=alert]", timeout=30_000)
 
 
 def assess(page: Page) -> str:

@@ -176,8 +176,8 @@ def test_a_prevalence_is_read_before_the_model_and_reaches_it(capsys, photo, tmp
 def test_readable_text_advises_in_the_words_of_the_page(capsys, photo):
     assert cli.main(["assess", str(photo)]) == 0
     out = capsys.readouterr().out
-    assert "Cannot be ruled out: melanoma or melanocytic nevus (in 90 % of such photos" in out
-    assert "Refer. Probability of malignancy 65.0%, at or above the referral threshold of 20.0%." in out
+    assert "Cannot be ruled out: melanoma or melanocytic nevus (in 90\xa0% of such photos" in out
+    assert "Refer. Probability of malignancy 65.0\xa0%, at or above the referral threshold of 20.0\xa0%." in out
 
 
 def test_readable_text_says_what_matters(capsys, photo, monkeypatch):
@@ -186,7 +186,7 @@ def test_readable_text_says_what_matters(capsys, photo, monkeypatch):
     out = capsys.readouterr().out
     for words in (
         "Research use only",
-        "melanoma                60.0%",
+        "melanoma                60.0\xa0%",
         "No assessment: the model abstains",
         "given [r1] irregular streaks",
         "[r1] irregular streaks (score 0.70, pixels 1, 2, 30, 40)",

@@ -26,8 +26,8 @@ DIFFERENCE = {"value": 0.012, "low": -0.003, "high": 0.028}
         (number(-1.5, 1), "−1.5"),
         (p_value(0.0004), "p < 0.001"),
         (p_value(0.04), "p = 0.040"),
-        (percent(0.9996), ">99.9%"),
-        (whole_percent(0.004), "<1%"),
+        (percent(0.9996), ">99.9\xa0%"),
+        (whole_percent(0.004), "<1\xa0%"),
     ],
 )
 def test_figures_read_alike(text: str, expected: str) -> None:

@@ -251,3 +251,11 @@ def test_a_picture_of_pure_grain_is_encoded() -> None:
     for quality in (92, 95):
         again = np.asarray(Image.open(io.BytesIO(encode_jpeg(grain, quality))))
         assert np.abs(again.astype(int) - grain).mean() < 12
+
+
+@pytest.mark.parametrize("name", ["x" * 10_000 + ".jpg", "x" * 200 + ".jpg", "a\nb" + "y" * 200 + ".png"])
+def test_a_long_name_is_not_repeated_whole(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PhotoError) as refusal:
+        load_photo(tmp_path / name)
+    words = str(refusal.value)
+    assert len(words) < 400 and name[-8:] in words and "\n" not in words

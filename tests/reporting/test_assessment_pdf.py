@@ -104,13 +104,13 @@ def test_the_answer_stands_in_the_file_with_what_made_it() -> None:
     for d in made_up().diagnosis:
         assert re.search(rf"{d.name}( ▲)? {100 * d.probability:.0f}", text), d.name
     assert "Cannot be ruled out: melanoma or melanocytic nevus" in text
-    assert "Refer" in text and "Probability of malignancy 65.0%, at or above the referral threshold of 20.0%" in text
+    assert "Refer" in text and "Probability of malignancy 65.0 %, at or above the referral threshold of 20.0 %" in text
     assert "Most likely this is melanoma, given 1 atypical pigment network, 2 irregular streaks. Melanocytic" in text
     assert "Patient: 55 years, female, back" in text
     assert "model mini 0.1.0, weights ab12ab12ab12" in text and "photo cd34cd34cd34" in text
     for criterion in CRITERIA:
         assert criterion.name in text
-    assert "absent 33% · regular 33% · irregular 33%" in text
+    assert "absent 33 % · regular 33 % · irregular 33 %" in text
 
 
 def test_research_use_only_stands_on_every_page() -> None:
@@ -128,7 +128,7 @@ def test_an_abstained_photo_gets_no_figures_and_the_reason_first() -> None:
     quiet = made_up(abstained=True, rationale="", photo=photo, shift=record.Shift(0.999, False))
     text = text_of(quiet)
     assert text.index("the model abstains") < text.index(issue.message) < text.index("Photo")
-    assert "more unusual than 99.9% of them" in text
+    assert "more unusual than 99.9 % of them" in text
     for word in ("melanoma", "DIFFERENTIAL", "REFERRAL", "FINDINGS", "RATIONALE", "CRITERIA", "malignan"):
         assert word not in text
 
@@ -215,7 +215,7 @@ def test_the_case_and_the_clinicians_version_are_marked() -> None:
     words = document[0].get_textpage().get_text_range().replace("\r\n", " ")
     for said in ("Case C-17 · 2026-11-27", "clinician's version", "turned right", "melanocytic nevus", "struck out"):
         assert said in words
-    assert "is 40%" in words and "Probability of malignancy 65.0%" in words
+    assert "is 40 %" in words and "Probability of malignancy 65.0 %" in words
 
 
 def test_both_photos_are_named_with_their_kinds_and_shown() -> None:

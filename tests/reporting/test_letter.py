@@ -18,7 +18,7 @@ def test_a_letter_says_whose_finding_is_whose() -> None:
     text = referral_letter(dataclasses.replace(plain, clinician=added))
     assert "Case: C-17    Date: 2026-11-27" in text
     assert "My own diagnosis, before I saw the program's answer: melanocytic nevus." in text
-    assert "I redrew the outline and see regular streaks; with that, its probability of malignancy is 11%." in text
+    assert "I redrew the outline and see regular streaks; with that, its probability of malignancy is 11\xa0%." in text
     assert RESEARCH_USE_ONLY in text and "**" not in text
     assert record.Assessment.from_json(dataclasses.replace(plain, clinician=added).to_json()).clinician == added
 

@@ -109,7 +109,7 @@ def test_the_contradiction_that_was_reported_is_recognised() -> None:
     kept = made_up(p, ("nv",), 0.1, rationale="This looks most like melanocytic nevus. Melanoma is not excluded.")
     assert phrasing.advice(kept).verdict == "Referral not advised"
     assert "not referred, yet mel is said to be possible" in contradictions(kept)
-    assert phrasing.prediction_set(kept).startswith("Only **melanocytic nevus** remains in the 90 % set")
+    assert phrasing.prediction_set(kept).startswith("Only **melanocytic nevus** remains in the 90\xa0% set")
 
 
 def test_a_malignant_diagnosis_in_the_set_is_never_beside_do_not_refer() -> None:
@@ -128,7 +128,7 @@ def test_a_referral_beside_a_benign_set_says_why() -> None:
 def test_do_not_refer_says_what_it_leaves_open() -> None:
     p = np.array([0.01, 0.01, 0.02, 0.01, 0.03, 0.91, 0.01])
     missed, unnamed = phrasing.leaves_open(made_up(p, ("nv",), 0.1))
-    assert missed == "At this threshold 8 % of malignant calibration photos were missed."
+    assert missed == "At this threshold 8\xa0% of malignant calibration photos were missed."
     assert "seven diagnoses" in unnamed and "Merkel cell carcinoma" in unnamed and "squamous" in unnamed
     more = np.append(p, [0.0, 0.0])
     _, unnamed = phrasing.leaves_open(made_up(more, ("nv",), 0.1))
@@ -156,11 +156,11 @@ def test_dependence_on_a_region_is_claimed_only_beyond_chance() -> None:
         "not shown to depend" in text
         and "Chance" in text
         and "[r1]" in text
-        and "from 86% to 5.0%" in text
-        and "to 20% on average" in text
+        and "from 86\xa0% to 5.0\xa0%" in text
+        and "to 20\xa0% on average" in text
     )
     text = phrasing.depends(dependent(after=0.31, after_random=0.82, beyond_chance=True))
-    assert "depends most on [r1]" in text and "from 86% to 31%" in text and "to 82% on average" in text
+    assert "depends most on [r1]" in text and "from 86\xa0% to 31\xa0%" in text and "to 82\xa0% on average" in text
     assert phrasing.depends(made_up(np.eye(len(DIAGNOSES))[5], ("nv",), 0.1, ("streaks:irregular",))) == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from skinclip.core.assessment import Assessment, Context
 from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import LesionImage, encode_jpeg
 from skinclip.pipeline.assessor import Assessor
+from skinclip.pipeline.photos import photo_info
 from skinclip.service.admission import Admission
 from skinclip.service.api import create_api
 from skinclip.service.assessments import AssessmentQueue
@@ -31,13 +33,17 @@ class QuickAssessor:
         self.go = threading.Event()
         self.go.set()
 
-    def assess(self, image: LesionImage, context: Context) -> Assessment:
+    def assess(self, image: LesionImage, context: Context, clinical: LesionImage | None = None) -> Assessment:
         assert self.go.wait(30)
         self.assessed.append(image.sha256)
         data = self.like.to_dict()
         data["photo"] |= {"sha256": image.sha256, "width": image.width, "height": image.height}
         data["context"] = {"age": context.age, "sex": context.sex, "site": context.site}
-        return Assessment.from_json(json.dumps(data))
+        answer = Assessment.from_json(json.dumps(data))
+        if clinical is None:
+            return answer
+        beside = photo_info(clinical, answer.photo.quality, "clinical")
+        return dataclasses.replace(answer, photos=(answer.photo, beside))
 
 
 def photo(seed: int = 0) -> bytes:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -43,6 +46,51 @@ def test_form_json_and_python_give_the_same_assessment(model) -> None:
         by_json = posted(client, path.read_bytes(), **ENTRIES)
     assert by_form.status_code == by_json.status_code == 200
     assert Assessment.from_json(by_form.text) == Assessment.from_json(by_json.text) == in_python
+
+
+def test_two_photos_of_a_lesion_are_answered_together_by_all_ways(model) -> None:
+    path, close_up = ROOT / EXAMPLE, ROOT / "assets/examples/synthetic_angioma.jpg"
+    in_python = model.assess(path, age=55, sex="male", site="back", clinical=close_up)
+    files = {"photo": path.read_bytes(), "clinical": close_up.read_bytes()}
+    with calling(model.assessor) as client:
+        by_form = client.post("/v1/assess", files=files, data=ENTRIES)
+        by_json = posted(client, files["photo"], clinical=encoded(files["clinical"]), **ENTRIES)
+        item = {"photo": encoded(files["photo"]), "clinical": encoded(files["clinical"]), **ENTRIES}
+        batch = client.post("/v1/assess/batch", json={"photos": [item]}).json()["results"][0]["assessment"]
+    assert by_json.headers["idempotent-replayed"] == "true" and by_form.text == by_json.text
+    assert Assessment.from_json(by_form.text) == Assessment.from_json(json.dumps(batch)) == in_python
+    assert [photo.kind_given for photo in in_python.photos] == [None, "clinical"]
+    command = [sys.executable, "-m", "skinclip", "assess", str(path), "--clinical", str(close_up), "--json"]
+    said = subprocess.run([*command, "--age", "55", "--sex", "male", "--site", "back"], cwd=ROOT, capture_output=True)
+    assert Assessment.from_json(said.stdout.decode()) == in_python
+
+
+def test_either_photo_makes_another_request_and_counts_for_the_rate(quick: QuickAssessor, tmp_path: Path) -> None:
+    def sent(client: TestClient, first: int, other: int | None) -> str:
+        beside = {} if other is None else {"clinical": encoded(photo(other))}
+        return posted(client, photo(first), **beside).headers["idempotent-replayed"]
+
+    with calling(quick) as client:
+        calls = [(1, None), (1, 2), (2, 1), (1, 3), (1, 2), (1, None)]
+        assert [sent(client, *call) for call in calls] == ["false"] * 4 + ["true"] * 2
+    key = add_key(tmp_path / "keys.txt", "a", 1)
+    with calling(quick, Admission(tmp_path / "keys.txt", "3/minute")) as client:
+        body = {"photo": encoded(photo(5)), "clinical": encoded(photo(6))}
+        headers = {"Authorization": f"Bearer {key}"}
+        assert client.post("/v1/assess", json=body, headers=headers).status_code == 200
+        assert client.post("/v1/assess", json=body, headers=headers).status_code == 429
+
+
+def test_a_clinical_photo_that_cannot_be_used_is_named(quick: QuickAssessor) -> None:
+    with calling(quick) as client:
+        unreadable = posted(client, photo(), clinical=encoded(b"no photo"))
+        twice, empty = posted(client, photo(), clinical=encoded(photo())), posted(client, photo(), clinical="?")
+        text = client.post("/v1/assess", files={"photo": photo()}, data={"clinical": "text"})
+        alone = client.post("/v1/assess", files={"clinical": photo()})
+    assert unreadable.json()["title"] == "unreadable_photo" and "clinical photo" in unreadable.json()["detail"]
+    for answer in (twice, empty, text, alone):
+        assert answer.status_code == 422 and answer.json()["title"] == "invalid_request"
+    assert "photo itself" in twice.json()["detail"] and not quick.assessed
 
 
 def test_load_is_in_the_package() -> None:

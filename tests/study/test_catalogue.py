@@ -20,7 +20,8 @@ from skinclip.study.protocol.protocol import default_questions
 from skinclip.ui.templating import TEMPLATES
 
 OTHERS = [language for language in languages() if language != ENGLISH]
-SECTIONS = ("page", "script", "steps", "errors", "texts", "diagnoses", "diagnoses_in_text", "letters")
+SECTIONS = ("page", "script", "coordinator", "steps", "errors", "texts", "diagnoses", "diagnoses_in_text", "letters")
+COORDINATOR = TEMPLATES / "coordinator.html"
 TEMPLATE, SCRIPT = TEMPLATES / "study.html", ASSETS / "study.js"
 EMPTY_IN_ENGLISH = {"steps.aid_language"}  # English readers need not be told that the aid writes English
 
@@ -118,9 +119,19 @@ def test_every_key_of_the_page_and_its_script_is_used_and_there() -> None:
     assert [key for key in unused if f'"{key}"' not in python and not key.startswith("confirm_")] == []
 
 
+def test_every_key_of_the_coordinator_s_tab_is_used_and_there() -> None:
+    sources = [COORDINATOR, Path("skinclip/ui/coordinator_html.py"), Path("skinclip/ui/tabs/coordinator_tab.py")]
+    text = "\n".join(path.read_text() for path in sources)
+    there = set(section(ENGLISH, "coordinator"))
+    used = set(re.findall(r"""\bt\(["'](\w+)["']""", text)) | set(re.findall(r"""words_of\(study\)\("(\w+)""", text))
+    assert used <= there
+    built = ("state_", "column_")
+    assert [key for key in there - used if f'"{key}"' not in text and not key.startswith(built)] == []
+
+
 def test_the_template_has_no_bare_text() -> None:
     """Whatever a reader could read stands in the catalogue: between tags, and in attributes that are read out."""
-    assert bare(TEMPLATE.read_text()) == []
+    assert bare(TEMPLATE.read_text()) == bare(COORDINATOR.read_text()) == []
     for planted in ("<p>Hello</p>", '<img alt="A photo">', '<b aria-label="Close {{ x }}"></b>', "<p>{{ x }} of</p>"):
         assert bare(planted), planted
     assert bare('{% macro a(t) %}<p title="{{ t("x") }}">{{ t("y") if t else "" }}: 1</p>{% endmacro %}') == []

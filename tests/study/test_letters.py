@@ -49,8 +49,9 @@ def test_an_invitation_is_personal_and_for_the_coordinator_alone(study: Any, tmp
 
 def test_only_who_has_not_finished_is_reminded(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states = ("enrolled", "in progress", "completed", "withdrawn")
-    rows = [SimpleNamespace(reader=f"R00{i}", state=s, cases=i, cases_total=8) for i, s in enumerate(states, start=1)]
-    monkeypatch.setattr(letters, "Coordinator", lambda study: SimpleNamespace(status=lambda: rows))
+    about = {"cases_total": 8, "opens_at": ""}
+    rows = [SimpleNamespace(reader=f"R00{i}", state=s, cases=i, **about) for i, s in enumerate(states, start=1)]
+    monkeypatch.setattr(letters, "Coordinator", lambda study, site: SimpleNamespace(status=lambda: rows))
     for _ in range(2):
         written = letters.write_reminders(study, tmp_path, "https://host", "de")
         assert [path.name for path in written] == ["R001-reminder.txt", "R002-reminder.txt"]

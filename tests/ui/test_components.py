@@ -5,7 +5,7 @@ import dataclasses
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core import assessment as record
 from skinclip.core.vocabulary import DIAGNOSES
-from skinclip.pipeline.settings import Settings, at_settings
+from skinclip.pipeline.settings import Settings, at_threshold
 from skinclip.reporting import limits
 from skinclip.ui import components
 
@@ -27,26 +27,22 @@ def test_all_are_drawn_and_the_malignant_marked(made_up: record.Assessment) -> N
     assert html.count('role="listitem"') == len(DIAGNOSES)
     assert html.count('aria-label="malignant"') == sum(d.malignant for d in DIAGNOSES)
     assert html.count("sk-in-set") == 2
-    assert (
-        f"{len(DIAGNOSES) - 3} others, together 67\N{NO-BREAK SPACE}%" in html
-    )  # the three leading are in view, the rest is folded
+    assert f"{len(DIAGNOSES) - 3} others, together 67\xa0%" in html  # the three leading are in view, the rest is folded
 
 
 def test_prediction_set_in_words(made_up: record.Assessment) -> None:
     def said(*codes: str) -> str:
         return components.prediction_set(dataclasses.replace(made_up, prediction_set=record.PredictionSet(0.9, codes)))
 
-    assert said("mel", "nv").startswith(
-        "Cannot be ruled out: <b>melanoma or melanocytic nevus</b> (in 90\N{NO-BREAK SPACE}% of"
-    )
-    assert said("mel").startswith("Only <b>melanoma</b> remains in the 90\N{NO-BREAK SPACE}% set")
+    assert said("mel", "nv").startswith("Cannot be ruled out: <b>melanoma or melanocytic nevus</b> (in 90\xa0% of")
+    assert said("mel").startswith("Only <b>melanoma</b> remains in the 90\xa0% set")
     assert said(*(d.code for d in made_up.diagnosis)).startswith("<b>None of the nine")
     assert said().startswith("No diagnosis stands out")
 
 
 def test_the_referral_says_what_it_rests_on(made_up: record.Assessment) -> None:
     text = components.referral(made_up)
-    assert ">Refer<" in text and "40\N{NO-BREAK SPACE}% malignant, threshold 20\N{NO-BREAK SPACE}%" in text
+    assert ">Refer<" in text and "40\xa0% malignant, threshold 20\xa0%" in text
     kept = dataclasses.replace(made_up, malignancy=record.Malignancy(0.02, 0.2, False))
     assert "Below the referral threshold" in components.referral(kept)  # melanoma is still in the set
 
@@ -73,9 +69,7 @@ def test_probabilities_are_never_rounded_to_certainty(made_up: record.Assessment
         *(dataclasses.replace(d, probability=1e-5) for d in others),
     )
     html = components.differential(dataclasses.replace(made_up, diagnosis=sure))
-    assert (
-        "&gt;99.9\N{NO-BREAK SPACE}%" in html and html.count("&lt;0.1\N{NO-BREAK SPACE}%") == len(others) + 1
-    )  # and their sum
+    assert "&gt;99.9\xa0%" in html and html.count("&lt;0.1\xa0%") == len(others) + 1  # and their sum
 
 
 def test_the_seven_points_are_added_up(made_up: record.Assessment) -> None:
@@ -89,10 +83,11 @@ def test_settings_change_the_verdict_and_say_so(made_up: record.Assessment) -> N
     own = dataclasses.replace(made_up, malignancy=record.Malignancy(0.4, 0.2, True, 0.9, 0.75, 0.2))
     html = components.referral(own)
     assert "90 are referred and 10 missed" in html and "25 are referred too" in html
-    assert "20 % malignant, that of HAM10000" in html and "reset-settings" not in html
+    assert "20\xa0% malignant, that of HAM10000" in html and "reset-settings" not in html
     settings = Settings(threshold=0.5, prevalence=0.1)
-    other = components.referral(at_settings(own, settings), settings)
-    assert "Below the referral threshold" in other and "10 % malignant, your choice" in other
+    there = dataclasses.replace(own, malignancy=dataclasses.replace(own.malignancy, prevalence=0.1))
+    other = components.referral(at_threshold(there, settings.threshold), settings)
+    assert "Below the referral threshold" in other and "10\xa0% malignant, your choice" in other
     assert "reset-settings" in other and 'value="50" data-setting="threshold"' in other
 
 

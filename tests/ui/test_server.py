@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -106,6 +107,33 @@ def test_an_unexpected_fault_is_named_but_its_words_stay_in_the_log(capsys: pyte
         reason = settled(client)["reason"]
         assert "KeyError" in reason and "secret" not in reason + client.get("/").text
     assert "a secret of the server" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", [None, StartupError("the weights are damaged"), KeyError("a secret")])
+def test_work_behind_the_page_gives_way_to_the_reason_where_it_fails(
+    fault: Exception | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    background: Future[str] = Future()
+    background.set_running_or_notify_cancel()
+
+    def opener(tell: ReportStep) -> FastAPI:
+        page = a_page()
+        page.state.background = background
+        return page
+
+    with visited(opener) as client:
+        assert settled(client)["ready"] and client.get("/").json() == "the page"  # at once
+        if fault is None:
+            background.set_result("loaded")
+            assert client.get(HEALTH).status_code == 200 and client.get("/").json() == "the page"
+            return
+        background.set_exception(fault)
+        while client.get(HEALTH).status_code == 200:
+            time.sleep(0.01)
+        words = client.get("/").text
+        assert ("the weights are damaged" if isinstance(fault, StartupError) else "KeyError") in words
+        assert "secret" not in words and settled(client)["status"] == "failed"
+    assert "could not start" in capsys.readouterr().err
 
 
 def test_a_server_that_is_stopped_waits_for_no_opening() -> None:

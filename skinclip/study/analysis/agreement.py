@@ -18,7 +18,7 @@ from scipy.stats import norm
 from sklearn.metrics import cohen_kappa_score
 
 from skinclip.study.analysis.mixed import attempt, fit
-from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, numbers
+from skinclip.study.analysis.tables import AID_ITEMS, ANSWERS, first_session, numbers
 from skinclip.study.errors import NotEstimable
 from skinclip.study.protocol.arms import arm_named
 
@@ -58,7 +58,7 @@ def between_readers(cases: pd.DataFrame, arms: Sequence[str], resamples: int, se
     rows = []
     for answer in _MEASURED:
         for arm in arms if answer.by_arm else ("all",):
-            answered = cases if arm == "all" else cases[cases["arm"] == arm]
+            answered = first_session(cases) if arm == "all" else cases[cases["arm"] == arm]
             values = _coded(answered, answer)
             if answer.column in AID_ITEMS and not arm_named(arm).explains:
                 continue  # not asked

@@ -166,6 +166,7 @@ class AnalysisPlan:
     resamples: int = 1000
     seed: int = 0
     gatekeeping: tuple[str, ...] = GATES
+    washout_days: int = 0
 
     def __post_init__(self) -> None:
         known = {*self.rated, *DERIVED}
@@ -208,12 +209,13 @@ def from_protocol(protocol: Protocol) -> AnalysisPlan:
         smallest_effect=plan.primary.smallest_effect,
         power=plan.power,
         completion=protocol.completion.min_cases_share,
-        cases=protocol.cases.n,
+        cases=protocol.cases.n * protocol.sessions,
         time_limits=(plan.time_outliers.min_seconds, plan.time_outliers.max_seconds),
         # The smallest p of a bootstrap is 2 / (resamples + 1): Holm's factor must leave it below alpha.
         resamples=max(_RESAMPLES, ceil(4 * family / plan.alpha)),
         seed=protocol.seed % 2**32,
         gatekeeping=plan.gatekeeping,
+        washout_days=0 if protocol.second_session is None else protocol.second_session.days,
     )
 
 

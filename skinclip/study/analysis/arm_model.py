@@ -17,9 +17,11 @@ import pandas as pd
 
 from skinclip.study.analysis.analysis_plan import Contrast
 from skinclip.study.analysis.mixed import MixedFit, fit
+from skinclip.study.analysis.tables import SESSION
 from skinclip.study.errors import NotEstimable
 
 Result = dict[str, Any]
+SECOND = "second session"  # the fixed effect of a second session
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def arm_model(
 ) -> ArmModel:
     """Fits outcome by arm, stratum and block, with random effects of reader, case, reader x arm and case x arm.
 
-    Patients with several cases are one more random effect.
+    Patients with several cases are one more random effect. With two sessions the second is a fixed effect, and a
+    reader's two answers to a case share a random one.
 
     Args:
         cases: rows of the table of cases.
@@ -100,13 +103,21 @@ def arm_model(
     covariates = {name: np.asarray(values, dtype=np.float64)[known] for name, values in (further or {}).items()}
     if not deserved:
         design, cells = _design(rows, _stratum_shares(rows, weighted))
-        return ArmModel(fit(y, _widened(design, covariates), _groups(rows)), cells)
+        return ArmModel(fit(y, _widened(design, covariates), _groups(rows), _pairs(rows)), cells)
     rows = rows.assign(stratum=rows["stratum"].where(rows["stratum"].isin(("right", "wrong"))))
     if not rows["stratum"].notna().all() or rows.groupby("arm")["stratum"].nunique().min() < 2:
         raise NotEstimable("an arm has no answers where the AI is right, or none where it errs")
     design, _ = _design(rows, _stratum_shares(rows, weighted))
     cells = {arm: {f"{arm}|right": 1.0, f"{arm}|wrong": -1.0} for arm in rows["arm"].unique()}
-    return ArmModel(fit(y, _widened(design, covariates), _groups(rows, by_ai=True)), cells)
+    return ArmModel(fit(y, _widened(design, covariates), _groups(rows, by_ai=True), _pairs(rows)), cells)
+
+
+def _pairs(rows: pd.DataFrame) -> tuple[str, np.ndarray] | None:
+    """The effect that one reader's answers to one case in two sessions share; None where there is one session."""
+    if SESSION not in rows or rows[SESSION].nunique() < 2:
+        return None
+    reader, case = (rows[name].to_numpy(dtype=str) for name in ("reader", "case"))
+    return "reader x case", _crossed(reader, case)
 
 
 def _groups(rows: pd.DataFrame, by_ai: bool = False) -> dict[str, np.ndarray]:
@@ -149,7 +160,8 @@ def _design(rows: pd.DataFrame, shares: pd.Series) -> tuple[pd.DataFrame, dict[s
     """Fixed effects [n, p], and for each arm the weights of effects that make its mean at the strata's shares.
 
     One mean for each arm in each stratum; where a combination has no answers, one for each arm and one shift for each
-    stratum. The session's blocks come in as centred indicators, so that learning and fatigue do not count as effects.
+    stratum. Blocks, and a second session, come in as centred indicators, so that learning and fatigue do not count as
+    effects.
     """
     arms, strata = sorted(rows["arm"].unique()), list(shares.index)
     cell = rows["arm"] + "|" + rows["stratum"]
@@ -163,6 +175,8 @@ def _design(rows: pd.DataFrame, shares: pd.Series) -> tuple[pd.DataFrame, dict[s
     design = pd.DataFrame(columns)
     blocks = sorted(rows["block"].dropna().unique())[1:]
     indicators = {f"block {b}": (rows["block"] == b).fillna(False).to_numpy(dtype=np.float64) for b in blocks}
+    if SESSION in rows and rows[SESSION].nunique() > 1:
+        indicators[SECOND] = (rows[SESSION] == 2).to_numpy(dtype=np.float64)
     return _widened(design, indicators), cells
 
 

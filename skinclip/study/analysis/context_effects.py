@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from skinclip.study.analysis.analysis_plan import AnalysisPlan
-from skinclip.study.analysis.arm_model import arm_model
+from skinclip.study.analysis.arm_model import SECOND, arm_model
 from skinclip.study.analysis.mixed import attempt, described
-from skinclip.study.analysis.tables import StudyTables, primary_cases
+from skinclip.study.analysis.tables import SESSION, StudyTables, primary_cases
 from skinclip.study.errors import NotEstimable
 from skinclip.study.protocol.arms import in_registry_order
 from skinclip.study.protocol.model import Contrast
@@ -26,7 +26,7 @@ _EXPERIENCE = {"lt1": "under 1 year", "1_3": "1 to 3 years", "4_10": "4 to 10 ye
 
 
 def context_effects(tables: StudyTables, plan: AnalysisPlan) -> Result:
-    """`period` and `carry_over` effects on the primary endpoint, the primary contrast without carry-over
+    """`period`, `session` and `carry_over` effects on the primary endpoint, the primary contrast without carry-over
     (`adjusted`), and within each `site` and each group of `experience`."""
     cases = primary_cases(tables.cases)
     readers = tables.readers.set_index("reader")
@@ -34,6 +34,7 @@ def context_effects(tables: StudyTables, plan: AnalysisPlan) -> Result:
     site = cases["site"].where(cases["site"].notna(), cases["reader"].map(readers["site"]))
     return {
         "period": _period(cases, plan),
+        "session": _second_session(cases, plan),
         **_carry_over(cases, plan),
         "site": _within(cases, site, plan),
         "experience": _within(cases, years, plan),
@@ -50,6 +51,18 @@ def _period(cases: pd.DataFrame, plan: AnalysisPlan) -> list[Result]:
         return []
     rows = [{"block": b, **attempt(model.effect, f"block {b}", plan.alpha)} for b in blocks[1:]]
     return [described(row) for row in rows]
+
+
+def _second_session(cases: pd.DataFrame, plan: AnalysisPlan) -> list[Result]:
+    """The second session less the first, in the primary endpoint; nothing where there is one."""
+    if SESSION not in cases:
+        return []
+    endpoint = plan.primary_endpoint
+    try:
+        model = arm_model(cases, endpoint.of(cases), deserved=endpoint.deserved)
+    except NotEstimable:
+        return []
+    return [described(attempt(model.effect, SECOND, plan.alpha))]
 
 
 def _carry_over(cases: pd.DataFrame, plan: AnalysisPlan) -> Result:
@@ -73,9 +86,11 @@ def _carry_over(cases: pd.DataFrame, plan: AnalysisPlan) -> Result:
 
 
 def previous_arm(cases: pd.DataFrame) -> pd.Series:
-    """[n] the arm of the reader's block before the row's, `first part` in the first."""
-    of_block = cases.dropna(subset="block").groupby(["reader", "block"])["arm"].first()
-    keys = pd.MultiIndex.from_arrays([cases["reader"], cases["block"] - 1], names=["reader", "block"])
+    """[n] the arm of the reader's block before the row's, `first part` in the first of a session."""
+    session = cases[SESSION] if SESSION in cases else pd.Series(1, index=cases.index, name=SESSION)
+    of_block = cases.assign(**{SESSION: session}).dropna(subset="block")
+    of_block = of_block.groupby(["reader", SESSION, "block"])["arm"].first()
+    keys = pd.MultiIndex.from_arrays([cases["reader"], session, cases["block"] - 1], names=of_block.index.names)
     previous = pd.Series(of_block.reindex(keys).to_numpy(dtype=object), index=cases.index)
     return previous.where(previous.notna(), _FIRST).astype(str)
 

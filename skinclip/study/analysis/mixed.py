@@ -2,6 +2,10 @@
 
     y = X b + Z_1 u_1 + ... + Z_k u_k + e,    u_i ~ N(0, s_i I),  e ~ N(0, s I)
 
+Where answers come in pairs that share an effect (one reader's two answers to one case, in two sessions), that effect is
+integrated out: R = I + r sum of 1_c 1_c' over the pairs c has the inverse I - sum of r / (1 + m_c r) 1_c 1_c', so that
+cross-products under R are those of the answers less a weighted sum over pairs, and thousands of pairs cost nothing.
+
 Every Z is a grouping (which reader, which case, which reader under which aid, ...), so everything that depends on the
 answers' number is summed into cross-products once; each step of the fit then costs one Cholesky factor of the size of
 the groups' number. The likelihood is profiled over s and maximised over the variance ratios s_i / s >= 0 with its exact
@@ -14,18 +18,19 @@ variances' own covariance is the inverse of the expected information (Searle, Ca
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import linalg, optimize, stats
+from scipy import linalg, optimize, sparse, stats
 from threadpoolctl import threadpool_limits
 
 from skinclip.study.errors import NotEstimable
 
 RESIDUAL = "residual"
 _START, _LARGEST = 0.2, 1e4  # variance ratios: where the search begins, and its bound
+_STEP = 1e-4  # relative, of a slope by differences
 
 
 def attempt(question: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -60,8 +65,8 @@ class MixedFit:
     Attributes:
         effects: fixed effects by column of X.
         covariance: [p, p] of the fixed effects.
-        variances: variance component by name, `residual` last.
-        variances_covariance: [k + 1, k + 1] of those, asymptotic.
+        variances: variance component by name, that of pairs before `residual`, which is last.
+        variances_covariance: [k + 1, k + 1] of those but the pairs', asymptotic.
         slopes: [k + 1, p, p] derivative of `covariance` with respect to each variance.
         log_likelihood: restricted, with its constant, as statsmodels and lme4 state it.
         n: answers.
@@ -107,7 +112,12 @@ class MixedFit:
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # the factors are small: more threads only wait for each other
-def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object] | np.ndarray | pd.Series]) -> MixedFit:
+def fit(
+    y: np.ndarray,
+    x: pd.DataFrame,
+    groups: Mapping[str, Sequence[object] | np.ndarray | pd.Series],
+    pairs: tuple[str, np.ndarray] | None = None,
+) -> MixedFit:
     """Fits the model by restricted maximum likelihood.
 
     Args:
@@ -115,6 +125,8 @@ def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object] | 
         x: [n, p] fixed effects, of full rank.
         groups: name of a random effect -> [n] the group of each answer. An effect with one group, or with as many as
             there are answers, cannot be separated from the mean or the residual and is left out.
+        pairs: (name, [n] groups) of one more random effect with many small groups. Its variance is estimated with the
+            others; degrees of freedom take it as known.
 
     Raises:
         NotEstimable: Too few answers, all answers equal, effects that cannot be separated, or no random effect left.
@@ -126,16 +138,24 @@ def fit(y: np.ndarray, x: pd.DataFrame, groups: Mapping[str, Sequence[object] | 
     kept = {name: level for name, level in levels.items() if 1 < level.max() + 1 < len(y)}
     if not kept:
         raise NotEstimable("one reader or one case only: differences between them cannot be estimated")
-    problem = _Restricted(y, design, list(kept.values()))
+    problem = _Restricted(y, design, list(kept.values()), None if pairs is None else pairs[1])
+    free = len(kept) + (pairs is not None)
     optimum = optimize.minimize(
-        problem.deviance,
-        np.full(len(kept), _START),
+        problem.deviance if pairs is None else problem.deviance_with_pairs,
+        np.full(free, _START),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(0.0, _LARGEST)] * len(kept),
+        bounds=[(0.0, _LARGEST)] * free,
         options={"ftol": 1e-10, "gtol": 1e-4, "maxiter": 200},
     )
-    return problem.result(optimum.x, list(kept), list(x.columns))
+    if pairs is None:
+        return problem.result(optimum.x, list(kept), list(x.columns))
+    problem.share(float(optimum.x[-1]))
+    found = problem.result(optimum.x[:-1], list(kept), list(x.columns))
+    *named, last = found.variances.items()
+    shared = (pairs[0], float(optimum.x[-1]) * found.variances[RESIDUAL])
+    log_likelihood = found.log_likelihood - 0.5 * problem.log_shared
+    return replace(found, variances=dict([*named, shared, last]), log_likelihood=log_likelihood)
 
 
 def _check(y: np.ndarray, design: np.ndarray) -> None:
@@ -154,10 +174,13 @@ def _check(y: np.ndarray, design: np.ndarray) -> None:
 class _Restricted:
     """The restricted likelihood of one data set as a function of the variance ratios.
 
-    q is the number of groups of all effects together. Only cross-products are kept: `zz` is Z'Z [q, q].
+    q is the number of groups of all effects together. Only cross-products are kept: `zz` is Z'Z [q, q], under R where
+    `share` was given a variance ratio of the pairs.
     """
 
-    def __init__(self, y: np.ndarray, x: np.ndarray, levels: Sequence[np.ndarray]) -> None:
+    def __init__(
+        self, y: np.ndarray, x: np.ndarray, levels: Sequence[np.ndarray], pairs: np.ndarray | None = None
+    ) -> None:
         self.n, self.p = x.shape
         self.sizes = [int(level.max()) + 1 for level in levels]
         starts = np.cumsum([0, *self.sizes[:-1]])
@@ -171,6 +194,34 @@ class _Restricted:
             for b in columns.T:
                 np.add.at(self.zz, (a, b), 1.0)
         self.xx, self.xy, self.yy = x.T @ x, x.T @ y, float(y @ y)
+        self.log_shared = 0.0  # log |R|
+        self._plain = (self.zz, self.zx, self.zy, self.xx, self.xy, self.yy)
+        self._sums = {} if pairs is None else _pair_sums(np.column_stack([x, y]), columns, q, pairs)
+
+    def share(self, ratio: float) -> None:
+        """Takes the cross-products under R, where pairs share an effect of this variance ratio."""
+        p = self.p
+        weights = {size: ratio / (1 + size * ratio) for size in self._sums}
+        less_z = sum((w * self._sums[m].among_groups for m, w in weights.items()), np.zeros(()))
+        less_zx = sum((w * self._sums[m].groups_by_values for m, w in weights.items()), np.zeros(()))
+        less_x = sum((w * self._sums[m].among_values for m, w in weights.items()), np.zeros(()))
+        zz, zx, zy, xx, xy, yy = self._plain
+        self.zz, self.zx, self.zy = zz - less_z, zx - less_zx[:, :p], zy - less_zx[:, p]
+        self.xx, self.xy, self.yy = xx - less_x[:p, :p], xy - less_x[:p, p], yy - float(less_x[p, p])
+        self.log_shared = sum(sums.number * float(np.log1p(size * ratio)) for size, sums in self._sums.items())
+
+    def deviance_with_pairs(self, ratios: np.ndarray) -> tuple[float, np.ndarray]:
+        """As `deviance`, the last ratio being that of the pairs; its slope is taken by differences."""
+        *others, shared = ratios
+        step = _STEP * (1 + shared)
+        ends = []
+        for at in (max(shared - step, 0.0), shared + step):
+            self.share(at)
+            ends.append((self.deviance(np.array(others))[0] + self.log_shared, at))
+        self.share(shared)
+        value, gradient = self.deviance(np.array(others))
+        slope = (ends[1][0] - ends[0][0]) / (ends[1][1] - ends[0][1])
+        return value + self.log_shared, np.append(gradient, slope)
 
     def deviance(self, ratios: np.ndarray) -> tuple[float, np.ndarray]:
         """-2 x restricted log-likelihood, less its constant, and its gradient [k]."""
@@ -250,6 +301,33 @@ class _Restricted:
         slopes = [carried[block].T @ carried[block] for block in self.blocks]
         rest = parts.covariance * s2 - sum((v * slope for v, slope in zip(s, slopes, strict=True)), np.zeros(()))
         return np.stack([*slopes, rest / s2])
+
+
+@dataclass(frozen=True)
+class _PairSums:
+    """Cross-products of sums over pairs of one size: Z' 1_c 1_c' Z and so on, added up over the `number` of pairs c."""
+
+    number: int
+    among_groups: np.ndarray  # [q, q]
+    groups_by_values: np.ndarray  # [q, p + 1] with X and y
+    among_values: np.ndarray  # [p + 1, p + 1]
+
+
+def _pair_sums(values: np.ndarray, columns: np.ndarray, q: int, pairs: np.ndarray) -> dict[int, _PairSums]:
+    """Size of a pair -> its sums. `columns` [n, k] are the places of each answer's groups among all q."""
+    _, pair = np.unique(np.asarray(pairs, dtype=str), return_inverse=True)
+    size = np.bincount(pair)
+    n, k = columns.shape
+    incidence = sparse.csr_array((np.ones(n * k), (np.repeat(np.arange(n), k), columns.ravel())), shape=(n, q))
+    found = {}
+    for m in np.unique(size):
+        rows = np.flatnonzero(size[pair] == m)
+        _, place = np.unique(pair[rows], return_inverse=True)
+        summing = sparse.csr_array((np.ones(len(rows)), (place, np.arange(len(rows)))))
+        groups, numbers = summing @ incidence[rows], summing @ values[rows]
+        among = (groups.T @ groups).toarray()
+        found[int(m)] = _PairSums(int(place.max()) + 1, among, groups.T @ numbers, numbers.T @ numbers)
+    return found
 
 
 @dataclass(frozen=True)

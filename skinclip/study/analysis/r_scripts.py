@@ -46,6 +46,11 @@ contrast <- function(outcome, arm, reference, deserved = FALSE) {{
     d$blocks <- scale(model.matrix(~ factor(block), d)[, -1, drop = FALSE], scale = FALSE)
     model <- sub("cell", "cell + blocks", model, fixed = TRUE)
   }}
+  if ("session" %in% names(d) && length(unique(d$session)) > 1) {{
+    # A reader's two answers to a case share an effect; the second session is a centred indicator.
+    d$second <- as.numeric(d$session == 2) - mean(d$session == 2)
+    model <- paste(sub("cell", "cell + second", model, fixed = TRUE), "+ (1 | reader:case)")
+  }}
   if (nlevels(d$cell) == 1) model <- sub("0 + cell", "1", model, fixed = TRUE)
   fit <- lmer(as.formula(model), data = d, REML = TRUE)
   weights <- setNames(rep(0, length(fixef(fit))), names(fixef(fit)))

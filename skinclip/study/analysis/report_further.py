@@ -143,6 +143,7 @@ def context(analysis: Result) -> tuple[Block, ...]:
     """Period, carry-over, site and experience."""
     found, head = analysis["context"], interval_head(analysis)
     effects = [(f"Part {row['block']} of the session, less part 1", row) for row in found["period"]]
+    effects += [("Second session, less the first", row) for row in found.get("session", [])]
     effects += [
         (f"After a part with {arm_name(row['after'])}, less after {arm_name(row['less'])}", row)
         for row in found["carry_over"]

@@ -40,8 +40,14 @@ def reading_notes(analysis: Result) -> Bullets:
     """Rules by which to read the figures of the report."""
     plan = analysis["plan"]
     low, high = plan["time_limits"]
+    crossover = (
+        f"Two sessions, {plan['washout_days']} days or more apart by the server's clock: each case is met in two arms. "
+        "The second session is a fixed effect, and a reader's two answers to a case share a random one. 'First session "
+        "alone' is the comparison without the second.",
+    )
     return Bullets(
         (
+            *(crossover if plan["washout_days"] else ()),
             "The plan was fixed before the first answer. It names the primary and the safety endpoint, and the "
             "secondary ones, a single family under Holm's correction; all else is description, whatever its interval.",
             "Answers case by case: linear mixed model by restricted maximum likelihood; arm by stratum and block as "

@@ -37,7 +37,15 @@ from skinclip.study.analysis import (
 from skinclip.study.analysis.analysis_plan import DEFAULT_PLAN, AnalysisPlan, Endpoint
 from skinclip.study.analysis.arm_model import arm_model
 from skinclip.study.analysis.mixed import attempt
-from skinclip.study.analysis.tables import AID_ITEMS, StudyTables, numbers, primary_cases
+from skinclip.study.analysis.tables import (
+    AID_ITEMS,
+    SESSION,
+    WASHOUT_DAYS,
+    StudyTables,
+    first_session,
+    numbers,
+    primary_cases,
+)
 from skinclip.study.errors import NotEstimable
 from skinclip.study.protocol.arms import explaining, in_registry_order
 
@@ -131,11 +139,26 @@ def sensitivity(tables: StudyTables, plan: AnalysisPlan) -> list[Result]:
     ]
     if not plan.primary_endpoint.deserved:  # which takes both strata apart, whatever their weights
         rows.append({"analysis": "Unweighted strata", **attempt(primary_result, cases, plan, False)})
+    if SESSION in cases:
+        rows.append({"analysis": "First session alone", **attempt(primary_result, first_session(cases), plan)})
+        rows += _long_enough_apart(tables, cases, plan)
     if flagged:
         unflagged = cases[~cases["reader"].isin(flagged)]
         label = f"Without {len(flagged)} flagged reader{'s' if len(flagged) > 1 else ''}"
         rows.append({"analysis": label, **attempt(primary_result, unflagged, plan)})
     return rows
+
+
+def _long_enough_apart(tables: StudyTables, cases: pd.DataFrame, plan: AnalysisPlan) -> list[Result]:
+    """The primary contrast without second sessions that began too early, where there is one: a clock was wrong."""
+    if WASHOUT_DAYS not in tables.readers or not plan.washout_days:
+        return []
+    early = set(tables.readers.loc[numbers(tables.readers, WASHOUT_DAYS) < plan.washout_days - 0.01, "reader"])
+    if not early:
+        return []
+    kept = cases[~(cases["reader"].isin(early) & (cases[SESSION] == 2))]
+    label = f"Without {len(early)} second session{'s' if len(early) > 1 else ''} that began before the washout was over"
+    return [{"analysis": label, **attempt(primary_result, kept, plan)}]
 
 
 def time_without_outliers(answers: secondary.Answers, plan: AnalysisPlan) -> Result:

@@ -27,6 +27,7 @@ from skinclip.study.protocol.protocol import CANNOT_TELL, STRATA, Protocol
 
 SIMULATED = "SIMULATED DATA"
 REHEARSAL = "REHEARSAL, NOT A STUDY"
+SESSION, WASHOUT_DAYS = "session", "washout_days"  # columns of studies with a second session alone
 ANSWERS = (*(d.code for d in DIAGNOSES), CANNOT_TELL)
 
 
@@ -71,6 +72,8 @@ COLUMNS: dict[str, Column] = {
     "arm": Column("text", "arm key", "the aid shown", missing=False),
     "block": Column("integer", "1, 2, ...; the last holds the repeats", "block of the session"),
     "position": Column("integer", "1, 2, ...", "place of the case in the session"),
+    SESSION: Column("integer", "1 or 2", "session of the reader; each has every case, in another arm", (1, 2)),
+    WASHOUT_DAYS: Column("number", "days", "from the end of the first session to the beginning of the second"),
     "repeat": Column("bool", _YES, "second showing of a case, with the same aid", missing=False),
     "truth": Column("text", "diagnosis code", "true diagnosis, where known", ANSWERS[:-1]),
     "ai_leading": Column("text", "diagnosis code", "the AI's leading diagnosis", ANSWERS[:-1]),
@@ -258,16 +261,18 @@ def mrmc_rows(tables: StudyTables) -> pd.DataFrame:
     """Scores for multi-reader multi-case software, with the columns of `MRMC`.
 
     Cases whose truth is known to be malignant or benign, without repeats and cases out of distribution. Modalities are
-    the arms, by the aided answer, and `unaided`, by all answers before the aid.
+    the arms, by the aided answer, and `unaided`, by all answers before the aid, in the first session where there are
+    two.
     """
     cases = primary_cases(tables.cases)
     cases = cases[cases["truth"].notna()]
     cases = cases[~cases["truth"].isin(MIXED_CODES)]  # which may be either
     malignant = cases["truth"].map({d.code: int(d.malignant) for d in DIAGNOSES})
     parts = []
-    for phase, modality in (("before", pd.Series("unaided", index=cases.index)), ("after", cases["arm"])):
-        score = malignancy_scores(cases, phase)
-        parts.append(cases[["reader", "case"]].assign(modality=modality, malignant=malignant, score=score))
+    for phase, rows in (("before", first_session(cases)), ("after", cases)):
+        score, modality = malignancy_scores(rows, phase), rows["arm"] if phase == "after" else "unaided"
+        state = malignant.loc[rows.index]
+        parts.append(rows[["reader", "case"]].assign(modality=modality, malignant=state, score=score))
     return pd.concat(parts, ignore_index=True).dropna(subset="score").reset_index(drop=True)
 
 
@@ -291,6 +296,11 @@ def imrmc(tables: StudyTables) -> str:
     ordered = rows.sort_values(["modality", "reader", "case"])
     lines = [f"{r.reader},{numbers[r.case]},{r.modality},{r.score:g}" for r in ordered.itertuples()]
     return "\n".join([*head, *truth_lines, *lines]) + "\n"
+
+
+def first_session(cases: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the first session; all where there is no second."""
+    return cases[numbers(cases, SESSION) == 1] if SESSION in cases else cases
 
 
 def primary_cases(cases: pd.DataFrame) -> pd.DataFrame:
@@ -317,9 +327,10 @@ def _checked(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     typed = pd.DataFrame({k: v if v is not None else _empty(k, len(frame)) for k, v in known.items()})
     further = frame[[name for name in frame.columns if name not in TABLES[table]]]
     typed = pd.concat([typed, further], axis=1)
-    doubled = typed.duplicated(_KEYS[table])
+    keys = [*_KEYS[table], *([SESSION] if table == "cases" and SESSION in typed else [])]
+    doubled = typed.duplicated(keys)
     if doubled.any():
-        raise TablesError(f"{table}: {dict(typed.loc[doubled.idxmax(), _KEYS[table]])} is there twice")
+        raise TablesError(f"{table}: {dict(typed.loc[doubled.idxmax(), keys])} is there twice")
     if table == "cases":
         _check_aid_items(typed)
     return typed

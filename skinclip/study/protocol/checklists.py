@@ -99,7 +99,8 @@ def _numbers(protocol: Protocol) -> dict[str, str]:
     return {name: f"{value:g}" for name, value in numbers.items()} | {
         "cases": f"{cases.n} photos, {counts['right']} right, {counts['wrong']} wrong and {counts['ood']} out of "
         f"distribution; {cases.repeats} repeated",
-        "washout": f"{washout.presentations} other cases before a repeat, {washout.hours:g} hours between blocks",
+        "washout": f"{washout.presentations} other cases before a repeat, {washout.hours:g} hours between blocks"
+        + (f", {protocol.second_session.days} days between two sessions" if protocol.second_session else ""),
         "outliers": f"below {times.min_seconds:g} or above {times.max_seconds:g} seconds (one sensitivity analysis)",
     }
 

@@ -113,6 +113,13 @@ class Washout:
 
 
 @dataclass(frozen=True, config=STRICT)
+class SecondSession:
+    """A second session, `days` or more after the end of the first: every case again, in another arm than before."""
+
+    days: Annotated[int, Whole(1, 730)]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Completion:
     """A completer answers `min_cases_share` of the cases; `min_readers` of them let the study close."""
 
@@ -231,6 +238,12 @@ class ProtocolModel:
     # of the readers' page, the first one where a reader chooses none; all other fields are English
     languages: Annotated[tuple[_Language, ...], Listed("languages")] = (ENGLISH,)
     translations: dict[str, Translation] = field(default_factory=dict)
+    second_session: SecondSession | None = None
+
+    @property
+    def sessions(self) -> int:
+        """Sessions of a reader, 1 or 2; each has all cases."""
+        return 1 if self.second_session is None else 2
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, ready for JSON or YAML; `from_dict` reads them back."""
@@ -248,6 +261,8 @@ class ProtocolModel:
             del values["diagnoses"]
         if self.languages == (ENGLISH,):  # likewise
             del values["languages"]
+        if self.second_session is None:
+            del values["second_session"]
         del values["translations"]
         if self.translations:
             values["translations"] = {language: words.given() for language, words in self.translations.items()}

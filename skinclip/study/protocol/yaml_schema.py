@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from skinclip.core.strict_yaml import YamlProblem, parse_yaml
+from skinclip.core.strict_yaml import YamlFile, YamlProblem, parse_yaml
 from skinclip.study.errors import ProtocolError
 from skinclip.study.protocol.field_types import PROBLEMS, quoted
 
@@ -30,14 +30,25 @@ def read_yaml_with_lines(path: Path) -> tuple[Any, dict[str, int]]:
     Raises ProtocolError for a file that is missing, not UTF-8 or not YAML.
     """
     try:
-        file = parse_yaml(path.read_bytes(), _ALIASES)
-        return file.values, {path_of(place): line for place, line in file.lines.items()}
+        raw = path.read_bytes()
     except OSError as error:
         problem = f"the file cannot be read ({error.strerror}); give the path of a study's YAML"
+        raise ProtocolError([problem], str(path)) from error
+    file = _parsed(raw, str(path))
+    return file.values, {path_of(place): line for place, line in file.lines.items()}
+
+
+def parse_yaml_text(text: str) -> Any:
+    """The content of a protocol's text. Raises ProtocolError for a text that is not YAML."""
+    return _parsed(text.encode(), "the protocol").values
+
+
+def _parsed(raw: bytes, source: str) -> YamlFile:
+    try:
+        return parse_yaml(raw, _ALIASES)
     except YamlProblem as error:
         place = f"line {error.line}, column {error.column}: " if error.line else ""
-        problem = f"{place}{error.problem}"
-    raise ProtocolError([problem], str(path))
+        raise ProtocolError([f"{place}{error.problem}"], source) from None
 
 
 def with_lines(problems: Sequence[str], lines: Mapping[str, int]) -> list[str]:
@@ -81,6 +92,11 @@ def path_of(location: Sequence[int | str]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
 
 
+def field_type(root: Any, path: str) -> tuple[Any, tuple[Any, ...]]:
+    """The type of the field at `path` ("cases.n") below the dataclass `root`, and the checks it is annotated with."""
+    return _at(root, path.split("."))
+
+
 def nearest(name: str, names: Sequence[str]) -> str:
     """A hint at the field that was probably meant, or at all there are."""
     near = difflib.get_close_matches(name, names, n=1)
@@ -108,6 +124,8 @@ def _at(root: Any, location: Sequence[int | str]) -> tuple[Any, tuple[Any, ...]]
         else:  # an entry of a tuple, or of a dict of tuples
             inner = typing.get_args(current)
             current = inner[-1] if isinstance(part, str) and inner else inner[0] if inner else object
+        if type(None) in typing.get_args(current):  # a field that may be left out
+            current = next(one for one in typing.get_args(current) if one is not type(None))
         metadata = getattr(current, "__metadata__", ())
         current = typing.get_args(current)[0] if metadata else current
     return current, metadata

@@ -39,8 +39,9 @@ class Seat:
 class Presentation:
     """One case shown in one arm.
 
-    `block` counts from 1; 0 is practice, one more than there are arms are the repeats. `position` counts from 1 what
-    the reader has been shown: through all blocks and the repeats, and apart from that through practice.
+    `block` counts from 1 in each session; 0 is practice, one more than there are arms are the repeats. `position`
+    counts from 1 what the reader has been shown: through all blocks and the repeats of both sessions, and apart from
+    that through practice.
     """
 
     case: str
@@ -49,6 +50,7 @@ class Presentation:
     position: int
     repeat: bool = False
     practice: bool = False
+    session: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Allocation:
-    """All that one reader will be shown, in session order: practice, blocks, repeats; then the pairs.
+    """All that one reader will be shown, in order: practice, blocks, repeats, blocks of a second session; then pairs.
 
     `seat` is that of the first site and the reader's number in allocations of before seats were stored.
     """
@@ -73,7 +75,12 @@ class Allocation:
     seat: Seat
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Plain values; the session of a study that has one alone is left out, as before there were two."""
+        values = dataclasses.asdict(self)
+        if all(p.session == 1 for p in self.presentations):
+            for presentation in values["presentations"]:
+                del presentation["session"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Allocation:
@@ -140,8 +147,32 @@ def allocate(
         cases = draw.shuffled(lists[(arms.index(arm) + rotation) % len(arms)], "order", arm)
         main += [Presentation(case, arm, block, len(main) + i) for i, case in enumerate(cases, start=1)]
     repeats = _repeats(protocol, case_strata, main, draw)
-    presentations = (*_practice(protocol, practice, rotation, draw), *main, *repeats)
-    return Allocation(reader_number, presentations, _pairs(protocol, case_strata, main, repeats, draw), seat)
+    second = _second_session(protocol, lists, seat, draw, len(main) + len(repeats))
+    presentations = (*_practice(protocol, practice, rotation, draw), *main, *repeats, *second)
+    pairs = _pairs(protocol, case_strata, (*main, *second), repeats, draw)
+    return Allocation(reader_number, presentations, pairs, seat)
+
+
+def _second_session(
+    protocol: Protocol, lists: Sequence[Sequence[str]], seat: Seat, draw: _Draw, shown: int
+) -> list[Presentation]:
+    """Every case again, in another arm than before; nothing without a second session. `shown`: presentations so far.
+
+    Lists move on over the arms by as many places as the group of k readers says. Over k - 1 groups of a site every
+    case meets every ordered pair of arms equally often, and within each group every case every arm, as in the first
+    session; the blocks come in another row of the square.
+    """
+    if protocol.second_session is None:
+        return []
+    arms, k = protocol.arms, len(protocol.arms)
+    group = (seat.place - 1) // k
+    shift = _Draw(protocol.seed, 0).shuffled(range(1, k), "second session")[(group + seat.site) % (k - 1)]
+    order, rotation = reader_square(protocol, seat, later=max(1, k // 2))
+    again: list[Presentation] = []
+    for block, arm in enumerate(order, start=1):
+        cases = draw.shuffled(lists[(arms.index(arm) + rotation + shift) % k], "second order", arm)
+        again += [Presentation(case, arm, block, shown + len(again) + i, session=2) for i, case in enumerate(cases, 1)]
+    return again
 
 
 def split_cases(protocol: Protocol, case_strata: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
@@ -156,16 +187,16 @@ def split_cases(protocol: Protocol, case_strata: Mapping[str, str]) -> tuple[tup
     return tuple(map(tuple, lists))
 
 
-def reader_square(protocol: Protocol, seat: Seat) -> tuple[tuple[str, ...], int]:
+def reader_square(protocol: Protocol, seat: Seat, later: int = 0) -> tuple[tuple[str, ...], int]:
     """(order of the arms by block, rotation of case lists over arms) for one reader.
 
     k readers of a site in a row have the k rotations and k rows of one square; over the groups that follow, every row
-    meets every rotation, so that a case list is not tied to a block position either.
+    meets every rotation, so that a case list is not tied to a block position either. `later`: so many rows on.
     """
     k, squares = len(protocol.arms), williams(len(protocol.arms))
     group, place = divmod(seat.place - 1, k)
     rotation = _Draw(protocol.seed, 0).shuffled(range(k), "group", str(group))[(place + seat.site) % k]
-    row = squares[group % len(squares)][(rotation + group // len(squares)) % k]
+    row = squares[group % len(squares)][(rotation + group // len(squares) + later) % k]
     arms = _Draw(protocol.seed, 0).shuffled(protocol.arms, "square")
     return tuple(arms[i] for i in row), rotation
 
@@ -222,17 +253,19 @@ def _pairs(
 
     A case is preferred whose aid the reader has seen in neither of the two arms, so that familiarity does not choose.
     """
-    repeated = {p.case for p in repeats}
-    free = draw.shuffled((p for p in main if case_strata[p.case] != "ood" and p.case not in repeated), "pairs")
+    repeated, seen = {p.case for p in repeats}, dict[str, set[str]]()
+    for p in main:
+        seen.setdefault(p.case, set()).add(p.arm)
+    free = draw.shuffled((case for case in seen if case_strata[case] != "ood" and case not in repeated), "pairs")
     pairs = []
     for i, arms in enumerate(_contrasts(protocol, draw.reader)):
-        chosen = min(free, key=lambda p: p.arm in arms)
+        chosen = min(free, key=lambda case: len(seen[case].intersection(arms)))
         free.remove(chosen)
         first, second = arms
         # Sides alternate within a reader from a drawn start: near half and half for each, and over all readers.
         if (i + draw.coin("side", *sorted(arms))) % 2:
             first, second = second, first
-        pairs.append(Pair(chosen.case, first, second))
+        pairs.append(Pair(chosen, first, second))
     return tuple(draw.shuffled(pairs, "pair order"))
 
 

@@ -12,8 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from functools import cached_property
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,11 +31,12 @@ from skinclip.study.session.allocation import Allocation, allocate, next_seat, s
 from skinclip.study.session.bundle import ANCHORS, DATABASE, PROTOCOL, StudyBundle, check_fits
 from skinclip.study.session.keys import read_study_key
 from skinclip.study.session.presenter import Wording, step_view
-from skinclip.study.session.steps import Step, check, session_steps
+from skinclip.study.session.session_state import SessionState
+from skinclip.study.session.steps import Step, check, pause_before, session_steps
 from skinclip.study.session.view_models import StepView
 from skinclip.study.store.anchors import BEGUN, AnchorFile, missing
 from skinclip.study.store.audit_log import Event, Head, receipt_of
-from skinclip.study.store.records import ANSWERING, LANGUAGE, Session
+from skinclip.study.store.records import ANSWERING, LANGUAGE, SITE, SITE_COORDINATOR, Session
 from skinclip.study.store.store import MEASURED, Entry, Store, utc_now, where_from_environment
 from skinclip.study.store.study_key import StudyKey
 
@@ -69,46 +69,6 @@ class EnrolledReader:
 
     reader: str
     code: str = field(repr=False)
-
-
-@dataclass(frozen=True)
-class SessionState:
-    """State of a reader's session: all steps, the answers given, and the language of the page."""
-
-    reader: str
-    steps: tuple[Step, ...]
-    answered: Mapping[str, Event]
-    closed: bool
-    language: str = ENGLISH
-
-    @cached_property
-    def current(self) -> Step | None:
-        """The first step without an answer; of a closed study the debrief is all that is left."""
-        if not self.closed:
-            return next((step for step in self.steps if step.name not in self.answered), None)
-        last = self.steps[-1]
-        consented = self.steps[0].name in self.answered
-        return last if consented and last.name not in self.answered else None
-
-    @property
-    def finished(self) -> bool:
-        return len(self.answered) == len(self.steps)
-
-    def step(self, name: str) -> Step:
-        """Raises AnswerError where the session has no such step."""
-        for step in self.steps:
-            if step.name == name:
-                return step
-        raise AnswerError(error_text("no_step"))
-
-    def before(self, step: Step) -> Step:
-        """The step before `step`; the first has none before it."""
-        return self.steps[self.steps.index(step) - 1]
-
-    def after(self, step: Step) -> Step | None:
-        """The step after `step`; None after the last."""
-        following = self.steps.index(step) + 1
-        return self.steps[following] if following < len(self.steps) else None
 
 
 class Study:
@@ -312,6 +272,23 @@ class Study:
         """A new code for the coordinator; the one before ends."""
         return self.store.coordinator_code(self.name)
 
+    def site_coordinator_code(self, site: str) -> str:
+        """A new code for the coordinator of a site, who sees and enrols its readers alone; the one before ends.
+
+        Raises StudyRequestError for a site without a name.
+        """
+        site = one_line(site)
+        if not site or len(site) > MOST_OF_SITE:
+            raise StudyRequestError(f"name the site in 1 to {MOST_OF_SITE} characters, as for its readers")
+        return self.store.site_coordinator_code(self.name, site, same_site)
+
+    def site_of(self, coordinator: str) -> str:
+        """The site of a coordinator such as K001. Raises SessionExpiredError where there is none such."""
+        given = self.store.log.genuine_events(self.name, coordinator, [SITE_COORDINATOR])
+        if not given:
+            raise SessionExpiredError
+        return str((given[0].payload or {})[SITE])
+
     def session(self, token: str, *, coordinator: bool = False) -> Session:
         """Raises SessionExpiredError where the sign-in has ended, or is not of this study or kind."""
         session = self.store.session_reader(token)
@@ -405,7 +382,7 @@ class Study:
 
         standing = self.store.session_snapshot(token, ANSWERING, since)
         session = standing.session
-        if session.study != self.name or session.reader is None:
+        if session.study != self.name or session.reader is None or session.is_coordinator:
             raise SessionExpiredError
         fresh = {event.step: event for event in standing.events}
         # That a step was answered is kept, not what: memory holds nothing that a withdrawal would have to erase.
@@ -453,10 +430,16 @@ class Study:
         answers: dict[str, Any] = (payload or {})["answers"]
         return answers
 
+    def opens_at(self, place: SessionState) -> datetime | None:
+        """The moment at which the step that a reader is at opens; None where no pause is before it, or it is over."""
+        return None if place.current is None else self._opens_at(place, place.current)
+
     def _step_opened_by(self, place: SessionState, step: Step) -> Step | None:
         """The step that an answer to `step` opens at once; None where a pause or the end comes first."""
-        pause = step.kind == "block" and self.protocol.washout.hours > 0
-        return None if pause or place.closed else place.after(step)
+        following = place.after(step)
+        if following is None or place.closed or pause_before(self.protocol, place.steps, following):
+            return None
+        return following
 
     def _checked(self, place: SessionState, step: Step, answers: Mapping[str, Any]) -> dict[str, Any]:
         """The answers as they are stored; for a locked step, whatever comes, the first ones stand."""
@@ -477,13 +460,10 @@ class Study:
 
     def _opens_at(self, place: SessionState, step: Step) -> datetime | None:
         """When the pause before `step` ends; None where there is none or it is over."""
-        if not self.protocol.washout.hours or step.kind != "before":
+        pause = pause_before(self.protocol, place.steps, step)
+        if not pause:
             return None
-        previous = place.before(step)
-        if previous.kind != "block":
-            return None
-        answered = datetime.fromisoformat(place.answered[previous.name].at)
-        opens = answered + timedelta(hours=self.protocol.washout.hours)
+        opens = datetime.fromisoformat(place.answered[place.before(step).name].at) + pause
         return opens if opens > self._clock() else None
 
 

@@ -6,8 +6,9 @@ is remembered of a session.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
@@ -44,7 +45,9 @@ class Step:
     def identity(self) -> dict[str, Any]:
         """Subject of an answer to this step; stored with it, so that the log can be read by itself."""
         if self.presentation is not None:
-            return {"case": self.presentation.case, "arm": self.presentation.arm, "repeat": self.presentation.repeat}
+            shown = self.presentation
+            named = {"case": shown.case, "arm": shown.arm, "repeat": shown.repeat}
+            return named if shown.session == 1 else {**named, "session": shown.session}
         if self.pair is not None:
             return {"case": self.pair.case, "side_a": self.pair.side_a, "side_b": self.pair.side_b}
         return {} if self.arm is None else {"arm": self.arm}
@@ -73,20 +76,21 @@ def _case_steps(protocol: Protocol, allocation: Allocation) -> Iterator[Step]:
     practice = sum(p.practice for p in allocation.presentations)
     repeats = sum(p.repeat for p in allocation.presentations)
     main = len(allocation.presentations) - practice - repeats
-    for block, presentations in groupby(allocation.presentations, key=lambda p: p.block):
+    first = main // protocol.sessions  # cases of the first session, which the repeats follow
+    for (session, block), presentations in groupby(allocation.presentations, key=lambda p: (p.session, p.block)):
         arm = None
         for p in presentations:
             arm = p.arm
-            title = _title("photo", p.position, main)
+            title = _title("photo", p.position - (repeats if session > 1 else 0), main)
             if p.practice:
                 title = _title("practice", p.position, practice)
             elif p.repeat:  # at the end, on top of the study's cases
-                title = _title("closing_photo", p.position - main, repeats)
+                title = _title("closing_photo", p.position - first, repeats)
             yield Step("", "before", title, p)
             yield Step("", "after", title, p)
             if p.practice:
                 yield Step("", "feedback", title, p)
-        if 1 <= block <= len(protocol.arms):
+        if 1 <= block <= len(protocol.arms) and session == 1:  # the scales are asked once of each arm
             yield Step("", "block", _title("block", block, len(protocol.arms)), arm=arm)
 
 
@@ -94,6 +98,24 @@ def _pair_steps(pairs: Iterable[Pair]) -> Iterator[Step]:
     listed = tuple(pairs)
     for i, pair in enumerate(listed, start=1):
         yield Step("", "preference", _title("pair", i, len(listed)), pair=pair)
+
+
+def pause_before(protocol: Protocol, steps: Sequence[Step], step: Step) -> timedelta:
+    """The pause that the protocol forces before a step: between two parts, or the two sessions; else none."""
+    if step.kind != "before" or step.presentation is None or step.presentation.practice:
+        return timedelta(0)
+    before = steps[steps.index(step) - 1]
+    shown = before.presentation
+    if protocol.second_session is not None and step.presentation.session == 2 and not _in_second(before):
+        return timedelta(days=protocol.second_session.days)
+    new_part = before.kind == "block" or (
+        shown is not None and shown.session == 2 and shown.block != step.presentation.block
+    )
+    return timedelta(hours=protocol.washout.hours if new_part else 0)
+
+
+def _in_second(step: Step) -> bool:
+    return step.presentation is not None and step.presentation.session == 2
 
 
 def check(protocol: Protocol, step: Step, answers: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,4 +35,5 @@ def _parts(protocol: ProtocolModel) -> dict[str, int]:
         "repeats": cases.repeats,
         "pairs": cases.preference_pairs,
         "practice": cases.practice,
+        "second": 0 if protocol.second_session is None else protocol.second_session.days,
     }

@@ -24,6 +24,7 @@ from skinclip.study.store.records import (
     ENROLLED,
     SIGNED_IN,
     SIGNED_OUT,
+    SITE_COORDINATOR,
 )
 from skinclip.study.store.study_key import StudyKey
 
@@ -143,7 +144,7 @@ def _number(enrolled: Event) -> int | None:
 
 
 def _access(events: Sequence[Event], columns: Columns) -> Iterator[Problem]:
-    enrolled = {event.reader for event in events if event.kind == ENROLLED}
+    enrolled = {event.reader for event in events if event.kind in (ENROLLED, SITE_COORDINATOR)}
     withdrawn = {event.reader for event in events if event.kind == WITHDRAWN}
     for what, rows in (("a code", columns.codes), ("a sign-in", columns.sessions)):
         for reader in dict.fromkeys(row.reader for row in rows if row.reader is not None):
@@ -158,7 +159,7 @@ def _codes(events: Sequence[Event], columns: Columns, key: StudyKey) -> Iterator
     given: dict[str | None, str | None] = {}
     earlier: set[str] = set()
     for event in events:
-        if event.kind in (ENROLLED, CODE_RENEWED):
+        if event.kind in (ENROLLED, SITE_COORDINATOR, CODE_RENEWED):
             given[event.reader] = _payload(event).get(CODE)
         elif event.kind == CODES_SEALED:
             earlier.update(_payload(event).get("codes", ()))
@@ -255,7 +256,7 @@ def _order(events: Sequence[Event]) -> Iterator[Problem]:
             yield Problem("after_closing", event.sequence, text)
         if event.reader in withdrawn:
             yield Problem("after_withdrawal", event.sequence, f"{name} was stored after its reader had withdrawn")
-        if event.kind == ENROLLED:
+        if event.kind in (ENROLLED, SITE_COORDINATOR):
             enrolled.add(event.reader)
         elif event.reader not in enrolled:
             yield Problem("reader", event.sequence, f"{name} is of a reader whom no event had enrolled")

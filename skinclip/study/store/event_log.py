@@ -47,13 +47,25 @@ from skinclip.study.store.records import (
     RESTORED,
     SIGNED_IN,
     SIGNED_OUT,
+    SITE_COORDINATOR,
 )
 from skinclip.study.store.rows import EVENT_COLUMNS, Tail, answered, by_request, event_of, known_study
 from skinclip.study.store.study_key import StudyKey
 
 MEASURED = "measured"  # payload entry (times, window size) that may differ between two sends of the same answer
 _OWN_KINDS = frozenset(
-    {CREATED, ENROLLED, CODE_RENEWED, CODES_SEALED, CLOSED, WITHDRAWN, SIGNED_IN, SIGNED_OUT, RESTORED}
+    {
+        CREATED,
+        ENROLLED,
+        CODE_RENEWED,
+        CODES_SEALED,
+        CLOSED,
+        WITHDRAWN,
+        SIGNED_IN,
+        SIGNED_OUT,
+        RESTORED,
+        SITE_COORDINATOR,
+    }
 )
 _LONGEST_NAME = 200
 

@@ -15,7 +15,7 @@ from skinclip.study.store.audit_log import WITHDRAWN, Event
 from skinclip.study.store.database import Database
 from skinclip.study.store.event_log import EventLog
 from skinclip.study.store.records import CODE, ENROLLED, Enrolment, Reader
-from skinclip.study.store.rows import EVENT_COLUMNS, by_request, closed_at, genuine_event, known_reader, known_study
+from skinclip.study.store.rows import by_request, closed_at, events_of_kind, known_reader, known_study
 from skinclip.study.store.sign_in import SignIns, end_access
 from skinclip.study.store.study_key import StudyKey
 
@@ -97,10 +97,7 @@ class ReaderRegistry:
 
     def _enrolled(self, connection: Connection, study: str) -> list[Event]:
         """The events by which readers were enrolled, in order; those of readers who withdrew are without payload."""
-        query = EVENT_COLUMNS.where(schema.events.c.study == study, schema.events.c.kind == ENROLLED).order_by(
-            schema.events.c.sequence
-        )
-        return [genuine_event(row, self._key) for row in connection.execute(query)]
+        return events_of_kind(connection, study, ENROLLED, self._key)
 
 
 def _reader(row: Row[Any], enrolled: Event) -> Reader:

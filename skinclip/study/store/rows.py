@@ -20,7 +20,7 @@ from skinclip.study.store.audit_log import Event, Head, is_genuine
 from skinclip.study.store.codes import SALT_BYTES
 from skinclip.study.store.consistency import CodeRow, Columns, ReaderRow, SessionRow
 from skinclip.study.store.database import NOTES
-from skinclip.study.store.records import ANSWERING, CLOSED
+from skinclip.study.store.records import ANSWERING, CLOSED, is_site_coordinator
 from skinclip.study.store.study_key import SEALED, StudyKey
 
 EVENT_COLUMNS = sa.select(schema.events, schema.payloads.c.salt, schema.payloads.c.body).select_from(
@@ -168,6 +168,12 @@ def newest(
     return None if row is None else genuine_event(row, key)
 
 
+def events_of_kind(connection: Connection, study: str, kind: str, key: StudyKey) -> list[Event]:
+    """All events of a kind, in order. Raises TamperedError."""
+    query = EVENT_COLUMNS.where(schema.events.c.study == study, schema.events.c.kind == kind)
+    return [genuine_event(row, key) for row in connection.execute(query.order_by(schema.events.c.sequence))]
+
+
 # -- studies and readers ----------------------------------------------------------------------------------------------
 
 
@@ -220,7 +226,11 @@ def known_reader(connection: Connection, study: str, reader: str) -> Row[Any]:
 
 def may_still_send(connection: Connection, study: str, reader: str | None) -> None:
     """Raises unless the reader, if there is one, is enrolled and has not withdrawn."""
-    if reader is not None and known_reader(connection, study, reader).withdrawn_at is not None:
+    if (
+        reader is not None
+        and not is_site_coordinator(reader)
+        and known_reader(connection, study, reader).withdrawn_at is not None
+    ):
         raise WithdrawnError(error_text("withdrawn"))
 
 

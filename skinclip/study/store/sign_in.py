@@ -33,6 +33,8 @@ from skinclip.study.store.records import (
     LANGUAGE,
     SIGNED_IN,
     SIGNED_OUT,
+    SITE,
+    SITE_COORDINATOR,
     Session,
     SessionSnapshot,
 )
@@ -78,6 +80,24 @@ class SignIns:
         """A new code for the study's coordinator; the one before and its sign-ins end."""
         return self._replace_code(study, None)
 
+    def site_coordinator_code(self, study: str, site: str, is_same: Callable[[str, str], bool]) -> str:
+        """A code for the coordinator of a site; the one before of that site, by `is_same`, and its sign-ins end."""
+        code, kept = self.new_code()
+        request_id = f"{SITE_COORDINATOR}-{secrets.token_hex(8)}"
+
+        def work(connection: Connection) -> str:
+            rows.known_study(connection, study, lock=True)
+            known = rows.events_of_kind(connection, study, SITE_COORDINATOR, self._key)
+            owner = next((e.reader for e in known if is_same((e.payload or {}).get(SITE, ""), site)), None)
+            kind = SITE_COORDINATOR if owner is None else CODE_RENEWED
+            owner = owner or f"K{len(known) + 1:03d}"
+            end_access(connection, study, owner)
+            payload = {SITE: site, CODE: self.keep_code(connection, study, owner, kept)}
+            self._log.append_within(connection, [self._log.draft(study, owner, kind, kind, payload, request_id)])
+            return str(code)
+
+        return self._database.write(work)
+
     def sign_in(self, typed: str, address: str = "", language: str = "") -> Session:
         """Starts a session with a personal or coordinator code, in a language of the page.
 
@@ -118,7 +138,7 @@ class SignIns:
 
         def work(connection: Connection) -> SessionSnapshot:
             session, closed = self._session(connection, token)
-            if session.reader is None:
+            if session.reader is None or session.is_coordinator:
                 return SessionSnapshot(session, closed, ())
             wanted = {"study": session.study, "reader": session.reader, "since": since(session.reader)}
             found = connection.execute(rows.FIND_SINCE, {**wanted, "kinds": sorted(kinds)})
@@ -232,7 +252,7 @@ class SignIns:
     def _check_given_out(self, connection: Connection, code: Row[Any]) -> None:
         """Raises TamperedError unless the code is sealed for its owner, and the last that the log gave out to it."""
         row = CodeRow.of(code)
-        given = rows.newest(connection, code.study, code.reader, [ENROLLED, CODE_RENEWED], self._key)
+        given = rows.newest(connection, code.study, code.reader, [ENROLLED, SITE_COORDINATOR, CODE_RENEWED], self._key)
         if given is None or not self._key.fits(row.seal, "code", *row.fields):
             raise TamperedError("this code's owner in the database")
         expected = (given.payload or {}).get(CODE)

@@ -171,6 +171,10 @@ class Store:
         """See `SignIns.coordinator_code`."""
         return self.sign_ins.coordinator_code(study)
 
+    def site_coordinator_code(self, study: str, site: str, is_same: Callable[[str, str], bool]) -> str:
+        """See `SignIns.site_coordinator_code`."""
+        return self.sign_ins.site_coordinator_code(study, site, is_same)
+
     def sign_in(self, typed: str, address: str = "", language: str = "") -> Session:
         """See `SignIns.sign_in`."""
         return self.sign_ins.sign_in(typed, address, language)

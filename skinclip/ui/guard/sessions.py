@@ -57,8 +57,12 @@ class VisitorState(SessionState):
 
     @property
     def is_empty(self) -> bool:
-        """True where nothing of the visitor is kept."""
-        return all(value is None for value in list(self.state_data.values()))
+        """True where nothing of the visitor is kept: every value is none, or what a new visitor begins with."""
+        return all(value is None or self._is_initial(key, value) for key, value in list(self.state_data.items()))
+
+    def _is_initial(self, key: int, value: Any) -> bool:
+        initial = getattr(self.blocks_config.blocks.get(key), "value", None)
+        return type(value) is type(initial) and bool(value == initial)
 
 
 class VisitorSessions(StateHolder):

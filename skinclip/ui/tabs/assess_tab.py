@@ -30,16 +30,18 @@ from skinclip.ui import components
 from skinclip.ui.answer import adapters, assess_photos, made_by
 from skinclip.ui.background_task import BackgroundTask, TaskStopped, TaskSuperseded, WaitingLine
 from skinclip.ui.guard.quiet_log import describe
+from skinclip.ui.loading import is_loading
 from skinclip.ui.page import ModelPage
 from skinclip.ui.state import (
     GIVEN,
     AssessedPhoto,
     Entries,
-    Kinds,
+    FormPhotos,
     Photos,
     context_of,
     describe_context,
     describe_kinds,
+    edits_in_words,
     entries_of,
 )
 from skinclip.ui.tabs import change_panel, opinion_panel, requests, revision
@@ -88,18 +90,17 @@ class Display:
     Attributes:
         first: hide it until the clinician has given one.
         settings: threshold and prevalence.
-        edited: how the photo was turned and cropped, in words.
+        edited: how the photos were turned and cropped, in words.
     """
 
     first: bool = False
     settings: Settings = Settings()  # noqa: RUF009  frozen
     edited: str = ""
 
-    def of(self, answer: AssessedPhoto, name: str | None = None) -> AssessedPhoto:
+    def of(self, assessor: Assessor, answer: AssessedPhoto, name: str | None = None) -> AssessedPhoto:
         """The answer with them; `name` is that of the model, where there are several."""
-        which = "" if answer.other is None else " (the photo added first)"
-        clinician = replace(answer.clinician, photo_edit=self.edited and f"{self.edited}{which}")
-        return replace(answer, settings=self.settings, clinician=clinician, made_by=name)
+        clinician = replace(answer.clinician, photo_edit=self.edited)
+        return replace(answer.at(self.settings, assessor), clinician=clinician, made_by=name)
 
 
 Report = Progress | PartialAnswer | AssessedPhoto  # steps and the answer as it grows, then the whole answer
@@ -141,6 +142,7 @@ def _wire_photo(page: ModelPage, view: AssessView, examples: list[tuple[gr.Butto
         # Gradio gives the request to functions alone that ask for it by their annotation
         def handle(value: Any, beside: bytes | None, request: gr.Request) -> Updates:
             tasks.stop(request.session_hash, superseded=True)
+            page.line.leave(request.session_hash)
             return handler(value, beside, request)
 
         return handle
@@ -168,7 +170,7 @@ def _wire_photo(page: ModelPage, view: AssessView, examples: list[tuple[gr.Butto
     other_refusal = replacing(lambda code, _, __: on_other_refusal(view, code))
     slot.refusal.change(other_refusal, [slot.refusal, view.photo], **stops)
     # cancels nothing by itself: most requests concern the answer, and leave what runs alone
-    asked = [view.request, view.whole, view.other, slot.kind, view.recognised]
+    asked = [view.request, view.photo, view.edit, view.other, view.other_edit, slot.kind, view.recognised]
     view.request.change(_photo_request(page, view), asked, view.photo_outputs, **common)
     _wire_kinds(page, view, added)
 
@@ -176,21 +178,16 @@ def _wire_photo(page: ModelPage, view: AssessView, examples: list[tuple[gr.Butto
 def _photo_request(page: ModelPage, view: AssessView) -> Callable[..., Updates]:
     """Requests of the browser's that change a photo in the form."""
 
-    def change(
-        text: str | None,
-        whole: bytes | None,
-        other: bytes | None,
-        other_kind: str,
-        recognised: Kinds | None,
-        request: gr.Request,
-    ) -> Updates:
+    def change(request: gr.Request, text: str | None, *form: Any) -> Updates:
         asked = requests.parsed(text)
         if asked.get("kind") not in ("crop", "uncrop", "remove"):
             return gr.skip()
         page.tasks.stop(request.session_hash, superseded=True)
+        page.line.leave(request.session_hash)
+        photos = FormPhotos(*form)
         if asked["kind"] == "remove":
-            return on_remove(view, asked.get("which"), other, other_kind, recognised)
-        return on_reframe(view, whole, asked)
+            return on_remove(view, asked.get("which"), photos)
+        return on_reframe(view, asked, photos)
 
     return change
 
@@ -231,18 +228,14 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
             yield updates
 
     def run(
-        photo: bytes | None,
-        other: bytes | None,
-        entries: Entries | None,
-        first: bool,
-        settings: Settings,
-        edited: str | None,
-        request: gr.Request,
+        request: gr.Request, entries: Entries | None, first: bool, settings: Settings, *form: Any
     ) -> Generator[Updates]:
+        photos = FormPhotos(*form)
         try:
             with tasks.of(request.session_hash) as begin:
-                how = Display(first, settings, edited or "")
-                yield from on_assess(assessor, view, (photo, other), entries, begin, how)
+                edited = edits_in_words(photos.edit, photos.other_edit, photos.other is not None)
+                how = Display(first, settings, edited)
+                yield from on_assess(assessor, view, (photos.photo, photos.other), entries, begin, how)
         finally:
             line.leave(request.session_hash)
 
@@ -263,7 +256,7 @@ def _wire_assessment(page: ModelPage, view: AssessView) -> list[Any]:
     waited = pressed.then(wait, None, [view.result], concurrency_limit=16, **quiet)
     ran = pressed.then(
         run,
-        [*view.photos, view.entries, view.first, view.settings, view.edited],
+        [view.entries, view.first, view.settings, view.photo, view.edit, view.other, view.other_edit],
         view.outputs,
         concurrency_id="model",
         concurrency_limit=1,
@@ -351,12 +344,14 @@ def on_assess(
 
     def work(report: Callable[[Report], None]) -> AssessedPhoto:
         def show(partial_answer: AssessedPhoto) -> None:
-            report(PartialAnswer(how.of(partial_answer)))
+            report(PartialAnswer(how.of(assessor, partial_answer)))
 
+        if is_loading(assessor):
+            report(Progress(0.0, "Loading the model; the assessment starts then"))
         with assessor.using(entries.adapter):
             told = lambda *step: report(Progress(*step))  # noqa: E731
             answer = assess_photos(assessor, (photo, other), entries.kinds, context, told, show)
-            return how.of(answer, made_by(assessor))
+            return how.of(assessor, answer, made_by(assessor))
 
     try:
         task = BackgroundTask[Report](work)

@@ -62,9 +62,9 @@ class AssessView:
     panel: ChangePanel
     opinion: OpinionPanel | None  # None where the model has no vision tower of Qwen's
     photo: gr.State
-    whole: gr.State
-    edited: gr.State
+    edit: gr.State
     other: gr.State
+    other_edit: gr.State
     recognised: gr.State
     entries: gr.State
     answer: gr.State
@@ -100,7 +100,7 @@ class AssessView:
     @property
     def photo_outputs(self) -> list[Any]:
         """Components that a new photo fills or clears."""
-        own = [self.preview, self.photo, self.whole, self.edited, self.slot.preview, self.other, *self.kinds]
+        own = [self.preview, self.photo, self.edit, self.slot.preview, self.other, self.other_edit, *self.kinds]
         return [*own, self.button, self.stop, *self.outputs]
 
 
@@ -125,7 +125,7 @@ def build_view(page: ModelPage) -> tuple[AssessView, list[tuple[gr.Button, Path]
                 examples = build_example_buttons()
         with gr.Column(scale=9, min_width=320, elem_id="answer"):
             answer_part = _build_answer(assessor)
-    held = ("photo", "whole", "edited", "other", "recognised", "entries", "answer", "settings")
+    held = ("photo", "edit", "other", "other_edit", "recognised", "entries", "answer", "settings")
     state = {name: getattr(page, name) for name in held}
     form_part = dict(zip(("age", "sex", "site", "adapter"), form, strict=True))
     view = AssessView(

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from skinclip.calibration.calibrated_model import CalibratedOutput
 from skinclip.core.assessment import Assessment, Finding
+from skinclip.core.formatting import per_cent
 from skinclip.core.vocabulary import CRITERIA
 from skinclip.explain.counterfactual import what_if, without_region
 from skinclip.imaging.photo import LesionImage, PhotoError
@@ -158,6 +159,6 @@ def _options(probabilities: dict[str, float]) -> list[tuple[str, str]]:
         return [(AS_SEEN, AS_SEEN)]
     likeliest = max(probabilities, key=lambda label: probabilities[label])
     return [
-        (f"as seen: {likeliest} ({probabilities[likeliest]:.0%})", AS_SEEN),
+        (f"as seen: {likeliest} ({per_cent(probabilities[likeliest])})", AS_SEEN),
         *((label, label) for label in probabilities),
     ]

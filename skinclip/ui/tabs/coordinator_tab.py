@@ -1,5 +1,7 @@
 """The tab of a study's coordinator: progress, enrolment, closing, checking the log, export and analysis.
 
+The coordinator of a site sees the part about readers alone, and the site's own.
+
 Handlers are plain functions; each asks the study anew whether the token that the browser sends is the coordinator's. As
 with readers, the token lies in the browser tab's own sessionStorage, so that a refresh needs no code. Nothing is served
 as a file: new codes, the export and the report are part of the reply to the one who asked.
@@ -10,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from skinclip.study.catalogue.catalogue import ENGLISH, Words, language_name
 from skinclip.study.coordinator import Coordinator
 from skinclip.study.errors import (
     ReceiptError,
@@ -23,14 +27,18 @@ from skinclip.study.errors import (
     StudyRequestError,
     TamperedError,
 )
+from skinclip.study.letters import check_address, invitations, write_reminders
 from skinclip.study.session.session_service import Study
 from skinclip.ui import coordinator_html
 from skinclip.ui.client_address import client_address
+from skinclip.ui.coordinator_html import words_of
 from skinclip.ui.tabs.study_tab import sentence
 
 # Runs in the browser: the token of the sign-in is kept in this tab alone, and given back once the page is loaded anew.
 KEPT = "study-coordinator"
 KEEP = f"(token) => token ? sessionStorage.setItem('{KEPT}', token) : sessionStorage.removeItem('{KEPT}')"
+# The page's address for letters, where others can reach it.
+HERE = "() => /^(localhost|127\\.|\\[::1)/.test(location.host) ? '' : location.origin + location.pathname"
 GIVE_BACK = f"() => sessionStorage.getItem('{KEPT}') || ''"
 TAB = "coordinator"  # id of the tab that this is built in
 Updates = dict[Any, Any]
@@ -50,11 +58,19 @@ class CoordinatorView:
     leave: gr.Button
     number: gr.Number
     site: gr.Textbox
+    address: gr.Textbox
+    language: gr.Dropdown
     enrol: gr.Button
     codes: gr.HTML
+    remind: gr.Button
+    reminded: gr.HTML
     lost: gr.Dropdown
     renew: gr.Button
     renewed: gr.HTML
+    lead: gr.Column
+    own_site: gr.Textbox
+    give: gr.Button
+    given: gr.HTML
     receipts: gr.Textbox
     verify: gr.Button
     verified: gr.HTML
@@ -71,54 +87,91 @@ class CoordinatorView:
     @property
     def secrets(self) -> list[gr.HTML]:
         """Parts that must not stay on the page after the coordinator has left it."""
-        return [self.status, self.codes, self.renewed, self.verified, self.closed, self.exported, self.report]
+        shown = [self.status, self.codes, self.reminded, self.renewed, self.given, self.verified]
+        return [*shown, self.closed, self.exported, self.report]
 
 
 def build(study: Study) -> CoordinatorView:
     """Lays out the tab inside the current Blocks and wires its events."""
+    t = words_of(study)
     with gr.Column(elem_classes="sk-desk-signin") as sign_in:
-        gr.HTML(coordinator_html.SIGN_IN)
-        code = gr.Textbox(label="Coordinator code", type="password", max_lines=1, elem_id="coordinator-code")
-        enter = gr.Button("Sign in", variant="primary", elem_id="coordinator-enter")
+        gr.HTML(coordinator_html.sign_in(t))
+        code = gr.Textbox(label=t("code"), type="password", max_lines=1, elem_id="coordinator-code")
+        enter = gr.Button(t("sign_in"), variant="primary", elem_id="coordinator-enter")
         refused = gr.HTML(elem_id="coordinator-refused")
     with gr.Column(visible=False, elem_classes="sk-room") as desk:
         with gr.Row():
-            refresh = gr.Button("Refresh", size="md", scale=0, min_width=140, elem_id="study-refresh")
-            leave = gr.Button("Sign out", size="md", scale=0, min_width=140, elem_id="coordinator-leave")
+            refresh = gr.Button(t("refresh"), size="md", scale=0, min_width=140, elem_id="study-refresh")
+            leave = gr.Button(t("sign_out"), size="md", scale=0, min_width=140, elem_id="coordinator-leave")
         status = gr.HTML(elem_id="study-status")
-        with gr.Accordion("Enrol readers", open=False):
-            with gr.Row():
-                number = gr.Number(1, label="How many", precision=0, minimum=1, maximum=200, min_width=120)
-                site = gr.Textbox(label="Site", placeholder="hospital or practice", max_lines=1, max_length=120)
-            enrol = gr.Button("Enrol and show their codes", elem_id="study-enrol")
-            codes = gr.HTML(elem_id="study-codes")
-        with gr.Accordion("Renew a lost code", open=False):
-            gr.HTML(coordinator_html.RENEWAL)
-            lost = gr.Dropdown([], label="Reader", interactive=True, elem_id="study-lost")
-            renew = gr.Button("Make a new code", elem_id="study-renew")
-            renewed = gr.HTML(elem_id="study-renewed")
-        with gr.Accordion("Check that no answer was lost or changed", open=False):
-            receipts = gr.Textbox(label="Readers' receipts, one a line (optional)", lines=3)
-            verify = gr.Button("Check the log", elem_id="study-verify")
-            verified = gr.HTML(elem_id="study-verified")
-        with gr.Accordion("Close the study", open=False):
-            gr.HTML(coordinator_html.closing(study))
-            reason = gr.Textbox(label="Reason, where it is closed early", max_lines=2, max_length=500)
-            typed = gr.Textbox(label="Name of the study, to confirm", max_lines=1, elem_id="study-typed")
-            close = gr.Button("Close for good", variant="stop", elem_id="study-close")
-            closed = gr.HTML(elem_id="study-closed")
-        with gr.Accordion("Export and analyse, once closed", open=False):
-            with gr.Row():
-                export = gr.Button("Make the export", elem_id="study-export")
-                analyse = gr.Button("Analyse as planned", elem_id="study-analyse")
-            exported, report = gr.HTML(elem_id="study-exported"), gr.HTML(elem_id="study-report")
+        readers = _readers_part(study, t)
+        with gr.Column() as lead:
+            study_part = _study_part(study, t)
     token = gr.Textbox(visible="hidden")
     view = CoordinatorView(
-        sign_in, code, enter, refused, desk, status, refresh, leave, number, site, enrol, codes, lost, renew, renewed,
-        receipts, verify, verified, reason, typed, close, closed, export, exported, analyse, report, token,
+        sign_in=sign_in, code=code, enter=enter, refused=refused, desk=desk, status=status, refresh=refresh,
+        leave=leave, lead=lead, token=token, **readers, **study_part,
     )  # fmt: skip
     _wire(study, view)
     return view
+
+
+def _readers_part(study: Study, t: Words) -> dict[str, Any]:
+    """Enrolment, reminders and lost codes: for the study's coordinator, and for those of sites."""
+    offered = [(language_name(code), code) for code in study.protocol.languages]
+    with gr.Accordion(t("enrol_heading"), open=False):
+        with gr.Row():
+            number = gr.Number(1, label=t("number"), precision=0, minimum=1, maximum=200, min_width=120)
+            site = gr.Textbox(label=t("site"), placeholder=t("site_example"), max_lines=1, max_length=120)
+        gr.HTML(coordinator_html.aside(t("letters_text")))
+        with gr.Row():
+            address = gr.Textbox(
+                label=t("address"), max_lines=1, max_length=500,
+                placeholder="https://HOST/", elem_id="study-address",
+            )  # fmt: skip
+            language = gr.Dropdown(offered, value=offered[0][1], label=t("letter_language"))
+        enrol = gr.Button(t("enrol"), elem_id="study-enrol")
+        codes = gr.HTML(elem_id="study-codes")
+        remind = gr.Button(t("remind"), elem_id="study-remind")
+        reminded = gr.HTML(elem_id="study-reminded")
+    with gr.Accordion(t("renew_heading"), open=False):
+        gr.HTML(coordinator_html.paragraph(t("renewal")))
+        lost = gr.Dropdown([], label=t("reader"), interactive=True, elem_id="study-lost")
+        renew = gr.Button(t("renew"), elem_id="study-renew")
+        renewed = gr.HTML(elem_id="study-renewed")
+    return {
+        "number": number, "site": site, "address": address, "language": language, "enrol": enrol, "codes": codes,
+        "remind": remind, "reminded": reminded, "lost": lost, "renew": renew, "renewed": renewed,
+    }  # fmt: skip
+
+
+def _study_part(study: Study, t: Words) -> dict[str, Any]:
+    """Everything that is for the study's coordinator alone."""
+    with gr.Accordion(t("sites_heading"), open=False):
+        gr.HTML(coordinator_html.paragraph(t("sites_text")))
+        own_site = gr.Textbox(label=t("site"), max_lines=1, max_length=120, elem_id="study-own-site")
+        give = gr.Button(t("give"), elem_id="study-give")
+        given = gr.HTML(elem_id="study-given")
+    with gr.Accordion(t("check_heading"), open=False):
+        receipts = gr.Textbox(label=t("receipts"), lines=3)
+        verify = gr.Button(t("check"), elem_id="study-verify")
+        verified = gr.HTML(elem_id="study-verified")
+    with gr.Accordion(t("close_heading"), open=False):
+        gr.HTML(coordinator_html.paragraph(t("closing", name=study.name)))
+        reason = gr.Textbox(label=t("reason"), max_lines=2, max_length=500)
+        typed = gr.Textbox(label=t("typed"), max_lines=1, elem_id="study-typed")
+        close = gr.Button(t("close"), variant="stop", elem_id="study-close")
+        closed = gr.HTML(elem_id="study-closed")
+    with gr.Accordion(t("export_heading"), open=False):
+        with gr.Row():
+            export = gr.Button(t("export"), elem_id="study-export")
+            analyse = gr.Button(t("analyse"), elem_id="study-analyse")
+        exported, report = gr.HTML(elem_id="study-exported"), gr.HTML(elem_id="study-report")
+    return {
+        "own_site": own_site, "give": give, "given": given, "receipts": receipts, "verify": verify,
+        "verified": verified, "reason": reason, "typed": typed, "close": close, "closed": closed, "export": export,
+        "exported": exported, "analyse": analyse, "report": report,
+    }  # fmt: skip
 
 
 def _wire(study: Study, view: CoordinatorView) -> None:
@@ -145,7 +198,9 @@ def _wire(study: Study, view: CoordinatorView) -> None:
         )  # fmt: skip
     on(view.refresh, on_refresh, [], view.status)
     on(view.leave, on_leave, [], view.status)
-    on(view.enrol, on_enrol, [view.number, view.site], view.codes)
+    on(view.enrol, on_enrol, [view.number, view.site, view.address, view.language], view.codes)
+    on(view.remind, on_remind, [view.address, view.language], view.reminded)
+    on(view.give, on_give, [view.own_site], view.given)
     on(view.renew, on_renew, [view.lost], view.renewed)
     on(view.verify, on_verify, [view.receipts], view.verified)
     on(view.close, on_close, [view.reason, view.typed], view.closed)
@@ -161,6 +216,7 @@ def resume_on_load(page: gr.Blocks, tabs: gr.Tabs, study: Study, view: Coordinat
         partial(on_resume, study, view, tabs), [view.token], [tabs, *every], js=GIVE_BACK, api_visibility="private",
         show_progress="hidden",
     )  # fmt: skip
+    page.load(None, None, [view.address], js=HERE)
 
 
 # --- handlers -----------------------------------------------------------------------------------------------------
@@ -169,7 +225,7 @@ def resume_on_load(page: gr.Blocks, tabs: gr.Tabs, study: Study, view: Coordinat
 def on_enter(study: Study, view: CoordinatorView, token: str | None, code: str | None, address: str = "") -> Updates:
     """The coordinator's code -> the coordinator's desk."""
     if not (code or "").strip():
-        return {view.refused: coordinator_html.alert("Type the coordinator code.")}
+        return {view.refused: coordinator_html.alert(words_of(study)("type_code"))}
     try:
         token = study.sign_in(code or "", coordinator=True, address=address)
     except (SignInError, TamperedError) as problem:
@@ -190,7 +246,7 @@ def on_leave(study: Study, view: CoordinatorView, token: str | None) -> Updates:
     """Signs the coordinator out and clears the page."""
     if token:
         study.sign_out(token)
-    return _outside(view, coordinator_html.SIGNED_OUT)
+    return _outside(view, coordinator_html.signed_out(words_of(study)))
 
 
 def on_refresh(study: Study, view: CoordinatorView, token: str | None) -> Updates:
@@ -198,27 +254,68 @@ def on_refresh(study: Study, view: CoordinatorView, token: str | None) -> Update
     return _asked(study, view, token, view.status, lambda desk: _progress(desk, study, view))
 
 
-def on_enrol(study: Study, view: CoordinatorView, token: str | None, number: float | None, site: str | None) -> Updates:
-    """New readers; their codes are on the page this once."""
+def on_enrol(
+    study: Study, view: CoordinatorView, token: str | None, number: float | None, site: str | None, *letter: str | None
+) -> Updates:
+    """New readers; their codes are on the page this once, with invitations where `letter` has address and language."""
+    address, language = (*letter, None, None)[:2]
 
     def work(desk: Coordinator) -> Updates:
-        if not (site or "").strip():
-            raise StudyRequestError("name the site of the readers, such as the hospital")
-        enrolled = study.enrol(int(number or 0), site or "")
-        return {view.codes: coordinator_html.codes_once(enrolled), **_progress(desk, study, view)}
+        if (address or "").strip():
+            check_address(address or "")  # before anybody is enrolled whose letter could not be written
+        enrolled = desk.enrol(int(number or 0), site or "")
+        texts = invitations(study, enrolled, address or "", language or ENGLISH) if (address or "").strip() else ()
+        return {
+            view.codes: coordinator_html.codes_once(words_of(study), enrolled, texts),
+            **_progress(desk, study, view),
+        }
 
     return _asked(study, view, token, view.codes, work)
+
+
+def on_remind(
+    study: Study, view: CoordinatorView, token: str | None, address: str | None, language: str | None
+) -> Updates:
+    """Reminders to the readers who have not finished, as one archive."""
+
+    def work(desk: Coordinator) -> Updates:
+        url, count = check_address(address or ""), 0
+
+        def write(folder: Path) -> None:
+            nonlocal count
+            count = len(write_reminders(study, folder, url, language or ENGLISH, desk.site))
+
+        archive, t = coordinator_html.zipped(write), words_of(study)
+        if not count:
+            return {view.reminded: coordinator_html.note(t("no_reminder"))}
+        return {view.reminded: coordinator_html.link(archive, "reminders.zip", t("save_reminders"))}
+
+    return _asked(study, view, token, view.reminded, work)
 
 
 def on_renew(study: Study, view: CoordinatorView, token: str | None, reader: str | None) -> Updates:
     """A new code for one reader; it is on the page this once."""
 
     def work(desk: Coordinator) -> Updates:
+        t = words_of(study)
         if not reader:
-            raise StudyRequestError("choose the reader whose code was lost")
-        return {view.renewed: coordinator_html.codes_once([study.renew_code(reader)]), view.lost: None}
+            raise StudyRequestError(t("choose_reader"))
+        return {view.renewed: coordinator_html.codes_once(t, [desk.renew_code(reader)]), view.lost: None}
 
     return _asked(study, view, token, view.renewed, work)
+
+
+def on_give(study: Study, view: CoordinatorView, token: str | None, site: str | None) -> Updates:
+    """A new code for a site's own coordinator; it is on the page this once."""
+
+    def work(desk: Coordinator) -> Updates:
+        code = desk.site_coordinator_code(site or "")
+        return {
+            view.given: coordinator_html.site_code(words_of(study), (site or "").strip(), code),
+            view.own_site: "",
+        }
+
+    return _asked(study, view, token, view.given, work)
 
 
 def on_verify(study: Study, view: CoordinatorView, token: str | None, receipts: str | None) -> Updates:
@@ -226,7 +323,7 @@ def on_verify(study: Study, view: CoordinatorView, token: str | None, receipts: 
     given = [line.strip() for line in (receipts or "").splitlines() if line.strip()]
 
     def work(desk: Coordinator) -> Updates:
-        return {view.verified: coordinator_html.log_check(desk.audit(given), len(given))}
+        return {view.verified: coordinator_html.log_check(words_of(study), desk.audit(given), len(given))}
 
     return _asked(study, view, token, view.verified, work)
 
@@ -235,11 +332,12 @@ def on_close(study: Study, view: CoordinatorView, token: str | None, reason: str
     """Closes the study, where its name was typed."""
 
     def work(desk: Coordinator) -> Updates:
+        t = words_of(study)
         if (typed or "").strip() != study.name:
-            raise StudyRequestError(f"type {study.name} to confirm that the study is to be closed for good")
+            raise StudyRequestError(t("type_name", name=study.name))
         desk.close(reason or "")
-        message = f"The study is closed. Keep the receipt of it, for verifying: {desk.receipt()}"
-        return {view.closed: coordinator_html.note(message), view.typed: "", **_progress(desk, study, view)}
+        message = coordinator_html.note(t("closed_receipt", receipt=desk.receipt()))
+        return {view.closed: message, view.typed: "", **_progress(desk, study, view)}
 
     return _asked(study, view, token, view.closed, work)
 
@@ -249,7 +347,7 @@ def on_export(study: Study, view: CoordinatorView, token: str | None) -> Updates
 
     def work(desk: Coordinator) -> Updates:
         archive = coordinator_html.zipped(lambda folder: desk.export(folder))
-        return {view.exported: coordinator_html.link(archive, f"{study.name}.zip", "Save the export (zip)")}
+        return {view.exported: coordinator_html.link(archive, f"{study.name}.zip", words_of(study)("save_export"))}
 
     return _asked(study, view, token, view.exported, work)
 
@@ -258,7 +356,7 @@ def on_analyse(study: Study, view: CoordinatorView, token: str | None) -> Update
     """The analysis that the plan fixed: its report on the page, and everything as one archive."""
 
     def work(desk: Coordinator) -> Updates:
-        return {view.report: coordinator_html.analysis(desk, study.name)}
+        return {view.report: coordinator_html.analysis(words_of(study), desk, study.name)}
 
     return _asked(study, view, token, view.report, work)
 
@@ -288,13 +386,17 @@ def _inside(study: Study, view: CoordinatorView, token: str) -> Updates:
 def _progress(desk: Coordinator, study: Study, view: CoordinatorView) -> Updates:
     """How far the readers are, and who of them can be given a new code."""
     rows = desk.status()
+    own = gr.update() if desk.site is None else gr.update(value=desk.site, interactive=False)
     return {
-        view.status: coordinator_html.status(rows, desk.is_closed, study),
+        view.status: coordinator_html.status(rows, desk.is_closed, study, desk.site),
+        view.lead: gr.update(visible=desk.site is None),
+        view.site: own,
         view.lost: gr.update(choices=[row.reader for row in rows if row.state != "withdrawn"]),
     }
 
 
 def _outside(view: CoordinatorView, words: str) -> Updates:
     """Back to the sign-in; nothing stays on the page."""
-    updates = {view.sign_in: gr.update(visible=True), view.desk: gr.update(visible=False), view.refused: words}
+    updates: Updates = {view.sign_in: gr.update(visible=True), view.desk: gr.update(visible=False), view.refused: words}
+    updates[view.site] = gr.update(value="", interactive=True)
     return {**updates, view.token: "", **dict.fromkeys(view.secrets, "")}

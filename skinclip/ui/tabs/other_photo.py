@@ -48,14 +48,17 @@ def build_kind(name: str, label: str) -> gr.Dropdown:
     return gr.Dropdown(choices(None, asked=False), value=AS_RECOGNISED, label=label, filterable=False, elem_id=name)
 
 
-def choices(recognised: Kind | None, asked: bool = True) -> list[tuple[str, str]]:
+def choices(recognised: Kind | None, asked: bool = True, tells: bool = True) -> list[tuple[str, str]]:
     """(label, value) of each kind that a visitor may choose, the model's own first.
 
     Args:
         asked: the model was asked.
+        tells: it tells kinds apart.
     """
-    own = "as recognised" if not asked else "not recognised" if recognised is None else KIND_NAMES[recognised]
-    own = f"recognised: {own}" if asked and recognised is not None else own
+    if not asked or not tells:
+        own = "as recognised" if tells else "not given"
+    else:
+        own = "not recognised" if recognised is None else f"recognised: {KIND_NAMES[recognised]}"
     return [(own, AS_RECOGNISED), *((KIND_NAMES[kind], code) for code, kind in GIVEN.items())]
 
 

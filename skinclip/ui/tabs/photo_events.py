@@ -7,17 +7,20 @@ never be answered together by mistake.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
+from skinclip.core.assessment import QualityIssue
 from skinclip.imaging.bounded import load_photo_bounded
-from skinclip.imaging.photo import PhotoError, fit, photo_quality
-from skinclip.imaging.reframe import Frame, reframed
+from skinclip.imaging.photo import LesionImage, PhotoError, fit, photo_quality
+from skinclip.imaging.reframe import Edit, Frame, reframed
 from skinclip.pipeline.assessor import Assessor
 from skinclip.ui import components
-from skinclip.ui.state import AS_RECOGNISED, Kinds, Photos
+from skinclip.ui.state import AS_RECOGNISED, FormPhotos, Kinds, Photos
 from skinclip.ui.tabs import change_panel, opinion_panel, other_photo
 from skinclip.ui.tabs.assess_view import AssessView, Updates
 from skinclip.ui.tabs.photo_field import example_name, refusal_words
@@ -62,12 +65,9 @@ def on_other_upload(view: AssessView, take: Callable[[], bytes], photo: bytes | 
             raise PhotoError("Add the first photo of the lesion before the other one.")
         if data == photo:
             raise PhotoError("This is the photo that is there already. Add another one of the same lesion.")
-        image = load_photo_bounded(data)
+        return {**emptied(view), **without_other(view), **take_other(view, data)}
     except PhotoError as problem:
         return other_refused(view, str(problem))
-    drawn = components.other_preview(fit(image.pixels, PREVIEW_SIDE), image, photo_quality(image))
-    there = {**without_other(view), view.slot.preview: drawn, view.other: data}
-    return {**emptied(view), **there, **cleared(view, components.READY)}
 
 
 def on_other_refusal(view: AssessView, code: str | None) -> Updates:
@@ -82,28 +82,23 @@ def other_refused(view: AssessView, words: str) -> Updates:
     return {**emptied(view), **there, **cleared(view, components.READY)}
 
 
-def on_remove(view: AssessView, which: Any, other: bytes | None, given: str, recognised: Kinds | None) -> Updates:
-    """Takes one of the photos out of the form; without the first, the other one takes its place.
-
-    Args:
-        other, given: the other photo, and what the visitor says that it is.
-        recognised: what the model takes both for.
-    """
+def on_remove(view: AssessView, which: Any, form: FormPhotos) -> Updates:
+    """Takes one of the photos out of the form; without the first, the other one takes its place."""
     if which == "other":
         return {**emptied(view), **without_other(view), **cleared(view, components.READY)}
     if which != "first":
         return gr.skip()
-    if other is None:
-        empty = {view.preview: components.FORMATS, view.photo: None, view.whole: None, view.edited: None}
+    if form.other is None:
+        empty = {view.preview: components.FORMATS, view.photo: None, view.edit: None}
         return {**emptied(view), **without_other(view), **no_kind(view), **empty, **cleared(view, components.EMPTY)}
     try:
-        updates = take_photo(view, other)
+        updates = take_photo(view, form.other, edit=form.other_edit)
     except PhotoError as problem:
         return refused(view, str(problem))
-    kind = None if recognised is None else recognised[1]
+    kind = None if form.recognised is None else form.recognised[1]
     known = {
-        view.kind: gr.update(choices=other_photo.choices(kind, recognised is not None), value=given),
-        view.recognised: None if recognised is None else (kind, None),
+        view.kind: gr.update(choices=other_photo.choices(kind, form.recognised is not None), value=form.other_kind),
+        view.recognised: None if form.recognised is None else (kind, None),
     }
     return {**emptied(view), **without_other(view), **updates, **known}
 
@@ -119,8 +114,8 @@ def on_recognise(assessor: Assessor, view: AssessView, photos: Photos, given: tu
         return gr.skip()
     recognised = (first, other)
     return {
-        view.kind: gr.update(choices=other_photo.choices(first)),
-        view.slot.kind: gr.update(choices=other_photo.choices(other)),
+        view.kind: gr.update(choices=other_photo.choices(first, tells=assessor.tells_kinds)),
+        view.slot.kind: gr.update(choices=other_photo.choices(other, tells=assessor.tells_kinds)),
         view.slot.note: other_photo.note(other_photo.taken(given, recognised), photos[1] is not None),
         view.recognised: None if photos[0] is None else recognised,
     }
@@ -136,7 +131,8 @@ def without_other(view: AssessView, lost: bool = False) -> Updates:
     """No other photo. `lost`: there was one, and it is said why it went."""
     preview = components.OTHER_LOST if lost else ""
     unknown = gr.update(choices=other_photo.choices(None, asked=False), value=AS_RECOGNISED)
-    return {view.slot.preview: preview, view.slot.kind: unknown, view.slot.note: "", view.other: None}
+    gone = {view.other: None, view.other_edit: None}
+    return {view.slot.preview: preview, view.slot.kind: unknown, view.slot.note: "", **gone}
 
 
 def no_kind(view: AssessView) -> Updates:
@@ -145,29 +141,36 @@ def no_kind(view: AssessView) -> Updates:
     return {view.kind: unknown, view.recognised: None}
 
 
-def on_reframe(view: AssessView, photo: bytes | None, asked: dict[str, Any]) -> Updates:
-    """Turns and crops the photo in the form, or gives the whole photo back.
+def on_reframe(view: AssessView, asked: dict[str, Any], form: FormPhotos) -> Updates:
+    """Turns and crops a photo in the form, or gives the whole photo back.
 
     Args:
-        photo: the whole photo.
-        asked: "turns" and "box" as of `Frame`; neither for the whole photo.
+        asked: "turns" and "box" as of `Frame`, of the photo as it is displayed; neither for the whole photo. "which" is
+            "other" for the other photo.
     """
+    other = asked.get("which") == "other"
+    photo, edit = (form.other, form.other_edit) if other else (form.photo, form.edit)
     if photo is None:
         return gr.skip()
+    take = partial(take_other, view) if other else partial(take_photo, view, same=True)
     try:
         if "box" not in asked:
-            return {**emptied(view), **take_photo(view, photo, same=True)}
+            return {**emptied(view), **(take(photo) if edit is None else take(edit.whole))}
         frame = Frame.of(asked)
-        edited = reframed(load_photo_bounded(photo), frame)
-        return {**emptied(view), **take_photo(view, edited, edited=frame.in_words, same=True), view.whole: photo}
-    except (PhotoError, ValueError) as problem:
-        return refused(view, str(problem))
+        if not frame.in_words:  # the photo as it is
+            return gr.skip()
+        part = reframed(load_photo_bounded(photo), frame)
+        return {**emptied(view), **take(part, edit=Edit.of(photo, frame, edit))}
+    except (PhotoError, ValueError) as problem:  # the photo stays as it was
+        updates, place = take(photo, edit=edit), view.slot.preview if other else view.preview
+        updates[place] = components.error(str(problem), "This part cannot be used") + updates[place]
+        return {**emptied(view), **updates}
 
 
 def refused(view: AssessView, words: str) -> Updates:
     """The photo before a refused one must not be assessed, or its answer read, by mistake."""
     refusal = components.error(words, "This photo cannot be used")
-    no_photo = {view.preview: refusal, view.photo: None, view.whole: None, view.edited: None}
+    no_photo = {view.preview: refusal, view.photo: None, view.edit: None}
     return {**emptied(view), **without_other(view), **no_kind(view), **no_photo, **cleared(view, components.EMPTY)}
 
 
@@ -176,16 +179,26 @@ def emptied(view: AssessView) -> Updates:
     return {view.button: gr.update(interactive=True), view.stop: gr.update(visible=False)}
 
 
-def take_photo(view: AssessView, data: bytes, label: str = "", edited: str = "", same: bool = False) -> Updates:
+def take_photo(view: AssessView, data: bytes, label: str = "", edit: Edit | None = None, same: bool = False) -> Updates:
     """Puts a new photo on the page and clears the answer to the one before. Raises PhotoError.
 
     Args:
         same: it is the photo that was there, turned or cropped, so that its kind is known.
     """
-    image = load_photo_bounded(data)
-    preview = components.preview(fit(image.pixels, PREVIEW_SIDE), image, photo_quality(image), label, edited)
-    kept = {view.photo: data, view.whole: data, view.edited: edited or None, **({} if same else no_kind(view))}
+    preview = components.preview(*_pictured(data), label, edit.words if edit else "")
+    kept = {view.photo: data, view.edit: edit, **({} if same else no_kind(view))}
     return {view.preview: preview, **kept, **cleared(view, components.READY)}
+
+
+def take_other(view: AssessView, data: bytes, edit: Edit | None = None) -> Updates:
+    """Puts the other photo on the page, as `take_photo` does the first. Raises PhotoError."""
+    preview = components.other_preview(*_pictured(data), edit.words if edit else "")
+    return {view.slot.preview: preview, view.other: data, view.other_edit: edit, **cleared(view, components.READY)}
+
+
+def _pictured(data: bytes) -> tuple[np.ndarray, LesionImage, tuple[QualityIssue, ...]]:
+    image = load_photo_bounded(data)
+    return fit(image.pixels, PREVIEW_SIDE), image, photo_quality(image)
 
 
 def cleared(view: AssessView, message: str) -> Updates:

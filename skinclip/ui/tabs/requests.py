@@ -16,6 +16,7 @@ import gradio as gr
 
 from skinclip.core.safe_text import one_line
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
+from skinclip.pipeline.assessor import Assessor
 from skinclip.pipeline.settings import HIGHEST, LOWEST, Settings
 from skinclip.reporting.assessment_pdf import assessment_pdf
 from skinclip.reporting.letter import referral_letter
@@ -31,7 +32,7 @@ LONGEST = 40  # characters of a case id
 def wire(page: ModelPage, view: AssessView) -> Any:
     """Wires the field of requests; returns the event."""
     return view.request.change(
-        partial(on_request, view),
+        partial(on_request, page.assessor, view),
         [view.request, view.answer, view.settings],
         [view.reply, view.settings, *view.outputs],
         api_visibility="private",
@@ -48,7 +49,9 @@ def parsed(text: str | None) -> dict[str, Any]:
     return asked if isinstance(asked, dict) else {}
 
 
-def on_request(view: AssessView, text: str | None, answer: AssessedPhoto | None, settings: Settings) -> Updates:
+def on_request(
+    assessor: Assessor, view: AssessView, text: str | None, answer: AssessedPhoto | None, settings: Settings
+) -> Updates:
     """Answers a request about the answer on display; others, and those without an answer, change nothing."""
     asked = parsed(text)
     kind = asked.get("kind")
@@ -57,7 +60,8 @@ def on_request(view: AssessView, text: str | None, answer: AssessedPhoto | None,
     if kind == "first":
         return _first(view, answer, asked.get("code"))
     if kind in ("settings", "reset-settings"):
-        return _settings(view, answer, Settings() if kind == "reset-settings" else changed(settings, asked))
+        settings = Settings() if kind == "reset-settings" else changed(settings, asked)
+        return _settings(view, answer.at(settings, assessor))
     case, date = one_line(str(asked.get("case", "")))[:LONGEST], day(asked.get("date"))
     answer = replace(answer, clinician=replace(answer.clinician, case_id=case, date=date))
     return {view.reply: _made(answer, kind, _whole(asked.get("number"))), view.answer: answer}
@@ -93,12 +97,11 @@ def _made(answer: AssessedPhoto, kind: str, number: int) -> Any:
     return components.reply(kind, number, f"skinclip-{record.photo.sha256[:8]}.{kind}", data)
 
 
-def _settings(view: AssessView, answer: AssessedPhoto, settings: Settings) -> Updates:
+def _settings(view: AssessView, answer: AssessedPhoto) -> Updates:
     """The verdict and the differential at other settings; the rest of the page stays."""
-    answer = replace(answer, settings=settings)
     figures = assess_updates.figures(view, answer)
     figures.pop(view.figures)
-    return {**figures, view.settings: settings, view.answer: answer}
+    return {**figures, view.settings: answer.settings, view.answer: answer}
 
 
 def _first(view: AssessView, answer: AssessedPhoto, code: Any) -> Updates:

@@ -166,3 +166,39 @@ def test_an_effect_for_every_answer_is_left_out():
     y, x, groups = ratings(4, 8)
     fit = mixed.fit(y, x, {**groups, "answer": np.arange(len(y))})
     assert "answer" not in fit.variances
+
+
+def test_pairs_are_one_more_random_effect():
+    """Integrated out, with one pair half answered, it gives what it gives as a grouping like the others."""
+    (y, x, groups), (again, _, _) = ratings(6, 12, seed=7), ratings(6, 12, seed=8)
+    rng = np.random.default_rng(9)
+    shared = rng.normal(0, 0.9, len(y))
+    pair = np.arange(len(y))
+    both = np.concatenate([y + shared, again + shared])[:-1]
+    arm = x.to_numpy().argmax(axis=1)
+    second = (arm + 1) % 4
+    of = {
+        "reader": np.tile(groups["reader"], 2)[:-1],
+        "case": np.tile(groups["case"], 2)[:-1],
+        "reader_arm": np.concatenate([groups["reader"] * 4 + arm, groups["reader"] * 4 + second])[:-1],
+    }
+    design = pd.DataFrame({f"arm {k}": np.concatenate([arm == k, second == k])[:-1].astype(float) for k in range(4)})
+    design["second"] = np.concatenate([np.zeros(len(y)), np.ones(len(y))])[:-1]
+    pairs = np.tile(pair, 2)[:-1]
+    plain = mixed.fit(both, design, {**of, "pair": pairs})
+    ours = mixed.fit(both, design, of, ("pair", pairs))
+    assert list(ours.variances) == ["reader", "case", "reader_arm", "pair", "residual"]
+    assert ours.variances == pytest.approx(plain.variances, rel=2e-3, abs=1e-4)
+    assert ours.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-5)
+    assert ours.effects.to_numpy() == pytest.approx(plain.effects.to_numpy(), abs=1e-4)
+    assert ours.covariance == pytest.approx(plain.covariance, rel=5e-3, abs=1e-6)
+    contrast = {"arm 3": 1.0, "arm 1": -1.0}
+    assert ours.contrast(contrast).degrees == pytest.approx(plain.contrast(contrast).degrees, rel=0.1)
+
+
+def test_pairs_that_have_nothing_in_common_change_nothing():
+    y, x, groups = ratings(6, 12, seed=3)
+    alone = mixed.fit(y, x, groups)
+    found = mixed.fit(y, x, groups, ("pair", np.arange(len(y)) // 2))
+    assert found.log_likelihood >= alone.log_likelihood - 1e-6
+    assert found.variances["pair"] >= 0

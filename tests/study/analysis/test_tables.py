@@ -60,6 +60,8 @@ def test_every_column_is_in_the_dictionary():
         "server_seconds_after",
         "patient",
         "language",
+        "session",
+        "washout_days",
     }  # of which simulated studies have none
     assert set(dictionary["column"]) == {*COLUMNS, *MRMC, *REMARKS} - real
     assert not dictionary[["type", "values", "meaning"]].isna().any().any()

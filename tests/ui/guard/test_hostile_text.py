@@ -73,7 +73,7 @@ def test_the_hand_over_takes_any_case_as_one_line(made_up: Assessment, text: str
     for kind in ("letter", "json", "pdf"):
         asked = json.dumps({"kind": kind, "case": text, "date": text, "number": text})
         view = SimpleNamespace(reply="reply", answer="answer")
-        updates = on_request(view, asked, answer, Settings())  # type: ignore[arg-type]
+        updates = on_request(None, view, asked, answer, Settings())  # type: ignore[arg-type]
         case = updates["answer"].clinician.case_id
         assert case == " ".join(plain_text(text).split())[:LONGEST] and updates["answer"].clinician.date == ""
         assert not re.search(r"<(script|img src=x|svg/)", str(updates["reply"]), re.IGNORECASE)
@@ -86,7 +86,7 @@ def test_the_hand_over_takes_any_case_as_one_line(made_up: Assessment, text: str
 def test_a_request_that_is_none_changes_nothing(made_up: Assessment, sent: str) -> None:
     answer = AssessedPhoto(b"", made_up, b"", None)
     view = SimpleNamespace(reply="reply", answer="answer")
-    assert on_request(view, sent, answer, Settings()) == gr.skip()  # type: ignore[arg-type]
+    assert on_request(None, view, sent, answer, Settings()) == gr.skip()  # type: ignore[arg-type]
 
 
 def test_the_pdf_of_hostile_text_opens(made_up: Assessment) -> None:

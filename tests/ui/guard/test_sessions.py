@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
+from skinclip.pipeline.settings import Settings
 from skinclip.ui.guard import sessions
 from skinclip.ui.guard.sessions import VisitorSessions, size_of
 from skinclip.ui.state import AssessedPhoto
@@ -55,6 +56,20 @@ def test_sessions_that_hold_nothing_make_room(opened: tuple[gr.Blocks, FastAPI])
         reply = visitor(application).post("/gradio_api/run/predict", json=call(data=[""], session=f"session{i}"))
         assert reply.status_code == 200
     assert len(holder(page).session_data) == 4
+
+
+def test_a_visitor_who_has_only_what_everybody_begins_with_makes_room(opened: tuple[gr.Blocks, FastAPI]) -> None:
+    page, _ = opened
+    settings = next(block for block in page.blocks.values() if isinstance(block, gr.State))
+    settings.value = Settings()
+    held = VisitorSessions(4)
+    held.set_blocks(page)
+    for i in range(4):
+        held[f"session{i}"][settings._id] = Settings()
+    assert held.admit("newcomer")
+    for i in range(4):
+        held[f"session{i}"][settings._id] = Settings(threshold=0.2)
+    assert not held.admit("another")
 
 
 def test_nothing_of_a_visitor_outlives_its_time(

@@ -339,11 +339,13 @@ def test_the_answer_stays_hidden_until_the_clinician_has_given_one(assessor: Fak
     assert 'data-first="waiting"' in updates[1][view.result] and 'data-first="ready"' in updates[-1][view.result]
     hidden: AssessedPhoto = updates[-1][view.answer]
     asked = '{"kind": "first", "code": "nv"}'
-    shown = requests.on_request(view, asked, hidden, Settings())
+    shown = requests.on_request(None, view, asked, hidden, Settings())
     assert "threshold" in shown[view.result] and "melanocytic nevus" in shown[view.agreement]["value"]
     record_of = shown[view.answer].exported.clinician
     assert (record_of.first_diagnosis, record_of.agrees) == ("nv", hidden.assessment.diagnosis[0].code == "nv")
-    assert requests.on_request(view, asked.replace("nv", "mel"), shown[view.answer], Settings()) == gr.skip()  # once
+    assert (
+        requests.on_request(None, view, asked.replace("nv", "mel"), shown[view.answer], Settings()) == gr.skip()
+    )  # once
 
 
 def test_a_place_in_the_queue_is_told_in_words(view: AssessView) -> None:

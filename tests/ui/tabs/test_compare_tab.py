@@ -61,11 +61,11 @@ def test_each_method_is_told_with_what_was_measured(html: str, made_up: record.A
     assert made_up.diagnosis[0].name in shown and f"Made for photo {made_up.photo.sha256[:8]}" in shown
     assert "sk-compare-outdated" in shown
     grad_cam = re.findall('data-how="grad_cam".*?</section>', shown)[0]
-    assert "Measured on 7 photos (drawn): 30 % of it lies in the lesion" in grad_cam
+    assert "Measured on 7 photos (drawn): 30\xa0% of it lies in the lesion" in grad_cam
     assert "Best of the 2 compared: it changes least under small noise." in grad_cam
     assert "Worst of the 2 compared: least of it lies in the lesion; the diagnosis falls latest" in grad_cam
     assert "drops by 20 points" in re.findall('data-how="evidence".*?</section>', shown)[0]
-    assert "80 % of it" in re.findall(f'data-how="{compare_tab.WHOLE}".*?</section>', shown)[0]
+    assert "80\xa0% of it" in re.findall(f'data-how="{compare_tab.WHOLE}".*?</section>', shown)[0]
     assert "Measured" not in re.findall('data-how="gaussian".*?</section>', shown)[0]  # it was not measured
 
 

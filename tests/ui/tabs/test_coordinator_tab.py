@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from skinclip.study.coordinator import ReaderProgress
+from skinclip.study.coordinator import Coordinator, ReaderProgress
 from skinclip.study.errors import SessionExpiredError, StudyRequestError
 from skinclip.study.store.audit_log import Audit, Head, Problem
 from skinclip.ui import coordinator_html
@@ -29,11 +29,22 @@ class Desk:
     """A coordinator in whose study one reader is half way."""
 
     is_closed = False
+    site: str | None = None
+    study: Any = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
 
     def status(self) -> list[ReaderProgress]:
         return [ROW]
+
+    def enrol(self, readers: int, site: str) -> Any:
+        return Coordinator(self.study, self.site).enrol(readers, site)
+
+    def renew_code(self, reader: str) -> Any:
+        return self.study.renew_code(reader)
+
+    def site_coordinator_code(self, site: str) -> str:
+        return f"{CODE}-{site}"
 
     def audit(self, receipts: list[str]) -> Audit:
         return Audit("fake-v1", 9, 0, Head(), self.problems, self.warnings)
@@ -63,6 +74,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     def of(study: Any, token: str) -> Desk:
         if token != "token":
             raise SessionExpiredError
+        one.study = study
         return one
 
     monkeypatch.setattr(tab.Coordinator, "of", of)
@@ -102,6 +114,8 @@ def test_without_a_sign_in_nothing_is_shown_or_done(study: Any, view: tab.Coordi
         (tab.on_refresh, ()),
         (tab.on_enrol, (1, "Bern")),
         (tab.on_renew, ("R001",)),
+        (tab.on_remind, ("https://host/", "en")),
+        (tab.on_give, ("Bern",)),
         (tab.on_verify, ("",)),
         (tab.on_close, ("why", study.name)),
         (tab.on_export, ()),
@@ -121,6 +135,73 @@ def test_new_codes_are_shown_once_and_can_be_saved(study: Any, view: tab.Coordin
     saved = base64.b64decode(re.search(r'base64,([^"]+)', html)[1]).decode()  # type: ignore[index]
     assert saved.splitlines() == ["reader,code", f"R001,{CODE}", f"R002,{CODE}"]
     assert tab.on_leave(study, view, "token")[view.codes] == ""
+
+
+def test_invitations_and_reminders_are_archives_on_the_page(
+    study: Any, view: tab.CoordinatorView, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        tab, "invitations", lambda study, new, url, language: [(o.reader, f"{url} {o.code}") for o in new]
+    )
+    html = tab.on_enrol(study, view, "token", 2, "Bern", "https://host/", "de")[view.codes]
+    archive = base64.b64decode(re.findall(r'base64,([^"]+)', html)[1])
+    assert zipfile.ZipFile(io.BytesIO(archive)).read("R002-invitation.txt").decode() == f"https://host/ {CODE}"
+    enrolled: list[int] = []
+    study.enrol = lambda number, site: enrolled.append(number) or []
+    assert "no address of a page" in tab.on_enrol(study, view, "token", 2, "Bern", "host", "de")[view.codes]
+    assert not enrolled, "nobody is enrolled whose letter could not be written"
+
+    def write(study: Any, folder: Path, url: str, language: str, site: str | None) -> list[Path]:
+        (folder / "R001-reminder.txt").write_text(f"{url} {language} {site}")
+        return [folder / "R001-reminder.txt"]
+
+    monkeypatch.setattr(tab, "write_reminders", write)
+    desk.site = "Bern"
+    html = tab.on_remind(study, view, "token", "https://host", "es")[view.reminded]
+    archive = base64.b64decode(re.findall(r'base64,([^"]+)', html)[0])
+    assert zipfile.ZipFile(io.BytesIO(archive)).read("R001-reminder.txt") == b"https://host/ es Bern"
+    assert "no address" in tab.on_remind(study, view, "token", "", "es")[view.reminded]
+
+
+def test_a_site_s_coordinator_sees_the_part_about_readers_alone(
+    study: Any, view: tab.CoordinatorView, desk: Desk
+) -> None:
+    opened = tab.on_enter(study, view, None, CODE)
+    assert (
+        opened[view.lead]["visible"] and "site" not in opened[view.status].lower().split("<table>")[0].split("</h2>")[1]
+    )
+    given = tab.on_give(study, view, "token", "<Bern>")
+    assert f"{CODE}-&lt;Bern&gt;" in given[view.given] and given[view.own_site] == ""
+    desk.site = "<Bern>"
+    opened = tab.on_enter(study, view, None, CODE)
+    assert not opened[view.lead]["visible"] and "You coordinate the site &lt;Bern&gt;" in opened[view.status]
+    assert opened[view.site] == {"value": "<Bern>", "interactive": False, "__type__": "update"}
+    left = tab.on_leave(study, view, "token")
+    assert left[view.site] == {"value": "", "interactive": True, "__type__": "update"}
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("de", ("Code der Koordination", "Offen.", "1 unterwegs")),
+        ("es", ("Código de coordinación", "Abierto.", "1 en curso")),
+    ],
+)
+def test_the_tab_is_in_the_study_s_first_language(desk: Desk, language: str, words: tuple[str, ...]) -> None:
+    study: Any = FakeStudy()
+    spoken = SimpleNamespace(title="Titel")
+    study.protocol = SimpleNamespace(
+        **{**vars(study.protocol), "languages": (language, "en"), "in_language": lambda code: spoken}
+    )
+
+    async def build() -> tab.CoordinatorView:
+        with gr.Blocks():
+            return tab.build(study)
+
+    view = asyncio.run(build())
+    html = tab.on_enter(study, view, None, CODE)[view.status]
+    assert view.code.label == words[0] and words[1] in html and words[2] in html and "Titel" in html
+    assert "fake-v1" in tab.on_close(study, view, "token", "", "")[view.closed]
 
 
 def test_a_lost_code_is_renewed(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -12,15 +14,26 @@ import pytest
 
 from skinclip.core import assessment as record
 from skinclip.imaging.photo import PhotoError
+from skinclip.imaging.reframe import Edit
 from skinclip.pipeline.settings import Settings
 from skinclip.ui import components
 from skinclip.ui.guard.sessions import size_of
-from skinclip.ui.state import AS_RECOGNISED, AssessedPhoto, Entries, Kinds, photo_hash, photos_mark
+from skinclip.ui.state import (
+    AS_RECOGNISED,
+    AssessedPhoto,
+    Entries,
+    FormPhotos,
+    Kinds,
+    edits_in_words,
+    photo_hash,
+    photos_mark,
+)
 from skinclip.ui.tabs import assess_tab, other_photo, photo_events, requests
 from skinclip.ui.tabs.assess_tab import AssessView, Display
 from skinclip.ui.tabs.photo_field import example_files
 from tests.ui.tabs.test_assess_tab import FakeAssessor, built, photo_file
 
+on_request = partial(requests.on_request, None)  # these requests need no model
 WIDE, HIGH = photo_file((160, 120)), photo_file((120, 160))  # dermoscopy and a close-up to the `FakeAssessor`
 AUTO = (AS_RECOGNISED, AS_RECOGNISED)
 
@@ -88,20 +101,51 @@ def test_a_new_first_photo_begins_a_new_lesion_and_says_so(view: AssessView) -> 
         assert updates[view.recognised] is None and updates[view.kind]["value"] == AS_RECOGNISED
     assert photo_events.on_upload(view, lambda: WIDE)[view.slot.preview] == ""  # there was none to lose
     assert photo_events.on_refusal(view, "folder:1")[view.other] is None
-    kept = photo_events.on_reframe(view, WIDE, {"turns": 1, "box": [0, 0, 1, 1]})
+    turn = {"turns": 1, "box": [0, 0, 1, 1]}
+    kept = photo_events.on_reframe(view, turn, FormPhotos(WIDE))
     assert view.other not in kept and view.kind not in kept  # a turned photo is of the same lesion and kind
 
 
+def test_either_photo_is_turned_and_cropped_and_given_back(view: AssessView) -> None:
+    for which, photo, edit in (("first", view.photo, view.edit), ("other", view.other, view.other_edit)):
+        held = {"first": ("photo", "edit"), "other": ("other", "other_edit")}[which]
+        asked = {"which": which, "turns": 1, "box": [0, 0, 1, 1]}
+        turned = photo_events.on_reframe(view, asked, FormPhotos(WIDE, None, HIGH))
+        whole = {"first": WIDE, "other": HIGH}[which]
+        assert turned[edit] == Edit(whole, "turned right") and turned[photo] != whole and turned[view.answer] is None
+        now = replace(FormPhotos(WIDE, None, HIGH), **{held[0]: turned[photo], held[1]: turned[edit]})
+        again = photo_events.on_reframe(view, asked, now)  # of the photo as it is displayed
+        assert again[edit] == Edit(whole, "turned right, then turned right")
+        back = photo_events.on_reframe(view, {"which": which}, now)
+        assert back[photo] == whole and back[edit] is None
+        assert photo_events.on_reframe(view, {**asked, "turns": 0}, now) == gr.skip()
+        wrong = photo_events.on_reframe(view, {**asked, "box": [0, 0, 0.001, 1]}, now)
+        assert wrong[photo] == turned[photo] and wrong[edit] == turned[edit]  # nothing is lost
+        preview = wrong[view.preview if which == "first" else view.slot.preview]
+        assert "smaller than" in preview and "turned right" in preview and (view.photo in wrong) == (which == "first")
+    promoted = photo_events.on_remove(view, "first", FormPhotos(WIDE, None, HIGH, Edit(WIDE, "turned left")))
+    assert promoted[view.photo] == HIGH and promoted[view.edit] == Edit(WIDE, "turned left")
+    assert promoted[view.other_edit] is None and "turned left" in promoted[view.preview]
+
+
+def test_edits_are_named_by_their_photo() -> None:
+    turned, cropped = Edit(WIDE, "turned left"), Edit(HIGH, "cropped to 50 % × 50 %")
+    assert edits_in_words(turned, None, two=False) == "turned left" and edits_in_words(None, None, two=True) == ""
+    both = edits_in_words(turned, cropped, two=True)
+    assert both == "turned left (the photo added first) and cropped to 50 % × 50 % (the photo added second)"
+
+
 def test_either_photo_can_be_removed(view: AssessView) -> None:
-    without = photo_events.on_remove(view, "other", HIGH, AS_RECOGNISED, None)
+    without = photo_events.on_remove(view, "other", FormPhotos(WIDE, None, HIGH))
     assert without[view.other] is None and view.photo not in without and without[view.answer] is None
-    promoted = photo_events.on_remove(view, "first", HIGH, "clinical", ("dermoscopy", "dermoscopy"))
-    assert promoted[view.photo] == promoted[view.whole] == HIGH and promoted[view.other] is None
+    both = FormPhotos(WIDE, None, HIGH, None, "clinical", ("dermoscopy", "dermoscopy"))
+    promoted = photo_events.on_remove(view, "first", both)
+    assert promoted[view.photo] == HIGH and promoted[view.edit] is None and promoted[view.other] is None
     assert promoted[view.kind]["value"] == "clinical" and promoted[view.recognised] == ("dermoscopy", None)
     assert promoted[view.kind]["choices"][0][0] == "recognised: dermoscopy" and promoted[view.answer] is None
-    empty = photo_events.on_remove(view, "first", None, AS_RECOGNISED, ("clinical", None))
+    empty = photo_events.on_remove(view, "first", FormPhotos(WIDE, recognised=("clinical", None)))
     assert empty[view.photo] is None and empty[view.recognised] is None and "No assessment yet" in empty[view.result]
-    assert photo_events.on_remove(view, "everything", HIGH, AS_RECOGNISED, None) == gr.skip()
+    assert photo_events.on_remove(view, "everything", FormPhotos(WIDE, None, HIGH)) == gr.skip()
 
 
 def test_each_photo_is_named_by_its_kind_and_two_of_one_kind_are_told(assessor: FakeAssessor, view: AssessView) -> None:
@@ -119,7 +163,7 @@ def test_each_photo_is_named_by_its_kind_and_two_of_one_kind_are_told(assessor: 
     assert recognised((WIDE, None))[view.slot.note] == "" and recognised((None, None))[view.recognised] is None
     assessor.tells_kinds = False  # a model that tells none apart is not asked
     assessor.recognise = lambda images: [None] * len(images)  # type: ignore[method-assign]
-    assert recognised((WIDE, b"no photo"))[view.kind]["choices"][0][0] == "not recognised"
+    assert recognised((WIDE, b"no photo"))[view.kind]["choices"][0][0] == "not given"
     note = photo_events.on_kind(view, HIGH, "dermoscopy", "dermoscopy", None)[view.slot.note]
     assert "Both photos are taken for dermoscopy" in note
     assert photo_events.on_kind(view, None, "dermoscopy", "dermoscopy", None)[view.slot.note] == ""
@@ -130,7 +174,7 @@ def test_each_photo_is_named_by_its_kind_and_two_of_one_kind_are_told(assessor: 
 def test_the_answer_is_to_both_whichever_came_first(
     assessor: FakeAssessor, view: AssessView, photos: tuple[bytes, bytes]
 ) -> None:
-    updates = answered(assessor, view, photos, edited="turned right")
+    updates = answered(assessor, view, photos, edited="turned right (the photo added first)")
     answer: AssessedPhoto = updates[view.answer]
     assert (answer.photo, answer.other) == (WIDE, HIGH)  # regions are drawn in dermoscopy
     image, beside = answer.load()
@@ -144,7 +188,7 @@ def test_the_answer_is_to_both_whichever_came_first(
     assert "these two photos alone: dermoscopy and clinical close-up" in updates[view.result]
     names = f"photos {photo_hash(WIDE)[:8]} (dermoscopy) and {photo_hash(HIGH)[:8]} (clinical close-up)"
     assert f"Made for {names}" in updates[view.rationale]["value"]
-    assert answer.exported.clinician and answer.exported.clinician.photo_edit.endswith("(the photo added first)")
+    assert answer.exported.clinician and answer.exported.clinician.photo_edit == "turned right (the photo added first)"
 
 
 def test_a_correction_is_used_recorded_and_marks_the_answer_before(assessor: FakeAssessor, view: AssessView) -> None:
@@ -159,7 +203,7 @@ def test_a_correction_is_used_recorded_and_marks_the_answer_before(assessor: Fak
     updates = answered(assessor, view, (WIDE, HIGH), ("clinical", "dermoscopy"))
     answer: AssessedPhoto = updates[view.answer]
     assert answer.photo == HIGH and answer.key != before.key
-    reply = requests.on_request(view, '{"kind": "json", "number": 1}', answer, Settings())[view.reply]
+    reply = on_request(view, '{"kind": "json", "number": 1}', answer, Settings())[view.reply]
     assert "json" in reply
     exported = json.loads(answer.exported.to_json())
     assert [(p["kind"], p["kind_given"], p["kind_recognised"]) for p in exported["photos"]] == [
@@ -187,7 +231,7 @@ def test_a_clinical_photo_alone_gets_abcd_and_no_dermoscopic_terms(assessor: Fak
     updates = answered(assessor, view, (HIGH, None))
     side = updates[view.side]["value"]
     assert "ABCD" in side and "irregular, measured, 0.70" in side and "not clear either way" in side
-    letter = requests.on_request(view, '{"kind": "letter", "number": 1}', updates[view.answer], Settings())[view.reply]
+    letter = on_request(view, '{"kind": "letter", "number": 1}', updates[view.answer], Settings())[view.reply]
     for text in (side, updates[view.rationale]["value"], letter):
         for term in ("7-point", "ermoscop", "network", "streaks", "veil", "globules"):
             assert term not in text.replace("SkinCLIP-VL", "")
@@ -197,5 +241,5 @@ def test_the_other_photo_counts_in_the_bounded_memory_and_names_files(assessor: 
     one, two = (answered(assessor, view, photos)[view.answer] for photos in ((WIDE, None), (WIDE, HIGH)))
     assert two.other_picture is not None and one.other_picture is None
     assert size_of(two) - size_of(one) >= len(HIGH) + len(two.other_picture)
-    made = requests.on_request(view, '{"kind": "pdf", "number": 1}', two, Settings())[view.reply]
+    made = on_request(view, '{"kind": "pdf", "number": 1}', two, Settings())[view.reply]
     assert "application/pdf" in made

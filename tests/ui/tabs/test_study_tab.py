@@ -256,6 +256,14 @@ def test_a_pause_can_only_be_looked_at_again() -> None:
     assert 'data-act="resume" disabled' in html and 'data-wait="60"' in html and "<form" not in html
 
 
-@pytest.mark.parametrize(("p", "words"), [(0.0001, "&lt;1%"), (0.004, "&lt;1%"), (0.5, "50%"), (0.999, "&gt;99%")])
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [
+        (0.0001, "&lt;1\xa0%"),
+        (0.004, "&lt;1\xa0%"),
+        (0.5, "50\xa0%"),
+        (0.999, "&gt;99\xa0%"),
+    ],
+)
 def test_probabilities_are_never_rounded_to_nothing_or_all(p: float, words: str) -> None:
     assert study_html.percent(p) == words
