@@ -17,8 +17,8 @@ from skinclip.core.config import LossConfig, TrainConfig, preset
 from skinclip.core.formatting import with_interval
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
 from skinclip.data.cases import Case
+from skinclip.model.checkpoint import create_model
 from skinclip.model.memory import inventory
-from skinclip.pipeline.assessor import Assessor
 from skinclip.reporting.markdown import section_markdown
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.views import ViewStore
@@ -134,7 +134,7 @@ def test_sizes_are_of_all_that_runs_and_those_of_the_report() -> None:
         assert parts == figures[name]["parts"] and figures[name]["total"] == sum(parts.values())
         assert parts["LoRA"] > 0 and parts["evidence and heads"] > 0
         assert sum(parts.values()) == inventory(preset(name)).parameters()  # none is left out
-    own = Assessor.load("mini").model
+    own, _ = create_model("mini")
     # the words of a checkpoint made before some diagnoses and criteria are a few fewer
     assert figures["mini"]["total"] == pytest.approx(sum(p.numel() for p in own.parameters()), rel=2e-4)
 
