@@ -82,7 +82,8 @@ class CriterionPath(ModelPath):
     def forward(self, photos: Tensor) -> Tensor:
         """[B, 3, side, side] -> [B, 1] on the CPU; "absent" has the fixed logit 0 (`model.criteria`)."""
         seen = self.model.perceive_with_gradients(photos, own_too=False)
-        return self.model.find_evidence(seen).scores[:, self.states].logsumexp(-1, keepdim=True).cpu()
+        evidence = self.model.evidence.find(seen, self.model.state_embeddings)
+        return evidence.scores[:, self.states].logsumexp(-1, keepdim=True).cpu()
 
 
 class TokenStages(nn.Module):

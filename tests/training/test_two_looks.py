@@ -25,6 +25,8 @@ from skinclip.core.config import (
     save_yaml,
 )
 from skinclip.data.cases import Case, DataError
+from skinclip.explain.criterion import CriterionSubject
+from skinclip.explain.methods import METHODS
 from skinclip.imaging.photo import load_photo
 from skinclip.model.checkpoint import load_model
 from skinclip.model.perception import Perception
@@ -104,6 +106,8 @@ def test_a_training_ends_in_a_checkpoint_that_assesses(tower: Path, data: Path, 
         assert torch.equal(value, weights[name]), f"{name} of the tower was changed"
     learnt = {k for k, v in saved.evidence.state_dict().items() if not torch.equal(v, evidence[k])}
     assert learnt == {"to_pooled.weight", "to_pooled.bias"}
+    (heat,) = METHODS["grad_cam"].maps(CriterionSubject.of(again.subject(photo, Context()), "streaks"))[:1]
+    assert np.isfinite(heat.heat).all()  # of a criterion, which the last look alone shows
     both = again.assess(photo, clinical=load_photo(gather(data)["valid"][1].image))
     assert both.photos[0].sha256 == both.photo.sha256 and len(both.photos) == 2
 

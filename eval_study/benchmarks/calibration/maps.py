@@ -51,9 +51,16 @@ def plain(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Apply:
 
 def _calibrated(method: str) -> Fitter:
     def fit(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Apply:
-        given = FrozenEstimator(_AsGiven(logits.shape[1]))
-        fitted = CalibratedClassifierCV(given, method=method).fit(softmax(logits, axis=1), labels)
-        return lambda z: fitted.predict_proba(softmax(z, axis=1))
+        there, numbers = np.unique(labels, return_inverse=True)  # of classes without a photo nothing can be fitted
+        given = FrozenEstimator(_AsGiven(len(there)))
+        fitted = CalibratedClassifierCV(given, method=method).fit(softmax(logits[:, there], axis=1), numbers)
+
+        def apply(z: np.ndarray) -> np.ndarray:
+            p = np.zeros(z.shape)
+            p[:, there] = fitted.predict_proba(softmax(z[:, there], axis=1))
+            return p
+
+        return apply
 
     return fit
 

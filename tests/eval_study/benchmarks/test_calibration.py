@@ -366,3 +366,13 @@ def test_run_and_section(tmp_path):
 def test_run_wants_valid(tmp_path):
     with pytest.raises(DataError, match="valid"):
         calibration.run(bench(tmp_path, "calib"))
+
+
+def test_classes_without_a_photo_get_no_probability() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    logits = np.concatenate([np.eye(3)[labels] * 2 + rng.normal(size=(120, 3)), np.full((120, 2), -1e4)], axis=1)
+    for fit in (maps.temperature, maps.isotonic):
+        p = fit(logits, labels, labels)(logits)
+        assert p.shape == logits.shape and not p[:, 3:].any()
+        assert np.allclose(p.sum(axis=1), 1) and (p.argmax(axis=1) == labels).mean() > 0.6
