@@ -173,7 +173,8 @@ def count_statement(config: ModelConfig) -> str:
     fewer = whole_percent(1 - total / COMPARED)
     number = f"{total / 1e9:.2f} billion" if total >= 1e9 else f"{total / 1e6:.1f} million"
     return (
-        f"{config.preset}: {number} parameters, {fewer} fewer than 13 billion (the paper's 43% is its own count); "
+        f"{config.preset}: {number} parameters, {fewer} fewer than 13 billion "
+        f"(the paper's 43\N{NO-BREAK SPACE}% is its own count); "
         f"{trained / 1e6:.1f} million of them trained, {counted.trained_share:.2%}"
     )
 

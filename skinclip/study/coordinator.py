@@ -16,6 +16,7 @@ import pandas as pd
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.safe_text import plain_text
+from skinclip.core.whole_folder import written_whole
 from skinclip.study import interchange
 from skinclip.study.analysis.tables import (
     REHEARSAL,
@@ -180,20 +181,21 @@ class Coordinator:
 
     def export(self, folder: Path) -> list[Path]:
         """Tables with their dictionary, files for iMRMC, REDCap and ODM, remarks, the event log with the receipt of its
-        end and the result of its check, and checksums of all, written into `folder`.
+        end and the result of its check, and checksums of all, written into `folder`: all of them, or none.
 
-        Raises StudyRequestError before the study is closed.
+        Raises StudyRequestError before the study is closed, OSError where they cannot be written.
         """
         tables = self.tables()
-        written = tables.write(folder)
-        remarks = [row for record in self._records() for row in record.remarks(self.study.protocol)]
-        write_csv(pd.DataFrame(remarks, columns=list(REMARKS)), folder / REMARKS_FILE, tables.mark)
-        self.study.store.export_log(self.study.name, folder / EVENT_LOG)
-        (folder / RECEIPT).write_text(self.receipt() + "\n", encoding="utf-8")
-        (folder / VERIFICATION).write_text(verification(self.audit()), encoding="utf-8")
-        written += [*interchange.write(tables, folder), folder / REMARKS_FILE]
-        written += [folder / EVENT_LOG, folder / RECEIPT, folder / VERIFICATION]
-        return [*written, write_checksums(folder)]
+        with written_whole(folder) as part:
+            written = tables.write(part)
+            remarks = [row for record in self._records() for row in record.remarks(self.study.protocol)]
+            write_csv(pd.DataFrame(remarks, columns=list(REMARKS)), part / REMARKS_FILE, tables.mark)
+            self.study.store.export_log(self.study.name, part / EVENT_LOG)
+            (part / RECEIPT).write_text(self.receipt() + "\n", encoding="utf-8")
+            (part / VERIFICATION).write_text(verification(self.audit()), encoding="utf-8")
+            written += [*interchange.write(tables, part), part / REMARKS_FILE]
+            written += [part / EVENT_LOG, part / RECEIPT, part / VERIFICATION, write_checksums(part)]
+        return [folder / path.relative_to(part) for path in written]
 
     def analyse(self, folder: Path, command: str = "") -> dict[str, Path]:
         """The analysis that the plan fixed in advance, as a report with its data and figures; its main files by name.
@@ -207,9 +209,12 @@ class Coordinator:
             analysis_report,  # statistics and plots are loaded for this alone
         )
 
-        write_checklists(self.study.protocol, folder / CHECKLISTS)
-        written = analysis_report.write(tables, folder, analysis_plan.from_protocol(self.study.protocol), command)
-        return {**written, CHECKSUMS: write_checksums(folder)}
+        with written_whole(folder) as part:
+            write_checklists(self.study.protocol, part / CHECKLISTS)
+            plan = analysis_plan.from_protocol(self.study.protocol)
+            written = analysis_report.write(tables, part, plan, command)
+            written = {**written, CHECKSUMS: write_checksums(part)}
+        return {name: folder / path.relative_to(part) for name, path in written.items()}
 
     # -- readers ----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any
 from skinclip import __version__
 from skinclip.core.assessment import ModelInfo
 from skinclip.core.config import ModelConfig
+from skinclip.model.allocator import spare_loaded
 from skinclip.model.checkpoint import read_config, weights_sha256
 from skinclip.model.errors import CheckpointError
 from skinclip.pipeline.assessor import Assessor
@@ -48,9 +49,12 @@ class LoadingAssessor:
 
     def _settle(self) -> None:
         try:
-            self.loaded.set_result(self._load())
+            assessor = self._load()
         except Exception as problem:
             self.loaded.set_exception(problem)
+            return
+        spare_loaded()  # an embedded model is not replaced
+        self.loaded.set_result(assessor)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "loaded" not in self.__dict__:

@@ -17,8 +17,8 @@ def test_a_quarter_turn_and_a_crop_move_pixels_and_change_none() -> None:
 
 def test_the_change_is_told_in_words() -> None:
     assert Frame(1, (0, 0, 1, 1)).in_words == "turned right"
-    assert Frame(0, (0.1, 0.2, 0.7, 0.7)).in_words == "cropped to 60 % × 50 %"
-    assert Frame(3, (0, 0, 0.5, 1)).in_words == "turned left, cropped to 50 % × 100 %"
+    assert Frame(0, (0.1, 0.2, 0.7, 0.7)).in_words == "cropped to 60\u00a0% × 50\u00a0%"
+    assert Frame(3, (0, 0, 0.5, 1)).in_words == "turned left, cropped to 50\u00a0% × 100\u00a0%"
 
 
 @pytest.mark.parametrize(

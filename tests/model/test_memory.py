@@ -61,8 +61,8 @@ def test_counts_are_those_of_a_real_model(tiny_model: SkinClipVL, tiny_config: M
 
 def test_the_count_is_stated_as_it_is() -> None:
     said = memory.count_statement(preset("qwen-7b"))
-    assert "8.80 billion parameters, 32% fewer than 13 billion" in said
-    assert "the paper's 43% is its own count" in said
+    assert "8.80 billion parameters, 32\u00a0% fewer than 13 billion" in said
+    assert "the paper's 43\u00a0% is its own count" in said
 
 
 # ---- bytes -----------------------------------------------------------------------------------------------------------

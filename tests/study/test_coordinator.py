@@ -293,3 +293,17 @@ def test_remarks_keep_their_rows_and_run_no_formula(
         assert texts == {'\'=SUM(A1)\nsecond line, with "quotes"\nand café'}
     dictionary = pd.read_csv(tmp_path / "out" / "data_dictionary.csv")
     assert set(dictionary.loc[dictionary["table"] == "remarks", "column"]) >= {"reader", "question", "remark"}
+
+
+def test_an_export_on_a_full_disk_leaves_nothing_half_behind(
+    study_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Study.open(study_folder) as study:
+        Coordinator(study).close("test")
+        monkeypatch.setattr("skinclip.study.coordinator.interchange.write", full)
+        with pytest.raises(OSError, match="No space left"):
+            Coordinator(study).export(tmp_path / "export")
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".csv"]
