@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def page_ready() -> float:
-    """Seconds from launch until the page is open, the model loaded and tried."""
+    """Seconds from launch until the page takes photos; an embedded model may still load then."""
     port = free_port()
     start = time.perf_counter()
     process = subprocess.Popen(

@@ -1,4 +1,6 @@
-"""Policies of the C library for freed memory: on a CPU the difference between a predicted peak and a much higher one.
+"""Policies for memory: of the C library for what is freed, and of Python's collector for what stays loaded.
+
+On a CPU the former is the difference between a predicted peak and a much higher one.
 
 glibc raises the size from which it maps a block by itself, up to 32 MB, as blocks are freed. The activations of a
 language model of billions of parameters stay below that, so they come from the heap, whose holes are never given back:

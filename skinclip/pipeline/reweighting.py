@@ -6,6 +6,7 @@ what `Calibrator.at` does to the model's own outputs; prediction set and thresho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
@@ -17,6 +18,11 @@ from skinclip.calibration.outputs import PAIR
 from skinclip.calibration.prevalence import Prevalence
 from skinclip.core.assessment import Assessment, ModelInfo, PrevalenceUsed
 from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES
+
+
+def _of_malignant(shares: Mapping[str, float]) -> float:
+    """What the malignant diagnoses have together."""
+    return sum(share for code, share in shares.items() if code in MALIGNANT_CODES)
 
 
 def shares_of(calibrator: Calibrator) -> dict[str, float]:
@@ -93,13 +99,17 @@ def probabilities_at(assessment: Assessment, own: dict[str, float], other: Preva
     total = sum(scaled.values())
     moved = (replace(d, probability=scaled[d.code] / total) for d in assessment.diagnosis)
     order = {code: i for i, code in enumerate(DIAGNOSIS_CODES)}
-    m, p = assessment.malignancy, sum(scaled[code] for code in scaled if code in MALIGNANT_CODES) / total
-    malignant = sum(share for code, share in other.shares.items() if code in MALIGNANT_CODES)
+    m, p = assessment.malignancy, _of_malignant(scaled) / total
     return replace(
         assessment,
         diagnosis=tuple(sorted(moved, key=lambda d: (-d.probability, order[d.code]))),
         malignancy=replace(
-            m, probability=p, refer=p >= m.threshold, sensitivity=None, specificity=None, prevalence=malignant
+            m,
+            probability=p,
+            refer=p >= m.threshold,
+            sensitivity=None,
+            specificity=None,
+            prevalence=_of_malignant(other.shares),
         ),
         prevalence=other,
     )
@@ -112,7 +122,7 @@ def chosen_prevalence(own: dict[str, float], malignant: float) -> Prevalence:
         own: share of each diagnosis.
         malignant: 0 to 1, of the malignant ones together.
     """
-    before = sum(share for code, share in own.items() if code in MALIGNANT_CODES)
+    before = _of_malignant(own)
     scale = {True: malignant / before, False: (1 - malignant) / (sum(own.values()) - before)}
     shares = {code: share * scale[code in MALIGNANT_CODES] for code, share in own.items()}
     return Prevalence(name=f"{100 * malignant:.0f} % malignant", source="the reader's choice", shares=shares)

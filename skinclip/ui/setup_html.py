@@ -44,11 +44,6 @@ def alert(words: str) -> Markup:
     return _setup("alert", words)
 
 
-def note(words: str) -> Markup:
-    """A success in words."""
-    return _setup("note", words)
-
-
 def saved(problems: Sequence[str], missing: Sequence[str]) -> Markup:
     """The state of a draft that was kept."""
     return _setup("saved", problems, [label_of(path) for path in missing])

@@ -1,16 +1,23 @@
-"""The page that answers at once, for the tests that look at the page and not at the model behind it."""
+"""A browser, and the page that answers at once, for tests that look at the page and not at the model behind it."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from subprocess import Popen
 
 import pytest
+from playwright.sync_api import Browser
 
 from eval_study.trust_study.serving import free_port
-from tests.helpers.served import ROOT, await_status
+from tests.browser.visits import chromium
+from tests.helpers.served import await_status, running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, of this module alone."""
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +31,6 @@ def quick_server() -> Iterator[str]:
 def quick_page(*arguments: str) -> Iterator[str]:
     """The address of a page with these arguments of `quick_page` after its port."""
     port = free_port()
-    process = Popen([sys.executable, "-m", "tests.browser.quick_page", str(port), *arguments], cwd=ROOT)
-    try:
-        await_status(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    with running(["-m", "tests.browser.quick_page", str(port), *arguments], port) as served:
+        await_status(served.url, served.process)
+        yield served.url

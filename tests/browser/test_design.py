@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from tests.browser.visits import add_photo, assess, chromium
+from tests.browser.visits import add_photo, assess
 from tests.helpers.served import ROOT
 
 pytestmark = pytest.mark.browser
@@ -46,12 +45,6 @@ USED = r"""() => {
 SETTLED = """() => Promise.all(document.getAnimations()
     .filter((a) => Number.isFinite(a.effect.getComputedTiming().endTime))
     .map((a) => a.finished.catch(() => {})))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def opened(browser: Browser, quick_server: str, width: int, scheme: str, **options: Any) -> Page:

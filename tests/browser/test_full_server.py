@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.browser.conftest import quick_page
-from tests.browser.visits import add_photo, assess, chromium, send_photo
+from tests.browser.visits import add_photo, assess, send_photo
 from tests.browser.waiting import until
 from tests.helpers.served import ROOT
 
@@ -22,12 +22,6 @@ def one_place() -> Iterator[str]:
     """The address of a page for one visitor at once."""
     with quick_page("0", "1") as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

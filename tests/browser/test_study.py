@@ -26,7 +26,6 @@ from skinclip.study.store.records import ANSWERING
 from skinclip.study.store.store import MEASURED
 from tests.browser.contrast import pale
 from tests.browser.tiny_study import SOURCE, WEIGHTS, TinyStudy, build, marker
-from tests.browser.visits import chromium
 from tests.browser.waiting import until
 from tests.browser.wire import Wire
 from tests.helpers.served import await_status, health
@@ -92,12 +91,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """For the tests that leave the study open and no one shut out; each takes a reader of its own."""
     with serving(tmp_path_factory.mktemp("study")) as one:
         yield one
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture

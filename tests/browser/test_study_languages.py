@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.browser.test_study import SMALL, Served, await_next, confirm, fill, serving, shown, sign_in
-from tests.browser.visits import chromium
 from tests.browser.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -25,12 +24,6 @@ WORDS = {
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("study"), languages=["en", "de", "es"], translations=WORDS) as one:
         yield one
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 @contextmanager

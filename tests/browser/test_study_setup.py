@@ -15,7 +15,6 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from eval_study.trust_study.serving import free_port
-from tests.browser.visits import chromium
 from tests.helpers.served import ROOT, await_status
 from tests.study import tiny
 
@@ -54,12 +53,6 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SetUp]:
     finally:
         process.terminate()
         process.communicate(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
 
 
 def press(page: Page, button: str) -> None:

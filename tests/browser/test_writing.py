@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -18,7 +16,7 @@ from playwright.sync_api import Page, TimeoutError
 from eval_study.trust_study.serving import free_port
 from tests.browser.visits import chromium
 from tests.browser.waiting import until
-from tests.helpers.served import ROOT
+from tests.helpers.served import ROOT, running
 
 SECONDS = 0.4  # between the runs of a rationale
 pytestmark = pytest.mark.browser
@@ -47,15 +45,11 @@ DONE = "!document.querySelector('#answer [aria-busy]') && document.querySelector
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder, port = tmp_path_factory.mktemp("slow"), free_port()
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(Path(__file__).with_name("slow_page.py")), str(folder), str(port), str(SECONDS)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment)
-    try:
-        wait_for(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    environment = {"GRADIO_TEMP_DIR": str(folder / "uploads"), "PYTHONPATH": str(ROOT)}
+    command = [str(Path(__file__).with_name("slow_page.py")), str(folder), str(port), str(SECONDS)]
+    with running(command, port, environment) as served:
+        wait_for(served.url, served.process)
+        yield served.url
 
 
 @pytest.fixture

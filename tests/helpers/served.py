@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +56,21 @@ def await_status(
 
 
 @contextmanager
-def serving(*arguments: str, environment: Mapping[str, str] | None = None, root: Path = ROOT) -> Iterator[Served]:
-    """`python app.py` with these arguments, on a port of its own unless they name one."""
-    port = free_port()
-    command = [sys.executable, "app.py", "--port", str(port), *arguments]
-    process = subprocess.Popen(command, cwd=root, env=os.environ | dict(environment or {}))
+def running(
+    command: Sequence[str], port: int, environment: Mapping[str, str] | None = None, root: Path = ROOT
+) -> Iterator[Served]:
+    """A page in a process of its own, which `command` (without the Python in front) starts on `port`."""
+    process = subprocess.Popen([sys.executable, *command], cwd=root, env=os.environ | dict(environment or {}))
     try:
         yield Served(f"http://127.0.0.1:{port}", process)
     finally:
         process.terminate()
         process.wait(30)
+
+
+@contextmanager
+def serving(*arguments: str, environment: Mapping[str, str] | None = None, root: Path = ROOT) -> Iterator[Served]:
+    """`python app.py` with these arguments, on a port of its own unless they name one."""
+    port = free_port()
+    with running(["app.py", "--port", str(port), *arguments], port, environment, root) as served:
+        yield served

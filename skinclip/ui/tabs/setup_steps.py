@@ -15,6 +15,7 @@ from skinclip.study import supply as supplies
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.workspace import StudyDraft
 from skinclip.ui import setup_html
+from skinclip.ui.coordinator_html import note
 from skinclip.ui.setup_desk import SetupDesk
 from skinclip.ui.study_jobs import REPORTED, JobState
 from skinclip.ui.tabs.setup_tab import GIVE_BACK, KEEP, SetupView, Updates, bind
@@ -124,7 +125,7 @@ def on_begin(desk: SetupDesk, view: SetupView, token: str | None, key: str | Non
     def work() -> Updates:
         draft = desk.workspace.begin(new or "")
         chosen = gr.update(choices=desk.workspace.keys(), value=draft.key)
-        begun = setup_html.note(f"{draft.key} begins with the default protocol.")
+        begun = note(f"{draft.key} begins with the default protocol.")
         return {**_opened(desk, view, draft), view.entry.study: chosen, view.entry.key: "", view.entry.begun: begun}
 
     return _asked(desk, view, token, view.entry.begun, work)
@@ -183,7 +184,7 @@ def _kept(desk: SetupDesk, view: SetupView, draft: StudyDraft, problems: list[st
         except StudyRequestError as problem:
             reason = f"The draft is kept, but the study that was built stays as it is: {problem}"
             return {place: setup_html.alert(reason)}
-        words += setup_html.note("The study that was built has taken the protocol over.")
+        words += note("The study that was built has taken the protocol over.")
     return {place: words, **_conduct(desk, view, draft)}
 
 

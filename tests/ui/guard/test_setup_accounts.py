@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from http.cookiejar import CookieJar
 from pathlib import Path
@@ -16,7 +13,7 @@ import pytest
 
 from eval_study.trust_study.serving import free_port
 from skinclip.ui.guard.accounts import Accounts
-from tests.helpers.served import ROOT, await_status
+from tests.helpers.served import await_status, running
 
 PASSWORD = "a long enough password"
 
@@ -26,16 +23,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home, port = tmp_path_factory.mktemp("home"), free_port()
     for name, role in (("anna", "coordinator"), ("ben", "clinician")):
         Accounts(home / "accounts.json").add(name, role, PASSWORD)
-    command = [sys.executable, "-m", "skinclip", "study", "setup", "--port", str(port), "--name", "studies.example"]
-    process = subprocess.Popen(
-        [*command, "--studies", str(home / "studies")], cwd=ROOT, env=os.environ | {"SKINCLIP_HOME": str(home)}
-    )
-    try:
-        await_status(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
+    command = ["-m", "skinclip", "study", "setup", "--port", str(port), "--name", "studies.example"]
+    with running([*command, "--studies", str(home / "studies")], port, {"SKINCLIP_HOME": str(home)}) as served:
+        await_status(served.url, served.process)
+        yield served.url
 
 
 def visitor(url: str, name: str = "") -> OpenerDirector:
