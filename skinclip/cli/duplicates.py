@@ -70,8 +70,9 @@ def _duplicates(args: argparse.Namespace) -> int:
 def _index(cases: Sequence[Case], out: Path) -> int:
     """Writes the index of the photos that a model learns from or is tuned on."""
     from skinclip.data.photo_index import build_index
+    from skinclip.training.photo_sets import with_clinical
 
-    used = [case for case in cases if case.split in ("train", "valid", "calib")]
+    used = with_clinical([case for case in cases if case.split in ("train", "valid", "calib")])
     index = build_index(used)
     index.write(out)
     print(f"{len(index)} of {len(used)} photos in {out}, {out.stat().st_size / 1e6:.1f} MB")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skinclip.cli.duplicates import _index
 from skinclip.data.cases import Case
 from skinclip.data.photo_index import PhotoIndex, build_index
 
@@ -79,3 +80,15 @@ def test_an_empty_index_and_another_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", about=np.frombuffer(b'{"form": "other"}', np.uint8))
     with pytest.raises(ValueError, match="make it anew"):
         PhotoIndex.read(tmp_path / "other.npz")
+
+
+def test_the_index_of_a_checkpoint_holds_the_second_photo_of_a_lesion_too(tmp_path: Path) -> None:
+    photos = [tmp_path / "dermoscopy.png", tmp_path / "close_up.png"]
+    for seed, path in enumerate(photos):
+        Image.fromarray(photo(seed)).save(path)
+    pair = Case(photos[0], "a", "drawn", "lesion", split="calib", kind="dermoscopy", clinical_image=photos[1])
+    kept_apart = Case(photos[0], "b", "drawn", "other", split="test")
+    assert _index([pair, kept_apart], tmp_path / "index.npz") == 0
+    index = PhotoIndex.read(tmp_path / "index.npz")
+    assert index.names[0] == "drawn/a" == index.find(photo(0)) and len(index) == 2
+    assert index.names[1].startswith("drawn/a") and index.find(photo(1)) == index.names[1]
