@@ -17,6 +17,7 @@ from skinclip.explain.registry import GALLERY
 from skinclip.explain.subject import Subject, on_photo
 from skinclip.imaging.overlay import heatmap_overlay, region_overlay
 from skinclip.imaging.photo import load_photo
+from skinclip.pipeline.assessor import Assessor
 
 EACH = 4  # photos of a kind
 GALLERY_METHODS = reported(GALLERY)
@@ -34,7 +35,7 @@ def write(bench: Bench, cases: list[Case], worth: np.ndarray, name: str) -> Path
     photos = []
     for kind, i in picked(worth):
         subject = bench.assessor.subject(load_photo(cases[i].image), cases[i].context)
-        pictures = [(title, _picture(folder, f"{kind}-{i}", title, pixels)) for title, pixels in views(subject)]
+        pictures = [(title, _picture(folder, f"{kind}-{i}", title, pixels)) for title, pixels in views(bench.assessor, subject)]
         caption = (
             f"{kind}: {cases[i].image_id}, {worth[i]:+.3f}; explained: {METHODS['evidence'].maps(subject)[0].label}"
         )
@@ -64,10 +65,10 @@ def picked(worth: np.ndarray) -> list[tuple[str, int]]:
     return [(kind, i) for kind, part in parts.items() for i in part]
 
 
-def views(subject: Subject) -> list[tuple[str, np.ndarray]]:
+def views(assessor: Assessor, subject: Subject) -> list[tuple[str, np.ndarray]]:
     """Title and picture: the photo, its regions, and the heat of some methods."""
     pixels = subject.image.pixels
-    assessment = subject.assessor.assess(subject.image, subject.context)
+    assessment = assessor.assess(subject.image, subject.context)
     heats = [
         (METHODS[key].title, heatmap_overlay(pixels, on_photo(METHODS[key].maps(subject)[0].heat, subject)))
         for key in GALLERY_METHODS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -196,6 +197,13 @@ def test_the_gallery_has_each_photo_once() -> None:
     assert [i for _, i in picked] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert gallery.picked(np.array([0.5, 0.1])) == []  # too few for three kinds
     assert len(gallery.picked(np.linspace(0, 1, 50))) == 12
+
+
+def test_the_gallery_shows_each_photo_with_its_regions_and_maps(bench: Bench, cases, monkeypatch) -> None:
+    monkeypatch.setattr(gallery, "GALLERY_METHODS", ("lesion_mask",))
+    page = gallery.write(bench, [*cases, cases[0]], np.array([0.3, 0.1, 0.2]), "drawn")
+    pictures = [Path(page.parent, name).stat().st_size for name in re.findall(r'src="([^"]+)"', page.read_text())]
+    assert len(pictures) == 9 and min(pictures) > 500
 
 
 def test_the_gallery_escapes_its_captions() -> None:
