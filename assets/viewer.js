@@ -11,9 +11,29 @@
         mode: viewer.dataset.mode, both: false, all: false, k: 1, x: 0, y: 0, opacity: 0.7, pinned: viewer.dataset.strongest,
         lit: null, hold: false, mm: 0, drawing: null, fingers: new Map(), chosen: false,
       });
+      for (const bar of $$(viewer, "[role=toolbar]")) oneStop(bar, bar.querySelector("button"));
       draw(viewer);
     }
     return views.get(viewer);
+  }
+
+  // A toolbar is one stop of Tab; arrow keys go along its buttons (the toolbar pattern of the ARIA Authoring Practices).
+  function oneStop(bar, stop) {
+    for (const button of $$(bar, "button")) button.tabIndex = button === stop ? 0 : -1;
+  }
+
+  document.addEventListener("focusin", (event) => {
+    const bar = event.target.closest?.("button") && event.target.closest(".sk-viewer [role=toolbar]");
+    if (bar) oneStop(bar, event.target);
+  });
+
+  function alongBar(event) {
+    const button = event.target.closest?.(".sk-viewer [role=toolbar] button");
+    if (!button || !["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) return false;
+    const all = $$(button.closest("[role=toolbar]"), "button").filter((b) => !b.disabled && b.checkVisibility());
+    const at = all.indexOf(button) + (event.key === "ArrowRight" ? 1 : -1);
+    (event.key === "Home" ? all[0] : event.key === "End" ? all.at(-1) : all.at(at % all.length)).focus();
+    return true;
   }
 
   function shownRefs(viewer, s) {
@@ -306,7 +326,9 @@
       stateOf(holding.closest(".sk-viewer")).holdKey = true;
       return hold(holding.closest(".sk-viewer"), true);
     }
-    if (!pane || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (alongBar(event)) return event.preventDefault();
+    if (!pane) return;
     const viewer = pane.closest(".sk-viewer");
     const s = stateOf(viewer);
     if (s.drawing && drawingKey(viewer, pane, event)) return event.preventDefault();

@@ -22,6 +22,7 @@ from skinclip.core.assessment import Context
 from skinclip.core.config import TrainConfig
 from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import CRITERIA, DIAGNOSIS_CODES
+from skinclip.core.whole_files import whole_file
 from skinclip.data.cases import Case, DataError
 from skinclip.data.readers import discover
 from skinclip.data.splits import known_duplicates, without_shared
@@ -238,11 +239,9 @@ def fingerprint(cases: Sequence[Case]) -> str:
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes beside the target and renames, so that a kill leaves nothing half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez(part, **arrays)
-    part.replace(path)
+    """Writes the arrays into one file, so that a kill leaves nothing half."""
+    with whole_file(path) as part:
+        np.savez(part, **arrays)
 
 
 def labels_of(cases: Sequence[Case]) -> np.ndarray:

@@ -24,6 +24,7 @@ import numpy as np
 import yaml
 from scipy.stats import binomtest
 
+from skinclip.core.whole_files import replace_text
 from skinclip.study.analysis import mrmc, ordinal, reliance, report_notes, secondary, statistics
 from skinclip.study.analysis.analysis_plan import DERIVED, AnalysisPlan
 from skinclip.study.analysis.mixed import attempt
@@ -134,9 +135,7 @@ def _save(path: Path, found: dict[str, Any]) -> dict[str, Any]:
         "rows": rows_of(found),
         "studies": found,
     }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(report) + "\n")
-    part.replace(path)
+    replace_text(path, json.dumps(report) + "\n", alone=True)
     return report
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from skinclip.core.whole_files import replace_text
 from skinclip.study.analysis.analysis_plan import AnalysisPlan
 from skinclip.study.analysis.statistics import primary_result
 from skinclip.study.analysis.tables import SIMULATED, primary_cases
@@ -131,9 +132,7 @@ def _save(path: Path, chosen: list[Setting], studies: Mapping[str, list[list[flo
         "settings": {s.name: summary(s, studies[s.name]) for s in chosen if studies.get(s.name)},
         "studies": studies,
     }
-    part = path.with_suffix(".part")  # a run that is cut off while it writes leaves the last file whole
-    part.write_text(json.dumps(report) + "\n")
-    part.replace(path)
+    replace_text(path, json.dumps(report) + "\n", alone=True)
     return report
 
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from skinclip.core.whole_files import whole_file
 from skinclip.data.cases import Case, DataError
 from skinclip.data.masks import read_mask
 from skinclip.imaging.photo import PhotoError, load_photo
@@ -101,16 +102,10 @@ def bytes_in(file: Path | None) -> int:
 
 def _write_all(path: Path, content: _Content, cases: Sequence[Case], progress: bool) -> None:
     """Decodes into a file beside `path` that takes its place when it is whole; a photo that fails leaves nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npy")
-    array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(cases), *content.shape))
-    try:
+    with whole_file(path, alone=True) as part:
+        array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(len(cases), *content.shape))
         _read_all(content, cases, array, progress)
-    except DataError:
-        part.unlink()
-        raise
-    array.flush()
-    part.replace(path)
+        array.flush()
 
 
 def _read_all(content: _Content, cases: Sequence[Case], out: np.ndarray, progress: bool) -> np.ndarray:

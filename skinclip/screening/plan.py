@@ -14,7 +14,6 @@ machines of a cluster share.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -26,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skinclip.core.assessment import Context
+from skinclip.core.whole_files import replace_text, whole_file
 from skinclip.screening.errors import ScreeningError
 from skinclip.screening.manifest import PhotoRow
 
@@ -136,27 +136,10 @@ def check_same(plan: ScreeningPlan, terms: Terms) -> None:
         raise ScreeningError(f"{plan.folder} holds a screening under other terms ({said}); choose another --out")
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Writes a text file that is whole or not there."""
-    part = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
 def replace_table(path: Path, table: pa.Table) -> None:
     """Writes a Parquet file that is whole or not there; nothing of it stays where the disk is full."""
-    part = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        with part.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        pq.write_table(table, part, compression="zstd")
 
 
 def _name(part: int) -> str:

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from skinclip import __version__
+from skinclip.core.whole_files import replace_text
 from skinclip.hub import checkpoint_folder
 from skinclip.model.checkpoint import weights_sha256
 from skinclip.pipeline.assessor import Assessor
 from skinclip.screening.errors import ScreeningError
 from skinclip.screening.manifest import fingerprint, read_manifest
 from skinclip.screening.part import PartScreener, has_failures, use_threads
-from skinclip.screening.plan import FULL, ScreeningPlan, Terms, check_same, make_plan, open_plan, replace_text
+from skinclip.screening.plan import FULL, ScreeningPlan, Terms, check_same, make_plan, open_plan
 
 if TYPE_CHECKING:
     from skinclip.screening.cluster import Workers

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 import re
 import secrets
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
+from skinclip.core.whole_files import replace_text
 
 PREFIX = "skinclip_"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -107,8 +107,5 @@ def _key(path: Path, number: int, line: str) -> ApiKey:
 
 
 def _write(path: Path, keys: list[ApiKey]) -> None:
-    part = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     lines = ["# keys of the HTTP API: name, SHA-256, last day", *(f"{k.name} {k.sha256} {k.ends}" for k in keys)]
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
-    part.replace(path)
+    replace_text(path, "\n".join(lines) + "\n", private=True)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from skinclip import RESEARCH_USE_ONLY
 from skinclip.core.safe_text import plain_text
-from skinclip.core.whole_folder import written_whole
+from skinclip.core.whole_files import whole_folder
 from skinclip.study import interchange
 from skinclip.study.analysis.tables import (
     REHEARSAL,
@@ -186,7 +186,7 @@ class Coordinator:
         Raises StudyRequestError before the study is closed, OSError where they cannot be written.
         """
         tables = self.tables()
-        with written_whole(folder) as part:
+        with whole_folder(folder) as part:
             written = tables.write(part)
             remarks = [row for record in self._records() for row in record.remarks(self.study.protocol)]
             write_csv(pd.DataFrame(remarks, columns=list(REMARKS)), part / REMARKS_FILE, tables.mark)
@@ -209,7 +209,7 @@ class Coordinator:
             analysis_report,  # statistics and plots are loaded for this alone
         )
 
-        with written_whole(folder) as part:
+        with whole_folder(folder) as part:
             write_checklists(self.study.protocol, part / CHECKLISTS)
             plan = analysis_plan.from_protocol(self.study.protocol)
             written = analysis_report.write(tables, part, plan, command)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skinclip.core.assessment import Assessment
+from skinclip.core.whole_files import replace_text
 from skinclip.imaging.photo import LesionImage
 
 if TYPE_CHECKING:
@@ -34,7 +33,5 @@ class KeptPredictions:
         except (OSError, ValueError, KeyError, TypeError):  # none, or one that an interrupted build left half written
             assessment = self._assessor.assess(image)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{secrets.token_hex(4)}")
-        draft.write_text(assessment.to_json(), encoding="utf-8")
-        os.replace(draft, path)
+        replace_text(path, assessment.to_json())
         return assessment

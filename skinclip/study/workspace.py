@@ -8,13 +8,12 @@ STUDIES/KEY                         the study once it is built, as `study build`
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skinclip.core.whole_files import replace_text
 from skinclip.data.cases import CaseTable
 from skinclip.data.readers import read_cases
 from skinclip.imaging.bounded import load_photo_bounded
@@ -151,9 +150,7 @@ class StudyDraft:
         return Protocol.read(self.file)
 
     def _write(self, text: str) -> None:
-        path = self.folder / f".{PROTOCOL}.{secrets.token_hex(4)}"
-        path.write_text(text, encoding="utf-8")
-        os.replace(path, self.file)
+        replace_text(self.file, text)
 
     # -- photos -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
 import zipfile
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from skinclip.core.whole_files import whole_file
 from skinclip.data.cases import DataError
 
 # Numpy's arrays and numbers, which earlier versions kept among the states of generators and the rates of optimizers.
@@ -50,14 +50,12 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes beside the target and renames, so that a kill leaves the old checkpoint or the new one, never half.
+    """Writes a checkpoint, so that a kill leaves the old one or the new one, never half.
 
     Under "rng" goes where this process's random generators stand, unless `state` has it of several.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save({"rng": [rng_state()], **state}, part)
-    os.replace(part, path)
+    with whole_file(path, alone=True) as part:
+        torch.save({"rng": [rng_state()], **state}, part)
 
 
 def load_checkpoint(path: Path, rank: int = 0) -> dict[str, Any] | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from skinclip.core.whole_files import replace_text
 
 
 class CsvLog:
@@ -27,9 +28,7 @@ class CsvLog:
         self.rows = len(own) - len(late)
         kept = "".join(f"{line}\n" for i, line in enumerate(lines) if i not in late)
         if kept != text:
-            part = path.with_suffix(".part")
-            part.write_text(kept)
-            os.replace(part, path)
+            replace_text(path, kept, alone=True)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row a value, exact for a float32."""

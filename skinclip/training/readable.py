@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
+from skinclip.core.whole_files import replace_text
 from skinclip.data.cases import Case, DataError
 from skinclip.data.photos import read_mask
 from skinclip.imaging.photo import PhotoError, load_photo
@@ -46,10 +46,7 @@ class FileChecks:
 
     def save(self) -> None:
         """Writes what is known, whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.known), encoding="utf-8")
-        os.replace(part, self.path)
+        replace_text(self.path, json.dumps(self.known), alone=True)
 
 
 def _reason(file: Path, decode: Callable[[Path], object]) -> str:

@@ -185,6 +185,20 @@ def test_the_keyboard_reaches_everything_and_a_sheet_says_how(answered: Page) ->
     assert page.evaluate("document.activeElement.className") == "sk-pane"
 
 
+def test_the_viewers_bar_is_one_stop_and_arrow_keys_go_along_it(answered: Page) -> None:
+    answered.focus("[data-view=photo]")
+    seen = []
+    for key in ("ArrowRight", "End", "ArrowRight", "ArrowLeft"):
+        answered.keyboard.press(key)
+        seen.append(
+            answered.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText")
+        )
+    assert seen == ["Regions", "Full screen", "Photo", "Full screen"]
+    assert answered.locator(".sk-viewer-bar button[tabindex='0']").count() == 1
+    answered.keyboard.press("Tab")
+    assert answered.evaluate("document.activeElement.className") == "sk-pane"  # where arrow keys move the photo
+
+
 def test_printing_prints_the_report_and_not_the_form(answered: Page) -> None:
     answered.emulate_media(media="print")
     assert answered.locator("#result .sk-verdict").is_visible() and not answered.locator("#form").is_visible()

@@ -8,8 +8,6 @@ computer. What a step shows is decided by `steps` and `presenter`; errors are wo
 from __future__ import annotations
 
 import math
-import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from skinclip.core.safe_text import one_line
+from skinclip.core.whole_files import whole_file
 from skinclip.study.catalogue.catalogue import ENGLISH, error_text
 from skinclip.study.errors import (
     AlreadyAnsweredError,
@@ -171,9 +170,8 @@ class Study:
         protocol = Protocol.read(path)
         check_fits(protocol, self.bundle.record)
         self._check_plan(protocol)
-        draft = self.bundle.folder / f".{PROTOCOL}.{secrets.token_hex(4)}"
-        draft.write_bytes(path.read_bytes())
-        os.replace(draft, self.bundle.folder / PROTOCOL)
+        with whole_file(self.bundle.folder / PROTOCOL) as part:
+            part.write_bytes(path.read_bytes())
         self.protocol_file = path
         self.bundle = StudyBundle.open(self.bundle.folder)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import threading
@@ -25,6 +24,8 @@ from typing import Literal, get_args
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from skinclip.core.whole_files import replace_text
 
 Role = Literal["clinician", "coordinator", "reader"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -136,17 +137,9 @@ class Accounts:
 
     def _store(self, accounts: dict[str, _Account]) -> None:
         text = json.dumps(_File(accounts=accounts).model_dump(), indent=2)
-        passing = self.file.with_name(f".{self.file.name}.{secrets.token_hex(4)}")
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            passing.replace(self.file)
+            replace_text(self.file, text, private=True)
         except OSError as problem:
-            passing.unlink(missing_ok=True)
             raise AccountError(f"{self.file} cannot be written ({problem.strerror}); nothing was changed") from problem
 
     # --- sign-ins -----------------------------------------------------------------------------------------------

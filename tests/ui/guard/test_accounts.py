@@ -208,7 +208,7 @@ def test_a_full_or_read_only_disk_is_told_and_loses_no_account(
     def fails(_: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(module.os, "fsync", fails)
+    monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(AccountError, match="nothing was changed"):
         accounts.add("late", "clinician", PASSWORD)
     assert set(Accounts(accounts.file).names()) == {"clara", "carl", "rita"}
