@@ -97,12 +97,17 @@ def described(model: SkinClipVL, bank: Sequence[Sequence[str]]) -> Iterator[None
 @contextlib.contextmanager
 def reordered(model: SkinClipVL, order: Sequence[int]) -> Iterator[None]:
     """The model with its diagnoses in another order: logit i is that of diagnosis `order[i]`."""
-    before = model.descriptions
+    before, readout = model.descriptions, model.reasoner.readout
+    columns = None if readout is None else readout.columns
     try:
         model.descriptions = before[list(order)]
+        if readout is not None and columns is not None:  # its answers go where their diagnoses now are
+            readout.columns = torch.as_tensor(np.argsort(list(order)), device=columns.device)[columns]
         yield
     finally:
         model.descriptions = before
+        if readout is not None and columns is not None:
+            readout.columns = columns
 
 
 def probabilities(

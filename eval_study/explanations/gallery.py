@@ -35,7 +35,9 @@ def write(bench: Bench, cases: list[Case], worth: np.ndarray, name: str) -> Path
     photos = []
     for kind, i in picked(worth):
         subject = bench.assessor.subject(load_photo(cases[i].image), cases[i].context)
-        pictures = [(title, _picture(folder, f"{kind}-{i}", title, pixels)) for title, pixels in views(bench.assessor, subject)]
+        pictures = [
+            (title, _picture(folder, f"{kind}-{i}", title, pixels)) for title, pixels in views(bench.assessor, subject)
+        ]
         caption = (
             f"{kind}: {cases[i].image_id}, {worth[i]:+.3f}; explained: {METHODS['evidence'].maps(subject)[0].label}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from types import SimpleNamespace
 
 import cv2
@@ -14,11 +15,14 @@ from eval_study.benchmarks import stability
 from eval_study.benchmarks.paraphrases import PARAPHRASES
 from eval_study.benchmarks.stability import PHOTO_CHANGES, compare, described
 from skinclip.calibration.temperature import Calibration
+from skinclip.core.known import KnownVocabulary
+from skinclip.core.patient_context import CONTEXT_NUMBERS
 from skinclip.core.vocabulary import DIAGNOSES, EVIDENCE_STATES
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.imaging.examples import draw
 from skinclip.language.paraphrases import write_description
+from skinclip.model.reasoner import InputWidths, Readout
 from skinclip.reporting.markdown import section_markdown
 
 
@@ -69,6 +73,17 @@ def test_a_reordered_bank_is_put_back(tiny_model) -> None:
     with stability.reordered(tiny_model, order):
         assert torch.equal(tiny_model.descriptions[0], before[3])
     assert torch.equal(tiny_model.descriptions, before)
+
+
+def test_the_answers_of_a_readout_follow_their_diagnoses(tiny_model) -> None:
+    known = KnownVocabulary()
+    readout = Readout(InputWidths(tokens=2, embedding=3, adapter=2, states=14, style=4, known=known))
+    model = SimpleNamespace(descriptions=tiny_model.descriptions, reasoner=SimpleNamespace(readout=readout))
+    read = partial(readout.read, torch.randn(2, 3), torch.randn(2, 4), torch.randn(2, CONTEXT_NUMBERS))
+    before, order = read(), [3, 0, 6, 8, 1, 5, 2, 7, 4]
+    with stability.reordered(model, order):
+        assert torch.equal(read(), before[:, order])
+    assert torch.equal(read(), before)
 
 
 def test_probabilities_come_in_the_usual_order_whatever_that_of_the_model(tmp_path) -> None:
