@@ -27,7 +27,7 @@ def draw_weights(labels: Tensor, power: float) -> Tensor:
 
 
 def favour_criteria(weights: Tensor, known: Tensor, share: float) -> Tensor:
-    """Chances [n] by which photos with labelled criteria make up `share` of those drawn.
+    """Chances [n] by which photos with labelled criteria make up `share` of those drawn, where both kinds are drawn.
 
     One photo in twenty-five has such labels: drawn as they come, a batch would hold one or two. Among them a photo is
     drawn the more often, the more its labels say.
@@ -37,7 +37,7 @@ def favour_criteria(weights: Tensor, known: Tensor, share: float) -> Tensor:
     """
     labelled = (known > 0).any(1)
     weights = weights.clone()
-    if labelled.any() and not labelled.all():
+    if weights[labelled].sum() > 0 and weights[~labelled].sum() > 0:
         weights[labelled] *= known[labelled].sum(1).to(weights.dtype)
         weights[labelled] *= share / weights[labelled].sum()
         weights[~labelled] *= (1 - share) / weights[~labelled].sum()

@@ -283,8 +283,9 @@ def _digest(model: SkinClipVL, views: KeptViews, base: str, encode_in: str) -> s
     digest.update(json.dumps([str(s) for s in [*settings, views.seed, base]]).encode())
     digest.update("\n".join(f"{photo_key(c)}/{bytes_in(c.image)}" for c in views.photos.cases).encode())
     digest.update(str(tuple(views.photos.photos.shape)).encode())
-    for name, value in learnt_before(model).items():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    for part in (model.perception.state_dict(), learnt_before(model)):
+        for name, value in part.items():
+            digest.update(name.encode() + value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

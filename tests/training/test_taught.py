@@ -66,6 +66,8 @@ def test_a_photo_is_drawn_the_more_often_the_more_its_labels_say() -> None:
     drawn = favour_criteria(torch.full((4,), 0.25), known, 0.4)
     assert drawn.sum().item() == pytest.approx(1) and drawn[:2].sum().item() == pytest.approx(0.4)
     assert (drawn[0] / drawn[1]).item() == pytest.approx(2 / 1.3)
+    kept_out = favour_criteria(torch.tensor([0.0, 0.0, 1.0, 3.0]), known, 0.4)  # no labelled photo is drawn at all
+    assert kept_out.tolist() == [0, 0, 0.25, 0.75]
 
 
 def test_a_model_knows_what_its_photos_teach(caplog: pytest.LogCaptureFixture) -> None:

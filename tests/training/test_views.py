@@ -94,19 +94,21 @@ def test_views_are_looked_at_once(model: SkinClipVL, photos: PhotoSet, tmp_path,
     keep_views(model, kept(photos, model), "base", tmp_path, 5, DistributedContext())
     assert sum(looked) == example + 2 and len(list(tmp_path.iterdir())) == 1
 
+    mask, tower = model.evidence.mask_head.refine[2].weight, next(model.perception.parameters())
     for other in (
         lambda: keep_views(model, kept(photos, model, seed=1), "base", tmp_path, 5, DistributedContext()),
         lambda: keep_views(model, kept(photos, model), "another base", tmp_path, 5, DistributedContext()),
-        lambda: keep_views(_with_another_mask(model), kept(photos, model), "base", tmp_path, 5, DistributedContext()),
+        lambda: keep_views(_with_another(model, mask), kept(photos, model), "base", tmp_path, 5, DistributedContext()),
+        lambda: keep_views(_with_another(model, tower), kept(photos, model), "base", tmp_path, 5, DistributedContext()),
     ):
         looked.clear()
         other()
         assert sum(looked) == len(photos) * COUNT + example
 
 
-def _with_another_mask(model: SkinClipVL) -> SkinClipVL:
+def _with_another(model: SkinClipVL, part: torch.Tensor) -> SkinClipVL:
     with torch.no_grad():
-        model.evidence.mask_head.refine[2].weight.add_(0.1)
+        part.add_(0.1)
     return model
 
 
