@@ -25,6 +25,7 @@ from skinclip.study.analysis.tables import (
     further_columns,
     write_csv,
 )
+from skinclip.study.catalogue.catalogue import error_text
 from skinclip.study.checksums import CHECKSUMS, write_checksums
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.protocol.checklists import write_checklists
@@ -99,16 +100,16 @@ class Coordinator:
         Raises StudyRequestError where no site is named, or another one, and what `Study.enrol` raises.
         """
         if self.site is not None and site.strip() and not same_site(site, self.site):
-            raise StudyRequestError(f"you enrol readers of {self.site} alone; ask the study's coordinator for others")
+            raise StudyRequestError(error_text("own_site_only", site=self.site))
         site = self.site or site
         if not site.strip():
-            raise StudyRequestError("name the site of the readers, such as the hospital")
+            raise StudyRequestError(error_text("name_site"))
         return self.study.enrol(readers, site)
 
     def renew_code(self, reader: str) -> EnrolledReader:
         """A new personal code for a reader whom this coordinator sees. Raises StudyRequestError for another one."""
         if not self._sees(self.study.store.reader(self.study.name, reader)):
-            raise StudyRequestError(f"{reader} is no reader of {self.site}; ask the study's coordinator")
+            raise StudyRequestError(error_text("not_of_site", reader=reader, site=self.site))
         return self.study.renew_code(reader)
 
     def site_coordinator_code(self, site: str) -> str:
@@ -127,10 +128,7 @@ class Coordinator:
         reason = plain_text(reason).strip()
         completed, needed = self._completed(), self.study.protocol.completion.min_readers
         if completed < needed and not reason:
-            raise StudyRequestError(
-                f"{completed} readers have completed, and the protocol asks for {needed}; wait for them, or give the "
-                "reason for closing early, which is put on record"
-            )
+            raise StudyRequestError(error_text("close_early", completed=completed, needed=needed))
         payload = {"completed": completed, "needed": needed, "reason": reason}
         self.study.store.append(self.study.name, None, CLOSING, CLOSING, payload, f"{CLOSING}-{secrets.token_hex(8)}")
         self.study.store.close_study(self.study.name)
@@ -163,7 +161,7 @@ class Coordinator:
 
     def tables(self) -> StudyTables:
         """The study's data. Raises StudyRequestError before the study is closed."""
-        self._only_closed("its data")
+        self._only_closed()
         records, first_shown = list(self._records()), self._first_shown()
         frames = {
             "cases": [row for record in records for row in record.cases()],
@@ -276,12 +274,12 @@ class Coordinator:
 
     def _only_lead(self) -> None:
         if self.site is not None:
-            raise StudyRequestError("this is for the study's coordinator; a site's own enrols and follows its readers")
+            raise StudyRequestError(error_text("lead_only"))
 
-    def _only_closed(self, what: str) -> None:
+    def _only_closed(self) -> None:
         self._only_lead()
         if not self.is_closed:
-            raise StudyRequestError(f"{what} can be seen once the study is closed; until then everyone stays blinded")
+            raise StudyRequestError(error_text("after_closing"))
 
 
 def verification(result: Audit) -> str:

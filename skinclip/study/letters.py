@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from skinclip.study.catalogue.catalogue import languages, section
+from skinclip.study.catalogue.catalogue import error_text, languages, section
 from skinclip.study.coordinator import Coordinator
 from skinclip.study.errors import StudyRequestError
 from skinclip.study.session.session_service import EnrolledReader, Study
@@ -24,7 +24,7 @@ def check_address(url: str) -> str:
     """The page's address without what follows its path. Raises StudyRequestError."""
     parts = urlsplit(url.strip())
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise StudyRequestError(f"{url} is no address of a page; give it as readers open it, https://HOST/")
+        raise StudyRequestError(error_text("no_address", given=url))
     return parts._replace(query="", fragment="").geturl().rstrip("/") + "/"
 
 

@@ -84,8 +84,8 @@ def test_a_new_code_of_a_site_takes_the_place_of_the_one_before(study: Study) ->
     lead = study.sign_in(study.coordinator_code(), coordinator=True)
     assert Coordinator.of(study, lead).site is None
     assert Coordinator(study).verify() == []
-    for site in ("", "  ", "x" * 300):
-        with pytest.raises(StudyRequestError, match="name the site"):
+    for site, words in (("", "name the site"), ("  ", "name the site"), ("x" * 300, "300 characters")):
+        with pytest.raises(StudyRequestError, match=words):
             study.site_coordinator_code(site)
 
 

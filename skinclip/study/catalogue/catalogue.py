@@ -102,15 +102,17 @@ def error_text(key: str, **values: object) -> Phrase:
     return Phrase.of("errors", key, **values)
 
 
-def problem_in(problem: Exception, language: str) -> str:
+def problem_in(problem: Exception, language: str, otherwise: str = "") -> str:
     """An error's words in a language; where they are not in the catalogue, English alone has them in full.
 
-    Readers in other languages are told what became of their answer, and whom to tell.
+    Args:
+        otherwise: then said in the other languages. By default readers are told what became of their answer, and whom
+            to tell.
     """
     words = problem.args[0] if problem.args else ""
     if isinstance(words, Phrase):
         return words.within(language)
-    return str(problem) if language == ENGLISH else str(section(language, "errors")["other"])
+    return str(problem) if language == ENGLISH else otherwise or str(section(language, "errors")["other"])
 
 
 def diagnosis_name(name: str, code: str, language: str, in_text: bool = False) -> str:

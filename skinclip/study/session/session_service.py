@@ -181,18 +181,16 @@ class Study:
         Raises StudyRequestError where ethics fields are empty or the study is closed.
         """
         if not 1 <= readers <= MOST_READERS:
-            raise StudyRequestError(f"enrol 1 to {MOST_READERS} readers at a time, not {readers}")
+            raise StudyRequestError(error_text("enrol_count", most=MOST_READERS, readers=readers))
         site = one_line(site)
         if len(site) > MOST_OF_SITE:
-            raise StudyRequestError(f"the name of the site has {len(site)} characters; at most {MOST_OF_SITE} are kept")
+            raise StudyRequestError(error_text("site_length", length=len(site), most=MOST_OF_SITE))
         missing = self.protocol.missing_ethics()
         if missing:
-            raise StudyRequestError(
-                f"nobody can be enrolled while these are empty: {', '.join(missing)}. Fill them in in "
-                f"{self.protocol_file} when your ethics board has decided"
-            )
+            fields = ", ".join(missing)
+            raise StudyRequestError(error_text("ethics_empty", fields=fields, file=self.protocol_file))
         if self.store.is_closed(self.name):
-            raise StudyRequestError(f"the study {self.name} is closed; nobody can be enrolled any more")
+            raise StudyRequestError(error_text("closed_to_readers", study=self.name))
         self._allocation(1, site, [])  # a protocol that does not fit its cases is reported before anything is stored
         self._lock_plan()
         enrolled = [self.store.enrol(self.name, self._allocation, site) for _ in range(readers)]
@@ -204,7 +202,7 @@ class Study:
         Raises StudyRequestError where there is no such reader, or the reader has withdrawn.
         """
         if self.store.reader(self.name, reader).withdrawn_at:
-            raise StudyRequestError(f"{reader} has withdrawn and has no code any more; enrol another reader")
+            raise StudyRequestError(error_text("no_code_after_withdrawal", reader=reader))
         return EnrolledReader(reader, self.store.renew_code(self.name, reader))
 
     def readers_at(self, site: str) -> int:
@@ -276,8 +274,10 @@ class Study:
         Raises StudyRequestError for a site without a name.
         """
         site = one_line(site)
-        if not site or len(site) > MOST_OF_SITE:
-            raise StudyRequestError(f"name the site in 1 to {MOST_OF_SITE} characters, as for its readers")
+        if not site:
+            raise StudyRequestError(error_text("name_site"))
+        if len(site) > MOST_OF_SITE:
+            raise StudyRequestError(error_text("site_length", length=len(site), most=MOST_OF_SITE))
         return self.store.site_coordinator_code(self.name, site, same_site)
 
     def site_of(self, coordinator: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from skinclip.study.catalogue.catalogue import error_text
 from skinclip.study.errors import StudyClosedError, TamperedError
 from skinclip.study.store import schema
 from skinclip.study.store.audit_log import WITHDRAWN, Event
@@ -43,7 +44,7 @@ class ReaderRegistry:
             if (stored := by_request(connection, study, request_id, self._key)) is not None:
                 return Enrolment(str(stored.reader), str(code))  # the answer to the commit was lost on its way
             if closed_at(row, self._key) is not None:
-                raise StudyClosedError(f"the study {study} is closed; nobody can be enrolled any more")
+                raise StudyClosedError(error_text("closed_to_readers", study=study))
             query = sa.select(sa.func.max(schema.readers.c.number)).where(schema.readers.c.study == study)
             number = (connection.scalar(query) or 0) + 1
             reader = f"R{number:03d}"

@@ -17,7 +17,7 @@ from typing import Any
 
 import gradio as gr
 
-from skinclip.study.catalogue.catalogue import ENGLISH, Words, language_name
+from skinclip.study.catalogue.catalogue import ENGLISH, Words, language_name, problem_in
 from skinclip.study.coordinator import Coordinator
 from skinclip.study.errors import (
     ReceiptError,
@@ -229,7 +229,7 @@ def on_enter(study: Study, view: CoordinatorView, token: str | None, code: str |
     try:
         token = study.sign_in(code or "", coordinator=True, address=address)
     except (SignInError, TamperedError) as problem:
-        return {view.refused: coordinator_html.alert(sentence(str(problem))), view.code: ""}
+        return {view.refused: coordinator_html.alert(told(study, problem)), view.code: ""}
     return _inside(study, view, token)
 
 
@@ -368,9 +368,14 @@ def _asked(
     try:
         return work(Coordinator.of(study, token or ""))
     except SessionExpiredError as problem:
-        return _outside(view, coordinator_html.alert(sentence(str(problem))))
+        return _outside(view, coordinator_html.alert(told(study, problem)))
     except (StudyRequestError, ReceiptError, StoreError) as problem:
-        return {place: coordinator_html.alert(sentence(str(problem)))}
+        return {place: coordinator_html.alert(told(study, problem))}
+
+
+def told(study: Study, problem: Exception) -> str:
+    """A refusal in the tab's language where the catalogue has it; else in English, which says what to do in full."""
+    return sentence(problem_in(problem, words_of(study).language, str(problem)))
 
 
 def _inside(study: Study, view: CoordinatorView, token: str) -> Updates:

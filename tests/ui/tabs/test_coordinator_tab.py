@@ -137,6 +137,14 @@ def test_new_codes_are_shown_once_and_can_be_saved(study: Any, view: tab.Coordin
     assert tab.on_leave(study, view, "token")[view.codes] == ""
 
 
+def test_refusals_are_in_the_language_of_the_study(study: Any, view: tab.CoordinatorView, desk: Desk) -> None:
+    study.protocol = SimpleNamespace(**{**vars(study.protocol), "languages": ("de", "en")})
+    assert "Nennen Sie den Standort" in tab.on_enrol(study, view, "token", 2, " ")[view.codes]
+    assert "Ihre Anmeldung ist abgelaufen" in tab.on_enrol(study, view, "guess", 2, "Bern")[view.refused]
+    # what the catalogue does not have is told in full, in English
+    assert "1 readers have completed" in tab.on_close(study, view, "token", "", study.name)[view.closed]
+
+
 def test_invitations_and_reminders_are_archives_on_the_page(
     study: Any, view: tab.CoordinatorView, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
