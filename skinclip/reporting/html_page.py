@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from skinclip import RESEARCH_USE_ONLY, __version__
+from skinclip.core.safe_text import plain_text
 from skinclip.reporting.document import Document, Picture, tied
 from skinclip.reporting.style import inline_svg
 
@@ -20,8 +21,8 @@ _INTERVAL = re.compile(r"\(?[+−-]?\d+\.\d+(?:-| to )[+−-]?\d+\.\d+\)?")
 
 
 def to_html(document: Document) -> str:
-    """The page of a document."""
-    return _template().render(document=document, version=__version__, research_use_only=RESEARCH_USE_ONLY)
+    """The page of a document, without control characters, which names in it may hold."""
+    return plain_text(_template().render(document=document, version=__version__, research_use_only=RESEARCH_USE_ONLY))
 
 
 @cache

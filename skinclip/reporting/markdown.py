@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from skinclip.core.safe_text import plain_text
 from skinclip.reporting.document import (
     Block,
     Bullets,
@@ -22,7 +23,7 @@ def to_markdown(document: Document, figures: str = "figures") -> str:
     """The whole document; pictures are shown from the folder `figures` beside it, see `document.write_pictures`."""
     head = [f"# {document.title}", f"**{document.banner}.**", document.subtitle]
     parts = [*head, *(section_markdown(section, figures) for section in document.sections)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return plain_text("\n\n".join(part for part in parts if part)) + "\n"
 
 
 def section_markdown(section: Section, figures: str = "figures") -> str:

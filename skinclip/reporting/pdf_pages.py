@@ -13,6 +13,7 @@ from fpdf.enums import TableBordersLayout
 from fpdf.fonts import FontFace
 
 from skinclip import __version__
+from skinclip.core.safe_text import one_line, plain_text
 from skinclip.reporting.document import (
     Block,
     Bullets,
@@ -38,13 +39,17 @@ class Pages(FPDF):
     def __init__(self, document: Document) -> None:
         super().__init__(format="A4")
         self.banner, self.name = document.banner, document.title
-        self.set_title(document.title)
+        self.set_title(one_line(document.title))
         self.set_subject(document.banner)
         self.add_font("body", "", _FONTS / "DejaVuSans.ttf")
         self.add_font("body", "B", _FONTS / "DejaVuSans-Bold.ttf")
         self.set_margins(_MARGIN, 20, _MARGIN)
         self.set_auto_page_break(True, 18)
         self.add_page()
+
+    def normalize_text(self, text: str) -> str:
+        """The text as the font has it: control characters, which names may hold, have no sign."""
+        return str(super().normalize_text(plain_text(text).expandtabs(1)))
 
     def header(self) -> None:
         self.set_fill_color(*_BANNER)

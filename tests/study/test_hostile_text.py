@@ -21,6 +21,7 @@ from skinclip.cli import main as cli
 from skinclip.core.paths import TRUST_STUDY
 from skinclip.core.safe_text import plain_text, safe_cell
 from skinclip.study import interchange, letters
+from skinclip.study.analysis import analysis_report
 from skinclip.study.analysis.tables import StudyTables
 from skinclip.study.coordinator import REMARKS_FILE, Coordinator
 from skinclip.study.errors import ProtocolError, StudyRequestError
@@ -75,6 +76,27 @@ def test_tables_redcap_odm_and_parquet_keep_it_as_text(tables: StudyTables, tmp_
     remarks = [one.get("Value") for one in tree.iterfind(".//odm:ItemData[@ItemOID='I.cases_remark']", NAMESPACE)]
     assert sorted(map(str, remarks)) == sorted(map(plain_text, tables.cases["remark"]))
     assert not any(text in (tmp_path / "scores.imrmc").read_text() for text in TEXTS)  # numbers and ids alone
+
+
+def test_the_report_of_the_analysis_keeps_it_as_text(tables: StudyTables, tmp_path: Path) -> None:
+    """What coordinators and protocols name: the study, its sites and cases, and the command that ran."""
+    kept = [text for text in TEXTS if "\ud800" not in text and len(text) < 2000]
+
+    def hostile(column: pd.Series) -> pd.Series:
+        names = {name: f"{kept[i % len(kept)]}{i}" for i, name in enumerate(sorted(column.unique()))}
+        return column.map(names)
+
+    readers = tables.readers.assign(site=hostile(tables.readers["site"]))
+    cases = tables.cases.assign(**{name: hostile(tables.cases[name]) for name in ("site", "case")})
+    for i, text in enumerate(kept):
+        changed = dataclasses.replace(tables, readers=readers, cases=cases, study=text)
+        if i % 6 == 0:  # the whole analysis for a few, for it takes seconds
+            written = analysis_report.write(changed, tmp_path / str(i), studies.PLAN, f"analyse {text}")
+            for page in (path for path in written.values() if path.suffix in (".html", ".md", ".svg")):
+                read = page.read_text(encoding="utf-8")
+                assert not RUNS.search(read) and not CONTROL & set(read), page.name
+            for script in (tmp_path / str(i) / "R").iterdir():
+                assert not re.search("^(WARNING|=|[+]1|@SUM)", script.read_text(), re.MULTILINE), script.name
 
 
 @pytest.fixture(scope="module")

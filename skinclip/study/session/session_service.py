@@ -461,8 +461,19 @@ class Study:
         pause = pause_before(self.protocol, place.steps, step)
         if not pause:
             return None
-        opens = datetime.fromisoformat(place.answered[place.before(step).name].at) + pause
+        opens = self._answered_at(place.answered[place.before(step).name]) + pause
         return opens if opens > self._clock() else None
+
+    def _answered_at(self, answer: Event) -> datetime:
+        """When an answer was stored; where the clock was ahead then, the first later event under one that was not.
+
+        Else a reader would wait for that wrong hour, and then for the whole pause.
+        """
+        at, now = datetime.fromisoformat(answer.at), self._clock()
+        if at <= now:
+            return at
+        later = [e.at for e in self.store.events(self.name) if e.sequence > answer.sequence]
+        return min((moment for moment in map(datetime.fromisoformat, later) if moment <= now), default=at)
 
 
 def _showing(reader: str, step: Step) -> Entry:

@@ -156,6 +156,19 @@ def test_a_clock_that_goes_back_closes_it_again_and_shortened_washouts_are_flagg
     assert not audit.problems and any(warning.kind == "clock" for warning in audit.warnings)
 
 
+def test_a_clock_that_was_ahead_leaves_no_wait_beyond_the_washout(study: Study, clock: Clock) -> None:
+    one = study.enrol(1, "Here")[0]
+    began = clock.now
+    clock.forward(days=365)  # a wrong clock, under which the whole first session is answered
+    list(tiny.session(study, study.sign_in(one.code)))
+    clock.now = began
+    clock.forward(days=1)  # set right
+    view = study.view(study.sign_in(one.code))
+    assert view.kind == "pause" and view.wait == DAYS * 86_400, "from the sign-in, the first thing known of its time"
+    clock.forward(days=DAYS)
+    assert study.view(study.sign_in(one.code)).kind == "before"
+
+
 def test_export_and_analysis_know_the_sessions(study: Study, clock: Clock, tmp_path: Path) -> None:
     for one in study.enrol(4, "Here"):
         token = study.sign_in(one.code)
