@@ -45,7 +45,7 @@ class LabelledAnswers:
     """The model's answers to labelled photos.
 
     Attributes:
-        malignancy, malignant, refer, abstained: [n] probability, truth, decision, and outside the domain.
+        malignancy, malignant, refer, abstained: [n] probability, truth, decision, and no answer given.
         lesions: [n], to resample by.
     """
 
@@ -158,7 +158,7 @@ def answers(assessor: Assessor, cases: Sequence[Case], most: int | None) -> Labe
                 print(f"left out: {case.image.name}: {problem}", file=sys.stderr)
         predictions = assessor.predict([image for _, image in batch], [case.context for case, _ in batch])
         read += [case for case, _ in batch]
-        rows += [(p.malignancy, p.refer, not p.in_domain) for p in predictions]
+        rows += [(p.malignancy, p.refer, not (p.in_domain and p.confident)) for p in predictions]
     malignancy, refer, abstained = zip(*rows, strict=True)
     malignant = np.array([bool(truth(case)) for case in read])
     return LabelledAnswers(tuple(read), np.array(malignancy), malignant, np.array(refer), np.array(abstained))

@@ -51,7 +51,7 @@ class Group(BaseModel):
         name: the group in words.
         missed: [value, low, high], the share of malignant photos not referred; None where there are fewer than ten.
         needless: likewise, the share of benign photos referred.
-        abstained: the share of photos on which the model abstains as unlike those it knows.
+        abstained: the share of photos on which the model abstains: unlike those it knows, or too unsure of.
         auroc: [value, low, high] of malignant against benign; None where either has fewer than ten.
     """
 
