@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skinclip.core.paths import ASSETS
 from skinclip.data.cases import Case
-from skinclip.data.photo_index import PhotoIndex, build_index
+from skinclip.data.photo_index import INDEX, PhotoIndex, build_index
+from skinclip.data.readers import read_cases
+from skinclip.imaging.photo import load_photo
 
 SIZE = (300, 400)
 
@@ -79,3 +83,16 @@ def test_an_empty_index_and_another_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", about=np.frombuffer(b'{"form": "other"}', np.uint8))
     with pytest.raises(ValueError, match="make it anew"):
         PhotoIndex.read(tmp_path / "other.npz")
+
+
+@pytest.mark.skipif(not os.environ.get("SKINCLIP_DATA"), reason="needs real data sets")
+def test_of_real_photos_those_of_training_alone_are_known_again() -> None:
+    root, shipped = Path(os.environ["SKINCLIP_DATA"]), PhotoIndex.read(ASSETS / "mini" / INDEX)
+    if not (root / "pad_ufes").is_dir() or not (root / "ham10000").is_dir():
+        pytest.skip("no pad_ufes/ or ham10000/")
+    others = read_cases(root / "pad_ufes").cases[::10][:40]  # smartphone photos, of which none was learnt from
+    assert [c.image_id for c in others if shipped.find(load_photo(c.image).pixels)] == []
+    trained = [case for case in read_cases(root / "ham10000").cases if case.split == "train"][::700]
+    for treatment in ("compressed", "smaller", "brighter", "turned", "mirrored"):
+        found = [shipped.find(TREATED[treatment](load_photo(c.image).pixels)) for c in trained]
+        assert found == [f"{c.source}/{c.image_id}" for c in trained], treatment
