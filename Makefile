@@ -24,6 +24,7 @@ test: .venv/.dev
 	.ci/chromium
 	.ci/postgres
 	.ci/r
+	.ci/proxies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,8 +60,51 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
         process.wait(10)
 
 
-@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed (Debian, Ubuntu: nginx-light)")
-def test_a_clinician_signs_in_and_assesses_behind_nginx(tmp_path: Path) -> None:
+@contextmanager
+def caddy(folder: Path, upstream: int) -> Iterator[int]:
+    """Caddy with the example, on a free port, with a certificate of its own authority."""
+    port = free_port()
+    example = (ROOT / "docs/deploy/Caddyfile").read_text()
+    changed = {
+        "skin.example.org {": f"https://skin.example.org:{port} {{\n\ttls internal\n\tbind 127.0.0.1",
+        "127.0.0.1:7860": f"127.0.0.1:{upstream}",
+    }
+    for old, new in changed.items():
+        assert old in example
+        example = example.replace(old, new)
+    alone = f"admin off\nskip_install_trust\nauto_https disable_redirects\nstorage file_system {folder}/caddy\n"
+    (folder / "Caddyfile").write_text(f"{{\n{alone}}}\n{example}")
+    with (folder / "error.log").open("w") as log:
+        command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
+        process = subprocess.Popen(command, stderr=log, env={**os.environ, "HOME": str(folder)})
+        try:
+            for _ in range(200):
+                assert process.poll() is None, (folder / "error.log").read_text()
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def installed(name: str, package: str) -> pytest.MarkDecorator:
+    reason = f"{name} is not installed (Debian, Ubuntu: {package})"
+    return pytest.mark.skipif(not shutil.which(name), reason=reason)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        pytest.param(nginx, marks=installed("nginx", "nginx-light"), id="nginx"),
+        pytest.param(caddy, marks=installed("caddy", "caddy"), id="caddy"),
+    ],
+)
+def test_a_clinician_signs_in_and_assesses_behind_a_proxy(
+    tmp_path: Path, proxy: Callable[[Path, int], AbstractContextManager[int]]
+) -> None:
     from playwright.sync_api import sync_playwright
 
     from skinclip.ui.guard.accounts import Accounts
@@ -70,7 +115,7 @@ def test_a_clinician_signs_in_and_assesses_behind_nginx(tmp_path: Path) -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with serving("--name", "skin.example.org", environment=environment) as page:
         await_status(page.url, page.process)
-        with nginx(tmp_path, int(page.url.rpartition(":")[2])) as port, sync_playwright() as driver:
+        with proxy(tmp_path, int(page.url.rpartition(":")[2])) as port, sync_playwright() as driver:
             rule = "--host-resolver-rules=MAP skin.example.org 127.0.0.1"
             browser = driver.chromium.launch(executable_path=chromium, args=[*FLAGS, rule])
             visit = browser.new_page(ignore_https_errors=True)
@@ -91,12 +136,6 @@ def test_a_clinician_signs_in_and_assesses_behind_nginx(tmp_path: Path) -> None:
             assert "no photo" not in assess(visit)
             assert blocked == []
             browser.close()
+    if proxy is nginx:  # whose example says what is logged; Caddy logs no request
         log = (tmp_path / "access.log").read_text()
-    assert "session_hash" not in log and re.search(r"POST 200", log)
-
-
-@pytest.mark.skipif(not shutil.which("caddy"), reason="Caddy is not installed")
-def test_the_example_for_caddy_is_sound() -> None:
-    check = ["caddy", "validate", "--adapter", "caddyfile", "--config", str(ROOT / "docs/deploy/Caddyfile")]
-    answer = subprocess.run(check, capture_output=True, text=True, timeout=60)
-    assert answer.returncode == 0, answer.stderr
+        assert "session_hash" not in log and re.search(r"POST 200", log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import pytest
 from PIL import Image
 
 from skinclip.cli.duplicates import _index
+from skinclip.core.paths import ASSETS
 from skinclip.data.cases import Case
-from skinclip.data.photo_index import PhotoIndex, build_index
+from skinclip.data.photo_index import INDEX, PhotoIndex, build_index
+from skinclip.data.readers import read_cases
+from skinclip.imaging.photo import load_photo
 
 SIZE = (300, 400)
 
@@ -92,3 +96,16 @@ def test_the_index_of_a_checkpoint_holds_the_second_photo_of_a_lesion_too(tmp_pa
     index = PhotoIndex.read(tmp_path / "index.npz")
     assert index.names[0] == "drawn/a" == index.find(photo(0)) and len(index) == 2
     assert index.names[1].startswith("drawn/a") and index.find(photo(1)) == index.names[1]
+
+
+@pytest.mark.skipif(not os.environ.get("SKINCLIP_DATA"), reason="needs real data sets")
+def test_of_real_photos_those_of_training_alone_are_known_again() -> None:
+    root, shipped = Path(os.environ["SKINCLIP_DATA"]), PhotoIndex.read(ASSETS / "mini" / INDEX)
+    if not (root / "pad_ufes").is_dir() or not (root / "ham10000").is_dir():
+        pytest.skip("no pad_ufes/ or ham10000/")
+    others = read_cases(root / "pad_ufes").cases[::10][:40]  # smartphone photos, of which none was learnt from
+    assert [c.image_id for c in others if shipped.find(load_photo(c.image).pixels)] == []
+    trained = [case for case in read_cases(root / "ham10000").cases if case.split == "train"][::700]
+    for treatment in ("compressed", "smaller", "brighter", "turned", "mirrored"):
+        found = [shipped.find(TREATED[treatment](load_photo(c.image).pixels)) for c in trained]
+        assert found == [f"{c.source}/{c.image_id}" for c in trained], treatment
