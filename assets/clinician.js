@@ -269,16 +269,24 @@
       this.place = place;
       const input = $(place === "other" ? "#other input[type=file]" : "#photo input[type=file]");
       if (!navigator.mediaDevices?.getUserMedia) return this.phone(input); // not a secure context, or none here
-      open("camera-dialog");
+      $("[data-camera-act=take]").disabled = true; // until this camera's own picture was looked at
+      const words = $("[data-camera-words]");
+      words.textContent = words.dataset.starting ??= words.textContent;
+      const dialog = open("camera-dialog");
+      let stream;
       try {
-        this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 2560 }, height: { ideal: 1920 } } });
+        stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 2560 }, height: { ideal: 1920 } } });
       } catch {
-        $("#camera-dialog").close();
+        dialog.close();
         return this.phone(input);
       }
+      if (!dialog.open) return stop(stream); // closed while the browser asked: no camera stays on
+      this.end(); // opened, closed and opened again while it asked
+      this.stream = stream;
       const video = $("[data-camera]");
       video.srcObject = this.stream;
       await video.play().catch(() => {});
+      if (this.stream !== stream) return; // closed while it started
       this.timer = setInterval(() => this.check(), 400);
     },
     phone(input) { // the phone's own camera
@@ -296,6 +304,7 @@
     },
     take() {
       const video = $("[data-camera]");
+      if (!video.videoWidth) return;
       const canvas = document.createElement("canvas");
       [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
       canvas.getContext("2d").drawImage(video, 0, 0);
@@ -306,10 +315,15 @@
     },
     end() {
       clearInterval(this.timer);
-      for (const track of this.stream?.getTracks() || []) track.stop();
+      stop(this.stream);
       this.stream = null;
+      $("[data-camera]").srcObject = null;
     },
   };
+
+  function stop(stream) {
+    for (const track of stream?.getTracks() || []) track.stop();
+  }
 
   // Words for a picture that is out of focus, dark or burnt out; "" for a good one. Measured in its middle, small.
   function quality(video) {

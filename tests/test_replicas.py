@@ -54,8 +54,10 @@ def test_the_configuration_as_it_stands_is_one_that_nginx_takes(tmp_path: Path) 
 
 
 def test_visitors_stay_with_one_page_and_get_their_own_answers(before_pages: int) -> None:
-    served_by = set()
-    for number in range(6):
+    served_by: set[str | None] = set()
+    for number in range(40):  # a visitor's page is drawn by a hash: six of them meet only one page once in 32 runs
+        if number >= 6 and len(served_by) == 2:
+            break
         visitor = Visitor("127.0.0.1", before_pages, {"Host": PAGE})
         photo = PhotoMaker(number).photo()
         assert hashlib.sha256(photo).hexdigest() in visitor.assess(photo)

@@ -45,13 +45,42 @@ def answered(page: Page) -> Page:
 
 
 def test_the_camera_says_how_the_picture_is_and_takes_it(page: Page) -> None:
+    time, latest = "document.querySelector('[data-camera]').currentTime", 0.0
     for button, preview in (("camera", "#preview"), ("camera-other", "#other-preview")):
         page.click(f"[data-act={button}]")
         page.wait_for_selector("[data-camera-act=take]:not([disabled])")
         assert any(word in page.inner_text("[data-camera-words]") for word in ("focus", "Too", "good"))
+        # Chromium's camera shows the time since it started: its second picture must not be the first one again.
+        until(page, f"() => {time} > {latest}")
+        latest = page.evaluate(time) + 5
         page.click("[data-camera-act=take]")
         page.wait_for_selector(f"{preview} figure img")
         assert page.locator("figure[data-photo]").count() == (1 if button == "camera" else 2)
+
+
+def test_a_camera_that_starts_late_takes_nothing_early_and_never_stays_on(page: Page) -> None:
+    page.evaluate(
+        """() => {
+            const own = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            window.given = [];
+            navigator.mediaDevices.getUserMedia = async (asked) => {
+                await new Promise((resolve) => { window.grant = resolve; });
+                window.given.push(await own(asked));
+                return window.given.at(-1);
+            };
+        }"""
+    )
+    page.click("[data-act=camera]")
+    page.evaluate("grant()")
+    page.wait_for_selector("[data-camera-act=take]:not([disabled])")
+    page.click("#camera-dialog [data-closes]")
+    page.click("[data-act=camera]")
+    assert page.is_disabled("[data-camera-act=take]") and "starting" in page.inner_text("[data-camera-words]")
+    page.click("#camera-dialog [data-closes]")
+    page.evaluate("grant()")  # the visitor said yes after the dialog was closed
+    until(page, "() => given.length === 2")
+    until(page, "() => given.every((s) => s.getTracks().every((t) => t.readyState === 'ended'))")
+    assert page.locator("figure[data-photo]").count() == 0
 
 
 def test_a_photo_is_turned_cropped_and_given_back_whole(page: Page) -> None:

@@ -23,6 +23,15 @@ EXAMPLE = ROOT / "assets/examples/synthetic_nevus.jpg"
 PASSWORD = "a long enough password"
 
 
+def example_of(name: str, changed: dict[str, str]) -> str:
+    """The example in `docs/deploy`, with what must differ on this machine replaced."""
+    example = (ROOT / "docs/deploy" / name).read_text()
+    for old, new in changed.items():
+        assert old in example
+        example = example.replace(old, new)
+    return example
+
+
 @contextmanager
 def nginx(folder: Path, upstream: int) -> Iterator[int]:
     """nginx with the example, on a free port, with a certificate made on the spot."""
@@ -30,7 +39,6 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
     certificate, key = folder / "c.pem", folder / "k.pem"
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=skin.example.org"]
     subprocess.run([*make, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
-    example = (ROOT / "docs/deploy/nginx.conf").read_text()
     changed = {
         "listen 80;": f"listen 127.0.0.1:{free_port()};",
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
@@ -39,9 +47,7 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
         "/etc/ssl/private/skin.example.org.key": str(key),
         "/var/log/nginx/skinclip.log": str(folder / "access.log"),
     }
-    for old, new in changed.items():
-        assert old in example
-        example = example.replace(old, new)
+    example = example_of("nginx.conf", changed)
     paths = "".join(f"{k}_temp_path {folder}/{k};\n" for k in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     (folder / "nginx.conf").write_text(
         f"daemon off;\nworker_processes 1;\npid {folder}/pid;\nerror_log {folder}/error.log;\n"
@@ -64,14 +70,11 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
 def caddy(folder: Path, upstream: int) -> Iterator[int]:
     """Caddy with the example, on a free port, with a certificate of its own authority."""
     port = free_port()
-    example = (ROOT / "docs/deploy/Caddyfile").read_text()
     changed = {
         "skin.example.org {": f"https://skin.example.org:{port} {{\n\ttls internal\n\tbind 127.0.0.1",
         "127.0.0.1:7860": f"127.0.0.1:{upstream}",
     }
-    for old, new in changed.items():
-        assert old in example
-        example = example.replace(old, new)
+    example = example_of("Caddyfile", changed)
     alone = f"admin off\nskip_install_trust\nauto_https disable_redirects\nstorage file_system {folder}/caddy\n"
     (folder / "Caddyfile").write_text(f"{{\n{alone}}}\n{example}")
     with (folder / "error.log").open("w") as log:
