@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from eval_study.explanations.maps import MADE_BY_MEASURING, TITLES, made_by_measuring
 from eval_study.explanations.regions import WHICH
+from eval_study.explanations.truth import named
 from skinclip.calibration.calibrator import Calibrator
 from skinclip.calibration.referral import SENSITIVITY
 from skinclip.core.config import ModelConfig, load_yaml
@@ -148,10 +149,44 @@ def _truth(figures: dict[str, Any]) -> str:
     )
 
 
+def drawn() -> str:
+    """Markdown table of the maps against the regions that experts drew."""
+    result = json.loads((RESULTS / "truth.json").read_text())
+    rows = []
+    for name, row in result["attributes"].items():
+        shares = row["shares"]
+        rows.append(
+            [
+                named(name),
+                row["drawn"],
+                *(
+                    with_interval(row["methods"][method]["ap"])
+                    for method in ("evidence", "fine_grad_cam", "lesion_mask")
+                ),
+                with_interval(row["chance"]),
+                with_interval(row["presence"]),
+                *(with_interval(shares[of]) for of in ("region", "lesion")),
+            ]
+        )
+    evidence = METHODS["evidence"].title
+    head = [
+        *("attribute", "photos", f"pixel AP, {evidence}", "Grad-CAM of the same score", "lesion mask", "chance"),
+        *("presence AUROC", "share of the cited region in the drawn one", "of the whole lesion"),
+    ]
+    return "\n\n".join(
+        [
+            f"**Regions that experts drew**, ISIC 2018 Task 2, split `valid`, n = {result['n']} photos; pixels inside "
+            "the labelled lesion.",
+            markdown_table(head, rows),
+            f"Made by `{result['meta']['command']}`.",
+        ]
+    )
+
+
 def numbers() -> str:
     """Tables of evaluation, explanations, findings and speed, in Markdown."""
     tables = (table(path) for path in sorted(RESULTS.glob("evaluate_*.json")))
-    return "\n\n".join(part for part in [*tables, referral(), compared(), cited(), speed()] if part)
+    return "\n\n".join(part for part in [*tables, referral(), drawn(), compared(), cited(), speed()] if part)
 
 
 def referral(folder: Path = ASSETS / "mini") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench
-from skinclip.core.config import preset
+from skinclip.core.config import ModelConfig, preset
 from skinclip.core.formatting import MISSING
 from skinclip.model.memory import COMPARED, inventory
 from skinclip.reporting.document import Section
@@ -26,15 +26,17 @@ COUNTED = {
 }
 
 
-def parameters(name: str) -> dict[str, int]:
-    """Parameters of a preset by part, counted on the real classes: everything that runs, LoRA and heads included."""
-    counted = inventory(preset(name))
+def parameters(config: ModelConfig) -> dict[str, int]:
+    """Parameters of a model by part, counted on the real classes: everything that runs, LoRA and heads included."""
+    counted = inventory(config)
     return {title: counted.parameters(*parts) for title, parts in COUNTED.items()}
 
 
 def run(bench: Bench) -> dict[str, Any]:
-    """Counts by preset and the share of 13B each is."""
-    counted = {name: parameters(name) for name in PRESETS}
+    """Counts of the measured checkpoint and of the other presets, and the share of 13B each is."""
+    measured = bench.assessor.config
+    configs = {name: measured if name == measured.preset else preset(name) for name in PRESETS}
+    counted = {name: parameters(config) for name, config in configs.items()}
     rows = {
         name: {"parts": parts, "total": sum(parts.values()), "share_of_13b": sum(parts.values()) / COMPARED}
         for name, parts in counted.items()

@@ -40,7 +40,7 @@ from skinclip.reporting import style
 from skinclip.reporting.document import Block, Picture, Section
 
 NAME = "maps"
-SETS = (("ham10000", "test", 300), ("isic2017", "test", 60), ("pad_ufes", None, 60))
+SETS = (("ham10000", "test", 150), ("isic2017", "test", 40), ("pad_ufes", None, 40))
 TITLES = {
     "energy": "energy in the lesion",
     "pointing": "pointing game",
@@ -58,7 +58,7 @@ LESS_IS_BETTER = ("deletion", "seconds")
 MADE_BY_MEASURING = ("evidence", "rise", "occlusion")
 CONTROL = "rise"  # as the evidence, with as many random regions in place of the criteria's
 OF_THE_ANSWER = ("deletion", "insertion", "beats_random")
-NOISY = 100  # photos of a set on which small noise is tried: it doubles the time
+NOISY = 40  # photos of a set on which small noise is tried: it doubles the time
 DRAWN_CURVES = reported(CURVES)
 TOP = 0.2  # of the lesion, the region that each method is asked for where all are compared
 NOISE = 0.02  # standard deviation, of a photo in 0..1

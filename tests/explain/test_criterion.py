@@ -31,7 +31,7 @@ def test_the_path_gives_the_score_of_one_view(subject: Subject) -> None:
     one = CriterionSubject.of(subject, "streaks")
     model = subject.predictor.model
     with torch.inference_mode():
-        evidence = model.find_evidence(model.perceive(one.photo, own_too=False))
+        evidence = model.evidence.find(model.perceive(one.photo, own_too=False), model.state_embeddings)
         wanted = evidence.scores[:, states_of("streaks")].exp().sum(1).log()
     assert torch.allclose(one.path(one.photo)[:, 0], wanted, atol=1e-5)
     assert one.answer(one.photo) == pytest.approx(wanted.sigmoid().numpy(), abs=1e-5)

@@ -18,7 +18,7 @@ from skinclip.pipeline.assessor import Assessor
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    return Assessor.load("mini").subject(from_array(draw("nevus", 3, (300, 300))), Context())
+    return Assessor.load("mini").subject(from_array(draw("nevus", 4, (300, 300))), Context())
 
 
 def test_the_loss_is_that_of_what_would_change_this_answer(subject: Subject) -> None:

@@ -19,7 +19,7 @@ from skinclip.study.session.view_models import QuestionView, StepView
 KEY = "tiny-study"
 SECRET_NAME = "IMG_secret_patient_4711"
 SECRET_EXIF = "Camera of Dr Secret"
-OOD = ("melanoma", 1), ("keratosis", 2)  # drawings on which the embedded model abstains
+OOD = ("angioma", 2), ("angioma", 8)  # drawings on which the embedded model abstains
 NEVI = range(1, 14)  # seeds of drawings that it takes for nevi
 
 

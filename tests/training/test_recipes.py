@@ -12,6 +12,7 @@ from PIL import Image
 import skinclip
 from skinclip.cli import main as cli
 from skinclip.core.config import PRESETS, TrainConfig, preset
+from skinclip.core.paths import ASSETS
 from skinclip.training.csv_log import CsvLog
 from skinclip.training.run import RECIPES, recipe_of
 
@@ -37,8 +38,8 @@ def test_every_preset_has_a_recipe_that_says_how_to_run_it(name: str) -> None:
 
 
 def test_the_recipe_of_mini_is_what_it_was_trained_by() -> None:
+    assert recipe_of("mini", ASSETS / "mini" / "recipe.yaml") == recipe_of("mini", RECIPES / "two_looks.yaml")
     assert recipe_of("mini") == recipe_of("plain") == TrainConfig()
-    assert recipe_of("mini", Path("assets/mini/recipe.yaml")) == TrainConfig()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp", "FSDP")])

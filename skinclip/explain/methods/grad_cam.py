@@ -8,7 +8,7 @@ from skinclip.explain.saliency import Cam
 from skinclip.explain.subject import LabelledMap, Subject
 
 # The best of 16 settings on validation photos: `eval_study.explanations`, part "tuning"
-OWN_CAM = Cam(stage=-2, relu=False, mirrors=True)
+OWN_CAM = Cam(stage=-3, relu=True, mirrors=False)
 
 
 def grad_cam(subject: Subject) -> list[LabelledMap]:
