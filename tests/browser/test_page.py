@@ -143,6 +143,9 @@ def test_explanations_are_compared_by_mouse_and_keyboard(page: Page) -> None:
     page.keyboard.press("Space")
     assert not page.locator('#compare [data-part="lesion"]').is_visible()
     # zoom goes to the cursor: the place under it stays under it
+    pane.scroll_into_view_if_needed()
+    box = pane.bounding_box()  # what was clicked below may have moved it
+    assert box
     spot = [box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.6]
     before = page.evaluate(UNDER, spot)
     page.mouse.move(*spot)
