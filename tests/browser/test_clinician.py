@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pypdfium2
@@ -118,24 +119,37 @@ def test_threshold_and_prevalence_change_the_verdict_and_can_be_put_back(answere
     page.focus("[data-setting=threshold]")
     for _ in range(5):
         page.keyboard.press("ArrowRight")
-    page.wait_for_selector(".sk-verdict-figures >> text=threshold 15")
+    page.wait_for_selector(".sk-verdict-figures >> text=threshold 8")
     assert page.evaluate("document.activeElement.dataset.setting") == "threshold"  # the keyboard goes on
     page.locator("[data-setting=prevalence]").fill("5")
     page.wait_for_selector("text=5 % malignant, your choice")
-    assert "53" in page.inner_text(".sk-verdict-figures")
+    assert malignant(page) == pytest.approx(posterior(0.928, 0.201, 0.05), abs=0.02)
     page.click("[data-request=reset-settings]")
     page.wait_for_selector("text=that of HAM10000")
-    assert "84" in page.inner_text(".sk-verdict-figures")
+    assert malignant(page) == pytest.approx(0.928, abs=0.001)
+
+
+def malignant(page: Page) -> float:
+    """The share in the verdict."""
+    figures = re.search(r"([\d.]+)\s%\smalignant", page.inner_text(".sk-verdict-figures"))
+    assert figures
+    return float(figures[1]) / 100
+
+
+def posterior(p: float, prevalence: float, other: float) -> float:
+    """A probability at another prevalence, by Bayes' rule."""
+    odds = p / (1 - p) * other / (1 - other) * (1 - prevalence) / prevalence
+    return odds / (1 + odds)
 
 
 def test_the_viewer_shows_one_finding_all_of_them_and_both_panes_together(answered: Page) -> None:
     page = answered
-    assert page.evaluate(DRAWN) == ["r1"]
+    assert page.evaluate(DRAWN) == ["r6"]  # what weighs most
     page.hover(".sk-finding >> nth=1")
     assert page.evaluate(DRAWN) == ["r2"]
     page.mouse.move(2, 2)
     page.click('[data-view-act="all"]')
-    assert len(page.evaluate(DRAWN)) == 4
+    assert len(page.evaluate(DRAWN)) == 8
     page.click('[data-view-act="both"]')
     pane = page.locator("#figures .sk-pane").first
     pane.focus()
@@ -153,7 +167,7 @@ def test_the_viewer_shows_one_finding_all_of_them_and_both_panes_together(answer
 def test_corrections_are_answered_kept_and_discarded(answered: Page) -> None:
     page = answered
     page.click("[data-strike=r1]")
-    page.wait_for_selector("#revision >> text=irregular streaks struck out")
+    page.wait_for_selector("#revision >> text=irregular dots and globules struck out")
     page.select_option("[data-add]", "blue_whitish_veil:present")
     page.wait_for_selector("#revision >> text=blue-whitish veil added")
     page.click("[data-outline=start]")
