@@ -6,7 +6,7 @@ Two things, of the model as it is shipped and by the same call as the page makes
 - how often the referral errs by kind of photo, skin tone, body site, sex, age and source, at the model's own threshold,
   on photos that neither training nor calibration saw (HAM10000 valid, MILK10k valid, PAD-UFES-20).
 
-Photos of lesions that two sets share are left out. Intervals are 95 % percentile bootstraps over lesions.
+Photos of lesions that two sets share are left out. Intervals are 95 % bootstraps over lesions.
 """
 
 from __future__ import annotations

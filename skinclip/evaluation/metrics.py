@@ -6,13 +6,15 @@ formula, and 1,240 photos x 1,000 resamples of everything that `evaluate` report
 library calls takes many minutes. Tests hold every metric equal to scikit-learn's or torchmetrics' own.
 
 Resampled are lesions or patients, not photos: photos of one lesion are no independent evidence. Intervals are
-95 % percentile intervals (Efron 1981). A calibration error can only grow by resampling noise, so its interval sits
-high, and with few photos may lie wholly above the value.
+95 % percentile intervals (Efron 1981). Resamples of a share without a miss, or without a hit, have none either, so such
+a share has the exact interval of as many lesions (Clopper and Pearson 1934). A calibration error can only grow by
+resampling noise, so its interval sits high, and with few photos may lie wholly above the value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import digamma
@@ -51,6 +53,10 @@ class GroupBootstrap:
         value = float(metric(np.ones((1, rows)))[0]) if rows else float("nan")
         if not np.isfinite(value):
             return None
+        if isinstance(metric, Share) and value in (0, 1) and self.n_groups > 1:
+            n = len(np.unique(self.group_of_row[metric.among]))
+            exact = binomtest(round(value) * n, n).proportion_ci(method="exact")
+            return {"value": value, "low": float(exact.low), "high": float(exact.high)}
         drawn = self._resampled(metric)
         drawn = drawn[np.isfinite(drawn)]  # a resample without any case of a class has no recall of that class
         if self.n_groups < 2 or len(drawn) == 0:
@@ -78,9 +84,22 @@ def mean(values: np.ndarray) -> Metric:
     return lambda weights: _ratio(weights @ filled, weights @ known.astype(np.float64))
 
 
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What `share` gives: `hits` [n] 0 or 1, and [n] bool the rows `among` which they count."""
+
+    hits: np.ndarray
+    among: np.ndarray
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        return _ratio(weights @ self.hits, weights @ self.among.astype(np.float64))
+
+
 def share(hits: np.ndarray, among: np.ndarray) -> Metric:
-    """The share of `hits` [n] bool among the rows where `among` [n] bool holds."""
-    return mean(np.where(among, np.asarray(hits, dtype=np.float64), np.nan))
+    """The share of `hits` [n] bool, NaN where not known, among the rows where `among` [n] bool holds."""
+    hits = np.asarray(hits, dtype=np.float64)
+    known = np.asarray(among, dtype=bool) & np.isfinite(hits)
+    return Share(np.where(known, hits, 0.0), known)
 
 
 def mean_of(metrics: Sequence[Metric]) -> Metric:

@@ -220,6 +220,21 @@ def test_interval_is_seeded_and_of_the_expected_width():
     assert again == interval
 
 
+def test_a_share_without_a_miss_has_the_exact_interval_of_its_lesions():
+    groups = [f"lesion {i // 2}" for i in range(60)]
+    resamples = metrics.GroupBootstrap(groups, 200)
+    among = np.arange(60) < 40  # 20 of the 30 lesions
+    whole = resamples.interval(metrics.share(np.ones(60, bool), among))
+    assert whole and (whole["value"], whole["high"]) == (1, 1) and whole["low"] == pytest.approx(0.025 ** (1 / 20))
+    none = resamples.interval(metrics.share(np.zeros(60, bool), among))
+    assert none and (none["value"], none["low"]) == (0, 0) and none["high"] == pytest.approx(1 - 0.025 ** (1 / 20))
+    nearly = resamples.interval(metrics.share(np.arange(60) > 0, among))
+    assert nearly == metrics.bootstrap(metrics.mean(np.where(among, np.arange(60) > 0, np.nan)), groups, 200)
+    unknown = np.where(np.arange(60) < 10, np.nan, 1.0)
+    few = resamples.interval(metrics.share(unknown, among))
+    assert few and few["low"] == pytest.approx(0.025 ** (1 / 15))
+
+
 def test_rows_of_one_lesion_are_drawn_together():
     hits = np.repeat(np.arange(40) % 4 == 0, 10).astype(float)
     by_row = metrics.bootstrap(metrics.mean(hits), [str(i) for i in range(400)])
