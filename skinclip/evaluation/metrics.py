@@ -77,7 +77,9 @@ def bootstrap(metric: Metric, groups: Sequence[str], n: int = 1000, seed: int = 
 
 
 def mean(values: np.ndarray) -> Metric:
-    """The mean of `values` [n]; a row that is NaN has no label and does not count."""
+    """The mean of `values` [n]; a row that is NaN has no label and does not count. That of truth values is a share."""
+    if np.asarray(values).dtype == bool:
+        return share(values, np.ones(len(values), dtype=bool))
     values = np.asarray(values, dtype=np.float64)
     known = np.isfinite(values)
     filled = np.where(known, values, 0.0)
