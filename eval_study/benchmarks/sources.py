@@ -16,7 +16,7 @@ import numpy as np
 from eval_study.benchmarks.blocks import picture, table
 from eval_study.benchmarks.common import Bench, fingerprint, save_arrays
 from skinclip.calibration.calibrator import CalibratedPrediction
-from skinclip.calibration.outputs import LabelledOutputs
+from skinclip.calibration.outputs import NEITHER, LabelledOutputs
 from skinclip.calibration.prevalence import observed
 from skinclip.calibration.referral import SENSITIVITY, SourceSensitivity
 from skinclip.calibration.selective import leading_confidence
@@ -113,7 +113,7 @@ def group_figures(bench: Bench, photos: LabelledOutputs) -> dict[str, Any]:
         "n_malignant": int((photos.malignant == 1).sum()),
         **{name: resamples.interval(metric) for name, metric in wanted.items()},
         "ece_noise_floor": metrics.ece_noise_floor(labelled, bench.n_boot, bench.seed),
-        "recognised": {kind: float(np.mean([k == kind for k in out.kinds])) for kind in calibrator.by_kind},
+        "recognised": {kind: float(np.mean([k == kind for k in out.kinds])) for kind in (*calibrator.by_kind, NEITHER)},
         "risk_coverage": curve(photos, out),
         "aurc_of": aurc_of(photos, out),
     }

@@ -25,7 +25,7 @@ from skinclip.calibration.kind import (
     texts,
     usual_ita,
 )
-from skinclip.calibration.outputs import DERMOSCOPY, MALIGNANT, PAIR, LabelledOutputs, balanced_weights
+from skinclip.calibration.outputs import DERMOSCOPY, MALIGNANT, NEITHER, PAIR, LabelledOutputs, balanced_weights
 from skinclip.calibration.referral import Referral
 from skinclip.calibration.selective import leading_confidence, least_confidence
 from skinclip.calibration.shift import ShiftDetector, fit_shift
@@ -37,6 +37,7 @@ from skinclip.model.criteria import STATE_COUNTS
 __all__ = ["MALIGNANT", "CalibratedPrediction", "Calibrator", "StyleSample"]
 
 TRAINING_PHOTOS = "training photos"  # the prevalence of a checkpoint that does not name it
+NEITHER_SCORE = 0.995  # shift score for every kind above which a photo is of none: 1 in 200 of their own are
 LEAST_SHARE = 1e-4  # a share of 0 would rule a diagnosis out for good
 
 
@@ -195,15 +196,17 @@ class Calibrator:
     # ---- applying ----------------------------------------------------------------------------------------------------
 
     def kinds_of(self, style: np.ndarray) -> tuple[str, ...]:
-        """The kind of each photo by its `style` [n, S]: the one whose training photos it is most like.
+        """The kind of each photo by its `style` [n, S]: the one whose training photos it is most like, or `NEITHER`.
 
         That two photos were seen together is no matter of style; whoever did so says `PAIR` to `apply`.
         """
         names = [kind for kind in self.by_kind if kind != PAIR] or list(self.by_kind)
         if len(names) == 1:
             return tuple(names * len(style))
-        density = np.stack([self.by_kind[name].shift.log_density(style) for name in names])
-        return tuple(names[i] for i in density.argmax(axis=0))
+        shifts = [self.by_kind[name].shift for name in names]
+        nearest = np.stack([shift.log_density(style) for shift in shifts]).argmax(axis=0)
+        unlike = np.min([shift.score(style) for shift in shifts], axis=0) > NEITHER_SCORE
+        return tuple(NEITHER if far else names[i] for i, far in zip(nearest, unlike, strict=True))
 
     def apply(
         self, logits: np.ndarray, style: np.ndarray, kinds: Sequence[str | None] | None = None
@@ -211,7 +214,8 @@ class Calibrator:
         """Computes what is shown for photos with `logits` [n, C] and `style` [n, S].
 
         Args:
-            kinds: kind of each photo where it is known; any other is recognised by its style.
+            kinds: kind of each photo where it is known; any other is recognised by its style. One of neither kind has
+                the first calibration, by which it is out of domain.
         """
         recognised = single = self.kinds_of(style)
         if kinds is not None:

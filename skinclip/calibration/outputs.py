@@ -17,6 +17,7 @@ from skinclip.core.vocabulary import DIAGNOSIS_CODES, MALIGNANT_CODES, MIXED_COD
 MALIGNANT = np.array([code in MALIGNANT_CODES for code in DIAGNOSIS_CODES])  # [C]
 _MIXED = np.array([code in MIXED_CODES for code in DIAGNOSIS_CODES])  # [C] may be either
 DERMOSCOPY = "dermoscopy"  # the kind of a photo whose source does not say
+NEITHER = "neither"  # of a photo that is like those of no kind
 PAIR = "pair"  # two photos of one lesion that are seen together; their style is that of the first
 
 

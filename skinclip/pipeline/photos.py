@@ -8,7 +8,7 @@ from typing import Protocol
 from skinclip.core.assessment import Kind, PhotoInfo, Quality
 from skinclip.imaging.photo import LesionImage
 
-KINDS: dict[str, Kind] = {"dermoscopy": "dermoscopy", "clinical": "clinical"}  # that a calibration can tell apart
+KINDS: dict[str, Kind] = {"dermoscopy": "dermoscopy", "clinical": "clinical", "neither": "neither"}  # as recognised
 _ORDER: dict[Kind | None, int] = {"dermoscopy": 0, None: 1, "clinical": 2, "neither": 3}
 
 

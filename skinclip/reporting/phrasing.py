@@ -170,8 +170,11 @@ def cautions(assessment: Assessment) -> list[str]:
             "The photo is taken for a clinical close-up, as given. This model does not tell close-ups from dermoscopy: "
             "its figures are those for dermoscopy, and how well they hold for a close-up is not known."
         )
+    neither = f"is recognised as {KIND_NAMES['neither']}."
+    lines += [f"The other photo {neither}" for other in assessment.photos[1:] if other.kind == "neither"]
     if not assessment.shift.in_domain:
         share = "all" if assessment.shift.score > 0.9995 else per_cent(assessment.shift.score, 1)
+        lines += [f"The photo {neither}"] if assessment.photo.kind == "neither" else []
         lines.append(
             "The photo does not look like those the model was calibrated on: it is more unusual than "
             f"{share} of them. What the model says about it cannot be relied on."

@@ -141,6 +141,11 @@ def test_each_kind_has_a_calibration_of_its_own(several):
     assert several.first is derm and several.of("clinical") is close and several.of("neither") is derm
     style = np.vstack([np.zeros((2, 5)), np.full((2, 5), 3.0)])
     assert several.kinds_of(style) == ("dermoscopy", "dermoscopy", "clinical", "clinical")
+    between, far = np.full((1, 5), 1.5), np.full((1, 5), -9.0)
+    assert several.kinds_of(np.vstack([between, far])) == ("neither", "neither")
+    none = several.apply(np.zeros((1, C)), far)
+    assert none.kinds == none.photo_kinds == ("neither",) and not none.in_domain[0]
+    assert several.apply(np.zeros((1, C)), far, ["clinical"]).photo_kinds == ("clinical",)  # what a person says holds
     logits = outputs_of(4, "clinical", "away", FLAT, 9).logits
     told = several.apply(logits, style, ["clinical", None, "clinical", "neither"])
     assert told.kinds == ("clinical", "dermoscopy", "clinical", "clinical")

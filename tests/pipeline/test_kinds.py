@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from skinclip.core.assessment import Assessment, Context
@@ -12,6 +13,7 @@ from skinclip.imaging.examples import draw
 from skinclip.imaging.photo import from_array
 from skinclip.pipeline.assessor import Assessor
 from skinclip.pipeline.findings import asserted, findings_of, lesion_of
+from skinclip.reporting.phrasing import cautions
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +61,17 @@ def test_a_photo_says_its_kind_where_it_was_recognised(assessor: Assessor) -> No
     assert Assessment.from_json(named.to_json()).photo.kind_probability == 0.8
     with pytest.raises(ValueError, match="kind"):
         Assessment.from_json(named.to_json().replace('"neither"', '"x-ray"'))
+
+
+def test_pictures_without_skin_are_of_neither_kind_and_the_answer_says_so(assessor: Assessor) -> None:
+    if not assessor.tells_kinds:
+        pytest.skip("the embedded model tells no kinds apart")
+    y, x = np.mgrid[0:300, 0:400]
+    squares = from_array(np.where((y // 40 + x // 40) % 2, 250, 5).astype(np.uint8)[..., None].repeat(3, 2))
+    found = assessor.assess(squares)
+    assert assessor.recognise([squares]) == ["neither"] and found.photo.kind == "neither"
+    assert found.abstained and not found.shift.in_domain and found.criteria == {} and found.rationale == ""
+    assert any("recognised as neither dermoscopy nor a close-up" in line for line in cautions(found))
+    assert Assessment.from_json(found.to_json()) == found
+    said = assessor.assess(replace(squares, kind="dermoscopy"))
+    assert said.photo.kind == "dermoscopy" and said.photo.kind_recognised == "neither"

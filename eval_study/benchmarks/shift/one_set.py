@@ -13,7 +13,7 @@ from eval_study.benchmarks.common import (
     diagnosis_metrics,
     malignancy_metrics,
 )
-from skinclip.calibration.calibrator import MALIGNANT
+from skinclip.calibration.outputs import MALIGNANT, NEITHER
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.evaluation import metrics
 
@@ -83,19 +83,22 @@ def out_of_domain(bench: Bench, m: Measured) -> np.ndarray:
 
 
 def shift_figures(bench: Bench, m: Measured, reference: Measured | None) -> Figures:
-    """Share called out of domain, and the AUROC of the shift score against `reference`; groups of both are resampled.
+    """Shares called out of domain and recognised as of neither kind, and the AUROC of the shift score against
+    `reference`; groups of both are resampled.
 
     Photos of one lesion in both sets are resampled together.
     """
     called = bench.interval(metrics.mean(out_of_domain(bench, m).astype(float)), list(m.groups))
+    kinds = np.array(bench.assessor.calibrator.kinds_of(m.style))
+    neither = bench.interval(metrics.mean((kinds == NEITHER).astype(float)), list(m.groups))
     if reference is None:
-        return {"out_of_domain": called, "auroc": None}
+        return {"out_of_domain": called, "neither": neither, "auroc": None}
     scores = np.concatenate([m.shift, reference.shift])
     shifted = np.arange(len(scores)) < len(m)
     auroc = bench.interval(metrics.auroc(scores, shifted), [*m.groups, *reference.groups])
     if auroc and len(set(m.groups)) < 2:  # the reference's photos alone would make up the interval
         auroc |= {"low": None, "high": None}
-    return {"out_of_domain": called, "auroc": auroc}
+    return {"out_of_domain": called, "neither": neither, "auroc": auroc}
 
 
 def abstaining(m: Measured, kept: np.ndarray) -> dict[str, metrics.Metric]:

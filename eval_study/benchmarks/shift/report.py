@@ -92,7 +92,7 @@ def _restricted(sets: Mapping[str, Any]) -> list[Block | str]:
 
 
 _REFERRAL_HEADER = (
-    *("malignant AUROC", "sensitivity", "specificity", "out of domain", "shift AUROC", "kept"),
+    *("malignant AUROC", "sensitivity", "specificity", "out of domain", "of neither kind", "shift AUROC", "kept"),
     *("accuracy of kept", "accuracy gain", "sensitivity of kept", "sensitivity gain", "specificity gain"),
 )
 
@@ -100,7 +100,7 @@ _REFERRAL_HEADER = (
 def _referral_cells(figures: Mapping[str, Any]) -> list[str]:
     spared = figures["abstaining"]
     plain = [figures["auroc_malignant"], figures["sensitivity"], figures["specificity"]]
-    plain += [figures["shift"]["out_of_domain"], figures["shift"]["auroc"], spared["kept"]]
+    plain += [*(figures["shift"][name] for name in ("out_of_domain", "neither", "auroc")), spared["kept"]]
     return [
         *(with_interval(f) for f in plain),
         with_interval(spared["accuracy_kept"]),
@@ -251,7 +251,8 @@ def _not_skin_text(pictures: Mapping[str, Any]) -> list[Block | str]:
     return [
         "### Pictures without skin",
         f"{pictures['n']} crops of {pictures['n_photographs']} photographs, in the reference's photo sizes; crops of "
-        f"one photograph are resampled as one. Called out of domain: {with_interval(pictures['out_of_domain'])}; shift "
+        f"one photograph are resampled as one. Called out of domain: {with_interval(pictures['out_of_domain'])}; "
+        f"recognised as neither dermoscopy nor a close-up: {with_interval(pictures['neither'])}; shift "
         f"AUROC {with_interval(pictures['auroc'])}. Of the {coloured['n']} in colour: "
         f"{with_interval(coloured['out_of_domain'])} and {with_interval(coloured['auroc'])}. Without the shift score, "
         f"{with_interval(pictures['referred'])} of all would be referred as malignant.",

@@ -24,7 +24,10 @@ from skinclip.imaging.examples import draw
 from skinclip.reporting.markdown import section_markdown
 
 C = len(DIAGNOSIS_CODES)
-TRUST = SimpleNamespace(shift=SimpleNamespace(in_domain=lambda score: np.asarray(score) <= IN_DOMAIN_SCORE))
+TRUST = SimpleNamespace(
+    shift=SimpleNamespace(in_domain=lambda score: np.asarray(score) <= IN_DOMAIN_SCORE),
+    kinds_of=lambda style: ["clinical" if i % 4 else "neither" for i in range(len(style))],
+)
 NV, MEL, BKL, AKIEC = (DIAGNOSIS_CODES.index(c) for c in ("nv", "mel", "bkl", "akiec"))
 
 
@@ -93,6 +96,7 @@ def test_figures_are_those_of_scikit_learn(bench: Bench) -> None:
     assert figures["shift"]["auroc"]["value"] == pytest.approx(auroc)
     assert figures["shift"]["auroc"]["low"] < auroc < figures["shift"]["auroc"]["high"]
     assert figures["shift"]["out_of_domain"]["value"] == pytest.approx(np.mean(m.shift > IN_DOMAIN_SCORE))
+    assert figures["shift"]["neither"]["value"] == pytest.approx(np.mean(np.arange(len(m)) % 4 == 0))
     assert figures["restricted"] is None and figures["malignant_by_class"] is None
     assert (figures["n"], figures["n_groups"], figures["n_malignant"]) == (200, 100, int(m.malignant.sum()))
     assert one_set.block(bench, own, None)["shift"]["auroc"] is None
