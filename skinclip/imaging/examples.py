@@ -361,7 +361,7 @@ def _camera(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 # Picked so that `mini` takes the drawing for dermoscopy and agrees with the intended look.
-SHIPPED_SEEDS = {"melanoma": 14, "nevus": 36, "keratosis": 11, "angioma": 21, "dermatofibroma": 5}
+SHIPPED_SEEDS = {"melanoma": 14, "nevus": 36, "keratosis": 11, "angioma": 26, "dermatofibroma": 5}
 
 
 def main() -> None:
