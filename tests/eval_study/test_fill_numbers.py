@@ -154,6 +154,9 @@ def test_the_study_guide_says_of_the_analysis_what_was_simulated() -> None:
     sizes = {(s["readers"], s["cases"]) for s in result if s["question"] == "power"}
     assert f"covers in {min(covered):.0f} to {max(covered):.0f} % of {studies} studies a setting" in text
     assert f"{min(positive):.0f} to {max(positive):.0f} % are significant where there is no effect" in text
+    rows = json.loads((RESULTS / "study" / "coverage.json").read_text())["rows"]
+    primary = [100 * row["coverage"]["value"] for row in rows if row["endpoint"] == "primary"]
+    assert f"follow the AI, it covers in {min(primary):.0f} to {max(primary):.0f} %" in text
     assert f"power for {['no', 'one', 'two', 'three', 'four', 'five', 'six'][len(sizes)]} sizes" in text
 
 
