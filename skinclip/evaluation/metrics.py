@@ -88,7 +88,7 @@ def mean(values: np.ndarray) -> Metric:
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """What `share` gives: `hits` [n] 0 or 1, and [n] bool the rows `among` which they count."""
+    """The metric that `share` gives: `hits` [n], 0 or 1, and `among` [n] bool, the rows that count."""
 
     hits: np.ndarray
     among: np.ndarray

@@ -41,7 +41,7 @@ def test_the_model_card_shows_the_referral_in_each_source_with_its_bound(tmp_pat
 
 
 def test_results_are_those_of_the_embedded_weights() -> None:
-    reports = [json.loads(p.read_text()) for p in RESULTS.glob("evaluate_*.json")]
+    reports = [json.loads(p.read_text()) for glob in ("evaluate_*.json", "milk10k_*.json") for p in RESULTS.glob(glob)]
     assert reports
     assert {r["meta"]["model"]["weights_sha256"] for r in reports} == {weights_sha256(ASSETS / "mini")}
 
@@ -135,6 +135,21 @@ def test_what_is_said_of_referral_answers_and_sets(against: str) -> None:
     assert f"diagnosed with an accuracy of {accuracy:.2f}" in against
     sizes = [groups[f"{source} dermoscopy"]["set_size"]["value"] for source in ("ham10000", "milk10k")]
     assert f"{sizes[0]:.1f} of nine diagnoses on HAM10000, {sizes[1]:.1f} on MILK10k" in against
+
+
+def test_what_is_said_of_two_photos(against: str) -> None:
+    both, alone, close = results(*(f"milk10k_valid_{photos}" for photos in ("both", "dermoscopy", "clinical")))
+    assert {one["n"] for one in (both, alone, close)} == {462} and "valid lesions (n = 462," in against
+
+    def figure(of: dict[str, Any], name: str) -> str:
+        return f"{of[name]['value']:.3f} ({of[name]['low']:.3f}-{of[name]['high']:.3f})"
+
+    auroc = f"macro AUROC is {figure(both, 'auroc_macro')} with both photos and {figure(alone, 'auroc_macro')} with"
+    assert auroc in against
+    accuracies = [f"{one['balanced_accuracy']['value']:.3f}" for one in (both, alone, close)]
+    assert f"the balanced accuracy {accuracies[0]} and {accuracies[1]}" in against
+    assert f"they are {close['auroc_macro']['value']:.3f} and {accuracies[2]}" in against
+    assert f"malignant against benign {figure(close, 'auroc_malignant')}" in against
 
 
 def test_what_is_said_of_other_words_and_mirror_images(against: str) -> None:
