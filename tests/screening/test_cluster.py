@@ -64,7 +64,7 @@ def test_a_killed_worker_costs_no_row_and_makes_none_twice(manifest: Path, alone
     driver = screenings.start(manifest, tmp_path, "--part", "2", "--workers", "2")
     victim = _worker_in_the_middle(driver.pid, tmp_path)
     victim.kill()
-    output, errors = driver.communicate(timeout=240)
+    output, errors = driver.communicate(timeout=500)
     assert driver.returncode == 0, errors[-4000:]
     assert "16 rows" in output
     rows = screenings.rows_of(tmp_path)
@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_where_it_stopped(manifest: Path, alone: list[dict]
     assert_same(screenings.rows_of(tmp_path), alone)
 
 
-def _worker_in_the_middle(driver: int, out: Path, seconds: float = 120) -> psutil.Process:
+def _worker_in_the_middle(driver: int, out: Path, seconds: float = 400) -> psutil.Process:
     """A worker of a run of which a part is done and parts are missing."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
