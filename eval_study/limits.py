@@ -17,7 +17,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ import torch
 
 from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import is_malignant
-from skinclip.data.cases import Case, DataError
+from skinclip.data.cases import Case, DataError, close_up
 from skinclip.data.readers import read_cases
 from skinclip.data.splits import known_duplicates, without_shared
 from skinclip.evaluation import metrics
@@ -87,7 +87,11 @@ def measure(assessor: Assessor, data: Path, command: str, most: int | None = Non
     valid = answers(assessor, cases_of(data / "ham10000", "valid"), most)
     pairs = cases_of(data / "milk10k", "valid")
     dermoscopy = answers(assessor, [c for c in pairs if c.kind == "dermoscopy"], most)
-    clinical = answers(assessor, [close_up(c) for c in pairs if c.clinical_image or c.kind == "clinical"], most)
+    clinical = answers(
+        assessor,
+        [close_up(c) if c.clinical_image else c for c in pairs if c.clinical_image or c.kind == "clinical"],
+        most,
+    )
     phone = answers(assessor, cases_of(data / "pad_ufes", None), most)
     return MeasuredLimits(
         weights_sha256=assessor.model_info.weights_sha256,
@@ -138,11 +142,6 @@ def truth(case: Case) -> bool | None:
     """The malignancy of a case: its diagnosis as the vocabulary counts it, else what the set itself says."""
     known = is_malignant(case.diagnosis)
     return case.malignant if known is None else known
-
-
-def close_up(case: Case) -> Case:
-    """The clinical photo of a lesion as a case of its own."""
-    return case if case.clinical_image is None else replace(case, image=case.clinical_image, kind="clinical")
 
 
 def answers(assessor: Assessor, cases: Sequence[Case], most: int | None) -> LabelledAnswers:

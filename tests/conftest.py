@@ -41,6 +41,16 @@ def _seed() -> None:
 
 
 @pytest.fixture(scope="session")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of data sets of drawn photos, to train on; tests must not change it."""
+    from tests.training.test_run import made_up_data
+
+    root = tmp_path_factory.mktemp("made_up")
+    made_up_data(root)
+    return root
+
+
+@pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
     return dataclasses.replace(TINY)
 

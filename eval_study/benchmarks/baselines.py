@@ -33,14 +33,13 @@ from skinclip.calibration.kind import labels_among
 from skinclip.calibration.temperature import fit_calibration
 from skinclip.core.config import Stage0Config, TrainConfig
 from skinclip.core.formatting import with_interval
-from skinclip.core.paths import ASSETS
 from skinclip.core.vocabulary import DIAGNOSIS_CODES
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
 from skinclip.model.checkpoint import weights_sha256
 from skinclip.model.errors import CheckpointError
 from skinclip.model.perception import MIRRORS
-from skinclip.model.plain import PlainClassifier, load_plain
+from skinclip.model.plain import PLAIN_FOLDER, PlainClassifier, load_plain
 from skinclip.model.skinclip_vl import NO_LOGIT, SkinClipVL
 from skinclip.reporting import style
 from skinclip.reporting.document import Block, Picture, Section, Table
@@ -63,7 +62,6 @@ TITLES = {
     "plain_flips": "plain fine-tuned trunk, calibrated, four flips",
 }
 PROBE_C = (0.003, 0.01, 0.03, 0.1, 0.3)
-PLAIN = ASSETS / "plain"
 
 
 def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test")) -> dict[str, Any]:
@@ -80,7 +78,9 @@ def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test")) -> dict[str, 
     never = {"shipped", *(["readout"] if model.reasoner.readout is None else [])}
     missing = sorted(set(TITLES) - {name.split("-")[0] for name in systems} - never)
     return {
-        "meta": bench.meta(not_measured=missing, plain_sha256=weights_sha256(PLAIN) if PLAIN.exists() else None),
+        "meta": bench.meta(
+            not_measured=missing, plain_sha256=weights_sha256(PLAIN_FOLDER) if PLAIN_FOLDER.exists() else None
+        ),
         **{split: compare(bench, sets[split], systems, prior, split) for split in splits},
     }
 
@@ -156,7 +156,7 @@ def drawn_prior(photos: PhotoSet, cfg: Stage0Config) -> np.ndarray:
 def plain(sets: dict[str, Features], splits: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
     """The plain classifier's three readings; none where there is no checkpoint of it."""
     try:
-        model = load_plain(PLAIN)
+        model = load_plain()
     except CheckpointError:
         return {}
     logits = {s: plain_logits(model, sets[s].photos) for s in splits}

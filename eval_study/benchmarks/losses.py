@@ -52,9 +52,9 @@ from skinclip.training.losses import (
     log_shares,
     prior_tilt,
 )
-from skinclip.training.photo_sets import PhotoSet, photo_set
+from skinclip.training.photo_sets import photo_set
 from skinclip.training.run import gather_calibrated, training_photos
-from skinclip.training.sampling import natural_prior
+from skinclip.training.sampling import class_counts, natural_prior
 
 NAME = "losses"
 _VERSION = 2  # of the head and of what it is trained on: runs kept by another version are not used
@@ -218,7 +218,7 @@ def metrics_of(p: np.ndarray, prior: np.ndarray, labels: np.ndarray, counts: lis
 def run(bench: Bench, splits: tuple[str, ...] = ("valid", "test"), seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
     """Every loss and seed, each kept in `bench.work` and not trained again."""
     sets = feature_sets(bench, "calib", *splits)
-    counts = class_counts(sets["train"].photos)
+    counts = class_counts(sets["train"].photos.diagnosis).tolist()
     # less a term that the recipe does without would be the same run again
     names = [name for name in TITLES if name != "cfa_less_departure" or bench.recipe.loss.w_departure]
     kept = {(name, s): one_run(bench, sets, name, s, splits) for name in names for s in seeds}
@@ -245,19 +245,13 @@ def cpu_hours(seconds: float) -> float:
     return seconds * torch.get_num_threads() / 3600
 
 
-def class_counts(photos: PhotoSet) -> list[int]:
-    """[C] number of photos with each diagnosis."""
-    known = photos.diagnosis[photos.diagnosis != MISSING]
-    return torch.bincount(known, minlength=len(DIAGNOSIS_CODES)).tolist()
-
-
 def one_run(
     bench: Bench, sets: dict[str, Features], name: str, seed: int, splits: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
     """Probabilities of one loss and seed by split, with the seconds it took."""
     path = run_path(bench, name, seed, splits)
     if not path.exists():
-        loss = losses(class_counts(sets["train"].photos), bench.recipe)[name]
+        loss = losses(class_counts(sets["train"].photos.diagnosis).tolist(), bench.recipe)[name]
         trained = train_head(bench.assessor.model, sets["train"], bench.recipe, loss, STEPS, BATCH_SIZE, seed)
         logits = {split: head_logits(trained.model, sets[split])[0] for split in ("calib", *splits)}
         probabilities = calibrated(logits, sets, trained.prior)

@@ -15,7 +15,6 @@ from eval_study.benchmarks.blocks import table
 from eval_study.benchmarks.common import Bench
 from eval_study.explanations.maps import chosen, kept, reference_lesion, short
 from skinclip.core.formatting import with_interval
-from skinclip.core.paths import ASSETS
 from skinclip.data.cases import Case
 from skinclip.evaluation import metrics
 from skinclip.evaluation.scores import cluster
@@ -23,7 +22,7 @@ from skinclip.explain import faithfulness, saliency
 from skinclip.explain.saliency import Cam, Network
 from skinclip.explain.subject import GRID, Subject, on_grid
 from skinclip.model.checkpoint import weights_sha256
-from skinclip.model.plain import load_plain
+from skinclip.model.plain import PLAIN_FOLDER, load_plain
 from skinclip.reporting.document import Block, Section
 
 NAME = "tuning"
@@ -31,7 +30,6 @@ DATA, SPLIT, N = "ham10000", "valid", 60
 STAGES = (-1, -2, -3, -4)
 CAMS = tuple(Cam(stage, relu, mirrors) for stage in STAGES for relu in (True, False) for mirrors in (False, True))
 NETWORKS = ("own", "plain")
-PLAIN = ASSETS / "plain"
 
 
 def name_of(cam: Cam) -> str:
@@ -59,7 +57,7 @@ def run(bench: Bench) -> dict[str, Any]:
             for cam in CAMS
         }
 
-    settings = f"{bench.sha}|{weights_sha256(PLAIN)}|{GRID}|{faithfulness.STEPS}|{CAMS}"
+    settings = f"{bench.sha}|{weights_sha256(PLAIN_FOLDER)}|{GRID}|{faithfulness.STEPS}|{CAMS}"
     rows = kept(bench, cases, Path(short(settings)) / NAME, made)
     resamples = metrics.GroupBootstrap([cluster(c) for c in cases], bench.n_boot, bench.seed)
     figures = {

@@ -27,6 +27,7 @@ from skinclip.model.integrity import verify
 
 TRUNK = "tf_efficientnet_lite0"
 IMAGE_SIZE = 160
+PLAIN_FOLDER = ASSETS / "plain"  # the embedded one
 
 
 class PlainClassifier(nn.Module):
@@ -91,7 +92,7 @@ class PlainClassifier(nn.Module):
         (folder / "plain.json").write_text(json.dumps(fitted, indent=2) + "\n")
 
 
-def load_plain(folder: Path = ASSETS / "plain") -> PlainClassifier:
+def load_plain(folder: Path = PLAIN_FOLDER) -> PlainClassifier:
     """The classifier saved in `folder`, in eval mode. Raises CheckpointError saying what is missing or does not fit."""
     for name in ("model.safetensors", "plain.json"):
         if not (folder / name).exists():

@@ -42,7 +42,7 @@ from skinclip.training.losses import MISSING, CFAInputs, CFALoss, prior_tilt
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.rationale_targets import supported_findings, training_context
 from skinclip.training.readout import learn_readout
-from skinclip.training.sampling import draw_weights, drawn_shares, favour_criteria, source_priors
+from skinclip.training.sampling import class_counts, draw_weights, drawn_shares, favour_criteria, source_priors
 from skinclip.training.schedules import cosine_schedule
 from skinclip.training.views import (
     KeptViews,
@@ -64,8 +64,8 @@ def balanced_prior(labels: Tensor, drawn: Tensor, loss: LossConfig) -> Tensor:
     It is each class's share of the drawn photos, times its weight in the focal part, over the share that the logit
     adjustment takes out.
     """
-    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).tolist()
-    effective = drawn_shares(labels, drawn).clamp_min(1e-6) * prior_tilt(counts, loss.beta, loss.tau).double()
+    tilt = prior_tilt(class_counts(labels).tolist(), loss.beta, loss.tau).double()
+    effective = drawn_shares(labels, drawn).clamp_min(1e-6) * tilt
     return effective / effective.sum()
 
 
@@ -120,11 +120,10 @@ class Stage2:
         self.distributed = distributed or DistributedContext(model.device.type)
         self.rng = random.Random(recipe.seed + 2)
         self.drawn = stage2_weights(train, self.cfg)
-        counts = torch.bincount(train.diagnosis[train.diagnosis != MISSING], minlength=len(DIAGNOSIS_CODES))
         self.log_prior = None  # [n, C] where it is each source's own
         if recipe.loss.by_source:
             self.log_prior = source_priors(train.diagnosis, self.drawn, train.sources).log()
-        own_counts = None if recipe.loss.by_source else counts.tolist()
+        own_counts = None if recipe.loss.by_source else class_counts(train.diagnosis).tolist()
         self.loss = CFALoss(recipe.loss, class_counts=own_counts).to(model.device)
         self.partners = train.partners()
         side = view_side(model.config, recipe)

@@ -11,6 +11,8 @@ of their maps, from photos whose criteria are labelled for sure; where a criteri
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,20 +66,31 @@ class ReadoutFit:
         log_prior = source_priors(self.train.diagnosis, drawn, self.sources)[:, self.columns].log()[photo]
         weight = (drawn[photo] / drawn[photo].mean()).float()
         inputs, start = inputs[chosen], start[chosen] + log_prior
-        layer = nn.Linear(inputs.shape[1], len(self.columns), bias=with_bias)
-        for parameter in layer.parameters():
-            nn.init.zeros_(parameter)
-        optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            entropy = F.cross_entropy(layer(inputs) + start, targets, reduction="none")
-            total = (entropy * weight).mean() + decay * layer.weight.square().sum()
-            total.backward()
-            return total
+        def loss(outputs: Tensor) -> Tensor:
+            return (F.cross_entropy(outputs + start, targets, reduction="none") * weight).mean()
 
-        optimizer.step(loss)
-        return layer.requires_grad_(False)
+        return penalised(nn.Linear(inputs.shape[1], len(self.columns), bias=with_bias), inputs, loss, decay)
+
+
+def penalised(layer: nn.Linear, inputs: Tensor, loss: Callable[[Tensor], Tensor], decay: float) -> nn.Linear:
+    """`layer` with the weights of the least `loss` of its outputs for `inputs` [m, D], and frozen.
+
+    Args:
+        decay: penalty on the squared weights.
+    """
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def total() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(layer(inputs)) + decay * layer.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(total)
+    return layer.requires_grad_(False)
 
 
 def learn_readout(readout: Readout, recipe: TrainConfig, train: PhotoSet, store: ViewStore | None) -> None:
@@ -154,24 +167,17 @@ def _fitted_criteria(inputs: Tensor, labels: Tensor, states: int, decay: float) 
     Args:
         labels: [m, Q], MISSING where not labelled.
     """
-    layer = nn.Linear(inputs.shape[1], states)
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        total = decay * layer.weight.square().sum()
-        for q, own in enumerate(layer(inputs).split(STATE_COUNTS, dim=1)):
+    def loss(outputs: Tensor) -> Tensor:
+        total = outputs.new_zeros(())
+        for q, own in enumerate(outputs.split(STATE_COUNTS, dim=1)):
             logits = torch.cat([own.new_zeros(len(own), 1), own], 1)
             kept = labels[:, q] != MISSING
             if kept.any():
                 total = total + F.cross_entropy(logits[kept], labels[kept, q])
-        total.backward()
         return total
 
-    optimizer.step(loss)
-    return layer.requires_grad_(False)
+    return penalised(nn.Linear(inputs.shape[1], states), inputs, loss, decay)
 
 
 @torch.no_grad()

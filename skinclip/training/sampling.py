@@ -14,13 +14,17 @@ from skinclip.training.losses import MISSING
 LEAST_PRIOR = 0.001
 
 
+def class_counts(labels: Tensor) -> Tensor:
+    """[C] number of photos with each diagnosis; one without a label counts nowhere."""
+    return torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES))
+
+
 def draw_weights(labels: Tensor, power: float) -> Tensor:
     """Chance of each photo to be drawn: n^-power of its class's size n, so rare classes come up more often.
 
     Photos without a label are drawn as an average photo is.
     """
-    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).clamp_min(1).double()
-    weights = counts.pow(-power)[labels.clamp_min(0)]
+    weights = class_counts(labels).clamp_min(1).double().pow(-power)[labels.clamp_min(0)]
     labelled = labels != MISSING
     weights[~labelled] = weights[labelled].mean() if labelled.any() else 1.0
     return weights / weights.sum()
@@ -71,7 +75,7 @@ def source_priors(labels: Tensor, drawn: Tensor, sources: Sequence[str]) -> Tens
 
 def natural_prior(labels: Tensor) -> Tensor:
     """Shares of the diagnoses among the labelled photos, [C] (one photo added to each, so that none is zero)."""
-    counts = torch.bincount(labels[labels != MISSING], minlength=len(DIAGNOSIS_CODES)).double() + 1
+    counts = class_counts(labels).double() + 1
     return counts / counts.sum()
 
 

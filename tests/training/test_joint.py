@@ -18,7 +18,6 @@ from skinclip.training.joint import Stage2
 from skinclip.training.losses import CFAInputs
 from skinclip.training.photo_sets import PhotoSet
 from skinclip.training.run import gather_calibrated, training_photos
-from tests.training.test_run import made_up_data
 from tests.training.tiny_train import without_dropout
 
 RECIPE = TrainConfig(
@@ -30,10 +29,9 @@ B, SECOND, RATIONALES, ALL = 8, 4, 3, 12
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> PhotoSet:
-    root = tmp_path_factory.mktemp("data")
-    made_up_data(root)
-    return training_photos(RECIPE, gather_calibrated(root, root / "cache")["train"], root / "cache")
+def photos(made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> PhotoSet:
+    cache = tmp_path_factory.mktemp("cache")
+    return training_photos(RECIPE, gather_calibrated(made_up, cache)["train"], cache)
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,6 @@ from skinclip.training.run import RECIPES, model_of, read_tower, recipe_of, trai
 from skinclip.training.sampling import source_priors
 from skinclip.training.views import parts_of, see
 from tests.eval_study.gpu.test_run import MODEL, members
-from tests.training.test_run import made_up_data
 
 RECIPE = TrainConfig(
     photo_size=72,
@@ -55,13 +54,6 @@ RECIPE = TrainConfig(
     ),
     loss=LossConfig(by_source=True, w_cal=0.0, w_criteria=0.0, w_outside=0.0),
 )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    made_up_data(root)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +78,18 @@ def model(tower: Path, tmp_path_factory: pytest.TempPathFactory) -> SkinClipVL:
 
 
 @pytest.fixture(scope="module")
-def pairs(data: Path) -> PhotoSet:
+def pairs(made_up: Path) -> PhotoSet:
     """Eight lesions of which each has a second photo."""
-    cases = gather(data)["train"][:9]
+    cases = gather(made_up)["train"][:9]
     first = [dataclasses.replace(c, clinical_image=cases[i + 1].image) for i, c in enumerate(cases[:8])]
     return photo_set(with_clinical(first), RECIPE.photo_size, None)
 
 
-def test_a_training_ends_in_a_checkpoint_that_assesses(tower: Path, data: Path, tmp_path: Path) -> None:
+def test_a_training_ends_in_a_checkpoint_that_assesses(tower: Path, made_up: Path, tmp_path: Path) -> None:
     _, config = model_of(None, None, tower)
-    live = train(config, RECIPE, data, tmp_path / "work", tmp_path / "out", tower=tower)
+    live = train(config, RECIPE, made_up, tmp_path / "work", tmp_path / "out", tower=tower)
     assert live is not None
-    again, photo = Assessor.load("mini", tmp_path / "out"), load_photo(gather(data)["valid"][0].image)
+    again, photo = Assessor.load("mini", tmp_path / "out"), load_photo(gather(made_up)["valid"][0].image)
     one, two = (a.predict([photo], [Context()])[0] for a in (live, again))
     assert one.probabilities.tolist() == pytest.approx(two.probabilities.tolist(), abs=1e-5)  # `two` is folded
     saved = load_model(tmp_path / "out")
@@ -108,11 +100,11 @@ def test_a_training_ends_in_a_checkpoint_that_assesses(tower: Path, data: Path, 
     assert learnt == {"to_pooled.weight", "to_pooled.bias"}
     (heat,) = METHODS["grad_cam"].maps(CriterionSubject.of(again.subject(photo, Context()), "streaks"))[:1]
     assert np.isfinite(heat.heat).all()  # of a criterion, which the last look alone shows
-    both = again.assess(photo, clinical=load_photo(gather(data)["valid"][1].image))
+    both = again.assess(photo, clinical=load_photo(gather(made_up)["valid"][1].image))
     assert both.photos[0].sha256 == both.photo.sha256 and len(both.photos) == 2
 
 
-def test_a_tower_that_does_not_fit_is_refused_in_words(tower: Path, data: Path, tmp_path: Path) -> None:
+def test_a_tower_that_does_not_fit_is_refused_in_words(tower: Path, made_up: Path, tmp_path: Path) -> None:
     _, config = model_of(None, None, tower)
     with pytest.raises(DataError, match="give --tower DIR"):
         model_of(None, tower / "config.yaml")
@@ -120,7 +112,7 @@ def test_a_tower_that_does_not_fit_is_refused_in_words(tower: Path, data: Path, 
         read_tower(tmp_path)
     wider = dataclasses.replace(config, evidence=dataclasses.replace(config.evidence, fine_width=32))
     with pytest.raises(DataError, match="does not fit the model"):
-        train(wider, RECIPE, data, tmp_path / "work", tmp_path / "out", tower=tower)
+        train(wider, RECIPE, made_up, tmp_path / "work", tmp_path / "out", tower=tower)
 
 
 def test_a_step_on_kept_views_is_one_on_the_views_themselves(
@@ -213,8 +205,8 @@ def test_tower_files_are_those_of_the_members(tower: Path) -> None:
     assert {k.split(".")[0] for k in stored} == {"0", "1"}
 
 
-def test_a_case_without_a_second_photo_stays_single(data: Path) -> None:
-    case: Case = gather(data)["train"][0]
+def test_a_case_without_a_second_photo_stays_single(made_up: Path) -> None:
+    case: Case = gather(made_up)["train"][0]
     assert with_clinical([case]) == [case]
 
 

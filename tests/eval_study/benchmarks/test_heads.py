@@ -36,7 +36,7 @@ from skinclip.training.joint import Stage2, freeze_earlier, learn_readout, stage
 from skinclip.training.losses.cfa import departure
 from skinclip.training.photo_sets import photo_set
 from skinclip.training.run import gather_calibrated, training_photos
-from tests.training.test_run import made_up_data
+from skinclip.training.sampling import class_counts
 
 SIDE, SHARE = 64, 0.25
 TWO = PerceptionConfig(
@@ -50,13 +50,6 @@ RECIPE = TrainConfig(
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    made_up_data(root)
-    return root
-
-
-@pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfig) -> SkinClipVL:
     """Two untrained towers that take a look each, with a readout to be fitted."""
     torch.manual_seed(3)
@@ -67,10 +60,10 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfig) ->
 
 
 @pytest.fixture(scope="module")
-def work(model: SkinClipVL, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(model: SkinClipVL, made_up: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The work folder of a training that fitted the readout, and learnt what the others of its kind learn."""
     work = tmp_path_factory.mktemp("work")
-    photos = training_photos(RECIPE, gather_calibrated(data, work / "cache")["train"], work / "cache")
+    photos = training_photos(RECIPE, gather_calibrated(made_up, work / "cache")["train"], work / "cache")
     freeze_earlier(model)
     _, store = views_for(model, RECIPE, photos, work / "cache", "", DistributedContext())
     assert model.reasoner.readout is not None and isinstance(model.evidence, PyramidEvidenceFinder)
@@ -82,8 +75,8 @@ def work(model: SkinClipVL, data: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def bench(model: SkinClipVL, data: Path, work: Path) -> Bench:
-    made = Bench(data, work / "out", work, n_boot=10, command="a command")
+def bench(model: SkinClipVL, made_up: Path, work: Path) -> Bench:
+    made = Bench(made_up, work / "out", work, n_boot=10, command="a command")
     made.__dict__["assessor"] = type("A", (), {"model": model})()
     made.__dict__["sha"] = "ab" * 32
     made.__dict__["recipe"] = RECIPE
@@ -178,7 +171,7 @@ def test_the_answer_starts_from_the_readout_as_the_models_own_does(bench: Bench,
 def test_a_head_trains_its_own_copy_and_leaves_the_model_alone(bench: Bench, sets: dict[str, Features]) -> None:
     model = bench.assessor.model
     before = {k: v.clone() for k, v in model.heads().items()}
-    counts = losses.class_counts(sets["train"].photos)
+    counts = class_counts(sets["train"].photos.diagnosis).tolist()
     loss = losses.losses(counts, RECIPE)["cfa"]
     trained = heads.train_head(model, sets["train"], RECIPE, loss, steps=3, batch_size=8, seed=0)
     assert all(torch.equal(v, before[k]) for k, v in model.heads().items())
@@ -208,7 +201,7 @@ def test_departure_is_measured_from_the_heads_own_start(bench: Bench, sets: dict
     x = stage.cfa_inputs(drawn, head(stage.assemble(drawn, torch.arange(stage.n))))
     assert x.read is not None and x.has_read is not None
     assert departure(x.logits, x.read, x.has_read).item() == pytest.approx(0, abs=1e-8)
-    counts = losses.class_counts(train.photos)
+    counts = class_counts(train.photos.diagnosis).tolist()
     whole, less = (losses.losses(counts, RECIPE)[name] for name in ("cfa", "cfa_less_departure"))
     torch.nn.init.normal_(head.read[-1].weight, std=0.1)
     x = stage.cfa_inputs(drawn, head(stage.assemble(drawn, torch.arange(stage.n))))
@@ -220,7 +213,7 @@ def test_departure_is_measured_from_the_heads_own_start(bench: Bench, sets: dict
 def test_a_loss_without_adjustment_starts_at_the_prior_that_it_trains_at(
     bench: Bench, sets: dict[str, Features]
 ) -> None:
-    counts = losses.class_counts(sets["train"].photos)
+    counts = class_counts(sets["train"].photos.diagnosis).tolist()
     loss = losses.losses(counts, RECIPE)["cross_entropy"]
     trained = heads.train_head(bench.assessor.model, sets["train"], RECIPE, loss, steps=1, batch_size=8, seed=0)
     photos = sets["train"].photos
@@ -243,10 +236,10 @@ def test_the_shipped_recipe_is_the_checkpoints_own(model: SkinClipVL, tmp_path: 
 
 
 def test_no_photo_of_another_set_is_taken_for_one_of_the_training(
-    bench: Bench, sets: dict[str, Features], data: Path, tmp_path: Path
+    bench: Bench, sets: dict[str, Features], made_up: Path, tmp_path: Path
 ) -> None:
     """Photos as assessed and the same ones under augmentations are kept apart."""
-    cases = list(discover(data)["drawn"].split("valid"))[:2]
+    cases = list(discover(made_up)["drawn"].split("valid"))[:2]
     photos = photo_set(cases, RECIPE.photo_size, None)
     assessed = features_of(bench.assessor.model, AssessedPhotos(photos), tmp_path)
     under = augmented(bench.assessor.model, photos, RECIPE, tmp_path)
